@@ -1,0 +1,56 @@
+# Two commands do everything: `make serve` and `make test`. Settings of `sonde` pass through the environment (SONDE_…) or ARGS.
+PYTHON ?= python3
+PORT ?= 8000
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup setup-dev serve test test-fast lint format bench lock clean
+
+setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.ready-dev: requirements-dev.lock $(VENV)/.ready
+	$(BIN)/pip install --quiet --requirement requirements-dev.lock
+	touch $@
+
+serve: setup          ## set up and serve on 127.0.0.1:$(PORT)
+	exec $(BIN)/sonde up --port $(PORT) $(ARGS)
+
+test: setup-dev       ## set up and run the whole suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup-dev  ## what runs without weights and other processes
+	$(BIN)/python -m pytest -m "not slow and not real" $(ARGS)
+
+lint: setup-dev       ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev     ## put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup-dev      ## the figures of docs/benchmarks.md, on this machine
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+# Plain pins without index hosts; torch without its local version, so that pip's own settings choose a CPU or a CUDA build.
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer releases)
+	$(COMPILE) $(UPGRADE) --all-build-deps --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info

@@ -1,0 +1,175 @@
+"""How the Numenta Anomaly Benchmark scores detections in labelled windows.
+
+Lavin and Ahmad: Evaluating Real-time Anomaly Detection Algorithms, 2015, with the details of the benchmark's version 1.1:
+a detection is worth the more the earlier it comes in its window, only the earliest in a window counts, a false one costs the
+less the closer it follows a window, and the first rows of a file are for learning. One threshold holds for all files; it is
+the one with the best score, as the benchmark's own optimiser has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Window = tuple[int, int]
+
+_PROBATION_SHARE, _PROBATION_ROWS = 0.15, 750
+# A false detection so many window widths after a window has nothing to do with it any more.
+_FAR_PAST = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a found window earns, and what a false detection and a missed window cost: the benchmark's "standard" profile."""
+
+    found: float = 1.0
+    false: float = 0.11
+    missed: float = 1.0
+
+
+STANDARD = Profile()
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Rows of one file, and its windows as first and last row, both counted, in order.
+
+    ValueError for windows that are out of order, overlap or leave the file.
+    """
+
+    rows: int
+    windows: tuple[Window, ...]
+
+    def __post_init__(self) -> None:
+        ends = [-1] + [end for window in self.windows for end in window]
+        if any(first > last for first, last in self.windows) or any(
+            start <= previous for previous, start in zip(ends[::2], ends[1::2], strict=False)
+        ):
+            raise ValueError(f"expected windows in order and apart, got {self.windows}")
+        if ends[-1] >= self.rows:
+            raise ValueError(f"a window ends at row {ends[-1]} of a file of {self.rows}")
+
+    @property
+    def probation(self) -> int:
+        """How many rows at the start are neither rewarded nor punished."""
+        return math.floor(min(_PROBATION_SHARE * self.rows, _PROBATION_ROWS))
+
+    @property
+    def scorable(self) -> tuple[Window, ...]:
+        """The windows of which at least one row comes after the probation."""
+        return tuple(window for window in self.windows if window[1] >= self.probation)
+
+
+@dataclass(frozen=True, slots=True)
+class FileScore:
+    """One file's result: per scorable window what it earned or cost, and the false detections with their cost (negative)."""
+
+    windows: tuple[float, ...]
+    false_detections: int
+    false_cost: float
+
+    @property
+    def raw(self) -> float:
+        """The file's score before it is normalised."""
+        return sum(self.windows) + self.false_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All files at one threshold: a row is detected when its score is at least that."""
+
+    threshold: float
+    files: tuple[FileScore, ...]
+    profile: Profile = field(default=STANDARD)
+
+    @property
+    def normalised(self) -> float:
+        """100 for every window found at its first row and nothing else; 0 for a detector that never speaks; ValueError without windows."""
+        windows = sum(len(file.windows) for file in self.files)
+        if not windows:
+            raise ValueError("files without a window have no normalised score")
+        silent, perfect = -self.profile.missed * windows, self.profile.found * windows
+        return 100.0 * (sum(file.raw for file in self.files) - silent) / (perfect - silent)
+
+
+def scaled_sigmoid(position: Floats) -> Floats:
+    """2 / (1 + e^(5y)) - 1 of positions y in window widths: -1 a window's first row, 0 its end, above 0 behind it; -1 from 3 on."""
+    return np.where(position >= _FAR_PAST, -1.0, 2.0 / (1.0 + np.exp(5.0 * np.minimum(position, _FAR_PAST))) - 1.0)
+
+
+def row_values(labels: Labels, profile: Profile = STANDARD) -> tuple[Floats, NDArray[np.int64]]:
+    """What a detection at each row is worth [n], and the index of the row's window among the scorable ones [n], -1 outside.
+
+    The benchmark places row i of a window first..last of w rows at y = -(last - i + 1) / w and divides by the sigmoid at -1, so
+    that the first row earns 1 and the last a little more than 0. A row behind it is at y = (i - last) / (w - 1).
+    """
+    values = np.full(labels.rows, -profile.false)
+    member = np.full(labels.rows, -1, dtype=np.int64)
+    earliest = float(scaled_sigmoid(np.array(-1.0)))
+    for index, (first, last) in enumerate(labels.windows):
+        width, rows = last - first + 1, np.arange(first, labels.rows)
+        behind = (rows - last) / (width - 1) if width > 1 else np.full(len(rows), _FAR_PAST)
+        values[first:] = profile.false * scaled_sigmoid(np.maximum(behind, 0.0))
+        values[first : last + 1] = profile.found * scaled_sigmoid(-(last - rows[:width] + 1) / width) / earliest
+        member[first : last + 1] = index - (len(labels.windows) - len(labels.scorable))
+    return values, np.maximum(member, -1)
+
+
+def score_file(scores: Floats, labels: Labels, threshold: float, profile: Profile = STANDARD) -> FileScore:
+    """What the detections `scores` >= threshold [n] are worth in one file."""
+    _require_rows(scores, labels)
+    values, member = row_values(labels, profile)
+    detected = (scores >= threshold) & (np.arange(labels.rows) >= labels.probation)
+    false = detected & (member < 0)
+    found = [np.flatnonzero(detected & (member == index)) for index in range(len(labels.scorable))]
+    earned = tuple(float(values[rows[0]]) if len(rows) else -profile.missed for rows in found)
+    return FileScore(earned, int(false.sum()), float(values[false].sum()))
+
+
+def score_at(files: Sequence[tuple[Floats, Labels]], threshold: float, profile: Profile = STANDARD) -> Result:
+    """All files, each as scores [n] and labels, at one threshold."""
+    return Result(threshold, tuple(score_file(scores, labels, threshold, profile) for scores, labels in files), profile)
+
+
+def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = STANDARD) -> float:
+    """The threshold of the highest raw score over all files, the highest such; infinity where silence is best.
+
+    The scores are taken from the highest down and each row adds what it changes: a false detection its cost, a row of a window
+    what it earns beyond the best row of that window so far.
+    """
+    scores, values, window, windows = _pooled(files, profile)
+    order = np.argsort(-scores, kind="stable")
+    earned = np.full(windows, -profile.missed)
+    gains = np.where(window < 0, values, 0.0)
+    for row in order[window[order] >= 0]:
+        gains[row] = max(0.0, values[row] - earned[window[row]])
+        earned[window[row]] += gains[row]
+    ordered, total = scores[order], np.cumsum(gains[order])
+    distinct = np.append(ordered[1:] != ordered[:-1], True)
+    best = int(np.argmax(total[distinct]))
+    return float(ordered[distinct][best]) if total[distinct][best] > 0 else math.inf
+
+
+def _pooled(files: Sequence[tuple[Floats, Labels]], profile: Profile) -> tuple[Floats, Floats, NDArray[np.int64], int]:
+    """Scores, worth and window of every row after the probation, windows numbered through all files; and how many there are."""
+    if not files:
+        raise ValueError("expected at least one file")
+    parts: list[tuple[Floats, Floats, NDArray[np.int64]]] = []
+    before = 0
+    for scores, labels in files:
+        _require_rows(scores, labels)
+        values, member = row_values(labels, profile)
+        parts.append(tuple(x[labels.probation :] for x in (scores, values, np.where(member < 0, -1, member + before))))  # type: ignore[arg-type]
+        before += len(labels.scorable)
+    scores, values, member = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return scores, values, member, before
+
+
+def _require_rows(scores: Floats, labels: Labels) -> None:
+    if scores.shape != (labels.rows,) or not np.isfinite(scores).all():
+        raise ValueError(f"expected {labels.rows} finite scores, got {list(scores.shape)}")

@@ -1,0 +1,94 @@
+"""Where a model computes and in which precision, each with the reason."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from models.errors import ModelError
+
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+DtypeName = Literal["auto", "bfloat16", "float32"]
+
+_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and a dtype, chosen once at load, and why these."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def hardware(self) -> str:
+        """What computes, in words an operator knows it by."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())
+
+    def memory_bytes(self) -> int:
+        """Bytes that tensors hold on the device; 0 where the device shares the process's memory."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.memory_allocated(self.device))
+        if self.device.type == "mps":
+            return int(torch.mps.current_allocated_memory())
+        return 0
+
+    def free_cached_memory(self) -> None:
+        """Give back what the allocator keeps for later, after an out-of-memory."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
+    """Choose a device and a dtype, or check the ones asked for.
+
+    Raises ModelError when a device is asked for that this machine does not have.
+    """
+    chosen, why_device = _choose_device(device)
+    precision, why_dtype = _choose_dtype(chosen, dtype)
+    return Placement(chosen, precision, f"{why_device}; {why_dtype}")
+
+
+def _choose_device(asked: DeviceName) -> tuple[torch.device, str]:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked != "auto":
+        if not present[asked]:
+            there = ", ".join(name for name, here in present.items() if here)
+            raise ModelError(f"device {asked!r} was asked for, but PyTorch sees only: {there}", param="device")
+        return torch.device(asked), f"device {asked} as asked"
+    if present["cuda"]:
+        return torch.device("cuda"), "a CUDA device is present"
+    if present["mps"]:
+        return torch.device("mps"), "no CUDA device, Apple's GPU is present"
+    return torch.device("cpu"), "no CUDA device and no Apple GPU is visible to PyTorch"
+
+
+def _choose_dtype(device: torch.device, asked: DtypeName) -> tuple[torch.dtype, str]:
+    if asked != "auto":
+        return _DTYPES[asked], f"{asked} as asked"
+    fast, where = _multiplies_bfloat16(device)
+    return (torch.bfloat16, f"bfloat16 since {where}") if fast else (torch.float32, f"float32 since {where}")
+
+
+def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
+    """Whether the hardware itself multiplies bfloat16, and how we know."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
+    if device.type == "mps":
+        return False, "bfloat16 is not faster on Apple's GPU"
+    found = torch.cpu.get_capabilities()
+    for feature in ("amx_bf16", "avx512_bf16"):
+        if found.get(feature):
+            return True, f"the processor has {feature}"
+    return False, "the processor has neither amx_bf16 nor avx512_bf16"

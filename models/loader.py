@@ -1,0 +1,44 @@
+"""A model source to the class that runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from models.card import Model
+from models.classifier import SequenceClassifier
+from models.device import DeviceName, DtypeName, Placement, place
+from models.errors import ModelSourceError
+from models.packed_encoder import packed_or_general
+from models.source import ModelSource, locate
+
+
+def load(source: ModelSource, placement: Placement) -> Model:
+    """Load the encoder, cross-encoder or classifier that lies in `source`.
+
+    Raises ModelSourceError when the directory holds nothing of the kind.
+    """
+    if _classifies(source):
+        return SequenceClassifier(source, placement)
+    return packed_or_general(source, placement)
+
+
+def _classifies(source: ModelSource) -> bool:
+    config = source.path / "config.json"
+    if not config.is_file():
+        if (source.path / "modules.json").is_file():
+            return False
+        raise ModelSourceError(f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model")
+    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Model]:
+    """Load the models that `--model` names, one after another, all in one place. `threads` = 0 leaves PyTorch's own choice."""
+    if threads:
+        torch.set_num_threads(threads)
+    placement = place(device, dtype)
+    for spec in specs:
+        yield load(locate(spec), placement)

@@ -1,0 +1,1 @@
+"""Training: from rows of examples to a model directory."""

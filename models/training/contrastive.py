@@ -1,0 +1,156 @@
+"""Tuning an encoder on labelled texts, for a linear head to be fitted on what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.device import Placement
+from models.source import ModelSource
+from models.training import losses
+from models.training.batches import Plan, by_label, plan, shuffled
+from models.training.errors import TrainingDataError
+from models.training.events import Events
+from models.training.features import Augment, Batch, Batches
+from models.training.ladder import Report
+from models.training.settings import Settings
+from models.training.trainable import TrainableEncoder
+from models.training.tuner import Tuner, fingerprint
+
+# With so many rows or fewer an encoder is tuned in several passes.
+_FEW_ROWS = 2000
+
+
+def own_settings(how: Literal["contrastive", "full", "lora"], rows: int) -> Settings:
+    """What proved good on Banking77, 10 texts a class (docs/training.md has the figures); a job's own wishes go before."""
+    if how == "contrastive":
+        return Settings(epochs=4.0 if rows <= _FEW_ROWS else 1.0, batch_size=64, learning_rate=5e-5, temperature=0.1)
+    rate = 5e-5 if how == "full" else 5e-4
+    return Settings(mode=how, epochs=3.0 if rows <= _FEW_ROWS else 2.0, batch_size=32, learning_rate=rate)
+
+
+def tune_contrastive(
+    source: ModelSource,
+    placement: Placement,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    settings: Settings,
+    events: Events,
+    checkpoint: Path | None = None,
+    *,
+    directory: Path,
+    augment: Augment | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Pull texts of a label together and apart from others; return `directory/encoder`, a sentence-transformers directory.
+
+    Checkpoints go to `directory/checkpoints`; `checkpoint` is one of an earlier attempt. Raises TrainingDataError when no label
+    has two texts, or there is one label only.
+    """
+    targets = _numbers(labels)
+    if len(set(labels)) < 2 or len(set(labels)) == len(labels):
+        raise TrainingDataError("too_few_examples", "contrastive tuning needs two labels, and two texts of one of them", "training_file")
+    batches = plan(
+        by_label(labels, settings.batch_size, settings.per_label), epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps
+    )
+    name = settings.loss or losses.names("labelled")[0]
+    loss = losses.make(name, "labelled", temperature=settings.temperature, matryoshka=settings.matryoshka)
+    encoder = TrainableEncoder(source, placement, settings)
+    data = Batches([texts], targets, batches, encoder.reading, augment=augment)
+    run = Tuner(
+        encoder,
+        lambda batch: loss(encoder.columns(batch), batch.targets),
+        data,
+        settings,
+        placement,
+        directory=directory / "checkpoints",
+        events=events,
+        fingerprint=fingerprint("contrastive", source.version, list(texts), list(labels)),
+        report=report,
+    )
+    run.run(checkpoint)
+    return encoder.save(directory / "encoder")
+
+
+def tune_with_head(
+    source: ModelSource,
+    placement: Placement,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    settings: Settings,
+    events: Events,
+    checkpoint: Path | None = None,
+    *,
+    directory: Path,
+    augment: Augment | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Tune the encoder (`settings.mode` full or lora) under a cosine head with cross-entropy; return `directory/encoder`.
+
+    The head is thrown away: a linear one fitted on the tuned embeddings takes its place.
+    """
+    targets = _numbers(labels)
+    if len(set(labels)) < 2:
+        raise TrainingDataError("too_few_examples", "a classifier needs two labels", "training_file")
+    batches: Plan = plan(
+        shuffled(len(texts), settings.batch_size), epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps
+    )
+    encoder = TrainableEncoder(source, placement, settings)
+    model = _WithHead(encoder, len(set(labels)), settings.temperature)
+    model.begin_at_means(Batches([texts], targets, _in_order(len(texts), 64), encoder.reading))
+    data = Batches([texts], targets, batches, encoder.reading, augment=augment)
+    run = Tuner(
+        model,
+        model.loss,
+        data,
+        settings,
+        placement,
+        directory=directory / "checkpoints",
+        events=events,
+        fingerprint=fingerprint("head", source.version, list(texts), list(labels)),
+        report=report,
+    )
+    run.run(checkpoint)
+    return encoder.save(directory / "encoder")
+
+
+class _WithHead(nn.Module):
+    """An encoder and a head of cosines to one vector per label, over a temperature."""
+
+    def __init__(self, encoder: TrainableEncoder, labels: int, temperature: float) -> None:
+        super().__init__()
+        self.encoder, self.temperature = encoder, temperature
+        self.head = nn.Parameter(torch.zeros(labels, encoder.width, device=encoder.placement.device))
+
+    def begin_at_means(self, batches: Batches) -> None:
+        """Start each label's vector at the mean of its texts, where a random one would first have to be learned."""
+        self.eval()
+        with torch.no_grad():
+            for step in range(len(batches)):
+                batch = batches[step].to(self.head.device)
+                if batch.targets is not None:
+                    self.head.index_add_(0, batch.targets, self.encoder.columns(batch)[0])
+            self.head.copy_(functional.normalize(self.head, dim=-1))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of a batch."""
+        if batch.targets is None:
+            raise ValueError("expected targets, got none")
+        losses.require_vector(batch.targets, len(batch), torch.int64)
+        cosines = self.encoder.columns(batch)[0] @ functional.normalize(self.head, dim=-1).T
+        return functional.cross_entropy(cosines / self.temperature, batch.targets)
+
+
+def _numbers(labels: Sequence[str]) -> Tensor:
+    """Labels as int64 [n], numbered in alphabetical order."""
+    number = {label: index for index, label in enumerate(sorted(set(labels)))}
+    return torch.tensor([number[label] for label in labels], dtype=torch.int64)
+
+
+def _in_order(rows: int, batch_size: int) -> Plan:
+    return [list(range(start, min(start + batch_size, rows))) for start in range(0, rows, batch_size)]

@@ -1,0 +1,196 @@
+"""What a job may set, per task: each by itself, bounded, and refused where it means nothing. No torch in here.
+
+The API may read a job's hyperparameters with `parse` before the job is queued; the trainer does so again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.training.errors import HyperparameterError
+
+Task = Literal["classification", "embedding", "anomaly", "rerank"]
+Auto = Literal["auto"]
+Mode = Literal["auto", "frozen", "contrastive", "lora", "full"]
+Optimizer = Literal["adamw", "sgd", "adafactor"]
+Schedule = Literal["linear", "cosine", "constant"]
+DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
+
+PARAM = "method.supervised.hyperparameters"
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Augmentation(_Settings):
+    """How often a training text is changed, by kind of change; each a share of texts. Never on held-out texts."""
+
+    typos: float = Field(0.0, ge=0, le=1)
+    casing: float = Field(0.0, ge=0, le=1)
+    word_dropout: float = Field(0.0, ge=0, le=1)
+
+
+class _Common(_Settings):
+    """What every recipe takes: `held_out` is the share of training rows kept for evaluation when no validation file is given."""
+
+    held_out: _Share = 0.2
+
+
+class _Tuned(_Common):
+    """What every recipe takes that changes the encoder's weights.
+
+    `learning_rate` is the rate itself; `learning_rate_multiplier` (OpenAI's name) multiplies the recipe's own. `warmup` is a
+    share of all steps. "auto" leaves a value to the recipe.
+    """
+
+    n_epochs: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=2, le=1024)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    optimizer: Optimizer = "adamw"
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    schedule: Schedule = "linear"
+    warmup: float = Field(0.1, ge=0, lt=1)
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    max_grad_norm: _Positive = 1.0
+    loss: str = "auto"
+    temperature: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    augmentation: Augmentation = Augmentation()
+    checkpoint_every: int = Field(0, ge=0)
+    lora_rank: int = Field(16, ge=1, le=512)
+    lora_alpha: _Positive = 32.0
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> _Tuned:
+        if self.learning_rate != "auto" and self.learning_rate_multiplier != "auto":
+            raise ValueError("learning_rate and learning_rate_multiplier both set the rate: give one of them")
+        return self
+
+
+_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+_DESCENT = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
+# OpenAI's clients send these three as "auto" or as numbers with every job; a recipe without epochs reads "auto" as nothing.
+_FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+class Classification(_Tuned):
+    """A linear head on embeddings, and, unless `mode` is frozen, a tuned encoder that has to beat it.
+
+    `C` is the inverse of the regularisation, "auto" chooses it by cross-validation. `label_names` adds each label's name as one
+    more example, "auto" does so where there are few rows a label. `out_of_scope_label` names rows that show what does not
+    belong: no class of their own, but judges of the detector. `refit` fits the winning head once more, to the held-out rows too,
+    after they have judged.
+    """
+
+    mode: Mode = "auto"
+    C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
+    label_names: bool | Auto = "auto"
+    detector: DetectorKind = "auto"
+    neighbours: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
+    out_of_scope_label: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    refit: bool = True
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Classification:
+        if self.mode == "frozen":
+            _require_unset(self, _DESCENT, "mode 'frozen' tunes nothing")
+        elif self.mode not in ("lora", "auto"):
+            _require_unset(self, _LORA, f"mode {self.mode!r} adds no LoRA")
+        if self.detector == "energy" or self.detector == "mahalanobis":
+            _require_unset(self, ("neighbours",), f"detector {self.detector!r} looks at no neighbours")
+        return self
+
+
+class Anomaly(_Common):
+    """A detector of texts unlike the normal ones. `C` and energy need labelled rows."""
+
+    detector: DetectorKind = "auto"
+    neighbours: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
+    C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
+    anomaly_label: Annotated[str, Field(min_length=1, max_length=256)] = "anomaly"
+    mode: Literal["auto", "frozen"] = "auto"
+
+
+class Embedding(_Tuned):
+    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves."""
+
+    mode: Literal["auto", "lora", "full"] = "auto"
+    matryoshka: tuple[Annotated[int, Field(ge=1)], ...] = Field((), max_length=16)
+    hard_negatives: int = Field(0, ge=0, le=16)
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Embedding:
+        if self.mode == "full":
+            _require_unset(self, _LORA, "mode 'full' adds no LoRA")
+        if len(set(self.matryoshka)) != len(self.matryoshka):
+            raise ValueError("matryoshka: each length once")
+        return self
+
+
+class Rerank(_Tuned):
+    """A cross-encoder tuned on query, document and label."""
+
+    mode: Literal["auto", "full", "lora"] = "auto"
+
+
+Hyperparameters = Classification | Anomaly | Embedding | Rerank
+_CLASSES: dict[str, type[_Common]] = {
+    "classification": Classification,
+    "anomaly": Anomaly,
+    "embedding": Embedding,
+    "rerank": Rerank,
+}
+
+
+def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
+    """Check what a job sets for its task.
+
+    Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path.
+    """
+    chosen = _CLASSES.get(task)
+    if chosen is None:
+        allowed = ", ".join(get_args(Task))
+        raise HyperparameterError("unknown_task", f"task: expected one of {allowed}, got {task!r}", "method.supervised.task")
+    meant = {name: value for name, value in given.items() if value is not None and not (name in _FROM_OPENAI and value == "auto")}
+    try:
+        made = chosen.model_validate(meant)
+    except ValidationError as error:
+        raise _refused(task, chosen, error) from error
+    if not isinstance(made, (Classification, Anomaly, Embedding, Rerank)):
+        raise TypeError(f"no hyperparameters for task {task!r}")
+    return made
+
+
+def _refused(task: str, chosen: type[_Common], error: ValidationError) -> HyperparameterError:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"] if not _is_branch(part)]
+    name = path[0] if path else ""
+    param = ".".join([PARAM, *path]) if path else PARAM
+    if first["type"] == "extra_forbidden":
+        fields: Any = Augmentation.model_fields if path[:-1] == ["augmentation"] else chosen.model_fields
+        message = f"{'.'.join(path)}: unknown for task {task}; known are {', '.join(sorted(fields))}"
+        return HyperparameterError("unknown_hyperparameter", message, param)
+    if first["type"] == "value_error":
+        reason = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
+        culprit = reason.split(":", 1)[0].split(" ", 1)[0]
+        return HyperparameterError("invalid_hyperparameter", reason, f"{PARAM}.{culprit}" if culprit in chosen.model_fields else param)
+    allowed = "; ".join(dict.fromkeys(item["msg"] for item in error.errors(include_url=False) if item["loc"][:1] == first["loc"][:1]))
+    return HyperparameterError("invalid_hyperparameter", f"{name}: {allowed}, got {str(first['input'])[:60]!r}", param)
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether pydantic names a branch of a union here rather than a field."""
+    return isinstance(part, str) and (part.startswith(("constrained-", "literal[", "function-")) or part in ("int", "float", "bool", "str"))
+
+
+def _require_unset(settings: BaseModel, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if name in settings.model_fields_set:
+            raise ValueError(f"{name}: means nothing here, since {why}; leave it out")

@@ -1,0 +1,107 @@
+"""A training job as the worker hands it over, and what a recipe hands back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from models.card import Model
+from models.device import DeviceName, DtypeName, Placement
+from models.source import ModelSource
+from models.training.embedded import Embedder, EmbeddingCache
+from models.training.errors import TrainingError
+from models.training.events import Events
+from models.training.report import Report
+
+JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """job.json: what to train on what. Paths are the worker's own; nothing of a client's is joined to them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    job: str
+    model: str
+    base: str
+    task: str
+    training_file: Path
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    validation_file: Path | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    device: DeviceName = "auto"
+    dtype: DtypeName = "auto"
+    threads: int = 0
+    checkpoint: Path | None = None
+    cache: Path | None = None
+    incumbent: Path | None = None
+
+
+_JOB = TypeAdapter(Job)
+
+
+def read_job(directory: Path) -> Job:
+    """Read `directory/job.json`. Raises TrainingError when it is not a job of this version."""
+    try:
+        job: Job = _JOB.validate_json((directory / JOB).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise TrainingError("invalid_job", f"{JOB} cannot be read: {error}") from error
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every recipe works with: the job, the base encoder with its cache of embeddings, and where things go.
+
+    `directory` is the attempt's own; what the recipe trained goes to `result`.
+    """
+
+    job: Job
+    directory: Path
+    events: Events
+    report: Report
+    source: ModelSource
+    placement: Placement
+    model: Model
+    cache: EmbeddingCache | None
+    embedder: Embedder
+
+    @property
+    def result(self) -> Path:
+        """The directory of the files to publish."""
+        return self.directory / RESULT_FILES
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a recipe hands back once `result/` is written.
+
+    `golden` is `{"texts", "rows", "tolerance"}`: inputs and what the trained model gives for them.
+    """
+
+    encoder: Literal["base", "own"]
+    mode: str
+    labels: tuple[str, ...]
+    metrics: Mapping[str, float]
+    incumbent_metrics: Mapping[str, float] | None
+    golden: Mapping[str, object]
+    trained_tokens: int
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON that is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, ensure_ascii=False, allow_nan=False, indent=2)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)

@@ -1,0 +1,84 @@
+"""The rows of a job, divided: to train on, to judge by, and strangers that the detector is to find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from models.training.data import check_validation, read_rows, split
+from models.training.errors import TrainingDataError
+from models.training.hyperparameters import Anomaly, Classification, Hyperparameters
+from models.training.job import Job
+from models.training.rows import Kind, Rows
+
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "classification": ("labelled",),
+    "anomaly": ("plain", "labelled"),
+    "embedding": ("pairs", "triplets", "scored"),
+    "rerank": ("relevance",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`same_file`: the held-out part was split off the training file. `strangers` are texts known not to belong."""
+
+    train: Rows
+    held_out: Rows
+    strangers: tuple[str, ...]
+    same_file: bool
+
+
+def divide(job: Job, settings: Hyperparameters) -> Parts:
+    """Read the job's files. Raises TrainingDataError for what cannot be used, naming file, line and column."""
+    label = _stranger_label(settings)
+    train, strangers = _apart(_read(job, "training_file"), label)
+    if job.validation_file is None:
+        if job.task == "anomaly":
+            train = _plain_if_one_class(train)
+        kept, held = split(train, held_out=settings.held_out)
+        return Parts(kept, held, strangers, same_file=True)
+    held, more = _apart(_read(job, "validation_file"), label)
+    if job.task == "anomaly":
+        train = _plain_if_one_class(train)
+        held = _without_labels(held) if train.kind == "plain" else held
+    check_validation(train, held)
+    return Parts(train, held, (*strangers, *more), same_file=False)
+
+
+def _read(job: Job, param: str) -> Rows:
+    path = job.training_file if param == "training_file" else job.validation_file
+    if path is None:
+        raise ValueError(f"{param} is not given")
+    rows = read_rows(path, columns=job.columns, param=param)
+    allowed = _KINDS[job.task]
+    if rows.kind not in allowed:
+        message = f"{param}: task {job.task} takes rows that are {' or '.join(allowed)}, got {rows.kind} rows"
+        raise TrainingDataError("wrong_row_kind", message, param)
+    return rows
+
+
+def _stranger_label(settings: Hyperparameters) -> str | None:
+    if isinstance(settings, Classification):
+        return settings.out_of_scope_label
+    return settings.anomaly_label if isinstance(settings, Anomaly) else None
+
+
+def _apart(rows: Rows, label: str | None) -> tuple[Rows, tuple[str, ...]]:
+    """Rows of the classes, and the texts of the label that is none."""
+    if rows.labels is None or label is None:
+        return rows, ()
+    inside = [index for index, found in enumerate(rows.labels) if found != label]
+    strangers = tuple(text for text, found in zip(rows.texts[0], rows.labels, strict=True) if found == label)
+    if not inside:
+        raise TrainingDataError(
+            "no_normal_rows", f"training_file: expected rows of other labels than {label[:60]!r}, got none", "training_file"
+        )
+    return rows.take(inside), strangers
+
+
+def _plain_if_one_class(rows: Rows) -> Rows:
+    return _without_labels(rows) if rows.labels is not None and len(set(rows.labels)) == 1 else rows
+
+
+def _without_labels(rows: Rows) -> Rows:
+    return replace(rows, kind="plain", labels=None) if rows.labels is not None else rows

@@ -1,0 +1,153 @@
+"""The training process: `python -m models.training.run DIRECTORY` reads job.json there and writes result/ and result.json.
+
+Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done, 3 the job's own fault
+(error.json says which), 143 stopped by SIGTERM, anything else a fault of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+import torch
+
+from models.device import place
+from models.errors import SondeError
+from models.loader import load
+from models.source import locate
+from models.training import anomaly, classification
+from models.training.embedded import Embedder, EmbeddingCache
+from models.training.errors import TrainingError
+from models.training.events import Events, lines, phase, say
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Hyperparameters, parse
+from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
+from models.training.ladder import Report
+from models.training.parts import Parts, divide
+from models.training.rungs import check_rows
+
+# Callers wait for serving, nobody for training: where both share cores, serving goes first.
+_NICENESS = 10
+FAILED, STOPPED = 3, 128 + signal.SIGTERM
+
+
+def run(directory: Path, events: Events) -> int:
+    """Train the job in `directory`; the exit code."""
+    report = Report()
+    try:
+        _train(directory, events, report)
+    except TrainingError as error:
+        return _failed(directory, events, error.code, error.message, error.param)
+    except SondeError as error:
+        return _failed(directory, events, error.code, error.message, error.param)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _failed(directory, events, "disk_full", "the disk is full", None)
+    finally:
+        _write_report(directory, report)
+    return 0
+
+
+def _train(directory: Path, events: Events, report: Report) -> None:
+    phase(events, "validating_files")
+    job = read_job(directory)
+    settings = parse(job.task, job.hyperparameters)
+    parts = divide(job, settings)
+    say(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
+    context = _open(directory, job, events, report)
+    check_rows(context, parts)
+    phase(events, "running")
+    outcome = _recipe(settings)(context, parts)
+    report.raise_if_failed("outcome")
+    write_json(directory / RESULT, _result(context, outcome))
+
+
+def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
+    """Load the encoder where the job is to run, and make room for what it gives."""
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    placement = place(job.device, job.dtype)
+    source = locate(job.model)
+    model = load(source, placement)
+    say(events, f"{job.base} on {placement.device}: {placement.reason}")
+    cache = EmbeddingCache(job.cache) if job.cache is not None else None
+    (directory / "result").mkdir(exist_ok=True)
+    return Context(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
+
+
+def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
+    """The recipe for these settings. Those that train a whole model are imported only for their jobs: it takes seconds."""
+    if isinstance(settings, Classification):
+        return lambda context, parts: classification.train(context, settings, parts)
+    if isinstance(settings, Anomaly):
+        return lambda context, parts: anomaly.train(context, settings, parts)
+    if isinstance(settings, Embedding):
+        from models.training import embedding
+
+        return lambda context, parts: embedding.train(context, settings, parts)
+    from models.training import rerank
+
+    return lambda context, parts: rerank.train(context, settings, parts)
+
+
+def _result(context: Context, outcome: Outcome) -> dict[str, object]:
+    incumbent = outcome.incumbent_metrics
+    return {
+        "task": context.job.task,
+        "mode": outcome.mode,
+        "encoder": outcome.encoder,
+        "base_version": context.model.card.version,
+        "labels": list(outcome.labels),
+        "metrics": dict(outcome.metrics),
+        "incumbent_metrics": None if incumbent is None else dict(incumbent),
+        "golden": dict(outcome.golden),
+        "trained_tokens": outcome.trained_tokens,
+    }
+
+
+def _failed(directory: Path, events: Events, code: str, message: str, param: str | None) -> int:
+    say(events, message, "error")
+    write_json(directory / ERROR, {"code": code, "message": message, "param": param})
+    return FAILED
+
+
+def _write_report(directory: Path, report: Report) -> None:
+    (directory / "report.json").write_bytes(report.to_bytes())
+    (directory / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+
+
+@contextmanager
+def _event_stream() -> Iterator[TextIO]:
+    """Standard output for events alone: what libraries print goes to standard error from here on."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
+        os.dup2(2, 1)
+        yield stream
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside the tuning loop, which has a handler of its own: nothing to save that the cache has not kept."""
+    raise SystemExit(STOPPED)
+
+
+def main() -> None:
+    """Entry point."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m models.training.run DIRECTORY")
+    signal.signal(signal.SIGTERM, _stop)
+    os.nice(_NICENESS)
+    with _event_stream() as stream:
+        code = run(Path(sys.argv[1]), lines(stream))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The microservice around the models: HTTP, batching, jobs."""

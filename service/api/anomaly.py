@@ -1,0 +1,143 @@
+"""Anomaly scores for texts: by a detector that was trained, or against reference texts that show what normal is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from fastapi import APIRouter, Depends, Request, Response
+
+from models.calibration import smallest_p_value
+from models.detectors import ReferenceDetector, Verdict
+from service.api.body import JsonRoute
+from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.documents import answers
+from service.api.inputs import require_count
+from service.api.render import list_body, usage
+from service.api.schemas import AnomalyAnswer, AnomalyBody
+from service.engine.servable import Caller
+from service.engine.served import Reading, Rows, Served
+from service.engine.trained import Trained
+from service.errors import BackendError, InvalidRequest
+
+router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Sonde"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A caller's reference set on one model: its detector, and how many of its texts were cut."""
+
+    detector: ReferenceDetector
+    truncated: int
+
+    @property
+    def count(self) -> int:
+        return len(self.detector.calibration)
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.detector.reference.nbytes + self.detector.calibration.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdicts on a request's texts, the score from which one is an anomaly, and what they rest on."""
+
+    verdict: Verdict
+    threshold: float | None
+    reference: dict[str, object]
+    warnings: list[str]
+
+
+@router.post("/v1/anomaly/score", responses=answers(AnomalyAnswer), summary="Score how strange texts are")
+async def score(body: AnomalyBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
+    """How far each text is from what is normal, as a score, a p-value and a verdict at `alpha`.
+
+    A model that was trained for it knows what is normal; an encoder is told by `reference`.
+    """
+    served = await hub.resolve(body.model)
+    require_count(len(body.input), settings.max_inputs, "input")
+    require_count(len(body.reference or []), settings.max_inputs, "reference")
+    if isinstance(served, Trained) and served.card.task == "anomaly":
+        work = _by_training(body, served, caller)
+    else:
+        hub.require_task(served, "embedding")
+        work = _by_reference(body, served, caller)
+    judged, rows, *more = await unless_gone(request, work)
+    content = list_body(
+        body.model,
+        [_one(judged.verdict, index, rows, body.alpha) for index in range(len(body.input))],
+        alpha=body.alpha,
+        threshold=judged.threshold,
+        drift=None,
+        state=None,
+        reference=judged.reference,
+        warnings=judged.warnings,
+        usage=usage(rows, *more),
+    )
+    return answer(request, content, served, rows, *more)
+
+
+async def _by_training(body: AnomalyBody, served: Trained, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
+    if body.reference is not None:
+        raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
+    rows = await served.rows(body.input, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+
+    def judge() -> Judged:
+        verdict = served.judge(rows.values)
+        if verdict is None:
+            raise BackendError(f"{served.card.name} has no detector")
+        about: dict[str, object] = {"count": served.calibrated_on, "cached": True, "truncated": 0}
+        warnings = _warnings(served.calibrated_on, body.alpha, "train on")
+        return Judged(verdict, served.threshold(body.alpha), about, warnings)
+
+    return await served.aside(judge), rows
+
+
+async def _by_reference(body: AnomalyBody, served: Served, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
+    if body.reference is None:
+        raise InvalidRequest(f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference")
+    reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="reference")
+    reference, more = await served.fitted(Reference, body.reference, body.reference, caller, "anomaly", reading, _fit)
+    rows = await served.rows(body.input, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+
+    def judge() -> Judged:
+        with torch.inference_mode():
+            verdict = reference.detector.judge(torch.from_numpy(rows.values))
+            about: dict[str, object] = {"count": reference.count, "cached": not more, "truncated": reference.truncated}
+            warnings = _warnings(reference.count, body.alpha, "send")
+            return Judged(verdict, reference.detector.threshold(body.alpha), about, warnings)
+
+    return await served.aside(judge), rows, *more
+
+
+def _fit(rows: Rows) -> Reference:
+    with torch.inference_mode():
+        return Reference(ReferenceDetector().fit(torch.from_numpy(rows.values)), rows.truncated)
+
+
+def _one(verdict: Verdict, index: int, rows: Rows, alpha: float) -> dict[str, object]:
+    p_value = float(verdict.p_values[index])
+    nearest = zip(verdict.nearest[index].tolist(), verdict.similarities[index].tolist(), strict=True)
+    return {
+        "object": "anomaly",
+        "index": index,
+        "score": float(verdict.scores[index]),
+        "p_value": p_value,
+        "is_anomaly": p_value <= alpha,
+        "contributions": None,
+        "nearest": [{"index": at, "similarity": similarity} for at, similarity in nearest],
+        "truncated": rows.tokens[index].truncated,
+    }
+
+
+def _warnings(count: int, alpha: float, remedy: str) -> list[str]:
+    finest = smallest_p_value(count)
+    if finest <= alpha:
+        return []
+    warning = (
+        f"{count} reference texts cannot give a p-value below {finest:.3g}, so nothing is an anomaly at alpha {alpha:g}:"
+        f" {remedy} at least {math.ceil(1 / alpha) - 1} texts or choose a larger alpha"
+    )
+    return [warning]

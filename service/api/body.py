@@ -1,0 +1,80 @@
+"""Reading a JSON body: at most so many bytes, really UTF-8, really JSON, parsed by orjson."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+
+from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
+
+_WITH_BODY = {"POST", "PUT", "PATCH"}
+
+
+class JsonRequest(Request):
+    """A request whose JSON has been read already."""
+
+    raw: bytes = b""
+    parsed: Any = None
+
+    async def body(self) -> bytes:
+        """What was read."""
+        return self.raw
+
+    async def json(self) -> Any:
+        """What was parsed."""
+        return self.parsed
+
+
+class JsonRoute(APIRoute):
+    """Reads and parses the body before FastAPI validates it, so that every way to fail is an error of ours."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given a request that is read already."""
+        handle = super().get_route_handler()
+        optional = self.body_field is None or not self.body_field.field_info.is_required()
+
+        async def read_then_handle(request: Request) -> Response:
+            if request.method not in _WITH_BODY or (optional and _comes_without(request)):
+                return await handle(request)
+            prepared = JsonRequest(request.scope, request.receive)
+            prepared.raw = await _read(request, request.app.state.settings.max_body_bytes)
+            prepared.parsed = _parse(prepared.raw)
+            return await handle(prepared)
+
+        return read_then_handle
+
+
+def _comes_without(request: Request) -> bool:
+    """Whether the caller sends no body at all, which is fine where all of it is optional."""
+    return "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """The body, given up on at the first byte too many. The stated length is not trusted, only used to refuse early."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise UnsupportedMedia(f"expected content-type application/json, got {kind[:80] or 'none'}")
+    too_large = BodyTooLarge(f"the body may have {most} bytes: send fewer inputs a request")
+    if request.headers.get("content-length", "0").isdigit() and int(request.headers.get("content-length", "0")) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise too_large
+    except ClientDisconnect:
+        raise ClientGone("the caller hung up while sending") from None
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from None

@@ -1,0 +1,156 @@
+"""What routes are given: the hub, the caller, and a way to stop when the caller has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header, Request, Response, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import WithJsonSchema
+
+from models.registry import Registry
+from service.api.context import Context
+from service.auth import Scope
+from service.config import Settings
+from service.engine.hub import Hub
+from service.engine.servable import Caller
+from service.engine.served import Rows, Served
+from service.errors import ClientGone, ScopeDenied
+from service.jobs.desk import Desk
+from service.metrics import Metrics
+
+T = TypeVar("T")
+_MAX_TIMEOUT_MS = 3_600_000
+
+# For the OpenAPI document; the check itself is the middleware's, since it also covers paths that do not exist.
+_bearer = HTTPBearer(auto_error=False, description="an API key, once any exists")
+_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, for clients without Bearer")
+
+
+# All of these are coroutines: FastAPI would send plain functions through a thread each, which costs more than they do.
+
+
+async def get_hub(request: Request) -> Hub:
+    """The models in service."""
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+async def get_settings(request: Request) -> Settings:
+    """The settings in force."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def get_metrics(request: Request) -> Metrics:
+    """The metrics of this process."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+async def get_jobs(request: Request) -> Desk:
+    """Files and fine-tuning jobs; the tables are made with the first use, so that a database which is away stops nothing else."""
+    jobs: Desk = request.app.state.jobs
+    if not request.app.state.jobs_migrated:
+        await asyncio.to_thread(jobs.store.migrate)
+        request.app.state.jobs_migrated = True
+    return jobs
+
+
+async def get_registry(request: Request) -> Registry:
+    """The trained models there are, in service or not."""
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+async def get_context(request: Request) -> Context:
+    """What is known of this request."""
+    context: Context = request.scope["state"]["context"]
+    return context
+
+
+def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A dependency that lets only keys with `scope` pass."""
+
+    async def check(
+        context: Annotated[Context, Depends(get_context)], bearer: object = Security(_bearer), key: object = Security(_api_key)
+    ) -> None:
+        if not context.key.allows(scope):
+            raise ScopeDenied(f"this needs a key with scope {scope!r}; {context.key.id} has: {', '.join(context.key.scopes)}")
+
+    return check
+
+
+async def get_caller(
+    request: Request,
+    context: Annotated[Context, Depends(get_context)],
+    settings: Annotated[Settings, Depends(get_settings)],
+    timeout_ms: Annotated[
+        int | None,
+        Header(alias="X-Request-Timeout-Ms", ge=1, le=_MAX_TIMEOUT_MS, description="milliseconds after which the answer is of no use"),
+        # A header cannot be null; without this the document would say that it can.
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
+    ] = None,
+) -> Caller:
+    """Fairness is between keys, or between addresses where there are none."""
+    client = context.key.id if context.key.digest else request.client.host if request.client else ""
+    seconds = timeout_ms / 1000 if timeout_ms is not None else settings.default_timeout_s
+    return Caller(client, time.monotonic() + seconds)
+
+
+HubDep = Annotated[Hub, Depends(get_hub)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+JobsDep = Annotated[Desk, Depends(get_jobs)]
+RegistryDep = Annotated[Registry, Depends(get_registry)]
+ContextDep = Annotated[Context, Depends(get_context)]
+MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the caller hung up")
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def answer(request: Request, body: bytes, served: Served, *parts: Rows) -> Response:
+    """A JSON answer that says which model gave it, how long that took and how many inputs were cut."""
+    response = Response(body, media_type="application/json")
+    truncated = sum(rows.truncated for rows in parts)
+    tokenize, queue, inference = (1000 * max((times[i] for times in map(_times, parts)), default=0.0) for i in range(3))
+    response.headers["x-sonde-model"] = served.label
+    response.headers["x-sonde-truncated"] = str(truncated)
+    response.headers["server-timing"] = f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
+    context: Context = request.scope["state"]["context"]
+    context.facts.update(
+        model=served.label,
+        inputs=sum(len(rows.tokens) for rows in parts),
+        tokens=sum(rows.token_count for rows in parts),
+        truncated=truncated,
+        tokenize_ms=round(tokenize, 3),
+        queue_ms=round(queue, 3),
+        inference_ms=round(inference, 3),
+    )
+    return response
+
+
+def _times(rows: Rows) -> tuple[float, float, float]:
+    return rows.tokenize_s, rows.queue_s, rows.inference_s

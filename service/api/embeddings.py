@@ -1,0 +1,32 @@
+"""OpenAI's embeddings."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.api.body import JsonRoute
+from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.documents import answers
+from service.api.inputs import require_count
+from service.api.render import INLINE_NUMBERS, check_dimensions, embeddings_body, finished
+from service.api.schemas import EmbeddingsAnswer, EmbeddingsBody
+from service.engine.served import Reading
+
+router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["OpenAI"])
+
+
+@router.post("/v1/embeddings", responses=answers(EmbeddingsAnswer), summary="Embed texts")
+async def embeddings(body: EmbeddingsBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
+    """One vector per input, in order."""
+    served = await hub.resolve_for("embedding", body.model)
+    require_count(len(body.input), settings.max_inputs, "input")
+    check_dimensions(body.dimensions, served)
+    reading = Reading(prompt=served.prompt(body.prompt_name), truncate=body.truncate)
+    rows = await unless_gone(request, served.rows(body.input, caller, "embedding", reading))
+
+    def write() -> bytes:
+        vectors = finished(rows.values, normalized=body.normalize, dimensions=body.dimensions)
+        return embeddings_body(vectors, rows, body.model, body.encoding_format)
+
+    content = write() if rows.values.size <= INLINE_NUMBERS else await served.aside(write)
+    return answer(request, content, served, rows)

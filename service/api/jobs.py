@@ -1,0 +1,265 @@
+"""Fine-tuning jobs, as OpenAI's clients start and watch them, and the report of each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import secrets
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import WithJsonSchema
+
+from models.registry import model_name
+from models.source import parse_spec
+from service.api.body import JsonRequest, JsonRoute
+from service.api.context import Context
+from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
+from service.api.documents import READING, errors
+from service.api.job_schemas import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
+from service.config import Settings
+from service.engine.hub import Hub
+from service.errors import InvalidRequest, JobNotFound, Unavailable
+from service.jobs import places
+from service.jobs.desk import Desk
+from service.jobs.feedback import PREFIX
+from service.jobs.records import Checkpoint, Event, Job, NewJob, Once
+
+log = logging.getLogger(__name__)
+
+_PATH = "/v1/fine_tuning/jobs"
+router = APIRouter(prefix=_PATH, route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["OpenAI"])
+# OpenAI's clients send no JSON with these, so JsonRoute would refuse them.
+bare_router = APIRouter(prefix=_PATH, dependencies=[Depends(requires("train"))], tags=["OpenAI"])
+
+_ONE = {**READING, **errors(404, 422, 503)}
+_CHANGE = {**_ONE, **errors(400)}
+_KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255}
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str | None, Query(description="the last id of the page before")]
+AfterEvent = Annotated[str | None, Query(pattern="^ftevent-[0-9]{1,9}$", description="the last id of the page before")]
+AfterCheckpoint = Annotated[str | None, Query(pattern="^ftckpt-[0-9]{1,9}$", description="the last id of the page before")]
+
+
+@router.post("", responses={**_ONE, **errors(400, 413, 415, 507)}, response_model=JobObject, summary="Start a fine-tuning job")
+async def create(
+    body: JobBody,
+    request: Request,
+    jobs: JobsDep,
+    hub: HubDep,
+    settings: SettingsDep,
+    context: Annotated[Context, Depends(get_context)],
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255), WithJsonSchema(_KEY_SCHEMA)] = None,
+) -> dict[str, Any]:
+    """Queued at once; a worker takes it. With an Idempotency-Key the same request is answered the same and starts nothing."""
+    raw = request.raw if isinstance(request, JsonRequest) else b""
+    once = Once(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
+    return await asyncio.to_thread(_create, body, jobs, hub, settings, once)
+
+
+@router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=JobList, summary="List fine-tuning jobs")
+async def list_jobs(jobs: JobsDep, request: Request, settings: SettingsDep, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+    """Newest first; `metadata[key]=value` keeps those that have it."""
+    metadata = {key[9:-1]: value for key, value in request.query_params.items() if key.startswith("metadata[") and key.endswith("]")}
+    for key in metadata:
+        if not re.fullmatch(METADATA_KEY, key):
+            raise InvalidRequest(f"metadata: no job has a key like {key[:80]!r}", param="metadata")
+    found, more = await asyncio.to_thread(jobs.store.page, after, limit, metadata)
+    return {"object": "list", "data": [render(job, settings.org) for job in found], "has_more": more}
+
+
+@router.get("/{fine_tuning_job_id}", responses=_ONE, response_model=JobObject, summary="One fine-tuning job")
+async def retrieve(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
+    """Its state, and what came of it."""
+    return render(await asyncio.to_thread(jobs.store.get, fine_tuning_job_id), settings.org)
+
+
+@bare_router.post("/{fine_tuning_job_id}/cancel", responses=_CHANGE, response_model=JobObject, summary="Cancel a job")
+async def cancel(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
+    """A queued job ends at once, a running one within seconds; a finished one is left as it is (400)."""
+    return render(await asyncio.to_thread(_wish, jobs, fine_tuning_job_id, "cancel"), settings.org)
+
+
+@bare_router.post("/{fine_tuning_job_id}/pause", responses=_CHANGE, response_model=JobObject, summary="Pause a job")
+async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
+    """A running job writes a checkpoint, where its recipe trains in steps, and waits without holding a device."""
+    return render(await asyncio.to_thread(_wish, jobs, fine_tuning_job_id, "pause"), settings.org)
+
+
+@bare_router.post("/{fine_tuning_job_id}/resume", responses=_CHANGE, response_model=JobObject, summary="Resume a paused job")
+async def resume(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
+    """It goes on from its newest checkpoint."""
+    return render(await asyncio.to_thread(_resume, jobs, fine_tuning_job_id), settings.org)
+
+
+@router.get("/{fine_tuning_job_id}/events", responses=_ONE, response_model=EventList, summary="What happened in a job")
+async def list_events(fine_tuning_job_id: str, jobs: JobsDep, after: AfterEvent = None, limit: Limit = 20) -> dict[str, Any]:
+    """Newest first. `metrics` events carry step, total_steps, loss, learning_rate, examples_per_s, eta_s."""
+    found, more = await asyncio.to_thread(jobs.store.events, fine_tuning_job_id, _number(after), limit)
+    return {"object": "list", "data": [_event(event) for event in found], "has_more": more}
+
+
+@router.get("/{fine_tuning_job_id}/checkpoints", responses=_ONE, response_model=CheckpointList, summary="A job's checkpoints")
+async def list_checkpoints(fine_tuning_job_id: str, jobs: JobsDep, after: AfterCheckpoint = None, limit: Limit = 10) -> dict[str, Any]:
+    """Newest first: where the job goes on when it is interrupted."""
+    found, more = await asyncio.to_thread(jobs.store.checkpoints, fine_tuning_job_id, _number(after), limit)
+    data = [_checkpoint(fine_tuning_job_id, one) for one in found]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return {"object": "list", "data": data, "has_more": more, **ends}
+
+
+@router.get(
+    "/{fine_tuning_job_id}/report",
+    responses={**_ONE, 200: {"content": {"application/json": {}, "text/markdown": {}}, "description": "the newest report"}},
+    response_class=Response,
+    summary="A job's report: the debug ladder",
+)
+async def report(
+    fine_tuning_job_id: str,
+    jobs: JobsDep,
+    accept: Annotated[str, Header(), WithJsonSchema({"type": "string"})] = "",
+    format: Annotated[Literal["json", "md"] | None, Query(description="instead of an Accept header")] = None,  # noqa: A002
+) -> Response:
+    """Data, forward, loss, gradient, outcome; Markdown for `Accept: text/markdown` or `?format=md`."""
+    suffix = format or ("md" if "text/markdown" in accept else "json")
+    content = await asyncio.to_thread(_read_report, jobs, fine_tuning_job_id, suffix)
+    return Response(content, media_type="application/json" if suffix == "json" else "text/markdown; charset=utf-8")
+
+
+def render(job: Job, org: str) -> dict[str, Any]:
+    """A job as OpenAI shows it, with fields of ours."""
+    error = {"code": job.error_code, "message": job.error_message, "param": job.error_param} if job.error_code else None
+    supervised = {"task": job.task, "hyperparameters": job.hyperparameters, "columns": job.columns}
+    return {
+        "id": job.id,
+        "object": "fine_tuning.job",
+        "created_at": int(job.created_at),
+        "finished_at": _whole(job.finished_at),
+        "status": "queued" if job.status == "paused" else job.status,
+        "paused": job.status == "paused",
+        "model": job.model,
+        "fine_tuned_model": job.fine_tuned_model,
+        "training_file": job.training_file,
+        "validation_file": job.validation_file,
+        "result_files": [],
+        "seed": job.seed,
+        "hyperparameters": job.hyperparameters,
+        "method": {"type": "supervised", "supervised": supervised},
+        "organization_id": org,
+        "error": error,
+        "estimated_finish": _whole(job.estimated_finish),
+        "trained_tokens": job.trained_tokens,
+        "metadata": job.metadata,
+        "integrations": [],
+        "attempt": job.attempt,
+        "result": job.result,
+    }
+
+
+def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once | None) -> dict[str, Any]:
+    supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
+    served = hub.find(body.model)
+    job = "ftjob-" + secrets.token_hex(12)
+    until = _check_rows(jobs, body)
+    new = NewJob(
+        id=job,
+        model=served.card.name,
+        spec=_spec(settings, served.card.name),
+        task=supervised.task,
+        name=model_name(served.card.name, settings.org, body.suffix or job.removeprefix("ftjob-")),
+        seed=body.seed or 0,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        feedback_until=until,
+        hyperparameters=_storable(supervised.hyperparameters, "method.supervised.hyperparameters"),
+        columns=dict(supervised.columns),
+        metadata=body.metadata,
+    )
+    answer, is_new = jobs.store.create(new, lambda made: render(made, settings.org), once)
+    if is_new:
+        _submit(jobs, job, 1)
+    return answer
+
+
+def _check_rows(jobs: Desk, body: JobBody) -> int | None:
+    """That the rows are there; of feedback, the number of the newest row that counts."""
+    until = None
+    if body.training_file.startswith(PREFIX):
+        until = jobs.feedback.newest(body.training_file.removeprefix(PREFIX))
+        if until is None:
+            message = f"training_file: there is no feedback on {body.training_file.removeprefix(PREFIX)[:100]!r}"
+            raise InvalidRequest(message, param="training_file")
+    else:
+        jobs.files.get(body.training_file)
+    if body.validation_file is not None:
+        jobs.files.get(body.validation_file)
+    return until
+
+
+def _spec(settings: Settings, name: str) -> str:
+    """Where a base model is, as `--model` said it."""
+    for spec in settings.model:
+        if parse_spec(spec)[0] == name:
+            return spec
+    return name
+
+
+def _storable(value: dict[str, Any], param: str) -> dict[str, Any]:
+    if "\\u0000" in json.dumps(value):
+        raise InvalidRequest(f"{param}: a text has a NUL character; leave it out", param=param)
+    return value
+
+
+def _submit(jobs: Desk, job: str, dispatch: int) -> None:
+    """Tell the queue; where that is away, workers find the job in the store by themselves, some seconds later."""
+    try:
+        jobs.engine.submit(job, dispatch)
+    except Unavailable as error:
+        log.warning("a job waits to be found by a worker: %s", error.message, extra={"job": job})
+
+
+def _wish(jobs: Desk, job: str, wish: Literal["cancel", "pause"]) -> Job:
+    return jobs.store.wish(job, wish)
+
+
+def _resume(jobs: Desk, job: str) -> Job:
+    resumed = jobs.store.resume(job)
+    if resumed.status == "queued":
+        _submit(jobs, job, resumed.dispatch)
+    return resumed
+
+
+def _read_report(jobs: Desk, job: str, suffix: str) -> bytes:
+    found = places.report(jobs.home, jobs.store.get(job).id, suffix)
+    if found is None:
+        raise JobNotFound(f"{job} has no report yet", param="fine_tuning_job_id")
+    return found.read_bytes()
+
+
+def _number(after: str | None) -> int | None:
+    """An event's or checkpoint's number from its id."""
+    return None if after is None else int(after.rpartition("-")[2])
+
+
+def _event(event: Event) -> dict[str, Any]:
+    about = {"level": event.level, "message": event.message, "type": event.type, "data": event.data}
+    return {"id": f"ftevent-{event.seq}", "object": "fine_tuning.job.event", "created_at": int(event.created_at), **about}
+
+
+def _checkpoint(job: str, one: Checkpoint) -> dict[str, Any]:
+    return {
+        "id": f"ftckpt-{one.seq}",
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": int(one.created_at),
+        "fine_tuning_job_id": job,
+        "fine_tuned_model_checkpoint": f"{job}:step-{one.step}",
+        "step_number": one.step,
+        "metrics": {"step": one.step, **one.metrics},
+    }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)

@@ -1,0 +1,193 @@
+"""The HTTP server: uvicorn, with a drain that answers whoever is inside and a limit on slow senders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from models.card import ModelCard
+from service.config import Settings
+from service.engine.hub import Hub
+from service.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, closing connections whose request does not come; uvicorn itself would wait for ever.
+
+    A request has `receive_timeout_s` to be there. One that is not, and whose body comes at `min_receive_bytes_per_s` or more on
+    average, has as long again, and so on: a large upload may take its time, a slow one may not.
+    """
+
+    receive_timeout_s = 15.0
+    min_receive_bytes_per_s = 4096
+    _patience: asyncio.TimerHandle | None = None
+    _arrived_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Expect a first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Expect the rest of this one."""
+        super().on_message_begin()
+        self._arrived_bytes = 0
+        self._wait()
+
+    def on_body(self, body: bytes) -> None:
+        """Count what arrives."""
+        self._arrived_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Nothing more to expect; between requests the keep-alive timeout holds."""
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(self.receive_timeout_s, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self._gets_on():
+            self._arrived_bytes = 0
+            self._wait()
+        elif self.transport and not self.transport.is_closing():
+            log.info("closed a connection whose request did not come within %g s", self.receive_timeout_s)
+            self.transport.close()
+
+    def _gets_on(self) -> bool:
+        """Whether there is reason to wait on. What is sent after the answer has gone out is nobody's to read."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        enough = self._arrived_bytes >= self.min_receive_bytes_per_s * self.receive_timeout_s
+        return enough or self.flow.read_paused  # it is we who do not read
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM or SIGINT: not ready at once, those inside are answered, then the end; a second signal ends it now.
+
+    `exit_code` is 0 after a signal and 1 when a model or the device failed.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, hub: Hub, announce: Callable[[str, ModelCard], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=_protocol(settings),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=2,
+                backlog=4096,
+            )
+        )
+        self.exit_code = 0
+        self._settings = settings
+        self._hub = hub
+        self._announce = announce
+        self._draining: asyncio.Task[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        """End the process with exit code 1, or 2 when it was asked for wrongly. May be called from any thread."""
+        self.exit_code = 2 if isinstance(error, ConfigError) else 1
+        self.should_exit = True
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Listen first and load then, so that probes learn at once that the service is alive and not yet ready."""
+        await super().startup(sockets)
+        threading.Thread(target=self._open, name="open-models", daemon=True).start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that end a process; uvicorn itself would end with their exit codes."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _open(self) -> None:
+        try:
+            self._hub.open()
+        except Exception as error:  # the thread's edge: whatever it is, the process must end with it
+            message = getattr(error, "message", None)
+            log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
+            self.fail(error)
+            return
+        self._announce(self._url(), next(iter(self._hub.all())).card)
+
+    def _url(self) -> str:
+        port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"http://{host}:{port}"
+
+    def _on_signal(self) -> None:
+        if self._draining is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._hub.draining = True
+        self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Wait for those who were inside, as long as the settings allow, then let uvicorn close. Later ones get their 503."""
+        deadline = asyncio.get_running_loop().time() + self._settings.shutdown_s
+        waiting = set(self.server_state.tasks)
+        while (waiting := waiting & self.server_state.tasks) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        if waiting:
+            log.warning("%d requests were not answered within %g s and get 503", len(waiting), self._settings.shutdown_s)
+            await asyncio.to_thread(self._hub.stop)
+        self.should_exit = True
+
+
+def _protocol(settings: Settings) -> type[ImpatientProtocol]:
+    """The protocol with the patience of the settings."""
+    limits = {"receive_timeout_s": settings.receive_timeout_s, "min_receive_bytes_per_s": settings.min_receive_bytes_per_s}
+    return type("Protocol", (ImpatientProtocol,), limits)
+
+
+def serve(server: Server, hub: Hub) -> int:
+    """Run until a signal or a failure; return the exit code."""
+    # Other threads hold the interpreter for Python's default of 5 ms, which is as long as a whole batch takes.
+    sys.setswitchinterval(0.0005)
+    try:
+        server.run()
+    except SystemExit:  # how uvicorn ends when it cannot listen; it has logged why
+        return 1
+    finally:
+        hub.close()
+    return server.exit_code

@@ -1,0 +1,163 @@
+"""Reading a multipart upload: the file goes to disk piece by piece, never into memory; small fields are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from service.errors import BodyTooLarge, ClientGone, InvalidRequest, UnsupportedMedia
+from service.jobs.files import Incoming
+
+FILE_FIELD = "file"
+_MOST_FIELD_BYTES = 4096
+_MOST_PARTS = 16
+# Beside the file: boundaries, headers, fields.
+OVERHEAD_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class Form:
+    """What came beside the file's bytes."""
+
+    filename: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+async def read_upload(request: Request, incoming: Incoming, most_bytes: int) -> Form:
+    """Write the part called `file` to `incoming`, in threads; return the rest.
+
+    Raises UnsupportedMedia, BodyTooLarge, InvalidRequest, StorageFull, and ClientGone when the caller hangs up.
+    """
+    reader = _Reader(_boundary(request))
+    _refuse_early(request, most_bytes)
+    try:
+        async for chunk in request.stream():
+            pieces = reader.feed(chunk)
+            if pieces:
+                await asyncio.to_thread(_write, incoming, pieces)
+    except ClientDisconnect:
+        raise ClientGone("the caller hung up while sending") from None
+    return reader.finish()
+
+
+def _write(incoming: Incoming, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        incoming.write(piece)
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1"))
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not boundary:
+        raise UnsupportedMedia(f"expected content-type multipart/form-data with a boundary, got {kind.decode('latin-1')[:80] or 'none'}")
+    if len(boundary) > 256:
+        raise UnsupportedMedia("the multipart boundary is longer than 256 characters")
+    return boundary
+
+
+def _refuse_early(request: Request, most_bytes: int) -> None:
+    """The stated length is not trusted, only used to refuse early."""
+    stated = request.headers.get("content-length", "")
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most_bytes + OVERHEAD_BYTES:
+        raise BodyTooLarge(f"a file may have {most_bytes} bytes", param=FILE_FIELD)
+
+
+class _Reader:
+    """Callbacks of the parser: sorts bytes into the file's and fields'."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._form = Form()
+        self._parts = 0
+        self._name = ""
+        self._is_file = False
+        self._complete = False
+        self._header = (bytearray(), bytearray())
+        self._headers: dict[bytes, bytes] = {}
+        self._value = bytearray()
+        self._pieces: list[bytes] = []
+        self._outside = 0
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._name_part,
+                "on_end": self._all,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Parse; the pieces of the file that were in it."""
+        self._pieces = []
+        if self._complete:
+            self._count(len(chunk))
+            return []
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise InvalidRequest("the body is not multipart/form-data as its content-type says", param="body") from None
+        self._count(len(chunk) - sum(map(len, self._pieces)))
+        return self._pieces
+
+    def finish(self) -> Form:
+        """What came beside the file. Raises InvalidRequest when the body stopped short or had no file."""
+        if not self._complete:
+            raise InvalidRequest("the body ends before its last part does", param="body")
+        if self._form.filename is None:
+            raise InvalidRequest("file: expected a part called 'file' with a filename", param=FILE_FIELD)
+        return self._form
+
+    def _count(self, size: int) -> None:
+        self._outside += size
+        if self._outside > OVERHEAD_BYTES:
+            raise BodyTooLarge(f"what comes beside the file may have {OVERHEAD_BYTES} bytes")
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise InvalidRequest(f"expected at most {_MOST_PARTS} parts", param="body")
+        self._headers, self._value, self._header = {}, bytearray(), (bytearray(), bytearray())
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        self._headers[bytes(name).lower()] = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _name_part(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._is_file = b"filename" in options
+        if self._is_file:
+            if self._name != FILE_FIELD or self._form.filename is not None:
+                raise InvalidRequest("expected one file, in a part called 'file'", param=self._name or "body")
+            self._form.filename = options[b"filename"].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self._pieces.append(data[start:end])
+            return
+        self._value.extend(data[start:end])
+        if len(self._value) > _MOST_FIELD_BYTES:
+            raise InvalidRequest(f"{self._name}: expected at most {_MOST_FIELD_BYTES} bytes", param=self._name)
+
+    def _end(self) -> None:
+        if not self._is_file:
+            self._form.fields[self._name] = self._value.decode("utf-8", "replace")
+
+    def _all(self) -> None:
+        self._complete = True

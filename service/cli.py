@@ -1,0 +1,202 @@
+"""The command line, where everything is put together: `sonde up | serve | worker | keys`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from models.card import ModelCard
+from models.errors import SondeError
+from service import logs
+from service.auth import SCOPES, Keyring
+from service.config import PREFIX, Settings
+from service.errors import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `sonde`; return its exit code: 0, 1 when something failed, 2 when it was asked for wrongly."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parser().parse_args(given)
+    parsed.flags = given[1:]  # what `up` hands on
+    try:
+        return int(parsed.run(parsed))
+    except ConfigError as error:
+        print(f"sonde: {error.message}", file=sys.stderr)
+        return 2
+    except SondeError as error:
+        print(f"sonde: {error.message}", file=sys.stderr)
+        return 1
+
+
+def serve(parsed: argparse.Namespace) -> int:
+    """Serve models over HTTP until SIGTERM."""
+    settings = _settings(parsed)
+    keyring = _keyring(settings)
+    logs.configure(settings.log_level)
+    _prepare_torch()
+    return _serve(settings, keyring)
+
+
+def up(parsed: argparse.Namespace) -> int:
+    """Serve models over HTTP and run fine-tuning jobs, as two processes, until SIGTERM."""
+    from service.up import up as run
+
+    settings = _settings(parsed)
+    _keyring(settings)  # refused here, before two processes refuse
+    logs.configure(settings.log_level)
+    return run(settings, parsed.flags)
+
+
+def worker(parsed: argparse.Namespace) -> int:
+    """Run fine-tuning jobs, one at a time, until SIGTERM."""
+    from service.jobs.worker import work
+
+    settings = _settings(parsed)
+    logs.configure(settings.log_level)
+    _prepare_torch()
+    return work(settings)
+
+
+def create_key(parsed: argparse.Namespace) -> int:
+    """Make a key and print its secret, once."""
+    scopes = [scope.strip() for scope in parsed.scope.split(",")]
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise ConfigError(f"--scope: expected some of {', '.join(SCOPES)}, got {', '.join(unknown)}")
+    key, secret = Keyring(_settings(parsed).keys_file).create([scope for scope in SCOPES if scope in scopes], parsed.name)
+    print(secret)
+    print(f"{key.id} may {', '.join(key.scopes)}. The line above is the only time that the key itself is shown.", file=sys.stderr)
+    return 0
+
+
+def list_keys(parsed: argparse.Namespace) -> int:
+    """Print what is known of each key."""
+    for key in Keyring(_settings(parsed).keys_file).keys:
+        print(f"{key.id}  {','.join(key.scopes):18}  {key.name}")
+    return 0
+
+
+def revoke_key(parsed: argparse.Namespace) -> int:
+    """Forget a key; running services notice by themselves."""
+    if not Keyring(_settings(parsed).keys_file).revoke(parsed.id):
+        raise ConfigError(f"there is no key {parsed.id!r}; 'sonde keys list' shows them")
+    return 0
+
+
+def _prepare_torch() -> None:
+    """Set what the libraries below PyTorch read when they are loaded, here or in a process that this one starts."""
+    for name, value in _TORCH_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _serve(settings: Settings, keyring: Keyring) -> int:
+    # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
+    from prometheus_client import start_http_server
+
+    from service.api.app import create_app
+    from service.api.server import Server
+    from service.api.server import serve as run
+    from service.engine.hub import Hub
+    from service.metrics import Metrics
+
+    metrics = Metrics()
+    hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))
+    server = Server(create_app(settings, hub, keyring, metrics), settings, hub, _announce)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    return run(server, hub)
+
+
+# Measured in docs/benchmarks.md.
+_TORCH_ENVIRONMENT = {
+    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. On cores that
+    # others use as well (a training job, say) each wait then costs a time slice.
+    "GOMP_SPINCOUNT": "10000",
+    # Two caches of compiled kernels, one per shape. Batches have hundreds of shapes, and a thousand of each would be 200 MB.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
+}
+_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "embedding": ("/v1/embeddings", {"input": "hello"}),
+    "classification": ("/v1/classify", {"input": "hello"}),
+    "anomaly": ("/v1/anomaly/score", {"input": "hello"}),
+    "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
+}
+
+
+def _announce(url: str, card: ModelCard) -> None:
+    path, body = _EXAMPLES[card.task]
+    data = json.dumps({"model": card.name, **body})
+    print(f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' -d '{data}'", flush=True)
+
+
+def _keyring(settings: Settings) -> Keyring:
+    """The keys, which must exist where other machines can call. Raises ConfigError."""
+    open_without_keys = settings.loopback or settings.insecure
+    keyring = Keyring(settings.keys_file, open_without_keys=open_without_keys)
+    if not keyring.keys and not open_without_keys:
+        raise ConfigError(
+            f"--host {settings.host} is reachable from other machines and there is no API key: make one with"
+            " 'sonde keys create --scope infer', or say --insecure"
+        )
+    return keyring
+
+
+def _settings(parsed: argparse.Namespace) -> Settings:
+    given = {name: getattr(parsed, name, None) for name in Settings.model_fields}
+    if given["model"] is not None:
+        given["model"] = tuple(given["model"])
+    return Settings.read(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    abouts = {up: "serve models and run fine-tuning jobs on this machine", serve: "serve models over HTTP", worker: "run fine-tuning jobs"}
+    for run, about in abouts.items():
+        command = commands.add_parser(run.__name__, help=about, description=run.__doc__)
+        for setting, field in Settings.model_fields.items():
+            _add_flag(command, setting, field)
+        command.set_defaults(run=run)
+    _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
+    return parser
+
+
+def _add_keys(actions: Any) -> None:
+    create = actions.add_parser("create", help="make a key", description=create_key.__doc__)
+    create.add_argument("--scope", required=True, help=f"comma-separated: {', '.join(SCOPES)}")
+    create.add_argument("--name", default="", help="a note for yourself")
+    create.set_defaults(run=create_key)
+    actions.add_parser("list", help="show keys", description=list_keys.__doc__).set_defaults(run=list_keys)
+    revoke = actions.add_parser("revoke", help="forget a key", description=revoke_key.__doc__)
+    revoke.add_argument("id", help="the key's id, as 'list' shows it")
+    revoke.set_defaults(run=revoke_key)
+    for action in actions.choices.values():
+        _add_flag(action, "home", Settings.model_fields["home"])
+
+
+def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same messages."""
+    about = f"{field.description} (default {field.default}, or ${PREFIX}{name.upper()})"
+    flag = f"--{name.replace('_', '-')}"
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else None
+    if field.annotation is bool and field.default is True:
+        command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
+    elif field.annotation is bool:
+        command.add_argument(flag, action="store_const", const=True, help=about)
+    elif typing.get_origin(field.annotation) in (tuple, types.GenericAlias):
+        command.add_argument(flag, action="append", help=about)
+    else:
+        command.add_argument(flag, choices=choices, help=about)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The models in service: loaded, warmed up, found by name, be they named by the settings or trained and registered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from models.card import Model, Task
+from models.registry import Registry
+from models.source import ModelSource
+from models.text import Tokens
+from service.config import Settings
+from service.engine.admission import Admission
+from service.engine.cache import RowCache
+from service.engine.engine import Engine
+from service.engine.fitted import Fitted, FittedCache
+from service.engine.scheduler import BatchLimits
+from service.engine.served import Served
+from service.engine.shelf import Shelf
+from service.engine.trained import Loader
+from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_ENDING = "the service is shutting down"
+_CPU_BATCH_TOKENS = 512
+_GPU_BATCH_TOKENS = 16_384
+_WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
+
+
+class Hub:
+    """Opens models and hands them out by name.
+
+    `opened` is set once all models are loaded and warm; `problem` says why requests are not taken. Requests are counted over
+    all models together, since they share the machine. Models that were trained come from the registry and change while it
+    serves; a request resolves its model once and finishes on what it got.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, on_failure: Callable[[Exception], None] = lambda error: None) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._served: dict[str, Served] = {}
+        self._admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
+        self._cache = RowCache(settings.cache_mb * 2**20)
+        self._fitted: FittedCache[Fitted] = FittedCache(settings.cache_mb * 2**20)
+        self._devices: dict[str, threading.Lock] = {}
+        threads = settings.tokenizer_threads or min(os.cpu_count() or 1, 4)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+        self.registry = Registry(settings.registry_directory)
+        loader = Loader(self.registry, self._base, self._open_encoder, self._resources())
+        self.shelf = Shelf(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
+        self.opened = False
+        self.draining = False
+
+    def open(self) -> None:
+        """Load every model of the settings, then those in service in the registry, and keep watching that.
+
+        Blocks; meant for a thread. Raises ModelError when a model of the settings cannot be loaded; a trained one that cannot
+        is reported and holds nobody up.
+        """
+        from models.loader import open_models
+
+        for model in open_models(self._settings.model, self._settings.device, self._settings.dtype, self._settings.threads):
+            self.add(model)
+        self.shelf.open()
+        self.opened = True
+
+    def add(self, model: Model) -> Served:
+        """Warm a model up and put it in service."""
+        card = model.card
+        if card.name in self._served:
+            raise ConfigError(f"two models are called {card.name!r}: name one of them with --model NAME=…", param="model")
+        served = Served(model, self._engine(model), **self._resources())
+        self._served[card.name] = served
+        self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
+        self._metrics.device_memory.labels(card.device).set_function(model.memory_bytes)
+        log.info(
+            "model in service",
+            extra={"model": served.label, "device": card.device, "dtype": card.dtype, "reason": card.reason, "forward": card.forward},
+        )
+        return served
+
+    def find(self, name: str | None) -> Served:
+        """The model called `name` or `name:version`, or that `name` is an alias of; without a name, the first one.
+
+        Raises ModelNotFound naming what there is. A version of a trained model that has to be loaded first is not found here;
+        `resolve` loads it.
+        """
+        self.require_ready()
+        if name is None:
+            return next(iter(self._served.values()))
+        found = self._base(name) or self.shelf.find(name)
+        if found is None:
+            raise ModelNotFound(f"no model {name!r} here; there is: {', '.join(one.card.name for one in self.all())}", param="model")
+        return found
+
+    async def resolve(self, name: str | None) -> Served:
+        """As `find`; a version of a trained model that is not the current one is loaded. Also raises Unservable."""
+        self.require_ready()
+        if name is None:
+            return self.find(None)
+        if found := self._base(name) or self.shelf.find(name):
+            return found
+        version = self.shelf.version_of(name)
+        if version is None:
+            return self.find(name)
+        return await asyncio.get_running_loop().run_in_executor(self._loading, self.shelf.fetch, *version)
+
+    async def resolve_for(self, task: Task, name: str | None) -> Served:
+        """As `find_for`, with `resolve`."""
+        if name is None:
+            return self.find_for(task, None)
+        served = await self.resolve(name)
+        self.require_task(served, task)
+        return served
+
+    def find_for(self, task: Task, name: str | None) -> Served:
+        """The model called `name`, which must do `task`; without a name, the first one that does."""
+        if name is None:
+            self.require_ready()
+            able = sorted((one for one in self.all() if _does(one, task)), key=lambda one: one.card.task != task)
+            if not able:
+                raise WrongTask(f"no model here does {task}; start one with --model", param="model")
+            return able[0]
+        served = self.find(name)
+        self.require_task(served, task)
+        return served
+
+    def require_task(self, served: Served, task: Task) -> None:
+        """Raise WrongTask naming the models that do `task`."""
+        if not _does(served, task):
+            able = ", ".join(other.card.name for other in self.all() if _does(other, task)) or "none here"
+            raise WrongTask(f"{served.card.name} does {served.card.task}, not {task}; models that do: {able}", param="model")
+
+    def all(self) -> Iterable[Served]:
+        """Every model in service: those of the settings first, then the trained ones."""
+        return [*self._served.values(), *self.shelf.current.values()]
+
+    @property
+    def problem(self) -> str | None:
+        """Why requests are not taken now; None when they are."""
+        if self.draining:
+            return _ENDING
+        return self._broken
+
+    @property
+    def _broken(self) -> str | None:
+        if not self.opened:
+            return "models are loading"
+        if any(served.engine.failure for served in self.all()):
+            return "a device is lost; the service restarts"
+        return None
+
+    def admit(self) -> None:
+        """Raise Unavailable for a request that comes after the end has begun; those that came before are answered."""
+        self._refuse_for(_ENDING if self.draining else None)
+
+    def require_ready(self) -> None:
+        """Raise Unavailable while no model can answer."""
+        self._refuse_for(self._broken)
+
+    def _refuse_for(self, problem: str | None) -> None:
+        if problem:
+            self._metrics.shed.labels("not_ready").inc()
+            raise Unavailable(problem, retry_after_s=2)
+
+    def stop(self) -> None:
+        """Stop all engines after their batch in hand; whoever still waits is told that the service shuts down."""
+        for served in self._served.values():
+            served.engine.close()
+
+    def close(self) -> None:
+        """Stop, and let go of the threads."""
+        self.shelf.close()
+        self._loading.shutdown(wait=False, cancel_futures=True)
+        self.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _base(self, name: str) -> Served | None:
+        """The model of the settings called `name` or `name:version`."""
+        bare, _, version = name.partition(":")
+        found = self._served.get(name) or self._served.get(bare) or self._served.get(bare.removeprefix("sentence-transformers/"))
+        return None if found is not None and version and name not in self._served and version != found.card.version else found
+
+    def _open_encoder(self, source: ModelSource) -> tuple[Model, Engine[Tokens]]:
+        """A trained encoder where the settings want models to be, with an engine of its own."""
+        from models.device import place
+        from models.loader import load
+
+        model = load(source, place(self._settings.device, self._settings.dtype))
+        return model, self._engine(model)
+
+    def _engine(self, model: Model) -> Engine[Tokens]:
+        """A warm model's engine, running."""
+        _warm_up(model, self._devices.setdefault(model.card.device, threading.Lock()))
+        card = model.card
+        engine: Engine[Tokens] = Engine(
+            card.name,
+            card.version,
+            model,
+            card.width,
+            limits=self.limits(card.device),
+            cache=self._cache,
+            metrics=self._metrics,
+            device=self._devices[card.device],
+            on_failure=self._on_failure,
+        )
+        engine.start()
+        return engine
+
+    def _resources(self) -> dict[str, Any]:
+        """What all models share."""
+        return {
+            "admission": self._admission,
+            "fitted": self._fitted,
+            "pool": self._pool,
+            "metrics": self._metrics,
+            "max_request_tokens": self._settings.max_request_tokens,
+        }
+
+    def limits(self, device: str) -> BatchLimits:
+        """How large batches on a device may be."""
+        default = _CPU_BATCH_TOKENS if device.startswith("cpu") else _GPU_BATCH_TOKENS
+        return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items)
+
+
+def _does(served: Served, task: Task) -> bool:
+    """An encoder can rerank, too."""
+    return served.card.task == task or (task == "rerank" and served.card.task == "embedding")
+
+
+def _warm_up(model: Model, device: threading.Lock) -> None:
+    """Run batches of the common shapes, so that no caller pays for the first allocation or kernel choice."""
+    word = model.text.encode(["warm"])[0].ids
+    for items, tokens in _WARM_UP_BATCHES:
+        length = min(tokens, model.card.max_tokens)
+        filler = model.text.from_ids([int(word[len(word) // 2])] * length)
+        with device:
+            model.forward([filler] * items)

@@ -1,0 +1,91 @@
+"""What waits in the engine: one caller's items, its deadline, and the rows as they come in."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_numbers = itertools.count()
+
+
+class Item(Protocol):
+    """The smallest unit of work. Items of equal `key` have equal results; `count` is its cost in tokens."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+class Request:
+    """Items of one caller. `future` gets the rows, float32 [len(items), width], or the error that ended it.
+
+    Times are seconds of the engine's clock. Only the engine's thread fills rows.
+    """
+
+    __slots__ = (
+        "_ending",
+        "client",
+        "deadline",
+        "finished",
+        "future",
+        "inference_s",
+        "interactive",
+        "items",
+        "missing",
+        "number",
+        "rows",
+        "started",
+        "submitted",
+    )
+
+    def __init__(
+        self, items: Sequence[Item], width: int, *, client: str = "", deadline: float | None = None, submitted: float = 0.0
+    ) -> None:
+        self.number = next(_numbers)
+        self.items = items
+        self.client = client
+        self.deadline = deadline
+        self.submitted = submitted
+        self.started: float | None = None
+        self.interactive = True
+        self.inference_s = 0.0
+        self.rows = np.empty((len(items), width), dtype=np.float32)
+        self.missing = len(items)
+        self.finished = False
+        self._ending = threading.Lock()
+        self.future: Future[NDArray[np.float32]] = Future()
+
+    def fill(self, index: int, row: NDArray[np.float32]) -> None:
+        """Put one row in place; the last one completes the request."""
+        if self.finished:
+            return
+        self.rows[index] = row
+        self.missing -= 1
+        if not self.missing:
+            self._settle(self.rows)
+
+    def fail(self, error: Exception) -> None:
+        """End the request with an error, unless it has ended already."""
+        self._settle(error)
+
+    def _settle(self, outcome: NDArray[np.float32] | Exception) -> None:
+        # The engine's thread fills rows while the event loop's may end the request: only the first of them does.
+        with self._ending:
+            if self.finished:
+                return
+            self.finished = True
+        # A caller that stopped waiting has cancelled the future; nobody is left to tell.
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)

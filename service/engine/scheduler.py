@@ -1,0 +1,163 @@
+"""Which items run next: fair between callers, within a token budget, with little padding.
+
+A pure data structure: no torch, no threads, no clock of its own.
+
+Fairness is weighted fair queueing over tokens (Demers, Keshav, Shenker, 1989). Each request carries a virtual finish
+time: where it would be if all clients shared the model token by token. A single query that arrives while 2,048 texts of
+somebody else wait is next in line, and the 2,048 still get their share. A client's own requests divide its share among them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from service.engine.request import Request
+
+Slot = tuple[Request, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How much one batch may hold. `max_tokens` counts padding too; `max_padding` is the share of it that may be padding.
+
+    A request of at most `interactive_tokens` is interactive: somebody waits for it. Others are bulk.
+    """
+
+    max_tokens: int = 1024
+    max_items: int = 256
+    max_padding: float = 0.25
+    free_padding_tokens: int = 64
+    look_ahead: int = 64
+    interactive_tokens: int = 256
+
+    def admits(self, items: int, tokens: int, longest: int) -> bool:
+        """Whether a batch of so many items, real tokens and this longest item keeps to the limits."""
+        padded = longest * items
+        waste = padded - tokens
+        return items <= self.max_items and padded <= self.max_tokens and waste <= max(self.max_padding * padded, self.free_padding_tokens)
+
+
+class _Flow:
+    """One request's queued items, longest first, so that neighbours have like lengths."""
+
+    __slots__ = ("finish", "order", "request")
+
+    def __init__(self, request: Request, indices: list[int]) -> None:
+        self.request = request
+        self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
+        self.finish = 0.0
+
+    @property
+    def next_count(self) -> int:
+        return self.request.items[self.order[0]].count
+
+
+class Scheduler:
+    """The queue of one engine. Not thread-safe: the engine holds its lock.
+
+    Interactive and bulk requests never share a batch: the ones want it soon, the others want it large.
+    """
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._heaps: dict[bool, list[tuple[float, int, _Flow]]] = {True: [], False: []}
+        self._flows: dict[int, _Flow] = {}
+        self._live: Counter[str] = Counter()
+        self._virtual = 0.0
+        self.items = 0
+        self.tokens = 0
+        self.interactive_items = 0
+
+    def add(self, request: Request, indices: list[int] | None = None) -> None:
+        """Queue a request's items, all of them or those at `indices`."""
+        indices = list(range(len(request.items))) if indices is None else indices
+        if not indices:
+            return
+        tokens = sum(request.items[index].count for index in indices)
+        request.interactive = tokens <= self._limits.interactive_tokens
+        flow = _Flow(request, indices)
+        self._flows[request.number] = flow
+        self._live[request.client] += 1
+        self._count(flow, len(indices), tokens)
+        flow.finish = self._virtual
+        self._push(flow)
+
+    def remove(self, request: Request) -> int:
+        """Forget a request; return how many of its items were still waiting. Its entry leaves the heap when met."""
+        flow = self._flows.get(request.number)
+        if flow is None:
+            return 0
+        waiting = len(flow.order)
+        self._count(flow, -waiting, -sum(request.items[index].count for index in flow.order))
+        flow.order.clear()
+        self._retire(flow)
+        return waiting
+
+    def expired(self, now: float) -> list[Request]:
+        """Requests whose deadline has passed while items of theirs wait."""
+        return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
+
+    def next_batch(self, *, interactive_only: bool = False) -> list[Slot]:
+        """Take the most urgent item and what goes well with it; empty only when nothing (of that kind) waits."""
+        batch: list[Slot] = []
+        tokens = longest = 0
+        aside: list[_Flow] = []
+        clients = max(len(self._live), 1)
+        heap = self._heaps[interactive_only or self._interactive_is_next()]
+        while heap and len(aside) < self._limits.look_ahead:
+            _, _, flow = heapq.heappop(heap)
+            if not flow.order:
+                continue
+            count = flow.next_count
+            if batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count)):
+                aside.append(flow)
+                continue
+            batch.append(self._take(flow))
+            tokens, longest = tokens + count, max(longest, count)
+        for flow in aside:
+            self._push(flow, keep=True)
+        self._virtual += tokens / clients
+        return batch
+
+    def drain(self) -> list[Request]:
+        """Forget everything; return the requests that were waiting."""
+        waiting = [flow.request for flow in self._flows.values()]
+        for request in waiting:
+            self.remove(request)
+        return waiting
+
+    def _take(self, flow: _Flow) -> Slot:
+        index = flow.order.popleft()
+        self._count(flow, -1, -flow.request.items[index].count)
+        if flow.order:
+            self._push(flow)
+        else:
+            self._retire(flow)
+        return flow.request, index
+
+    def _push(self, flow: _Flow, *, keep: bool = False) -> None:
+        """Put a flow where its next item would finish; `keep` its place when nothing of it was taken."""
+        if not keep:
+            flow.finish = flow.finish + flow.next_count * self._live[flow.request.client]
+        heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))
+
+    def _interactive_is_next(self) -> bool:
+        """Whether the most urgent item of all belongs to an interactive request."""
+        for heap in self._heaps.values():
+            while heap and not heap[0][2].order:
+                heapq.heappop(heap)
+        interactive, bulk = self._heaps[True], self._heaps[False]
+        return bool(interactive) and (not bulk or interactive[0] < bulk[0])
+
+    def _count(self, flow: _Flow, items: int, tokens: int) -> None:
+        self.items += items
+        self.tokens += tokens
+        self.interactive_items += items * flow.request.interactive
+
+    def _retire(self, flow: _Flow) -> None:
+        del self._flows[flow.request.number]
+        self._live[flow.request.client] -= 1
+        if not self._live[flow.request.client]:
+            del self._live[flow.request.client]

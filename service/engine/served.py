@@ -1,0 +1,209 @@
+"""One model of texts in service: texts in, rows out, by way of admission, tokenisers, queue and deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import Model
+from models.errors import SondeError
+from models.text import Explained, Side, TextProcessor, Tokens, require_whole
+from service.engine.engine import Engine
+from service.engine.fitted import Fitted, content_key
+from service.engine.servable import Caller, Servable
+from service.errors import DeadlineExceeded, InvalidRequest
+
+Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
+T = TypeVar("T")
+FittedT = TypeVar("FittedT", bound=Fitted)
+
+# A request with fewer characters is tokenised at once: handing it to a thread would take longer.
+_INLINE_CHARACTERS = 2_000
+# Texts a tokenising thread takes at a time, so that a short request does not wait for a long one's last text.
+_CHUNK = 64
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How texts are read: the prompt before each, whether and from which side they may be cut, and after how many tokens
+    of their own (for pairs: of the second text)."""
+
+    prompt: str = ""
+    truncate: bool = True
+    side: Side = "right"
+    max_tokens: int | None = None
+    param: str = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The model's rows, float32 [n, width], with the tokens they came from and the seconds they took."""
+
+    values: NDArray[np.float32]
+    tokens: list[Tokens]
+    tokenize_s: float
+    queue_s: float
+    inference_s: float
+
+    @property
+    def token_count(self) -> int:
+        return sum(item.count for item in self.tokens)
+
+    @property
+    def truncated(self) -> int:
+        return sum(item.truncated for item in self.tokens)
+
+
+class Served(Servable):
+    """A model that reads texts."""
+
+    def __init__(self, model: Model, engine: Engine[Tokens], **resources: Any) -> None:
+        super().__init__(model, engine, **resources)
+        self._model = model
+
+    @property
+    def model(self) -> Model:
+        return self._model
+
+    @property
+    def text(self) -> TextProcessor:
+        return self._model.text
+
+    async def rows(self, inputs: Inputs, caller: Caller, task: str, reading: Reading = Reading()) -> Rows:
+        """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
+
+        Raises Overloaded before any work, TextTooLong when texts may not be cut, DeadlineExceeded when time runs out.
+        """
+        with self._admit(inputs, self.card.max_tokens):
+            began = time.perf_counter()
+            tokens = await self._tokenize(inputs, reading)
+            tokenized_s = time.perf_counter() - began
+            self._check(tokens, reading)
+            self._count(tokens, task, tokenized_s)
+            return await self._compute(tokens, caller, tokenized_s)
+
+    def prompt(self, name: str | None) -> str:
+        """The prompt of that name, or the model's default. Raises InvalidRequest when the model has no such prompt."""
+        prompts = self.card.prompts
+        if name is None:
+            return prompts.get(self.card.default_prompt or "", "")
+        if name not in prompts:
+            known = ", ".join(sorted(prompts)) or "none"
+            raise InvalidRequest(f"{self.card.name} has no prompt {name!r}; it has: {known}", param="prompt_name")
+        return prompts[name]
+
+    async def fitted(
+        self,
+        kind: type[FittedT],
+        content: object,
+        texts: list[str],
+        caller: Caller,
+        task: str,
+        reading: Reading,
+        fit: Callable[[Rows], FittedT],
+    ) -> tuple[FittedT, list[Rows]]:
+        """What `fit` makes of the rows of `texts`, kept by `content`; the second value is what had to be computed for it."""
+        key = content_key(f"{kind.__name__} {self.label} {reading.truncate}", content)
+        found = self._fitted.get(key)
+        if isinstance(found, kind):
+            self._metrics.fitted_hits.labels(self.card.name).inc()
+            return found, []
+        self._metrics.fitted_misses.labels(self.card.name).inc()
+        rows = await self.rows(texts, caller, task, reading)
+        made = await self.aside(lambda: fit(rows))
+        self._fitted.put(key, made, made.size_bytes)
+        return made, [rows]
+
+    async def explain(self, texts: Sequence[str], caller: Caller, param: str, *, prompt: str, special: bool) -> list[Explained]:
+        """Each text as the model sees it, uncut. Raises InvalidRequest for more tokens than a request may have."""
+
+        def read() -> list[Explained]:
+            total, seen = 0, []
+            for text in texts:
+                seen.append(self.text.explain(text, add_special_tokens=special, prompt=prompt))
+                total += len(seen[-1].ids)
+                self._require_room(total, param)
+                _require_time(caller)
+            return seen
+
+        self._require_room(sum(map(_size, texts)) // _CHARACTERS_PER_TOKEN, param)
+        with self._admit(texts, self._max_request_tokens):
+            return await self.aside(read)
+
+    async def decode(self, ids: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it."""
+        read = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
+        self._require_room(sum(map(len, ids)), "ids")
+        with self._admit(ids, self._max_request_tokens):
+            return await self.aside(lambda: [_naming(f"ids[{index}]", read, one) for index, one in enumerate(ids)])
+
+    def _admit(self, inputs: Inputs, most_tokens: int) -> AbstractContextManager[None]:
+        """Room for inputs of which no more than `most_tokens` each are read."""
+        estimate = sum(min(_size(item) // _CHARACTERS_PER_TOKEN + 2, most_tokens) for item in inputs)
+        return self._admission.admit(len(inputs), estimate, lambda: self.engine.tokens_per_s)
+
+    async def _tokenize(self, inputs: Inputs, reading: Reading) -> list[Tokens]:
+        if sum(_size(item) for item in inputs) <= _INLINE_CHARACTERS:
+            return self._read(inputs, reading, 0)
+        loop = asyncio.get_running_loop()
+        parts = [
+            loop.run_in_executor(self._pool, self._read, inputs[at : at + _CHUNK], reading, at) for at in range(0, len(inputs), _CHUNK)
+        ]
+        return [item for part in await asyncio.gather(*parts) for item in part]
+
+    def _read(self, inputs: Inputs, reading: Reading, offset: int) -> list[Tokens]:
+        """Tokenise one part of a request, whose first input is its `offset`-th."""
+        text = self.text
+        if not isinstance(inputs[0], str):
+            if isinstance(inputs[0], tuple):
+                return text.encode_pairs(inputs, max_tokens=reading.max_tokens)  # type: ignore[arg-type]  # pairs throughout
+            return [_naming(f"{reading.param}[{offset + index}]", text.from_ids, ids) for index, ids in enumerate(inputs)]  # type: ignore[arg-type]
+        exclude = self.card.excludes_prompt
+        return text.encode(inputs, prompt=reading.prompt, exclude_prompt=exclude, side=reading.side, max_tokens=reading.max_tokens)  # type: ignore[arg-type]
+
+    def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:
+        name = self.card.name
+        self._metrics.inputs.labels(name, task).inc(len(tokens))
+        self._metrics.truncated.labels(name, task).inc(sum(item.truncated for item in tokens))
+        self._metrics.tokenize.labels(name).observe(seconds)
+
+    def _check(self, tokens: list[Tokens], reading: Reading) -> None:
+        if not reading.truncate:
+            require_whole(tokens, param=reading.param)
+        self._require_room(sum(item.count for item in tokens), reading.param)
+
+    async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> Rows:
+        values, queue_s, inference_s = await self._queued(tokens, caller)
+        return Rows(values, tokens, tokenize_s, queue_s, inference_s)
+
+
+def _require_time(caller: Caller) -> None:
+    if caller.deadline is not None and time.monotonic() > caller.deadline:
+        raise DeadlineExceeded("the request's time ran out before its answer was there")
+
+
+def _naming(param: str, read: Callable[[Sequence[int]], T], ids: Sequence[int]) -> T:
+    """`read(ids)`, where an error says which input it is about."""
+    try:
+        return read(ids)
+    except SondeError as error:
+        error.param = param
+        raise
+
+
+def _size(item: str | Sequence[int] | tuple[str, str]) -> int:
+    """Characters of an input, or what so many tokens would have had."""
+    if isinstance(item, str):
+        return len(item)
+    if isinstance(item, tuple):
+        return sum(len(text) for text in item)
+    return len(item) * _CHARACTERS_PER_TOKEN

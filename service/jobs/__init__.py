@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: their store, their queue, and the worker that runs them."""

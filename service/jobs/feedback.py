@@ -1,0 +1,42 @@
+"""What users of a running model report back, and a job's view of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from service.jobs.database import Database
+from service.jobs.tables import feedback
+
+PREFIX = "feedback:"
+
+
+class Feedback:
+    """Rows of feedback."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
+        """Keep a row; its number and time."""
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
+            added = connection.execute(feedback.insert().values(**row).returning(feedback.c.seq)).scalar_one()
+            return added, now
+
+    def newest(self, model: str) -> int | None:
+        """The number of a model's newest row; None when it has none."""
+        with self._database.read() as connection:
+            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(feedback.c.model == model)).scalar()
+
+    def export(self, model: str, until: int, path: Path) -> int:
+        """Write a model's rows up to number `until` as JSONL of text and label; how many. The last word on a text counts."""
+        query = sa.select(feedback.c.text, feedback.c.correct_label).where(feedback.c.model == model, feedback.c.seq <= until)
+        with self._database.read() as connection:
+            rows = {row.text: row.correct_label for row in connection.execute(query.order_by(feedback.c.seq))}
+        lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
+        path.write_text("".join(lines), encoding="utf-8")
+        return len(rows)

@@ -1,0 +1,75 @@
+"""Whether a trained model goes into service: a decision on numbers, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# The number of each task that decides, on the held-out rows; higher is better. The first that a result has is taken.
+DECIDING: dict[str, tuple[str, ...]] = {
+    "classification": ("macro_f1", "accuracy"),
+    "embedding": ("ndcg_at_10", "mrr", "spearman", "triplet_accuracy"),
+    "anomaly": ("auroc", "primary"),
+    "rerank": ("ndcg_at_10", "average_precision", "mrr", "accuracy"),
+}
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Promote, or hold and let a person decide."""
+
+    promote: bool
+    why: str
+
+
+def decide(
+    result: Mapping[str, Any], *, serves: bool, reproduces: Callable[[], str | None], auto_promote: bool, max_ece: float
+) -> Decision:
+    """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same held-out rows.
+
+    `result` is the trainer's result.json; `serves` says whether a version served under the name when training began, whose
+    numbers are `incumbent_metrics` there. `reproduces` says what is wrong with the published artifact, or None. The first
+    objection is the reason.
+    """
+    before: Mapping[str, Any] | None = (result.get("incumbent_metrics") or {}) if serves else None
+    objection = reproduces() or _calibration(result, max_ece) or _comparison(result, before)
+    if objection:
+        return Decision(False, objection)
+    if not auto_promote:
+        return Decision(False, f"it passes the gate ({_praise(result, before)}); auto_promote is off")
+    return Decision(True, _praise(result, before))
+
+
+def _calibration(result: Mapping[str, Any], most: float) -> str | None:
+    ece = result["metrics"].get("ece")
+    if ece is None or ece <= most:
+        return None
+    return f"its expected calibration error is {ece:.4f}, more than {most:g}"
+
+
+def _comparison(result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str | None:
+    if before is None:
+        return None
+    name, now, then = _numbers(result, before)
+    if name is None:
+        return "it cannot be compared with what serves now: they have no deciding number in common"
+    if now < then - _ROUNDING:
+        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of what serves now"
+    return None
+
+
+def _numbers(result: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[str | None, float, float]:
+    for name in DECIDING.get(result["task"], ()):
+        now, then = result["metrics"].get(name), before.get(name)
+        if now is not None and then is not None:
+            return name, float(now), float(then)
+    return None, 0.0, 0.0
+
+
+def _praise(result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    if before is None:
+        return "nothing served under this name before"
+    name, now, then = _numbers(result, before)
+    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of what served before"

@@ -1,0 +1,183 @@
+"""The worker: keeps a lease, runs the jobs that the queue hands it, and looks for jobs that nobody runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from models.errors import SondeError
+from models.registry import Registry
+from service.config import Settings
+from service.errors import LeaseLost, Unavailable
+from service.jobs import golden
+from service.jobs.database import Database
+from service.jobs.engine import DbosEngine
+from service.jobs.feedback import Feedback
+from service.jobs.files import Files
+from service.jobs.lease import LeaseKeeper
+from service.jobs.progress import Progress
+from service.jobs.publishing import Check, Publisher
+from service.jobs.records import Failure, Job
+from service.jobs.store import Leases, Store
+from service.jobs.supervisor import Supervisor
+from service.jobs.trainer import TRAINER
+
+log = logging.getLogger(__name__)
+
+_ABANDONED_UPLOAD_S = 24 * 3600.0
+
+
+class Worker:
+    """One worker process; `work` blocks until `stop`."""
+
+    def __init__(self, settings: Settings, *, command: Sequence[str] = TRAINER, check: Check | None = None) -> None:
+        self._settings = settings
+        self._home = settings.home.absolute()
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._database = Database(settings.database_url, self._home)
+        self._store = Store(self._database, self._home, settings.job_lease_s)
+        self._leases = Leases(self._database, settings.job_lease_s)
+        self._keeper = LeaseKeeper(self._leases, self.name, socket.gethostname(), os.getpid())
+        self._engine = DbosEngine(settings.database_url, self._home)
+        self._files = Files(self._database, self._home, settings.max_file_bytes)
+        self.stopping = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._running: tuple[str, int] | None = None
+        registry = Registry(self._home / "models")
+        publisher = Publisher(
+            self._store,
+            registry,
+            check=check or golden.checker(settings),
+            auto_promote=settings.auto_promote,
+            max_ece=settings.max_calibration_error,
+        )
+        self._supervisor = Supervisor(
+            settings,
+            self._store,
+            self._files,
+            Feedback(self._database),
+            publisher,
+            self._keeper,
+            command=command,
+            submit=self._engine.submit,
+            stopping=self.stopping,
+            progress=Progress(sys.stderr),
+        )
+
+    def work(self) -> int:
+        """Take jobs until told to stop; the exit code."""
+        if not self._open():
+            return 0
+        log.info("worker ready", extra={"worker": self.name})
+        try:
+            while not self.stopping.wait(self._settings.job_lease_s / 4):
+                self._look_for_stranded()
+            self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
+        finally:
+            self._engine.stop()
+            self._keeper.close()
+            self._engine.close()
+            self._database.close()
+        return 0
+
+    def stop(self) -> None:
+        """End: what runs writes a checkpoint, and is queued again."""
+        self.stopping.set()
+
+    def _open(self) -> bool:
+        """Open everything, waiting for the database where it is not there yet; False when told to stop meanwhile."""
+        steps: list[Callable[[], None]] = [self._store.migrate, self._engine.migrate, self._keeper.open, self._start, self._sweep]
+        while steps and not self.stopping.is_set():
+            try:
+                steps[0]()
+                steps.pop(0)
+            except Unavailable as error:
+                log.warning("waiting for the database: %s", error.message)
+                self.stopping.wait(self._settings.job_poll_s)
+        return not steps
+
+    def _start(self) -> None:
+        self._engine.start(self.name, self._run, self._settings.job_poll_s)
+
+    def _sweep(self) -> None:
+        self._files.sweep(_ABANDONED_UPLOAD_S, time.time())
+
+    def _run(self, job: str, dispatch: int) -> None:
+        """What the queue calls, in a thread of its own. Never raises: the queue knows nothing that would help."""
+        if self.stopping.is_set():
+            return
+        self._idle.clear()
+        self._running = job, dispatch
+        try:
+            claimed = self._store.claim(job, dispatch, self._keeper.lease, self._settings.job_attempts)
+            if claimed is not None:
+                self._attempt(claimed)
+        except SondeError as error:  # nothing was begun; the look for stranded jobs queues it again
+            log.warning("a job could not be begun: %s", error.message, extra={"job": job})
+        finally:
+            self._running = None
+            self._idle.set()
+
+    def _attempt(self, job: Job) -> None:
+        try:
+            self._supervisor.run(job)
+        except LeaseLost as error:
+            log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
+        except Unavailable as error:
+            log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
+            self._let_go()
+        except Exception:
+            log.exception("unexpected error", extra={"job": job.id, "attempt": job.attempt})
+            self._fail(job)
+
+    def _fail(self, job: Job) -> None:
+        try:
+            self._store.fail(job, Failure("internal_error", "a fault of the worker's; its log says more"))
+        except LeaseLost:
+            log.warning("the job is another worker's", extra={"job": job.id})
+        except SondeError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop the lease, so that the job counts as lost even though this worker lives on."""
+        try:
+            self._keeper.drop()
+        except Unavailable as error:
+            log.warning("the lease expires by itself: %s", error.message)
+
+    def _look_for_stranded(self) -> None:
+        try:
+            for job in self._store.stranded(self._settings.job_lease_s / 4):
+                alive = self._leases.workers()
+                # The queue may not have heard of the end of what ran here: it ended while the database was away.
+                if self._running != (job.id, job.dispatch):
+                    alive -= {self.name}
+                if not self._engine.ensure(job.id, job.dispatch, alive):
+                    dispatch = self._store.redispatch(job.id, job.dispatch)
+                    if dispatch is not None:
+                        self._engine.submit(job.id, dispatch)
+        except Unavailable as error:
+            log.warning("no look for stranded jobs: %s", error.message)
+
+
+def work(settings: Settings, *, command: Sequence[str] = TRAINER, check: Check | None = None) -> int:
+    """Run a worker in this process until SIGTERM or SIGINT; a second signal ends it at once."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    worker = Worker(settings, command=command, check=check)
+
+    def on_signal(number: int, frame: object) -> None:
+        if worker.stopping.is_set():
+            os._exit(1)
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return worker.work()

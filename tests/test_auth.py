@@ -1,0 +1,221 @@
+"""API keys: secrets are shown once and kept as hashes, and a change to the file counts at once."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.auth import ANYONE, SCOPES, Key, Keyring, Scope
+from service.errors import ConfigError, MissingKey
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path / "state" / "keys.json")
+
+
+def file_of(keyring: Keyring) -> Path:
+    return keyring._path
+
+
+def test_a_new_key_is_known_by_its_secret(keyring: Keyring) -> None:
+    key, secret = keyring.create(["infer"], "mine")
+    assert keyring.authenticate(secret) == key
+    assert (key.scopes, key.name) == (("infer",), "mine")
+
+
+def test_each_secret_belongs_to_its_own_key(keyring: Keyring) -> None:
+    made = [keyring.create(["infer"], name) for name in "abc"]
+    assert [keyring.authenticate(secret).name for _, secret in made] == ["a", "b", "c"]
+    assert len({key.id for key, _ in made}) == len({secret for _, secret in made}) == 3
+
+
+def test_the_file_has_hashes_and_no_secrets(keyring: Keyring) -> None:
+    key, secret = keyring.create(["infer"])
+    text = file_of(keyring).read_text()
+    assert secret not in text
+    assert secret.removeprefix("sonde_") not in text
+    assert json.loads(text)[0]["digest"] == key.digest == hashlib.sha256(secret.encode()).hexdigest()
+
+
+def test_a_secret_has_256_random_bits(keyring: Keyring) -> None:
+    _, secret = keyring.create(["infer"])
+    assert secret.startswith("sonde_")
+    assert len(secret.removeprefix("sonde_")) == 43  # 32 bytes in base64
+
+
+def test_the_file_is_for_its_owner_alone(keyring: Keyring) -> None:
+    keyring.create(["infer"])
+    keyring.create(["infer"])
+    assert stat.S_IMODE(file_of(keyring).stat().st_mode) == 0o600
+
+
+def test_a_write_replaces_the_file_and_leaves_nothing_behind(keyring: Keyring) -> None:
+    keyring.create(["infer"])
+    before = file_of(keyring).stat().st_ino
+    keyring.create(["infer"])
+    assert file_of(keyring).stat().st_ino != before
+    assert sorted(path.name for path in file_of(keyring).parent.iterdir()) == ["keys.json", "keys.lock"]
+
+
+def test_without_any_key_anyone_may_do_anything(keyring: Keyring) -> None:
+    assert keyring.authenticate(None) is ANYONE
+    assert keyring.authenticate("sonde_whatever") is ANYONE
+    assert all(ANYONE.allows(scope) for scope in SCOPES)
+
+
+def test_where_a_key_is_always_needed_nobody_comes_in_without_any(keyring: Keyring) -> None:
+    closed = Keyring(file_of(keyring), open_without_keys=False)
+    for secret in (None, "sonde_whatever"):
+        with pytest.raises(MissingKey):
+            closed.authenticate(secret)
+
+
+@pytest.mark.parametrize("open_without_keys", [True, False])
+def test_revoking_the_last_key_opens_nothing(keyring: Keyring, open_without_keys: bool) -> None:
+    service = Keyring(file_of(keyring), open_without_keys=open_without_keys)
+    key, secret = keyring.create(["infer"])
+    assert service.authenticate(secret) == key
+    keyring.revoke(key.id)
+    for given in (None, secret):
+        with pytest.raises(MissingKey):
+            service.authenticate(given)
+
+
+def test_a_lost_file_opens_nothing_where_a_key_is_always_needed(keyring: Keyring) -> None:
+    service = Keyring(file_of(keyring), open_without_keys=False)
+    _, secret = keyring.create(["infer"])
+    service.authenticate(secret)
+    file_of(keyring).unlink()
+    with pytest.raises(MissingKey):
+        service.authenticate(secret)
+
+
+@pytest.mark.parametrize(
+    ("secret", "message"),
+    [
+        (None, "an API key is needed"),
+        ("", "an API key is needed"),
+        ("sonde_", "not known here"),
+        ("sonde_" + "a" * 43, "not known here"),
+        ("schlüssel", "not known here"),
+        ("\udcff", "not known here"),
+    ],
+)
+def test_with_a_key_no_one_comes_in_without(keyring: Keyring, secret: str | None, message: str) -> None:
+    keyring.create(["infer"])
+    with pytest.raises(MissingKey, match=message):
+        keyring.authenticate(secret)
+
+
+def test_neither_the_id_nor_the_hash_of_a_key_is_its_secret(keyring: Keyring) -> None:
+    key, _ = keyring.create(["infer"])
+    for wrong in (key.id, key.digest):
+        with pytest.raises(MissingKey):
+            keyring.authenticate(wrong)
+
+
+def test_a_revoked_key_is_forgotten_and_others_stay(keyring: Keyring) -> None:
+    (gone, secret), (stays, other) = keyring.create(["infer"]), keyring.create(["infer"])
+    assert keyring.revoke(gone.id)
+    with pytest.raises(MissingKey):
+        keyring.authenticate(secret)
+    assert keyring.authenticate(other) == stays
+
+
+def test_revoking_what_is_not_there_changes_nothing(keyring: Keyring) -> None:
+    keyring.create(["infer"])
+    before = file_of(keyring).stat()
+    assert not keyring.revoke("key-000000000000")
+    assert file_of(keyring).stat() == before
+
+
+def test_a_running_service_sees_new_and_revoked_keys(keyring: Keyring) -> None:
+    service = Keyring(file_of(keyring))
+    assert service.authenticate(None) is ANYONE
+    first, secret = keyring.create(["infer"])
+    assert service.authenticate(secret) == first
+    second, other = keyring.create(["infer"])
+    assert service.authenticate(other) == second
+    keyring.revoke(first.id)
+    with pytest.raises(MissingKey):
+        service.authenticate(secret)
+
+
+def test_the_file_is_read_only_when_it_has_changed(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, secret = keyring.create(["infer"])
+    keyring.authenticate(secret)
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("the file was read again"))
+    assert keyring.authenticate(secret).scopes == ("infer",)
+
+
+def test_every_key_is_compared_in_constant_time(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [keyring.create(["infer"]) for _ in range(3)]
+    compared: list[str] = []
+    right = hmac.compare_digest
+
+    def watch(known: str, given: str) -> bool:
+        compared.append(known)
+        return right(known, given)
+
+    monkeypatch.setattr("service.auth.hmac.compare_digest", watch)
+    keyring.authenticate(made[0][1])  # the first one matches, and still all are compared
+    assert compared == [key.digest for key, _ in made]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        (("infer",), {"infer"}),
+        (("train",), {"train"}),
+        (("infer", "train"), {"infer", "train"}),
+        (("admin",), {"infer", "train", "admin"}),
+        ((), set()),
+    ],
+)
+def test_a_key_allows_its_scopes_and_admin_allows_all(scopes: tuple[Scope, ...], allowed: set[str]) -> None:
+    key = Key(id="key-1", scopes=scopes, digest="", created=0)
+    assert {scope for scope in SCOPES if key.allows(scope)} == allowed
+
+
+def test_a_scope_given_twice_counts_once(keyring: Keyring) -> None:
+    key, secret = keyring.create(["infer", "infer", "train"])
+    assert key.scopes == ("infer", "train")
+    assert Keyring(file_of(keyring)).authenticate(secret) == key
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"7", b'{"id": 1}', b'["key"]', b'[{"id": "a"}]', b'[{"id": "a", "scopes": [], "more": 1}]', b"\xff"],
+)
+def test_a_file_broken_from_the_start_lets_nobody_in(keyring: Keyring, content: bytes) -> None:
+    _, secret = keyring.create(["infer"])
+    file_of(keyring).write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"keys\.json is not a list of keys as 'sonde keys' writes it"):
+            keyring.authenticate(secret)
+
+
+def test_a_file_that_breaks_leaves_the_known_keys_in_force(keyring: Keyring) -> None:
+    key, secret = keyring.create(["infer"])
+    assert keyring.authenticate(secret) == key
+    file_of(keyring).write_text("{")
+    for _ in range(2):
+        assert keyring.authenticate(secret) == key
+        with pytest.raises(MissingKey):
+            keyring.authenticate("sonde_other")
+
+
+def test_keys_made_at_the_same_time_are_all_kept(keyring: Keyring) -> None:
+    def create(number: int) -> str:
+        return Keyring(file_of(keyring)).create(["infer"], str(number))[0].id
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(create, range(32)))
+    assert sorted(key.id for key in keyring.keys) == sorted(made)

@@ -1,0 +1,129 @@
+"""Settings: flags beat the environment, which beats the defaults, and what is wrong is named as the operator knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.config import Settings
+from service.errors import ConfigError
+
+
+def test_the_defaults_listen_on_loopback_alone() -> None:
+    settings = Settings.read({}, {})
+    assert (settings.host, settings.port, settings.loopback, settings.insecure) == ("127.0.0.1", 8000, True, False)
+    assert settings.model == ("all-MiniLM-L6-v2",)
+    assert settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "port"),
+    [
+        ({}, {}, 8000),
+        ({}, {"SONDE_PORT": "9"}, 9),
+        ({"port": "7"}, {"SONDE_PORT": "9"}, 7),
+        ({"port": 0}, {"SONDE_PORT": "9"}, 0),  # 0 is given, too
+        ({"port": None}, {"SONDE_PORT": "9"}, 9),  # None is not
+        ({}, {"PORT": "9", "sonde_port": "9", "SONDE_PORTS": "9"}, 8000),
+    ],
+)
+def test_flags_beat_the_environment_which_beats_the_defaults(flags: dict[str, Any], environment: dict[str, str], port: int) -> None:
+    assert Settings.read(flags, environment).port == port
+
+
+def test_a_wrong_variable_does_not_matter_where_a_flag_is_given() -> None:
+    assert Settings.read({"port": "7"}, {"SONDE_PORT": "none"}).port == 7
+
+
+def test_without_an_environment_the_process_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONDE_MAX_INPUTS", "17")
+    assert Settings.read().max_inputs == 17
+
+
+def as_text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_field_can_be_set_by_its_variable(name: str) -> None:
+    others: dict[str, object] = {"host": "::1", "home": Path("/x"), "insecure": True, "model": ("a", "b=c"), "device": "cpu"}
+    others |= {"dtype": "float32", "log_level": "debug", "database_url": "postgresql://x/y", "org": "us", "auto_promote": False}
+    others |= {"max_calibration_error": 0.5}
+    default = getattr(Settings(), name)
+    value = others[name] if name in others else default + 1
+    assert getattr(Settings.read({}, {f"SONDE_{name.upper()}": as_text(value)}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "models"),
+    [
+        ("a", ("a",)),
+        ("a,b", ("a", "b")),
+        ("support=/models/x,BAAI/bge-small-en", ("support=/models/x", "BAAI/bge-small-en")),
+        (",a, b ,", ("a", "b")),
+    ],
+)
+def test_the_variable_takes_several_models(given: str, models: tuple[str, ...]) -> None:
+    assert Settings.read({}, {"SONDE_MODEL": given}).model == models
+
+
+@pytest.mark.parametrize("given", ["", ",", " , "])
+def test_no_model_at_all_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match="SONDE_MODEL"):
+        Settings.read({}, {"SONDE_MODEL": given})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("port", "http", "valid integer"),
+        ("port", "65536", "less than or equal to 65535"),
+        ("port", "-1", "greater than or equal to 0"),
+        ("max_inputs", "0", "greater than or equal to 1"),
+        ("max_inputs", "", "valid integer"),
+        ("max_body_bytes", "16M", "valid integer"),
+        ("default_timeout_s", "0", "greater than 0"),
+        ("default_timeout_s", "nan", "greater than 0"),
+        ("device", "tpu", "'auto', 'cuda', 'mps' or 'cpu'"),
+        ("log_level", "INFO", "'debug', 'info', 'warning' or 'error'"),
+        ("insecure", "maybe", "valid boolean"),
+    ],
+)
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_what_is_wrong_is_named_by_flag_and_by_variable(name: str, value: str, problem: str, by_flag: bool) -> None:
+    flags, environment = ({name: value}, {}) if by_flag else ({}, {f"SONDE_{name.upper()}": value})
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Settings.read(flags, environment)
+    assert str(caught.value).startswith(f"--{name.replace('_', '-')} (or SONDE_{name.upper()}): ")
+    assert str(caught.value).endswith(f"got {value!r}")
+    assert caught.value.param == name
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--max-imputs .* not permitted"):
+        Settings.read({"max_imputs": 3}, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("", False), ("10.0.0.7", False)],
+)
+def test_loopback_is_what_no_other_machine_reaches(host: str, loopback: bool) -> None:
+    assert Settings(host=host).loopback is loopback
+
+
+def test_keys_lie_in_the_home_directory() -> None:
+    assert Settings.read({"home": "/var/lib/sonde"}, {}).keys_file == Path("/var/lib/sonde/keys.json")
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("name", "field"), Settings.model_fields.items())
+def test_every_setting_is_described(name: str, field: Any) -> None:
+    assert field.description, name

@@ -1,0 +1,60 @@
+"""Feedback: kept as it came, exported as the job that uses it saw it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.jobs.database import Database
+from service.jobs.feedback import Feedback
+
+ROW = {"model": "support", "text": "my card is gone", "label": "card_arrival", "correct_label": "lost_card"}
+
+
+def test_a_report_is_answered_with_what_was_kept(client: TestClient) -> None:
+    made = client.post("/v1/feedback", json=ROW).json()
+    assert made.pop("created_at") > 0
+    assert made == {"id": "feedback-1", "object": "feedback", **ROW}
+
+
+def test_the_given_label_may_be_left_out(client: TestClient) -> None:
+    row = {key: value for key, value in ROW.items() if key != "label"}
+    assert client.post("/v1/feedback", json=row).json()["label"] is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"text": ""}, "text"),
+        ({"text": "a\x00b"}, "text"),
+        ({"correct_label": "x" * 257}, "correct_label"),
+        ({"correct_label": None}, "correct_label"),
+        ({"model": 3}, "model"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(client: TestClient, changed: dict[str, Any], param: str) -> None:
+    answer = client.post("/v1/feedback", json={**ROW, **changed})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    feedback = Feedback(database)
+    assert feedback.newest("m") is None
+    feedback.add("m", "one", "x", "a")
+    feedback.add("other", "one", "x", "b")
+    feedback.add("m", "two", None, "b")
+    feedback.add("m", "one", "a", "ü")
+    until = feedback.newest("m")
+    assert until == 4
+    feedback.add("m", "late", None, "b")
+    assert feedback.export("m", until, tmp_path / "rows.jsonl") == 2
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
+    database.close()

@@ -1,0 +1,63 @@
+"""What goes into service and what does not, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.jobs.gate import Decision, decide
+
+
+def result(now: float = 0.9, before: float | None = None, **more: Any) -> dict[str, Any]:
+    incumbent = None if before is None else {"macro_f1": before}
+    return {"task": "classification", "metrics": {"macro_f1": now, "ece": 0.02, **more}, "incumbent_metrics": incumbent}
+
+
+def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
+    return decide(of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (result(), "nothing served under this name before"),
+        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
+        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
+        (result(ece=0.1), "nothing served under this name before"),
+        ({"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None}, "nothing served under this name before"),
+    ],
+)
+def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
+    assert judged(given) == Decision(True, why)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (result(0.79, 0.8), "its macro_f1 on the held-out rows is 0.7900, less than the 0.8000 of what serves now"),
+        (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
+        (
+            {"task": "rerank", "metrics": {"x": 1.0}, "incumbent_metrics": {"y": 1.0}},
+            "it cannot be compared with what serves now: they have no deciding number in common",
+        ),
+    ],
+)
+def test_what_is_worse_or_not_comparable_is_held(given: dict[str, Any], why: str) -> None:
+    assert judged(given) == Decision(False, why)
+
+
+def test_what_does_not_reproduce_its_golden_rows_is_held_whatever_its_numbers() -> None:
+    assert judged(result(0.9, 0.1), wrong="row 3 is off by 0.2") == Decision(False, "row 3 is off by 0.2")
+
+
+def test_without_auto_promote_even_the_best_is_held() -> None:
+    decision = judged(result(0.9, 0.1), auto_promote=False)
+    assert not decision.promote
+    assert decision.why.startswith("it passes the gate (macro_f1")
+    assert decision.why.endswith("auto_promote is off")
+
+
+def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
+    decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
+    assert decision == Decision(False, "it cannot be compared with what serves now: they have no deciding number in common")

@@ -1,0 +1,299 @@
+"""The packed forward pass: where each text lies, and that it gives the general path's vectors for any mix of lengths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.device import place
+from models.encoder import Encoder
+from models.errors import ModelSourceError
+from models.loader import load
+from models.packed import _BLOCK, _SHORT, _TILE, Layout, PackedBert
+from models.packed_encoder import PackedEncoder
+from models.pipeline import Unsupported
+from models.source import DEFAULT_MODEL, locate
+from models.text import Tokens
+from tests import tiny
+
+CPU32 = place("cpu", "float32")
+LONGEST = 80  # as many positions as the tiny models have
+LENGTHS = st.lists(st.integers(1, _SHORT) | st.integers(1, LONGEST), min_size=1, max_size=14)
+
+
+def layout(*lengths: int) -> Layout:
+    """The layout of texts of so many tokens."""
+    batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
+    return Layout.of(batch, torch.device("cpu"), torch.float32)
+
+
+def blocks(one: Layout) -> list[list[int]]:
+    """Which text owns each place of each block, -1 where there is none."""
+    owners = torch.full((one.blocked(one.owner).numel(),), -1)
+    owners[one.places if one.places is not None else torch.arange(len(owners))] = one.owner
+    rows: list[list[int]] = owners.view(-1, one.block).tolist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "size"),
+    [
+        ([7], 1, 7),  # one text is its own block
+        ([200], 1, 200),
+        ([10, 10, 10], 1, 32),  # short ones share, rounded up to the tile
+        ([16, 16], 1, 32),
+        ([48, 48], 1, 96),  # to the brim
+        ([48, 48, 1], 2, 96),
+        ([48, 47, 2], 2, 96),
+        ([1] * 97, 2, 96),
+        ([49, 3, 3], 3, 49),  # beside a long one each has its own
+        ([60, 60], 2, 60),
+    ],
+)
+def test_short_texts_share_blocks_and_long_ones_do_not(lengths: list[int], count: int, size: int) -> None:
+    found = blocks(layout(*lengths))
+    assert (len(found), len(found[0])) == (count, size)
+
+
+@pytest.mark.parametrize("lengths", [[7], [60, 60], [80, 80, 80]])
+def test_equal_blocks_need_neither_grid_nor_mask(lengths: list[int]) -> None:
+    one = layout(*lengths)
+    assert (one.grid, one.places, one.mask) == (None, None, None)
+
+
+def test_tokens_are_counted_within_each_text() -> None:
+    one = layout(2, 3, 1)
+    assert one.ids.tolist() == one.owner.tolist() == [0, 0, 1, 1, 1, 2]
+    assert one.positions.tolist() == [0, 1, 0, 1, 2, 0]
+    assert one.lengths.tolist() == [2, 3, 1]
+    assert {tensor.dtype for tensor in (one.ids, one.owner, one.positions, one.lengths)} == {torch.int64}
+
+
+@given(LENGTHS)
+def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int]) -> None:
+    one = layout(*lengths)
+    found = blocks(one)
+    for text, length in enumerate(lengths):
+        (block,) = [block for block in found if text in block]
+        start = block.index(text)
+        assert block[start : start + length] == [text] * length
+        assert block.count(text) == length
+    if len(lengths) > 1 and max(lengths) <= _SHORT:
+        assert one.block <= _BLOCK
+        assert one.block % _TILE == 0
+
+
+@given(LENGTHS)
+def test_unblocked_reverses_blocked(lengths: list[int]) -> None:
+    one = layout(*lengths)
+    rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
+    assert one.blocked(rows).shape[1:] == (one.block, 2)
+    assert torch.equal(one.unblocked(one.blocked(rows)), rows)
+
+
+@given(LENGTHS)
+def test_attention_stays_within_a_text(lengths: list[int]) -> None:
+    one = layout(*lengths)
+    if one.mask is None:
+        assert len(set(lengths)) == 1
+        return
+    owners = torch.tensor(blocks(one))
+    same = owners[:, None, :, None] == owners[:, None, None, :]
+    assert torch.equal(one.mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf))
+    assert bool(same.any(dim=-1).all()), "a place that sees nothing would give NaN"
+
+
+def test_the_mask_has_the_dtype_of_the_weights() -> None:
+    batch = [Tokens(np.zeros(length, dtype=np.int32), length) for length in (2, 3)]
+    mask = Layout.of(batch, torch.device("cpu"), torch.bfloat16).mask
+    assert mask is not None
+    assert mask.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("mean", [[1.0, 2.0], [5.0, 6.0]]), ("cls", [[0.0, 1.0], [4.0, 5.0]]), ("lasttoken", [[2.0, 3.0], [6.0, 7.0]])]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]], dtype: torch.dtype) -> None:
+    rows = torch.arange(8, dtype=dtype).view(4, 2)
+    pooled = layout(2, 2).pool(rows, mode)
+    assert pooled.dtype == torch.float32
+    assert pooled.tolist() == expected
+
+
+def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
+    rows = torch.tensor([[256.0]] + [[1.0]] * 255, dtype=torch.bfloat16)  # 256 + 1 is 256 in bfloat16
+    assert layout(256).pool(rows, "mean").item() == pytest.approx(511 / 256)
+
+
+def change(path: Path, **values: object) -> Path:
+    """Put other values into a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedEncoder, Encoder]:
+    """One random BERT by both forward passes."""
+    path = tiny.encoder(tmp_path_factory.mktemp("packed") / "model")
+    change(path / "sentence_bert_config.json", max_seq_length=LONGEST)
+    source = locate(str(path))
+    return PackedEncoder(source, CPU32), Encoder(source, CPU32)
+
+
+def texts(lengths: list[int], seed: int, vocabulary: int) -> list[Tokens]:
+    """Random texts of so many tokens."""
+    chance = np.random.default_rng(seed)
+    return [Tokens(chance.integers(5, vocabulary, length, dtype=np.int32), length) for length in lengths]
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
+def test_any_mix_of_lengths_equals_the_general_path(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+    packed, general = both
+    batch = texts(lengths, seed, packed.card.vocabulary)
+    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=2e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
+def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+    packed, _ = both
+    batch = texts(lengths, seed, packed.card.vocabulary)
+    alone = np.concatenate([packed.forward([item]) for item in batch])
+    np.testing.assert_allclose(packed.forward(batch), alone, atol=2e-5)
+
+
+def test_two_texts_of_the_same_words_in_another_order_differ(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    one, other = packed.forward(packed.text.encode(["the card", "card the"]))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, general = both
+    assert packed.card == general.card
+    assert packed.card.max_tokens == LONGEST
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+def test_bfloat16_stays_near_float32(tmp_path: Path, pooling: str) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "model", pooling=pooling)))
+    exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
+    batch = texts([3, 20, 48, 7], 0, exact.card.vocabulary)
+    a, b = exact.forward(batch), rounded.forward(batch)
+    assert b.dtype == np.float32
+    assert float(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()) > 0.999
+
+
+def network(path: Path, **changes: object) -> PackedBert:
+    config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    return PackedBert.load(path, {**config, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_type": "roberta"}, "its architecture is roberta"),
+        ({"model_type": None}, "its architecture is None"),
+        ({"is_decoder": True}, "its architecture"),
+        ({"add_cross_attention": True}, "its architecture"),
+        ({"hidden_act": "relu"}, "its activation is relu"),
+        ({"hidden_act": "gelu_new"}, "its activation is gelu_new"),
+        ({"position_embedding_type": "relative_key"}, "its positions relative_key"),
+    ],
+)
+def test_only_plain_bert_is_packed(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    path = tiny.transformer(tmp_path / "model")
+    with pytest.raises(Unsupported, match=why):
+        network(path, **changes)
+
+
+def test_weights_in_several_files_are_left_to_the_general_path(tmp_path: Path) -> None:
+    path = tiny.transformer(tmp_path / "model")
+    (path / "model.safetensors").rename(path / "model-00001-of-00001.safetensors")
+    with pytest.raises(Unsupported, match="several files"):
+        network(path)
+
+
+def run(one: PackedBert) -> Tensor:
+    with torch.inference_mode():
+        return one(layout(3, 5))  # type: ignore[no-any-return]
+
+
+def test_weights_may_have_berts_prefix(tmp_path: Path) -> None:
+    path = tiny.transformer(tmp_path / "model")
+    plain = run(network(path))
+    weights = load_file(path / "model.safetensors")
+    save_file({f"bert.{name}": tensor for name, tensor in weights.items()}, path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(run(network(path)), plain)
+
+
+def test_others_get_a_turn_before_each_layer(tmp_path: Path) -> None:
+    turns: list[bool] = []
+    with torch.inference_mode():
+        network(tiny.transformer(tmp_path / "model"))(layout(3), lambda: turns.append(True))
+    assert len(turns) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "why"),
+    [
+        ("1_Pooling/config.json", {"include_prompt": False}, "its pooling leaves the prompt out"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "its pooling is max"),
+        ("config.json", {"hidden_act": "relu"}, "its activation is relu, its positions None"),
+    ],
+)
+def test_what_cannot_be_packed_goes_the_general_way_and_says_why(tmp_path: Path, file: str, changes: dict[str, object], why: str) -> None:
+    path = tiny.encoder(tmp_path / "model")
+    change(path / file, **changes)
+    model = load(locate(str(path)), CPU32)
+    assert isinstance(model, Encoder)
+    assert model.card.forward == f"general: {why}"
+
+
+def test_without_a_tokenizer_file_there_is_no_packing(tmp_path: Path) -> None:
+    path = tiny.encoder(tmp_path / "model")
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(Unsupported, match=r"no tokenizer\.json"):
+        PackedEncoder(locate(str(path)), CPU32)
+
+
+def test_a_model_without_some_weights_is_a_clear_error(tmp_path: Path) -> None:
+    path = tiny.encoder(tmp_path / "model")
+    weights = load_file(path / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelSourceError, match="not a BERT encoder that can be read"):
+        load(locate(str(path)), CPU32)
+
+
+@pytest.mark.real
+def test_the_shipped_model_is_checked_against_the_vectors_that_ship_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NDArray[np.float32]:
+        pytest.fail("the general path was loaded")
+
+    monkeypatch.setattr("models.packed_encoder.Encoder", refuse)
+    model = load(locate(DEFAULT_MODEL), CPU32)
+    assert isinstance(model, PackedEncoder)
+    assert float(model.card.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+
+
+def test_a_model_reads_no_more_tokens_than_it_has_positions(tmp_path: Path) -> None:
+    path = tiny.encoder(tmp_path / "model")
+    change(path / "sentence_bert_config.json", max_seq_length=512)
+    source = locate(str(path))
+    packed = PackedEncoder(source, CPU32)
+    assert packed.card.max_tokens == LONGEST
+    [item] = packed.text.encode(["card " * 600])
+    np.testing.assert_allclose(packed.forward([item]), Encoder(source, CPU32).forward([item]), atol=1e-4)

@@ -1,0 +1,309 @@
+"""The service as a process: how it starts, whom it lets in, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from service.cli import main
+from tests import tiny
+from tests.conftest import Served, metric, serving, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+MODEL = "all-MiniLM-L6-v2"
+LONG = "Where can I see what happened to the money that I sent to my landlord two weeks ago by bank transfer? " * 8
+
+
+def sonde(*flags: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service.cli", *flags, "--home", str(home)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False)
+
+
+def post(url: str, headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
+    return httpx.post(f"{url}/v1/embeddings", json={"model": MODEL, **body}, headers=headers, timeout=60)
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    return socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.encoder(tmp_path_factory.mktemp("tiny") / "model")
+
+
+FLAGS = ("--cache-mb", "0", "--receive-timeout-s", "0.5")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+    """A service with a tiny model, for tests that leave it as it is."""
+    with serving(tmp_path_factory.mktemp("calm"), "--model", f"{MODEL}={tiny_model}", *FLAGS) as served:
+        yield served
+
+
+@pytest.fixture
+def small(tmp_path: Path, tiny_model: Path) -> Iterator[Served]:
+    """A service with a tiny model, for tests that end it or lock it."""
+    with serving(tmp_path, "--model", f"{MODEL}={tiny_model}", *FLAGS) as served:
+        yield served
+
+
+def test_the_ready_line_works_as_it_is(calm: Served) -> None:
+    assert calm.url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{calm.url}/health/ready").status_code == 200
+
+
+def test_sigterm_answers_those_inside_and_ends_with_0(small: Served) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(post, small.url, input=[f"{number} {LONG}" for number in range(300)]) for _ in range(4)]
+        wait_until(lambda: metric(small.url, "sonde_requests_in_flight") >= 4, 20)  # with the one that asks
+        assert small.stop() == 0
+        assert [answer.result().status_code for answer in waiting] == [200] * 4
+    assert "Traceback" not in (small.home / "server.log").read_text()
+
+
+def test_readiness_ends_with_sigterm_and_liveness_does_not(small: Served) -> None:
+    with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=small.url) as probe:
+        assert probe.get("/health/ready").status_code == 200
+        waiting = [pool.submit(post, small.url, input=[f"{number} {LONG}" for number in range(300)]) for _ in range(3)]
+        wait_until(lambda: metric(small.url, "sonde_requests_in_flight") >= 4, 20)
+        small.process.terminate()
+        wait_until(lambda: probe.get("/health/ready").status_code == 503)
+        assert probe.get("/health/live").status_code == 200
+        refused = post(small.url, input="too late")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+        assert [answer.result().status_code for answer in waiting] == [200] * 3
+    assert small.process.wait(30) == 0
+
+
+def test_a_body_that_was_on_its_way_at_sigterm_is_answered(small: Served) -> None:
+    body = json.dumps({"model": MODEL, "input": "a"}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connect(small.url) as inside:
+        inside.sendall(head.encode() + body[:5])
+        wait_until(lambda: metric(small.url, "sonde_requests_in_flight") >= 2, 20)  # with the one that asks
+        small.process.terminate()
+        wait_until(lambda: httpx.get(f"{small.url}/health/ready").status_code == 503)
+        inside.sendall(body[5:])
+        assert inside.recv(64).startswith(b"HTTP/1.1 200")
+    assert small.process.wait(30) == 0
+
+
+HALF_A_HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Le"
+HALF_A_BODY = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+
+
+def test_those_who_cannot_be_answered_in_time_are_told_so(tmp_path: Path, tiny_model: Path) -> None:
+    flags = ["--model", f"{MODEL}={tiny_model}", "--cache-mb", "0", "--shutdown-s", "0.05"]
+    with serving(tmp_path, *flags) as served, ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(post, served.url, input=[f"{number} {LONG}" for number in range(2000)]) for _ in range(3)]
+        wait_until(lambda: metric(served.url, "sonde_requests_in_flight") >= 4, 20)
+        assert served.stop() == 0
+        answers = [answer.result() for answer in waiting]
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert answers[-1].json()["error"]["message"] == "the service is shutting down"
+
+
+@pytest.mark.parametrize("start", [b"", HALF_A_HEAD, HALF_A_BODY], ids=["nothing", "half a head", "half a body"])
+def test_slow_senders_are_cut_off(calm: Served, start: bytes) -> None:
+    with connect(calm.url) as slow:
+        began = time.monotonic()
+        slow.sendall(start)
+        while slow.recv(4096):
+            pass
+        assert 0.3 < time.monotonic() - began < 5
+    assert post(calm.url, input="others go on").status_code == 200
+
+
+def test_a_dripping_sender_is_cut_off_all_the_same(calm: Served) -> None:
+    with connect(calm.url) as slow:
+        began = time.monotonic()
+        slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n")
+        with contextlib.suppress(OSError):  # a broken pipe or a reset, as the system likes
+            while time.monotonic() - began < 10:
+                slow.sendall(b"X-A: b\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - began < 5
+
+
+def test_callers_that_hang_up_are_not_computed(calm: Served) -> None:
+    body = json.dumps({"model": MODEL, "input": [f"{number} {LONG}" for number in range(600)]}).encode()
+    before, gone = metric(calm.url, "sonde_tokens_total"), metric(calm.url, "sonde_client_gone_total")
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(post, calm.url, input=[f"{number} {LONG}" for number in range(600)]) for _ in range(3)]
+        wait_until(lambda: metric(calm.url, "sonde_requests_in_flight") >= 3, 20)
+        _send_and_hang_up(calm.url, body)
+        wait_until(lambda: metric(calm.url, "sonde_client_gone_total") == gone + 1, 50)
+        assert [answer.result().status_code for answer in others] == [200] * 3
+    assert metric(calm.url, "sonde_tokens_total") - before < 3.5 * 600 * 48
+
+
+def _send_and_hang_up(url: str, body: bytes) -> None:
+    with connect(url) as gone:
+        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        gone.sendall(head.encode() + body)
+
+
+def test_a_deadline_ends_a_request_that_is_half_done(calm: Served) -> None:
+    answer = post(calm.url, {"X-Request-Timeout-Ms": "40"}, input=[f"{number} {LONG}" for number in range(2000)])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    wait_until(lambda: metric(calm.url, "sonde_queue_items") == 0)
+    assert post(calm.url, input="others go on").status_code == 200
+
+
+def test_overload_is_refused_early_and_passes(tmp_path: Path, tiny_model: Path) -> None:
+    with serving(tmp_path, "--model", f"{MODEL}={tiny_model}", "--cache-mb", "0", "--max-queued-items", "100") as served:
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda number: post(served.url, input=[f"{number} {at} {LONG}" for at in range(60)]), range(48)))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 429}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
+        assert metric(served.url, "sonde_shed_total") == sum(answer.status_code == 429 for answer in answers)
+        assert post(served.url, input="calm again").status_code == 200
+
+
+def test_a_key_works_as_soon_as_it_is_made_and_no_longer_than_it_is_kept(small: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    assert post(small.url, input="a").status_code == 200
+    assert main(["keys", "create", "--scope", "infer", "--home", str(small.home)]) == 0
+    printed = capsys.readouterr()
+    secret, key_id = printed.out.strip(), printed.err.split()[0]
+    assert post(small.url, input="a").status_code == 401
+    assert post(small.url, {"Authorization": f"Bearer {secret}"}, input="a").status_code == 200
+    assert main(["keys", "revoke", key_id, "--home", str(small.home)]) == 0
+    assert post(small.url, {"Authorization": f"Bearer {secret}"}, input="a").status_code == 401
+    assert secret not in (small.home / "keys.json").read_text() + (small.home / "server.log").read_text()
+
+
+def test_beyond_loopback_it_needs_a_key_or_a_word(tmp_path: Path) -> None:
+    ended = sonde("serve", "--host", "0.0.0.0", "--port", "0", home=tmp_path)
+    assert ended.returncode == 2
+    assert "sonde keys create" in ended.stderr
+    assert "--insecure" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--model", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (["--port", "http"], 2, "--port (or SONDE_PORT)"),
+        (["--model", "a=all-MiniLM-L6-v2", "--model", "a=all-MiniLM-L6-v2"], 2, "two models are called 'a'"),
+        (["--device", "cuda"], 1, "cuda"),
+    ],
+)
+def test_what_cannot_start_says_why(tmp_path: Path, flags: list[str], code: int, said: str) -> None:
+    ended = sonde("serve", "--port", "0", *flags, home=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+
+
+def test_a_port_that_is_taken_is_a_failure(calm: Served, tmp_path: Path) -> None:
+    ended = sonde("serve", "--port", calm.url.rsplit(":", 1)[1], home=tmp_path)
+    assert ended.returncode == 1
+    assert "address already in use" in ended.stderr
+
+
+def test_a_model_that_is_damaged_is_not_served(tmp_path: Path) -> None:
+    path = tiny.encoder(tmp_path / "model")
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    ended = sonde("serve", "--port", "0", "--model", str(path), home=tmp_path)
+    assert ended.returncode == 1
+    assert "models cannot be loaded: model: " in ended.stderr
+    assert "invalid header length" in ended.stderr
+
+
+def test_several_models_are_served_side_by_side(tmp_path: Path, tiny_model: Path) -> None:
+    cross, intents = tiny.cross_encoder(tmp_path / "cross"), tiny.classifier(tmp_path / "intents")
+    models = {"small": tiny_model, "cross": cross, "intents": intents}
+    flags = [part for name, path in models.items() for part in ("--model", f"{name}={path}")]
+    with serving(tmp_path, *flags) as served:
+        listed = {model["id"]: model["task"] for model in httpx.get(f"{served.url}/v1/models").json()["data"]}
+        assert listed == {"small": "embedding", "cross": "rerank", "intents": "classification"}
+        assert httpx.post(f"{served.url}/embed", json={"inputs": "a"}).headers["x-sonde-model"].startswith("small:")
+        assert httpx.post(f"{served.url}/predict", json={"inputs": "a"}).headers["x-sonde-model"].startswith("intents:")
+        assert httpx.post(f"{served.url}/rerank", json={"query": "a", "texts": ["b"]}).headers["x-sonde-model"].startswith("cross:")
+
+
+def test_logs_are_json_and_never_hold_what_was_sent(calm: Served) -> None:
+    post(calm.url, input="xyzzy is a secret word", user="plugh")
+    post(calm.url, input=["xyzzy", ""])
+    post(calm.url, {"X-Request-ID": "id-42"}, input="xyzzy " * 5000)
+    lines = [json.loads(line) for line in (calm.home / "server.log").read_text().splitlines() if line.startswith("{")]
+    [mine] = [line for line in lines if line.get("request_id") == "id-42"]
+    assert (mine["outcome"], mine["truncated"], mine["inputs"]) == ("ok", 1, 1)
+    assert "xyzzy" not in (calm.home / "server.log").read_text()
+
+
+def test_a_megabyte_in_one_text_is_cut_and_said(server: Served) -> None:
+    began = time.monotonic()
+    answer = post(server.url, input="all work and no play makes Jack a dull boy " * 25_000)
+    assert answer.status_code == 200
+    assert answer.json()["data"][0]["truncated"] is True
+    assert answer.headers["x-sonde-truncated"] == "1"
+    assert time.monotonic() - began < 5
+
+
+def test_the_same_reference_is_not_paid_for_twice(server: Served) -> None:
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "input": "is the pump leaking?",
+        "reference": [f"{at}: where is invoice {at}?" for at in range(200)],
+    }
+    first, second = (httpx.post(f"{server.url}/v1/anomaly/score", json=body, timeout=60).json() for _ in range(2))
+    assert (first["reference"]["cached"], second["reference"]["cached"]) == (False, True)
+    assert second["usage"]["total_tokens"] < first["usage"]["total_tokens"] / 50
+    assert first["data"] == second["data"]
+    assert second["data"][0]["is_anomaly"] is True
+
+
+def test_many_callers_get_each_their_own(server: Served) -> None:
+    texts = [f"number {at} of many different texts" for at in range(64)]
+    with ThreadPoolExecutor(16) as pool:
+        alone = list(pool.map(lambda text: post(server.url, input=text).json()["data"][0]["embedding"], texts))
+    together = [item["embedding"] for item in post(server.url, input=texts).json()["data"]]
+    cosines = (np.array(alone) * np.array(together)).sum(axis=1)
+    assert cosines.min() > 0.999
+    assert (np.array(alone) @ np.array(together).T).argmax(axis=1).tolist() == list(range(64))
+
+
+def test_one_connection_carries_many_requests(server: Served) -> None:
+    parts = urlsplit(server.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+    local = None
+    for number in range(5):
+        connection.request(
+            "POST", "/v1/embeddings", json.dumps({"model": MODEL, "input": f"{number}"}), {"content-type": "application/json"}
+        )
+        assert connection.getresponse().read()
+        assert connection.sock is not None
+        local = local or connection.sock.getsockname()
+        assert connection.sock.getsockname() == local
+    connection.close()
+
+
+def test_metrics_may_have_a_port_of_their_own(tmp_path: Path, tiny_model: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(tmp_path, "--model", str(tiny_model), "--metrics-port", str(port)):
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "sonde_ready 1.0" in text

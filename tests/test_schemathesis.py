@@ -1,0 +1,89 @@
+"""The OpenAPI document and the service agree: every documented status, no undocumented one, for whatever the schema allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from service.api.app import create_app
+from service.auth import Keyring
+from service.config import Settings
+from service.engine.fake import FakeModel
+from service.engine.hub import Hub
+from service.metrics import Metrics
+from tests.conftest import MakeApp
+
+pytestmark = pytest.mark.slow
+
+# Half of the bodies name a model that does what the route is for; the others meet the 404.
+_MODELS = {"/predict": "intents", "/rerank": "cross", "/v2/rerank": "cross"}
+# What no schema can say, since it is up to the model; a 422 about anything else is a disagreement.
+_UP_TO_THE_MODEL = ("dimensions: fake has 16", "fake has no prompt", "give it labels", "give it a reference", "token ids must be 0 to")
+_UP_TO_THE_FILE = (
+    "give hyperparameters either",
+    "expected a name that ends in",
+    "got an empty file",
+    "there is no feedback on",
+    "no job has a key like",
+)
+_ROUNDS = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def _operations() -> list[tuple[str, str, GenerationMode]]:
+    """Every documented path and method, done right and, where anything can be done wrong, done wrong."""
+    some = Settings.read({}, {})
+    metrics = Metrics()
+    paths: dict[str, Any] = create_app(some, Hub(some, metrics), Keyring(some.keys_file), metrics).openapi()["paths"]
+    found = [(path, method, about) for path, methods in paths.items() for method, about in methods.items()]
+    right = [(path, method, GenerationMode.POSITIVE) for path, method, _ in found]
+    return right + [(path, method, GenerationMode.NEGATIVE) for path, method, about in found if {"requestBody", "parameters"} & set(about)]
+
+
+@pytest.fixture
+def application(make_app: MakeApp) -> FastAPI:
+    """An application with a model of each kind."""
+    encoder = FakeModel("fake", prompts={"query": "w1 "})
+    classifier = FakeModel("intents", task="classification", labels=("yes", "no"))
+    return make_app(encoder, classifier, FakeModel("cross", task="rerank"))
+
+
+@pytest.fixture
+def secret(application: FastAPI) -> str:
+    """A key; as soon as it exists, every request needs one."""
+    return Keyring(application.state.settings.keys_file).create(["admin"])[1]
+
+
+def _name_a_model(case: Case[Any], path: str) -> None:
+    name = case.body.get("model") if isinstance(case.body, dict) else None
+    if isinstance(case.body, dict) and isinstance(name, str) and len(name) in range(1, 256, 2):
+        case.body["model"] = _MODELS.get(path, "fake")
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), _operations())
+def test_the_service_does_as_its_document_says(application: FastAPI, secret: str, path: str, method: str, mode: GenerationMode) -> None:
+    key = {"X-API-Key": secret, "Authorization": f"Bearer {secret}"}
+    document = schemathesis.openapi.from_asgi("/openapi.json", application, headers=key)
+    operation = document[path][method]
+
+    @_ROUNDS
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: Case[Any]) -> None:
+        _name_a_model(case, path)
+        answer = case.call(headers=key)
+        excluded: list[Any] = []
+        if answer.status_code == 422 and any(reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_FILE):
+            excluded.append(positive_data_acceptance)
+        if answer.status_code == 504 and "X-Request-Timeout-Ms" in case.headers:
+            excluded.append(not_a_server_error)
+        if mode is GenerationMode.NEGATIVE and key.keys() & case.headers.keys():
+            excluded.append(negative_data_rejection)  # what was wrong may be the key, and a good one was sent in its place
+        case.validate_response(answer, headers=key, excluded_checks=excluded)
+
+    check()

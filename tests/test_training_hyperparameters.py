@@ -1,0 +1,88 @@
+"""Hyperparameters: each can be set, nonsense is refused by name, and OpenAI's clients are understood."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from models.training.errors import HyperparameterError
+from models.training.hyperparameters import Anomaly, Classification, Embedding, parse
+
+
+def test_nothing_given_is_a_job_too() -> None:
+    made = parse("classification", {})
+    assert isinstance(made, Classification)
+    assert (made.mode, made.C, made.detector, made.held_out) == ("auto", "auto", "auto", 0.2)
+
+
+def test_what_openai_clients_send_is_understood() -> None:
+    made = parse("classification", {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto", "mode": "frozen"})
+    assert isinstance(made, Classification)
+    assert made.mode == "frozen"
+    tuned = parse("embedding", {"n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 2})
+    assert isinstance(tuned, Embedding)
+    assert (tuned.n_epochs, tuned.batch_size, tuned.learning_rate_multiplier) == (3, 16, 2)
+    assert isinstance(parse("anomaly", {"n_epochs": "auto"}), Anomaly)
+
+
+def test_every_part_of_a_recipe_can_be_set() -> None:
+    settings = {
+        "mode": "lora",
+        "optimizer": "sgd",
+        "weight_decay": 0.1,
+        "loss": "supcon",
+        "schedule": "cosine",
+        "warmup": 0.2,
+        "augmentation": {"typos": 0.1, "casing": 0.2, "word_dropout": 0.05},
+        "held_out": 0.3,
+        "C": 30,
+        "label_names": True,
+        "detector": "knn",
+        "neighbours": 5,
+        "learning_rate": 1e-4,
+        "lora_rank": 8,
+    }
+    made = parse("classification", settings).model_dump(exclude_unset=True)
+    assert made == settings
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "param", "message"),
+    [
+        ("classification", {"epochs": 3}, ".epochs", "unknown for task classification; known are C, augmentation"),
+        ("anomaly", {"learning_rate": 0.1}, ".learning_rate", "unknown for task anomaly"),
+        ("classification", {"mode": "magic"}, ".mode", "'auto', 'frozen', 'contrastive', 'lora' or 'full', got 'magic'"),
+        ("classification", {"optimizer": "lion"}, ".optimizer", "'adamw', 'sgd' or 'adafactor'"),
+        ("classification", {"n_epochs": 0}, ".n_epochs", "greater than 0"),
+        ("classification", {"n_epochs": "many"}, ".n_epochs", "'auto'"),
+        ("classification", {"batch_size": 1}, ".batch_size", "greater than or equal to 2"),
+        ("classification", {"held_out": 1.0}, ".held_out", "less than 1"),
+        ("classification", {"C": float("nan")}, ".C", "C:"),
+        ("classification", {"mode": "frozen", "n_epochs": 3}, ".n_epochs", "means nothing here, since mode 'frozen' tunes nothing"),
+        ("classification", {"mode": "full", "lora_rank": 8}, ".lora_rank", "adds no LoRA"),
+        ("classification", {"detector": "energy", "neighbours": 3}, ".neighbours", "looks at no neighbours"),
+        ("classification", {"learning_rate": 1e-4, "learning_rate_multiplier": 2}, ".learning_rate", "give one of them"),
+        ("classification", {"augmentation": {"noise": 1}}, ".augmentation.noise", "known are casing, typos, word_dropout"),
+        ("classification", {"augmentation": {"typos": 2}}, ".augmentation.typos", "less than or equal to 1"),
+        ("embedding", {"mode": "frozen"}, ".mode", "'auto', 'lora' or 'full'"),
+        ("embedding", {"matryoshka": [0]}, ".matryoshka.0", "greater than or equal to 1"),
+        ("embedding", {"matryoshka": [64, 64]}, ".matryoshka", "each length once"),
+    ],
+)
+def test_what_is_unknown_or_means_nothing_is_refused_by_name(task: str, given: dict[str, object], param: str, message: str) -> None:
+    with pytest.raises(HyperparameterError) as refused:
+        parse(task, given)
+    assert refused.value.param == f"method.supervised.hyperparameters{param}"
+    assert message in refused.value.message
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, got 'poetry'"):
+        parse("poetry", {})
+
+
+def test_reading_hyperparameters_needs_no_torch() -> None:
+    code = "import sys, models.training.hyperparameters; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

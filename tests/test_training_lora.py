@@ -1,0 +1,114 @@
+"""LoRA: only the adapters train, merging changes nothing, and what is saved is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.device import place
+from models.errors import ModelError, ModelSourceError
+from models.loader import load
+from models.packed_encoder import PackedEncoder
+from models.source import locate
+from models.training.contrastive import tune_contrastive, tune_with_head
+from models.training.embedded import Embedder
+from models.training.errors import TrainingDataError, TrainingError
+from models.training.lora import add_lora, merge, targets
+from models.training.settings import Settings
+from models.training.trainable import TrainableEncoder, require_same
+from tests import tiny
+
+CPU = place("cpu", "float32")
+TEXTS = [f"{word} {number}" for word in ("card lost", "money back") for number in range(6)]
+LABELS = ["lost"] * 6 + ["refund"] * 6
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_architecture_has_layers_for_adapters_and_no_head_gets_one(tmp_path: Path, architecture: tiny.Architecture) -> None:
+    encoder = TrainableEncoder(locate(str(tiny.encoder(tmp_path / "tiny", architecture))), CPU, Settings(mode="lora", lora_rank=4))
+    trained = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert not any("pooler" in name for name in trained)
+
+
+def test_attention_alone_can_be_asked_for(tmp_path: Path) -> None:
+    network = TrainableEncoder(locate(str(tiny.encoder(tmp_path / "tiny"))), CPU, Settings()).pipeline[0].model
+    assert {name.rsplit(".", 1)[-1] for name in targets(network, "attention")} == {"query", "key", "value"}
+    assert len(targets(network, "all")) == 2 * 6
+    with pytest.raises(ModelError, match="no linear layers"):
+        add_lora(nn.ReLU(), rank=2, alpha=2, dropout=0, layers="all")
+
+
+def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny")))
+    encoder = TrainableEncoder(source, CPU, Settings(mode="lora", lora_rank=4)).eval()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+    before = encoder._probe()
+    plain = TrainableEncoder(source, CPU, Settings()).eval()
+    assert np.abs(before - plain._probe()).max() > 0.01
+    merge(encoder.pipeline[0].model)
+    assert np.allclose(before, encoder._probe(), atol=1e-5)
+    assert type(encoder.pipeline[0].model) is type(plain.pipeline[0].model)
+    assert encoder.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("tune", [tune_contrastive, tune_with_head])
+def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: str, tune: object) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny", normalize=True)))
+    settings = Settings(mode=mode, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)  # type: ignore[arg-type]
+    path = tune(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out")  # type: ignore[operator]
+    assert path == tmp_path / "out" / "encoder"
+    assert not [file for file in path.rglob("*") if file.suffix in (".bin", ".pkl", ".pt", ".py")]
+    model = load(locate(f"tuned={path}"), CPU)
+    assert isinstance(model, PackedEncoder)
+    assert apart(Embedder(model)(TEXTS)) > apart(Embedder(load(source, CPU))(TEXTS))
+
+
+def apart(x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    """How much nearer texts of one label are than texts of two."""
+    cosines = x @ x.T
+    return float(cosines[:6, :6].mean() + cosines[6:, 6:].mean() - 2 * cosines[:6, 6:].mean())
+
+
+def test_a_saved_model_with_other_vectors_is_refused() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    require_same(rows, rows, CPU)
+    with pytest.raises(TrainingError, match=r"least cosine 0\.00000") as error:
+        require_same(rows, rows[[1, 2, 0]], CPU)
+    assert error.value.code == "saved_model_differs"
+    with pytest.raises(TrainingError, match="nan"):
+        require_same(rows, rows * np.float32("nan"), CPU)
+
+
+@pytest.mark.parametrize(("tune", "labels"), [(tune_contrastive, ["a"] * 12), (tune_with_head, ["a"] * 12)])
+def test_one_label_is_refused(tmp_path: Path, tune: object, labels: list[str]) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny")))
+    with pytest.raises(TrainingDataError, match="two labels"):
+        tune(source, CPU, TEXTS, labels, Settings(), lambda event: None, directory=tmp_path)  # type: ignore[operator]
+
+
+def test_one_text_a_label_is_refused_where_positives_are_needed(tmp_path: Path) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny")))
+    with pytest.raises(TrainingDataError, match="two texts"):
+        tune_contrastive(source, CPU, ["a", "b"], ["a", "b"], Settings(), lambda event: None, directory=tmp_path)
+
+
+def test_a_model_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelSourceError):
+        TrainableEncoder(locate(str(broken(tmp_path))), CPU, Settings())
+
+
+def broken(tmp_path: Path) -> Path:
+    """A directory whose weights cannot be read."""
+    path = tiny.encoder(tmp_path / "tiny")
+    (path / "model.safetensors").write_bytes(b"nothing")
+    return path

@@ -1,0 +1,61 @@
+"""The report orders rungs, stops jobs and can be read by programs and people."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+import pytest
+
+from models.training.errors import LadderError
+from models.training.report import RUNGS, Finding, Report, named_rows
+
+FINE = Finding("forward", "shape", "ok", "[4, 8]", "[4, 8]", "Outputs have the shape they should.", "")
+LOOK = Finding("data", "imbalance", "warn", 40.0, 10.0, "The largest class is 40 times the smallest.", "Collect more of 'lost'.", (3, 9))
+STOP = Finding("loss", "loss_finite", "fail", math.nan, None, "The first loss is NaN.", "Lower the learning rate.")
+
+
+def test_the_rungs_stand_in_order_whatever_came_first() -> None:
+    text = Report([STOP, FINE, LOOK]).to_markdown()
+    places = [text.index(f"## {number}.") for number in range(1, 6)]
+    assert places == sorted(places)
+    assert text.index("imbalance") < text.index("shape") < text.index("loss_finite")
+    assert "Start with the first rung that is not fine: data." in text
+    assert "Rows 3, 9." in text
+    assert "What to do: Collect more of 'lost'." in text
+    assert text.count("Not run.") == 2
+
+
+def test_a_clean_report_says_so_in_one_line() -> None:
+    assert "All 1 check passed." in Report([FINE]).to_markdown()
+    assert "Nothing was checked." in Report().to_markdown()
+
+
+def test_statuses_are_the_worst_of_a_rung() -> None:
+    report = Report([FINE, LOOK])
+    assert [report.status(rung) for rung in RUNGS] == ["warn", "ok", "not run", "not run", "not run"]
+    assert report.status() == "warn"
+    report.add(STOP)
+    assert report.status() == "fail"
+
+
+def test_a_failed_rung_raises_with_code_message_and_param() -> None:
+    report = Report([LOOK, STOP])
+    report.raise_if_failed("data")
+    with pytest.raises(LadderError, match=r"The first loss is NaN\. Lower the learning rate\.") as caught:
+        report.raise_if_failed("loss")
+    assert (caught.value.code, caught.value.param) == ("loss_finite", "hyperparameters")
+
+
+def test_json_is_valid_and_comes_back() -> None:
+    report = Report([LOOK, STOP])
+    read = orjson.loads(report.to_bytes())
+    assert read == orjson.loads(orjson.dumps(report.to_json()))
+    assert [rung["rung"] for rung in read["rungs"]] == list(RUNGS)
+    assert read["rungs"][2]["findings"][0]["value"] == "nan"
+    assert Report.from_json(read).findings[0] == LOOK
+
+
+def test_only_so_many_rows_are_named() -> None:
+    assert named_rows([5, 5, 1]) == (1, 5)
+    assert len(named_rows(range(1000))) == 50

@@ -1,0 +1,300 @@
+"""Jobs from job.json to result/, on a tiny random encoder: what is written, what is said, and how failures end."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.detectors import load_detector
+from models.heads import LinearHead
+from models.training import classification
+from models.training.hyperparameters import Classification
+from models.training.job import Context
+from models.training.run import FAILED, run
+from tests import tiny
+
+# Every class has letters of its own, so that even a random encoder tells them apart.
+ALPHABETS = {"fruit": "abcde", "steel": "vwxyz", "river": "56789"}
+Row = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.encoder(tmp_path_factory.mktemp("models") / "tiny", normalize=True)
+
+
+def words(letters: str, chance: random.Random) -> str:
+    return " ".join("".join(chance.choice(letters) for _ in range(3)) for _ in range(4))
+
+
+def labelled(per_class: int, seed: int = 0) -> list[Row]:
+    chance = random.Random(seed)
+    rows = [{"text": words(letters, chance), "label": label} for label, letters in ALPHABETS.items() for _ in range(per_class)]
+    chance.shuffle(rows)
+    return rows
+
+
+def job(directory: Path, encoder: Path, rows: list[Row], validation: list[Row] | None = None, **more: Any) -> Path:
+    """Write a job and its files; its directory."""
+    directory.mkdir(exist_ok=True)
+    files: dict[str, str | None] = {}
+    for name, part in (("training_file", rows), ("validation_file", validation)):
+        path = directory / f"{name}.jsonl"
+        files[name] = str(path) if part is not None else None
+        if part is not None:
+            path.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    wanted = {"job": "ftjob-1", "model": f"tiny={encoder}", "base": "tiny", "task": "classification", "seed": 7, "dtype": "float32"}
+    settings = {"hyperparameters": {"mode": "frozen"}, "cache": str(directory / "cache"), **wanted, **files, **more}
+    (directory / "job.json").write_text(json.dumps(settings), encoding="utf-8")
+    return directory
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def failure(directory: Path) -> dict[str, Any]:
+    """Run a job that must fail; its error."""
+    assert run(directory, lambda event: None) == FAILED
+    assert not (directory / "result.json").exists()
+    error: dict[str, Any] = read(directory / "error.json")
+    return error
+
+
+@pytest.fixture(scope="module")
+def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Mapping[str, Any]]]:
+    """A classification job that went well, and what it said."""
+    directory = job(tmp_path_factory.mktemp("trained"), encoder, labelled(40))
+    events: list[Mapping[str, Any]] = []
+    assert run(directory, events.append) == 0
+    return directory, events
+
+
+def test_a_classification_job_writes_head_detector_and_result(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    directory, _ = trained
+    result = read(directory / "result.json")
+    assert result["task"] == "classification"
+    assert (result["mode"], result["encoder"], result["incumbent_metrics"]) == ("frozen", "base", None)
+    assert result["labels"] == ["fruit", "river", "steel"]
+    assert result["metrics"]["macro_f1"] > 0.9
+    assert 0 <= result["metrics"]["ece"] <= 0.2
+    assert result["trained_tokens"] > 96 * 4
+    assert sorted(path.name for path in (directory / "result").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+        "head.json",
+        "head.safetensors",
+        "judged",
+    ]
+    assert LinearHead.load(directory / "result").labels == tuple(result["labels"])
+    assert len(load_detector(directory / "result").calibration) == 120, "all rows: the held-out ones, too, after they have judged"
+    judged, published = LinearHead.load(directory / "result" / "judged"), LinearHead.load(directory / "result")
+    assert judged.labels == published.labels
+    assert not torch.equal(judged.weight, published.weight)
+
+
+def test_golden_rows_are_probabilities_of_held_out_texts(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    golden = read(trained[0] / "result.json")["golden"]
+    assert len(golden["texts"]) == len(golden["rows"]) == 3
+    torch.testing.assert_close(torch.tensor(golden["rows"]).sum(dim=1), torch.ones(3))
+    assert golden["tolerance"] > 0
+
+
+def test_events_tell_phases_progress_and_outcome_in_order(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    events = trained[1]
+    assert [event["phase"] for event in events if event["type"] == "phase"] == ["validating_files", "running"]
+    data = [event["data"] for event in events if event["type"] == "metrics"]
+    assert data
+    assert all(item["step"] <= item["total_steps"] and item["eta_s"] >= 0 for item in data)
+    assert any("macro-F1" in event["message"] for event in events if event["type"] == "message")
+    json.dumps(events, allow_nan=False)
+
+
+def test_the_report_has_the_rungs_that_a_frozen_encoder_has(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    report = read(trained[0] / "report.json")
+    assert {rung["rung"]: rung["status"] != "not run" for rung in report["rungs"]} == {
+        "data": True,
+        "forward": True,
+        "loss": True,
+        "gradient": False,
+        "outcome": True,
+    }
+    assert "# Debug ladder" in (trained[0] / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_same_job_gives_the_same_bytes(trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path) -> None:
+    again = job(tmp_path / "again", encoder, labelled(40))
+    assert run(again, lambda event: None) == 0
+    for file in ("head.safetensors", "head.json", "detector.safetensors", "detector.json"):
+        assert (again / "result" / file).read_bytes() == (trained[0] / "result" / file).read_bytes(), file
+
+
+def test_the_incumbent_is_judged_on_the_same_held_out_rows(
+    trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path
+) -> None:
+    next_job = job(tmp_path / "next", encoder, labelled(40), incumbent=str(trained[0] / "result"))
+    assert run(next_job, lambda event: None) == 0
+    result = read(next_job / "result.json")
+    assert result["incumbent_metrics"]["macro_f1"] == pytest.approx(result["metrics"]["macro_f1"])
+
+
+def test_an_incumbent_of_other_labels_is_wrong_about_those_it_does_not_know(
+    trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path
+) -> None:
+    renamed = [row | {"label": "metal" if row["label"] == "steel" else row["label"]} for row in labelled(40)]
+    next_job = job(tmp_path / "next", encoder, renamed, incumbent=str(trained[0] / "result"))
+    assert run(next_job, lambda event: None) == 0
+    result = read(next_job / "result.json")
+    assert result["incumbent_metrics"]["accuracy"] == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_out_of_scope_rows_judge_the_detector_and_are_no_class(encoder: Path, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    strange = [{"text": words("!?.,-", chance), "label": "oos"} for _ in range(20)]
+    directory = job(tmp_path / "job", encoder, labelled(40) + strange, hyperparameters={"mode": "frozen", "out_of_scope_label": "oos"})
+    assert run(directory, lambda event: None) == 0
+    result = read(directory / "result.json")
+    assert "oos" not in result["labels"]
+    assert result["metrics"]["oos_auroc"] > 0.9
+    assert {"detector_auroc_knn", "detector_auroc_combined"} <= set(result["metrics"])
+
+
+def test_a_validation_file_is_what_the_result_is_judged_on(encoder: Path, tmp_path: Path) -> None:
+    directory = job(tmp_path / "job", encoder, labelled(12), labelled(15, seed=1))
+    assert run(directory, lambda event: None) == 0
+    metrics = read(directory / "result.json")["metrics"]
+    assert metrics["held_out_rows"] == 45
+
+
+@pytest.mark.parametrize("mode", ["contrastive", "full"])
+def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(encoder: Path, tmp_path: Path, mode: str) -> None:
+    settings = {"mode": mode, "max_steps": 6, "batch_size": 12, "augmentation": {"typos": 0.1}}
+    directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=settings)
+    events: list[Mapping[str, Any]] = []
+    assert run(directory, events.append) == 0
+    result = read(directory / "result.json")
+    assert (result["mode"], result["encoder"]) == ("frozen", "base")
+    assert any("does not win; the frozen encoder stays" in event.get("message", "") for event in events)
+    assert not (directory / "result" / "encoder").exists()
+
+
+def test_a_tuned_encoder_that_is_better_beyond_chance_wins_and_is_published(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frozen head is made to guess, so that any encoder is better."""
+    frozen = classification.frozen_candidate
+
+    def guessing(context: Context, settings: Classification, data: classification.Data) -> classification.Candidate:
+        made = frozen(context, settings, data)
+        blind = np.zeros_like(made.probabilities)
+        blind[:, 0] = 1.0
+        metrics = {**made.metrics, **classification.held_out_metrics(data.held_y, blind)}
+        return replace(made, probabilities=blind, metrics=metrics)
+
+    monkeypatch.setattr(classification, "frozen_candidate", guessing)
+    settings = {"mode": "contrastive", "max_steps": 6, "batch_size": 12}
+    directory = job(tmp_path / "job", encoder, labelled(30), hyperparameters=settings)
+    assert run(directory, lambda event: None) == 0
+    result = read(directory / "result.json")
+    assert (result["mode"], result["encoder"]) == ("contrastive", "own")
+    assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"]
+    assert (directory / "result" / "encoder" / "modules.json").is_file()
+    again = job(tmp_path / "again", encoder, labelled(30), incumbent=str(directory / "result"))
+    monkeypatch.undo()
+    assert run(again, lambda event: None) == 0
+    assert read(again / "result.json")["incumbent_metrics"]["macro_f1"] == pytest.approx(result["metrics"]["macro_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "labelled", "with anomalies"])
+def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: Path, kind: str) -> None:
+    chance = random.Random(5)
+    rows: list[Row] = labelled(40) if kind != "plain" else [{"text": words("abcde", chance)} for _ in range(120)]
+    if kind == "with anomalies":
+        rows = [row | {"label": "normal"} for row in rows] + [{"text": words("!?.,-", chance), "label": "anomaly"} for _ in range(10)]
+    directory = job(tmp_path / "job", encoder, rows, task="anomaly", hyperparameters={})
+    assert run(directory, lambda event: None) == 0
+    result = read(directory / "result.json")
+    assert result["labels"] == []
+    assert 0 <= result["metrics"]["false_alarm_rate_0.05"] <= 0.3
+    assert ("auroc" in result["metrics"]) == (kind == "with anomalies")
+    assert len(result["golden"]["rows"][0]) == 1
+    assert sorted(path.name for path in (directory / "result").iterdir()) == ["detector.json", "detector.safetensors"]
+
+
+def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None:
+    rows = [{"text": words("abcde", random.Random(index))} for index in range(30)]
+    error = failure(job(tmp_path / "job", encoder, rows, task="anomaly", hyperparameters={"detector": "energy"}))
+    assert error["param"] == "method.supervised.hyperparameters.detector"
+    assert "needs labelled rows" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "code", "param"),
+    [
+        ([], {}, None, "training_file"),
+        ([{"text": f"text {index}", "label": "one"} for index in range(9)], {}, "one_class", "training_file"),
+        (labelled(5), {"hyperparameters": {"epochs": 3}}, "unknown_hyperparameter", "method.supervised.hyperparameters.epochs"),
+        (labelled(5), {"task": "poetry"}, "unknown_task", "method.supervised.task"),
+        ([{"text": f"text {index}"} for index in range(9)], {}, "wrong_row_kind", "training_file"),
+        (labelled(5), {"model": "/nowhere"}, "model_source", "model"),
+    ],
+)
+def test_a_job_that_cannot_be_done_says_why(
+    encoder: Path, tmp_path: Path, rows: list[Row], more: dict[str, Any], code: str | None, param: str
+) -> None:
+    directory = job(tmp_path / "job", encoder, rows, **more)
+    error = failure(directory)
+    assert error["param"] == param
+    assert code in (None, error["code"])
+    assert error["message"]
+    assert read(directory / "report.json")["object"] == "fine_tuning.report"
+
+
+def test_a_job_file_that_is_none_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{")
+    assert failure(tmp_path)["code"] == "invalid_job"
+
+
+def test_a_full_disk_is_told_as_such(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LinearHead, directory: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LinearHead, "save", full)
+    assert failure(job(tmp_path / "job", encoder, labelled(10)))["code"] == "disk_full"
+
+
+@pytest.mark.real
+def test_the_process_speaks_json_lines_alone_on_standard_output(encoder: Path, tmp_path: Path) -> None:
+    directory = job(tmp_path / "job", encoder, labelled(10))
+    done = subprocess.run([sys.executable, "-m", "models.training.run", str(directory)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["type"] for line in done.stdout.splitlines()} >= {"phase", "message"}
+    assert (directory / "result.json").is_file()
+
+
+@pytest.mark.real
+def test_sigterm_ends_the_process_with_143_and_no_result(encoder: Path, tmp_path: Path) -> None:
+    directory = job(tmp_path / "job", encoder, labelled(2000))
+    process = subprocess.Popen([sys.executable, "-m", "models.training.run", str(directory)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "validating_files" in process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(30) == 143
+    process.stdout.close()
+    assert not (directory / "result.json").exists()
+    assert not (directory / "error.json").exists()
+    assert (directory / "report.json").is_file()

@@ -1,0 +1,25 @@
+"""`python -m tests.worker_process HOME DATABASE_URL FLAG…`: a real worker whose trainer is `tests/fake_trainer.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from service import logs
+from service.config import Settings
+from service.jobs.publishing import intact
+from service.jobs.worker import work
+
+TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+
+
+def main() -> int:
+    home, url, *more = sys.argv[1:]
+    given = dict(one.split("=", 1) for one in more)
+    logs.configure("info")
+    quick = {"job_poll_s": "0.1", "job_lease_s": "2", "job_stop_s": "5"}
+    return work(Settings.read({"home": home, "database_url": url, **quick, **given}, {}), command=TRAINER, check=intact)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
