@@ -128,6 +128,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding": ("/v1/embeddings", {"input": "hello"}),
     "classification": ("/v1/classify", {"input": "hello"}),
     "anomaly": ("/v1/anomaly/score", {"input": "hello"}),
+    "forecast": ("/v1/forecast", {"series": [[0.0]]}),
     "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
 }
 
