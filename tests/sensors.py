@@ -16,6 +16,7 @@ from service.engine.trained import sensor_card
 from tests.artifacts import MANIFEST
 
 PUMP = "ft:sensors:local:pump"
+RECORDS = "ft:sensors:local:records"
 LOAD = "ft:sensors:local:load"
 
 

@@ -99,6 +99,18 @@ def test_it_is_metered(hub: Hub) -> None:
     assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 1
 
 
+def test_records_drift_over_calls_not_within_one(hub: Hub) -> None:
+    served = put_in_service(hub, FakeSensor())
+    scored, _ = asyncio.run(served.score(np.full((10, 2), 1.0), Caller(), state=None, contributions=False))
+    assert scored.drift is not None
+    assert not scored.drift.detected
+    for _ in range(4):
+        scored, _ = asyncio.run(served.score(np.full((10, 2), 99.0), Caller(), state=None, contributions=False))
+    assert scored.drift is not None
+    assert scored.drift.detected
+    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 1
+
+
 def test_a_full_queue_refuses_numbers_as_it_does_texts(hub: Hub) -> None:
     sensor = FakeSensor()
     sensor.gate.clear()

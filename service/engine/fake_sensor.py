@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from models.sensors.drift import DriftMonitor
 from models.sensors.seam import Drift, Forecast, Readings, Scored, SensorKind, State
 
 _SLOWNESS = 0.9
@@ -52,6 +53,10 @@ class FakeSensor:
     def threshold(self, alpha: float) -> float | None:
         """See Sensor."""
         return 1 / alpha - 1 if alpha * (1 + self.calibrated_on) >= 1 else None
+
+    def monitor(self) -> DriftMonitor:
+        """See Monitored."""
+        return DriftMonitor()
 
     def memory_bytes(self) -> int:
         """Nothing worth counting."""

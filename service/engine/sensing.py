@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +92,24 @@ class Computed:
     truncated: int = 0
 
 
+class Monitor(Protocol):
+    """Whether a detector still fits: p-values in the order in which they come, and what is known after them."""
+
+    def update(self, p_values: NDArray[np.float64]) -> Drift:
+        """What is known after p-values [n]."""
+        ...
+
+
+class Monitored(Sensor, Protocol):
+    """A detector of records, whose drift check is kept by whoever serves it: records have no state to carry it in."""
+
+    def monitor(self) -> Monitor:
+        """A drift check that knows nothing yet."""
+        ...
+
+
 class Sensing(Servable):
-    """A version of a model that reads numbers."""
+    """A version of a model that reads numbers. For records it keeps one drift check, over all that this process is asked."""
 
     owns_engine = True
 
@@ -99,6 +117,8 @@ class Sensing(Servable):
         super().__init__(model, engine, **resources)
         self.manifest = manifest
         self._model = model.model
+        self._monitor = cast(Monitored, model.model).monitor() if model.card.numbers and model.card.numbers.kind == "records" else None
+        self._monitoring = threading.Lock()
         self._metrics.drift.labels(model.card.name, model.card.version).set(0)
 
     @property
@@ -140,8 +160,7 @@ class Sensing(Servable):
                 scored, waited, computed = await self._together([block(part, None) for part in parts], caller)
             else:
                 scored, waited, computed = await self._in_turn(parts, state, block, caller)
-        whole = _joined(scored)
-        self._report(whole.drift)
+        whole = await self._watched(_joined(scored))
         return whole, Computed(len(readings), cost, waited, computed)
 
     async def forecast(self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]) -> tuple[Forecast, Computed]:
@@ -173,9 +192,17 @@ class Sensing(Servable):
     def _count(self, readings: int) -> None:
         self._metrics.inputs.labels(self.card.name, self.card.task).inc(readings)
 
-    def _report(self, drift: Drift | None) -> None:
-        if drift is not None:
-            self._metrics.drift.labels(self.card.name, self.card.version).set(drift.detected)
+    async def _watched(self, scored: Scored) -> Scored:
+        """With the drift of records, and told to who watches the metrics."""
+        if self._monitor is not None:
+            scored = replace(scored, drift=await self.aside(partial(self._bet, self._monitor, scored.p_values)))
+        if scored.drift is not None:
+            self._metrics.drift.labels(self.card.name, self.card.version).set(scored.drift.detected)
+        return scored
+
+    def _bet(self, monitor: Monitor, p_values: NDArray[np.float64]) -> Drift:
+        with self._monitoring:
+            return monitor.update(p_values)
 
 
 def _joined(parts: list[Scored]) -> Scored:
