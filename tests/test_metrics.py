@@ -10,7 +10,7 @@ from service.metrics import BATCH_FAULTS, SHED_REASONS, TASKS, Metrics
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
-LATER |= {"sonde_model_generation", "sonde_reload_failures"}
+LATER |= {"sonde_model_generation", "sonde_reload_failures", "sonde_drift_detected"}
 BY_MODEL = {
     "sonde_batch_items": "histogram",
     "sonde_batch_padding_ratio": "histogram",
