@@ -1,0 +1,1 @@
+"""Models of numbers: detectors and forecasters of readings."""
