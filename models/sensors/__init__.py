@@ -1,1 +1,1 @@
-"""Models of numbers: detectors and forecasters of readings."""
+"""Models of numbers: detectors and forecasters of records and series."""
