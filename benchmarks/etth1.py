@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.forecast_windows import cut_windows
-from models.training.forecast_baselines import repeat_last, repeat_season, season_of
+from models.sensors.seasons import season_of
+from models.training.forecast_baselines import repeat_last, repeat_season
 from models.training.forecasting import Plan, coverage, errors_of, fit_forecaster
 
 CONTEXT, HORIZON = 336, 96
@@ -43,7 +44,7 @@ def main() -> None:
     found = fit_forecaster([rows[:_TRAIN]], [validation], Plan(columns, CONTEXT, HORIZON, chosen.model))
     took_s = time.perf_counter() - began
     windows = cut_windows([found.scale(test)], CONTEXT, HORIZON)
-    season = season_of(found.scale(rows[:_TRAIN]), CONTEXT)
+    season = season_of(rows[:_TRAIN], CONTEXT)
     models = {"last value again": repeat_last(HORIZON), found.forecaster.model.kind: found.forecaster.model}
     if season is not None:
         models = {f"last {season} steps again": repeat_season(season, HORIZON), **models}
