@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.drift import DriftMonitor
 from models.sensors.questions import QUESTIONS, Questions
 from models.sensors.running import RunningShare
 from models.sensors.seam import Readings, Scored, State
@@ -22,11 +21,13 @@ Doubles = NDArray[np.float64]
 EVENT = 1.1
 REST_ROWS = 150
 _AGREEING, _TOGETHER_ROWS = 3, 5
+# Scores so many readings apart share no answer.
+_INDEPENDENT_ROWS = 8
 _MOST_STATE_BYTES = 60_000
 _ROWS_AT_ONCE = 8192
 _LEAST_UNIT = 1e-6
 # Parts of the state that are shorter at times, and their greatest lengths.
-_GROWING = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": BLOCK - 1, "recent": _TOGETHER_ROWS - 1}
+_GROWING = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": _INDEPENDENT_ROWS - 1, "recent": _TOGETHER_ROWS - 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class AdaptiveSensor:
     alone is often wrong. The score is the highest column's. After an event the next 150 readings score less than half of one, so
     that it is told once. P-values compare scores with the stream's own before (`running`).
 
-    Everything is causal and goes on learning with each reading; `start` is what it knew at the end of its training.
+    Everything is causal and goes on learning with each reading, so that there is no drift to be warned of; `start` is what it
+    knew at the end of its training.
     """
 
     columns: tuple[str, ...]
@@ -62,7 +64,7 @@ class AdaptiveSensor:
     @property
     def stride(self) -> int:
         """How many readings lie between independent ones."""
-        return BLOCK
+        return _INDEPENDENT_ROWS
 
     def threshold(self, alpha: float) -> float | None:
         """The score from which a reading was an anomaly at `alpha` at the end of training; it moves on with the stream."""
@@ -80,16 +82,13 @@ class AdaptiveSensor:
         parts = [self._scored(readings[at : at + _ROWS_AT_ONCE], memory) for at in range(0, len(readings), _ROWS_AT_ONCE)]
         scores = np.concatenate([np.zeros(0), *(scores for scores, _, _ in parts)])
         p_values = np.concatenate([np.zeros(0), *(p_values for _, p_values, _ in parts)])
-        monitor = DriftMonitor.from_array(memory["drift"], BLOCK)
-        drift = monitor.update(p_values)
-        memory["drift"] = monitor.to_array()
         shares = np.concatenate([np.zeros((0, len(self.columns))), *(_shares(one) for _, _, one in parts)]) if contributions else None
         told = None if shares is None else shares.astype(np.float32)
-        return Scored(scores.astype(np.float32), p_values, told, drift, memory)
+        return Scored(scores.astype(np.float32), p_values, told, None, memory)
 
     @property
     def _share(self) -> RunningShare:
-        return RunningShare(MOST, BLOCK)
+        return RunningShare(MOST, _INDEPENDENT_ROWS)
 
     @property
     def _questions(self) -> Questions:
@@ -140,23 +139,26 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
     state = fresh.start
     for run in runs:
         state = fresh.score(run, state).state
-    state["drift"] = DriftMonitor(BLOCK).to_array()
     return replace(fresh, start=state)
 
 
 def _nothing_known(columns: int, seasons: tuple[int, ...], unit: Doubles) -> State:
     memory = Questions(columns, seasons, unit).new_memory() | BlockTails(len(QUESTIONS) * columns).new_memory()
-    memory |= RunningShare(MOST, BLOCK).new_memory()
-    return memory | {"recent": np.zeros((0, len(QUESTIONS), columns)), "rest": np.zeros(1), "drift": DriftMonitor(BLOCK).to_array()}
+    memory |= RunningShare(MOST, _INDEPENDENT_ROWS).new_memory()
+    return memory | {"recent": np.zeros((0, len(QUESTIONS), columns)), "rest": np.zeros(1)}
 
 
 def _fitting(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
     """The rhythms that the state has room for, the longest left out first."""
-    fixed = RunningShare(MOST, BLOCK).size + columns * (BlockTails(len(QUESTIONS)).size + 8 * len(QUESTIONS))
+    fixed = RunningShare(MOST, _INDEPENDENT_ROWS).size + columns * (BlockTails(len(QUESTIONS)).size + 8 * len(QUESTIONS))
     for left_out in range(len(seasons) + 1):
         if 8 * (fixed + columns * sum(seasons[left_out:])) <= _MOST_STATE_BYTES:
             return seasons[left_out:]
-    most = (_MOST_STATE_BYTES // 8 - RunningShare(MOST, BLOCK).size) * columns // (fixed - RunningShare(MOST, BLOCK).size)
+    most = (
+        (_MOST_STATE_BYTES // 8 - RunningShare(MOST, _INDEPENDENT_ROWS).size)
+        * columns
+        // (fixed - RunningShare(MOST, _INDEPENDENT_ROWS).size)
+    )
     raise ValueError(
         f"columns: the adaptive detector takes at most {most} columns, got {columns}; train one for each few, or another detector"
     )

@@ -14,7 +14,8 @@ BLOCK, BLOCKS = 16, 128
 # So many of the blocks' maxima, from the top, show how fast the tail falls.
 _TOP = 13
 _LEAST_TOP, _LEAST_KNOWN = 3, 9
-_LEAST_EXCESS = 1e-3
+# A tail that falls faster than by a tenth is that of a stream without noise, of which a trifle would be news.
+_LEAST_EXCESS = 0.1
 # Rarer than once in a million blocks nobody can tell from a few thousand rows.
 MOST = 6.0
 
