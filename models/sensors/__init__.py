@@ -1,1 +1,1 @@
-"""Models of numbers: detectors and forecasters of records and series."""
+"""Models of numbers: detectors for records and series, and what they share."""

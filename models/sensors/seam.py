@@ -24,7 +24,8 @@ class Drift:
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What readings [n, d] got: `scores` float32 [n] (higher is stranger), `p_values` float64 [n], `contributions` float32 [n, d] (shares
-    of the score by column, each row sums to 1 or is all zero) where asked for, `drift` as of the last reading, and the `state` to go on from.
+    of the score by column, each row sums to 1 or is all zero) where asked for, `drift` as of the last reading, and the `state` to go on
+    from.
     """
 
     scores: NDArray[np.float32]
@@ -61,7 +62,9 @@ class Sensor(Protocol):
         """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
         ...
 
-    def memory_bytes(self) -> int: ...
+    def memory_bytes(self) -> int:
+        """What the model holds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +95,6 @@ class Forecaster(Protocol):
         """From readings float64 [n, d], n >= context."""
         ...
 
-    def memory_bytes(self) -> int: ...
+    def memory_bytes(self) -> int:
+        """What the model holds."""
+        ...
