@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from models.durable import make_directory, sync, temporary_in
 from models.errors import ArtifactError
 
-TrainedTask = Literal["classification", "embedding", "anomaly", "rerank"]
+TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
 # Pickles, archives of them, and code: what runs when it is read.
 FORBIDDEN = frozenset(
