@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.sensors.descent import Descent, Watch, descend
-from models.sensors.detector import SensorDetector, require_runs, windows
+from models.sensors.detector import SensorDetector, pieces, require_runs, windows
 
 # What a network sees of a reading: tails beyond so many units would only drive its weights.
 _SEEN = 8.0
@@ -81,7 +81,7 @@ class Autoencoder(SensorDetector):
     def _errors(self, x: Tensor) -> Tensor:
         """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
         beyond = (x.abs() - _SEEN).clamp(min=0)
-        parts = [self.squares(shown, self.network(shown)).double() for shown in self.examples(x).split(_ROWS_AT_ONCE)]
+        parts = [self.squares(shown, self.network(shown)).double() for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
         errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
         return errors + beyond[len(x) - len(errors) :].square()
 

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from models.sensors.detector import pieces
+
 BATCH = 256
 LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-4
@@ -51,7 +53,7 @@ def descend(module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tenso
     for _ in range(epochs):
         order = torch.randperm(len(examples), generator=generator).to(examples.device)
         losses.append([])
-        for rows in order.split(BATCH):
+        for rows in pieces(order, BATCH):
             losses[-1].append(_step(module, loss, examples[rows], optimizer, watched))
             schedule.step()
     module.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -53,6 +53,12 @@ class SensorDetector(nn.Module):
 def windows(x: Tensor, window: int) -> Tensor:
     """Every window of a run [n + window - 1, d]: [n, window, d], without copying."""
     return x.unfold(0, window, 1).transpose(1, 2)
+
+
+def pieces(x: Tensor, rows: int) -> Iterator[Tensor]:
+    """At most so many rows at a time."""
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows]
 
 
 def require_runs(runs: Sequence[Tensor], least: int) -> None:

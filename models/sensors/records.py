@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.detectors import shrunk_covariance
-from models.sensors.detector import SensorDetector, require_runs
+from models.sensors.detector import SensorDetector, pieces, require_runs
 
 _KEPT_VARIANCE = 0.9
 _LIMIT = 0.99
@@ -133,11 +133,11 @@ class KnnRecords(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of rows [n, d]."""
-        return torch.cat([self._nearest(part)[0] for part in x.split(_ROWS_AT_ONCE)]) if len(x) else x.new_zeros(0)
+        return torch.cat([self._nearest(part)[0] for part in pieces(x, _ROWS_AT_ONCE)]) if len(x) else x.new_zeros(0)
 
     def parts(self, x: Tensor) -> Tensor:
         """Squared differences from what is nearest, [n, d]."""
-        middles = [self.reference[self._nearest(part)[1]].mean(dim=1) for part in x.split(_ROWS_AT_ONCE)]
+        middles = [self.reference[self._nearest(part)[1]].mean(dim=1) for part in pieces(x, _ROWS_AT_ONCE)]
         return (x - torch.cat(middles)).square() if middles else torch.zeros_like(x)
 
     def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
