@@ -61,12 +61,15 @@ def main() -> None:
         kinds: list[tuple[SensorKind, str]] = [("records", "pca"), ("series", "level")]
         names = {kind: publish(registry, kind, detector, parsed.columns) for kind, detector in kinds}
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home], stdout=subprocess.PIPE, text=True, env=os.environ
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home, "--log-level", "warning"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ,
         )
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
-            for (kind, detector), rows in itertools.product(kinds, (1, 1000, 10_000)):
+            for (kind, detector), rows in itertools.product(kinds, (100, 1000, 10_000)):
                 result = _measured(url, bodies(names[kind], kind, rows, parsed.columns), parsed.clients, parsed.seconds)
                 print(f"{kind} ({detector}), {rows} rows a request: {_said(result, rows)}", flush=True)
         finally:
