@@ -61,7 +61,7 @@ class Bench:
     def resume(self, job: str) -> None:
         self.engine.submit(job, self.store.resume(job).dispatch)
 
-    def until(self, job: str, *statuses: str, timeout_s: float = 30.0) -> Job:
+    def until(self, job: str, *statuses: str, timeout_s: float = 90.0) -> Job:
         """Wait until a job is in one of the statuses (in a last one, without)."""
         wanted = set(statuses) or TERMINAL
         try:
@@ -99,7 +99,7 @@ class WorkerProcess:
         self.pid = self._process.pid
 
     def ready(self) -> WorkerProcess:
-        wait_until(lambda: "worker ready" in self.log.read_text() or self._process.poll() is not None, 30)
+        wait_until(lambda: "worker ready" in self.log.read_text() or self._process.poll() is not None, 90)
         assert self._process.poll() is None, self.log.read_text()
         return self
 
