@@ -24,7 +24,7 @@ from service.errors import ConfigError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 when something failed, 2 when it was asked for wrongly."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = _parser().parse_args(given)
+    parsed = parser().parse_args(given)
     parsed.flags = given[1:]  # what `up` hands on
     try:
         return int(parsed.run(parsed))
@@ -99,19 +99,16 @@ def _prepare_torch() -> None:
 
 def _serve(settings: Settings, keyring: Keyring) -> int:
     # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
-    from prometheus_client import start_http_server
-
     from service.api.app import create_app
     from service.api.server import Server
     from service.api.server import serve as run
     from service.engine.hub import Hub
-    from service.metrics import Metrics
+    from service.metrics import Metrics, listen
 
     metrics = Metrics()
     hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))
     server = Server(create_app(settings, hub, keyring, metrics), settings, hub, _announce)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, hub)
 
 
@@ -157,9 +154,10 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     return Settings.read(given)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The commands and flags of `sonde`."""
+    made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     abouts = {up: "serve models and run fine-tuning jobs on this machine", serve: "serve models over HTTP", worker: "run fine-tuning jobs"}
     for run, about in abouts.items():
         command = commands.add_parser(run.__name__, help=about, description=run.__doc__)
@@ -167,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
     _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
-    return parser
+    return made
 
 
 def _add_keys(actions: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from models.registry import Registry
-from tests.conftest import wait_until
+from tests.conftest import free_port, metric, wait_until
 from tests.databases import Postgres, postgres
 from tests.jobs_harness import Bench, WorkerProcess, exists, workers
 
@@ -129,6 +129,24 @@ def test_words_that_are_no_events_become_warnings_and_nan_becomes_null(bench: Be
     assert bench.until(job).status == "succeeded"
     assert "the training process said: not json at all" in bench.said(job)
     assert {"step": 0, "loss": None} in [event.data for event in bench.store.events(job, None, 100)[0]]
+
+
+def test_a_worker_tells_prometheus_what_it_does(bench: Bench) -> None:
+    port = free_port()
+    with workers(bench, 1, f"metrics_port={port}"):
+        assert bench.until(bench.submit(steps=1)).status == "succeeded"
+        assert bench.until(bench.submit(fail_code="one_class", fail_message="one", fail_param=None)).status == "failed"
+        long = bench.submit(steps=10_000)
+        bench.until_step(long, 1)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: metric(url, "sonde_jobs") == 3)
+        assert [metric(url, name) for name in ("sonde_workers", "sonde_job_running", "sonde_attempts_total")] == [1, 1, 2]
+        assert metric(url, "sonde_attempt_seconds_count") == 2
+        assert time.time() - metric(url, "sonde_heartbeat_timestamp_seconds") < 3
+        bench.wish(long, "pause")
+        bench.until(long, "paused")
+        wait_until(lambda: metric(url, "sonde_attempts_total") == 3)
+        assert metric(url, "sonde_job_running") == 0
 
 
 @pytest.mark.parametrize("deaf", [False, True])
