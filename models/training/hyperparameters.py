@@ -18,6 +18,9 @@ Mode = Literal["auto", "frozen", "contrastive", "lora", "full"]
 Optimizer = Literal["adamw", "sgd", "adafactor"]
 Schedule = Literal["linear", "cosine", "constant"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
+SensorDetectorKind = Literal["auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv"]
+OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
+OF_SERIES = ("level", "residual", "combined", "conv")
 
 PARAM = "method.supervised.hyperparameters"
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -118,6 +121,36 @@ class Anomaly(_Common):
     mode: Literal["auto", "frozen"] = "auto"
 
 
+class Sensing(_Common):
+    """A detector of numbers: of single `records`, or of `series` in the order of time.
+
+    `columns` are the readings, by default all that have no other part. `timestamp`, `group` (one run of a machine) and `label`
+    (0 or 1, for evaluation alone) name columns. `refit` fits the chosen detector once more, to the held-out rows too, after they
+    have judged.
+    """
+
+    kind: Literal["records", "series"]
+    columns: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=512)
+    timestamp: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    group: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    detector: SensorDetectorKind = "auto"
+    refit: bool = True
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Sensing:
+        known = OF_RECORDS if self.kind == "records" else OF_SERIES
+        if self.detector not in ("auto", *known):
+            raise ValueError(f"detector: expected one of auto, {', '.join(known)} for {self.kind}, got {self.detector!r}")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("columns: each column once")
+        named = [name for name in (self.timestamp, self.group, self.label) if name is not None]
+        twice = next((name for name in named if named.count(name) > 1 or name in self.columns), None)
+        if twice is not None:
+            raise ValueError(f"columns: {twice[:60]!r} has two parts; expected a column to be readings, timestamp, group or label")
+        return self
+
+
 class Embedding(_Tuned):
     """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves."""
 
@@ -140,7 +173,7 @@ class Rerank(_Tuned):
     mode: Literal["auto", "full", "lora"] = "auto"
 
 
-Hyperparameters = Classification | Anomaly | Embedding | Rerank
+Hyperparameters = Classification | Anomaly | Sensing | Embedding | Rerank
 _CLASSES: dict[str, type[_Common]] = {
     "classification": Classification,
     "anomaly": Anomaly,
@@ -154,7 +187,8 @@ def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
 
     Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path.
     """
-    chosen = _CLASSES.get(task)
+    # Texts have no kind; of numbers it has to be said what they are.
+    chosen = Sensing if task == "anomaly" and "kind" in given else _CLASSES.get(task)
     if chosen is None:
         allowed = ", ".join(get_args(Task))
         raise HyperparameterError("unknown_task", f"task: expected one of {allowed}, got {task!r}", "method.supervised.task")
@@ -163,7 +197,7 @@ def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
         made = chosen.model_validate(meant)
     except ValidationError as error:
         raise _refused(task, chosen, error) from error
-    if not isinstance(made, (Classification, Anomaly, Embedding, Rerank)):
+    if not isinstance(made, (Classification, Anomaly, Sensing, Embedding, Rerank)):
         raise TypeError(f"no hyperparameters for task {task!r}")
     return made
 

@@ -84,16 +84,18 @@ class Context:
 class Outcome:
     """What a recipe hands back once `result/` is written.
 
-    `golden` is `{"texts", "rows", "tolerance"}`: inputs and what the trained model gives for them.
+    `golden` is `{"texts", "rows", "tolerance"}` (of numbers `readings` too): inputs and what the trained model gives for them.
+    `sensor` describes a model of numbers, which has no encoder.
     """
 
-    encoder: Literal["base", "own"]
+    encoder: Literal["base", "own", "none"]
     mode: str
     labels: tuple[str, ...]
     metrics: Mapping[str, float]
     incumbent_metrics: Mapping[str, float] | None
     golden: Mapping[str, object]
     trained_tokens: int
+    sensor: Mapping[str, object] | None = None
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -48,10 +48,11 @@ class Finding:
 
 
 class Report:
-    """Findings in the order of the rungs; what was not run is said too."""
+    """Findings in the order of the rungs; what was not run is said too. `plots` is what a job on numbers has to be drawn."""
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
+        self.plots: dict[str, Any] | None = None
 
     def add(self, finding: Finding) -> None:
         """Append one finding."""
@@ -81,7 +82,8 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`; numbers that JSON lacks become text."""
         rungs = [{"rung": rung, "status": self.status(rung), "findings": [_plain(finding) for finding in self.of(rung)]} for rung in RUNGS]
-        return {"object": "fine_tuning.report", "status": self.status(), "rungs": rungs}
+        plots = {} if self.plots is None else {"plots": self.plots}
+        return {"object": "fine_tuning.report", "status": self.status(), "rungs": rungs} | plots
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
@@ -91,7 +93,9 @@ class Report:
     def from_json(cls, data: dict[str, Any]) -> Report:
         """Read what `to_json` wrote."""
         findings = [finding for rung in data["rungs"] for finding in rung["findings"]]
-        return cls(Finding(**(finding | {"rows": tuple(finding["rows"])})) for finding in findings)
+        report = cls(Finding(**(finding | {"rows": tuple(finding["rows"])})) for finding in findings)
+        report.plots = data.get("plots")
+        return report
 
     def to_markdown(self) -> str:
         """The rungs in order: what was found in sentences, then what to do; short enough to be read aloud."""

@@ -22,11 +22,11 @@ from models.device import place
 from models.errors import SondeError
 from models.loader import load
 from models.source import locate
-from models.training import anomaly, classification
+from models.training import anomaly, classification, sensing
 from models.training.embedded import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events, lines, phase, say
-from models.training.hyperparameters import Anomaly, Classification, Embedding, Hyperparameters, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Hyperparameters, Sensing, parse
 from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
 from models.training.ladder import Report
 from models.training.parts import Parts, divide
@@ -34,6 +34,8 @@ from models.training.rungs import check_rows
 
 # Callers wait for serving, nobody for training: where both share cores, serving goes first.
 _NICENESS = 10
+# The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the product.
+NUMBERS_VERSION = "1"
 FAILED, STOPPED = 3, 128 + signal.SIGTERM
 
 
@@ -59,6 +61,11 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     phase(events, "validating_files")
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
+    if isinstance(settings, Sensing):
+        (directory / "result").mkdir(exist_ok=True)
+        outcome = sensing.train(sensing.Bench(job, directory, events, report), settings)
+        write_json(directory / RESULT, _result(job, outcome, NUMBERS_VERSION))
+        return
     parts = divide(job, settings)
     say(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open(directory, job, events, report)
@@ -66,7 +73,7 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     phase(events, "running")
     outcome = _recipe(settings)(context, parts)
     report.raise_if_failed("outcome")
-    write_json(directory / RESULT, _result(context, outcome))
+    write_json(directory / RESULT, _result(job, outcome, context.model.card.version))
 
 
 def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
@@ -98,13 +105,14 @@ def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
     return lambda context, parts: rerank.train(context, settings, parts)
 
 
-def _result(context: Context, outcome: Outcome) -> dict[str, object]:
+def _result(job: Job, outcome: Outcome, base_version: str) -> dict[str, object]:
     incumbent = outcome.incumbent_metrics
-    return {
-        "task": context.job.task,
+    numbers = {} if outcome.sensor is None else {"sensor": dict(outcome.sensor)}
+    return numbers | {
+        "task": job.task,
         "mode": outcome.mode,
         "encoder": outcome.encoder,
-        "base_version": context.model.card.version,
+        "base_version": base_version,
         "labels": list(outcome.labels),
         "metrics": dict(outcome.metrics),
         "incumbent_metrics": None if incumbent is None else dict(incumbent),

@@ -1,0 +1,1 @@
+"""Models of numbers: detectors for records and series, and what they share."""

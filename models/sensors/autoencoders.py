@@ -1,0 +1,144 @@
+"""Networks that learn to reconstruct normal readings, and fail at what they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.sensors.descent import Descent, Watch, descend
+from models.sensors.detector import SensorDetector, pieces, require_runs, windows
+
+# What a network sees of a reading: tails beyond so many units would only drive its weights.
+_SEEN = 8.0
+_ROWS_AT_ONCE = 8192
+_SMALLEST = 1e-4
+WINDOW = 32
+# So many of a window's last readings are judged, the rest is what they are judged by.
+_JUDGED = 8
+
+
+class Autoencoder(SensorDetector):
+    """Base of the two: a network that maps examples, float32, to themselves.
+
+    The score is the root of the mean squared error, each column in units of its usual error. `seed` makes the training
+    repeatable, `descent` says what the last fit went through, and `watch` may look at its steps.
+    """
+
+    folds = 2
+    usual: Tensor
+
+    def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
+        super().__init__(columns, window)
+        self.seed = seed
+        self.descent = Descent()
+        self.watch: Watch | None = None
+        self.register_buffer("usual", torch.ones(columns, dtype=torch.float64))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = self.build()
+
+    def build(self) -> nn.Module:
+        """The network, its weights drawn anew."""
+        raise NotImplementedError
+
+    def examples(self, x: Tensor) -> Tensor:
+        """What the network takes of a run [n + window - 1, d]: float32 [n, …]."""
+        raise NotImplementedError
+
+    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
+        """Squared errors of examples [n, …] by column, [n, d]."""
+        raise NotImplementedError
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """Mean squared error of the reconstruction of examples."""
+        return functional.mse_loss(self.network(batch), batch)
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Train on every window of every run, then measure the usual error of each column."""
+        require_runs(runs, self.window)
+        examples = torch.cat([self.examples(run) for run in runs])
+        self.descent = descend(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
+        with torch.no_grad():
+            self.usual = torch.cat([self._errors(run) for run in runs]).mean(dim=0).sqrt().clamp(min=_SMALLEST)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return self.parts(x).mean(dim=1).sqrt()
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Squared errors in units of the usual ones, by column [n, d]."""
+        return self._errors(x) / self.usual.square()
+
+    def settings(self) -> dict[str, Any]:
+        """The seed that its weights were drawn by."""
+        return {"seed": self.seed}
+
+    def _errors(self, x: Tensor) -> Tensor:
+        """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
+        beyond = (x.abs() - _SEEN).clamp(min=0)
+        parts = [self.squares(shown, self.network(shown)).double() for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
+        errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
+        return errors + beyond[len(x) - len(errors) :].square()
+
+
+class RecordAutoencoder(Autoencoder):
+    """A multilayer perceptron with a narrow middle, for single records: d → h → h/4 → h → d."""
+
+    kind = "autoencoder"
+
+    def __init__(self, columns: int, *, seed: int = 0) -> None:
+        super().__init__(columns, seed=seed)
+
+    def build(self) -> nn.Module:
+        """A middle of about half the columns, so that no column can be copied."""
+        d, wide, narrow = self.columns, min(max(4 * self.columns, 16), 128), max(self.columns // 2, 1)
+        return nn.Sequential(nn.Linear(d, wide), nn.GELU(), nn.Linear(wide, narrow), nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, d))
+
+    def examples(self, x: Tensor) -> Tensor:
+        """Rows within sight, [n, d]."""
+        return x.clamp(-_SEEN, _SEEN).float()
+
+    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
+        """Squared errors, [n, d]."""
+        return (made - shown).square()
+
+
+class ConvAutoencoder(Autoencoder):
+    """A 1-D convolutional autoencoder of the last 32 readings; the score is its error on the last 8 of them."""
+
+    kind = "conv"
+
+    def __init__(self, columns: int, *, seed: int = 0) -> None:
+        super().__init__(columns, WINDOW, seed=seed)
+
+    def build(self) -> nn.Module:
+        """Two strided convolutions down to a sixteenth of the numbers (at least 4), and two back up."""
+        wide, narrow, steps = 16, 8, WINDOW // 4
+        code = max(self.columns * WINDOW // 16, 4)
+        return nn.Sequential(
+            nn.Conv1d(self.columns, wide, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(wide, narrow, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(narrow * steps, code),
+            nn.Linear(code, narrow * steps),
+            nn.Unflatten(1, (narrow, steps)),
+            nn.GELU(),
+            nn.ConvTranspose1d(narrow, wide, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.ConvTranspose1d(wide, self.columns, 4, stride=2, padding=1),
+        )
+
+    def examples(self, x: Tensor) -> Tensor:
+        """Windows within sight, [n, d, 32]."""
+        return windows(x.clamp(-_SEEN, _SEEN).float(), self.window).transpose(1, 2)
+
+    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
+        """Mean squared errors of the last 8 readings, [n, d]."""
+        return (made - shown)[:, :, -_JUDGED:].square().mean(dim=2)

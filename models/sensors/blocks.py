@@ -1,0 +1,97 @@
+"""Conformal p-values for scores whose neighbours resemble each other: they count by independent blocks, not by rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+# Kept of the calibration scores: evenly spaced order statistics resolve p-values of 1e-4.
+MOST_KEPT = 10_000
+_MOST_LAGS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedCalibration:
+    """Scores of normal readings that had no part in the fit, float32 [m] ascending, worth `blocks` independent ones.
+
+    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks): the conformal p-value where a whole block takes the place of a
+    single score. With scores in no order `blocks` is m and this is `models.calibration.conformal_p_values`.
+    """
+
+    scores: Scores
+    blocks: int
+
+    @classmethod
+    def of(cls, runs: Sequence[Scores]) -> Self:
+        """From the scores of runs, each in the order of time."""
+        whole = np.sort(np.concatenate(list(runs)).astype(np.float32))
+        if not len(whole) or not np.isfinite(whole).all():
+            raise ValueError(f"calibration: expected finite scores, at least one, got {len(whole)}")
+        stride = correlation_time(runs)
+        return cls(_thinned(whole), max(int(len(whole) / stride), 1))
+
+    def p_values(self, scores: Scores) -> Doubles:
+        """P-values float64 [n] in (0, 1] of scores float32 [n]."""
+        share = 1.0 - np.searchsorted(self.scores, scores, side="left") / len(self.scores)
+        return (1.0 + self.blocks * share) / (1.0 + self.blocks)
+
+    def threshold(self, alpha: float) -> float | None:
+        """The least float32 score whose p-value is at most alpha; None when there are too few blocks for any."""
+        share = (alpha * (1 + self.blocks) - 1) / self.blocks
+        if share < -1e-12:
+            return None
+        exceeding = math.floor(share * len(self.scores) + 1e-9)
+        if exceeding >= len(self.scores):
+            return float("-inf")
+        # Strictly above the next one, of which there may be several.
+        return float(np.nextafter(self.scores[len(self.scores) - 1 - exceeding], np.float32(np.inf)))
+
+
+def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
+    """After how many readings the scores of runs have forgotten: 1 + 2 · the sum of autocorrelations, up to the first not positive.
+
+    The integrated autocorrelation time (Sokal: Monte Carlo Methods in Statistical Mechanics, 1997) of the scores' ranks, so that
+    single high scores do not hide what the others remember; each run around its own mean. At least 1.
+    """
+    ranks = _ranked(runs)
+    lags = min(max((len(run) for run in runs), default=1) // 2, _MOST_LAGS)
+    products, counts = np.zeros(lags + 1), np.zeros(lags + 1)
+    for part in ranks:
+        reach = min(lags, len(part) - 1) + 1
+        products[:reach] += _autocovariance(part - part.mean())[:reach]
+        counts[:reach] += len(part) - np.arange(reach)
+    if products[0] <= 0:
+        return float(max(len(run) for run in runs))
+    correlations = products / np.maximum(counts, 1) * counts[0] / products[0]
+    over = np.flatnonzero(correlations <= 0)
+    end = int(over[0]) if len(over) else len(correlations)
+    return float(max(1.0, 1.0 + 2.0 * correlations[1:end].sum()))
+
+
+def _ranked(runs: Sequence[NDArray[np.floating]]) -> list[Doubles]:
+    """The rank of each score among those of all runs."""
+    whole = np.concatenate(list(runs))
+    ranks = np.empty(len(whole))
+    ranks[np.argsort(whole, kind="stable")] = np.arange(len(whole))
+    return np.split(ranks, np.cumsum([len(run) for run in runs])[:-1])
+
+
+def _autocovariance(x: Doubles) -> Doubles:
+    """Σ x(t) x(t + k) for every k, by the fast Fourier transform."""
+    size = 1 << (2 * len(x) - 1).bit_length()
+    spectrum = np.fft.rfft(x, size)
+    return np.fft.irfft(spectrum * spectrum.conj(), size)[: len(x)]
+
+
+def _thinned(ordered: Scores) -> Scores:
+    if len(ordered) <= MOST_KEPT:
+        return ordered
+    return ordered[np.linspace(0, len(ordered) - 1, MOST_KEPT).round().astype(np.int64)]

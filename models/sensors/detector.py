@@ -1,0 +1,68 @@
+"""What every detector of numbers is: a module that scores each reading by itself and the `window - 1` readings before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class SensorDetector(nn.Module):
+    """Base of the detectors; readings come scaled (`RobustScale`), float64, in the order of time.
+
+    `fit` takes runs, each [n, d], n ≥ window: readings of different runs are no neighbours. `forward` takes [n + window - 1, d]
+    and scores the last n, [n]; higher is stranger. `parts` gives each column's non-negative part in them, [n, d].
+    """
+
+    kind: ClassVar[str]
+    # How often it is fitted to a part of the runs so that the rest can calibrate it.
+    folds: ClassVar[int] = 8
+
+    def __init__(self, columns: int, window: int = 1) -> None:
+        super().__init__()
+        self.columns = columns
+        self.window = window
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Learn what normal readings look like."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n readings."""
+        raise NotImplementedError
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Each column's part in the scores of the last n readings, [n, d], not negative."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """What the constructor needs beside the number of columns, as JSON."""
+        return {}
+
+    def scored(self, x: Tensor) -> Tensor:
+        """`forward` of a run [n, d] from its first whole window on: [max(n - window + 1, 0)]."""
+        if len(x) < self.window:
+            return x.new_zeros(0)
+        with torch.inference_mode():
+            scores: Tensor = self(x)
+        return scores.clone()
+
+
+def windows(x: Tensor, window: int) -> Tensor:
+    """Every window of a run [n + window - 1, d]: [n, window, d], without copying."""
+    return x.unfold(0, window, 1).transpose(1, 2)
+
+
+def pieces(x: Tensor, rows: int) -> Iterator[Tensor]:
+    """At most so many rows at a time."""
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows]
+
+
+def require_runs(runs: Sequence[Tensor], least: int) -> None:
+    """Refuse runs that are too short to fit anything to."""
+    short = min((len(run) for run in runs), default=0)
+    if short < least:
+        raise ValueError(f"runs: expected at least {least} readings in each, got {short}")

@@ -1,0 +1,88 @@
+"""From normal readings to a calibrated sensor: each stretch of time is judged by what was fitted to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.sensors.autoencoders import Autoencoder
+from models.sensors.blocks import BlockedCalibration, correlation_time
+from models.sensors.descent import Watch
+from models.sensors.detector import SensorDetector
+from models.sensors.kinds import build
+from models.sensors.scaling import RobustScale
+from models.sensors.seam import Readings, SensorKind
+from models.sensors.sensor import NumberSensor, ScaledDetector
+
+Make = Callable[[], SensorDetector]
+_LEAST_ROWS = 16
+
+
+def fit_sensor(
+    kind: SensorKind,
+    name: str,
+    columns: tuple[str, ...],
+    runs: Sequence[Readings],
+    *,
+    seed: int = 0,
+    period_s: float | None = None,
+    device: torch.device | None = None,
+    watch: Watch | None = None,
+) -> NumberSensor:
+    """Fit the detector `name` to normal runs, each float64 [n, d] in the order of time, and calibrate it out of fold.
+
+    `watch` looks at the steps of a network that is fitted to all of it. Raises ValueError where the runs are too short.
+    """
+
+    def make() -> SensorDetector:
+        return build(kind, name, len(columns), seed=seed).to(device or torch.device("cpu"))
+
+    tensors = [torch.from_numpy(np.ascontiguousarray(run)).to(device or torch.device("cpu")) for run in runs]
+    scores = out_of_fold(make, tensors)
+    detector = make()
+    if isinstance(detector, Autoencoder):
+        detector.watch = watch
+    stride = max(1, round(correlation_time(scores)))
+    return NumberSensor(kind, columns, _fitted(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
+
+
+def out_of_fold(make: Make, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+    """Scores of stretches of the runs, each by a detector fitted to the others; a stretch's first window gives none."""
+    example = make()
+    folds = cut(runs, example.folds, least=max(2 * example.window, _LEAST_ROWS))
+    scores = []
+    for number, held in enumerate(folds):
+        rest = [run for other, fold in enumerate(folds) if other != number for run in fold]
+        model = _fitted(make(), rest)
+        with torch.inference_mode():
+            scores += [model(run).float().cpu().numpy() for run in held]
+    return scores
+
+
+def cut(runs: Sequence[Tensor], folds: int, *, least: int) -> list[list[Tensor]]:
+    """Folds of stretches, each of at least `least` readings: whole runs where there are enough, else equal times of each run.
+
+    Fewer folds where the runs are short, but two. Raises ValueError where not even that is possible.
+    """
+    long = [run for run in runs if len(run) >= least]
+    if len(long) >= folds:
+        return [long[number::folds] for number in range(folds)]
+    for count in range(folds, 1, -1):
+        divided = [[part for part in run.tensor_split(count) if len(part) >= least] for run in runs]
+        made = [[parts[number] for parts in divided if number < len(parts)] for number in range(count)]
+        if all(made):
+            return made
+    longest = max((len(run) for run in runs), default=0)
+    raise ValueError(f"expected a run of at least {2 * least} readings, the longest has {longest}")
+
+
+def _fitted(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
+    """The detector and its scale, fitted to the same readings; runs shorter than a window are left out."""
+    scale = RobustScale(detector.columns).to(runs[0].device).fit(torch.cat(list(runs)))
+    usable = [scale(run) for run in runs if len(run) >= detector.window]
+    detector.fit(usable)
+    return ScaledDetector(scale, detector).eval().requires_grad_(requires_grad=False)

@@ -1,0 +1,51 @@
+"""The second and third rung for a detector's network: does it answer sensibly, and can it learn a batch by heart?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.sensors.autoencoders import Autoencoder
+from models.sensors.kinds import build
+from models.sensors.scaling import RobustScale
+from models.sensors.seam import Readings, SensorKind
+from models.training.report import Finding
+from models.training.rung_forward import check_forward
+from models.training.rung_loss import check_loss, check_overfit
+
+_ROWS = 64
+_BY_HEART = 8
+_STEPS, _RATE = 300, 5e-3
+
+
+def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
+    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises ValueError for one that is none."""
+    detector = build(kind, name, runs[0].shape[1], seed=seed)
+    if not isinstance(detector, Autoencoder):
+        raise ValueError(f"detector {name!r} is no network")
+    yield from check_examples(detector, _examples(detector, runs))
+
+
+def check_examples(detector: Autoencoder, batch: Tensor) -> Iterator[Finding]:
+    """Rungs for a fresh network on examples float32 [n, …]; the detector is left as it is."""
+    network = detector.network
+    yield from check_forward(lambda: network(batch).flatten(1), rows=len(batch), width=batch[0].numel(), module=network)
+    made = network(batch)
+    yield from check_loss(lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=batch, kind="values")
+    few = batch[:_BY_HEART]
+
+    def reconstruction(module: nn.Module) -> Tensor:
+        return functional.mse_loss(module(few), few)
+
+    yield check_overfit(network, reconstruction, steps=_STEPS, learning_rate=_RATE)
+
+
+def _examples(detector: Autoencoder, runs: Sequence[Readings]) -> Tensor:
+    """Scaled examples, evenly spread over the longest run."""
+    longest = torch.from_numpy(np.ascontiguousarray(max(runs, key=len)))
+    examples = detector.examples(RobustScale(detector.columns).fit(longest)(longest))
+    return examples[torch.linspace(0, len(examples) - 1, min(_ROWS, len(examples))).round().long()].contiguous()

@@ -1,0 +1,158 @@
+"""First rung for numbers: can these readings teach anything, and was the file what it seemed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.training.report import Finding, Status, named_rows
+from models.training.runs import Repairs, Runs
+
+LEAST_ROWS = 64
+ENOUGH_ROWS = 500
+MAX_MISSING = 0.05
+MAX_REPEATED = 0.01
+MAX_JITTER = 0.05
+MAX_SAME = 0.5
+# A column's level and spread that both grow by the same large factor from one stretch to the next: another unit.
+_JUMP = 8.0
+_ALIKE = 1.5
+_STRETCHES, _LEAST_STRETCH = 40, 16
+_MOVED = 3.0
+
+
+def check_table(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Finding]:
+    """Check readings before anything is trained on them; rows in findings are lines of the training file."""
+    yield _rows(train)
+    yield from _constant(train)
+    yield _missing(train, held_out, repairs)
+    if train.times is not None:
+        yield from _timestamps(train, held_out, repairs)
+    yield from _units(train)
+    yield _repeated_rows(train)
+    yield _moved(train, held_out)
+
+
+def _rows(train: Runs) -> Finding:
+    count, longest = sum(map(len, train.normal())), max(map(len, train.normal()), default=0)
+    message = f"{count} normal rows of {len(train.columns)} columns to train on; the longest run has {longest}."
+    status: Status = "fail" if longest < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
+    remedy = (
+        f"Send more of normal operation: at least {LEAST_ROWS} rows in one run, better some thousands; few rows resolve no small alpha."
+    )
+    return _finding("rows", status, float(longest), float(LEAST_ROWS), message, remedy)
+
+
+def _constant(train: Runs) -> Iterator[Finding]:
+    still = [name for name, spread in zip(train.columns, np.ptp(train.readings, axis=0), strict=True) if spread == 0]
+    if not still:
+        yield _finding("constant_columns", "ok", 0.0, 0.0, "Every column varies.")
+        return
+    status: Status = "fail" if len(still) == len(train.columns) else "warn"
+    message = f"{_named(still)} the same value in every row, and can accuse nobody: left out of every score."
+    remedy = "Check how the file was made; leave these columns out of `columns`, or send rows in which they vary."
+    yield _finding("constant_columns", status, float(len(still)), 0.0, message, remedy)
+
+
+def _missing(train: Runs, held_out: Runs, repairs: Repairs) -> Finding:
+    count = sum(repairs.missing.values())
+    share = count / max((len(train) + len(held_out)) * len(train.columns), 1)
+    if not count:
+        return _finding("missing_values", "ok", 0.0, MAX_MISSING, "No value is missing.")
+    worst = max(repairs.missing, key=lambda name: repairs.missing[name])
+    message = (
+        f"{count} values are missing ({share:.1%}), most in {worst!r} ({repairs.missing[worst]}); each was given the last value before it "
+        "(records: the column's median)."
+    )
+    status: Status = "warn" if share > MAX_MISSING else "ok"
+    return _finding("missing_values", status, share, MAX_MISSING, message, "Fill them in, or leave the column out.", repairs.missing_lines)
+
+
+def _timestamps(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Finding]:
+    total = len(train) + len(held_out)
+    share = len(repairs.repeated) / max(total + len(repairs.repeated), 1)
+    message = f"{len(repairs.repeated)} rows repeat the timestamp before them, and were left out."
+    remedy = "Name the column that tells machines apart in `group`, or take the copies out."
+    status: Status = "fail" if share > 0.5 else "warn" if share > MAX_REPEATED else "ok"
+    yield _finding("repeated_timestamps", status, share, MAX_REPEATED, message, remedy, repairs.repeated)
+    period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
+    message = (
+        f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half, and "
+        f"{len(repairs.silences)} silences of more than ten periods begin a new run."
+    )
+    status = "warn" if repairs.jitter > MAX_JITTER else "ok"
+    remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if need be."
+    yield _finding("irregular_timestamps", status, repairs.jitter, MAX_JITTER, message, remedy, repairs.silences)
+
+
+def _units(train: Runs) -> Iterator[Finding]:
+    """Columns whose level and spread jump by the same large factor, and the line where they do."""
+    jumps = [jump for rows in train.each() for jump in _jumps(train, rows)]
+    if not jumps:
+        yield _finding("unit_jumps", "ok", 0.0, _JUMP, "No column changes its unit.")
+        return
+    name, line, factor = jumps[0]
+    message = f"{name!r} grows {factor:.3g} times near line {line}, its level and its spread alike, as if its unit had changed."
+    remedy = "Convert the column to one unit; if it is a change of operation, name the two as runs in `group`."
+    yield _finding("unit_jumps", "fail", factor, _JUMP, message, remedy, [line for _, line, _ in jumps])
+
+
+def _jumps(train: Runs, rows: slice) -> Iterator[tuple[str, int, float]]:
+    x = train.readings[rows]
+    count = min(_STRETCHES, len(x) // _LEAST_STRETCH)
+    if count < 2:
+        return
+    stretches = np.array_split(x, count)
+    level = np.array([np.median(np.abs(part), axis=0) for part in stretches])
+    spread = np.array([np.subtract(*np.quantile(part, [0.9, 0.1], axis=0)) for part in stretches])
+    ends = np.cumsum([len(part) for part in stretches])
+    # Two stretches apart: the one between may be of both units.
+    for before in range(count - 1):
+        after = min(before + 2, count - 1)
+        for column in _same_jump(level[before], level[after], spread[before], spread[after]).tolist():
+            yield train.columns[column], int(train.lines[rows.start + ends[before]]), float(level[after][column] / level[before][column])
+
+
+def _same_jump(*parts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Columns [k] whose level and spread (before, after; before, after) grow by about the same large factor."""
+    positive = np.all([part > 0 for part in parts], axis=0)
+    level, spread = (np.log(np.where(positive, parts[i + 1], 1.0)) - np.log(np.where(positive, parts[i], 1.0)) for i in (0, 2))
+    same = positive & (np.abs(level) > np.log(_JUMP)) & (np.abs(level - spread) < np.log(_ALIKE))
+    return np.flatnonzero(same)
+
+
+def _repeated_rows(train: Runs) -> Finding:
+    """Rows that are the row before once more: a logger that hangs."""
+    same = np.concatenate([[False], (np.diff(train.readings, axis=0) == 0).all(axis=1)])
+    share = float(same.mean())
+    message = f"{share:.1%} of the rows are exactly the row before them."
+    status: Status = "warn" if share > MAX_SAME else "ok"
+    remedy = "A logger that repeats its last value hides faults: send readings only when they are read."
+    return _finding("stuck_rows", status, share, MAX_SAME, message, remedy, train.lines[same].tolist() if status != "ok" else ())
+
+
+def _moved(train: Runs, held_out: Runs) -> Finding:
+    """Whether the later part is still where the training part was."""
+    normal, later = np.concatenate(train.normal()), held_out.normal()
+    if not later:
+        return _finding("moved", "warn", 0.0, _MOVED, "The held-out part has no normal rows.", "Hold out more, or send more normal rows.")
+    low, high = np.quantile(normal, [0.05, 0.95], axis=0)
+    spread = np.where(high > low, (high - low) / 3.29, np.inf)
+    away = np.abs(np.median(np.concatenate(later), axis=0) - np.median(normal, axis=0)) / spread
+    worst = int(away.argmax())
+    message = f"From the training to the held-out part {train.columns[worst]!r} moved most, by {away[worst]:.2g} of its spread."
+    remedy = "Normal operation changes over time: train on a longer stretch, and expect the drift check to speak."
+    return _finding("moved", "warn" if away[worst] > _MOVED else "ok", float(away[worst]), _MOVED, message, remedy)
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5]) + (" …" if len(names) > 5 else "")
+    return f"{shown} {'has' if len(names) == 1 else 'have'}"
+
+
+def _finding(
+    check: str, status: Status, value: float, threshold: float, message: str, remedy: str = "", rows: Sequence[int] = ()
+) -> Finding:
+    return Finding("data", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows))

@@ -1,0 +1,177 @@
+"""A table as runs: stretches of readings that follow one another in time, filled in, and divided without mixing times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.sensors.seam import SensorKind
+from models.training.errors import TrainingDataError
+from models.training.table import Doubles, Table
+
+Rows = NDArray[np.int64]
+
+# A silence of so many usual periods ends a run.
+_SILENCE = 10.0
+_MOST_MISSING = 0.5
+# With so many groups whole groups are held out, else the last part of each.
+_GROUPS_TO_HOLD_OUT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Readings float64 [n, d], finite, in order; `starts` are the rows at which a run begins (the first is 0).
+
+    `lines`, `times`, `labels` are the rows' own, as in `Table`.
+    """
+
+    columns: tuple[str, ...]
+    readings: Doubles
+    lines: Rows
+    starts: Rows
+    times: Doubles | None = None
+    labels: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.readings)
+
+    def each(self) -> Iterator[slice]:
+        """The rows of each run."""
+        for start, end in zip(self.starts.tolist(), [*self.starts[1:].tolist(), len(self)], strict=True):
+            yield slice(start, end)
+
+    def normal(self) -> list[Doubles]:
+        """Stretches [n, d] of readings that no label calls an anomaly: what may be fitted to."""
+        if self.labels is None:
+            return [self.readings[rows] for rows in self.each()]
+        return [part for rows in self.each() for part in _unlabelled(self.readings[rows], self.labels[rows])]
+
+
+@dataclass(slots=True)
+class Repairs:
+    """What was done to a table, for the report: counts, and lines to look at."""
+
+    missing: dict[str, int] = field(default_factory=dict)
+    missing_lines: list[int] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    silences: list[int] = field(default_factory=list)
+    jitter: float = 0.0
+    period_s: float | None = None
+
+
+def to_runs(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Runs, Repairs]:
+    """Order by group, cut at silences, drop repeated timestamps, fill what is missing; and what was done.
+
+    Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
+    """
+    repairs = Repairs()
+    order, firsts = _by_group(table)
+    if table.times is not None:
+        order, firsts = _in_time(table, order, firsts, repairs, param)
+    readings = table.readings[order]
+    _require_present(table, readings, param)
+    _note_missing(table, order, readings, repairs)
+    starts = np.flatnonzero(firsts)
+    filled = _filled(readings, starts if kind == "series" else None)
+    times, labels = (None if part is None else part[order] for part in (table.times, table.labels))
+    return Runs(table.columns, filled, table.lines[order], starts, times, labels), repairs
+
+
+def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "training_file") -> tuple[Runs, Runs]:
+    """The training part, and the later part to judge by: the last runs where there are five groups, else the last rows of each run."""
+    ends = [*runs.starts[1:].tolist(), len(runs)]
+    if groups >= _GROUPS_TO_HOLD_OUT and len(runs.starts) == groups:
+        kept = ends[max(round(groups * (1 - held_out)), 1) - 1]
+        held = np.arange(len(runs)) >= kept
+    else:
+        held = np.zeros(len(runs), dtype=np.bool_)
+        for rows in runs.each():
+            held[rows.stop - int(round((rows.stop - rows.start) * held_out)) : rows.stop] = True
+    if held.all() or not held.any():
+        raise TrainingDataError("too_few_rows", f"{param}: expected rows to train on and to hold out, got {len(runs)} rows", param)
+    return _chosen(runs, ~held), _chosen(runs, held)
+
+
+def _chosen(runs: Runs, mask: NDArray[np.bool_]) -> Runs:
+    first = np.zeros(len(runs), dtype=np.bool_)
+    first[runs.starts] = True
+    # Where the row before is left out, a run begins as well.
+    first |= np.concatenate([[True], ~mask[:-1]])
+    times, labels = (None if part is None else part[mask] for part in (runs.times, runs.labels))
+    return Runs(runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels)
+
+
+def _by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
+    """Rows group by group, in the order of the file, and which of them are the first of their group."""
+    if table.groups is None:
+        return np.arange(len(table)), np.arange(len(table)) == 0
+    _, place = np.unique(np.array(table.groups), return_inverse=True)
+    order = np.argsort(place, kind="stable").astype(np.int64)
+    return order, np.concatenate([[True], np.diff(place[order]) != 0])
+
+
+def _in_time(table: Table, order: Rows, firsts: NDArray[np.bool_], repairs: Repairs, param: str) -> tuple[Rows, NDArray[np.bool_]]:
+    """Without repeated timestamps, and with a new run after each silence."""
+    times = table.times
+    if times is None:
+        raise ValueError("the table has no times")
+    steps = np.diff(times[order], prepend=times[order[:1]])
+    inside = ~firsts
+    backwards = np.flatnonzero(inside & (steps < 0))
+    if len(backwards):
+        line = int(table.lines[order[backwards[0]]])
+        message = (
+            f"line {line}: expected a timestamp after that of the row before, got one {-steps[backwards[0]]:g} s earlier; "
+            "sort the rows by time, or name the column that tells the runs apart in `group`"
+        )
+        raise TrainingDataError("timestamps_backwards", message, param, line=line)
+    repeated = inside & (steps == 0)
+    repairs.repeated = table.lines[order[repeated]].tolist()
+    order, firsts, steps, inside = order[~repeated], firsts[~repeated], steps[~repeated], inside[~repeated]
+    if not inside.any():
+        return order, firsts
+    period = float(np.median(steps[inside]))
+    silences = inside & (steps > _SILENCE * period)
+    repairs.period_s, repairs.silences = period, table.lines[order[silences]].tolist()
+    repairs.jitter = float(np.mean(np.abs(steps[inside & ~silences] - period) > 0.5 * period))
+    return order, firsts | silences
+
+
+def _require_present(table: Table, readings: Doubles, param: str) -> None:
+    share = np.isnan(readings).mean(axis=0)
+    worst = int(share.argmax())
+    if share[worst] > _MOST_MISSING:
+        name = table.columns[worst]
+        message = f"column {name[:60]!r}: expected numbers in most rows, got none in {share[worst]:.0%}; leave it out of `columns`"
+        raise TrainingDataError("mostly_missing", message, param, column=name)
+
+
+def _note_missing(table: Table, order: Rows, readings: Doubles, repairs: Repairs) -> None:
+    missing = np.isnan(readings)
+    repairs.missing = {name: int(count) for name, count in zip(table.columns, missing.sum(axis=0), strict=True) if count}
+    repairs.missing_lines = table.lines[order[missing.any(axis=1)]].tolist()
+
+
+def _filled(readings: Doubles, starts: Rows | None) -> Doubles:
+    """Each missing value as the last one before it in its run, or else the column's median; for records always the median."""
+    missing = np.isnan(readings)
+    if not missing.any():
+        return readings
+    medians = np.nanmedian(readings, axis=0)
+    if starts is None:
+        return np.where(missing, medians, readings)
+    # The row of the last value seen, never before the run's start.
+    rows = np.where(missing, -1, np.arange(len(readings))[:, None])
+    begins = np.repeat(starts, np.diff([*starts.tolist(), len(readings)]))[:, None]
+    last = np.maximum.accumulate(rows, axis=0)
+    seen = np.take_along_axis(readings, np.maximum(last, 0), axis=0)
+    return np.where(last >= begins, seen, medians)
+
+
+def _unlabelled(readings: Doubles, labels: NDArray[np.bool_]) -> Sequence[Doubles]:
+    edges = np.flatnonzero(np.diff(labels.astype(np.int8))) + 1
+    parts, marks = np.split(readings, edges), np.split(labels, edges)
+    return [part for part, mark in zip(parts, marks, strict=True) if len(part) and not mark[0]]

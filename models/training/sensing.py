@@ -1,0 +1,217 @@
+"""The anomaly recipe for numbers: several detectors, one chosen on later readings, and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.device import Placement, place
+from models.errors import ModelSourceError
+from models.sensors.artifact import describe, load_sensor, save_sensor
+from models.sensors.autoencoders import Autoencoder
+from models.sensors.fitting import fit_sensor
+from models.sensors.kinds import DETECTORS
+from models.sensors.seam import Readings
+from models.sensors.sensor import NumberSensor
+from models.training import sensor_plots
+from models.training.errors import TrainingDataError
+from models.training.events import Events, phase, say
+from models.training.hyperparameters import Sensing
+from models.training.job import RESULT_FILES, Job, Outcome
+from models.training.ladder import GradientWatch, Report, check_gradient, check_slope
+from models.training.rung_network import check_network
+from models.training.rung_table import check_table
+from models.training.runs import Repairs, Runs, divide_runs, to_runs
+from models.training.sensor_choice import ALPHAS, Judged, choose, judge, metrics_of, score_runs
+from models.training.table import Wanted
+from models.training.table_parsing import read_table
+
+# The detector as it judged, where what is served was fitted to the held-out rows too: successors are compared with it.
+JUDGED = "judged"
+# A network learns nothing worth its time from fewer rows.
+_ROWS_FOR_NETWORKS = 2000
+_GOLDEN_ROWS = 8
+_TOLERANCE = 0.01
+_WATCHED_LOSSES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a recipe on numbers works with; `directory` is the attempt's own."""
+
+    job: Job
+    directory: Path
+    events: Events
+    report: Report
+
+    @property
+    def result(self) -> Path:
+        """The directory of the files to publish."""
+        return self.directory / RESULT_FILES
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """Runs to fit to, later runs to judge by, and the median seconds between readings."""
+
+    train: Runs
+    held_out: Runs
+    repairs: Repairs
+
+
+def train(bench: Bench, settings: Sensing) -> Outcome:
+    """Read, check, fit, choose, fit again to all rows; write the model to `bench.result`."""
+    placement = _open(bench)
+    parts = read_parts(bench.job, settings)
+    say(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
+    bench.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
+    bench.report.raise_if_failed("data")
+    names = _names(bench, settings, parts)
+    for name in names:
+        _check_network(bench, settings, name, parts)
+    phase(bench.events, "running")
+    judged = [_judged(bench, settings, name, parts, placement) for name in names]
+    chosen, why = choose(judged)
+    say(bench.events, _summary(chosen, why, judged))
+    sensor = _published(bench, settings, chosen, parts, placement)
+    bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
+    return _outcome(bench, sensor, chosen, judged, parts)
+
+
+def read_parts(job: Job, settings: Sensing) -> Divided:
+    """The job's files as runs. Raises TrainingDataError for what cannot be used."""
+    wanted = Wanted(settings.columns, settings.timestamp, settings.group, settings.label)
+    table = read_table(job.training_file, wanted)
+    runs, repairs = to_runs(table, settings.kind)
+    if job.validation_file is None:
+        groups = 1 if table.groups is None else len(set(table.groups))
+        return Divided(*divide_runs(runs, groups, settings.held_out), repairs)
+    wanted = Wanted(table.columns, settings.timestamp, settings.group, settings.label)
+    later = read_table(job.validation_file, wanted, param="validation_file")
+    return Divided(runs, to_runs(later, settings.kind, param="validation_file")[0], repairs)
+
+
+def _open(bench: Bench) -> Placement:
+    if bench.job.threads:
+        torch.set_num_threads(bench.job.threads)
+    torch.manual_seed(bench.job.seed)
+    placement = place(bench.job.device, "float32")
+    say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
+    bench.result.mkdir(exist_ok=True)
+    return placement
+
+
+def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
+    """The detector asked for, or all that there are rows enough for."""
+    if settings.detector != "auto":
+        return [settings.detector]
+    known, rows = DETECTORS[settings.kind], sum(map(len, parts.train.normal()))
+    if rows >= _ROWS_FOR_NETWORKS:
+        return list(known)
+    say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
+    return [name for name, one in known.items() if not issubclass(one, Autoencoder)]
+
+
+def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:
+    """The second and third rung, for a network."""
+    if issubclass(DETECTORS[settings.kind][name], Autoencoder):
+        bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
+        bench.report.raise_if_failed("forward")
+        bench.report.raise_if_failed("loss")
+
+
+def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placement: Placement) -> Judged:
+    """Fit to the training part and judge by the later one; the fourth rung, for a network."""
+    watches: list[GradientWatch] = []
+
+    def watch(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> GradientWatch:
+        watches.append(GradientWatch(module, optimizer))
+        return watches[-1]
+
+    sensor = _fitted(settings, name, parts.train.normal(), parts, bench.job.seed, placement, watch=watch)
+    for seen in watches:
+        bench.report.extend(check_gradient(seen))
+        bench.report.raise_if_failed("gradient")
+    detector = sensor.model.detector
+    if isinstance(detector, Autoencoder):
+        bench.report.add(check_slope(detector.descent.steps[:_WATCHED_LOSSES]))
+        bench.report.raise_if_failed("loss")
+    return judge(name, sensor, parts.held_out, bench.job.seed)
+
+
+def _fitted(
+    settings: Sensing, name: str, runs: list[Readings], parts: Divided, seed: int, placement: Placement, **more: object
+) -> NumberSensor:
+    fit = partial(fit_sensor, settings.kind, name, parts.train.columns, runs, seed=seed, period_s=parts.repairs.period_s)
+    try:
+        return fit(device=placement.device, **more)
+    except ValueError as error:
+        raise TrainingDataError("too_few_rows", f"training_file: detector {name}: {error}", "training_file") from error
+
+
+def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> NumberSensor:
+    """What is to be served: the chosen detector, fitted to the held-out rows too unless that is switched off."""
+    if not settings.refit:
+        save_sensor(chosen.sensor, bench.result)
+        return chosen.sensor
+    runs = [*parts.train.normal(), *parts.held_out.normal()]
+    sensor = _fitted(settings, chosen.name, runs, parts, bench.job.seed, placement)
+    save_sensor(sensor, bench.result)
+    (bench.result / JUDGED).mkdir(exist_ok=True)
+    save_sensor(chosen.sensor, bench.result / JUDGED)
+    rows = sum(map(len, runs))
+    say(bench.events, f"the detector that is published was fitted to all {rows} normal rows after the held-out ones had judged")
+    return sensor
+
+
+def _outcome(bench: Bench, sensor: NumberSensor, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
+    compared = {f"detector_faults_{one.name}": one.faults for one in judged}
+    return Outcome(
+        encoder="none",
+        mode=chosen.name,
+        labels=(),
+        metrics=chosen.metrics | compared,
+        incumbent_metrics=_incumbent(bench, parts.held_out),
+        golden=_golden(bench, parts.held_out),
+        trained_tokens=len(parts.train),
+        sensor=describe(sensor),
+    )
+
+
+def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
+    """What serves now, on the same rows; None where it reads other columns."""
+    path = bench.job.incumbent
+    if path is None:
+        return None
+    try:
+        sensor = load_sensor(path / JUDGED if (path / JUDGED).is_dir() else path)
+    except ModelSourceError as error:
+        say(bench.events, f"what serves now cannot be compared: {error.message}", "warn")
+        return None
+    if not isinstance(sensor, NumberSensor) or sensor.columns != held_out.columns:
+        say(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
+        return None
+    return metrics_of(sensor, held_out, score_runs(sensor, held_out))
+
+
+def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:
+    """The first readings of the later part, and what the model as written gives for them."""
+    sensor = load_sensor(bench.result)
+    if not isinstance(sensor, NumberSensor):
+        raise TypeError("the recipe wrote a forecaster")
+    first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
+    low, high = np.quantile(sensor.calibration.scores, [0.01, 0.99])
+    rows = [[score] for score in sensor.score(first).scores.tolist()]
+    return {"texts": [], "readings": first.tolist(), "rows": rows, "tolerance": _TOLERANCE * float(max(high - low, 1e-3))}
+
+
+def _summary(chosen: Judged, why: str, judged: list[Judged]) -> str:
+    rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
+    told = "too few rows to tell" if rate is None else f"{rate:.3f}"
+    others = "; ".join(f"{one.name} faults {one.faults:.3f}, promise broken by {one.broken:.3f}" for one in judged)
+    return f"detector: {chosen.name}, since {why}; false alarms at alpha 0.05 on held-out rows: {told} ({others})"
