@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from models.durable import make_directory, sync, temporary_in
 from models.errors import ArtifactError
 
-TrainedTask = Literal["classification", "embedding", "anomaly", "rerank"]
+TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
 # Pickles, archives of them, and code: what runs when it is read.
 FORBIDDEN = frozenset(
@@ -31,7 +31,8 @@ class Golden:
     """Inputs, and what the model gave for them when it was trained: whoever loads it must get the same within `tolerance`.
 
     A row is a text's probabilities (classification), its score (anomaly, one number), its embedding, or a pair's relevance
-    between 0 and 1 (rerank, one number; the text is then a pair).
+    between 0 and 1 (rerank, one number; the text is then a pair). Models of numbers have `readings` in place of texts: of a detector each
+    row is the score of one of them, of a forecaster the mean forecast of one step after all of them.
     """
 
     __pydantic_config__ = _FINITE
@@ -39,6 +40,7 @@ class Golden:
     texts: tuple[str | tuple[str, str], ...]
     rows: tuple[tuple[float, ...], ...]
     tolerance: Annotated[float, Field(ge=0)]
+    readings: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Golden:
@@ -52,7 +54,8 @@ class Manifest:
     """What a trained model is, what it came from, and the SHA-256 of each of its files.
 
     `base_version` is the card's version of the encoder it was trained on. `encoder` is "own" when the directory has an encoder
-    of its own and "base" when the model is a head on the base's embeddings.
+    of its own and "base" when the model is a head on the base's embeddings; a model of numbers has "none", and in `sensor` what is
+    known of it without loading it: `kind`, `columns`, `period_s`.
     """
 
     __pydantic_config__ = _FINITE
@@ -62,7 +65,7 @@ class Manifest:
     task: TrainedTask
     base: str
     base_version: str
-    encoder: Literal["base", "own"]
+    encoder: Literal["base", "own", "none"]
     labels: tuple[str, ...]
     metrics: dict[str, float]
     golden: Golden
@@ -70,6 +73,7 @@ class Manifest:
     job: str
     seed: int
     hyperparameters: dict[str, object] = field(default_factory=dict)
+    sensor: dict[str, object] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -206,7 +210,7 @@ def _validated(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> A
         path = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{where}: {path or 'content'}: {first['msg']}") from error
     golden = read.golden if isinstance(read, Manifest) else read
-    if len(golden.texts) != len(golden.rows):
+    if not golden.readings and len(golden.texts) != len(golden.rows):
         raise ArtifactError(f"{where}: {len(golden.texts)} golden texts have {len(golden.rows)} rows")
     return read
 

@@ -1,4 +1,4 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | keys`."""
+"""The command line, where everything is put together: `sonde up | serve | worker | score | keys`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -63,6 +64,13 @@ def worker(parsed: argparse.Namespace) -> int:
     logs.configure(settings.log_level)
     _prepare_torch()
     return work(settings)
+
+
+def score(parsed: argparse.Namespace) -> int:
+    """Score a CSV's rows by a detector of numbers, and draw or write what it found."""
+    from service.score import run
+
+    return run(parsed, Settings.read({"home": parsed.home}))
 
 
 def create_key(parsed: argparse.Namespace) -> int:
@@ -125,6 +133,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding": ("/v1/embeddings", {"input": "hello"}),
     "classification": ("/v1/classify", {"input": "hello"}),
     "anomaly": ("/v1/anomaly/score", {"input": "hello"}),
+    "forecast": ("/v1/forecast", {"series": [[0.0]]}),
     "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
 }
 
@@ -164,8 +173,23 @@ def parser() -> argparse.ArgumentParser:
         for setting, field in Settings.model_fields.items():
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
+    command = commands.add_parser("score", help="score a CSV by a detector of numbers", description=score.__doc__)
+    _add_score(command)
     _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
     return made
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="a CSV with a header; columns that the model does not read are left out")
+    command.add_argument("--model", required=True, help="a detector of numbers: a name, name:vN, or (with --url) an alias")
+    command.add_argument("--url", help="a running service, like http://127.0.0.1:8000; without it the registry below --home is read")
+    command.add_argument("--key", help="the service's API key, where it needs one")
+    command.add_argument("--alpha", type=float, default=0.05, help="the share of normal rows that may be called anomalies (default 0.05)")
+    command.add_argument("--timestamp", metavar="COLUMN", help="the column of ISO 8601 times, for the plot and the output")
+    command.add_argument("--plot", type=Path, help="draw readings, scores and anomalies: a file that ends in .png or .svg")
+    command.add_argument("--out", type=Path, help="write each row's score, p-value, verdict and shares by column as CSV")
+    _add_flag(command, "home", Settings.model_fields["home"])
+    command.set_defaults(run=score)
 
 
 def _add_keys(actions: Any) -> None:

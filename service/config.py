@@ -42,6 +42,7 @@ class Settings(BaseModel):
     max_queued_items: int = Field(16_384, ge=1, description="inputs inside the service before new ones get 429")
     max_queued_tokens: int = Field(1_000_000, ge=1, description="tokens inside the service before new ones get 429")
     max_inputs: int = Field(2_048, ge=1, description="inputs of one request")
+    max_readings: int = Field(100_000, ge=1, description="rows of records or of a series in one request")
     max_request_tokens: int = Field(300_000, ge=1, description="tokens of one request")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
     cache_mb: int = Field(64, ge=0, description="megabytes of recent rows to keep, and as many of reference sets; 0 is off")

@@ -9,6 +9,7 @@ SondeError
 │   ├── BodyTooLarge          more bytes than allowed
 │   ├── ModelNotFound         no such model here
 │   ├── WrongTask             the model does something else
+│   ├── InvalidState          a stream's state that this model did not write
 │   ├── JobNotFound           no such job
 │   ├── JobState              the job is in a state in which that cannot be done
 │   ├── FileMissing           no such file
@@ -75,6 +76,12 @@ class WrongTask(RequestError):
     """The model exists, and does something else."""
 
     code = "wrong_task"
+
+
+class InvalidState(RequestError):
+    """A stream's state that this version of the model did not write, or that was changed since."""
+
+    code = "invalid_state"
 
 
 class AuthError(SondeError):

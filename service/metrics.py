@@ -24,7 +24,7 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
-TASKS = ("embedding", "classification", "anomaly", "rerank")
+TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
 SHED_REASONS = ("items", "tokens", "not_ready")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
 JOB_STATUSES = ("queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled")
@@ -45,9 +45,9 @@ class Metrics:
         self.client_gone = Counter("sonde_client_gone", "Callers that hung up before their answer", registry=r)
         self.deadline_missed = Counter("sonde_deadline_missed", "Requests whose time ran out", registry=r)
 
-        self.inputs = Counter("sonde_inputs", "Texts taken in", ["model", "task"], registry=r)
+        self.inputs = Counter("sonde_inputs", "Texts or readings taken in", ["model", "task"], registry=r)
         self.truncated = Counter("sonde_truncated_inputs", "Texts cut to the model's length", ["model", "task"], registry=r)
-        self.tokens = Counter("sonde_tokens", "Tokens computed, padding not counted", ["model"], registry=r)
+        self.tokens = Counter("sonde_tokens", "Tokens computed, padding not counted; 16 readings count as one", ["model"], registry=r)
         self.tokenize = Histogram("sonde_tokenize_seconds", "Tokenising one request", ["model"], buckets=_LATENCY, registry=r)
         self.queue_wait = Histogram("sonde_queue_wait_seconds", "From queued to first computed", ["model"], buckets=_LATENCY, registry=r)
         self.inference = Histogram("sonde_inference_seconds", "One batch on the device", ["model"], buckets=_LATENCY, registry=r)
@@ -76,6 +76,7 @@ class Metrics:
         self.device_memory = Gauge("sonde_device_memory_bytes", "Memory that tensors hold on the device", ["device"], registry=r)
         self.model_generation = Gauge("sonde_model_generation", "How often what serves under a name was changed", ["model"], registry=r)
         self.reload_failures = Counter("sonde_reload_failures", "Trained models that could not be loaded", ["model"], registry=r)
+        self.drift = Gauge("sonde_drift_detected", "1 when a detector no longer fits what it reads", ["model", "version"], registry=r)
         self.ready = Gauge("sonde_ready", "1 when requests are taken", registry=r)
         for reason in SHED_REASONS:
             self.shed.labels(reason)

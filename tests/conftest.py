@@ -22,6 +22,7 @@ from service.auth import Keyring
 from service.config import Settings
 from service.engine.fake import FakeModel
 from service.engine.hub import Hub
+from service.engine.served import Served as TextModel
 from service.metrics import Metrics
 
 MakeApp = Callable[..., FastAPI]
@@ -34,6 +35,13 @@ def open_hub(settings: Settings, metrics: Metrics, *models: FakeModel) -> Hub:
         hub.add(model)
     hub.opened = True
     return hub
+
+
+def text_model(hub: Hub, name: str) -> TextModel:
+    """The model of texts that serves under a name."""
+    found = hub.find(name)
+    assert isinstance(found, TextModel)
+    return found
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from models.card import ModelCard, Task
+from models.card import ModelCard, Numbers, Task
 
 TEXT = {"name": "text", "dtype": "string", "shape": ["n"]}
 IDS = {"name": "token_ids", "dtype": "int32", "shape": ["n", "1..256"], "minimum": 0, "maximum": 30521}
@@ -28,6 +28,7 @@ def card(task: Task = "embedding", width: int = 384) -> ModelCard:
         device="cpu",
         dtype="float32",
         reason="as asked",
+        numbers=Numbers("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
     )
 
 

@@ -19,7 +19,7 @@ from service.engine.hub import Hub
 from service.engine.servable import Caller
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics
-from tests.conftest import open_hub
+from tests.conftest import open_hub, text_model
 
 WAIT_S = 5.0
 ENCODER, OTHER = FakeModel("encoder"), FakeModel("team/other")
@@ -128,7 +128,7 @@ def test_two_models_of_one_name_are_refused_and_the_first_goes_on() -> None:
         with pytest.raises(ConfigError, match=r"two models are called 'twin': name one of them with --model NAME=") as caught:
             hub.add(second)
         assert [one.label for one in hub.all()] == ["twin:0"]
-        assert asyncio.run(hub.find("twin").rows(["hello"], Caller(), "embedding")).values.shape == (1, 16)
+        assert asyncio.run(text_model(hub, "twin").rows(["hello"], Caller(), "embedding")).values.shape == (1, 16)
     assert caught.value.param == "model"
     assert second.batches == []
 
@@ -281,11 +281,11 @@ def test_the_metrics_tell_of_a_model_in_service() -> None:
 
 def test_models_share_the_room_of_the_service() -> None:
     async def ask_both(hub: Hub) -> None:
-        waiting = asyncio.create_task(hub.find("one").rows(["hello"], Caller(), "embedding"))
+        waiting = asyncio.create_task(text_model(hub, "one").rows(["hello"], Caller(), "embedding"))
         await asyncio.sleep(0)
         try:
             with pytest.raises(Overloaded):
-                await hub.find("other").rows(["hello"], Caller(), "embedding")
+                await text_model(hub, "other").rows(["hello"], Caller(), "embedding")
         finally:
             held.gate.set()
             await waiting
@@ -298,7 +298,9 @@ def test_models_share_the_room_of_the_service() -> None:
 
 def test_models_share_a_cache_but_no_rows() -> None:
     async def ask(hub: Hub) -> list[int]:
-        return [(await hub.find(name).rows(["hello"], Caller(), "embedding")).values.shape[1] for name in ("small", "large", "small")]
+        return [
+            (await text_model(hub, name).rows(["hello"], Caller(), "embedding")).values.shape[1] for name in ("small", "large", "small")
+        ]
 
     with hub_of(FakeModel("small", width=4), FakeModel("large", width=8)) as hub:
         assert asyncio.run(ask(hub)) == [4, 8, 4]
@@ -306,6 +308,6 @@ def test_models_share_a_cache_but_no_rows() -> None:
 
 def test_a_closed_hub_computes_nothing_more() -> None:
     with hub_of(FakeModel()) as hub:
-        served = hub.find(None)
+        served = text_model(hub, "fake")
     with pytest.raises(Unavailable, match="shutting down"):
         asyncio.run(served.rows(["hello"], Caller(), "embedding"))

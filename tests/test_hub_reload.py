@@ -26,11 +26,11 @@ from service.config import Settings
 from service.engine.fake import FakeModel
 from service.engine.hub import Hub
 from service.engine.servable import Caller
-from service.engine.trained import Trained
+from service.engine.trained import Shelved
 from service.errors import ModelNotFound, Unservable
 from service.metrics import Metrics
 from tests.artifacts import NAME, open_fake_encoders, own_encoder, train
-from tests.conftest import open_hub, wait_until
+from tests.conftest import open_hub, text_model, wait_until
 
 OTHER = "ft:fake:team:other"
 BY: dict[str, Any] = {"by": "test", "why": ""}
@@ -94,7 +94,7 @@ def count_loads(house: House, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     loads: list[int] = []
     load = house.hub.shelf._load
 
-    def counted(name: str, version: int) -> Trained:
+    def counted(name: str, version: int) -> Shelved:
         loads.append(version)
         return load(name, version)
 
@@ -235,7 +235,7 @@ def test_what_failed_is_tried_again_later_and_at_once_when_promoted_again(house:
 def test_an_error_that_nobody_foresaw_is_logged_and_not_told(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def burst(name: str, version: int) -> Trained:
+    def burst(name: str, version: int) -> Shelved:
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(house.hub.shelf, "_load", burst)
@@ -392,7 +392,7 @@ def test_an_old_encoder_is_unloaded_when_its_last_request_is_done(house: House, 
     versions = [own_encoder(house.registry, house.where, seed=seed) for seed in (1, 2)]
     house.promote(versions[0])
     house.hub.shelf.sync()
-    held = [house.hub.find(NAME)]  # as a request does that is about to compute
+    held = [text_model(house.hub, NAME)]  # as a request does that is about to compute
     house.promote(versions[1])
     house.hub.shelf.sync()
     assert house.label() == f"{NAME}:v2"
@@ -415,7 +415,7 @@ def test_versions_share_a_cache_but_no_rows(house: House, monkeypatch: pytest.Mo
         house.promote(own_encoder(house.registry, house.where, seed=seed))
         house.hub.shelf.sync()
         for _ in range(2):
-            rows = asyncio.run(house.hub.find(NAME).rows(["hello"], Caller(), "embedding"))
+            rows = asyncio.run(text_model(house.hub, NAME).rows(["hello"], Caller(), "embedding"))
             assert rows.values[0] == pytest.approx(expected(seed, "hello"), abs=1e-6)
 
 

@@ -36,6 +36,7 @@ ALL = {
     **BY_MODEL,
     "sonde_batch_faults": "counter",
     "sonde_cache_bytes": "gauge",
+    "sonde_drift_detected": "gauge",
     "sonde_client_gone": "counter",
     "sonde_deadline_missed": "counter",
     "sonde_device_memory_bytes": "gauge",

@@ -16,16 +16,35 @@ from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
 from service.engine.fake import FakeModel
+from service.engine.fake_sensor import FakeForecaster, FakeSensor
 from service.engine.hub import Hub
 from service.metrics import Metrics
 from tests.conftest import MakeApp
+from tests.sensors import LOAD, PUMP, RECORDS, with_numbers
 
 pytestmark = pytest.mark.slow
 
 # Half of the bodies name a model that does what the route is for; the others meet the 404.
-_MODELS = {"/predict": "intents", "/rerank": "cross", "/v2/rerank": "cross"}
+_MODELS = {"/v1/forecast": LOAD, "/predict": "intents", "/rerank": "cross", "/v2/rerank": "cross"}
 # What no schema can say, since it is up to the model; a 422 about anything else is a disagreement.
 _UP_TO_THE_MODEL = ("dimensions: fake has 16", "fake has no prompt", "give it labels", "give it a reference", "token ids must be 0 to")
+_UP_TO_THE_NUMBERS = (
+    "give exactly one of",
+    "goes with series",
+    "was trained on what is normal",
+    "contributions: are of columns",
+    "reads texts, not numbers",
+    "reads records",
+    "reads series",
+    "expected 2 numbers",
+    "column is missing",
+    "needs at least",
+    "readings at least",
+    "objects or lists throughout",
+    "timestamps",
+    "state: ",
+    "forecasts at most",
+)
 _UP_TO_THE_FILE = (
     "give hyperparameters either",
     "expected a name that ends in",
@@ -51,7 +70,8 @@ def application(make_app: MakeApp) -> FastAPI:
     """An application with a model of each kind."""
     encoder = FakeModel("fake", prompts={"query": "w1 "})
     classifier = FakeModel("intents", task="classification", labels=("yes", "no"))
-    return make_app(encoder, classifier, FakeModel("cross", task="rerank"))
+    numbers = (PUMP, FakeSensor("series")), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
+    return with_numbers(make_app(encoder, classifier, FakeModel("cross", task="rerank")), *numbers)
 
 
 @pytest.fixture
@@ -63,7 +83,8 @@ def secret(application: FastAPI) -> str:
 def _name_a_model(case: Case[Any], path: str) -> None:
     name = case.body.get("model") if isinstance(case.body, dict) else None
     if isinstance(case.body, dict) and isinstance(name, str) and len(name) in range(1, 256, 2):
-        case.body["model"] = _MODELS.get(path, "fake")
+        number = RECORDS if case.body.get("records") else PUMP if case.body.get("series") else "fake"
+        case.body["model"] = number if path == "/v1/anomaly/score" else _MODELS.get(path, "fake")
 
 
 @pytest.mark.parametrize(("path", "method", "mode"), _operations())
@@ -78,7 +99,7 @@ def test_the_service_does_as_its_document_says(application: FastAPI, secret: str
         _name_a_model(case, path)
         answer = case.call(headers=key)
         excluded: list[Any] = []
-        if answer.status_code == 422 and any(reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_FILE):
+        if answer.status_code == 422 and any(reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_NUMBERS + _UP_TO_THE_FILE):
             excluded.append(positive_data_acceptance)
         if answer.status_code == 504 and "X-Request-Timeout-Ms" in case.headers:
             excluded.append(not_a_server_error)

@@ -43,7 +43,9 @@ def registry(hub: Hub) -> Registry:
 
 
 def load(hub: Hub, version: int, name: str = NAME) -> Trained:
-    return hub.shelf._load(name, version)
+    loaded = hub.shelf._load(name, version)
+    assert isinstance(loaded, Trained)
+    return loaded
 
 
 def rows_of(trained: Trained, *texts: str) -> Any:

@@ -1,4 +1,4 @@
-"""Anomaly scores for texts: by a detector that was trained, or against reference texts that show what normal is."""
+"""Anomaly scores: of texts by a detector that was trained, or against reference texts that show what normal is; of numbers by `sensing`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from models.calibration import smallest_p_value
 from models.detectors import ReferenceDetector, Verdict
+from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
 from service.api.inputs import require_count
 from service.api.render import list_body, usage
-from service.api.schemas import AnomalyAnswer, AnomalyBody
+from service.api.sensing import score_numbers
+from service.config import Settings
+from service.engine.hub import Hub
+from service.engine.sensing import Sensing
 from service.engine.servable import Caller
 from service.engine.served import Reading, Rows, Served
 from service.engine.trained import Trained
-from service.errors import BackendError, InvalidRequest
+from service.errors import BackendError, InvalidRequest, WrongTask
 
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Sonde"])
 
@@ -50,24 +54,30 @@ class Judged:
     warnings: list[str]
 
 
-@router.post("/v1/anomaly/score", responses=answers(AnomalyAnswer), summary="Score how strange texts are")
+@router.post("/v1/anomaly/score", responses=answers(AnomalyAnswer), summary="Score how strange texts or readings are")
 async def score(body: AnomalyBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
-    """How far each text is from what is normal, as a score, a p-value and a verdict at `alpha`.
+    """How far each text, record or reading of a series is from what is normal, as a score, a p-value and a verdict at `alpha`.
 
     A model that was trained for it knows what is normal; an encoder is told by `reference`.
     """
     served = await hub.resolve(body.model)
-    require_count(len(body.input), settings.max_inputs, "input")
+    if isinstance(served, Sensing) and served.card.task == "anomaly":
+        return await score_numbers(body, request, settings, caller, served)
+    return await _score_texts(body, request, hub, settings, caller, await hub.resolve_texts(body.model))
+
+
+async def _score_texts(body: AnomalyBody, request: Request, hub: Hub, settings: Settings, caller: Caller, served: Served) -> Response:
+    texts = _texts(body, served)
+    require_count(len(texts), settings.max_inputs, "input")
     require_count(len(body.reference or []), settings.max_inputs, "reference")
     if isinstance(served, Trained) and served.card.task == "anomaly":
-        work = _by_training(body, served, caller)
+        work = _by_training(body, texts, served, caller)
     else:
-        hub.require_task(served, "embedding")
-        work = _by_reference(body, served, caller)
+        work = _by_reference(body, texts, hub.require_task(served, "embedding"), caller)
     judged, rows, *more = await unless_gone(request, work)
     content = list_body(
         body.model,
-        [_one(judged.verdict, index, rows, body.alpha) for index in range(len(body.input))],
+        [_one(judged.verdict, index, rows, body.alpha) for index in range(len(texts))],
         alpha=body.alpha,
         threshold=judged.threshold,
         drift=None,
@@ -79,10 +89,20 @@ async def score(body: AnomalyBody, request: Request, hub: HubDep, settings: Sett
     return answer(request, content, served, rows, *more)
 
 
-async def _by_training(body: AnomalyBody, served: Trained, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
+def _texts(body: AnomalyBody, served: Served) -> list[str]:
+    if body.input is None:
+        name = "records" if body.records is not None else "series"
+        raise WrongTask(f"{served.card.name} reads texts, not numbers: send input, or name a model trained on {name}", param="model")
+    if body.contributions:
+        raise InvalidRequest(f"contributions: are of columns of numbers; {served.card.name} reads texts", param="contributions")
+    texts: list[str] = body.input
+    return texts
+
+
+async def _by_training(body: AnomalyBody, texts: list[str], served: Trained, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
     if body.reference is not None:
         raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
-    rows = await served.rows(body.input, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
 
     def judge() -> Judged:
         verdict = served.judge(rows.values)
@@ -95,12 +115,12 @@ async def _by_training(body: AnomalyBody, served: Trained, caller: Caller) -> tu
     return await served.aside(judge), rows
 
 
-async def _by_reference(body: AnomalyBody, served: Served, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
+async def _by_reference(body: AnomalyBody, texts: list[str], served: Served, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
     if body.reference is None:
         raise InvalidRequest(f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference")
     reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="reference")
     reference, more = await served.fitted(Reference, body.reference, body.reference, caller, "anomaly", reading, _fit)
-    rows = await served.rows(body.input, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
 
     def judge() -> Judged:
         with torch.inference_mode():

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.api import anomaly, catalog, classify, embeddings, feedback, files, jobs, probes, problems, registry, rerank, tei
+from service.api import anomaly, catalog, classify, embeddings, feedback, files, forecast, jobs, probes, problems, registry, rerank, tei
 from service.api.context import ContextMiddleware
 from service.api.documents import describe
 from service.auth import Keyring
@@ -26,7 +26,7 @@ def create_app(settings: Settings, hub: Hub, keyring: Keyring, metrics: Metrics,
     app.state.jobs, app.state.jobs_migrated = desk or Desk.open(settings), False
     metrics.ready.set_function(lambda: hub.problem is None)
     # The registry before the catalog, whose /v1/models/{model} would take /v1/models/{model}/versions for a model's name.
-    for module in (embeddings, classify, anomaly, rerank, tei, registry, catalog, files, feedback, jobs, probes):
+    for module in (embeddings, classify, anomaly, forecast, rerank, tei, registry, catalog, files, feedback, jobs, probes):
         app.include_router(module.router)
     app.include_router(jobs.bare_router)
     problems.install(app)

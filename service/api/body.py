@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,6 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
+# Python's own parser, which knows NaN, takes a moment for more; the error then names the byte alone.
+_SEARCHED_BYTES = 2**20
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
@@ -77,4 +81,24 @@ def _parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if place := _not_a_number(body):
+            raise MalformedBody(f"{place[0]}: expected a finite number, got {place[1]}, which JSON has not", param=place[0]) from None
         raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from None
+
+
+def _not_a_number(body: bytes) -> tuple[str, float] | None:
+    """Where a body that is JSON but for NaN, Infinity and numbers as large has the first of those; None where that is not the fault."""
+    if len(body) > _SEARCHED_BYTES:
+        return None
+    try:
+        waiting: list[tuple[str, Any]] = [("", json.loads(body))]
+    except (ValueError, RecursionError):
+        return None
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path, value
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        below = [(f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else str(key), one) for key, one in children]
+        waiting.extend(reversed(below))
+    return None

@@ -14,7 +14,8 @@ from service.api.deps import HubDep, SettingsDep, requires
 from service.api.documents import READING, errors
 from service.api.schemas import Info, ModelList, ModelObject
 from service.engine.hub import Hub
-from service.engine.served import Served
+from service.engine.sensing import Sensing
+from service.engine.servable import Servable
 from service.engine.trained import Trained
 
 router = APIRouter(dependencies=[Depends(requires("infer"))])
@@ -67,10 +68,10 @@ async def describe_all(hub: Hub) -> list[dict[str, Any]]:
     return await run_in_threadpool(lambda: [describe(served, hub.registry) for served in hub.all()])
 
 
-def describe(served: Served, registry: Registry) -> dict[str, Any]:
+def describe(served: Servable, registry: Registry) -> dict[str, Any]:
     """A model as OpenAI's model object with our fields added. Reads the disk for a trained one."""
     card = served.card
-    manifest = served.manifest if isinstance(served, Trained) else None
+    manifest = served.manifest if isinstance(served, Trained | Sensing) else None
     return {
         "id": card.name,
         "object": "model",

@@ -62,7 +62,7 @@ class Judged:
 @router.post("/v1/classify", responses=answers(ClassifyAnswer), summary="Classify texts")
 async def classify(body: ClassifyBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
     """Labels with probabilities, best first. An encoder needs `labels`; a trained classifier has its own."""
-    served = await hub.resolve(body.model)
+    served = await hub.resolve_texts(body.model)
     require_count(len(body.input), settings.max_inputs, "input")
     require_count(sum(len(_texts(name, about)) for name, about in (body.labels or {}).items()), settings.max_inputs, "labels")
     work = _zero_shot(body, served, caller) if served.card.task == "embedding" else _trained(body, hub, served, caller)

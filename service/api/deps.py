@@ -16,8 +16,7 @@ from service.api.context import Context
 from service.auth import Scope
 from service.config import Settings
 from service.engine.hub import Hub
-from service.engine.servable import Caller
-from service.engine.served import Rows, Served
+from service.engine.servable import Caller, Servable, Took
 from service.errors import ClientGone, ScopeDenied
 from service.jobs.desk import Desk
 from service.metrics import Metrics
@@ -131,7 +130,7 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def answer(request: Request, body: bytes, served: Served, *parts: Rows) -> Response:
+def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:
     """A JSON answer that says which model gave it, how long that took and how many inputs were cut."""
     response = Response(body, media_type="application/json")
     truncated = sum(rows.truncated for rows in parts)
@@ -142,7 +141,7 @@ def answer(request: Request, body: bytes, served: Served, *parts: Rows) -> Respo
     context: Context = request.scope["state"]["context"]
     context.facts.update(
         model=served.label,
-        inputs=sum(len(rows.tokens) for rows in parts),
+        inputs=sum(rows.inputs for rows in parts),
         tokens=sum(rows.token_count for rows in parts),
         truncated=truncated,
         tokenize_ms=round(tokenize, 3),
@@ -152,5 +151,5 @@ def answer(request: Request, body: bytes, served: Served, *parts: Rows) -> Respo
     return response
 
 
-def _times(rows: Rows) -> tuple[float, float, float]:
+def _times(rows: Took) -> tuple[float, float, float]:
     return rows.tokenize_s, rows.queue_s, rows.inference_s

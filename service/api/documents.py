@@ -58,7 +58,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             document["components"]["schemas"].pop("HTTPValidationError", None)
             document["components"]["schemas"].pop("ValidationError", None)
-            _put_limits(document, {"max_inputs": settings.max_inputs})
+            _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
             app.openapi_schema = document
         return app.openapi_schema
 

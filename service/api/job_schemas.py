@@ -19,7 +19,7 @@ METADATA_KEY = r'^[^\x00"\\]{1,64}$'  # what a JSON path can name in both databa
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=METADATA_KEY)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
-Task = Literal["classification", "embedding", "anomaly", "rerank"]
+Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 Hyperparameters = Annotated[dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")]
 
 # --- files --------------------------------------------------------------------------------------------------------------

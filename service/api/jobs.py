@@ -20,10 +20,11 @@ from service.api.context import Context
 from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
 from service.api.documents import READING, errors
 from service.api.job_schemas import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
+from service.api.reports import MEDIA, Form, read_plot, read_report
 from service.config import Settings
-from service.engine.hub import Hub
-from service.errors import InvalidRequest, JobNotFound, Unavailable
-from service.jobs import places
+from service.engine.hub import SENSORS, Hub
+from service.engine.sensing import Sensing
+from service.errors import InvalidRequest, JobNotFound, Unavailable, WrongTask
 from service.jobs.desk import Desk
 from service.jobs.feedback import PREFIX
 from service.jobs.records import Checkpoint, Event, Job, NewJob, Once
@@ -31,6 +32,11 @@ from service.jobs.records import Checkpoint, Event, Job, NewJob, Once
 log = logging.getLogger(__name__)
 
 _PATH = "/v1/fine_tuning/jobs"
+_ACCEPTED: dict[Form, str] = {"md": "text/markdown", "html": "text/html"}
+_REPORTS = ("application/json", *_ACCEPTED.values())
+_PICTURES = {"svg": "image/svg+xml", "png": "image/png"}
+_OF_NUMBERS = ("anomaly", "forecast")
+_KINDS = ("records", "series")
 router = APIRouter(prefix=_PATH, route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["OpenAI"])
 # OpenAI's clients send no JSON with these, so JsonRoute would refuse them.
 bare_router = APIRouter(prefix=_PATH, dependencies=[Depends(requires("train"))], tags=["OpenAI"])
@@ -113,7 +119,10 @@ async def list_checkpoints(fine_tuning_job_id: str, jobs: JobsDep, after: AfterC
 
 @router.get(
     "/{fine_tuning_job_id}/report",
-    responses={**_ONE, 200: {"content": {"application/json": {}, "text/markdown": {}}, "description": "the newest report"}},
+    responses={
+        **_ONE,
+        200: {"content": {kind: {} for kind in _REPORTS}, "description": "the newest report"},
+    },
     response_class=Response,
     summary="A job's report: the debug ladder",
 )
@@ -121,12 +130,27 @@ async def report(
     fine_tuning_job_id: str,
     jobs: JobsDep,
     accept: Annotated[str, Header(), WithJsonSchema({"type": "string"})] = "",
-    format: Annotated[Literal["json", "md"] | None, Query(description="instead of an Accept header")] = None,  # noqa: A002
+    format: Annotated[Form | None, Query(description="instead of an Accept header")] = None,  # noqa: A002
 ) -> Response:
-    """Data, forward, loss, gradient, outcome; Markdown for `Accept: text/markdown` or `?format=md`."""
-    suffix = format or ("md" if "text/markdown" in accept else "json")
-    content = await asyncio.to_thread(_read_report, jobs, fine_tuning_job_id, suffix)
-    return Response(content, media_type="application/json" if suffix == "json" else "text/markdown; charset=utf-8")
+    """Data, forward, loss, gradient, outcome; Markdown or a page with plots for `Accept: text/markdown` and `text/html`, or `?format=`."""
+    form = format or next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
+    content = await asyncio.to_thread(read_report, jobs, fine_tuning_job_id, form, f"{_PATH}/{fine_tuning_job_id}/report")
+    return Response(content, media_type=MEDIA[form])
+
+
+@router.get(
+    "/{fine_tuning_job_id}/report/plots/{plot}",
+    responses={**_ONE, 200: {"content": {kind: {} for kind in _PICTURES.values()}, "description": "the picture"}},
+    response_class=Response,
+    summary="A plot of a job's report",
+)
+async def plot(fine_tuning_job_id: str, plot: str, jobs: JobsDep) -> Response:
+    """`series`, `contributions` or `training`, with `.svg` or `.png`: of jobs on numbers, where the report has the data."""
+    name, _, suffix = plot.rpartition(".")
+    if suffix not in _PICTURES:
+        raise JobNotFound(f"expected a plot's name with .svg or .png, got {plot[:80]!r}", param="plot")
+    form: Literal["svg", "png"] = "svg" if suffix == "svg" else "png"
+    return Response(await asyncio.to_thread(read_plot, jobs, fine_tuning_job_id, name, form), media_type=_PICTURES[suffix])
 
 
 def render(job: Job, org: str) -> dict[str, Any]:
@@ -161,15 +185,15 @@ def render(job: Job, org: str) -> dict[str, Any]:
 
 def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
-    served = hub.find(body.model)
+    base = _base(body, supervised, hub)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
         id=job,
-        model=served.card.name,
-        spec=_spec(settings, served.card.name),
+        model=base,
+        spec=_spec(settings, base),
         task=supervised.task,
-        name=model_name(served.card.name, settings.org, body.suffix or job.removeprefix("ftjob-")),
+        name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
         seed=body.seed or 0,
         training_file=body.training_file,
         validation_file=body.validation_file,
@@ -182,6 +206,26 @@ def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once 
     if is_new:
         _submit(jobs, job, 1)
     return answer
+
+
+def _base(body: JobBody, supervised: Supervised, hub: Hub) -> str:
+    """What the job begins with: a model of texts, or `sensors` for models of numbers, which begin with nothing."""
+    kind, task = supervised.hyperparameters.get("kind"), supervised.task
+    if body.model != SENSORS:
+        served = hub.find(body.model)
+        if isinstance(served, Sensing):
+            raise WrongTask(f"model: models of numbers are trained anew: take {SENSORS!r}, got {body.model}", param="model")
+        if task == "forecast" or (task == "anomaly" and kind is not None):
+            raise WrongTask(f"model: {task} of numbers begins with {SENSORS!r}, got {body.model}, which reads texts", param="model")
+        return served.card.name
+    if task not in _OF_NUMBERS:
+        raise WrongTask(f"model: {SENSORS!r} is for {' and '.join(_OF_NUMBERS)} of numbers; {task} needs a served model", param="model")
+    if task == "anomaly" and kind not in _KINDS:
+        param = "method.supervised.hyperparameters.kind"
+        raise InvalidRequest(f"{param}: expected {' or '.join(_KINDS)}, got {str(kind)[:60]!r}", param=param)
+    if body.training_file.startswith(PREFIX):
+        raise InvalidRequest("training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file")
+    return SENSORS
 
 
 def _check_rows(jobs: Desk, body: JobBody) -> int | None:
@@ -230,13 +274,6 @@ def _resume(jobs: Desk, job: str) -> Job:
     if resumed.status == "queued":
         _submit(jobs, job, resumed.dispatch)
     return resumed
-
-
-def _read_report(jobs: Desk, job: str, suffix: str) -> bytes:
-    found = places.report(jobs.home, jobs.store.get(job).id, suffix)
-    if found is None:
-        raise JobNotFound(f"{job} has no report yet", param="fine_tuning_job_id")
-    return found.read_bytes()
 
 
 def _number(after: str | None) -> int | None:

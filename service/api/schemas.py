@@ -14,7 +14,6 @@ from service.api.inputs import (
     check_text,
     check_texts,
     one_text,
-    text_list,
     text_or_texts,
     texts_or_ids,
     whole,
@@ -69,6 +68,7 @@ class EmbeddingsBody(Body):
 class Usage(Answer):
     prompt_tokens: int
     total_tokens: int
+    readings: int | None = Field(None, description="rows of numbers, where the model reads numbers")
 
 
 class Embedding(Answer):
@@ -158,7 +158,7 @@ class Version(Answer):
     task: str | None
     base: str | None
     base_version: str | None
-    encoder: Literal["base", "own"] | None = Field(description="whether it has an encoder of its own")
+    encoder: Literal["base", "own", "none"] | None = Field(description="whether it has an encoder of its own, or reads numbers")
     labels: list[str]
     metrics: dict[str, float]
     job: str | None
@@ -206,7 +206,7 @@ class AliasDeleted(Answer):
     deleted: bool
 
 
-# --- classification and anomaly -----------------------------------------------------------------------------------------
+# --- classification ----------------------------------------------------------------------------------------------------
 
 
 def _check_labels(value: object) -> dict[str, str | list[str]]:
@@ -268,45 +268,6 @@ class ClassifyAnswer(Answer):
     model: str
     data: list[Classification]
     label_set: dict[str, Any] | None = Field(description="of labels sent along: how many texts, whether cached, how many cut")
-    usage: Usage
-
-
-class AnomalyBody(Body):
-    model: str = MODEL
-    input: text_or_texts("input")  # type: ignore[valid-type]
-    reference: text_list("reference", least=2) | None = Field(  # type: ignore[valid-type]
-        None, description="for an encoder: texts that show what normal is; 20 or more for alpha = 0.05"
-    )
-    alpha: float = Field(0.05, ge=1e-6, lt=1, description="the share of normal texts that may be called anomalies")
-    truncate: bool = TRUNCATE
-
-
-class Nearest(Answer):
-    index: int = Field(description="position in `reference`, or among the texts it was trained on")
-    similarity: float = Field(description="cosine")
-
-
-class Anomaly(Answer):
-    object: Literal["anomaly"]
-    index: int
-    score: float = Field(description="higher is stranger")
-    p_value: float = Field(description="the share of normal texts at least as strange")
-    is_anomaly: bool
-    contributions: dict[str, float] | None
-    nearest: list[Nearest]
-    truncated: bool
-
-
-class AnomalyAnswer(Answer):
-    object: Literal["list"]
-    model: str
-    alpha: float
-    threshold: float | None = Field(description="scores above it are anomalies; null when the reference is too small for this alpha")
-    data: list[Anomaly]
-    drift: dict[str, Any] | None
-    state: str | None
-    reference: dict[str, Any] = Field(description="how many texts verdicts rest on, whether they were cached, and how many were cut")
-    warnings: list[str]
     usage: Usage
 
 

@@ -127,7 +127,7 @@ async def similarity(body: SimilarityBody, request: Request, hub: HubDep, settin
 @router.post("/tokenize", responses=answers(list[list[TeiToken]]), summary="Show the tokens of texts")
 async def tokenize(body: TokenizeBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
     """Each text's tokens, uncut, with their place in the preprocessed text."""
-    served = await hub.resolve(body.model)
+    served = await hub.resolve_texts(body.model)
     require_count(len(body.inputs), settings.max_inputs, "inputs")
     reading = served.explain(body.inputs, caller, "inputs", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens)
     seen = await unless_gone(request, reading)
@@ -137,7 +137,7 @@ async def tokenize(body: TokenizeBody, request: Request, hub: HubDep, settings: 
 @router.post("/v1/tokenize", responses=answers(ExplainAnswer), summary="Show texts as the model sees them", tags=["Sonde"])
 async def explain(body: ExplainBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
     """Each text after preprocessing, with its tokens and ids, uncut, and whether the model would have to cut it."""
-    served = await hub.resolve(body.model)
+    served = await hub.resolve_texts(body.model)
     require_count(len(body.input), settings.max_inputs, "input")
     reading = served.explain(body.input, caller, "input", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens)
     seen = await unless_gone(request, reading)
@@ -152,7 +152,7 @@ async def explain(body: ExplainBody, request: Request, hub: HubDep, settings: Se
 @router.post("/decode", responses=answers(list[str]), summary="Turn token ids into text")
 async def decode(body: DecodeBody, request: Request, hub: HubDep, settings: SettingsDep) -> Response:
     """The text of each list of ids."""
-    served = await hub.resolve(body.model)
+    served = await hub.resolve_texts(body.model)
     require_count(len(body.ids), settings.max_inputs, "ids")
     decoded = await unless_gone(request, served.decode(body.ids, skip_special_tokens=body.skip_special_tokens))
     return answer(request, orjson.dumps(decoded), served)

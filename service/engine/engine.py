@@ -249,7 +249,6 @@ class Engine(Generic[ItemT]):
         metrics.padding.labels(self.name).observe(1 - tokens / padded if padded else 0.0)
         metrics.tokens.labels(self.name).inc(tokens)
         metrics.duplicates.labels(self.name).inc(slots - len(items))
-        metrics.cache_bytes.set(self._cache.bytes)
         if seconds > 0:
             speed = tokens / seconds
             self.tokens_per_s += _SPEED_SMOOTHING * (speed - self.tokens_per_s) if self.tokens_per_s else speed

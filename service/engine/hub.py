@@ -8,27 +8,33 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from models.card import Model, Task
+from models.artifact import Manifest
+from models.card import Model, ModelCard, Task
 from models.registry import Registry
 from models.source import ModelSource
 from models.text import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import RowCache
-from service.engine.engine import Engine
+from service.engine.engine import Backend, Engine
 from service.engine.fitted import Fitted, FittedCache
 from service.engine.scheduler import BatchLimits
+from service.engine.sensing import Block, Blocks, Sensing, SensorModel
+from service.engine.servable import Servable
 from service.engine.served import Served
 from service.engine.shelf import Shelf
-from service.engine.trained import Loader
+from service.engine.trained import Loader, sensor_card
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 _ENDING = "the service is shutting down"
+# What jobs call the base of models of numbers, which is no model.
+SENSORS = "sensors"
 _CPU_BATCH_TOKENS = 512
 _GPU_BATCH_TOKENS = 16_384
 _WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
@@ -49,13 +55,14 @@ class Hub:
         self._served: dict[str, Served] = {}
         self._admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
         self._cache = RowCache(settings.cache_mb * 2**20)
+        metrics.cache_bytes.set_function(lambda: self._cache.bytes)
         self._fitted: FittedCache[Fitted] = FittedCache(settings.cache_mb * 2**20)
         self._devices: dict[str, threading.Lock] = {}
         threads = settings.tokenizer_threads or min(os.cpu_count() or 1, 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self.registry = Registry(settings.registry_directory)
-        loader = Loader(self.registry, self._base, self._open_encoder, self._resources())
+        loader = Loader(self.registry, self._base, self._open_encoder, self._open_sensor, self._resources())
         self.shelf = Shelf(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self.opened = False
         self.draining = False
@@ -76,6 +83,8 @@ class Hub:
     def add(self, model: Model) -> Served:
         """Warm a model up and put it in service."""
         card = model.card
+        if card.name == SENSORS:
+            raise ConfigError(f"jobs call the base of models of numbers {SENSORS!r}: take another name, --model NAME=…", param="model")
         if card.name in self._served:
             raise ConfigError(f"two models are called {card.name!r}: name one of them with --model NAME=…", param="model")
         served = Served(model, self._engine(model), **self._resources())
@@ -88,7 +97,7 @@ class Hub:
         )
         return served
 
-    def find(self, name: str | None) -> Served:
+    def find(self, name: str | None) -> Servable:
         """The model called `name` or `name:version`, or that `name` is an alias of; without a name, the first one.
 
         Raises ModelNotFound naming what there is. A version of a trained model that has to be loaded first is not found here;
@@ -102,7 +111,7 @@ class Hub:
             raise ModelNotFound(f"no model {name!r} here; there is: {', '.join(one.card.name for one in self.all())}", param="model")
         return found
 
-    async def resolve(self, name: str | None) -> Served:
+    async def resolve(self, name: str | None) -> Servable:
         """As `find`; a version of a trained model that is not the current one is loaded. Also raises Unservable."""
         self.require_ready()
         if name is None:
@@ -116,31 +125,47 @@ class Hub:
 
     async def resolve_for(self, task: Task, name: str | None) -> Served:
         """As `find_for`, with `resolve`."""
-        if name is None:
-            return self.find_for(task, None)
+        return self.find_for(task, None) if name is None else self.require_task(await self.resolve(name), task)
+
+    async def resolve_texts(self, name: str | None) -> Served:
+        """As `resolve`; WrongTask for a model of numbers."""
         served = await self.resolve(name)
-        self.require_task(served, task)
+        if not isinstance(served, Served):
+            raise WrongTask(
+                f"{served.card.name} reads numbers, not texts; GET /v1/models/{served.card.name} has its signature", param="model"
+            )
         return served
 
     def find_for(self, task: Task, name: str | None) -> Served:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
         if name is None:
             self.require_ready()
-            able = sorted((one for one in self.all() if _does(one, task)), key=lambda one: one.card.task != task)
+            able = sorted((one for one in self._with_texts() if _does(one, task)), key=lambda one: one.card.task != task)
             if not able:
                 raise WrongTask(f"no model here does {task}; start one with --model", param="model")
             return able[0]
-        served = self.find(name)
-        self.require_task(served, task)
+        return self.require_task(self.find(name), task)
+
+    def require_task(self, served: Servable, task: Task) -> Served:
+        """The same model. Raises WrongTask, naming the models that do `task` with texts, unless it is one of them."""
+        if not isinstance(served, Served) or not _does(served, task):
+            able = ", ".join(other.card.name for other in self._with_texts() if _does(other, task)) or "none here"
+            does = served.card.task if isinstance(served, Served) else f"{served.card.task} with numbers"
+            raise WrongTask(f"{served.card.name} does {does}, not {task}; models that do: {able}", param="model")
         return served
 
-    def require_task(self, served: Served, task: Task) -> None:
-        """Raise WrongTask naming the models that do `task`."""
-        if not _does(served, task):
-            able = ", ".join(other.card.name for other in self.all() if _does(other, task)) or "none here"
-            raise WrongTask(f"{served.card.name} does {served.card.task}, not {task}; models that do: {able}", param="model")
+    def require_numbers(self, served: Servable, task: Task) -> Sensing:
+        """The same model. Raises WrongTask, naming the models that do `task` with numbers, unless it is one of them."""
+        if not isinstance(served, Sensing) or served.card.task != task:
+            able = ", ".join(one.card.name for one in self.all() if isinstance(one, Sensing) and one.card.task == task) or "none here"
+            reads = "numbers" if isinstance(served, Sensing) else "texts"
+            raise WrongTask(f"{served.card.name} does {served.card.task} with {reads}; models for {task} of numbers: {able}", param="model")
+        return served
 
-    def all(self) -> Iterable[Served]:
+    def _with_texts(self) -> Iterable[Served]:
+        return [one for one in self.all() if isinstance(one, Served)]
+
+    def all(self) -> Iterable[Servable]:
         """Every model in service: those of the settings first, then the trained ones."""
         return [*self._served.values(), *self.shelf.current.values()]
 
@@ -198,23 +223,41 @@ class Hub:
         model = load(source, place(self._settings.device, self._settings.dtype))
         return model, self._engine(model)
 
+    def _open_sensor(self, path: Path, manifest: Manifest) -> tuple[SensorModel, Engine[Block[Any]]]:
+        """A trained model of numbers that gives what it gave when it was trained, with an engine of its own."""
+        from models.sensors.artifact import load_sensor
+
+        from models.sensors.golden import reproduce
+
+        model = load_sensor(path)
+        card = sensor_card(model, manifest)
+        with self._device(card.device):
+            reproduce(manifest, model)
+        return SensorModel(model, card), self._started(card, Blocks(), 1, RowCache(0))
+
     def _engine(self, model: Model) -> Engine[Tokens]:
         """A warm model's engine, running."""
-        _warm_up(model, self._devices.setdefault(model.card.device, threading.Lock()))
-        card = model.card
-        engine: Engine[Tokens] = Engine(
+        _warm_up(model, self._device(model.card.device))
+        return self._started(model.card, model, model.card.width, self._cache)
+
+    def _started(self, card: ModelCard, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
+        engine: Engine[Any] = Engine(
             card.name,
             card.version,
-            model,
-            card.width,
+            backend,
+            width,
             limits=self.limits(card.device),
-            cache=self._cache,
+            cache=cache,
             metrics=self._metrics,
-            device=self._devices[card.device],
+            device=self._device(card.device),
             on_failure=self._on_failure,
         )
         engine.start()
         return engine
+
+    def _device(self, name: str) -> threading.Lock:
+        """What engines on one device hold in turn."""
+        return self._devices.setdefault(name, threading.Lock())
 
     def _resources(self) -> dict[str, Any]:
         """What all models share."""

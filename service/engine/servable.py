@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,23 @@ class Caller:
 
     client: str = ""
     deadline: float | None = None
+
+
+class Took(Protocol):
+    """What a computation was made of and how long it took, for headers and logs."""
+
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def token_count(self) -> int: ...
+    @property
+    def truncated(self) -> int: ...
+    @property
+    def tokenize_s(self) -> float: ...
+    @property
+    def queue_s(self) -> float: ...
+    @property
+    def inference_s(self) -> float: ...
 
 
 class Servable:

@@ -55,6 +55,10 @@ class Rows:
     inference_s: float
 
     @property
+    def inputs(self) -> int:
+        return len(self.tokens)
+
+    @property
     def token_count(self) -> int:
         return sum(item.count for item in self.tokens)
 

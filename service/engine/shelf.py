@@ -8,12 +8,13 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from models.errors import BadName, NotRegistered, SondeError
 from models.registry import Pointer, Registry, parse_name
-from models.text import Tokens
 from service.engine.engine import Engine
-from service.engine.trained import Trained
+from service.engine.sensing import Sensing
+from service.engine.trained import Shelved
 from service.errors import ModelNotFound, Unservable
 from service.metrics import Metrics
 
@@ -35,13 +36,13 @@ class Shelf:
     def __init__(
         self,
         registry: Registry,
-        load: Callable[[str, int], Trained],
+        load: Callable[[str, int], Shelved],
         metrics: Metrics,
         *,
         poll_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.current: Mapping[str, Trained] = {}
+        self.current: Mapping[str, Shelved] = {}
         self.aliases: Mapping[str, str] = {}
         self._registry = registry
         self._load = load
@@ -52,10 +53,10 @@ class Shelf:
         self._problems: Mapping[str, str] = {}
         self._failed: dict[str, tuple[str, float]] = {}
         self._idle: frozenset[str] = frozenset()
-        self._pinned: OrderedDict[str, Trained] = OrderedDict()
+        self._pinned: OrderedDict[str, Shelved] = OrderedDict()
         self._pinning = threading.Lock()
         self._loading = threading.Lock()
-        self._retired: list[tuple[weakref.ref[Trained], Engine[Tokens], str]] = []
+        self._retired: list[tuple[weakref.ref[Shelved], Engine[Any], str]] = []
         self._stamp: object = None
         self._retry_at = float("inf")
         self._wake = threading.Event()
@@ -69,7 +70,7 @@ class Shelf:
         meant = self._meant(asked)
         return None if meant is None or meant[1] is None else (meant[0], meant[1])
 
-    def find(self, asked: str) -> Trained | None:
+    def find(self, asked: str) -> Shelved | None:
         """What serves under a name, a name with version, or an alias; None when it is no such name.
 
         Raises Unservable when it ought to serve and cannot, and ModelNotFound when nothing of it is in service.
@@ -85,7 +86,7 @@ class Shelf:
             raise ModelNotFound(f"{name} has no version in service: promote one, or ask for one like {name}:v1", param="model")
         return found
 
-    def fetch(self, name: str, version: int) -> Trained:
+    def fetch(self, name: str, version: int) -> Shelved:
         """Load a version that is not the current one. Blocks. Raises ModelNotFound, and Unservable when it cannot be served."""
         label = f"{name}:v{version}"
         with self._loading:
@@ -198,7 +199,7 @@ class Shelf:
         log.info("model out of service", extra={"model": old.label})
         self._retire(old)
 
-    def _pin(self, label: str, trained: Trained) -> Trained:
+    def _pin(self, label: str, trained: Shelved) -> Shelved:
         with self._pinning:
             self._pinned[label] = trained
             surplus = [self._pinned.popitem(last=False)[1] for _ in range(len(self._pinned) - _MOST_PINNED)]
@@ -207,7 +208,7 @@ class Shelf:
             self._retire(old)
         return trained
 
-    def _unpin(self, label: str) -> Trained | None:
+    def _unpin(self, label: str) -> Shelved | None:
         with self._pinning:
             return self._pinned.pop(label, None)
 
@@ -218,7 +219,7 @@ class Shelf:
             if trained.manifest.version not in self._registry.versions(trained.manifest.name) and self._unpin(trained.label):
                 self._retire(trained)
 
-    def _retire(self, trained: Trained) -> None:
+    def _retire(self, trained: Shelved) -> None:
         """Nobody gets it any more; whoever has it may finish."""
         self._tell(trained, in_service=False)
         if trained.owns_engine:
@@ -232,7 +233,7 @@ class Shelf:
             entry[1].close()
             log.info("model unloaded", extra={"model": entry[2]})
 
-    def _tell(self, trained: Trained, *, in_service: bool) -> None:
+    def _tell(self, trained: Shelved, *, in_service: bool) -> None:
         card = trained.card
         labels = (card.name, card.version, card.task, card.device, card.dtype)
         if in_service:
@@ -240,6 +241,8 @@ class Shelf:
             self._metrics.model_info.labels(*labels).set(1)
         else:
             self._metrics.model_info.remove(*labels)
+            if isinstance(trained, Sensing):
+                self._metrics.drift.remove(card.name, card.version)
 
     def _report(self, name: str, label: str, error: Exception) -> str:
         """Count and log a failure; why it failed, in words that may go to a caller."""
@@ -263,7 +266,7 @@ class Shelf:
         except BadName:
             return None
 
-    def _loaded(self, name: str, version: int) -> Trained | None:
+    def _loaded(self, name: str, version: int) -> Shelved | None:
         current = self.current.get(name)
         if current is not None and current.manifest.version == version:
             return current

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.artifact import Manifest, verify
-from models.card import Between, Model, ModelCard, nothing
+from models.card import Between, Model, ModelCard, Numbers, nothing
 from models.detectors import Verdict
 from models.errors import ArtifactError
 from models.golden import Parts, answers, compare, read_parts, read_texts, unit
 from models.registry import Registry
+from models.sensors.seam import Forecaster, Sensor
 from models.source import ModelSource
 from models.text import TextProcessor, Tokens
 from service.engine.engine import Engine
+from service.engine.sensing import Block, Sensing, SensorModel
 from service.engine.served import Served
 
 _GOLDEN_TIMEOUT_S = 60.0
+_UNCHECKED = "no golden inputs: its answers were not checked at load"
 OpenEncoder = Callable[[ModelSource], tuple[Model, Engine[Tokens]]]
+OpenSensor = Callable[[Path, Manifest], tuple[SensorModel, Engine[Block[Any]]]]
 
 
 class Trained(Served):
@@ -72,23 +76,35 @@ class Trained(Served):
         return None if self._parts.detector is None else self._parts.detector.threshold(alpha)
 
 
+Shelved = Trained | Sensing
+
+
 class Loader:
-    """Makes `Trained` of versions in the registry: every hash verified, the golden inputs run."""
+    """Makes `Trained` and `Sensing` of versions in the registry: every hash verified, the golden inputs run."""
 
     def __init__(
-        self, registry: Registry, base: Callable[[str], Served | None], open_encoder: OpenEncoder, resources: dict[str, Any]
+        self,
+        registry: Registry,
+        base: Callable[[str], Served | None],
+        open_encoder: OpenEncoder,
+        open_sensor: OpenSensor,
+        resources: dict[str, Any],
     ) -> None:
         self._registry = registry
         self._base = base
         self._open_encoder = open_encoder
+        self._open_sensor = open_sensor
         self._resources = resources
 
-    def load(self, name: str, version: int) -> Trained:
+    def load(self, name: str, version: int) -> Shelved:
         """A version ready to serve. Raises RegistryError, ModelError, or what reading a broken file raises."""
         path = self._registry.path(name, version)
         manifest = verify(path)
         if (manifest.name, manifest.version) != (name, version):
             raise ArtifactError(f"the directory of {name}:v{version} has the manifest of {manifest.name}:v{manifest.version}")
+        if manifest.encoder == "none":
+            model, engine = self._open_sensor(path, manifest)
+            return Sensing(model, engine, manifest, **self._resources)
         parts = read_parts(path, manifest)
         if manifest.encoder == "base":
             return self._ready(self._on_base(manifest, parts))
@@ -155,19 +171,58 @@ class _Described:
         return self._model.memory_bytes()
 
 
+def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelCard:
+    """The card of a model of numbers. Raises ArtifactError when the manifest speaks of another task than the model does."""
+    about = manifest.sensor or {}
+    period = about.get("period_s")
+    numbers = _numbers(model, float(period) if isinstance(period, int | float) else None)
+    if (numbers.kind == "forecast") != (manifest.task == "forecast") or manifest.task not in {"anomaly", "forecast"}:
+        raise ArtifactError(f"its manifest says that it does {manifest.task}, and it is a model for {numbers.kind}")
+    return ModelCard(
+        name=manifest.name,
+        version=f"v{manifest.version}",
+        task=manifest.task,
+        origin=_origin(manifest),
+        architecture=str(about.get("detector") or numbers.kind),
+        width=1,
+        max_tokens=0,
+        vocabulary=0,
+        device="cpu",
+        dtype="float64",
+        reason="models of numbers compute on the CPU, from readings in float64",
+        notes=() if manifest.golden.readings else (_UNCHECKED,),
+        numbers=numbers,
+    )
+
+
+def _numbers(model: Sensor | Forecaster, period_s: float | None) -> Numbers:
+    if _forecasts(model):
+        return Numbers("forecast", model.columns, model.context, model.horizon, period_s)
+    sensor = cast(Sensor, model)
+    return Numbers(sensor.kind, sensor.columns, sensor.window, period_s=period_s)
+
+
+def _forecasts(model: Sensor | Forecaster) -> TypeGuard[Forecaster]:
+    return hasattr(model, "horizon")
+
+
 def _classifies_alone(manifest: Manifest, parts: Parts) -> bool:
     return manifest.task == "classification" and parts.head is None
 
 
 def _card(encoder: ModelCard, manifest: Manifest) -> ModelCard:
-    width = {"classification": len(manifest.labels), "anomaly": 1, "rerank": 1, "embedding": encoder.width}[manifest.task]
+    width = {"classification": len(manifest.labels), "embedding": encoder.width}.get(manifest.task, 1)
     return replace(
         encoder,
         name=manifest.name,
         version=f"v{manifest.version}",
         task=manifest.task,
-        origin=f"trained on {manifest.base} {manifest.base_version}" + (f" by {manifest.job}" if manifest.job else ""),
+        origin=_origin(manifest),
         width=width,
         labels=manifest.labels if manifest.task == "classification" else (),
-        notes=(*encoder.notes, *(() if manifest.golden.texts else ("no golden inputs: its answers were not checked at load",))),
+        notes=(*encoder.notes, *(() if manifest.golden.texts else (_UNCHECKED,))),
     )
+
+
+def _origin(manifest: Manifest) -> str:
+    return f"trained on {manifest.base} {manifest.base_version}" + (f" by {manifest.job}" if manifest.job else "")

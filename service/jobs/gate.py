@@ -11,6 +11,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy"),
     "embedding": ("ndcg_at_10", "mrr", "spearman", "triplet_accuracy"),
     "anomaly": ("auroc", "primary"),
+    "forecast": ("primary",),
     "rerank": ("ndcg_at_10", "average_precision", "mrr", "accuracy"),
 }
 _ROUNDING = 1e-6

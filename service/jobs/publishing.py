@@ -92,6 +92,7 @@ class Publisher:
             job=job.id,
             seed=job.seed,
             hyperparameters=dict(job.hyperparameters),
+            sensor=result.get("sensor"),
         )
 
     def _promote(self, job: Job, version: int, decision: gate.Decision, generation: int) -> gate.Decision:

@@ -1,0 +1,26 @@
+"""Does a model of numbers still give what it gave when it was trained?"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.artifact import Manifest
+from models.golden import compare
+from models.sensors.seam import Forecaster, Sensor
+
+
+def reproduce(manifest: Manifest, model: Sensor | Forecaster) -> None:
+    """Run the golden readings, if there are any. Raises ArtifactError when the answers are others."""
+    if manifest.golden.readings:
+        compare(manifest, _answers(manifest, model), "float32")
+
+
+def _answers(manifest: Manifest, model: Sensor | Forecaster) -> NDArray[np.float32]:
+    """A score a reading [n, 1], or of a forecaster the mean of each step [h, d]."""
+    readings = np.array(manifest.golden.readings, dtype=np.float64)
+    if manifest.task == "forecast":
+        return cast(Forecaster, model).forecast(readings, len(manifest.golden.rows), ()).mean
+    return cast(Sensor, model).score(readings).scores[:, None]

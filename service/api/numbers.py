@@ -1,0 +1,179 @@
+"""Readings and timestamps of a request as arrays: made in one step where all is well, looked through one by one to say what is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PlainValidator, WithJsonSchema
+
+from models.sensors.seam import Readings
+from service.errors import InvalidRequest
+
+# Beyond it squares of readings would leave float32, which detectors that are networks compute in.
+LARGEST = 1e15
+_LARGEST_TIME = 253_402_300_799.0  # the end of the year 9999
+_NUMBERS = {int, float}
+_NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+_ROW_SCHEMA = {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}
+_RECORD_SCHEMA = {"type": "object", "additionalProperties": _NUMBER_SCHEMA, "minProperties": 1}
+_LIMIT = {"minItems": 1, "x-sonde-limit": "max_readings"}
+_TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "maximum": _LARGEST_TIME, "minimum": 0}]}
+
+
+def _listed(param: str, schema: dict[str, Any]) -> Any:
+    """The type of a field that is a list of at least one item; the items wait until the model is known."""
+
+    def check(value: object) -> list[Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, list) or not value:
+            raise InvalidRequest(f"{param}: expected a list of at least one item, got {_said(value)}", param=param)
+        return value
+
+    many = {"type": "array", "items": schema, **_LIMIT}
+    return Annotated[list[Any] | None, PlainValidator(check), WithJsonSchema({"anyOf": [many, {"type": "null"}]})]
+
+
+RecordList = _listed("records", {"anyOf": [_RECORD_SCHEMA, _ROW_SCHEMA]})
+SeriesRows = _listed("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]})
+Timestamps = _listed("timestamps", _TIME_SCHEMA)
+
+
+def matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
+    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest naming the first row and column at fault."""
+    values = _values(rows, columns)
+    if values is not None and set(map(type, values)) <= _NUMBERS:
+        readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+        if np.abs(readings).max() <= LARGEST:  # False for NaN, too
+            return readings
+    raise _fault(rows, columns, param)
+
+
+def _values(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
+    """All values in order; None where rows are not all of one form and of the right width."""
+    kinds = set(map(type, rows))
+    if not (kinds == {list} or kinds == {dict}) or set(map(len, rows)) != {len(columns)}:
+        return None
+    if kinds == {list}:
+        return list(chain.from_iterable(rows))
+    pick = itemgetter(*columns)
+    try:
+        return list(map(pick, rows)) if len(columns) == 1 else list(chain.from_iterable(map(pick, rows)))
+    except KeyError:
+        return None
+
+
+def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequest:
+    expected = f"expected {len(columns)} numbers ({', '.join(columns)})"
+    for index, row in enumerate(rows):
+        where = f"{param}[{index}]"
+        if isinstance(row, dict):
+            _check_names(row, columns, where)
+            row = [row[column] for column in columns]
+        if not isinstance(row, list):
+            raise InvalidRequest(f'{where}: {expected} as a list or an object, got {_said(row)}; shape ["n", {len(columns)}]', param=where)
+        if len(row) != len(columns):
+            raise InvalidRequest(f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where)
+        for column, value in zip(columns, row, strict=True):
+            _check_value(value, f"{where}.{column}")
+    kinds = {"objects" if isinstance(row, dict) else "lists" for row in rows}
+    return InvalidRequest(f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param)
+
+
+def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
+    for name in columns:
+        if name not in row:
+            message = f"{where}.{name}: the column is missing; expected {', '.join(columns)}, got {', '.join(row)[:200] or 'none'}"
+            raise InvalidRequest(message, param=f"{where}.{name}")
+    for name in row:
+        if name not in columns:
+            raise InvalidRequest(f"{where}.{name}: no such column; the model has {', '.join(columns)}", param=f"{where}.{name}"[:300])
+
+
+def _check_value(value: object, where: str) -> None:
+    if type(value) not in _NUMBERS:
+        raise InvalidRequest(f"{where}: expected a number (float64), got {_said(value)}", param=where)
+    if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
+        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Timestamps as Unix seconds float64 [n], strictly increasing; `as_text` when they came as ISO 8601."""
+
+    seconds: NDArray[np.float64]
+    as_text: bool
+
+    def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
+        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of these."""
+        step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
+        seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
+        return [_text(one) for one in seconds] if self.as_text else seconds
+
+
+def times(values: list[Any], count: int, before: float | None) -> Times:
+    """A request's timestamps, one a row. `before` is the last one of the call before. Raises InvalidRequest naming the one at fault."""
+    if len(values) != count:
+        raise InvalidRequest(f"timestamps: expected {count}, one a row of series, got {len(values)}", param="timestamps")
+    as_text = isinstance(values[0], str)
+    seconds = np.array([_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64)
+    if before is not None and seconds[0] <= before:
+        _refuse_order(0, seconds[0], before, "the last one of the call before")
+    wrong = np.flatnonzero(np.diff(seconds) <= 0)
+    if len(wrong):
+        at = int(wrong[0]) + 1
+        _refuse_order(at, seconds[at], float(seconds[at - 1]), "the one before")
+    return Times(seconds, as_text)
+
+
+def _seconds(value: object, index: int, *, as_text: bool) -> float:
+    where = f"timestamps[{index}]"
+    if as_text and isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where) from None
+    if not as_text and type(value) in _NUMBERS:
+        seconds = float(value)  # type: ignore[arg-type]  # a number by now
+        if 0 <= seconds <= _LARGEST_TIME:
+            return seconds
+        raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {_LARGEST_TIME:.0f}, got {value}", param=where)
+    expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
+    raise InvalidRequest(f"{where}: expected {expected}, got {_said(value)}", param=where)
+
+
+def _refuse_order(index: int, seconds: float, before: float, what: str) -> NoReturn:
+    how = "repeats" if seconds == before else "is before"
+    raise InvalidRequest(
+        f"timestamps[{index}]: {_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps", param=f"timestamps[{index}]"
+    )
+
+
+def _text(seconds: float) -> str:
+    if not 0 <= seconds <= _LARGEST_TIME or math.isnan(seconds):
+        return f"{seconds:g}"
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None) -> list[str]:
+    """A warning where readings are much farther apart than those that the model was trained on."""
+    steps = np.diff(np.asarray(seconds))
+    if period_s is None or not len(steps) or steps.max() <= 3 * period_s:
+        return []
+    at = int(steps.argmax())
+    return [f"timestamps[{at}] and [{at + 1}] are {steps[at]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
+
+
+def _said(value: object) -> str:
+    """What came, as JSON calls it."""
+    names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
+    return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)

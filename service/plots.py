@@ -1,0 +1,121 @@
+"""What a job on numbers found, and what `sonde score` did, as pictures. matplotlib is imported with the first of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Format = Literal["svg", "png"]
+NAMES = ("series", "contributions", "training")
+_WIDTH, _PANEL, _MOST_PANELS = 10.0, 1.3, 12
+_RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#777777"
+
+
+def available(plots: Mapping[str, Any]) -> list[str]:
+    """Which of `NAMES` a report's `plots` has the data for."""
+    return [name for name in NAMES if plots.get(name)]
+
+
+def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
+    """One plot of a report's `plots` as a file. KeyError where there is no data for it."""
+    drawing = {"series": series, "contributions": contributions, "training": training}[name]
+    return written(drawing(plots[name]), form)
+
+
+def series(data: Mapping[str, Any]) -> Figure:
+    """Readings, and below them their scores, thresholds, and what is an anomaly.
+
+    `data` has `x` (ISO times or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or None), `anomalies`
+    (indices into x), and perhaps `labels` (0 or 1).
+    """
+    x = _places(data["x"])
+    columns = list(data["columns"].items())[:_MOST_PANELS]
+    figure = _figure(_PANEL * (len(columns) + 2))
+    axes = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])[:, 0]
+    for axis, (name, readings) in zip(axes, columns, strict=False):
+        axis.plot(x, readings, color=_BLUE, linewidth=0.8)
+        axis.set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
+        _mark(axis, x, readings, data["anomalies"])
+    _scores(axes[-1], x, data)
+    _labelled(axes, x, data.get("labels"))
+    figure.autofmt_xdate()
+    return figure
+
+
+def contributions(shares: Mapping[str, float]) -> Figure:
+    """Each column's mean share of the score, the largest on top."""
+    ordered = sorted(shares.items(), key=lambda item: item[1])[-3 * _MOST_PANELS :]
+    figure = _figure(1.2 + 0.3 * len(ordered))
+    axis = figure.subplots()
+    axis.barh(range(len(ordered)), [share for _, share in ordered], color=_BLUE)
+    axis.set_yticks(range(len(ordered)), [_plain(name) for name, _ in ordered], parse_math=False)
+    axis.set_xlabel("mean share of the score")
+    return figure
+
+
+def training(curve: Mapping[str, Sequence[float]]) -> Figure:
+    """The mean loss of each epoch."""
+    figure = _figure(3.0)
+    axis = figure.subplots()
+    axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss")
+    return figure
+
+
+def written(figure: Figure, form: Format) -> bytes:
+    """A figure as the bytes of a file; equal figures give equal bytes."""
+    stream = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
+    figure.savefig(stream, format=form, metadata=metadata, dpi=80)
+    return stream.getvalue()
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
+
+
+def _scores(axis: Axes, x: Sequence[Any], data: Mapping[str, Any]) -> None:
+    axis.plot(x, data["scores"], color=_GREY, linewidth=0.8)
+    _mark(axis, x, data["scores"], data["anomalies"])
+    for style, (alpha, score) in zip(("--", ":", "-."), data["threshold"].items(), strict=False):
+        if score is not None:
+            axis.axhline(score, color=_RED, linestyle=style, linewidth=0.9, label=f"threshold at alpha {alpha}")
+    axis.set_ylabel("score")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper left", fontsize=8)
+
+
+def _mark(axis: Axes, x: Sequence[Any], values: Sequence[float], found: Sequence[int]) -> None:
+    axis.plot([x[at] for at in found], [values[at] for at in found], ".", color=_RED, markersize=4)
+
+
+def _labelled(axes: Sequence[Axes], x: Sequence[Any], labels: Sequence[int] | None) -> None:
+    """Shade what the file says is an anomaly."""
+    runs = _runs(labels or [])
+    for axis in axes:
+        for first, last in runs:
+            axis.axvspan(x[first], x[last], color=_RED, alpha=0.12, linewidth=0)
+
+
+def _runs(labels: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last index of each run of ones."""
+    edges = [at for at in range(len(labels) + 1) if (at < len(labels) and labels[at]) != (at > 0 and bool(labels[at - 1]))]
+    return [(first, after - 1) for first, after in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _places(values: Sequence[Any]) -> list[Any]:
+    return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
+
+
+def _plain(name: str) -> str:
+    """A column's name that a font can draw, of a length that leaves room for the plot."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)[:24]

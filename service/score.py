@@ -1,0 +1,237 @@
+"""`sonde score FILE --model NAME`: the scores of a CSV's rows, by a running service or straight from the registry."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.sensors.seam import Readings, Sensor
+from service.config import Settings
+from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
+
+# Rows of one request, well below what services take by default.
+_ROWS = 10_000
+_TIMEOUT_S = 120.0
+_MOST_PLOTTED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV's readings float64 [n, d] with the line that each row ends at, and their timestamps as they are written."""
+
+    readings: Readings
+    lines: list[int]
+    times: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows; drift as of the last one, None where nobody can tell."""
+
+    scores: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    threshold: float | None
+    drift: bool | None
+
+
+class Scorer(Protocol):
+    """What gives scores."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    def score(self, table: Table, alpha: float) -> Scores:
+        """Scores of all rows."""
+        ...
+
+
+def run(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Score, write what was asked for, and print a summary. Raises SondeError."""
+    if parsed.plot is not None and parsed.plot.suffix not in {".png", ".svg"}:
+        raise InvalidRequest(f"--plot: expected a file that ends in .png or .svg, got {parsed.plot.name}")
+    if not 1e-6 <= parsed.alpha < 1:
+        raise InvalidRequest(f"--alpha: expected 0.000001 to below 1, got {parsed.alpha:g}")
+    scorer: Scorer = _Service(parsed.url, parsed.model, parsed.key) if parsed.url else _Local(settings, parsed.model)
+    table = read(parsed.file, scorer.columns, parsed.timestamp)
+    found = scorer.score(table, parsed.alpha)
+    if parsed.out is not None:
+        _write(parsed.out, table, found, scorer.columns, parsed.alpha)
+    if parsed.plot is not None:
+        _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+    print(_summary(found, scorer.columns, parsed.alpha))
+    return 0
+
+
+def read(path: Path, columns: Sequence[str], timestamp: str | None) -> Table:
+    """A CSV's columns of readings. Raises InvalidRequest naming line and column of the first value that is no finite number."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return _rows(csv.DictReader(stream), columns, timestamp, path.name)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidRequest(f"{path.name} cannot be read: {error}", param="file") from error
+
+
+def _rows(reader: csv.DictReader[str], columns: Sequence[str], timestamp: str | None, name: str) -> Table:
+    missing = [one for one in (*columns, *([timestamp] if timestamp else [])) if one not in (reader.fieldnames or ())]
+    if missing:
+        raise InvalidRequest(f"{name}: no column {missing[0]!r}; it has {', '.join(reader.fieldnames or ())}", param="file")
+    values, lines, times = [], [], []
+    for row in reader:
+        values.append([_number(row[column], f"{name}, line {reader.line_num}, {column}") for column in columns])
+        lines.append(reader.line_num)
+        times.append(row[timestamp] if timestamp else "")
+    if not values:
+        raise InvalidRequest(f"{name}: no rows below its header", param="file")
+    return Table(np.array(values, dtype=np.float64), lines, times if timestamp else None)
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise InvalidRequest(f"{where}: expected a finite number, got {(text or 'nothing')[:40]!r}", param="file")
+    return value
+
+
+class _Local:
+    """A version in the registry of this machine, loaded into this process."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        from models.artifact import verify
+        from models.registry import Registry, parse_name
+        from models.sensors.artifact import load_sensor
+
+        registry = Registry(settings.registry_directory)
+        bare, version = parse_name(registry.aliases().get(name, name))
+        current = registry.current(bare) if version is None else None
+        if version is None and current is None:
+            raise ModelNotFound(f"{bare} has no version in service below {settings.home}", param="model")
+        path = registry.path(bare, version if current is None else current.version)  # type: ignore[arg-type]  # one of both is there
+        if verify(path).task != "anomaly" or verify(path).encoder != "none":
+            raise WrongTask(f"{name} is no detector of numbers", param="model")
+        self._sensor = cast(Sensor, load_sensor(path))
+        self.columns = self._sensor.columns
+
+    def score(self, table: Table, alpha: float) -> Scores:
+        """See Scorer."""
+        _require_window(table, self._sensor.window)
+        scored = self._sensor.score(table.readings, contributions=True)
+        shares = np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
+        drift = None if scored.drift is None else scored.drift.detected
+        return Scores(scored.scores.astype(np.float64), scored.p_values, shares, self._sensor.threshold(alpha), drift)
+
+
+class _Service:
+    """A model of a running service."""
+
+    def __init__(self, url: str, name: str, key: str | None) -> None:
+        self._url, self._name, self._key = url.rstrip("/"), name, key
+        about = self._call(f"/v1/models/{quote(name, safe='')}")
+        self._signature = about["signature"]
+        if about["task"] != "anomaly" or "kind" not in self._signature:
+            raise WrongTask(f"{name} is no detector of numbers", param="model")
+        self.columns = tuple(self._signature["inputs"][0]["columns"])
+
+    def score(self, table: Table, alpha: float) -> Scores:
+        """See Scorer."""
+        _require_window(table, self._signature["window"])
+        answers = list(self._answers(table.readings.tolist(), alpha))
+        rows = [item for answer in answers for item in answer["data"]]
+        shares = [[item["contributions"][column] for column in self.columns] for item in rows]
+        drift = answers[-1]["drift"]
+        scores, p_values = (np.array([item[name] for item in rows]) for name in ("score", "p_value"))
+        return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], None if drift is None else drift["detected"])
+
+    def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
+        """One request after the other: a series goes on from the state of the one before. The last has at least a window's rows."""
+        records = self._signature["kind"] == "records"
+        state = None
+        for at in range(0, len(rows), _ROWS):
+            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + _ROWS]}
+            answer = self._call("/v1/anomaly/score", body if records else {**body, "state": state})
+            state = answer["state"]
+            yield answer
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise RequestError(f"{self._url}{path}: {_said(error)}") from error
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{self._url} does not answer: {error}") from error
+
+
+def _require_window(table: Table, window: int) -> None:
+    if len(table.readings) < window:
+        raise InvalidRequest(f"the file has {len(table.readings)} rows, the model needs at least {window}", param="file")
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP status {error.code}"
+
+
+def _write(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:
+    times = table.times or [""] * len(table.lines)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["line", "timestamp", "score", "p_value", "is_anomaly", *(f"contribution_{column}" for column in columns)])
+        for place, line in enumerate(table.lines):
+            p_value = float(found.p_values[place])
+            shares = [round(float(share), 6) for share in found.shares[place]]
+            writer.writerow([line, times[place], float(found.scores[place]), p_value, int(p_value <= alpha), *shares])
+
+
+def _draw(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:
+    from service import plots
+
+    kept = _peaks(found.scores)
+    order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
+    data = {
+        "x": [table.times[at] for at in kept] if table.times else [table.lines[at] for at in kept],
+        "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
+        "scores": found.scores[kept].tolist(),
+        "threshold": {f"{alpha:g}": found.threshold},
+        "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
+    }
+    path.write_bytes(plots.written(plots.series(data), "png" if path.suffix == ".png" else "svg"))
+
+
+def _peaks(scores: NDArray[np.float64]) -> list[int]:
+    """The row of highest score of each of some thousand stretches: a peak must not fall between two points of a plot."""
+    stretches = np.array_split(np.arange(len(scores)), min(_MOST_PLOTTED, len(scores)))
+    return [int(part[scores[part].argmax()]) for part in stretches]
+
+
+def _summary(found: Scores, columns: Sequence[str], alpha: float) -> str:
+    strange = found.p_values <= alpha
+    lines = [f"{len(strange)} rows, {int(strange.sum())} anomalies at alpha {alpha:g} ({100 * float(strange.mean()):.1f} %)"]
+    if strange.any():
+        shares = found.shares[strange].mean(axis=0)
+        most = np.argsort(-shares, kind="stable")[:3].tolist()
+        lines.append("most to blame: " + ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in most))
+    if found.threshold is None:
+        lines.append(f"the model was calibrated on too few normal readings to tell at alpha {alpha:g}")
+    if found.drift:
+        lines.append("drift: the detector no longer fits these readings; see docs/anomaly.md")
+    return "\n".join(lines)
