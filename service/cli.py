@@ -1,4 +1,4 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | keys`."""
+"""The command line, where everything is put together: `sonde up | serve | worker | keys | bench`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from models.card import ModelCard
 from models.errors import SondeError
 from service import logs
 from service.auth import SCOPES, Keyring
+from service.bench.command import add_flags as add_bench_flags
+from service.bench.command import bench
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
@@ -166,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
         for setting, field in Settings.model_fields.items():
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
+    load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)
+    add_bench_flags(load)
+    load.set_defaults(run=bench)
     _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
     return parser
 
