@@ -13,7 +13,7 @@ import orjson
 from httptools import HttpRequestParser
 
 from service.bench.client import Target
-from service.bench.loops import closed_loop, run
+from service.bench.loops import closed_loop, drive
 from service.bench.measure import Summary
 from service.bench.requests import Request
 from service.errors import TargetError
@@ -81,4 +81,4 @@ async def _main(inputs: int) -> None:
 
 
 if __name__ == "__main__":
-    run(_main(int(sys.argv[1])))
+    drive(_main(int(sys.argv[1])))

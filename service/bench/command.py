@@ -12,7 +12,7 @@ from service.bench import arrivals
 from service.bench.ceiling import ceiling, trivial_server
 from service.bench.client import Target
 from service.bench.lengths import NAMED, Lengths, between
-from service.bench.loops import Run, closed_loop, open_loop, run
+from service.bench.loops import Run, closed_loop, drive, open_loop
 from service.bench.measure import Summary
 from service.bench.page import page
 from service.bench.probe import probe
@@ -87,7 +87,7 @@ def bench(parsed: argparse.Namespace) -> int:
     if parsed.ceiling:
         print(_ceiling(parsed, requests))
         return 0
-    measured = run(_measure(parsed, requests))
+    measured = drive(_measure(parsed, requests))
     print(table(measured.title, measured.summary))
     recorded = record(_settings(parsed), started, measured.summary, measured.run)
     if parsed.json:
@@ -131,7 +131,7 @@ def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
 
 def _ceiling(parsed: argparse.Namespace, requests: Requests) -> str:
     with trivial_server(parsed.batch) as url:
-        summary = run(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
+        summary = drive(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
     return table(f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_what(parsed)}", summary)
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _AFTER_FAILURE_S = 0.05
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def drive(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, on uvloop where there is one: it sends half as many requests again."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(work)
@@ -54,8 +54,8 @@ class Run:
     seconds: float = 0.0
 
     def add(self, request: Request, due: float, sent: float, answer: Answer) -> None:
-        """Times on `time.perf_counter`."""
-        times = (due - self.began, sent - self.began, answer.ended - self.began)
+        """`due` in seconds from the start, `sent` on `time.perf_counter`."""
+        times = (due, sent - self.began, answer.ended - self.began)
         self.samples.append(Sample(*times, answer.status, request.kind, request.inputs, request.tokens))
 
     def finish(self) -> Run:
@@ -75,7 +75,7 @@ async def closed_loop(target: Target, requests: Iterator[Request], *, clients: i
             request = next(requests)
             sent = time.perf_counter()
             answer = await connection.post(request.body, timeout_s)
-            run.add(request, sent, sent, answer)
+            run.add(request, sent - run.began, sent, answer)
             if not answer.status.isdigit():
                 await asyncio.sleep(_AFTER_FAILURE_S)
         connection.close()
@@ -96,19 +96,19 @@ async def open_loop(
     freed = asyncio.Semaphore(connections)
     run = Run()
 
-    async def one(due: float, request: Request) -> None:
+    async def one(at: float, request: Request) -> None:
         async with freed:
             connection = free.pop()  # the one used last, so that a few stay warm
             sent = time.perf_counter()
-            left = max(0.0, due + timeout_s - sent)
+            left = max(0.0, run.began + at + timeout_s - sent)
             answer = await connection.post(request.body, left)
             free.append(connection)
-        run.add(request, due, sent, answer)
+        run.add(request, at, sent, answer)
 
     async with asyncio.TaskGroup() as group:
         for at, request in planned:
             await asyncio.sleep(max(0.0, run.began + at - time.perf_counter()))
-            group.create_task(one(run.began + at, request))
+            group.create_task(one(at, request))
     for connection in free:
         connection.close()
     return run.finish()
