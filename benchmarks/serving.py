@@ -1,47 +1,105 @@
-"""Requests a second against FastAPI + model.encode: 32 clients, one short text each, alternating rounds in one run.
+"""Sonde against Infinity and FastAPI + model.encode over HTTP: one server after another, alternating rounds, medians and ratios.
 
-python -m benchmarks.serving [--rounds 3] [--seconds 8] [--clients 32] [--words 10]
+python -m benchmarks.serving [--rounds 3] [--seconds 6] [--rows short-1,long-32] [--servers sonde,infinity,plain] [--write [--append]]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
-from benchmarks.load import Result, closed_loop, embeddings, run
-from benchmarks.processes import resident_mb, sonde, uvicorn
-from benchmarks.texts import texts
+from benchmarks import results
+from benchmarks.infinity import VENV, best_flags, installed
+from benchmarks.processes import MODEL, Server, infinity, plain, sonde
+from service.bench.lengths import NAMED
+from service.bench.loops import closed_loop, drive
+from service.bench.measure import Summary
+from service.bench.requests import Requests, parse_mix
+from service.bench.texts import Texts
+
+_SLO_MS = 100.0
 
 
-def measure(server: AbstractContextManager[tuple[str, int]], clients: int, seconds: float, words: int, seed: int) -> tuple[Result, float]:
-    """One server, warmed up for two seconds and then measured; and its memory afterwards, in MB."""
-    bodies = (embeddings([text]) for text in texts(words, seed))
-    with server as (url, pid):
-        run(lambda: closed_loop(url, bodies, clients=clients, seconds=2))
-        return run(lambda: closed_loop(url, bodies, clients=clients, seconds=seconds)), resident_mb(pid)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A load: how long texts are, how many a request carries, how many clients there are; and the figure that is compared."""
+
+    about: str
+    lengths: str
+    batch: int
+    clients: int
+    figure: str
+
+
+ROWS = {
+    "short-1": Row("short texts, 1 a request, 32 clients, texts/s", "short", 1, 32, "inputs_per_s"),
+    "short-32": Row("short texts, 32 a request, 4 clients, texts/s", "short", 32, 4, "inputs_per_s"),
+    "long-1": Row("long texts, 1 a request, 32 clients, texts/s", "long", 1, 32, "inputs_per_s"),
+    "long-32": Row("long texts, 32 a request, 4 clients, texts/s", "long", 32, 4, "inputs_per_s"),
+    "mixed-32": Row("5 to 250 tokens, 32 a request, 4 clients, texts/s", "mixed", 32, 4, "inputs_per_s"),
+    "idle": Row("one short text at a time, p50 ms", "short", 1, 1, "p50_ms"),
+}
+ALWAYS = {"ready_s": "start to ready, s", "peak_mb": "peak memory, MB"}
+
+
+def measure(server: Server, row: Row, seed: int, warmup_s: float, seconds: float) -> dict[str, float]:
+    """One load on one server."""
+    requests = Requests(MODEL, Texts(NAMED[row.lengths], seed), parse_mix(None, row.batch, 1))
+    whole = warmup_s + seconds
+    done = drive(closed_loop(server.target, requests, clients=row.clients, seconds=whole))
+    summary = Summary.of(done, warmup_s=warmup_s, until_s=whole, slo_ms=_SLO_MS)
+    if summary.failed or summary.latency_ms is None:
+        raise SystemExit(f"{server.url}, {row.about}: {summary.statuses}")
+    rates = {"inputs_per_s": summary.inputs_per_s, "tokens_per_s": summary.tokens_per_s, "generator_cores": summary.generator_cores}
+    return {**rates, **{f"{name}_ms": value for name, value in asdict(summary.latency_ms).items()}}
+
+
+def one_round(
+    server: AbstractContextManager[Server], rows: list[str], seed: int, warmup_s: float, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Start a server, put each load on it, and stop it: for each row its figures, and under `process` its start and its memory."""
+    with server as ready:
+        # Another seed for each row, or one row's texts would be in the cache from the row before.
+        seen = {name: measure(ready, ROWS[name], 100 * seed + place, warmup_s, seconds) for place, name in enumerate(rows)}
+        return {**seen, "process": {"ready_s": ready.ready_s, "peak_mb": ready.peak_mb()}}
 
 
 def main() -> None:
-    """Print each round, then medians and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print each round as it comes, then medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--words", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--warmup-s", type=float, default=2)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--servers", default="sonde,infinity,plain")
+    parser.add_argument("--infinity", type=Path, default=VENV, help="its virtual environment (default %(default)s)")
+    parser.add_argument("--infinity-flags", help="default: the best found for this machine, see benchmarks/infinity.py")
+    results.add_flags(parser)
+    parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
     chosen = parser.parse_args()
-    rates: dict[str, list[float]] = {"sonde": [], "plain": []}
-    for number in range(chosen.rounds):
-        for name in rates:
-            server = sonde() if name == "sonde" else uvicorn("benchmarks.plain:app", 8765)
-            result, memory = measure(server, chosen.clients, chosen.seconds, chosen.words, seed=number)
-            rates[name].append(result.per_s)
-            print(
-                f"round {number + 1}  {name:6}  {result.per_s:7.1f} req/s  p50 {1000 * result.percentile(50):6.1f} ms"
-                f"  p99 {1000 * result.percentile(99):6.1f} ms  {memory:5.0f} MB  {dict(result.statuses)}"
-            )
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"medians: sonde {medians['sonde']:.1f}, plain {medians['plain']:.1f}, ratio {medians['sonde'] / medians['plain']:.2f}")
+    theirs = best_flags() if chosen.infinity_flags is None else chosen.infinity_flags.split()
+    makers = {"sonde": partial(sonde, *chosen.flags), "infinity": partial(infinity, chosen.infinity, *theirs), "plain": plain}
+    names = chosen.servers.split(",")
+    about: dict[str, object] = {"sonde_flags": chosen.flags}
+    if "infinity" in names:
+        about |= {"infinity_flags": theirs, "infinity_packages": installed(chosen.infinity)}
+    collected = results.Rounds("serving", about, append=chosen.append)
+    for _ in range(chosen.rounds):
+        number = collected.begin()
+        for name in names:
+            seen = one_round(makers[name](), chosen.rows.split(","), number, chosen.warmup_s, chosen.seconds)
+            collected.add(name, seen)
+            print(f"round {number + 1}  {name:9}  {_line(seen)}", flush=True)
+    print("\n".join(results.serving_table(collected.content())))
+    collected.finish(write=chosen.write)
+
+
+def _line(seen: dict[str, dict[str, float]]) -> str:
+    figures = [f"{name} {values[ROWS[name].figure]:.1f}" for name, values in seen.items() if name in ROWS]
+    return "  ".join([*figures, f"ready {seen['process']['ready_s']:.1f} s", f"peak {seen['process']['peak_mb']:.0f} MB"])
 
 
 if __name__ == "__main__":

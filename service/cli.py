@@ -1,4 +1,4 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | score | keys`."""
+"""The command line, where everything is put together: `sonde up | serve | worker | score | bench | keys`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from models.card import ModelCard
 from models.errors import SondeError
 from service import logs
 from service.auth import SCOPES, Keyring
+from service.bench.command import add_flags as add_bench_flags
+from service.bench.command import bench
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
@@ -175,6 +177,9 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     command = commands.add_parser("score", help="score a CSV by a detector of numbers", description=score.__doc__)
     _add_score(command)
+    load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)
+    add_bench_flags(load)
+    load.set_defaults(run=bench)
     _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
     return made
 
