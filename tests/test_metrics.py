@@ -15,7 +15,7 @@ from service.metrics import ATTEMPT_OUTCOMES, BATCH_FAULTS, JOB_STATUSES, SHED_R
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
-LATER |= {"sonde_model_generation", "sonde_reload_failures"}
+LATER |= {"sonde_model_generation", "sonde_reload_failures", "sonde_drift_detected"}
 BY_MODEL = {
     "sonde_batch_items": "histogram",
     "sonde_batch_padding_ratio": "histogram",
