@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.forecast_windows import cut_windows
 from models.sensors.seasons import season_of
 from models.training.forecast_baselines import repeat_last, repeat_season
-from models.training.forecasting import Plan, coverage, errors_of, fit_forecaster
+from models.training.forecasting import Plan, errors_of, fit_forecaster, held_out_windows
 
 CONTEXT, HORIZON = 336, 96
 _TRAIN, _VALIDATION, _TEST = 8640, 2880, 2880
@@ -43,7 +42,7 @@ def main() -> None:
     validation, test = rows[_TRAIN - CONTEXT : _TRAIN + _VALIDATION], rows[_TRAIN + _VALIDATION - CONTEXT :]
     found = fit_forecaster([rows[:_TRAIN]], [validation], Plan(columns, CONTEXT, HORIZON, chosen.model))
     took_s = time.perf_counter() - began
-    windows = cut_windows([found.scale(test)], CONTEXT, HORIZON)
+    windows = held_out_windows(found.forecaster, [test])
     season = season_of(rows[:_TRAIN], CONTEXT)
     models = {"last value again": repeat_last(HORIZON), found.forecaster.model.kind: found.forecaster.model}
     if season is not None:
@@ -52,7 +51,7 @@ def main() -> None:
     for name, model in models.items():
         errors = errors_of(model, windows)
         print(f"{name:24} MSE {errors.mse:.4f}  MAE {errors.mae:.4f}  over {len(windows)} windows")
-    print(f"80 % intervals cover {coverage(found.forecaster, windows):.1%}")
+    print(f"80 % intervals cover {found.forecaster.coverage(windows):.1%}")
 
 
 if __name__ == "__main__":

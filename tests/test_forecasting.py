@@ -17,7 +17,7 @@ from models.sensors.seam import Readings
 from models.sensors.seasons import season_of
 from models.training.forecast_baselines import repeat_last, repeat_season
 from models.training.forecast_network import Descent, NetworkFit
-from models.training.forecasting import Plan, Scale, coverage, errors_of, fit_forecaster
+from models.training.forecasting import Plan, Scale, errors_of, fit_forecaster
 
 
 def autoregressive(rows: int, seed: int) -> Readings:
@@ -110,7 +110,7 @@ def test_intervals_of_an_autoregressive_series_cover_what_they_promise() -> None
     forecaster = fit_forecaster([autoregressive(3000, 1)], [autoregressive(3000, 2)], Plan(("a", "b"), 16, 6, "linear"))
     windows = cut_windows([forecaster.scale(autoregressive(4000, 3))], 16, 6)
     for share in (0.5, 0.8, 0.95):
-        assert coverage(forecaster.forecaster, windows, share) == pytest.approx(share, abs=0.025)
+        assert forecaster.forecaster.coverage(windows, share) == pytest.approx(share, abs=0.025)
 
 
 def test_quantiles_rise_from_the_least_error_to_the_greatest() -> None:

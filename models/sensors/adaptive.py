@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.sensors.questions import QUESTIONS, Questions
 from models.sensors.running import RunningShare
@@ -17,12 +19,15 @@ from models.sensors.tails import BLOCK, BLOCKS, MOST, BlockTails
 
 Doubles = NDArray[np.float64]
 
+NAME = "adaptive"
+
 # A reading is an event from here on: so rare, in powers of ten, on the mean of the questions that agree.
 EVENT = 1.1
 REST_ROWS = 150
 _AGREEING, _TOGETHER_ROWS = 3, 5
 # Scores so many readings apart share no answer.
 _INDEPENDENT_ROWS = 8
+_START = "start."
 _MOST_STATE_BYTES = 60_000
 _ROWS_AT_ONCE = 8192
 _LEAST_UNIT = 1e-6
@@ -74,11 +79,45 @@ class AdaptiveSensor:
         """Bytes of what it knows."""
         return self.unit.nbytes + sum(part.nbytes for part in self.start.values())
 
+    @property
+    def spread(self) -> float:
+        """How far scores of normal readings lie apart."""
+        return EVENT
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `sensor.safetensors` keeps."""
+        known = {f"{_START}{name}": torch.from_numpy(part) for name, part in self.start.items()}
+        return known | {"unit": torch.from_numpy(self.unit)}
+
+    def describe(self) -> dict[str, Any]:
+        """What `sensor.json` keeps."""
+        return {
+            "kind": self.kind,
+            "columns": list(self.columns),
+            "period_s": self.period_s,
+            "detector": NAME,
+            "settings": {"seasons": list(self.seasons)},
+            "window": self.window,
+            "blocks": self.calibrated_on,
+            "stride": self.stride,
+        }
+
+    @classmethod
+    def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveSensor:
+        """From what `describe` and `tensors` gave. Raises ValueError for anything else."""
+        columns, seasons = tuple(map(str, described["columns"])), tuple(map(int, described["settings"]["seasons"]))
+        unit, period = tensors["unit"].numpy(), described["period_s"]
+        if unit.shape != (len(columns),) or not (unit > 0).all() or not all(length >= 2 for length in seasons):
+            raise ValueError(f"expected a unit above 0 of each of {len(columns)} columns and seasons of 2 or more rows")
+        fresh = cls(columns, seasons, unit, _nothing_known(len(columns), seasons, unit), None if period is None else float(period))
+        start = {name.removeprefix(_START): part.numpy() for name, part in tensors.items() if name != "unit"}
+        return replace(fresh, start=fresh.opened(start))
+
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
         """Score readings float64 [n, d], finite, and learn from them. Raises ValueError for another shape or state."""
         if readings.ndim != 2 or readings.shape[1] != len(self.columns):
             raise ValueError(f"readings: expected shape [n, {len(self.columns)}], got {list(readings.shape)}")
-        memory = self._opened(state)
+        memory = self.opened(state)
         parts = [self._scored(readings[at : at + _ROWS_AT_ONCE], memory) for at in range(0, len(readings), _ROWS_AT_ONCE)]
         scores = np.concatenate([np.zeros(0), *(scores for scores, _, _ in parts)])
         p_values = np.concatenate([np.zeros(0), *(p_values for _, p_values, _ in parts)])
@@ -110,8 +149,8 @@ class AdaptiveSensor:
         scores = _told_once(by_column.max(axis=1), memory)
         return scores, self._share.p_values(scores, memory), by_column
 
-    def _opened(self, state: State | None) -> State:
-        """A copy to learn in; the client's, or the one from the end of training."""
+    def opened(self, state: State | None) -> State:
+        """A copy to learn in: of a client's, or of what was known at the end of training. ValueError for one of another sensor."""
         if state is None:
             return dict(self.start)
         if set(state) != set(self.start):
@@ -150,15 +189,12 @@ def _nothing_known(columns: int, seasons: tuple[int, ...], unit: Doubles) -> Sta
 
 def _fitting(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
     """The rhythms that the state has room for, the longest left out first."""
-    fixed = RunningShare(MOST, _INDEPENDENT_ROWS).size + columns * (BlockTails(len(QUESTIONS)).size + 8 * len(QUESTIONS))
+    shared, each = RunningShare(MOST, _INDEPENDENT_ROWS).size, BlockTails(len(QUESTIONS)).size + 8 * len(QUESTIONS)
+    room = (_MOST_STATE_BYTES // 8 - shared) // columns - each
     for left_out in range(len(seasons) + 1):
-        if 8 * (fixed + columns * sum(seasons[left_out:])) <= _MOST_STATE_BYTES:
+        if sum(seasons[left_out:]) <= room:
             return seasons[left_out:]
-    most = (
-        (_MOST_STATE_BYTES // 8 - RunningShare(MOST, _INDEPENDENT_ROWS).size)
-        * columns
-        // (fixed - RunningShare(MOST, _INDEPENDENT_ROWS).size)
-    )
+    most = (_MOST_STATE_BYTES // 8 - shared) // each
     raise ValueError(
         f"columns: the adaptive detector takes at most {most} columns, got {columns}; train one for each few, or another detector"
     )

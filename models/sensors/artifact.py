@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import ModelSourceError
+from models.sensors import adaptive
+from models.sensors.adaptive import AdaptiveSensor
 from models.sensors.blocks import BlockedCalibration
+from models.sensors.forecasting import SeriesForecaster, restore_forecaster
 from models.sensors.kinds import DETECTORS, build
 from models.sensors.scaling import RobustScale
 from models.sensors.seam import Forecaster, Sensor, SensorKind
@@ -20,18 +23,26 @@ from models.sensors.sensor import NumberSensor, ScaledDetector
 
 STATE, SETTINGS = "sensor.safetensors", "sensor.json"
 _CALIBRATION = "calibration"
+TrainedSensor = NumberSensor | AdaptiveSensor
 
 
-def save_sensor(sensor: NumberSensor, directory: Path) -> None:
+def save_sensor(sensor: TrainedSensor, directory: Path) -> None:
     """Write both files into `directory`."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in sensor.model.state_dict().items()}
-    tensors[_CALIBRATION] = torch.from_numpy(sensor.calibration.scores)
-    save_file(tensors, directory / STATE)
+    save_file(_tensors(sensor), directory / STATE)
     (directory / SETTINGS).write_text(json.dumps(describe(sensor), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def describe(sensor: NumberSensor) -> dict[str, Any]:
+def _tensors(sensor: TrainedSensor) -> dict[str, Tensor]:
+    if isinstance(sensor, AdaptiveSensor):
+        return {name: tensor.contiguous() for name, tensor in sensor.tensors().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in sensor.model.state_dict().items()}
+    return tensors | {_CALIBRATION: torch.from_numpy(sensor.calibration.scores)}
+
+
+def describe(sensor: TrainedSensor) -> dict[str, Any]:
     """What `sensor.json` holds: all but the tensors."""
+    if isinstance(sensor, AdaptiveSensor):
+        return sensor.describe()
     detector = sensor.model.detector
     return {
         "kind": sensor.kind,
@@ -54,9 +65,13 @@ def load_sensor(directory: Path, device: torch.device | None = None) -> Sensor |
         raise ModelSourceError(f"{directory.name}: not a model of numbers that can be read: {error}", param="model") from error
 
 
-def _restore(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> NumberSensor:
+def _restore(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> TrainedSensor | SeriesForecaster:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("a tensor is not finite")
+    if settings["kind"] == "forecast":
+        return restore_forecaster(settings, tensors).to(device)
+    if settings["detector"] == adaptive.NAME:
+        return AdaptiveSensor.restored(settings, tensors)
     kind = _kind(settings["kind"])
     columns = tuple(str(name) for name in settings["columns"])
     scores = tensors.pop(_CALIBRATION)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelSourceError
 from models.sensors.forecast_models import LinearForecast, PatchForecast, build_model
+from models.sensors.forecast_windows import Windows
 from models.sensors.intervals import Intervals, typical_change
 from models.sensors.seam import Forecast, Readings
 
@@ -71,11 +72,24 @@ class SeriesForecaster(nn.Module):
         if not 1 <= horizon <= self._horizon:
             raise ValueError(f"horizon: expected 1 to {self._horizon} steps, got {horizon}")
         with torch.inference_mode():
-            recent = torch.from_numpy(np.ascontiguousarray(readings[-self._context :]))
-            x = ((recent - self.centre) / self.spread).float().T[None]
+            x = self.standardised(readings[-self._context :]).T[None]
             mean, change = self.model(x)[0], typical_change(x, self._horizon)[0]
             levels = {level: self._restored(mean + change * self.intervals.at(level), horizon) for level in quantiles}
             return Forecast(self._restored(mean, horizon), levels)
+
+    def standardised(self, readings: Readings) -> Tensor:
+        """Readings [n, d] as the network sees them, float32 [n, d]."""
+        return ((torch.from_numpy(np.ascontiguousarray(readings)) - self.centre) / self.spread).float()
+
+    def coverage(self, windows: Windows, share: float = 0.8) -> float:
+        """How much of what came lies in the central interval that promises `share`, over windows (standardised), steps and columns."""
+        low, high = (self.intervals.at(level) for level in ((1 - share) / 2, (1 + share) / 2))
+        inside = []
+        with torch.inference_mode():
+            for x, y in windows.batches():
+                error = (y - self.model(x)) / typical_change(x, self._horizon)
+                inside.append(((error >= low) & (error <= high)).double().mean(dim=(1, 2)))
+        return float(torch.cat(inside).mean())
 
     def _restored(self, standard: Tensor, horizon: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Standardised [d, steps] in the readings' units, float32 [horizon, d]."""
@@ -109,12 +123,13 @@ def save_forecaster(forecaster: SeriesForecaster, directory: Path) -> None:
 def load_forecaster(directory: Path) -> SeriesForecaster:
     """Read what `save_forecaster` wrote. Raises ModelSourceError when it is not that."""
     try:
-        return _loaded(json.loads((directory / SETTINGS).read_bytes()), load_file(directory / STATE))
+        return restore_forecaster(json.loads((directory / SETTINGS).read_bytes()), load_file(directory / STATE))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelSourceError(f"{directory.name} holds no forecaster of this version: {error}") from error
 
 
-def _loaded(settings: dict[str, Any], state: dict[str, Tensor]) -> SeriesForecaster:
+def restore_forecaster(settings: dict[str, Any], state: dict[str, Tensor]) -> SeriesForecaster:
+    """From sensor.json and the tensors; whoever reads them turns errors into ModelSourceError."""
     if settings["kind"] != "forecast":
         raise ValueError(f"expected the kind 'forecast', got {settings['kind']!r}")
     context, horizon, columns = int(settings["context"]), int(settings["horizon"]), tuple(settings["columns"])

@@ -70,6 +70,12 @@ class NumberSensor:
         """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
         return self.calibration.threshold(alpha)
 
+    @property
+    def spread(self) -> float:
+        """How far scores of normal readings lie apart: the middle 98 % of them."""
+        low, high = np.quantile(self.calibration.scores, [0.01, 0.99])
+        return float(high - low)
+
     def monitor(self) -> DriftMonitor:
         """A drift check for p-values of this sensor that nothing is known of yet; for records whoever serves keeps one."""
         return DriftMonitor(self.stride)

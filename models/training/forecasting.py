@@ -14,7 +14,7 @@ from torch import Tensor
 from models.sensors.forecast_models import ForecastKind, LinearForecast, Moments, PatchForecast
 from models.sensors.forecast_windows import Windows, cut_windows
 from models.sensors.forecasting import SeriesForecaster
-from models.sensors.intervals import Intervals, typical_change
+from models.sensors.intervals import Intervals
 from models.sensors.seam import Readings
 from models.training.forecast_network import Descent, NetworkFit
 
@@ -34,12 +34,12 @@ class Errors:
     by_window: NDArray[np.float64]
 
 
-def errors_of(model: Callable[[Tensor], Tensor], windows: Windows) -> Errors:
-    """What a model of contexts [n, d, context] gets wrong."""
+def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> Errors:
+    """What a model of contexts [n, d, context] gets wrong; `unit` [d] changes the columns' units."""
     squared, absolute = [], []
     with torch.inference_mode():
         for x, y in windows.batches():
-            off = (model(x) - y).double()
+            off = (model(x) - y).double() * (1.0 if unit is None else unit[:, None])
             squared.append(off.square().mean(dim=(1, 2)))
             absolute.append(off.abs().mean(dim=(1, 2)))
     by_window = torch.cat(squared)
@@ -136,15 +136,9 @@ def tune_quietly(network: NetworkFit, validation: Windows) -> None:
     network.train(lambda: errors_of(network.model, validation).mse)
 
 
-def coverage(forecaster: SeriesForecaster, windows: Windows, share: float = 0.8) -> float:
-    """How much of what came lies within the central interval that promises `share`, over windows, steps and columns."""
-    low, high = (forecaster.intervals.at(level) for level in ((1 - share) / 2, (1 + share) / 2))
-    inside = []
-    with torch.inference_mode():
-        for x, y in windows.batches():
-            error = (y - forecaster.model(x)) / typical_change(x, windows.horizon)
-            inside.append(((error >= low) & (error <= high)).double().mean(dim=(1, 2)))
-    return float(torch.cat(inside).mean())
+def held_out_windows(forecaster: SeriesForecaster, runs: Sequence[Readings], *, skip: int = 0) -> Windows:
+    """Windows of runs [n, d] in the forecaster's own standard units; the first `skip` rows of each run are left out."""
+    return cut_windows([forecaster.standardised(run[skip:]) for run in runs], forecaster.context, forecaster.horizon)
 
 
 def _choose(errors: dict[ForecastKind, float], asked: Literal["auto", "linear", "patch"]) -> tuple[ForecastKind, str]:

@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.training.errors import HyperparameterError
 
-Task = Literal["classification", "embedding", "anomaly", "rerank"]
+Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 Auto = Literal["auto"]
 Mode = Literal["auto", "frozen", "contrastive", "lora", "full"]
 Optimizer = Literal["adamw", "sgd", "adafactor"]
 Schedule = Literal["linear", "cosine", "constant"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
-SensorDetectorKind = Literal["auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv"]
+SensorDetectorKind = Literal["auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "adaptive"]
 OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
-OF_SERIES = ("level", "residual", "combined", "conv")
+OF_SERIES = ("level", "residual", "combined", "conv", "adaptive")
 
 PARAM = "method.supervised.hyperparameters"
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -142,12 +142,33 @@ class Sensing(_Common):
         known = OF_RECORDS if self.kind == "records" else OF_SERIES
         if self.detector not in ("auto", *known):
             raise ValueError(f"detector: expected one of auto, {', '.join(known)} for {self.kind}, got {self.detector!r}")
-        if len(set(self.columns)) != len(self.columns):
-            raise ValueError("columns: each column once")
-        named = [name for name in (self.timestamp, self.group, self.label) if name is not None]
-        twice = next((name for name in named if named.count(name) > 1 or name in self.columns), None)
-        if twice is not None:
-            raise ValueError(f"columns: {twice[:60]!r} has two parts; expected a column to be readings, timestamp, group or label")
+        _require_one_part(self.columns, (self.timestamp, self.group, self.label), "timestamp, group or label")
+        return self
+
+
+class Forecasting(_Common):
+    """A forecaster of series: `horizon` steps from `context` readings, by the columns together or each by itself.
+
+    `model` auto tries the linear map and the network; the network alone reads `n_epochs`, `batch_size` (windows a step) and
+    `learning_rate`. `season` is a number of readings for the baseline that repeats, "auto" looks for one.
+    """
+
+    horizon: Annotated[int, Field(ge=1, le=1024)]
+    context: Annotated[int, Field(ge=4, le=4096)] | Auto = "auto"
+    columns: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=512)
+    timestamp: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    group: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    model: Literal["auto", "linear", "patch"] = "auto"
+    season: Annotated[int, Field(ge=2, le=100_000)] | Auto = "auto"
+    n_epochs: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=2, le=1024)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Forecasting:
+        if self.model == "linear":
+            _require_unset(self, ("n_epochs", "batch_size", "learning_rate"), "model 'linear' is solved in one step")
+        _require_one_part(self.columns, (self.timestamp, self.group), "timestamp or group")
         return self
 
 
@@ -173,12 +194,13 @@ class Rerank(_Tuned):
     mode: Literal["auto", "full", "lora"] = "auto"
 
 
-Hyperparameters = Classification | Anomaly | Sensing | Embedding | Rerank
+Hyperparameters = Classification | Anomaly | Sensing | Forecasting | Embedding | Rerank
 _CLASSES: dict[str, type[_Common]] = {
     "classification": Classification,
     "anomaly": Anomaly,
     "embedding": Embedding,
     "rerank": Rerank,
+    "forecast": Forecasting,
 }
 
 
@@ -197,7 +219,7 @@ def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
         made = chosen.model_validate(meant)
     except ValidationError as error:
         raise _refused(task, chosen, error) from error
-    if not isinstance(made, (Classification, Anomaly, Sensing, Embedding, Rerank)):
+    if not isinstance(made, (Classification, Anomaly, Sensing, Forecasting, Embedding, Rerank)):
         raise TypeError(f"no hyperparameters for task {task!r}")
     return made
 
@@ -222,6 +244,16 @@ def _refused(task: str, chosen: type[_Common], error: ValidationError) -> Hyperp
 def _is_branch(part: int | str) -> bool:
     """Whether pydantic names a branch of a union here rather than a field."""
     return isinstance(part, str) and (part.startswith(("constrained-", "literal[", "function-")) or part in ("int", "float", "bool", "str"))
+
+
+def _require_one_part(columns: tuple[str, ...], others: tuple[str | None, ...], parts: str) -> None:
+    """A column is readings or something else, never both."""
+    if len(set(columns)) != len(columns):
+        raise ValueError("columns: each column once")
+    named = [name for name in others if name is not None]
+    twice = next((name for name in named if named.count(name) > 1 or name in columns), None)
+    if twice is not None:
+        raise ValueError(f"columns: {twice[:60]!r} has two parts; expected a column to be readings, {parts}")
 
 
 def _require_unset(settings: BaseModel, names: tuple[str, ...], why: str) -> None:

@@ -22,11 +22,11 @@ from models.device import place
 from models.errors import SondeError
 from models.loader import load
 from models.source import locate
-from models.training import anomaly, classification, sensing
+from models.training import anomaly, classification, forecast, sensing
 from models.training.embedded import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events, lines, phase, say
-from models.training.hyperparameters import Anomaly, Classification, Embedding, Hyperparameters, Sensing, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Hyperparameters, Sensing, parse
 from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
 from models.training.ladder import Report
 from models.training.parts import Parts, divide
@@ -61,9 +61,10 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     phase(events, "validating_files")
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
-    if isinstance(settings, Sensing):
+    if isinstance(settings, Sensing | Forecasting):
         (directory / "result").mkdir(exist_ok=True)
-        outcome = sensing.train(sensing.Bench(job, directory, events, report), settings)
+        bench = sensing.Bench(job, directory, events, report)
+        outcome = forecast.train(bench, settings) if isinstance(settings, Forecasting) else sensing.train(bench, settings)
         write_json(directory / RESULT, _result(job, outcome, NUMBERS_VERSION))
         return
     parts = divide(job, settings)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from models.device import Placement, place
 from models.errors import ModelSourceError
-from models.sensors.artifact import describe, load_sensor, save_sensor
+from models.sensors import adaptive
+from models.sensors.adaptive import AdaptiveSensor, fit_adaptive
+from models.sensors.artifact import TrainedSensor, describe, load_sensor, save_sensor
 from models.sensors.autoencoders import Autoencoder
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
 from models.sensors.seam import Readings
-from models.sensors.sensor import NumberSensor
 from models.training import sensor_plots
 from models.training.errors import TrainingDataError
 from models.training.events import Events, phase, say
@@ -119,7 +119,7 @@ def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
 
 def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:
     """The second and third rung, for a network."""
-    if issubclass(DETECTORS[settings.kind][name], Autoencoder):
+    if name != adaptive.NAME and issubclass(DETECTORS[settings.kind][name], Autoencoder):
         bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
         bench.report.raise_if_failed("forward")
         bench.report.raise_if_failed("loss")
@@ -137,7 +137,7 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placemen
     for seen in watches:
         bench.report.extend(check_gradient(seen))
         bench.report.raise_if_failed("gradient")
-    detector = sensor.model.detector
+    detector = None if isinstance(sensor, AdaptiveSensor) else sensor.model.detector
     if isinstance(detector, Autoencoder):
         bench.report.add(check_slope(detector.descent.steps[:_WATCHED_LOSSES]))
         bench.report.raise_if_failed("loss")
@@ -146,7 +146,9 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placemen
 
 def _fitted(
     settings: Sensing, name: str, runs: list[Readings], parts: Divided, seed: int, placement: Placement, **more: object
-) -> NumberSensor:
+) -> TrainedSensor:
+    if name == adaptive.NAME:
+        return _adaptive(runs, parts)
     fit = partial(fit_sensor, settings.kind, name, parts.train.columns, runs, seed=seed, period_s=parts.repairs.period_s)
     try:
         return fit(device=placement.device, **more)
@@ -154,7 +156,14 @@ def _fitted(
         raise TrainingDataError("too_few_rows", f"training_file: detector {name}: {error}", "training_file") from error
 
 
-def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> NumberSensor:
+def _adaptive(runs: list[Readings], parts: Divided) -> AdaptiveSensor:
+    try:
+        return fit_adaptive(runs, parts.train.columns, parts.repairs.period_s)
+    except ValueError as error:
+        raise TrainingDataError("too_many_columns", f"training_file: detector {adaptive.NAME}: {error}", "training_file") from error
+
+
+def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> TrainedSensor:
     """What is to be served: the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:
         save_sensor(chosen.sensor, bench.result)
@@ -169,7 +178,7 @@ def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, 
     return sensor
 
 
-def _outcome(bench: Bench, sensor: NumberSensor, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
+def _outcome(bench: Bench, sensor: TrainedSensor, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
     compared = {f"detector_faults_{one.name}": one.faults for one in judged}
     return Outcome(
         encoder="none",
@@ -193,7 +202,7 @@ def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
     except ModelSourceError as error:
         say(bench.events, f"what serves now cannot be compared: {error.message}", "warn")
         return None
-    if not isinstance(sensor, NumberSensor) or sensor.columns != held_out.columns:
+    if not isinstance(sensor, TrainedSensor) or sensor.columns != held_out.columns:
         say(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
         return None
     return metrics_of(sensor, held_out, score_runs(sensor, held_out))
@@ -202,12 +211,11 @@ def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
 def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:
     """The first readings of the later part, and what the model as written gives for them."""
     sensor = load_sensor(bench.result)
-    if not isinstance(sensor, NumberSensor):
+    if not isinstance(sensor, TrainedSensor):
         raise TypeError("the recipe wrote a forecaster")
     first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
-    low, high = np.quantile(sensor.calibration.scores, [0.01, 0.99])
     rows = [[score] for score in sensor.score(first).scores.tolist()]
-    return {"texts": [], "readings": first.tolist(), "rows": rows, "tolerance": _TOLERANCE * float(max(high - low, 1e-3))}
+    return {"texts": [], "readings": first.tolist(), "rows": rows, "tolerance": _TOLERANCE * max(sensor.spread, 1e-3)}
 
 
 def _summary(chosen: Judged, why: str, judged: list[Judged]) -> str:
