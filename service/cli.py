@@ -17,8 +17,7 @@ from models.card import ModelCard
 from models.errors import SondeError
 from service import logs
 from service.auth import SCOPES, Keyring
-from service.bench.command import add_flags as add_bench_flags
-from service.bench.command import bench
+from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
@@ -65,6 +64,13 @@ def worker(parsed: argparse.Namespace) -> int:
     logs.configure(settings.log_level)
     _prepare_torch()
     return work(settings)
+
+
+def bench(parsed: argparse.Namespace) -> int:
+    """Put load on a server that speaks OpenAI's embeddings, and measure it."""
+    from service.bench.command import bench as run
+
+    return run(parsed)
 
 
 def create_key(parsed: argparse.Namespace) -> int:
