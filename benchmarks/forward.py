@@ -123,12 +123,12 @@ def precision_of(backend: str, device: DeviceName) -> str:
 
 def _batched(model: Model, kind: str) -> Encode:
     def encode(texts: list[str]) -> object:
-        return [model.forward(batch) for batch in _batches(model.text.encode(texts), _BATCH_TOKENS[kind])]
+        return [model.forward(batch) for batch in batches(model.text.encode(texts), _BATCH_TOKENS[kind])]
 
     return encode
 
 
-def _batches(items: Sequence[Tokens], budget: int) -> Iterator[list[Tokens]]:
+def batches(items: Sequence[Tokens], budget: int) -> Iterator[list[Tokens]]:
     """As they come, each batch within the engine's default of tokens."""
     batch: list[Tokens] = []
     used = 0

@@ -11,10 +11,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import results, roofline, tables
-from benchmarks.loads import GEMM_FLOP
+from benchmarks import forward, gpu, results, roofline, serving, tables
+from benchmarks.loads import GEMM_FLOP, ROWS
 from benchmarks.plot import bars
+from benchmarks.processes import Server
 from models.source import locate
+from service.bench.client import Target
+from service.engine.fake import FakeModel
+from tests.fake_openai import FakeServer, listening
 
 SERVING = {
     "command": "python -m benchmarks.serving",
@@ -106,3 +110,40 @@ def test_rounds_are_kept_appended_and_shown(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "serving.svg").is_file()
     with pytest.raises(SystemExit, match="other settings"):
         results.Rounds("serving", {"sonde_flags": []}, append=True)
+
+
+def test_batches_keep_every_text_within_the_budget() -> None:
+    items = FakeModel().text.encode(["my card is lost " * count for count in (1, 2, 3, 4, 5, 6, 7)])
+    batches = list(forward.batches(items, 30))
+    assert [item for batch in batches for item in batch] == items
+    assert all(sum(item.count for item in batch) <= 30 or len(batch) == 1 for batch in batches)
+    assert len(batches) < len(items)
+
+
+def test_backends_are_compared_with_the_limit_of_their_precision() -> None:
+    assert forward.precision_of("packed-bfloat16", "cpu") == "bf16"
+    assert forward.precision_of("packed-float32", "cpu") == "fp32"
+    assert "packed-float32" in forward.default_backends("cpu")
+
+
+def test_a_row_is_measured_on_a_server() -> None:
+    fake = FakeServer(lambda number: (0.02, 200))
+    with listening(fake) as url:
+        seen = serving.measure(Server(Target.of(url), url, 0, 0.0), ROWS["long-32"], seed=1, warmup_s=0.1, seconds=0.4)
+    assert seen["inputs_per_s"] == pytest.approx(seen["tokens_per_s"] / 120)
+    assert 0 < seen["inputs_per_s"] <= 4 * 32 / 0.02
+    assert seen["p50_ms"] >= 20
+
+
+def test_a_row_with_failures_is_no_result() -> None:
+    with listening(FakeServer(lambda number: (0.02, 500))) as url, pytest.raises(SystemExit, match="500"):
+        serving.measure(Server(Target.of(url), url, 0, 0.0), ROWS["idle"], seed=1, warmup_s=0, seconds=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_the_gpu_benchmark_computes_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpu._TEXTS, "cpu", {"short": 8, "256 tokens": 2})
+    seen = gpu.compared(forward.in_process("cpu", "float32"), gpu.encode("cpu"), "cpu")
+    assert seen["sonde : encode, short"] == pytest.approx(seen["sonde, short, tokens/s"] / seen["encode, short, tokens/s"])
+    assert 0 < seen["sonde's share of it at 256 tokens"] < 2
