@@ -39,7 +39,6 @@ def main() -> None:
             seen = one_round(server, queries, bulk, chosen.seconds)
             collected.add("sonde", seen)
             print(f"round {number + 1}  " + "  ".join(f"{name} {value:.1f}" for name, value in seen.items()), flush=True)
-    print("\n".join(results.interactive(collected.content())))
     collected.finish(write=chosen.write)
 
 

@@ -106,7 +106,7 @@ def refusal(way: Way, device: str) -> str | None:
 
 
 def seconds_of(work: Work, device: str, time_s: float = _TIME_S) -> float:
-    """Median seconds of one call, over as many as fit into the time, three at least."""
+    """Seconds of one call: the lower quartile of as many as fit into the time, three at least; neighbours only ever add."""
     work()
     taken: list[float] = []
     until = time.perf_counter() + time_s
@@ -116,7 +116,7 @@ def seconds_of(work: Work, device: str, time_s: float = _TIME_S) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return statistics.quantiles(taken, n=4)[0]
 
 
 def gflops(way: Way, rows: int, shape: tuple[int, int], device: str, time_s: float = _TIME_S) -> float:
@@ -164,7 +164,6 @@ def main() -> None:
                 continue
             collected.add(name, {str(rows): layer_gflops(way, rows, chosen.device) for rows in ROWS})
         collected.add("memory", {"gb_s": bandwidth_gb_s(chosen.device)})
-    print("\n".join(results.roofline(collected.content())))
     collected.finish(write=chosen.write)
 
 

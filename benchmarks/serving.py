@@ -6,13 +6,15 @@ python -m benchmarks.serving [--rounds 3] [--seconds 6] [--rows short-1,long-32]
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import limit, results
 from benchmarks.infinity import VENV, best_flags, installed
+from benchmarks.loads import ROWS, Row
 from benchmarks.processes import MODEL, Server, infinity, plain, sonde
 from service.bench.lengths import NAMED
 from service.bench.loops import closed_loop, drive
@@ -23,38 +25,19 @@ from service.bench.texts import Texts
 _SLO_MS = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A load: how long texts are, how many a request carries, how many clients there are; and the figure that is compared."""
-
-    about: str
-    lengths: str
-    batch: int
-    clients: int
-    figure: str
-
-
-ROWS = {
-    "short-1": Row("short texts, 1 a request, 32 clients, texts/s", "short", 1, 32, "inputs_per_s"),
-    "short-32": Row("short texts, 32 a request, 4 clients, texts/s", "short", 32, 4, "inputs_per_s"),
-    "long-1": Row("long texts, 1 a request, 32 clients, texts/s", "long", 1, 32, "inputs_per_s"),
-    "long-32": Row("long texts, 32 a request, 4 clients, texts/s", "long", 32, 4, "inputs_per_s"),
-    "mixed-32": Row("5 to 250 tokens, 32 a request, 4 clients, texts/s", "mixed", 32, 4, "inputs_per_s"),
-    "idle": Row("one short text at a time, p50 ms", "short", 1, 1, "p50_ms"),
-}
-ALWAYS = {"ready_s": "start to ready, s", "peak_mb": "peak memory, MB"}
-
-
 def measure(server: Server, row: Row, seed: int, warmup_s: float, seconds: float) -> dict[str, float]:
     """One load on one server."""
     requests = Requests(MODEL, Texts(NAMED[row.lengths], seed), parse_mix(None, row.batch, 1))
     whole = warmup_s + seconds
     done = drive(closed_loop(server.target, requests, clients=row.clients, seconds=whole))
     summary = Summary.of(done, warmup_s=warmup_s, until_s=whole, slo_ms=_SLO_MS)
-    if summary.failed or summary.latency_ms is None:
-        raise SystemExit(f"{server.url}, {row.about}: {summary.statuses}")
+    failures = Counter(sample.status for sample in done.samples if not sample.good)
+    if failures:
+        raise SystemExit(f"{server.url}, {row.about}: {dict(failures)}")
     rates = {"inputs_per_s": summary.inputs_per_s, "tokens_per_s": summary.tokens_per_s, "generator_cores": summary.generator_cores}
-    return {**rates, **{f"{name}_ms": value for name, value in asdict(summary.latency_ms).items()}}
+    # None where requests take longer than the window; the rates count shares of them.
+    latencies = asdict(summary.latency_ms) if summary.latency_ms else {}
+    return {**rates, **{f"{name}_ms": value for name, value in latencies.items()}}
 
 
 def one_round(
@@ -77,6 +60,7 @@ def main() -> None:
     parser.add_argument("--servers", default="sonde,infinity,plain")
     parser.add_argument("--infinity", type=Path, default=VENV, help="its virtual environment (default %(default)s)")
     parser.add_argument("--infinity-flags", help="default: the best found for this machine, see benchmarks/infinity.py")
+    parser.add_argument("--no-limit", dest="limit", action="store_false", help="leave out the GEMM rate and the engine in process")
     results.add_flags(parser)
     parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
     chosen = parser.parse_args()
@@ -89,11 +73,12 @@ def main() -> None:
     collected = results.Rounds("serving", about, append=chosen.append)
     for _ in range(chosen.rounds):
         number = collected.begin()
+        if chosen.limit:
+            collected.add("limit", limit.measured(chosen.rows, chosen.flags))
         for name in names:
             seen = one_round(makers[name](), chosen.rows.split(","), number, chosen.warmup_s, chosen.seconds)
             collected.add(name, seen)
             print(f"round {number + 1}  {name:9}  {_line(seen)}", flush=True)
-    print("\n".join(results.serving_table(collected.content())))
     collected.finish(write=chosen.write)
 
 

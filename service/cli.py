@@ -18,8 +18,7 @@ from models.card import ModelCard
 from models.errors import SondeError
 from service import logs
 from service.auth import SCOPES, Keyring
-from service.bench.command import add_flags as add_bench_flags
-from service.bench.command import bench
+from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
@@ -73,6 +72,13 @@ def score(parsed: argparse.Namespace) -> int:
     from service.score import run
 
     return run(parsed, Settings.read({"home": parsed.home}))
+
+
+def bench(parsed: argparse.Namespace) -> int:
+    """Put load on a server that speaks OpenAI's embeddings, and measure it."""
+    from service.bench.command import bench as run
+
+    return run(parsed)
 
 
 def create_key(parsed: argparse.Namespace) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import orjson
 
@@ -82,3 +83,24 @@ async def faking(server: FakeServer) -> AsyncIterator[FakeServer]:
         server.ended.set()
         while server.open:
             await asyncio.sleep(0.001)
+
+
+@contextmanager
+def listening(server: FakeServer) -> Iterator[str]:
+    """Let it listen in a thread, for what has an event loop of its own; its URL."""
+    ready, stop = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with faking(server):
+            ready.set()
+            while not stop.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    ready.wait(5)
+    try:
+        yield server.url
+    finally:
+        stop.set()
+        thread.join(5)

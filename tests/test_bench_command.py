@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,30 +11,9 @@ import uvicorn
 
 from service import cli
 from tests.conftest import MakeApp, wait_until
-from tests.fake_openai import FakeServer, faking
+from tests.fake_openai import FakeServer, listening
 
 QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")
-
-
-@contextmanager
-def listening(server: FakeServer) -> Iterator[str]:
-    """The fake server in a thread, since the command has an event loop of its own."""
-    ready, stop = threading.Event(), threading.Event()
-
-    async def main() -> None:
-        async with faking(server):
-            ready.set()
-            while not stop.is_set():
-                await asyncio.sleep(0.01)
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    ready.wait(5)
-    try:
-        yield server.url
-    finally:
-        stop.set()
-        thread.join(5)
 
 
 def test_closed_load_with_all_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
