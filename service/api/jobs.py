@@ -21,7 +21,8 @@ from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
 from service.api.documents import READING, errors
 from service.api.job_schemas import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
 from service.config import Settings
-from service.engine.hub import Hub
+from service.engine.served import Served
+from service.engine.trained import Trained
 from service.errors import InvalidRequest, JobNotFound, Unavailable
 from service.jobs import places
 from service.jobs.desk import Desk
@@ -57,7 +58,8 @@ async def create(
     """Queued at once; a worker takes it. With an Idempotency-Key the same request is answered the same and starts nothing."""
     raw = request.raw if isinstance(request, JsonRequest) else b""
     once = Once(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
-    return await asyncio.to_thread(_create, body, jobs, hub, settings, once)
+    served = await hub.resolve(body.model)
+    return await asyncio.to_thread(_create, body, served, jobs, settings, once)
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=JobList, summary="List fine-tuning jobs")
@@ -159,17 +161,17 @@ def render(job: Job, org: str) -> dict[str, Any]:
     }
 
 
-def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once | None) -> dict[str, Any]:
+def _create(body: JobBody, served: Served, jobs: Desk, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
-    served = hub.find(body.model)
+    base, spec = _base(settings, served)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
         id=job,
-        model=served.card.name,
-        spec=_spec(settings, served.card.name),
+        model=base,
+        spec=spec,
         task=supervised.task,
-        name=model_name(served.card.name, settings.org, body.suffix or job.removeprefix("ftjob-")),
+        name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
         seed=body.seed or 0,
         training_file=body.training_file,
         validation_file=body.validation_file,
@@ -197,6 +199,14 @@ def _check_rows(jobs: Desk, body: JobBody) -> int | None:
     if body.validation_file is not None:
         jobs.files.get(body.validation_file)
     return until
+
+
+def _base(settings: Settings, served: Served) -> tuple[str, str]:
+    """What a job begins with, by name and place: a model of the settings, also where a head on it was asked for, or a tuned encoder."""
+    if not isinstance(served, Trained):
+        return served.card.name, _spec(settings, served.card.name)
+    base = served.manifest.base
+    return base, served.label if served.owns_engine else _spec(settings, base)
 
 
 def _spec(settings: Settings, name: str) -> str:
