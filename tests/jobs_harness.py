@@ -47,7 +47,9 @@ class Bench:
         return NewJob(job, "fake", "fake", "classification", name, 7, self.upload(), hyperparameters=hyperparameters)
 
     def submit(self, suffix: str = "", **hyperparameters: Any) -> str:
-        new = self.new(suffix, **hyperparameters)
+        return self.start(self.new(suffix, **hyperparameters))
+
+    def start(self, new: NewJob) -> str:
         self.store.create(new, lambda job: {})
         self.engine.submit(new.id, 1)
         return new.id

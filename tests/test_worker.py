@@ -7,13 +7,16 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.registry import Registry
+from tests.artifacts import own_encoder
 from tests.conftest import free_port, metric, wait_until
 from tests.databases import Postgres, postgres
 from tests.jobs_harness import Bench, WorkerProcess, exists, workers
@@ -79,6 +82,7 @@ def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerPr
         "job": job,
         "model": "fake",
         "base": "fake",
+        "keep_encoder": False,
         "task": "classification",
         "hyperparameters": {"steps": 1},
         "validation_file": None,
@@ -91,6 +95,18 @@ def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerPr
         "cache": str(bench.home / "cache"),
         "incumbent": None,
     }
+
+
+def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(bench: Bench, worker: WorkerProcess, tmp_path: Path) -> None:
+    own_encoder(Registry(bench.home / "models"), tmp_path, seed=1, name="ft:fake:local:tuned")
+    job = bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v1"))
+    assert bench.until(job).status == "succeeded"
+    told = json.loads((bench.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+    encoder = Registry(bench.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
+    assert (told["model"], told["keep_encoder"]) == (f"fake={encoder}", True)
+    assert encoder.is_dir()
+    gone = bench.until(bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v2")))
+    assert (gone.status, gone.error_code) == ("failed", "not_registered")
 
 
 def test_a_worse_model_is_held_and_a_better_one_promoted(bench: Bench, worker: WorkerProcess) -> None:
@@ -115,6 +131,30 @@ def test_a_failure_has_the_trainers_code_and_the_next_job_runs(bench: Bench, wor
 
 def test_a_full_disk_fails_the_job_by_name(bench: Bench, worker: WorkerProcess) -> None:
     assert bench.until(bench.submit(full=True)).error_code == "disk_full"
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """A disk of one page where a directory is; skipped where nobody may mount one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("where", ["jobs", "models"])
+def test_where_the_disk_is_full_the_job_says_so_and_the_next_one_runs(bench: Bench, worker: WorkerProcess, where: str) -> None:
+    """`jobs`: nothing can be prepared for the trainer; `models`: the result cannot be published."""
+    with small_disk(bench.home / where):
+        failed = bench.until(bench.submit("full", steps=1))
+        assert (failed.status, failed.error_code) == ("failed", "disk_full")
+        registry = Registry(bench.home / "models")
+        assert (list(registry.versions(failed.name)), registry.current(failed.name)) == ([], None)
+    assert bench.until(bench.submit("full", steps=1)).fine_tuned_model == "ft:fake:local:full:v1"
 
 
 def test_a_file_that_is_gone_fails_the_job(bench: Bench, worker: WorkerProcess) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -72,7 +74,7 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     context = _open(directory, job, events, report)
     check_rows(context, parts)
     phase(events, "running")
-    outcome = _recipe(settings)(context, parts)
+    outcome = _with_encoder(context, _recipe(settings)(context, parts))
     report.raise_if_failed("outcome")
     write_json(directory / RESULT, _result(job, outcome, context.model.card.version))
 
@@ -104,6 +106,14 @@ def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
     from models.training import rerank
 
     return lambda context, parts: rerank.train(context, settings, parts)
+
+
+def _with_encoder(context: Context, outcome: Outcome) -> Outcome:
+    """The outcome with its encoder beside it, where the base is no model that is always served."""
+    if not context.job.keep_encoder or outcome.encoder == "own":
+        return outcome
+    shutil.copytree(context.source.path, context.result / "encoder")
+    return replace(outcome, encoder="own")
 
 
 def _result(job: Job, outcome: Outcome, base_version: str) -> dict[str, object]:

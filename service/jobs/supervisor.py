@@ -111,12 +111,14 @@ class Supervisor:
 
     def _prepare(self, job: Job, directory: Path) -> None:
         incumbent, generation = self._publisher.incumbent(job)
+        spec, tuned = self._publisher.base(job)
         (directory / "incumbent.json").write_text(json.dumps({"generation": generation, "serves": incumbent is not None}), encoding="utf-8")
         checkpoint = places.checkpoint(self._home, job.id)
         about = {
             "job": job.id,
-            "model": job.spec,
+            "model": spec,
             "base": job.model,
+            "keep_encoder": tuned,
             "task": job.task,
             "hyperparameters": job.hyperparameters,
             "training_file": str(self._rows_of(job, job.training_file, directory)),
