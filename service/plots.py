@@ -78,8 +78,10 @@ def written(figure: Figure, form: Format) -> bytes:
 
 
 def _figure(height: float) -> Figure:
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["svg.hashsalt"] = "sonde"  # the ids inside a file are random without it
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 

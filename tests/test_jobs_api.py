@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring
 from service.config import Settings
 from service.engine.fake import FakeModel
+from service.engine.fake_sensor import FakeSensor
 from service.jobs.desk import Desk
 from service.jobs.engine import DbosEngine, FakeEngine
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
 from service.jobs.store import Leases
 from tests.conftest import MakeApp
+from tests.sensors import put_in_service
+from tests.test_plots import PLOTS
 
 ROWS = b'{"text": "a", "label": "b"}\n'
 
@@ -292,3 +296,78 @@ def test_many_callers_at_once_get_a_job_each(http: TestClient, file: str) -> Non
         thread.join()
     assert answers == [200] * 12
     assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 12
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------------
+
+
+def numbers_job(http: TestClient, file: str, task: str = "anomaly", model: str = "sensors", **hyperparameters: object) -> Any:
+    method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": hyperparameters}}
+    return http.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": file, "suffix": "pump", "method": method})
+
+
+@pytest.mark.parametrize(("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {})])
+def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file: str, task: str, more: dict[str, str]) -> None:
+    answer = numbers_job(http, file, task, **more)
+    assert answer.status_code == 200, answer.text
+    job = desk.store.get(answer.json()["id"])
+    assert (job.model, job.spec, job.task, job.name) == ("sensors", "sensors", task, "ft:sensors:local:pump")
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "more", "param", "code"),
+    [
+        ("classification", "sensors", {}, "model", "wrong_task"),
+        ("rerank", "sensors", {}, "model", "wrong_task"),
+        ("forecast", "fake", {}, "model", "wrong_task"),
+        ("anomaly", "fake", {"kind": "series"}, "model", "wrong_task"),
+        ("anomaly", "ft:sensors:local:pump", {"kind": "series"}, "model", "wrong_task"),
+        ("anomaly", "sensors", {}, "method.supervised.hyperparameters.kind", "invalid_value"),
+        ("anomaly", "sensors", {"kind": "texts"}, "method.supervised.hyperparameters.kind", "invalid_value"),
+    ],
+)
+def test_a_base_of_the_wrong_kind_is_refused(
+    http: TestClient, application: FastAPI, file: str, task: str, model: str, more: dict[str, str], param: str, code: str
+) -> None:
+    put_in_service(application.state.hub, FakeSensor())
+    answer = numbers_job(http, file, task, model, **more)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
+
+
+def test_feedback_on_texts_trains_no_detector_of_numbers(http: TestClient) -> None:
+    answer = numbers_job(http, "feedback:fake", kind="records")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "training_file")
+
+
+@pytest.fixture
+def reported(http: TestClient, tmp_path: Path, file: str) -> str:
+    """A job whose report has plots."""
+    job: str = numbers_job(http, file, kind="series").json()["id"]
+    directory = tmp_path / "jobs" / job / "attempt-1"
+    directory.mkdir(parents=True)
+    finding = {"check": "<script>", "status": "warn", "message": "a & b", "remedy": "look"}
+    rungs = [{"rung": "data", "status": "warn", "findings": [finding]}, {"rung": "loss", "status": "not run", "findings": []}]
+    report = {"object": "fine_tuning.report", "status": "warn", "rungs": rungs, "plots": {**PLOTS, "training": None}}
+    (directory / "report.json").write_text(json.dumps(report))
+    (directory / "report.md").write_text("# Debug ladder\n")
+    return f"/v1/fine_tuning/jobs/{job}/report"
+
+
+def test_a_report_leads_to_its_plots(http: TestClient, reported: str) -> None:
+    files = http.get(reported).json()["plot_files"]
+    assert files == {name: f"{reported}/plots/{name}.svg" for name in ("series", "contributions")}
+    assert http.get(files["series"]).headers["content-type"] == "image/svg+xml"
+    assert http.get(f"{reported}/plots/contributions.png").content.startswith(b"\x89PNG")
+    assert f"![series]({files['series']})" in http.get(f"{reported}?format=md").text
+    for missing in ("training.svg", "series.pdf", "series", "nothing.svg"):
+        assert http.get(f"{reported}/plots/{missing}").status_code == 404
+
+
+def test_a_report_is_a_page_that_needs_no_other_file(http: TestClient, reported: str) -> None:
+    for page in (http.get(f"{reported}?format=html"), http.get(reported, headers={"accept": "text/html"})):
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.text.count("data:image/svg+xml;base64,") == 2
+        assert "<script>" not in page.text
+        assert "&lt;script&gt;" in page.text
+        assert "a &amp; b" in page.text

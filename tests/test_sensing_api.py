@@ -277,6 +277,7 @@ def test_a_forecast_by_default(client: TestClient) -> None:
         ("series", {"series": [[1, 2]] * 3}),
         ("series[3].flow", {"series": [[1, 2]] * 3 + [[1, None]]}),
         ("series", {"series": []}),
+        ("series", {"series": None}),
         ("horizon", {"horizon": 9}),
         ("horizon", {"horizon": 0}),
         ("horizon", {"horizon": True}),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from service.api.inputs import Count, text_list, text_or_texts
-from service.api.numbers import RecordList, SeriesRows, Timestamps
+from service.api.inputs import text_list, text_or_texts, whole
+from service.api.numbers import RecordList, RequiredSeries, SeriesRows, Timestamps
 from service.api.schemas import MODEL, TRUNCATE, Answer, Body, Usage
 from service.engine.state import MAX_CHARACTERS
 from service.errors import InvalidRequest
@@ -98,9 +98,9 @@ Quantiles = Annotated[
 
 class ForecastBody(Body):
     model: str = MODEL
-    series: SeriesRows = Field(description="readings, the last one now: rows, or objects with a value a column")
+    series: RequiredSeries = Field(description="readings, the last one now: rows, or objects with a value a column")
     timestamps: Timestamps = Field(None, description="one a row: ISO 8601, or Unix seconds; increasing")
-    horizon: Annotated[Count, Field(le=MAX_HORIZON)] | None = Field(None, description="steps; without it, as many as the model can")
+    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(None, description="steps; without it, as many as the model can")
     quantiles: Quantiles = Field((0.1, 0.5, 0.9), description="levels; a reading is below that of 0.9 nine times in ten")
 
 

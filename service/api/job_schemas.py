@@ -20,6 +20,8 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, patt
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
+# What has a key of another pattern is refused, which a pattern alone does not say in JSON Schema.
+_NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
 Hyperparameters = Annotated[dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")]
 
 # --- files --------------------------------------------------------------------------------------------------------------
@@ -76,7 +78,9 @@ class FeedbackObject(Answer):
 class Supervised(Body):
     task: Task = Field("classification", description="what the model is to do")
     hyperparameters: Hyperparameters = Field(default_factory=dict)
-    columns: dict[Name, Name] = Field(default_factory=dict, max_length=16, description="field that is expected → column of the file")
+    columns: dict[Name, Name] = Field(
+        default_factory=dict, max_length=16, description="field that is expected → column of the file", json_schema_extra=_NO_OTHERS
+    )
 
 
 class Method(Body):
@@ -92,7 +96,7 @@ class JobBody(Body):
     seed: Seed | None = Field(None, description="the same seed on the same machine gives the same model; 0 by default")
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, description="older way to say method.supervised.hyperparameters")
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra=_NO_OTHERS)] | None = None
     integrations: None = Field(None, description="accepted as null, as clients send it")
 
     @model_validator(mode="after")

@@ -28,22 +28,24 @@ _LIMIT = {"minItems": 1, "x-sonde-limit": "max_readings"}
 _TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "maximum": _LARGEST_TIME, "minimum": 0}]}
 
 
-def _listed(param: str, schema: dict[str, Any]) -> Any:
-    """The type of a field that is a list of at least one item; the items wait until the model is known."""
+def _listed(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any:
+    """The type of a field that is a list of at least one item, or null; the items wait until the model is known."""
 
     def check(value: object) -> list[Any] | None:
-        if value is None:
+        if value is None and optional:
             return None
         if not isinstance(value, list) or not value:
             raise InvalidRequest(f"{param}: expected a list of at least one item, got {_said(value)}", param=param)
         return value
 
     many = {"type": "array", "items": schema, **_LIMIT}
-    return Annotated[list[Any] | None, PlainValidator(check), WithJsonSchema({"anyOf": [many, {"type": "null"}]})]
+    described = {"anyOf": [many, {"type": "null"}]} if optional else many
+    return Annotated[list[Any] | None, PlainValidator(check), WithJsonSchema(described)]
 
 
 RecordList = _listed("records", {"anyOf": [_RECORD_SCHEMA, _ROW_SCHEMA]})
 SeriesRows = _listed("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]})
+RequiredSeries = _listed("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]}, optional=False)
 Timestamps = _listed("timestamps", _TIME_SCHEMA)
 
 

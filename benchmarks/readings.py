@@ -1,0 +1,88 @@
+"""Rows of numbers a second through HTTP: `python -m benchmarks.readings` (contributions off, as many columns as --columns).
+
+A real detector, fitted here to noise and put into a registry, behind a real `sonde serve`; clients on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from benchmarks.load import Result, closed_loop, run
+from models.artifact import Golden, Manifest
+from models.registry import Registry
+from models.sensors.artifact import describe, save_sensor
+from models.sensors.fitting import fit_sensor
+from models.sensors.seam import SensorKind
+
+NAME = "ft:sensors:local:bench-{}"
+
+
+def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -> str:
+    """A detector of noise in service; its name."""
+    name = NAME.format(kind)
+    readings = np.random.default_rng(0).standard_normal((10_000, columns))
+    sensor = fit_sensor(kind, detector, tuple(f"c{number}" for number in range(columns)), [readings])
+    with tempfile.TemporaryDirectory() as staged:
+        save_sensor(sensor, Path(staged))
+        about = describe(sensor)
+        manifest = Manifest(name, 1, "anomaly", "sensors", "1", "none", (), {}, Golden((), (), 0.0), 0, "", 0, sensor=about)
+        registry.publish(name, Path(staged), lambda version: manifest)
+    registry.promote(name, 1, by="benchmark", why="")
+    return name
+
+
+def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[bytes]:
+    """Requests of so many rows, each different."""
+    numbers = np.random.default_rng(1)
+    field = "records" if kind == "records" else "series"
+    made = [orjson.dumps({"model": name, field: numbers.standard_normal((rows, columns)).round(4).tolist()}) for _ in range(8)]
+    return itertools.cycle(made)
+
+
+def main() -> None:
+    """Print rows a second for records and series, for requests of several sizes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--columns", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--clients", type=int, default=2)
+    parsed = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        registry = Registry(Path(home) / "models")
+        kinds: list[tuple[SensorKind, str]] = [("records", "pca"), ("series", "level")]
+        names = {kind: publish(registry, kind, detector, parsed.columns) for kind, detector in kinds}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
+            for (kind, detector), rows in itertools.product(kinds, (1, 1000, 10_000)):
+                result = _measured(url, bodies(names[kind], kind, rows, parsed.columns), parsed.clients, parsed.seconds)
+                print(f"{kind} ({detector}), {rows} rows a request: {_said(result, rows)}", flush=True)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _measured(url: str, sent: Iterator[bytes], clients: int, seconds: float) -> Result:
+    run(lambda: closed_loop(url, sent, clients=clients, seconds=1.0, path="/v1/anomaly/score"))
+    return run(lambda: closed_loop(url, sent, clients=clients, seconds=seconds, path="/v1/anomaly/score"))
+
+
+def _said(result: Result, rows: int) -> str:
+    wrong = {status: count for status, count in result.statuses.items() if status != 200}
+    return f"{result.per_s * rows:,.0f} rows/s, p50 {1000 * result.percentile(50):.1f} ms" + (f", statuses {wrong}" if wrong else "")
+
+
+if __name__ == "__main__":
+    main()

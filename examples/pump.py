@@ -1,0 +1,190 @@
+"""A pump that breaks, from a CSV of normal operation to a detector that says when and which sensor: the figures of docs/anomaly.md.
+
+sonde up                                  # in one terminal
+python -m examples.pump ./pump            # in another; writes the CSVs and the plots there
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import urllib.request
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = ("pressure", "flow", "temperature", "vibration")
+START = datetime(2026, 11, 1, tzinfo=UTC)
+PERIOD = timedelta(minutes=1)
+NORMAL_READINGS = 8000
+LIVE_READINGS = 2000
+# Readings of the second file between which the bearing fails: vibration and temperature rise.
+FAULT = slice(1200, 1500)
+# A summer day: everything is as it was, and 4 degrees warmer.
+WARMER = 4.0
+_PIECE = 60
+
+
+def pump(count: int, seed: int) -> NDArray[np.float64]:
+    """Readings [count, 4] of a healthy pump: its load wanders and swings, and all sensors follow it."""
+    numbers = np.random.default_rng(seed)
+    load = 0.15 * np.sin(np.arange(count) / 45.0)
+    noise = numbers.standard_normal((count, len(COLUMNS)))
+    load += _wandering(numbers.standard_normal(count), 0.95, 0.03)
+    warmth = _wandering(load + 0.1 * noise[:, 2], 0.9, 0.1)
+    values = [2.0 + 0.8 * load, 12.0 + 4.0 * load, 40.0 + 6.0 * warmth, 0.5 + 0.2 * np.abs(load)]
+    return np.stack(values, axis=1) + noise * (0.03, 0.15, 0.2, 0.03)
+
+
+def live(seed: int = 2) -> NDArray[np.float64]:
+    """A day and a half, in which the bearing fails for five hours."""
+    readings = pump(LIVE_READINGS, seed)
+    worse = np.linspace(0, 1, FAULT.stop - FAULT.start)
+    readings[FAULT, 3] += 0.35 * worse
+    readings[FAULT, 2] += 2.0 * worse
+    return readings
+
+
+def warm(seed: int = 3) -> NDArray[np.float64]:
+    """Nothing is wrong, but the hall is warmer than it was."""
+    readings = pump(LIVE_READINGS, seed)
+    readings[:, 2] += WARMER
+    return readings
+
+
+def write(path: Path, readings: NDArray[np.float64], start: datetime) -> Path:
+    """A CSV with timestamps."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["time", *COLUMNS])
+        for number, row in enumerate(readings.tolist()):
+            writer.writerow([(start + number * PERIOD).isoformat(), *(f"{value:.4f}" for value in row)])
+    return path
+
+
+class Plant:
+    """A client of the service, of the standard library alone."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """A JSON answer."""
+        data = None if body is None else json.dumps(body).encode()
+        return json.loads(self.bytes(path, data, "application/json"))
+
+    def bytes(self, path: str, data: bytes | None = None, kind: str = "application/json") -> bytes:
+        """An answer as it comes."""
+        request = urllib.request.Request(self._url + path, data, {"content-type": kind})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            content: bytes = answer.read()
+        return content
+
+    def upload(self, path: Path) -> str:
+        """A file's id."""
+        edge = uuid.uuid4().hex
+        fields = f'--{edge}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        fields += f'--{edge}\r\ncontent-disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
+        body = fields.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode()
+        made: str = json.loads(self.bytes("/v1/files", body, f"multipart/form-data; boundary={edge}"))["id"]
+        return made
+
+    def train(self, path: Path, suffix: str, task: str, **hyperparameters: object) -> dict[str, Any]:
+        """A finished job."""
+        method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": {"timestamp": "time", **hyperparameters}}}
+        body = {"model": "sensors", "training_file": self.upload(path), "suffix": suffix, "seed": 7, "method": method}
+        job: dict[str, Any] = self.call("/v1/fine_tuning/jobs", body)
+        while job["status"] not in ("succeeded", "failed", "cancelled"):
+            time.sleep(0.3)
+            job = self.call(f"/v1/fine_tuning/jobs/{job['id']}")
+        if job["status"] != "succeeded":
+            raise SystemExit(f"the job {job['status']}: {job['error']}")
+        return job
+
+    def stream(self, model: str, readings: NDArray[np.float64], start: datetime, alpha: float) -> list[dict[str, Any]]:
+        """The answers to readings that come hour by hour; what was before is in `state`."""
+        answers: list[dict[str, Any]] = []
+        for at in range(0, len(readings), _PIECE):
+            piece = readings[at : at + _PIECE].tolist()
+            times = [(start + (at + number) * PERIOD).isoformat() for number in range(len(piece))]
+            state = answers[-1]["state"] if answers else None
+            body = {"model": model, "series": piece, "timestamps": times, "state": state, "alpha": alpha, "contributions": True}
+            answers.append(self.call("/v1/anomaly/score", body))
+        return answers
+
+
+def wait_for(plant: Plant, model: str) -> None:
+    """Until the service has seen that the model was promoted."""
+    deadline = time.monotonic() + 20
+    while all(one["id"] != model for one in plant.call("/v1/models")["data"]):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{model} was not put in service")
+        time.sleep(0.1)
+
+
+def told(name: str, answers: list[dict[str, Any]]) -> None:
+    """What was found, in a few lines."""
+    rows = [row for answer in answers for row in answer["data"]]
+    strange = [number for number, row in enumerate(rows) if row["is_anomaly"]]
+    inside = [number for number in strange if FAULT.start <= number < FAULT.stop]
+    drifts = [number for number, answer in enumerate(answers) if (answer["drift"] or {}).get("detected")]
+    alpha = answers[0]["alpha"]
+    print(f"{name}, alpha {alpha:g}: {len(strange)} of {len(rows)} readings are anomalies, {len(inside)} of them in the fault")
+    print(f"  drift: {f'from hour {drifts[0]} on' if drifts else 'none'}")
+    if strange:
+        shares = {column: np.mean([rows[number]["contributions"][column] for number in strange]) for column in COLUMNS}
+        print("  to blame: " + ", ".join(f"{column} {share:.2f}" for column, share in sorted(shares.items(), key=lambda item: -item[1])))
+
+
+def main() -> None:
+    """Generate, train, stream, draw."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--detector", default="auto")
+    parsed = parser.parse_args()
+    parsed.directory.mkdir(parents=True, exist_ok=True)
+    later = START + NORMAL_READINGS * PERIOD
+    normal = write(parsed.directory / "normal.csv", pump(NORMAL_READINGS, 1), START)
+    files = {name: write(parsed.directory / f"{name}.csv", made, later) for name, made in (("live", live()), ("warm", warm()))}
+    plant = Plant(parsed.url)
+    job = plant.train(normal, "pump", "anomaly", kind="series", detector=parsed.detector)
+    model = job["fine_tuned_model"].rpartition(":")[0]
+    print(f"{job['fine_tuned_model']}: {job['result']['decision']}, {job['result']['mode']}, {job['result']['why']}")
+    wait_for(plant, model)
+    for name, readings in (("live", live()), ("warm", warm())):
+        for alpha in (0.05, 0.01):
+            told(name, plant.stream(model, readings, later, alpha))
+    for plot in ("series", "contributions"):
+        drawn = plant.bytes(f"/v1/fine_tuning/jobs/{job['id']}/report/plots/{plot}.png")
+        (parsed.directory / f"report-{plot}.png").write_bytes(drawn)
+    _draw(parsed, model, files)
+
+
+def _draw(parsed: argparse.Namespace, model: str, files: dict[str, Path]) -> None:
+    """`sonde score` draws what it finds."""
+    from service.cli import main as sonde
+
+    for name, path in files.items():
+        plot = str(parsed.directory / f"{name}.png")
+        sonde(["score", str(path), "--model", model, "--url", parsed.url, "--timestamp", "time", "--alpha", "0.01", "--plot", plot])
+
+
+def _wandering(steps: NDArray[np.float64], memory: float, size: float) -> NDArray[np.float64]:
+    """Each value is the one before, somewhat forgotten, and a step."""
+    values = np.empty_like(steps)
+    last = 0.0
+    for number, step in enumerate(steps.tolist()):
+        last = memory * last + size * step
+        values[number] = last
+    return values
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""`sonde score`: a CSV by a running service or by the registry, the same either way."""
+
+from __future__ import annotations
+
+import csv
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+
+from models.registry import Registry
+from service.cli import main
+from service.engine.fake_sensor import FakeForecaster, FakeSensor
+from tests.artifacts import staging
+from tests.conftest import MakeApp
+from tests.sensors import LOAD, PUMP, RECORDS, sensor_manifest, with_numbers
+
+
+@pytest.fixture
+def service(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A service that urllib reaches without a socket."""
+    models = (PUMP, FakeSensor("series", window=3)), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
+    client = TestClient(with_numbers(make_app(), *models))
+
+    @contextmanager
+    def opened(request: urllib.request.Request, timeout: float) -> Iterator[BytesIO]:
+        path = urlsplit(request.full_url).path
+        if request.data is None:
+            answer = client.get(path)
+        else:
+            assert isinstance(request.data, bytes)
+            answer = client.post(path, content=request.data, headers=dict(request.header_items()))
+        if answer.status_code != 200:
+            raise HTTPError(request.full_url, answer.status_code, "", answer.headers, BytesIO(answer.content))  # type: ignore[arg-type]
+        yield BytesIO(answer.content)
+
+    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    return client
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "pump.csv"
+    rows = [f"2026-11-23T10:{n // 60:02}:{n % 60:02},{n % 3},{90 if n == 50 else n % 2},note" for n in range(100)]
+    path.write_text("\n".join(["at,flow,pressure,remark", *rows]) + "\n")
+    return path
+
+
+def score(*arguments: str) -> int:
+    return main(["score", *arguments])
+
+
+def told(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_series_by_a_service(service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, plot = tmp_path / "scores.csv", tmp_path / "out.png"
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(out), "--plot", str(plot), "--alpha", "0.02")
+    assert score(str(table), "--model", PUMP, *flags) == 0
+    rows = told(out)
+    assert len(rows) == 100
+    assert [row["line"] for row in rows if row["is_anomaly"] == "1"] == ["52"]
+    assert rows[50]["timestamp"] == "2026-11-23T10:00:50"
+    assert float(rows[50]["contribution_pressure"]) > 0.9
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
+    assert "most to blame: pressure" in said
+
+
+def test_in_several_requests_as_in_one(service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, rows in (("one", 10_000), ("several", 7)):
+        monkeypatch.setattr("service.score._ROWS", rows)
+        for model in (PUMP, RECORDS):
+            assert score(str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")) == 0
+    for model in (PUMP, RECORDS):
+        assert (tmp_path / f"one-{model}").read_text() == (tmp_path / f"several-{model}").read_text()
+
+
+def test_the_registry_gives_what_the_service_gives(
+    service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path / "home" / "models")
+    registry.publish(PUMP, staging(tmp_path / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version))
+    registry.promote(PUMP, 1, by="test", why="")
+    monkeypatch.setattr("models.sensors.artifact.load_sensor", lambda path: FakeSensor("series", window=3))
+    by_service, by_registry = tmp_path / "a.csv", tmp_path / "b.csv"
+    assert score(str(table), "--model", PUMP, "--url", "http://sonde", "--out", str(by_service)) == 0
+    for name in (PUMP, f"{PUMP}:v1"):
+        assert score(str(table), "--model", name, "--home", str(tmp_path / "home"), "--out", str(by_registry)) == 0
+        assert by_registry.read_text() == by_service.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "model", "flags", "said"),
+    [
+        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number, got 'x'"),
+        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number, got 'nothing'"),
+        ("flow,pressure\n1\n", RECORDS, (), "line 2, pressure"),
+        ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
+        ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),
+        ("flow,pressure\n", RECORDS, (), "no rows"),
+        ("", RECORDS, (), "no column"),
+        ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
+        ("flow,pressure\n1,2\n", LOAD, (), "is no detector of numbers"),
+        ("flow,pressure\n1,2\n", "fake", (), "is no detector of numbers"),
+        ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--plot", "out.pdf"), "expected a file that ends in .png or .svg"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--alpha", "7"), "--alpha"),
+    ],
+)
+def test_what_cannot_be_scored_says_why(
+    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, model: str, flags: tuple[str, ...], said: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    assert score(str(path), "--model", model, "--url", "http://sonde", *flags) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1") == 1
+    assert "http://127.0.0.1:1 does not answer" in capsys.readouterr().err
+
+
+def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(str(table), "--model", PUMP, "--home", str(tmp_path)) == 1
+    assert "has no version in service" in capsys.readouterr().err
