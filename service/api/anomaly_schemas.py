@@ -100,7 +100,9 @@ class ForecastBody(Body):
     model: str = MODEL
     series: RequiredSeries = Field(description="readings, the last one now: rows, or objects with a value a column")
     timestamps: Timestamps = Field(None, description="one a row: ISO 8601, or Unix seconds; increasing")
-    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(None, description="steps; without it, as many as the model can")
+    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(
+        None, description="steps; without it, as many as the model can"
+    )
     quantiles: Quantiles = Field((0.1, 0.5, 0.9), description="levels; a reading is below that of 0.9 nine times in ten")
 
 
