@@ -26,7 +26,8 @@ _TRAIN, _VALIDATION, _TEST = 8640, 2880, 2880
 def read(data: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Names and readings [14400, 7] of the 20 months that the protocol uses."""
     path = data / "etth1/ETTh1.csv"
-    columns = tuple(path.open(encoding="utf-8").readline().strip().split(",")[1:])
+    with path.open(encoding="utf-8") as file:
+        columns = tuple(file.readline().strip().split(",")[1:])
     rows = np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(1, len(columns) + 1))
     return columns, rows[: _TRAIN + _VALIDATION + _TEST]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.sensors.running import RunningShare
 from models.sensors.seam import Readings, State
 from models.sensors.seasons import calendar, season_of
 from models.sensors.tails import BLOCK, MOST, BlockTails
+from models.training.run import run
 
 HOUR_S = 3600.0
 
@@ -233,3 +235,27 @@ def test_running_p_values_count_blocks() -> None:
     assert share.blocks(memory) == 10
     # Of eighty scores two are at least 3.85, a fortieth of ten blocks, a little more for those that have begun to be forgotten.
     assert share.p_values(np.array([3.85]), memory)[0] == pytest.approx((1 + 0.375) / 11, rel=0.02)
+
+
+def test_a_job_trains_it_where_it_is_asked_for(tmp_path: Path) -> None:
+    times = np.datetime64("2026-01-01") + np.arange(1500) * np.timedelta64(1, "h")
+    lines = [f"{time},{value!r}" for time, value in zip(times, daily(1500)[:, 0].tolist(), strict=True)]
+    (tmp_path / "readings.csv").write_text("\n".join(["at,load", *lines]) + "\n", encoding="utf-8")
+    content = {
+        "job": "job-1",
+        "model": "sensors",
+        "base": "sensors",
+        "task": "anomaly",
+        "training_file": str(tmp_path / "readings.csv"),
+        "hyperparameters": {"kind": "series", "timestamp": "at", "detector": "adaptive"},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(content), encoding="utf-8")
+    assert run(tmp_path, lambda event: None) == 0
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    published = load_sensor(tmp_path / "result")
+    assert isinstance(published, AdaptiveSensor)
+    assert published.seasons == (168, 24)
+    assert (result["mode"], result["sensor"]["detector"]) == ("adaptive", "adaptive")
+    golden = result["golden"]
+    np.testing.assert_allclose(published.score(np.array(golden["readings"])).scores, np.ravel(golden["rows"]), atol=golden["tolerance"])
+    assert result["metrics"]["primary"] >= 0.97

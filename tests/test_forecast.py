@@ -13,7 +13,8 @@ import pytest
 from models.sensors.artifact import load_sensor
 from models.sensors.forecasting import SeriesForecaster
 from models.sensors.seam import Readings
-from models.training.hyperparameters import Forecasting, HyperparameterError, parse
+from models.training.errors import HyperparameterError
+from models.training.hyperparameters import Forecasting, parse
 from models.training.run import FAILED, run
 
 COLUMNS = ("load", "heat")

@@ -79,7 +79,7 @@ def test_what_is_unknown_or_means_nothing_is_refused_by_name(task: str, given: d
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, got 'poetry'"):
+    with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, forecast, got 'poetry'"):
         parse("poetry", {})
 
 

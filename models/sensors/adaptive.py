@@ -79,11 +79,6 @@ class AdaptiveSensor:
         """Bytes of what it knows."""
         return self.unit.nbytes + sum(part.nbytes for part in self.start.values())
 
-    @property
-    def spread(self) -> float:
-        """How far scores of normal readings lie apart."""
-        return EVENT
-
     def tensors(self) -> dict[str, Tensor]:
         """What `sensor.safetensors` keeps."""
         known = {f"{_START}{name}": torch.from_numpy(part) for name, part in self.start.items()}

@@ -23,26 +23,29 @@ from models.sensors.sensor import NumberSensor, ScaledDetector
 
 STATE, SETTINGS = "sensor.safetensors", "sensor.json"
 _CALIBRATION = "calibration"
-TrainedSensor = NumberSensor | AdaptiveSensor
 
 
-def save_sensor(sensor: TrainedSensor, directory: Path) -> None:
+def save_sensor(sensor: Sensor, directory: Path) -> None:
     """Write both files into `directory`."""
     save_file(_tensors(sensor), directory / STATE)
     (directory / SETTINGS).write_text(json.dumps(describe(sensor), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _tensors(sensor: TrainedSensor) -> dict[str, Tensor]:
+def _tensors(sensor: Sensor) -> dict[str, Tensor]:
     if isinstance(sensor, AdaptiveSensor):
         return {name: tensor.contiguous() for name, tensor in sensor.tensors().items()}
+    if not isinstance(sensor, NumberSensor):
+        raise TypeError(f"expected a sensor of this package, got {type(sensor).__name__}")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sensor.model.state_dict().items()}
     return tensors | {_CALIBRATION: torch.from_numpy(sensor.calibration.scores)}
 
 
-def describe(sensor: TrainedSensor) -> dict[str, Any]:
+def describe(sensor: Sensor) -> dict[str, Any]:
     """What `sensor.json` holds: all but the tensors."""
     if isinstance(sensor, AdaptiveSensor):
         return sensor.describe()
+    if not isinstance(sensor, NumberSensor):
+        raise TypeError(f"expected a sensor of this package, got {type(sensor).__name__}")
     detector = sensor.model.detector
     return {
         "kind": sensor.kind,
@@ -65,7 +68,9 @@ def load_sensor(directory: Path, device: torch.device | None = None) -> Sensor |
         raise ModelSourceError(f"{directory.name}: not a model of numbers that can be read: {error}", param="model") from error
 
 
-def _restore(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> TrainedSensor | SeriesForecaster:
+def _restore(
+    settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
+) -> NumberSensor | AdaptiveSensor | SeriesForecaster:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("a tensor is not finite")
     if settings["kind"] == "forecast":

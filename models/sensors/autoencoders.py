@@ -14,7 +14,7 @@ from models.sensors.detector import SensorDetector, pieces, require_runs, window
 
 # What a network sees of a reading: tails beyond so many units would only drive its weights.
 _SEEN = 8.0
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 512
 _SMALLEST = 1e-4
 WINDOW = 32
 # So many of a window's last readings are judged, the rest is what they are judged by.

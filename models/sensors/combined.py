@@ -32,7 +32,8 @@ class Combined(SensorDetector):
         """Fit each member, then put them on one scale."""
         marks = []
         for member in self._members():
-            scores = torch.cat([member.fit(runs).scored(run) for run in runs])
+            fitted = member.fit(runs)
+            scores = torch.cat([fitted.scored(run) for run in runs])
             low, high = (scores.kthvalue(1 + int(q * (len(scores) - 1))).values for q in (_LOW, _HIGH))
             marks.append(torch.stack([low, (high - low).clamp(min=_SMALLEST)]))
         self.marks = torch.stack(marks)

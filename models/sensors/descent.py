@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from models.sensors.detector import pieces
 BATCH = 256
 LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-4
-_EXAMPLES = 200_000
+_EXAMPLES = 100_000
 _LEAST_EPOCHS, _MOST_EPOCHS = 4, 60
 _MOST_NORM = 1.0
 
@@ -41,7 +41,7 @@ class Descent:
 
 
 def descend(module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tensor, *, seed: int, watch: Watch | None = None) -> Descent:
-    """Train for about 200,000 examples [n, …] (4 to 60 epochs) by AdamW, the rate falling along half a cosine."""
+    """Train for about 100,000 examples [n, …] (4 to 60 epochs) by AdamW, the rate falling along half a cosine."""
     epochs = min(max(_EXAMPLES // len(examples), _LEAST_EPOCHS), _MOST_EPOCHS)
     total = epochs * math.ceil(len(examples) / BATCH)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
@@ -50,12 +50,13 @@ def descend(module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tenso
     generator = torch.Generator().manual_seed(seed)
     losses: list[list[float]] = []
     module.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(examples), generator=generator).to(examples.device)
-        losses.append([])
-        for rows in pieces(order, BATCH):
-            losses[-1].append(_step(module, loss, examples[rows], optimizer, watched))
-            schedule.step()
+    with _one_thread():
+        for _ in range(epochs):
+            order = torch.randperm(len(examples), generator=generator).to(examples.device)
+            losses.append([])
+            for rows in pieces(order, BATCH):
+                losses[-1].append(_step(module, loss, examples[rows], optimizer, watched))
+                schedule.step()
     module.eval()
     return Descent(tuple(sum(epoch) / len(epoch) for epoch in losses), tuple(value for epoch in losses for value in epoch))
 
@@ -70,3 +71,14 @@ def _step(
         nn.utils.clip_grad_norm_(module.parameters(), _MOST_NORM)
         optimizer.step()
     return float(value.detach())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps of a few milliseconds are over before a second thread helps; where others use the cores, most would be waiting for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.sensors.autoencoders import Autoencoder
 from models.sensors.blocks import BlockedCalibration
+from models.sensors.descent import Descent
 from models.sensors.detector import SensorDetector
 from models.sensors.drift import DriftMonitor
 from models.sensors.scaling import RobustScale
-from models.sensors.seam import Readings, Scored, SensorKind, State
+from models.sensors.seam import Readings, Scored, Sensor, SensorKind, State
 
 Doubles = NDArray[np.float64]
 # So many readings are scored at a time: bounds what windows of them take.
 _ROWS_AT_ONCE = 16_384
+
+
+@runtime_checkable
+class Fitted(Sensor, Protocol):
+    """A sensor as the recipe needs it: it also knows how many readings lie between independent ones."""
+
+    @property
+    def stride(self) -> int:
+        """Readings from one to the next that it tells nothing of."""
+        ...
 
 
 class ScaledDetector(nn.Module):
@@ -69,12 +82,6 @@ class NumberSensor:
     def threshold(self, alpha: float) -> float | None:
         """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
         return self.calibration.threshold(alpha)
-
-    @property
-    def spread(self) -> float:
-        """How far scores of normal readings lie apart: the middle 98 % of them."""
-        low, high = np.quantile(self.calibration.scores, [0.01, 0.99])
-        return float(high - low)
 
     def monitor(self) -> DriftMonitor:
         """A drift check for p-values of this sensor that nothing is known of yet; for records whoever serves keeps one."""
@@ -140,3 +147,10 @@ def _shares(parts: Tensor) -> Tensor:
     """Rows that sum to 1, or are all zero where there is nothing to share."""
     total = parts.sum(dim=1, keepdim=True)
     return torch.where(total > 0, parts / total.clamp(min=1e-300), torch.zeros_like(parts))
+
+
+def descent_of(sensor: Sensor) -> Descent:
+    """What a network fitted in this process went through; empty for other detectors."""
+    if isinstance(sensor, NumberSensor) and isinstance(sensor.model.detector, Autoencoder):
+        return sensor.model.detector.descent
+    return Descent()

@@ -77,7 +77,7 @@ def with_context(whole: Runs, part: Runs, context: int) -> list[Readings]:
 
 
 def _context_for(horizon: int, train: Runs) -> int:
-    longest = max(rows.stop - rows.start for rows in train.each())
+    longest = max(int(rows.stop - rows.start) for rows in train.each())
     return max(_LEAST_CONTEXT, min(_CONTEXTS * horizon, longest // _MOST_OF_RUN, 4096))
 
 

@@ -103,6 +103,8 @@ def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
         from models.training import embedding
 
         return lambda context, parts: embedding.train(context, settings, parts)
+    if isinstance(settings, Sensing | Forecasting):
+        raise TypeError("recipes on numbers take a bench, not a context")
     from models.training import rerank
 
     return lambda context, parts: rerank.train(context, settings, parts)

@@ -23,10 +23,10 @@ _STEPS, _RATE = 300, 5e-3
 
 
 def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
-    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises ValueError for one that is none."""
+    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises TypeError for one that is none."""
     detector = build(kind, name, runs[0].shape[1], seed=seed)
     if not isinstance(detector, Autoencoder):
-        raise ValueError(f"detector {name!r} is no network")
+        raise TypeError(f"detector {name!r} is no network")
     yield from check_examples(detector, _examples(detector, runs))
 
 

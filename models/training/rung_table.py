@@ -39,9 +39,7 @@ def _rows(train: Runs) -> Finding:
     count, longest = sum(map(len, train.normal())), max(map(len, train.normal()), default=0)
     message = f"{count} normal rows of {len(train.columns)} columns to train on; the longest run has {longest}."
     status: Status = "fail" if longest < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
-    remedy = (
-        f"Send more of normal operation: at least {LEAST_ROWS} rows in one run, better some thousands; few rows resolve no small alpha."
-    )
+    remedy = f"Send more normal rows: at least {LEAST_ROWS} in one run, better some thousands; few rows resolve no small alpha."
     return _finding("rows", status, float(longest), float(LEAST_ROWS), message, remedy)
 
 

@@ -89,7 +89,7 @@ def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "train
     else:
         held = np.zeros(len(runs), dtype=np.bool_)
         for rows in runs.each():
-            held[rows.stop - int(round((rows.stop - rows.start) * held_out)) : rows.stop] = True
+            held[rows.stop - round((rows.stop - rows.start) * held_out) : rows.stop] = True
     if held.all() or not held.any():
         raise TrainingDataError("too_few_rows", f"{param}: expected rows to train on and to hold out, got {len(runs)} rows", param)
     return _chosen(runs, ~held), _chosen(runs, held)

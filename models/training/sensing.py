@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.device import Placement, place
 from models.errors import ModelSourceError
 from models.sensors import adaptive
-from models.sensors.adaptive import AdaptiveSensor, fit_adaptive
-from models.sensors.artifact import TrainedSensor, describe, load_sensor, save_sensor
+from models.sensors.adaptive import fit_adaptive
+from models.sensors.artifact import describe, load_sensor, save_sensor
 from models.sensors.autoencoders import Autoencoder
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
 from models.sensors.seam import Readings
+from models.sensors.sensor import Fitted, descent_of
 from models.training import sensor_plots
 from models.training.errors import TrainingDataError
 from models.training.events import Events, phase, say
@@ -137,16 +139,14 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placemen
     for seen in watches:
         bench.report.extend(check_gradient(seen))
         bench.report.raise_if_failed("gradient")
-    detector = None if isinstance(sensor, AdaptiveSensor) else sensor.model.detector
-    if isinstance(detector, Autoencoder):
-        bench.report.add(check_slope(detector.descent.steps[:_WATCHED_LOSSES]))
+    losses = descent_of(sensor).steps[:_WATCHED_LOSSES]
+    if losses:
+        bench.report.add(check_slope(losses))
         bench.report.raise_if_failed("loss")
     return judge(name, sensor, parts.held_out, bench.job.seed)
 
 
-def _fitted(
-    settings: Sensing, name: str, runs: list[Readings], parts: Divided, seed: int, placement: Placement, **more: object
-) -> TrainedSensor:
+def _fitted(settings: Sensing, name: str, runs: list[Readings], parts: Divided, seed: int, placement: Placement, **more: object) -> Fitted:
     if name == adaptive.NAME:
         return _adaptive(runs, parts)
     fit = partial(fit_sensor, settings.kind, name, parts.train.columns, runs, seed=seed, period_s=parts.repairs.period_s)
@@ -156,14 +156,14 @@ def _fitted(
         raise TrainingDataError("too_few_rows", f"training_file: detector {name}: {error}", "training_file") from error
 
 
-def _adaptive(runs: list[Readings], parts: Divided) -> AdaptiveSensor:
+def _adaptive(runs: list[Readings], parts: Divided) -> Fitted:
     try:
         return fit_adaptive(runs, parts.train.columns, parts.repairs.period_s)
     except ValueError as error:
         raise TrainingDataError("too_many_columns", f"training_file: detector {adaptive.NAME}: {error}", "training_file") from error
 
 
-def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> TrainedSensor:
+def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> Fitted:
     """What is to be served: the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:
         save_sensor(chosen.sensor, bench.result)
@@ -178,7 +178,7 @@ def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, 
     return sensor
 
 
-def _outcome(bench: Bench, sensor: TrainedSensor, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
+def _outcome(bench: Bench, sensor: Fitted, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
     compared = {f"detector_faults_{one.name}": one.faults for one in judged}
     return Outcome(
         encoder="none",
@@ -202,7 +202,7 @@ def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
     except ModelSourceError as error:
         say(bench.events, f"what serves now cannot be compared: {error.message}", "warn")
         return None
-    if not isinstance(sensor, TrainedSensor) or sensor.columns != held_out.columns:
+    if not isinstance(sensor, Fitted) or sensor.columns != held_out.columns:
         say(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
         return None
     return metrics_of(sensor, held_out, score_runs(sensor, held_out))
@@ -211,11 +211,12 @@ def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
 def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:
     """The first readings of the later part, and what the model as written gives for them."""
     sensor = load_sensor(bench.result)
-    if not isinstance(sensor, TrainedSensor):
+    if not isinstance(sensor, Fitted):
         raise TypeError("the recipe wrote a forecaster")
     first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
-    rows = [[score] for score in sensor.score(first).scores.tolist()]
-    return {"texts": [], "readings": first.tolist(), "rows": rows, "tolerance": _TOLERANCE * max(sensor.spread, 1e-3)}
+    scores = sensor.score(first).scores
+    tolerance = _TOLERANCE * max(float(np.abs(scores).max()), 1e-3)
+    return {"texts": [], "readings": first.tolist(), "rows": scores[:, None].tolist(), "tolerance": tolerance}
 
 
 def _summary(chosen: Judged, why: str, judged: list[Judged]) -> str:

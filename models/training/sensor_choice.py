@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.artifact import TrainedSensor
 from models.sensors.seam import SensorKind
+from models.sensors.sensor import Fitted
 from models.training import evaluation
 from models.training.runs import Runs
 from models.training.table import Doubles
@@ -38,7 +38,7 @@ class Judged:
     """What a detector is worth on the held-out part; `faults` is how well it tells faults put into it (AUROC)."""
 
     name: str
-    sensor: TrainedSensor
+    sensor: Fitted
     scores: Scores
     metrics: dict[str, float]
     faults: float
@@ -49,13 +49,13 @@ class Judged:
         return 1.0 - self.metrics["primary"]
 
 
-def judge(name: str, sensor: TrainedSensor, held_out: Runs, seed: int) -> Judged:
+def judge(name: str, sensor: Fitted, held_out: Runs, seed: int) -> Judged:
     """Score the held-out part; labels are looked at where there are any."""
     scores = score_runs(sensor, held_out)
     return Judged(name, sensor, scores, metrics_of(sensor, held_out, scores), _fault_auroc(sensor, held_out, seed))
 
 
-def score_runs(sensor: TrainedSensor, runs: Runs) -> Scores:
+def score_runs(sensor: Fitted, runs: Runs) -> Scores:
     """Each run from its beginning; a series' first readings, which have no whole window, give nothing."""
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
     for run in runs.each():
@@ -66,7 +66,7 @@ def score_runs(sensor: TrainedSensor, runs: Runs) -> Scores:
     return Scores(np.concatenate(rows), np.concatenate(scores), np.concatenate(p_values))
 
 
-def metrics_of(sensor: TrainedSensor, held_out: Runs, found: Scores) -> dict[str, float]:
+def metrics_of(sensor: Fitted, held_out: Runs, found: Scores) -> dict[str, float]:
     """False-alarm rates on normal rows, `primary` (1 where alpha is kept), and with labels AUROC, F1, precision and recall."""
     strange = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
     strange = strange[found.rows]
@@ -116,7 +116,7 @@ def _with_labels(found: Scores, strange: NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-def _fault_auroc(sensor: TrainedSensor, held_out: Runs, seed: int) -> float:
+def _fault_auroc(sensor: Fitted, held_out: Runs, seed: int) -> float:
     """Mean AUROC of rows with a fault in one column against the same rows without; 0.5 where there are too few rows."""
     run = max(held_out.normal(), key=len, default=np.zeros((0, len(sensor.columns))))[:_FAULTY_ROWS]
     if len(run) < 2 * sensor.window:

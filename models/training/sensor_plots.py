@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.adaptive import AdaptiveSensor
-from models.sensors.autoencoders import Autoencoder
+from models.sensors.sensor import descent_of
 from models.training.runs import Runs
 from models.training.sensor_choice import ALPHAS, Judged
 
@@ -34,11 +33,11 @@ def plots(chosen: Judged, judged: Sequence[Judged], held_out: Runs) -> dict[str,
     points = _points(chosen.scores.scores)
     found = chosen.scores.p_values <= ALPHAS[0]
     mean = shares[found if found.any() else slice(None)].mean(axis=0) if len(shares) else np.zeros(len(held_out.columns))
-    detector = None if isinstance(chosen.sensor, AdaptiveSensor) else chosen.sensor.model.detector
+    losses = descent_of(chosen.sensor).epochs
     return {
         "series": _series(chosen, held_out, points, mean),
         "contributions": dict(zip(held_out.columns, mean.tolist(), strict=True)),
-        "training": {"loss": list(detector.descent.epochs)} if isinstance(detector, Autoencoder) else None,
+        "training": {"loss": list(losses)} if losses else None,
         "candidates": [_candidate(one, chosen) for one in judged],
     }
 
