@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +24,8 @@ def available(plots: Mapping[str, Any]) -> list[str]:
 
 def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
     """One plot of a report's `plots` as a file. KeyError where there is no data for it."""
-    drawing = {"series": series, "contributions": contributions, "training": training}[name]
-    return written(drawing(plots[name]), form)
+    drawings: dict[str, Callable[[Any], Figure]] = {"series": series, "contributions": contributions, "training": training}
+    return written(drawings[name](plots[name]), form)
 
 
 def series(data: Mapping[str, Any]) -> Figure:
@@ -37,7 +37,8 @@ def series(data: Mapping[str, Any]) -> Figure:
     x = _places(data["x"])
     columns = list(data["columns"].items())[:_MOST_PANELS]
     figure = _figure(_PANEL * (len(columns) + 2))
-    axes = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])[:, 0]
+    grid = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])
+    axes: list[Axes] = list(grid[:, 0])
     for axis, (name, readings) in zip(axes, columns, strict=False):
         axis.plot(x, readings, color=_BLUE, linewidth=0.8)
         axis.set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 
-from examples.pump import COLUMNS, FAULT, START, Plant, live, pump, wait_for, warm, write
+from examples.pump import COLUMNS, FAULT, START, Plant, live, pump, remounted, wait_for, write
 from service.cli import main as sonde
 from tests.processes import upped
 
@@ -35,7 +35,7 @@ def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(plant: Plant, normal: Path) -> dict[str, Any]:
     """The job that trained the detector, which serves now."""
-    done = plant.train(normal, "pump", "anomaly", kind="series", detector="residual")
+    done = plant.train(normal, "pump", "anomaly", kind="series", detector="level")
     wait_for(plant, PUMP)
     return done
 
@@ -69,7 +69,7 @@ def test_the_stream_scores_as_the_whole_series_does(plant: Plant, job: dict[str,
 
 
 def test_drift_is_told_when_normal_changes(plant: Plant, job: dict[str, Any]) -> None:
-    assert plant.stream(PUMP, warm(), START, 0.01)[-1]["drift"]["detected"] is True
+    assert plant.stream(PUMP, remounted(), START, 0.01)[-1]["drift"]["detected"] is True
     assert plant.stream(PUMP, pump(600, 9), START, 0.01)[-1]["drift"]["detected"] is False
     assert f'sonde_drift_detected{{model="{PUMP}",version="v1"}} 0.0' in plant.bytes("/metrics").decode()
 
@@ -101,7 +101,7 @@ def test_the_command_line_scores_a_file(plant: Plant, job: dict[str, Any], tmp_p
 
 def test_a_state_goes_to_no_other_version(plant: Plant, job: dict[str, Any], normal: Path) -> None:
     state = plant.call("/v1/anomaly/score", {"model": PUMP, "series": live()[:60].tolist()})["state"]
-    again = plant.train(normal, "pump", "anomaly", kind="series", detector="level")
+    again = plant.train(normal, "pump", "anomaly", kind="series", detector="residual")
     assert again["fine_tuned_model"] == f"{PUMP}:v2"
     body = {"series": live()[60:61].tolist(), "state": state}
     assert plant.call("/v1/anomaly/score", {"model": f"{PUMP}:v1", **body})["data"]

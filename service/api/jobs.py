@@ -136,7 +136,8 @@ async def report(
     format: Annotated[Form | None, Query(description="instead of an Accept header")] = None,  # noqa: A002
 ) -> Response:
     """Data, forward, loss, gradient, outcome; Markdown or a page with plots for `Accept: text/markdown` and `text/html`, or `?format=`."""
-    form = format or next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
+    accepted: Form = next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
+    form = format or accepted
     content = await asyncio.to_thread(read_report, jobs, fine_tuning_job_id, form, f"{_PATH}/{fine_tuning_job_id}/report")
     return Response(content, media_type=MEDIA[form])
 
