@@ -28,6 +28,10 @@ KEPT = HERE / "results"
 PAGE = HERE / "RESULTS.md"
 PLOT = HERE / "serving.svg"
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
+_INTRODUCTION = (
+    "Written by the benchmarks themselves (`--write`); `make bench` runs them all. [docs/performance.md](../docs/performance.md) says what",
+    "they measure. Where others use the machine too, figures drift from round to round: compare those of the same rounds.",
+)
 _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "serving": ("Over HTTP, against others", tables.serving),
     "interactive": ("A single query beside a bulk client", tables.interactive),
@@ -99,7 +103,7 @@ def machine() -> dict[str, Any]:
 
 def write_page() -> None:
     """`RESULTS.md` and its plot, from all that is kept."""
-    lines = ["# Results", "", "Written by the benchmarks themselves (`--write`); `make bench` runs them all.", ""]
+    lines = ["# Results", "", *_INTRODUCTION, ""]
     for name, (title, table) in _SECTIONS.items():
         file = KEPT / f"{name}.json"
         if file.is_file():
