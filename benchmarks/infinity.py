@@ -33,8 +33,8 @@ def installed(directory: Path) -> list[str]:
     return [names[name] for name in _TOLD if name in names]
 
 
-def best_flags() -> list[str]:
-    """Its best setting on this machine: bfloat16 where the hardware multiplies it, as measured (benchmarks/RESULTS.md)."""
+def default_flags() -> list[str]:
+    """PyTorch in bfloat16 where the hardware multiplies it, else in float32; its own default of 32 texts a batch."""
     from models.device import place
 
     placement = place("auto", "auto")

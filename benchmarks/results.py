@@ -28,6 +28,10 @@ KEPT = HERE / "results"
 PAGE = HERE / "RESULTS.md"
 PLOT = HERE / "serving.svg"
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
+_INTRODUCTION = (
+    "Written by the benchmarks themselves (`--write`); `make bench` runs them all. [docs/performance.md](../docs/performance.md) says what",
+    "they measure. Where others use the machine too, figures drift from round to round: compare those of the same rounds.",
+)
 _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "serving": ("Over HTTP, against others", tables.serving),
     "interactive": ("A single query beside a bulk client", tables.interactive),
@@ -50,12 +54,15 @@ class Rounds:
         """`append` continues what is kept. SystemExit where that was measured with other settings or elsewhere."""
         self._name, self._about, self._machine = name, about, machine()
         self._rounds: list[dict[str, Any]] = []
+        self._loads: list[float] = []
+        self._note = ""
         file = KEPT / f"{name}.json"
         if append and file.is_file():
             kept = json.loads(file.read_text(encoding="utf-8"))
             if (kept["about"], kept["machine"]) != (json.loads(json.dumps(about)), self._machine):
                 raise SystemExit(f"{file.name} was measured with other settings or on another machine: leave --append out")
-            self._rounds = kept["rounds"]
+            self._rounds, self._loads, self._note = kept["rounds"], kept["load_averages"], kept["note"]
+        self._loads.append(round(os.getloadavg()[0], 1))  # the machine should be idle now
 
     def begin(self) -> int:
         """Start a round; its number, from 0."""
@@ -78,7 +85,8 @@ class Rounds:
     def _content(self) -> dict[str, Any]:
         command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}".strip()
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return {"command": command, "date": when, "machine": self._machine, "about": self._about, "rounds": self._rounds}
+        where = {"machine": self._machine, "load_averages": self._loads, "note": self._note, "about": self._about}
+        return {"command": command, "date": when, **where, "rounds": self._rounds}
 
 
 def machine() -> dict[str, Any]:
@@ -99,7 +107,7 @@ def machine() -> dict[str, Any]:
 
 def write_page() -> None:
     """`RESULTS.md` and its plot, from all that is kept."""
-    lines = ["# Results", "", "Written by the benchmarks themselves (`--write`); `make bench` runs them all.", ""]
+    lines = ["# Results", "", *_INTRODUCTION, ""]
     for name, (title, table) in _SECTIONS.items():
         file = KEPT / f"{name}.json"
         if file.is_file():
@@ -116,7 +124,9 @@ def _where(content: dict[str, Any]) -> list[str]:
     where = f"{at['cores']} cores of {at['processor']} ({', '.join(at['instructions'])})" + (f", {at['gpu']}" if at["gpu"] else "")
     versions = f"{at['system']}, Python {at['python']}, PyTorch {at['torch']}, sentence-transformers {at['sentence-transformers']}"
     about = "; ".join(f"{name.replace('_', ' ')}: {_words(value)}" for name, value in content["about"].items() if value)
-    return [f"`{content['command']}`, {content['date']}, {len(content['rounds'])} rounds. {where}; {versions}. {about}".rstrip()]
+    loads = f"Load average before: {_words(content['load_averages']) or 'not kept'}. {content['note']}".rstrip()
+    command = f"`{content['command']}`, {content['date']}, {len(content['rounds'])} rounds."
+    return [f"{command} {where}; {versions}. {loads} {about}".rstrip()]
 
 
 def _words(value: object) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from benchmarks import limit, results
-from benchmarks.infinity import VENV, best_flags, installed
+from benchmarks.infinity import VENV, default_flags, installed
 from benchmarks.loads import ROWS, Row
 from benchmarks.processes import MODEL, Server, infinity, plain, sonde
 from service.bench.lengths import NAMED
@@ -52,20 +53,13 @@ def one_round(
 
 def main() -> None:
     """Print each round as it comes, then medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--warmup-s", type=float, default=2)
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--servers", default="sonde,infinity,plain")
-    parser.add_argument("--infinity", type=Path, default=VENV, help="its virtual environment (default %(default)s)")
-    parser.add_argument("--infinity-flags", help="default: the best found for this machine, see benchmarks/infinity.py")
-    parser.add_argument("--no-limit", dest="limit", action="store_false", help="leave out the GEMM rate and the engine in process")
-    results.add_flags(parser)
-    parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
-    chosen = parser.parse_args()
-    theirs = best_flags() if chosen.infinity_flags is None else chosen.infinity_flags.split()
-    makers = {"sonde": partial(sonde, *chosen.flags), "infinity": partial(infinity, chosen.infinity, *theirs), "plain": plain}
+    chosen = _arguments()
+    theirs = default_flags() if chosen.infinity_flags is None else chosen.infinity_flags.split()
+    makers: dict[str, Callable[[], AbstractContextManager[Server]]] = {
+        "sonde": partial(sonde, *chosen.flags),
+        "infinity": partial(infinity, chosen.infinity, *theirs),
+        "plain": plain,
+    }
     names = chosen.servers.split(",")
     about: dict[str, object] = {"sonde_flags": chosen.flags}
     if "infinity" in names:
@@ -80,6 +74,21 @@ def main() -> None:
             collected.add(name, seen)
             print(f"round {number + 1}  {name:9}  {_line(seen)}", flush=True)
     collected.finish(write=chosen.write)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--warmup-s", type=float, default=2)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--servers", default="sonde,infinity,plain")
+    parser.add_argument("--infinity", type=Path, default=VENV, help="its virtual environment (default %(default)s)")
+    parser.add_argument("--infinity-flags", help="default: those of benchmarks/infinity.py")
+    parser.add_argument("--no-limit", dest="limit", action="store_false", help="leave out the GEMM rate and the engine in process")
+    results.add_flags(parser)
+    parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
+    return parser.parse_args()
 
 
 def _line(seen: dict[str, dict[str, float]]) -> str:

@@ -27,6 +27,11 @@ def median(rounds: list[Content], *path: str) -> float:
     return statistics.median(values) if values else math.nan
 
 
+def most(rounds: list[Content], *path: str) -> float:
+    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has it."""
+    return max((value for seen in rounds if (value := _at(seen, path)) is not None), default=math.nan)
+
+
 def serving(content: Content) -> list[str]:
     """One line a load, one column a server, then Sonde's ratio to each of the others; and how far the limit is."""
     medians = serving_medians(content)
@@ -71,7 +76,7 @@ def forward(content: Content) -> list[str]:
     rows = []
     for name, precision in precisions.items():
         tokens = {lengths: median(rounds, name, lengths, "tokens_per_s") for lengths in _LENGTHS}
-        rate = median(rounds, "limit", precision)
+        rate = most(rounds, "limit", precision)
         share = 100 * tokens["long"] * GEMM_FLOP / 1e9 / rate
         cells = [form(median(rounds, name, lengths, "texts_per_s"), ".1f") for lengths in _LENGTHS]
         cells += [f"{tokens['long']:.0f}", f"{share:.0f} % of {rate:.0f} {precision}", f"{tokens['mixed'] / tokens['long']:.2f}"]
@@ -124,7 +129,7 @@ def _ratios(medians: dict[str, dict[str, float]], row: str, others: list[str]) -
 def _limit(content: Content, ours: dict[str, float]) -> list[str]:
     """Bulk through HTTP against the same engine in process, and against the GEMM rate measured in the same rounds."""
     rounds = content["rounds"]
-    rate = median(rounds, "limit", "gemm", "gflops")
+    rate = most(rounds, "limit", "gemm", "gflops")
     rows = []
     for row in (row for row in ROWS if not math.isnan(median(rounds, "limit", row, "inputs_per_s"))):
         inside = median(rounds, "limit", row, "inputs_per_s")

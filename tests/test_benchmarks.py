@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -20,7 +21,7 @@ from service.bench.client import Target
 from service.engine.fake import FakeModel
 from tests.fake_openai import FakeServer, listening
 
-SERVING = {
+SERVING: dict[str, Any] = {
     "command": "python -m benchmarks.serving",
     "date": "2026-01-01 00:00 UTC",
     "machine": {},

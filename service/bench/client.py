@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import ssl
 import time
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     async def _connect(self) -> None:
-        context = ssl.create_default_context() if self._target.tls else None
+        context = _certificates() if self._target.tls else None
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, self._target.host, self._target.port, ssl=context)
 
@@ -138,3 +139,9 @@ class Connection(asyncio.Protocol):
         if not parser.should_keep_alive():
             self.close()
         self._end(str(parser.get_status_code()))
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: hundreds of connections would each take milliseconds over it."""
+    return ssl.create_default_context()

@@ -18,7 +18,7 @@ from service.bench.page import page
 from service.bench.probe import probe
 from service.bench.record import as_json, record, write
 from service.bench.requests import Requests, parse_mix
-from service.bench.table import table
+from service.bench.table import table, warnings
 from service.bench.texts import Texts
 from service.errors import ConfigError
 
@@ -40,7 +40,7 @@ def bench(parsed: argparse.Namespace) -> int:
         print(_ceiling(parsed, requests))
         return 0
     measured = drive(_measure(parsed, requests))
-    print(table(measured.title, measured.summary))
+    print("\n".join([table(measured.title, measured.summary), *warnings(measured.summary)]))
     recorded = record(_settings(parsed), started, measured.summary, measured.run)
     if parsed.json:
         write(parsed.json, as_json(recorded), "--json")

@@ -22,7 +22,7 @@ def table(title: str, summary: Summary) -> str:
         lines += [_row(kind, latency) for kind, latency in summary.by_kind_ms.items()]
     if summary.late_ms is not None and summary.late_ms.max > 0:
         lines.append(_row("of which sent late", summary.late_ms))
-    return "\n".join(lines + warnings(summary))
+    return "\n".join(lines)
 
 
 def warnings(summary: Summary) -> list[str]:
