@@ -32,7 +32,7 @@ _TEXTS = {"cuda": {"short": 32_768, "256 tokens": 4_096}, "cpu": {"short": 128, 
 _WORDS = {"short": 10, "256 tokens": 254}
 _PRECISION = {"cuda": ("bf16", torch.float16), "cpu": ("fp32", torch.float32)}
 _ENCODE_BATCH = {"cuda": 1024, "cpu": 32}
-_BULK = 512
+_BULK = {"cuda": 512, "cpu": 16}
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     for number in range(chosen.rounds):
         collected.begin()
         seen = compared(ours, theirs, chosen.device)
-        seen["HTTP, short texts/s in bulk"] = through_http(chosen.generators, chosen.seconds, ["--device", chosen.device, *chosen.flags])
+        seen["HTTP, short texts/s in bulk"] = through_http(chosen)
         collected.add("gpu", seen)
         print(f"round {number + 1}  " + "  ".join(f"{name} {value:.4g}" for name, value in seen.items()), flush=True)
     collected.finish(write=chosen.write)
@@ -92,16 +92,29 @@ def encode(device: str) -> Callable[[list[str]], object]:
     return lambda texts: model.encode(texts, batch_size=_ENCODE_BATCH[device], show_progress_bar=False)
 
 
-def through_http(generators: int, seconds: float, flags: list[str]) -> float:
-    """Short texts a second in requests of 512, base64, over so many `sonde bench` at once."""
-    with sonde(*flags) as server, tempfile.TemporaryDirectory() as place:
-        files = [Path(place) / f"{number}.json" for number in range(generators)]
-        command = [sys.executable, "-m", "service.cli", "bench", "--url", server.url, "--short", "--batch", str(_BULK), "--clients", "4"]
-        command += ["--encoding-format", "base64", "--seconds", str(seconds), "--json"]
+def through_http(chosen: argparse.Namespace) -> float:
+    """Short texts a second in bulk requests, base64, of all `sonde bench` processes at once."""
+    with sonde("--device", chosen.device, *chosen.flags) as server, tempfile.TemporaryDirectory() as place:
+        files = [Path(place) / f"{number}.json" for number in range(chosen.generators)]
+        command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "bench",
+            "--url",
+            server.url,
+            "--short",
+            "--batch",
+            str(_BULK[chosen.device]),
+            "--clients",
+            "4",
+        ]
+        command += ["--encoding-format", "base64", "--seconds", str(chosen.seconds), "--json"]
         loads = [
             subprocess.Popen([*command, str(file), "--seed", str(number)], stdout=subprocess.DEVNULL) for number, file in enumerate(files)
         ]
-        if any(load.wait() for load in loads):
+        codes = [load.wait() for load in loads]
+        if any(codes):
             raise SystemExit("a load generator failed; its message is above")
         return sum(float(json.loads(file.read_text(encoding="utf-8"))["summary"]["inputs_per_s"]) for file in files)
 

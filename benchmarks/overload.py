@@ -36,7 +36,12 @@ def main() -> None:
         after = server.resident_mb()
         alive = drive(closed_loop(server.target, requests, clients=1, seconds=1))
     print(f"capacity {capacity:.0f} requests/s")
-    print(table(f"offered: {chosen.count} at {2 * capacity:.0f} a second", Summary.of(offered, warmup_s=0, until_s=times[-1], slo_ms=1000)))
+    print(
+        table(
+            f"offered: {chosen.count} at {2 * capacity:.0f} a second",
+            Summary.of(offered, warmup_s=0, until_s=chosen.count / capacity / 2, slo_ms=1000),
+        )
+    )
     print(f"memory before {before:.0f} MB, 2 s after {after:.0f} MB, difference {after - before:+.0f} MB")
     print(f"one client afterwards: {sum(sample.good for sample in alive.samples)} of {len(alive.samples)} answered")
 

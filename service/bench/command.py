@@ -46,7 +46,7 @@ def bench(parsed: argparse.Namespace) -> int:
         write(parsed.json, as_json(recorded), "--json")
     if parsed.html:
         write(parsed.html, page(measured.title, recorded, measured.run).encode(), "--html")
-    return 0 if measured.summary.latency_ms is not None else 1
+    return 0 if measured.summary.requests_per_s else 1
 
 
 async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
