@@ -22,16 +22,20 @@ STATE, SETTINGS = "sensor.safetensors", "sensor.json"
 _CALIBRATION = "calibration"
 
 
-def save_sensor(sensor: NumberSensor, directory: Path) -> None:
-    """Write both files into `directory`."""
+def save_sensor(sensor: Sensor, directory: Path) -> None:
+    """Write both files into `directory`. Raises TypeError for a sensor that has no form on disk."""
+    if not isinstance(sensor, NumberSensor):
+        raise TypeError(f"{type(sensor).__name__} cannot be saved")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sensor.model.state_dict().items()}
     tensors[_CALIBRATION] = torch.from_numpy(sensor.calibration.scores)
     save_file(tensors, directory / STATE)
     (directory / SETTINGS).write_text(json.dumps(describe(sensor), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def describe(sensor: NumberSensor) -> dict[str, Any]:
+def describe(sensor: Sensor) -> dict[str, Any]:
     """What `sensor.json` holds: all but the tensors."""
+    if not isinstance(sensor, NumberSensor):
+        raise TypeError(f"{type(sensor).__name__} cannot be described")
     detector = sensor.model.detector
     return {
         "kind": sensor.kind,
@@ -64,6 +68,8 @@ def _restore(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch
         raise ValueError(f"calibration: expected float32 [m], m >= 1, got {scores.dtype} {list(scores.shape)}")
     model = ScaledDetector(RobustScale(len(columns)), build(kind, str(settings["detector"]), len(columns), settings["settings"]))
     _resize(model, tensors)
+    if tensors["scale.center"].shape != (len(columns),):
+        raise ValueError(f"columns: expected {tensors['scale.center'].shape[0]}, got {len(columns)}")
     model.load_state_dict(tensors, strict=True)
     if model.detector.window != settings["window"]:
         raise ValueError(f"window: expected {model.detector.window}, got {settings['window']}")

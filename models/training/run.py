@@ -26,7 +26,7 @@ from models.training import anomaly, classification, sensing
 from models.training.embedded import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events, lines, phase, say
-from models.training.hyperparameters import Anomaly, Classification, Embedding, Hyperparameters, Sensing, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Rerank, Sensing, parse
 from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
 from models.training.ladder import Report
 from models.training.parts import Parts, divide
@@ -34,6 +34,7 @@ from models.training.rungs import check_rows
 
 # Callers wait for serving, nobody for training: where both share cores, serving goes first.
 _NICENESS = 10
+OfTexts = Classification | Anomaly | Embedding | Rerank
 # The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the product.
 NUMBERS_VERSION = "1"
 FAILED, STOPPED = 3, 128 + signal.SIGTERM
@@ -62,7 +63,6 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
     if isinstance(settings, Sensing):
-        (directory / "result").mkdir(exist_ok=True)
         outcome = sensing.train(sensing.Bench(job, directory, events, report), settings)
         write_json(directory / RESULT, _result(job, outcome, NUMBERS_VERSION))
         return
@@ -90,7 +90,7 @@ def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
     return Context(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
 
 
-def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
+def _recipe(settings: OfTexts) -> Callable[[Context, Parts], Outcome]:
     """The recipe for these settings. Those that train a whole model are imported only for their jobs: it takes seconds."""
     if isinstance(settings, Classification):
         return lambda context, parts: classification.train(context, settings, parts)
