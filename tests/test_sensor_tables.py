@@ -68,8 +68,8 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
     for name in ("file.jsonl", "file.parquet"):
         other = read_table(tmp_path / name, wanted)
         np.testing.assert_array_equal(other.readings, one.readings)
-        np.testing.assert_array_equal(other.times, one.times)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(other.labels, one.labels)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(other.times, one.times)
+        np.testing.assert_array_equal(other.labels, one.labels)
 
 
 @pytest.mark.parametrize(
