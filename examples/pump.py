@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--detector", default="level", help="auto compares all detectors of series, which takes longer")
     parsed = parser.parse_args()
     parsed.directory.mkdir(parents=True, exist_ok=True)
     later = START + NORMAL_READINGS * PERIOD

@@ -23,7 +23,7 @@ LOAD = "ft:sensors:local:load"
 def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
     """The manifest of a model of numbers without golden readings."""
     about: dict[str, Any] = {"task": "anomaly", "base": "sensors", "base_version": "1", "encoder": "none", "labels": (), "job": ""}
-    return replace(MANIFEST, name=name, golden=Golden((), (), 1e-3), sensor={"period_s": 60.0}, **{**about, **changes})
+    return replace(MANIFEST, name=name, golden=Golden((), (), 1e-3), **{"sensor": {"period_s": 60.0}, **about, **changes})
 
 
 def put_in_service(hub: Hub, model: FakeSensor | FakeForecaster, name: str = PUMP, **changes: Any) -> Sensing:
