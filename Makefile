@@ -41,8 +41,12 @@ format: setup-dev     ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev      ## the figures of docs/benchmarks.md, on this machine
-	$(BIN)/python -m benchmarks.serving $(ARGS)
+bench: setup-dev      ## benchmarks/RESULTS.md on this machine, in about a quarter of an hour
+	$(BIN)/python -m benchmarks.infinity
+	$(BIN)/python -m benchmarks.roofline --write
+	$(BIN)/python -m benchmarks.forward --write
+	$(BIN)/python -m benchmarks.serving --write
+	$(BIN)/python -m benchmarks.fairness --write
 
 # Plain pins without index hosts; torch without its local version, so that pip's own settings choose a CPU or a CUDA build.
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate \
@@ -53,4 +57,4 @@ lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--u
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info
+	rm -rf $(VENV) .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info

@@ -1,6 +1,6 @@
 """10,000 requests at twice the capacity: which statuses come, and whether memory returns to where it was.
 
-python -m benchmarks.overload [--count 10000]
+python -m benchmarks.overload [--count 10000] [-- flags of sonde serve]
 """
 
 from __future__ import annotations
@@ -8,28 +8,42 @@ from __future__ import annotations
 import argparse
 import time
 
-from benchmarks.load import closed_loop, embeddings, open_loop, run
-from benchmarks.processes import resident_mb, sonde
-from benchmarks.texts import texts
+from benchmarks.processes import MODEL, sonde
+from service.bench.lengths import NAMED
+from service.bench.loops import closed_loop, drive, open_loop
+from service.bench.measure import Summary
+from service.bench.requests import Requests, parse_mix
+from service.bench.table import table
+from service.bench.texts import Texts
+
+_CAPACITY_S = 5.0
 
 
 def main() -> None:
     """Measure the capacity, offer twice that, and look at statuses, latencies and memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
     chosen = parser.parse_args()
-    bodies = (embeddings([text]) for text in texts(10))
-    with sonde("--max-queued-items", "128", *chosen.flags) as (url, pid):
-        capacity = run(lambda: closed_loop(url, bodies, clients=64, seconds=5)).per_s
-        before = resident_mb(pid)
-        result = run(lambda: open_loop(url, bodies, per_s=2 * capacity, count=chosen.count))
+    requests = Requests(MODEL, Texts(NAMED["short"]), parse_mix(None, 1, 1))
+    with sonde("--max-queued-items", "128", *chosen.flags) as server:
+        filled = drive(closed_loop(server.target, requests, clients=64, seconds=_CAPACITY_S))
+        capacity = Summary.of(filled, warmup_s=0, until_s=_CAPACITY_S, slo_ms=1000).requests_per_s
+        before = server.resident_mb()
+        times = [number / capacity / 2 for number in range(chosen.count)]
+        offered = drive(open_loop(server.target, requests, times))
         time.sleep(2)
-        after = resident_mb(pid)
-        alive = run(lambda: closed_loop(url, bodies, clients=1, seconds=1))
-    print(f"capacity {capacity:.0f} req/s; offered {chosen.count} at {2 * capacity:.0f} req/s: {dict(result.statuses)}")
-    print(f"good answers: p50 {1000 * result.percentile(50):.0f} ms, p99 {1000 * result.percentile(99):.0f} ms")
-    print(f"memory before {before:.0f} MB, 2 s after {after:.0f} MB, difference {after - before:+.0f} MB; then {dict(alive.statuses)}")
+        after = server.resident_mb()
+        alive = drive(closed_loop(server.target, requests, clients=1, seconds=1))
+    print(f"capacity {capacity:.0f} requests/s")
+    print(
+        table(
+            f"offered: {chosen.count} at {2 * capacity:.0f} a second",
+            Summary.of(offered, warmup_s=0, until_s=chosen.count / capacity / 2, slo_ms=1000),
+        )
+    )
+    print(f"memory before {before:.0f} MB, 2 s after {after:.0f} MB, difference {after - before:+.0f} MB")
+    print(f"one client afterwards: {sum(sample.good for sample in alive.samples)} of {len(alive.samples)} answered")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,13 +16,17 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from benchmarks.load import Result, closed_loop, run
 from models.artifact import Golden, Manifest
 from models.registry import Registry
 from models.sensors.artifact import describe, save_sensor
 from models.sensors.fitting import fit_sensor
 from models.sensors.seam import SensorKind
+from service.bench.client import Target
+from service.bench.loops import closed_loop, drive
+from service.bench.measure import Summary
+from service.bench.requests import Request
 
+_WARM_UP_S = 1.0
 NAME = "ft:sensors:local:bench-{}"
 
 
@@ -41,12 +44,12 @@ def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -
     return name
 
 
-def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[bytes]:
+def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[Request]:
     """Requests of so many rows, each different."""
     numbers = np.random.default_rng(1)
     field = "records" if kind == "records" else "series"
     made = [orjson.dumps({"model": name, field: numbers.standard_normal((rows, columns)).round(4).tolist()}) for _ in range(8)]
-    return itertools.cycle(made)
+    return itertools.cycle([Request(body, "readings", rows, rows) for body in made])
 
 
 def main() -> None:
@@ -61,30 +64,32 @@ def main() -> None:
         kinds: list[tuple[SensorKind, str]] = [("records", "pca"), ("series", "level")]
         names = {kind: publish(registry, kind, detector, parsed.columns) for kind, detector in kinds}
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home, "--log-level", "warning"],
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ,
         )
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
             for (kind, detector), rows in itertools.product(kinds, (100, 1000, 10_000)):
                 result = _measured(url, bodies(names[kind], kind, rows, parsed.columns), parsed.clients, parsed.seconds)
-                print(f"{kind} ({detector}), {rows} rows a request: {_said(result, rows)}", flush=True)
+                print(f"{kind} ({detector}), {rows} rows a request: {_said(result)}", flush=True)
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _measured(url: str, sent: Iterator[bytes], clients: int, seconds: float) -> Result:
-    run(lambda: closed_loop(url, sent, clients=clients, seconds=1.0, path="/v1/anomaly/score"))
-    return run(lambda: closed_loop(url, sent, clients=clients, seconds=seconds, path="/v1/anomaly/score"))
+def _measured(url: str, sent: Iterator[Request], clients: int, seconds: float) -> Summary:
+    target = Target.of(url, "/v1/anomaly/score")
+    run = drive(closed_loop(target, sent, clients=clients, seconds=_WARM_UP_S + seconds))
+    return Summary.of(run, warmup_s=_WARM_UP_S, until_s=_WARM_UP_S + seconds, slo_ms=1000)
 
 
-def _said(result: Result, rows: int) -> str:
-    wrong = {status: count for status, count in result.statuses.items() if status != 200}
-    return f"{result.per_s * rows:,.0f} rows/s, p50 {1000 * result.percentile(50):.1f} ms" + (f", statuses {wrong}" if wrong else "")
+def _said(summary: Summary) -> str:
+    wrong = {status: count for status, count in summary.statuses.items() if status != "200"}
+    latency = f"p50 {summary.latency_ms.p50:.1f} ms" if summary.latency_ms else "no good answer"
+    return f"{summary.inputs_per_s:,.0f} rows/s, {latency}" + (f", statuses {wrong}" if wrong else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | score | keys`."""
+"""The command line, where everything is put together: `sonde up | serve | worker | score | bench | keys`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from models.card import ModelCard
 from models.errors import SondeError
 from service import logs
 from service.auth import SCOPES, Keyring
+from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
@@ -25,7 +26,7 @@ from service.errors import ConfigError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 when something failed, 2 when it was asked for wrongly."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = _parser().parse_args(given)
+    parsed = parser().parse_args(given)
     parsed.flags = given[1:]  # what `up` hands on
     try:
         return int(parsed.run(parsed))
@@ -73,6 +74,13 @@ def score(parsed: argparse.Namespace) -> int:
     return run(parsed, Settings.read({"home": parsed.home}))
 
 
+def bench(parsed: argparse.Namespace) -> int:
+    """Put load on a server that speaks OpenAI's embeddings, and measure it."""
+    from service.bench.command import bench as run
+
+    return run(parsed)
+
+
 def create_key(parsed: argparse.Namespace) -> int:
     """Make a key and print its secret, once."""
     scopes = [scope.strip() for scope in parsed.scope.split(",")]
@@ -107,19 +115,16 @@ def _prepare_torch() -> None:
 
 def _serve(settings: Settings, keyring: Keyring) -> int:
     # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
-    from prometheus_client import start_http_server
-
     from service.api.app import create_app
     from service.api.server import Server
     from service.api.server import serve as run
     from service.engine.hub import Hub
-    from service.metrics import Metrics
+    from service.metrics import Metrics, listen
 
     metrics = Metrics()
     hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))
     server = Server(create_app(settings, hub, keyring, metrics), settings, hub, _announce)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, hub)
 
 
@@ -166,9 +171,10 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     return Settings.read(given)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The commands and flags of `sonde`."""
+    made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     abouts = {up: "serve models and run fine-tuning jobs on this machine", serve: "serve models over HTTP", worker: "run fine-tuning jobs"}
     for run, about in abouts.items():
         command = commands.add_parser(run.__name__, help=about, description=run.__doc__)
@@ -177,8 +183,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     command = commands.add_parser("score", help="score a CSV by a detector of numbers", description=score.__doc__)
     _add_score(command)
+    load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)
+    add_bench_flags(load)
+    load.set_defaults(run=bench)
     _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
-    return parser
+    return made
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:

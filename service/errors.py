@@ -28,6 +28,7 @@ SondeError
 │   └── InvalidOutput         it answered with NaN, infinity or the wrong number of rows
 ├── StorageFull               no space left for files
 ├── LeaseLost                 the attempt is another worker's now
+├── TargetError               the server that `sonde bench` is to measure does not answer as one of its kind
 └── ConfigError               the settings make no sense
 """
 
@@ -200,3 +201,9 @@ class LeaseLost(SondeError):
     """The attempt is another worker's now; never seen by callers."""
 
     code = "lease_lost"
+
+
+class TargetError(SondeError):
+    """The server to be measured does not answer as an OpenAI embeddings server does; seen on the command line alone."""
+
+    code = "unfit_target"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import (
     GC_COLLECTOR,
     PLATFORM_COLLECTOR,
@@ -11,25 +13,30 @@ from prometheus_client import (
     Gauge,
     Histogram,
     generate_latest,
+    start_http_server,
 )
+
+from service.errors import ConfigError
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
 TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
 SHED_REASONS = ("items", "tokens", "not_ready")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
+JOB_STATUSES = ("queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled")
+# How an attempt at a job ends: with the job, paused, so that the job is queued again, or as another worker's.
+ATTEMPT_OUTCOMES = ("succeeded", "failed", "cancelled", "paused", "queued", "lost")
 
 
 class Metrics:
     """The service's metrics in a registry of their own."""
 
     def __init__(self) -> None:
-        r = self.registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
-            r.register(collector)
+        r = self.registry = _registry()
         self.requests = Counter("sonde_requests", "Requests answered, by route and status", ["route", "status"], registry=r)
         self.latency = Histogram("sonde_request_seconds", "Time from first byte to answer", ["route"], buckets=_LATENCY, registry=r)
         self.in_flight = Gauge("sonde_requests_in_flight", "Requests being answered", registry=r)
@@ -90,3 +97,52 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class JobMetrics:
+    """A worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        r = self.registry = _registry()
+        self.jobs = Gauge("sonde_jobs", "Jobs of all workers, by status", ["status"], registry=r)
+        self.workers = Gauge("sonde_workers", "Workers whose lease is in force", registry=r)
+        self.running = Gauge("sonde_job_running", "1 while this worker runs a job", registry=r)
+        self.attempts = Counter("sonde_attempts", "Attempts of this worker at jobs, by how they ended", ["outcome"], registry=r)
+        self.attempt_seconds = Histogram("sonde_attempt_seconds", "How long an attempt took", buckets=_ATTEMPT, registry=r)
+        self.heartbeat = Gauge("sonde_heartbeat_timestamp_seconds", "When this worker last renewed its lease", registry=r)
+        self.count({}, 0)
+        for outcome in ATTEMPT_OUTCOMES:
+            self.attempts.labels(outcome)
+
+    def count(self, jobs: Mapping[str, int], workers: int) -> None:
+        """What the database says now: jobs by status, and workers that are alive."""
+        for status in JOB_STATUSES:
+            self.jobs.labels(status).set(jobs.get(status, 0))
+        self.workers.set(workers)
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """An attempt is over."""
+        self.attempts.labels(outcome).inc()
+        self.attempt_seconds.observe(seconds)
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def listen(registry: CollectorRegistry, host: str, port: int) -> None:
+    """Serve metrics on a port of their own, from a thread; port 0 is off. Raises ConfigError when it cannot be listened on."""
+    if not port:
+        return
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigError(f"--metrics-port {port}: cannot listen on {host}: {error.strerror or error}", param="metrics_port") from error
+
+
+def _registry() -> CollectorRegistry:
+    """An empty registry but for the process's and Python's own metrics."""
+    registry = CollectorRegistry()
+    for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        registry.register(collector)
+    return registry

@@ -23,12 +23,13 @@ _ASKED_WRONGLY = 2
 def up(settings: Settings, flags: Sequence[str]) -> int:
     """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is started again.
 
-    `flags` are handed to both.
+    `flags` are handed to both, but the worker's metrics are on the port after the API's.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    serve, worker = _start("serve", flags), _start("worker", flags)
+    workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
+    serve, worker = _start("serve", flags), _start("worker", workers)
     try:
         while not stopping.wait(_POLL_S) and serve.poll() is None:
             if worker.poll() == _ASKED_WRONGLY:
@@ -37,7 +38,7 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
             if worker.poll() is not None:
                 log.warning("the worker ended with %d and is started again", worker.returncode)
                 stopping.wait(_RESTART_AFTER_S)
-                worker = _start("worker", flags)
+                worker = _start("worker", workers)
     finally:
         for process in (serve, worker):  # once: a second signal would cut their endings short
             if process.poll() is None:

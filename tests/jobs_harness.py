@@ -47,7 +47,9 @@ class Bench:
         return NewJob(job, "fake", "fake", "classification", name, 7, self.upload(), hyperparameters=hyperparameters)
 
     def submit(self, suffix: str = "", **hyperparameters: Any) -> str:
-        new = self.new(suffix, **hyperparameters)
+        return self.start(self.new(suffix, **hyperparameters))
+
+    def start(self, new: NewJob) -> str:
         self.store.create(new, lambda job: {})
         self.engine.submit(new.id, 1)
         return new.id
@@ -61,7 +63,7 @@ class Bench:
     def resume(self, job: str) -> None:
         self.engine.submit(job, self.store.resume(job).dispatch)
 
-    def until(self, job: str, *statuses: str, timeout_s: float = 30.0) -> Job:
+    def until(self, job: str, *statuses: str, timeout_s: float = 90.0) -> Job:
         """Wait until a job is in one of the statuses (in a last one, without)."""
         wanted = set(statuses) or TERMINAL
         try:
@@ -99,7 +101,7 @@ class WorkerProcess:
         self.pid = self._process.pid
 
     def ready(self) -> WorkerProcess:
-        wait_until(lambda: "worker ready" in self.log.read_text() or self._process.poll() is not None, 30)
+        wait_until(lambda: "worker ready" in self.log.read_text() or self._process.poll() is not None, 90)
         assert self._process.poll() is None, self.log.read_text()
         return self
 

@@ -102,8 +102,15 @@ def test_the_network_learns_what_a_line_cannot() -> None:
 def test_training_ends_when_no_epoch_is_better() -> None:
     windows = cut_windows([torch.randn(200, 1, generator=torch.Generator().manual_seed(0))], 8, 2)
     network = NetworkFit(LinearForecast(8, 2), windows, Descent(epochs=50, patience=2))
-    judgements = iter([3.0, 2.0, 2.5, 2.4, 2.3])
-    assert network.train(lambda: next(judgements)) == [3.0, 2.0, 2.5, 2.4]
+    judgements, seen = iter([3.0, 2.0, 2.5, 2.4, 2.3]), list[torch.Tensor]()
+
+    def judge() -> float:
+        seen.append(network.model.head.weight.detach().clone())
+        return next(judgements)
+
+    assert network.train(judge) == [3.0, 2.0, 2.5, 2.4]
+    torch.testing.assert_close(network.model.head.weight.detach(), seen[1])
+    assert not torch.equal(seen[1], seen[3])
 
 
 def test_intervals_of_an_autoregressive_series_cover_what_they_promise() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import typing
+
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import BATCH_FAULTS, SHED_REASONS, TASKS, Metrics
+from service.errors import ConfigError
+from service.jobs.records import Status
+from service.metrics import ATTEMPT_OUTCOMES, BATCH_FAULTS, JOB_STATUSES, SHED_REASONS, TASKS, JobMetrics, Metrics, listen
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
@@ -49,7 +54,7 @@ ALL = {
 }
 
 
-def families(metrics: Metrics) -> dict[str, Metric]:
+def families(metrics: Metrics | JobMetrics) -> dict[str, Metric]:
     """What a scrape finds, by name; when a series was made is left out."""
     found = text_string_to_metric_families(metrics.render().decode())
     return {each.name: each for each in found if not each.name.endswith("_created")}
@@ -125,3 +130,39 @@ def test_two_services_in_one_process_count_apart() -> None:
 @pytest.mark.parametrize("name", ["process_cpu_seconds", "python_info", "python_gc_collections"])
 def test_the_process_is_measured_too(name: str) -> None:
     assert families(Metrics())[name].samples
+
+
+JOBS = {
+    "sonde_jobs": "gauge",
+    "sonde_workers": "gauge",
+    "sonde_job_running": "gauge",
+    "sonde_attempts": "counter",
+    "sonde_attempt_seconds": "histogram",
+    "sonde_heartbeat_timestamp_seconds": "gauge",
+}
+
+
+def test_a_workers_metrics_are_these_and_exist_from_the_start() -> None:
+    found = {name: one for name, one in families(JobMetrics()).items() if name.startswith("sonde_")}
+    assert {name: one.type for name, one in found.items()} == JOBS
+    assert {sample.value for one in found.values() for sample in one.samples} == {0.0}
+    assert {sample.labels["status"] for sample in found["sonde_jobs"].samples} == set(typing.get_args(Status)) == set(JOB_STATUSES)
+    outcomes = {sample.labels["outcome"] for sample in found["sonde_attempts"].samples if sample.name == "sonde_attempts_total"}
+    assert outcomes == set(ATTEMPT_OUTCOMES)
+
+
+def test_a_status_that_no_job_has_any_more_is_zero_again() -> None:
+    metrics = JobMetrics()
+    metrics.count({"queued": 3}, 1)
+    metrics.count({"succeeded": 3}, 2)
+    told = metrics.registry.get_sample_value
+    assert (told("sonde_jobs", {"status": "queued"}), told("sonde_jobs", {"status": "succeeded"}), told("sonde_workers")) == (0, 3, 2)
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot listen on 127.0.0.1"):
+            listen(Metrics().registry, "127.0.0.1", port)

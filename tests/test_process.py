@@ -22,7 +22,7 @@ import pytest
 
 from service.cli import main
 from tests import tiny
-from tests.conftest import Served, metric, serving, wait_until
+from tests.conftest import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -301,9 +301,7 @@ def test_one_connection_carries_many_requests(server: Served) -> None:
 
 
 def test_metrics_may_have_a_port_of_their_own(tmp_path: Path, tiny_model: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with serving(tmp_path, "--model", str(tiny_model), "--metrics-port", str(port)):
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert "sonde_ready 1.0" in text

@@ -14,8 +14,11 @@ from fastapi.testclient import TestClient
 
 from models.registry import Registry
 from service.auth import Keyring
+from service.config import Settings
 from service.engine.fake import FakeModel
 from service.engine.hub import Hub
+from service.jobs.desk import Desk
+from service.jobs.engine import FakeEngine
 from tests.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
 from tests.conftest import MakeApp
 
@@ -108,6 +111,26 @@ def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:
     house.train()
     error = house.ask("POST", "/v1/classify", {"model": NAME, "input": "hello", "labels": ["a"]}, 422)
     assert (error["param"], "labels of its own" in error["message"]) == ("labels", True)
+
+
+def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head's job begins with the encoder below it, a tuned encoder's with that encoder."""
+    open_fake_encoders(monkeypatch)
+    jobs = house.app.state.jobs = Desk.open(Settings.read({"home": house.where}, {}), FakeEngine())
+    jobs.store.migrate()
+    with jobs.files.receive() as incoming:
+        incoming.write(b'{"text": "a", "label": "b"}\n')
+        file = jobs.files.keep(incoming, "rows.jsonl", "fine-tune").id
+    house.train(seed=1)
+    house.own(seed=2)
+    begun = {}
+    for asked in (NAME, f"{NAME}:v1", "fake"):
+        job = house.ask("POST", "/v1/fine_tuning/jobs", {"model": asked, "training_file": file, "suffix": "next"})
+        kept = jobs.store.get(job["id"])
+        assert (job["model"], kept.name) == ("fake", "ft:fake:local:next")
+        begun[asked] = kept.spec
+    jobs.close()
+    assert begun == {NAME: f"{NAME}:v2", f"{NAME}:v1": "fake", "fake": "fake"}
 
 
 def test_predict_speaks_as_tei_does(house: House) -> None:

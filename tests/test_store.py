@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,30 @@ def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:
 def test_another_database_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected postgresql://"):
         engine_url(url, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path) -> None:
+    with postgres() as server, ExitStack() as stack:
+        url = server.new_database()
+        frozen, alive = (stack.enter_context(closing(Database(url, tmp_path))) for _ in range(2))
+        frozen.migrate()
+        lock = sa.select(schema_version.c.version).with_for_update()
+
+        def hold() -> None:
+            with frozen.write() as connection:
+                connection.execute(lock)
+                with alive.write() as other:
+                    assert other.execute(lock).scalar_one()
+                connection.execute(lock)
+
+        with pytest.raises(Unavailable):
+            hold()
+
+
+def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
+    assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
+    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith("options=-c%20lock_timeout%3D9")
 
 
 def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:

@@ -284,6 +284,44 @@ def test_the_process_speaks_json_lines_alone_on_standard_output(encoder: Path, t
     assert (directory / "result.json").is_file()
 
 
+def test_a_head_on_a_tuned_encoder_takes_it_along(encoder: Path, tmp_path: Path) -> None:
+    directory = job(tmp_path / "job", encoder, labelled(10), keep_encoder=True)
+    assert run(directory, lambda event: None) == 0
+    assert read(directory / "result.json")["encoder"] == "own"
+    kept, there = (path / "model.safetensors" for path in (directory / "result/encoder", encoder))
+    assert kept.read_bytes() == there.read_bytes()
+    assert LinearHead.load(directory / "result").labels == tuple(sorted(ALPHABETS))
+
+
+def tuned_step(event: Mapping[str, Any]) -> int | None:
+    """The step of the tuning loop that an event tells of."""
+    return event["data"]["step"] if event["type"] == "metrics" and event["data"].get("loss") is not None else None
+
+
+@pytest.mark.real
+def test_a_job_that_was_paused_while_it_tuned_ends_as_one_that_was_not(encoder: Path, tmp_path: Path) -> None:
+    """What the worker does: SIGTERM, and another attempt from the checkpoint."""
+    tuning = {"mode": "contrastive", "n_epochs": 3, "batch_size": 8}
+    one, paused, resumed = (job(tmp_path / name, encoder, labelled(60), hyperparameters=tuning) for name in ("one", "paused", "resumed"))
+    assert run(one, lambda event: None) == 0
+    process = subprocess.Popen([sys.executable, "-m", "models.training.run", str(paused)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = map(json.loads, process.stdout)
+    assert next(step for event in said if (step := tuned_step(event)))
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(30) == 143
+    process.stdout.close()
+    [checkpoint] = paused.rglob("checkpoints/step-*")
+    job(resumed, encoder, labelled(60), hyperparameters=tuning, checkpoint=str(checkpoint))
+    told: list[Mapping[str, Any]] = []
+    assert run(resumed, told.append) == 0
+    assert next(step for event in told if (step := tuned_step(event))) == int(checkpoint.name.removeprefix("step-")) + 1
+    for file in ("head.safetensors", "detector.safetensors"):
+        assert (resumed / "result" / file).read_bytes() == (one / "result" / file).read_bytes()
+    assert read(resumed / "result.json")["metrics"] == read(one / "result.json")["metrics"]
+
+
 @pytest.mark.real
 def test_sigterm_ends_the_process_with_143_and_no_result(encoder: Path, tmp_path: Path) -> None:
     directory = job(tmp_path / "job", encoder, labelled(2000))

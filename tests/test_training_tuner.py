@@ -6,7 +6,9 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from models.training.errors import LadderError, TrainingError
 from models.training.features import Batch, Batches
 from models.training.ladder import Report
 from models.training.settings import Settings
-from models.training.trainable import TrainableEncoder
+from models.training.trainable import TrainableEncoder, only_upper
 from models.training.tuner import Fitted, TrainingStopped, Tuner, learning_rate, loader_workers
 from tests import tiny
 
@@ -223,6 +225,30 @@ def test_frozen_weights_stay_and_all_others_move(source: ModelSource, tmp_path: 
     assert moved.isdisjoint(frozen)
     # The key's bias shifts all scores of a query alike, which softmax does not see; its gradient is rounding.
     assert {name for name in before if name not in frozen and "key.bias" not in name} <= moved
+
+
+def test_only_the_upper_layers_train_where_the_lower_ones_are_to_stay(source: ModelSource, tmp_path: Path) -> None:
+    run = Run(source, tmp_path, replace(FAST, epochs=1, frozen_layers=0.5))
+    before = run.weights()
+    run.run()
+    moved = {name for name, tensor in run.weights().items() if not torch.equal(tensor, before[name])}
+    layers = int(run.encoder.pipeline[0].config.num_hidden_layers)
+    assert layers >= 2
+    assert moved
+    assert {int(name.split(".layer.")[1].split(".")[0]) for name in moved} == set(range(layers // 2, layers))
+
+
+def test_at_least_one_layer_trains(source: ModelSource) -> None:
+    encoder = TrainableEncoder(source, CPU, replace(FAST, frozen_layers=1.0))
+    assert any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
+    network: Any = nn.Linear(2, 2)
+    network.config = SimpleNamespace(num_hidden_layers=3)
+    with pytest.raises(TrainingError, match="no list of 3 layers") as error:
+        only_upper(network, 0.5)
+    assert error.value.code == "no_layers"
 
 
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:

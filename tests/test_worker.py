@@ -7,14 +7,17 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.registry import Registry
-from tests.conftest import wait_until
+from tests.artifacts import own_encoder
+from tests.conftest import free_port, metric, wait_until
 from tests.databases import Postgres, postgres
 from tests.jobs_harness import Bench, WorkerProcess, exists, workers
 
@@ -79,6 +82,7 @@ def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerPr
         "job": job,
         "model": "fake",
         "base": "fake",
+        "keep_encoder": False,
         "task": "classification",
         "hyperparameters": {"steps": 1},
         "validation_file": None,
@@ -91,6 +95,18 @@ def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerPr
         "cache": str(bench.home / "cache"),
         "incumbent": None,
     }
+
+
+def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(bench: Bench, worker: WorkerProcess, tmp_path: Path) -> None:
+    own_encoder(Registry(bench.home / "models"), tmp_path, seed=1, name="ft:fake:local:tuned")
+    job = bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v1"))
+    assert bench.until(job).status == "succeeded"
+    told = json.loads((bench.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+    encoder = Registry(bench.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
+    assert (told["model"], told["keep_encoder"]) == (f"fake={encoder}", True)
+    assert encoder.is_dir()
+    gone = bench.until(bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v2")))
+    assert (gone.status, gone.error_code) == ("failed", "not_registered")
 
 
 def test_a_worse_model_is_held_and_a_better_one_promoted(bench: Bench, worker: WorkerProcess) -> None:
@@ -117,6 +133,30 @@ def test_a_full_disk_fails_the_job_by_name(bench: Bench, worker: WorkerProcess) 
     assert bench.until(bench.submit(full=True)).error_code == "disk_full"
 
 
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """A disk of one page where a directory is; skipped where nobody may mount one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("where", ["jobs", "models"])
+def test_where_the_disk_is_full_the_job_says_so_and_the_next_one_runs(bench: Bench, worker: WorkerProcess, where: str) -> None:
+    """`jobs`: nothing can be prepared for the trainer; `models`: the result cannot be published."""
+    with small_disk(bench.home / where):
+        failed = bench.until(bench.submit("full", steps=1))
+        assert (failed.status, failed.error_code) == ("failed", "disk_full")
+        registry = Registry(bench.home / "models")
+        assert (list(registry.versions(failed.name)), registry.current(failed.name)) == ([], None)
+    assert bench.until(bench.submit("full", steps=1)).fine_tuned_model == "ft:fake:local:full:v1"
+
+
 def test_a_file_that_is_gone_fails_the_job(bench: Bench, worker: WorkerProcess) -> None:
     new = bench.new()
     bench.files.delete(new.training_file)
@@ -129,6 +169,24 @@ def test_words_that_are_no_events_become_warnings_and_nan_becomes_null(bench: Be
     assert bench.until(job).status == "succeeded"
     assert "the training process said: not json at all" in bench.said(job)
     assert {"step": 0, "loss": None} in [event.data for event in bench.store.events(job, None, 100)[0]]
+
+
+def test_a_worker_tells_prometheus_what_it_does(bench: Bench) -> None:
+    port = free_port()
+    with workers(bench, 1, f"metrics_port={port}"):
+        assert bench.until(bench.submit(steps=1)).status == "succeeded"
+        assert bench.until(bench.submit(fail_code="one_class", fail_message="one", fail_param=None)).status == "failed"
+        long = bench.submit(steps=10_000)
+        bench.until_step(long, 1)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: metric(url, "sonde_jobs") == 3)
+        assert [metric(url, name) for name in ("sonde_workers", "sonde_job_running", "sonde_attempts_total")] == [1, 1, 2]
+        assert metric(url, "sonde_attempt_seconds_count") == 2
+        assert time.time() - metric(url, "sonde_heartbeat_timestamp_seconds") < 3
+        bench.wish(long, "pause")
+        bench.until(long, "paused")
+        wait_until(lambda: metric(url, "sonde_attempts_total") == 3)
+        assert metric(url, "sonde_job_running") == 0
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -229,7 +287,7 @@ def test_a_worker_paused_past_its_lease_stops_its_trainer_and_writes_nothing(ben
         zombie = bench.trace(job)[-1][2]
         os.kill(zombie, signal.SIGSTOP)
         running.append(WorkerProcess(bench).ready())
-        wait_until(lambda: bench.get(job).attempt == 2, 20)
+        wait_until(lambda: bench.get(job).attempt == 2, 60)
         os.kill(zombie, signal.SIGCONT)
         running[0].send(signal.SIGCONT)
         wait_until(lambda: not exists(zombie), 5)
@@ -260,21 +318,21 @@ def test_a_job_that_was_never_queued_is_found(bench: Bench, worker: WorkerProces
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "away_s"), [("fast", 0.0), ("immediate", 4.0)], ids=["restarted", "away longer than the lease"])
 def test_postgresql_goes_away_under_a_running_job(server: Postgres, tmp_path: Path, mode: str, away_s: float) -> None:
-    bench = Bench(tmp_path, server.new_database())
-    with contextlib.closing(bench), workers(bench) as running:
-        job = bench.submit(steps=100, checkpoint_every=5, step_s=0.05)
-        bench.until_step(job, 12)
-        with server.away(mode):
-            time.sleep(away_s)
-        done = bench.until(job)
-        assert bench.until(bench.submit(steps=1)).status == "succeeded"  # the same worker takes the next one
-        assert running[0].running
-    assert (done.status, done.attempt) == ("succeeded", 1 if away_s < 2 else 2), bench.said(job)
-    assert (promotions(bench, job), versions_of(bench, job)) == (1, 1)
-    second = [step for attempt, step, _ in bench.trace(job) if attempt == 2]
-    assert not second or second[0] > 12
-    if done.attempt == 1:
-        assert [event.data["step"] for event in bench.store.events(job, None, 1000)[0][::-1] if event.data] == list(range(1, 101))
+    with contextlib.closing(Bench(tmp_path, server.new_database())) as bench:
+        with workers(bench) as running:
+            job = bench.submit(steps=100, checkpoint_every=5, step_s=0.05)
+            bench.until_step(job, 12)
+            with server.away(mode):
+                time.sleep(away_s)
+            done = bench.until(job)
+            assert bench.until(bench.submit(steps=1)).status == "succeeded"  # the same worker takes the next one
+            assert running[0].running
+        assert (done.status, done.attempt) == ("succeeded", 1 if away_s < 2 else 2), bench.said(job)
+        assert (promotions(bench, job), versions_of(bench, job)) == (1, 1)
+        second = [step for attempt, step, _ in bench.trace(job) if attempt == 2]
+        assert not second or second[0] > 12
+        if done.attempt == 1:
+            assert [event.data["step"] for event in bench.store.events(job, None, 1000)[0][::-1] if event.data] == list(range(1, 101))
 
 
 @BOTH

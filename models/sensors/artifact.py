@@ -84,6 +84,8 @@ def _restore(
         raise ValueError(f"calibration: expected float32 [m], m >= 1, got {scores.dtype} {list(scores.shape)}")
     model = ScaledDetector(RobustScale(len(columns)), build(kind, str(settings["detector"]), len(columns), settings["settings"]))
     _resize(model, tensors)
+    if tensors["scale.center"].shape != (len(columns),):
+        raise ValueError(f"columns: expected {tensors['scale.center'].shape[0]}, got {len(columns)}")
     model.load_state_dict(tensors, strict=True)
     if model.detector.window != settings["window"]:
         raise ValueError(f"window: expected {model.detector.window}, got {settings['window']}")

@@ -14,7 +14,6 @@ from models.calibration import fit_temperature
 from models.detectors import Trained, save_detector
 from models.heads import LinearHead
 from models.training import detecting, evaluation, linear, measures
-from models.training.baselines import word_counts
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError
 from models.training.events import Progress, say
@@ -218,7 +217,7 @@ def _outcome(context: Context, parts: Parts, data: Data, frozen: Candidate, winn
         [data.labels[number] for number in winner.predicted],
         confidence=winner.probabilities.max(axis=1),
         frozen=[data.labels[number] for number in frozen.predicted] if tuned else None,
-        trivial=word_counts(parts.train, parts.held_out, seed=context.job.seed).predictions,
+        trivial=parts.baselines[-1].predictions,
         embeddings=winner.embedder(data.held_texts),
         embeddings_before=context.embedder(data.held_texts) if tuned else None,
         lines=parts.held_out.lines,

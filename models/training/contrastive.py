@@ -29,7 +29,9 @@ _FEW_ROWS = 2000
 def own_settings(how: Literal["contrastive", "full", "lora"], rows: int) -> Settings:
     """What proved good on Banking77, 10 texts a class (docs/training.md has the figures); a job's own wishes go before."""
     if how == "contrastive":
-        return Settings(epochs=4.0 if rows <= _FEW_ROWS else 1.0, batch_size=64, learning_rate=5e-5, temperature=0.1)
+        if rows <= _FEW_ROWS:
+            return Settings(epochs=4.0, batch_size=64, learning_rate=2e-4, temperature=0.1, frozen_layers=0.5)
+        return Settings(epochs=1.0, batch_size=64, learning_rate=5e-5, temperature=0.1)
     rate = 5e-5 if how == "full" else 5e-4
     return Settings(mode=how, epochs=3.0 if rows <= _FEW_ROWS else 2.0, batch_size=32, learning_rate=rate)
 

@@ -43,6 +43,8 @@ class Job:
     checkpoint: Path | None = None
     cache: Path | None = None
     incumbent: Path | None = None
+    # The base is a tuned encoder that may be deleted some day: a head on it takes a copy along.
+    keep_encoder: bool = False
 
 
 _JOB = TypeAdapter(Job)

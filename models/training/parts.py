@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from models.training.baselines import Baseline, majority, word_counts
 from models.training.data import check_validation, read_rows, split
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import Anomaly, Classification, Hyperparameters
@@ -18,7 +20,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parts:
     """`same_file`: the held-out part was split off the training file. `strangers` are texts known not to belong."""
 
@@ -26,6 +28,13 @@ class Parts:
     held_out: Rows
     strangers: tuple[str, ...]
     same_file: bool
+
+    @cached_property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """What is to be beaten on the held-out rows, the best last; computed once. Empty without labels to tell apart."""
+        if len(set(self.train.labels or ())) < 2 or not self.held_out.labels:
+            return ()
+        return majority(self.train, self.held_out), word_counts(self.train, self.held_out)
 
 
 def divide(job: Job, settings: Hyperparameters) -> Parts:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -26,7 +28,7 @@ from models.training import anomaly, classification, forecast, sensing
 from models.training.embedded import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events, lines, phase, say
-from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Hyperparameters, Sensing, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
 from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
 from models.training.ladder import Report
 from models.training.parts import Parts, divide
@@ -34,6 +36,7 @@ from models.training.rungs import check_rows
 
 # Callers wait for serving, nobody for training: where both share cores, serving goes first.
 _NICENESS = 10
+OfTexts = Classification | Anomaly | Embedding | Rerank
 # The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the product.
 NUMBERS_VERSION = "1"
 FAILED, STOPPED = 3, 128 + signal.SIGTERM
@@ -72,7 +75,7 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     context = _open(directory, job, events, report)
     check_rows(context, parts)
     phase(events, "running")
-    outcome = _recipe(settings)(context, parts)
+    outcome = _with_encoder(context, _recipe(settings)(context, parts))
     report.raise_if_failed("outcome")
     write_json(directory / RESULT, _result(job, outcome, context.model.card.version))
 
@@ -91,7 +94,7 @@ def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
     return Context(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
 
 
-def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
+def _recipe(settings: OfTexts) -> Callable[[Context, Parts], Outcome]:
     """The recipe for these settings. Those that train a whole model are imported only for their jobs: it takes seconds."""
     if isinstance(settings, Classification):
         return lambda context, parts: classification.train(context, settings, parts)
@@ -101,11 +104,17 @@ def _recipe(settings: Hyperparameters) -> Callable[[Context, Parts], Outcome]:
         from models.training import embedding
 
         return lambda context, parts: embedding.train(context, settings, parts)
-    if isinstance(settings, Sensing | Forecasting):
-        raise TypeError("recipes on numbers take a bench, not a context")
     from models.training import rerank
 
     return lambda context, parts: rerank.train(context, settings, parts)
+
+
+def _with_encoder(context: Context, outcome: Outcome) -> Outcome:
+    """The outcome with its encoder beside it, where the base is no model that is always served."""
+    if not context.job.keep_encoder or outcome.encoder == "own":
+        return outcome
+    shutil.copytree(context.source.path, context.result / "encoder")
+    return replace(outcome, encoder="own")
 
 
 def _result(job: Job, outcome: Outcome, base_version: str) -> dict[str, object]:

@@ -41,6 +41,7 @@ def _data(context: Context, parts: Parts) -> Iterator[Finding]:
         embed=context.embedder if frozen else None,
         truncated=lambda texts: tokens.cut(context.embedder.read(texts)),
         unknown=lambda texts: tokens.unknown(context.embedder.read(texts), context.model.text),
+        baselines=parts.baselines if frozen else None,
         same_file=parts.same_file,
         seed=context.job.seed,
     )

@@ -76,7 +76,8 @@ def to_runs(table: Table, kind: SensorKind, *, param: str = "training_file") -> 
     _note_missing(table, order, readings, repairs)
     starts = np.flatnonzero(firsts)
     filled = _filled(readings, starts if kind == "series" else None)
-    times, labels = (None if part is None else part[order] for part in (table.times, table.labels))
+    times = None if table.times is None else table.times[order]
+    labels = None if table.labels is None else table.labels[order]
     return Runs(table.columns, filled, table.lines[order], starts, times, labels), repairs
 
 
@@ -100,7 +101,8 @@ def _chosen(runs: Runs, mask: NDArray[np.bool_]) -> Runs:
     first[runs.starts] = True
     # Where the row before is left out, a run begins as well.
     first |= np.concatenate([[True], ~mask[:-1]])
-    times, labels = (None if part is None else part[mask] for part in (runs.times, runs.labels))
+    times = None if runs.times is None else runs.times[mask]
+    labels = None if runs.labels is None else runs.labels[mask]
     return Runs(runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels)
 
 

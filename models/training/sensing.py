@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models.device import Placement, place
+from models.device import place
 from models.errors import ModelSourceError
 from models.sensors import adaptive
 from models.sensors.adaptive import fit_adaptive
 from models.sensors.artifact import describe, load_sensor, save_sensor
 from models.sensors.autoencoders import Autoencoder
+from models.sensors.descent import Watch
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
 from models.sensors.seam import Readings
@@ -68,7 +68,7 @@ class Divided:
 
 def train(bench: Bench, settings: Sensing) -> Outcome:
     """Read, check, fit, choose, fit again to all rows; write the model to `bench.result`."""
-    placement = _open(bench)
+    _open(bench)
     parts = read_parts(bench.job, settings)
     say(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
     bench.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
@@ -77,10 +77,10 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     for name in names:
         _check_network(bench, settings, name, parts)
     phase(bench.events, "running")
-    judged = [_judged(bench, settings, name, parts, placement) for name in names]
+    judged = [_judged(bench, settings, name, parts) for name in names]
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
-    sensor = _published(bench, settings, chosen, parts, placement)
+    sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
     return _outcome(bench, sensor, chosen, judged, parts)
 
@@ -98,14 +98,13 @@ def read_parts(job: Job, settings: Sensing) -> Divided:
     return Divided(runs, to_runs(later, settings.kind, param="validation_file")[0], repairs)
 
 
-def _open(bench: Bench) -> Placement:
+def _open(bench: Bench) -> None:
     if bench.job.threads:
         torch.set_num_threads(bench.job.threads)
     torch.manual_seed(bench.job.seed)
     placement = place(bench.job.device, "float32")
     say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
     bench.result.mkdir(exist_ok=True)
-    return placement
 
 
 def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
@@ -127,7 +126,7 @@ def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -
         bench.report.raise_if_failed("loss")
 
 
-def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placement: Placement) -> Judged:
+def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided) -> Judged:
     """Fit to the training part and judge by the later one; the fourth rung, for a network."""
     watches: list[GradientWatch] = []
 
@@ -135,7 +134,7 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placemen
         watches.append(GradientWatch(module, optimizer))
         return watches[-1]
 
-    sensor = _fitted(settings, name, parts.train.normal(), parts, bench.job.seed, placement, watch=watch)
+    sensor = _fitted(bench, settings, name, parts.train.normal(), parts, watch)
     for seen in watches:
         bench.report.extend(check_gradient(seen))
         bench.report.raise_if_failed("gradient")
@@ -146,12 +145,12 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided, placemen
     return judge(name, sensor, parts.held_out, bench.job.seed)
 
 
-def _fitted(settings: Sensing, name: str, runs: list[Readings], parts: Divided, seed: int, placement: Placement, **more: object) -> Fitted:
+def _fitted(bench: Bench, settings: Sensing, name: str, runs: list[Readings], parts: Divided, watch: Watch | None = None) -> Fitted:
     if name == adaptive.NAME:
         return _adaptive(runs, parts)
-    fit = partial(fit_sensor, settings.kind, name, parts.train.columns, runs, seed=seed, period_s=parts.repairs.period_s)
+    columns, period_s, device = parts.train.columns, parts.repairs.period_s, place(bench.job.device, "float32").device
     try:
-        return fit(device=placement.device, **more)
+        return fit_sensor(settings.kind, name, columns, runs, seed=bench.job.seed, period_s=period_s, device=device, watch=watch)
     except ValueError as error:
         raise TrainingDataError("too_few_rows", f"training_file: detector {name}: {error}", "training_file") from error
 
@@ -163,13 +162,13 @@ def _adaptive(runs: list[Readings], parts: Divided) -> Fitted:
         raise TrainingDataError("too_many_columns", f"training_file: detector {adaptive.NAME}: {error}", "training_file") from error
 
 
-def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided, placement: Placement) -> Fitted:
+def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided) -> Fitted:
     """What is to be served: the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:
         save_sensor(chosen.sensor, bench.result)
         return chosen.sensor
     runs = [*parts.train.normal(), *parts.held_out.normal()]
-    sensor = _fitted(settings, chosen.name, runs, parts, bench.job.seed, placement)
+    sensor = _fitted(bench, settings, chosen.name, runs, parts)
     save_sensor(sensor, bench.result)
     (bench.result / JUDGED).mkdir(exist_ok=True)
     save_sensor(chosen.sensor, bench.result / JUDGED)

@@ -19,7 +19,8 @@ class Settings:
     `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand together in
     a batch. `loss` None takes the default of the kind of rows. `matryoshka` lists the prefixes of the embedding to train.
     `freeze_embeddings` leaves the word vectors as they are: half of a small encoder's weights, most of an optimizer step on a
-    CPU, and what the file does not say about a word stays as it was.
+    CPU, and what the file does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay,
+    too, with the words' and places' vectors below them: no gradient has to go down there.
     """
 
     mode: Mode = "full"
@@ -40,6 +41,7 @@ class Settings:
     per_label: int = 2
     hard_negatives: int = 0
     freeze_embeddings: bool = True
+    frozen_layers: float = 0.0
     lora_rank: int = 16
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0

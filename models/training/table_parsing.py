@@ -87,7 +87,7 @@ class _Parser:
         column = self.cells.columns[name]
         if pa.types.is_timestamp(column.type):
             values = pc.cast(pc.cast(column, pa.timestamp("us", tz=column.type.tz)), pa.int64()).to_pylist()
-            return np.array(self._each(name, values, lambda value: value / 1e6, "a timestamp"), dtype=np.float64)
+            return np.array(self._each(name, values, _from_micros, "a timestamp"), dtype=np.float64)
         expected = "a timestamp (ISO 8601, or seconds or milliseconds since 1970)"
         return np.array(self._each(name, column.to_pylist(), _seconds, expected), dtype=np.float64)
 
@@ -125,6 +125,10 @@ def _hint(got: str, expected: str) -> str:
 
 def _number(value: object) -> float:
     return math.nan if value is None else float(str(value))
+
+
+def _from_micros(value: object) -> float:
+    return int(str(value)) / 1e6
 
 
 def _present(value: object) -> object:

@@ -53,6 +53,8 @@ class TrainableEncoder(nn.Module):
                 parameter.requires_grad_(False)
         if settings.freeze_embeddings:
             frozen_words(network)
+        if settings.frozen_layers and not self.adapted:
+            only_upper(network, settings.frozen_layers)
         prompt = pipeline.prompts.get(pipeline.default_prompt_name or "", "")
         self.reading = Reading(
             TextProcessor(tokenizer.backend_tokenizer, longest_input(network.config.to_dict(), pipeline.max_seq_length)),
@@ -133,6 +135,20 @@ def with_lora(network: nn.Module, settings: Settings) -> None:
 def frozen_words(network: Any) -> None:
     """Freeze the word vectors of a transformers model."""
     network.get_input_embeddings().requires_grad_(False)
+
+
+def only_upper(network: Any, frozen: float) -> None:
+    """Freeze all of a transformers model but the layers above the lowest share `frozen` of them.
+
+    Raises TrainingError with code `no_layers` for a model that has no list of layers.
+    """
+    count = network.config.num_hidden_layers
+    stack = next((module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == count), None)
+    if stack is None:
+        raise TrainingError("no_layers", f"{type(network).__name__} has no list of {count} layers to freeze a part of", "mode")
+    network.requires_grad_(False)
+    for layer in stack[min(round(frozen * count), count - 1) :]:
+        layer.requires_grad_(True)
 
 
 def _pipeline(source: ModelSource, placement: Placement) -> Any:

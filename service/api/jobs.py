@@ -22,8 +22,10 @@ from service.api.documents import READING, errors
 from service.api.job_schemas import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
 from service.api.reports import MEDIA, Form, read_plot, read_report
 from service.config import Settings
-from service.engine.hub import SENSORS, Hub
+from service.engine.hub import SENSORS
 from service.engine.sensing import Sensing
+from service.engine.servable import Servable
+from service.engine.trained import Trained
 from service.errors import InvalidRequest, JobNotFound, Unavailable, WrongTask
 from service.jobs.desk import Desk
 from service.jobs.feedback import PREFIX
@@ -63,7 +65,8 @@ async def create(
     """Queued at once; a worker takes it. With an Idempotency-Key the same request is answered the same and starts nothing."""
     raw = request.raw if isinstance(request, JsonRequest) else b""
     once = Once(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
-    return await asyncio.to_thread(_create, body, jobs, hub, settings, once)
+    served = None if body.model == SENSORS else await hub.resolve(body.model)
+    return await asyncio.to_thread(_create, body, served, jobs, settings, once)
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=JobList, summary="List fine-tuning jobs")
@@ -184,15 +187,15 @@ def render(job: Job, org: str) -> dict[str, Any]:
     }
 
 
-def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once | None) -> dict[str, Any]:
+def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
-    base = _base(body, supervised, hub)
+    base, spec = _beginning(settings, body, supervised, served)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
         id=job,
         model=base,
-        spec=_spec(settings, base),
+        spec=spec,
         task=supervised.task,
         name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
         seed=body.seed or 0,
@@ -209,16 +212,15 @@ def _create(body: JobBody, jobs: Desk, hub: Hub, settings: Settings, once: Once 
     return answer
 
 
-def _base(body: JobBody, supervised: Supervised, hub: Hub) -> str:
-    """What the job begins with: a model of texts, or `sensors` for models of numbers, which begin with nothing."""
+def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served: Servable | None) -> tuple[str, str]:
+    """What a job begins with, by name and place: a model of texts, or `sensors` for models of numbers, which begin with nothing."""
     kind, task = supervised.hyperparameters.get("kind"), supervised.task
-    if body.model != SENSORS:
-        served = hub.find(body.model)
+    if served is not None:
         if isinstance(served, Sensing):
             raise WrongTask(f"model: models of numbers are trained anew: take {SENSORS!r}, got {body.model}", param="model")
         if task == "forecast" or (task == "anomaly" and kind is not None):
             raise WrongTask(f"model: {task} of numbers begins with {SENSORS!r}, got {body.model}, which reads texts", param="model")
-        return served.card.name
+        return _base(settings, served)
     if task not in _OF_NUMBERS:
         raise WrongTask(f"model: {SENSORS!r} is for {' and '.join(_OF_NUMBERS)} of numbers; {task} needs a served model", param="model")
     if task == "anomaly" and kind not in _KINDS:
@@ -226,7 +228,15 @@ def _base(body: JobBody, supervised: Supervised, hub: Hub) -> str:
         raise InvalidRequest(f"{param}: expected {' or '.join(_KINDS)}, got {str(kind)[:60]!r}", param=param)
     if body.training_file.startswith(PREFIX):
         raise InvalidRequest("training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file")
-    return SENSORS
+    return SENSORS, SENSORS
+
+
+def _base(settings: Settings, served: Servable) -> tuple[str, str]:
+    """A model of the settings, also where a head on it was asked for, or a tuned encoder."""
+    if not isinstance(served, Trained):
+        return served.card.name, _spec(settings, served.card.name)
+    base = served.manifest.base
+    return base, served.label if served.owns_engine else _spec(settings, base)
 
 
 def _check_rows(jobs: Desk, body: JobBody) -> int | None:

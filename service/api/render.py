@@ -35,7 +35,7 @@ def check_dimensions(dimensions: int | None, served: Served) -> None:
 def usage(*parts: Rows) -> dict[str, int]:
     """OpenAI's usage object: all tokens computed, special ones included."""
     total = sum(rows.token_count for rows in parts)
-    return Usage(prompt_tokens=total, total_tokens=total).model_dump()
+    return Usage(prompt_tokens=total, total_tokens=total).model_dump(exclude_none=True)
 
 
 def embeddings_body(vectors: Vectors, rows: Rows, model: str, encoding: Literal["float", "base64"]) -> bytes:

@@ -226,7 +226,6 @@ class Hub:
     def _open_sensor(self, path: Path, manifest: Manifest) -> tuple[SensorModel, Engine[Block[Any]]]:
         """A trained model of numbers that gives what it gave when it was trained, with an engine of its own."""
         from models.sensors.artifact import load_sensor
-
         from models.sensors.golden import reproduce
 
         model = load_sensor(path)

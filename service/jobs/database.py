@@ -19,6 +19,8 @@ from service.jobs.tables import VERSION, metadata, schema_version
 
 _BUSY_TIMEOUT_S = 5
 _CONNECT_TIMEOUT_S = 3
+# A worker that is stopped (SIGSTOP, a frozen virtual machine) within a transaction would keep its locks from everybody for ever.
+_ABANDONED_AFTER_S = 5
 _MIGRATION_LOCK = 0x50DDE  # any number, the same everywhere
 _RETRY_AFTER_S = 2
 
@@ -96,10 +98,19 @@ def engine_url(url: str, home: Path, name: str = "sonde.sqlite") -> str:
         return f"sqlite:///{(home / name).absolute()}"
     scheme, _, rest = url.partition("://")
     if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return f"postgresql+psycopg://{rest}"
+        return _ending_abandoned_transactions(f"postgresql+psycopg://{rest}")
     if scheme == "sqlite":
         return url
     raise ConfigError(f"--database-url: expected postgresql://… or sqlite:///…, got {scheme}://…", param="database_url")
+
+
+def _ending_abandoned_transactions(url: str) -> str:
+    """The URL with a server-side limit on transactions in which nothing happens, unless it sets options of its own."""
+    read = make_url(url)
+    if "options" in read.query:
+        return url
+    options = {"options": f"-c idle_in_transaction_session_timeout={_ABANDONED_AFTER_S}s"}
+    return read.update_query_dict(options).render_as_string(hide_password=False)
 
 
 def _sqlite(url: str) -> sa.Engine:

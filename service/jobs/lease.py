@@ -16,10 +16,19 @@ log = logging.getLogger(__name__)
 class LeaseKeeper:
     """Holds a lease for worker `worker`. `holds` needs no database: a lease that was not renewed in time is taken for lost."""
 
-    def __init__(self, leases: Leases, worker: str, host: str, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        worker: str,
+        host: str,
+        pid: int,
+        clock: Callable[[], float] = time.monotonic,
+        on_renewed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._leases = leases
         self._about = (worker, host, pid)
         self._clock = clock
+        self._on_renewed = on_renewed
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._good_until = 0.0
@@ -56,6 +65,7 @@ class LeaseKeeper:
             held = self._leases.renew(self.lease)
             if held:
                 self._good_until = began + self._leases.lease_s
+                self._on_renewed()
         if not held:
             log.warning("the lease was lost; whatever was begun under it is stopped")
             self._take()
@@ -65,6 +75,7 @@ class LeaseKeeper:
             began = self._clock()
             self.lease = self._leases.open(*self._about)
             self._good_until = began + self._leases.lease_s
+            self._on_renewed()
 
     def _keep(self) -> None:
         while not self._ended.wait(self._leases.lease_s / 4):

@@ -42,6 +42,14 @@ class Publisher:
         current = self._registry.current(job.name)
         return (self._registry.path(job.name, current.version) if current else None), generation
 
+    def base(self, job: Job) -> tuple[str, bool]:
+        """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises NotRegistered."""
+        name, tuned, version = job.spec.rpartition(":v")
+        if not tuned or not name.startswith("ft:"):
+            return job.spec, False
+        self._registry.manifest(name, int(version))
+        return f"{job.model}={self._registry.path(name, int(version)) / 'encoder'}", True
+
     def publish(self, job: Job, attempt: Path, result: dict[str, Any], *, serves: bool, generation: int) -> None:
         """End a job with a model. `serves` and `generation` are of the pointer when training began. Raises LeaseLost and ArtifactError."""
         version = self._version(job, attempt, result)

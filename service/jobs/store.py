@@ -105,6 +105,12 @@ class Store:
         """A job's newest checkpoints."""
         return self._page(Checkpoint, checkpoints, job, after, limit)
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are of each status that any has."""
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
+            return {status: int(count) for status, count in rows}
+
     def using(self, file: str) -> Sequence[str]:
         """The jobs that are not finished and need a file."""
         with self.database.read() as connection:

@@ -71,8 +71,11 @@ class Supervisor:
         self._progress = progress
         self._home = settings.home.absolute()
 
-    def run(self, job: Job) -> None:
-        """Bring a claimed job as far as it goes. Raises LeaseLost when it is another's, Unavailable when the database stays away."""
+    def run(self, job: Job) -> Status:
+        """Bring a claimed job as far as it goes; its status then.
+
+        Raises LeaseLost when it is another's, Unavailable when the database stays away.
+        """
         log.info("attempt begins", extra={"job": job.id, "attempt": job.attempt})
         try:
             self._attempt(job)
@@ -88,7 +91,7 @@ class Supervisor:
             self._fail(job, Failure("disk_full", "no space is left for the job's files"))
         finally:
             self._progress.end()
-        self._tidy(job)
+        return self._tidy(job)
 
     def _attempt(self, job: Job) -> None:
         directory = places.attempt_directory(self._home, job.id, job.attempt)
@@ -108,12 +111,14 @@ class Supervisor:
 
     def _prepare(self, job: Job, directory: Path) -> None:
         incumbent, generation = self._publisher.incumbent(job)
+        spec, tuned = self._publisher.base(job)
         (directory / "incumbent.json").write_text(json.dumps({"generation": generation, "serves": incumbent is not None}), encoding="utf-8")
         checkpoint = places.checkpoint(self._home, job.id)
         about = {
             "job": job.id,
-            "model": job.spec,
+            "model": spec,
             "base": job.model,
+            "keep_encoder": tuned,
             "task": job.task,
             "hyperparameters": job.hyperparameters,
             "training_file": str(self._rows_of(job, job.training_file, directory)),
@@ -219,9 +224,11 @@ class Supervisor:
         log.info("job failed", extra={"job": job.id, "code": failure.code})
         self._patiently(lambda: self._store.fail(job, failure))
 
-    def _tidy(self, job: Job) -> None:
-        if self._store.get(job.id).finished_at is not None:
+    def _tidy(self, job: Job) -> Status:
+        now = self._store.get(job.id)
+        if now.finished_at is not None:
             places.tidy(self._home, job.id)
+        return now.status
 
     def _patiently(self, write: Callable[[], Any]) -> Any:
         """Write, trying again while the database is away and the lease may still hold."""

@@ -24,10 +24,11 @@ from service.jobs.files import Files
 from service.jobs.lease import LeaseKeeper
 from service.jobs.progress import Progress
 from service.jobs.publishing import Check, Publisher
-from service.jobs.records import Failure, Job
+from service.jobs.records import TERMINAL, Failure, Job, Status
 from service.jobs.store import Leases, Store
 from service.jobs.supervisor import Supervisor
 from service.jobs.trainer import TRAINER
+from service.metrics import JobMetrics, listen
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ class Worker:
         self._database = Database(settings.database_url, self._home)
         self._store = Store(self._database, self._home, settings.job_lease_s)
         self._leases = Leases(self._database, settings.job_lease_s)
-        self._keeper = LeaseKeeper(self._leases, self.name, socket.gethostname(), os.getpid())
+        self.metrics = JobMetrics()
+        self._keeper = LeaseKeeper(
+            self._leases, self.name, socket.gethostname(), os.getpid(), on_renewed=self.metrics.heartbeat.set_to_current_time
+        )
         self._engine = DbosEngine(settings.database_url, self._home)
         self._files = Files(self._database, self._home, settings.max_file_bytes)
         self.stopping = threading.Event()
@@ -78,8 +82,10 @@ class Worker:
             return 0
         log.info("worker ready", extra={"worker": self.name})
         try:
+            self._count_jobs()
             while not self.stopping.wait(self._settings.job_lease_s / 4):
                 self._look_for_stranded()
+                self._count_jobs()
             self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
         finally:
             self._engine.stop()
@@ -119,24 +125,34 @@ class Worker:
         try:
             claimed = self._store.claim(job, dispatch, self._keeper.lease, self._settings.job_attempts)
             if claimed is not None:
-                self._attempt(claimed)
+                self._measured(claimed)
         except SondeError as error:  # nothing was begun; the look for stranded jobs queues it again
             log.warning("a job could not be begun: %s", error.message, extra={"job": job})
         finally:
             self._running = None
             self._idle.set()
 
-    def _attempt(self, job: Job) -> None:
+    def _measured(self, job: Job) -> None:
+        began = time.monotonic()
+        with self.metrics.running.track_inprogress():
+            outcome = self._attempt(job)
+        self.metrics.ended(outcome, time.monotonic() - began)
+
+    def _attempt(self, job: Job) -> str:
+        """One of ATTEMPT_OUTCOMES."""
         try:
-            self._supervisor.run(job)
+            return _outcome(self._supervisor.run(job))
         except LeaseLost as error:
             log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
+            return "lost"
         except Unavailable as error:
             log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
             self._let_go()
+            return "lost"
         except Exception:
             log.exception("unexpected error", extra={"job": job.id, "attempt": job.attempt})
             self._fail(job)
+            return "failed"
 
     def _fail(self, job: Job) -> None:
         try:
@@ -153,6 +169,12 @@ class Worker:
         except Unavailable as error:
             log.warning("the lease expires by itself: %s", error.message)
 
+    def _count_jobs(self) -> None:
+        try:
+            self.metrics.count(self._store.counts(), len(self._leases.workers()))
+        except Unavailable as error:
+            log.warning("jobs cannot be counted: %s", error.message)
+
     def _look_for_stranded(self) -> None:
         try:
             for job in self._store.stranded(self._settings.job_lease_s / 4):
@@ -168,10 +190,16 @@ class Worker:
             log.warning("no look for stranded jobs: %s", error.message)
 
 
+def _outcome(status: Status) -> str:
+    """How an attempt ended, by its job's status then: what is queued again may already be run by another worker."""
+    return status if status in TERMINAL or status == "paused" else "queued"
+
+
 def work(settings: Settings, *, command: Sequence[str] = TRAINER, check: Check | None = None) -> int:
     """Run a worker in this process until SIGTERM or SIGINT; a second signal ends it at once."""
     settings.home.mkdir(parents=True, exist_ok=True)
     worker = Worker(settings, command=command, check=check)
+    listen(worker.metrics.registry, settings.host, settings.metrics_port)
 
     def on_signal(number: int, frame: object) -> None:
         if worker.stopping.is_set():

@@ -1,0 +1,156 @@
+"""Texts to vectors in one process: Sonde's forward pass in each precision, its general path, sentence-transformers, torch.compile.
+
+python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write [--append]]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import typing
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from benchmarks import results
+from benchmarks.roofline import best_rate
+from models.card import Model
+from models.device import DeviceName, DtypeName, place
+from models.encoder import Encoder
+from models.loader import load
+from models.source import locate
+from models.text import Tokens
+from service.bench.lengths import NAMED
+from service.bench.texts import Texts
+
+MODEL = "all-MiniLM-L6-v2"
+# Texts of a pass. On a GPU sixteen times as many.
+COUNTS = {"short": 384, "long": 64, "mixed": 64}
+_GPU_TIMES = 16
+_BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
+_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
+Encode = Callable[[list[str]], object]
+
+
+def backends(device: DeviceName) -> dict[str, Callable[[], Encode]]:
+    """All there are; each is made when it is wanted. The packed path comes in every dtype that Sonde takes."""
+    kind = "cuda" if device == "cuda" else "cpu"
+    packed = {f"packed-{dtype}": _packed(device, dtype) for dtype in typing.get_args(DtypeName) if dtype != "auto"}
+    return {
+        **packed,
+        "general": lambda: _batched(Encoder(locate(MODEL), place(device)), kind),
+        "encode": lambda: _encode(device, compiled=False),
+        "compiled": lambda: _encode(device, compiled=True),
+    }
+
+
+def in_process(device: DeviceName, dtype: DtypeName) -> Encode:
+    """Sonde's model as a service would load it, in batches of the engine's size."""
+    placement = place(device, dtype)
+    return _batched(load(locate(MODEL), placement), "cuda" if placement.device.type == "cuda" else "cpu")
+
+
+def _packed(device: DeviceName, dtype: DtypeName) -> Callable[[], Encode]:
+    return lambda: in_process(device, dtype)
+
+
+def default_backends(device: DeviceName) -> list[str]:
+    """Those worth measuring here: bfloat16 only where the hardware multiplies it."""
+    return [name for name in backends(device) if name != "packed-bfloat16" or place(device).dtype_name == "bfloat16"]
+
+
+def texts_of(lengths: str, device: DeviceName) -> tuple[list[str], int]:
+    """The texts of one pass and their tokens."""
+    source = Texts(NAMED[lengths], seed=7)
+    taken = [source.take() for _ in range(COUNTS[lengths] * (_GPU_TIMES if device == "cuda" else 1))]
+    return [text for text, _ in taken], sum(tokens for _, tokens in taken)
+
+
+def timed(encode: Encode, lengths: str, device: DeviceName) -> dict[str, float]:
+    """Texts and tokens a second of one pass, tokenising included."""
+    texts, tokens = texts_of(lengths, device)
+    began = time.perf_counter()
+    encode(texts)
+    took = time.perf_counter() - began
+    return {"texts_per_s": len(texts) / took, "tokens_per_s": tokens / took}
+
+
+def one_text_ms(encode: Encode, count: int = 60) -> float:
+    """Median milliseconds of a single short text."""
+    source = Texts(NAMED["short"], seed=8)
+    taken = []
+    for _ in range(count):
+        text = source.take()[0]
+        began = time.perf_counter()
+        encode([text])
+        taken.append(1000 * (time.perf_counter() - began))
+    return sorted(taken)[count // 2]
+
+
+def main() -> None:
+    """Print each round, then medians and shares of the machine's rate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backends", help="comma-separated (default: all that make sense here)")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    results.add_flags(parser)
+    chosen = parser.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    names = chosen.backends.split(",") if chosen.backends else default_backends(chosen.device)
+    made = {name: backends(chosen.device)[name]() for name in names}
+    for encode in made.values():
+        for lengths in COUNTS:
+            encode(texts_of(lengths, chosen.device)[0])
+    precisions = {name: precision_of(name, chosen.device) for name in names}
+    about: dict[str, object] = {"device": chosen.device, "threads": torch.get_num_threads(), "precisions": precisions}
+    collected = results.Rounds("forward", about, append=chosen.append)
+    for _ in range(chosen.rounds):
+        number = collected.begin()
+        collected.add("limit", {precision: best_rate(precision, chosen.device)[0] for precision in sorted(set(precisions.values()))})
+        for name, encode in made.items():
+            seen = {lengths: timed(encode, lengths, chosen.device) for lengths in COUNTS}
+            collected.add(name, {**seen, "single": {"ms": one_text_ms(encode)}})
+            print(f"round {number + 1}  {name:16}" + "".join(f"{k} {v['texts_per_s']:.1f} texts/s  " for k, v in seen.items()), flush=True)
+    collected.finish(write=chosen.write)
+
+
+def precision_of(backend: str, device: DeviceName) -> str:
+    """fp32, bf16 or int8: what a backend's matrices are of."""
+    return _PRECISION[backend.removeprefix("packed-") if backend.startswith("packed-") else place(device).dtype_name]
+
+
+def _batched(model: Model, kind: str) -> Encode:
+    def encode(texts: list[str]) -> object:
+        return [model.forward(batch) for batch in batches(model.text.encode(texts), _BATCH_TOKENS[kind])]
+
+    return encode
+
+
+def batches(items: Sequence[Tokens], budget: int) -> Iterator[list[Tokens]]:
+    """As they come, each batch within the engine's default of tokens."""
+    batch: list[Tokens] = []
+    used = 0
+    for item in items:
+        if batch and used + item.count > budget:
+            yield batch
+            batch, used = [], 0
+        batch.append(item)
+        used += item.count
+    yield batch
+
+
+def _encode(device: DeviceName, *, compiled: bool) -> Encode:
+    from sentence_transformers import SentenceTransformer
+
+    placement = place(device)
+    model = SentenceTransformer(str(locate(MODEL).path), device=placement.device.type).to(placement.dtype)
+    if compiled:
+        model[0].auto_model.compile(dynamic=True)
+    return lambda texts: model.encode(texts, show_progress_bar=False, convert_to_numpy=placement.dtype == torch.float32)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()

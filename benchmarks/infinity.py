@@ -1,0 +1,45 @@
+"""Infinity in a virtual environment of its own, since it wants older libraries than Sonde.
+
+python -m benchmarks.infinity [DIR]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+VENV = Path(".venv-infinity")
+PINS = Path(__file__).with_name("infinity.txt")
+_TOLD = ("infinity-emb", "torch", "transformers", "sentence-transformers", "fastapi", "uvicorn", "numpy")
+
+
+def install(directory: Path) -> None:
+    """Make the environment from the pins, unless it is there."""
+    if (directory / "bin" / "infinity_emb").is_file():
+        return
+    venv.create(directory, with_pip=True)
+    subprocess.run([str(directory / "bin" / "pip"), "install", "--quiet", "--requirement", str(PINS)], check=True)
+
+
+def installed(directory: Path) -> list[str]:
+    """The versions that say most, as `name==version`. SystemExit where the environment is not there."""
+    pip = directory / "bin" / "python"
+    if not pip.exists():
+        raise SystemExit(f"{directory} is not there: make it with 'python -m benchmarks.infinity', or leave Infinity out with --servers")
+    frozen = subprocess.run([str(pip), "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+    names = {line.partition("==")[0].lower().replace("_", "-"): line for line in frozen.splitlines()}
+    return [names[name] for name in _TOLD if name in names]
+
+
+def default_flags() -> list[str]:
+    """PyTorch in bfloat16 where the hardware multiplies it, else in float32; its own default of 32 texts a batch."""
+    from models.device import place
+
+    placement = place("auto", "auto")
+    return ["--engine", "torch", "--device", placement.device.type, "--dtype", placement.dtype_name, "--batch-size", "32"]
+
+
+if __name__ == "__main__":
+    install(Path(sys.argv[1]) if len(sys.argv) > 1 else VENV)

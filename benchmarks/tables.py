@@ -1,0 +1,149 @@
+"""Markdown tables of what benchmarks kept: medians over the rounds, ratios and shares of the limit."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.loads import ALWAYS, GEMM_FLOP, ROWS
+
+Content = dict[str, Any]
+_FAIRNESS = {
+    "idle_p50_ms": "one query at a time, idle, p50 ms",
+    "idle_p99_ms": "the same, p99 ms",
+    "beside_p50_ms": "beside a bulk client, p50 ms",
+    "beside_p99_ms": "the same, p99 ms",
+    "bulk_alone_per_s": "bulk alone, texts/s",
+    "bulk_beside_per_s": "bulk beside the queries, texts/s",
+}
+_LENGTHS = ("short", "long", "mixed")
+
+
+def median(rounds: list[Content], *path: str) -> float:
+    """Over the rounds that have a figure at a path of names; NaN where none has."""
+    values = [value for seen in rounds if (value := _at(seen, path)) is not None]
+    return statistics.median(values) if values else math.nan
+
+
+def most(rounds: list[Content], *path: str) -> float:
+    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has it."""
+    return max((value for seen in rounds if (value := _at(seen, path)) is not None), default=math.nan)
+
+
+def serving(content: Content) -> list[str]:
+    """One line a load, one column a server, then Sonde's ratio to each of the others; and how far the limit is."""
+    medians = serving_medians(content)
+    who = [name for name in medians if name != "limit"]
+    others = [name for name in who if name != "sonde"]
+    rows = [
+        [_figure(row), *(form(medians[name].get(row, math.nan), ".4g") for name in who), *_ratios(medians, row, others)]
+        for row in [*ROWS, *ALWAYS]
+        if any(row in medians[name] for name in who)
+    ]
+    return [*table(["", *who, *(f"sonde : {name}" for name in others)], rows), *_limit(content, medians.get("sonde", {}))]
+
+
+def serving_medians(content: Content) -> dict[str, dict[str, float]]:
+    """For each server (and `limit`), each row's figure that is compared."""
+    rounds = content["rounds"]
+    places = {row: (row, load.figure) for row, load in ROWS.items()} | {name: ("process", name) for name in ALWAYS}
+    medians = {}
+    for who in dict.fromkeys(name for seen in rounds for name in seen):
+        values = {row: median(rounds, who, *place) for row, place in places.items()}
+        medians[who] = {row: value for row, value in values.items() if not math.isnan(value)}
+    return medians
+
+
+def titles() -> dict[str, str]:
+    """What the rows with a rate are called."""
+    return {row: load.about for row, load in ROWS.items() if load.figure == "inputs_per_s"}
+
+
+def interactive(content: Content) -> list[str]:
+    """Latencies and rates, p99 beside bulk to idle p99, and what bulk keeps."""
+    figures = {name: median(content["rounds"], "sonde", name) for name in _FAIRNESS}
+    rows = [[about, form(figures[name], ".4g")] for name, about in _FAIRNESS.items()]
+    rows.append(["p99 beside bulk : idle p99", form(figures["beside_p99_ms"] / figures["idle_p99_ms"], ".2f")])
+    rows.append(["what bulk keeps of its rate", f"{100 * figures['bulk_beside_per_s'] / figures['bulk_alone_per_s']:.0f} %"])
+    return table(["", "median"], rows)
+
+
+def forward(content: Content) -> list[str]:
+    """Texts a second by backend, the share of the GEMM rate that long ones take, mixed lengths against uniform ones, a single text."""
+    rounds, precisions = content["rounds"], content["about"]["precisions"]
+    rows = []
+    for name, precision in precisions.items():
+        tokens = {lengths: median(rounds, name, lengths, "tokens_per_s") for lengths in _LENGTHS}
+        rate = most(rounds, "limit", precision)
+        share = 100 * tokens["long"] * GEMM_FLOP / 1e9 / rate
+        cells = [form(median(rounds, name, lengths, "texts_per_s"), ".1f") for lengths in _LENGTHS]
+        cells += [f"{tokens['long']:.0f}", f"{share:.0f} % of {rate:.0f} {precision}", f"{tokens['mixed'] / tokens['long']:.2f}"]
+        rows.append([name, *cells, form(median(rounds, name, "single", "ms"), ".2f")])
+    heading = [
+        *(f"{lengths}, texts/s" for lengths in _LENGTHS),
+        "tokens/s, long",
+        "of GFLOP/s",
+        "mixed : long in tokens/s",
+        "one short, ms",
+    ]
+    return table(["", *heading], rows)
+
+
+def roofline(content: Content) -> list[str]:
+    """GFLOP/s by way and number of rows, and the bandwidth."""
+    rounds = content["rounds"]
+    counts = list(next(iter(rounds[0].values())))
+    rows = [[way, *(form(median(rounds, way, count), ".1f") for count in counts)] for way in rounds[0] if way != "memory"]
+    memory = median(rounds, "memory", "gb_s")
+    return [*table(["GFLOP/s at so many rows", *counts], rows), "", f"Memory: {memory:.1f} GB/s read and written together in a copy."]
+
+
+def gpu(content: Content) -> list[str]:
+    """What `benchmarks.gpu` saw, by name."""
+    rounds = content["rounds"]
+    rows = [[name, form(median(rounds, "gpu", name), ".4g")] for name in rounds[0]["gpu"]]
+    return table(["", "median"], rows)
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
+
+
+def form(value: float, spec: str) -> str:
+    """A number, or nothing for NaN."""
+    return "" if math.isnan(value) else format(value, spec)
+
+
+def _figure(row: str) -> str:
+    return ROWS[row].about if row in ROWS else ALWAYS[row]
+
+
+def _ratios(medians: dict[str, dict[str, float]], row: str, others: list[str]) -> list[str]:
+    ours = medians.get("sonde", {}).get(row, math.nan)
+    return [form(ours / medians[name].get(row, math.nan), ".2f") for name in others]
+
+
+def _limit(content: Content, ours: dict[str, float]) -> list[str]:
+    """Bulk through HTTP against the same engine in process, and against the GEMM rate measured in the same rounds."""
+    rounds = content["rounds"]
+    rate = most(rounds, "limit", "gemm", "gflops")
+    rows = []
+    for row in (row for row in ROWS if not math.isnan(median(rounds, "limit", row, "inputs_per_s"))):
+        inside = median(rounds, "limit", row, "inputs_per_s")
+        share = median(rounds, "sonde", row, "tokens_per_s") * GEMM_FLOP / 1e9 / rate
+        rows.append([ROWS[row].about, form(inside, ".4g"), f"{100 * ours.get(row, math.nan) / inside:.0f} %", f"{100 * share:.0f} %"])
+    if not rows:
+        return []
+    return ["", *table(["", "engine in process", "HTTP reaches of that", f"of the GEMM rate, {rate:.0f} GFLOP/s"], rows)]
+
+
+def _at(seen: Content, path: Sequence[str]) -> float | None:
+    place: Any = seen
+    for name in path:
+        if not isinstance(place, dict) or name not in place:
+            return None
+        place = place[name]
+    return float(place)

@@ -1,0 +1,65 @@
+"""When requests are sent under open load: seconds from the start, ascending."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from service.errors import ConfigError
+
+
+def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
+    """Arrivals of independent callers, `rate` a second on average, for so many seconds."""
+    chance = random.Random(seed)
+    at = chance.expovariate(rate)
+    while at < seconds:
+        yield at
+        at += chance.expovariate(rate)
+
+
+def recorded(file: Path) -> list[float]:
+    """Arrivals from a CSV's first column, in seconds from its first: numbers, or timestamps in ISO 8601; a heading is skipped.
+
+    Raises ConfigError where it cannot be read, is not ascending, or holds fewer than two.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            cells = [row[0] for row in csv.reader(lines) if row]
+    except OSError as error:
+        raise ConfigError(f"--arrivals {file}: {error.strerror}") from error
+    times = [_seconds(cell, file) for cell in (cells if cells and _readable(cells[0]) else cells[1:])]
+    if len(times) < 2 or times[-1] <= times[0] or any(later < earlier for earlier, later in itertools.pairwise(times)):
+        raise ConfigError(f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows")
+    return [time - times[0] for time in times]
+
+
+def scaled(arrivals: Sequence[float], rate: float | None, seconds: float) -> Iterator[float]:
+    """Recorded arrivals at a mean of `rate` a second (None: as they were), for so many seconds; their bursts stay."""
+    factor = 1.0 if rate is None else (len(arrivals) - 1) / arrivals[-1] / rate
+    return (at * factor for at in arrivals if at * factor < seconds)
+
+
+def _readable(cell: str) -> bool:
+    try:
+        _parse(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(cell: str, file: Path) -> float:
+    try:
+        return _parse(cell)
+    except ValueError as error:
+        raise ConfigError(f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}") from error
+
+
+def _parse(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return datetime.fromisoformat(cell).timestamp()

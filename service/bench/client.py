@@ -1,0 +1,147 @@
+"""One keep-alive connection to the server under test, on a raw transport: the generator must not be the bottleneck."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import ssl
+import time
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+from httptools import HttpParserError, HttpResponseParser
+
+from service.errors import ConfigError
+
+TIMEOUT = "timeout"
+CONNECTION = "connection"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a request ended (an HTTP status in digits, `timeout` or `connection`), when on `time.perf_counter`, and its body if kept."""
+
+    status: str
+    ended: float
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go: address, whether over TLS, and the head of every request up to its content length."""
+
+    host: str
+    port: int
+    tls: bool
+    head: bytes
+    url: str
+
+    @classmethod
+    def of(cls, url: str, path: str = "/v1/embeddings", key: str | None = None) -> Target:
+        """From `http://host:port` and a path. Credentials in the URL are for a proxy in front. Raises ConfigError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"--url: expected http://HOST:PORT or https://HOST, got {url!r}")
+        host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
+        lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
+        if key:
+            lines.append(f"authorization: Bearer {key}")
+        elif parts.username:
+            pair = f"{parts.username}:{parts.password or ''}".encode()
+            lines.append(f"authorization: Basic {base64.b64encode(pair).decode()}")
+        tls = parts.scheme == "https"
+        head = "\r\n".join([*lines, "content-length: "]).encode()
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, head, f"{parts.scheme}://{host}{full}")
+
+
+class Connection(asyncio.Protocol):
+    """Sends one request at a time; connects when it has to, and again after the server hung up."""
+
+    def __init__(self, target: Target, *, keep_bodies: bool = False) -> None:
+        self._target = target
+        self._keep = keep_bodies
+        self._transport: asyncio.Transport | None = None
+        self._parser: HttpResponseParser | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._pieces: list[bytes] = []
+
+    async def post(self, body: bytes, timeout_s: float) -> Answer:
+        """Send a body and wait for the whole answer."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._transport is None:
+                    await self._connect()
+                return await self._send(body)
+        except TimeoutError:
+            self.close()
+            return Answer(TIMEOUT, time.perf_counter())
+        except OSError:
+            return Answer(CONNECTION, time.perf_counter())
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    async def _connect(self) -> None:
+        context = _certificates() if self._target.tls else None
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self, self._target.host, self._target.port, ssl=context)
+
+    def _send(self, body: bytes) -> asyncio.Future[Answer]:
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._parser = HttpResponseParser(self)
+        self._pieces = []
+        if self._transport is None:  # gone between two awaits
+            self._end(CONNECTION)
+        else:
+            self._transport.write(b"%b%d\r\n\r\n%b" % (self._target.head, len(body), body))
+        return self._waiting
+
+    def _end(self, status: str) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(Answer(status, time.perf_counter(), b"".join(self._pieces)))
+
+    # What asyncio calls:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport to write to."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            self.close()
+            self._end(CONNECTION)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The server hung up, in the middle or between requests."""
+        self._transport = None
+        self._end(CONNECTION)
+
+    # What httptools calls:
+
+    def on_body(self, piece: bytes) -> None:
+        """Kept only where somebody wants to read it."""
+        if self._keep:
+            self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        parser = cast(HttpResponseParser, self._parser)
+        if not parser.should_keep_alive():
+            self.close()
+        self._end(str(parser.get_status_code()))
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: hundreds of connections would each take milliseconds over it."""
+    return ssl.create_default_context()

@@ -1,0 +1,117 @@
+"""`sonde bench`: from parsed flags to a run and its reports."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.bench import arrivals
+from service.bench.ceiling import ceiling, trivial_server
+from service.bench.client import Target
+from service.bench.lengths import NAMED, Lengths, between
+from service.bench.loops import Run, closed_loop, drive, open_loop
+from service.bench.measure import Summary
+from service.bench.page import page
+from service.bench.probe import probe
+from service.bench.record import as_json, record, write
+from service.bench.requests import Requests, parse_mix
+from service.bench.table import table, warnings
+from service.bench.texts import Texts
+from service.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run, what it says, and what it is called."""
+
+    title: str
+    summary: Summary
+    run: Run
+
+
+def bench(parsed: argparse.Namespace) -> int:
+    """Measure and report; 0 where anything was answered well, else 1. Raises ConfigError and TargetError."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    requests = _requests(parsed)
+    if parsed.ceiling:
+        print(_ceiling(parsed, requests))
+        return 0
+    measured = drive(_measure(parsed, requests))
+    print("\n".join([table(measured.title, measured.summary), *warnings(measured.summary)]))
+    recorded = record(_settings(parsed), started, measured.summary, measured.run)
+    if parsed.json:
+        write(parsed.json, as_json(recorded), "--json")
+    if parsed.html:
+        write(parsed.html, page(measured.title, recorded, measured.run).encode(), "--html")
+    return 0 if measured.summary.requests_per_s else 1
+
+
+async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
+    target = Target.of(parsed.url, parsed.path, parsed.key)
+    times = _arrivals(parsed)
+    await probe(target, next(requests), parsed.timeout_s)
+    whole = parsed.warmup_s + parsed.seconds
+    if times is None:
+        clients = parsed.clients or 32
+        load = f"closed loop, {clients} clients"
+        done = await closed_loop(target, requests, clients=clients, seconds=whole, timeout_s=parsed.timeout_s)
+    else:
+        load = f"open loop, {len(times) / whole:.1f} requests/s {'recorded' if parsed.arrivals else 'at random'}"
+        done = await open_loop(target, requests, times, connections=parsed.connections, timeout_s=parsed.timeout_s)
+    summary = Summary.of(done, warmup_s=parsed.warmup_s, until_s=whole, slo_ms=parsed.slo_ms)
+    return Measured(f"{target.url}: {load}, {_what(parsed)}", summary, done)
+
+
+def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
+    """When to send, warm-up included; None for a closed loop. Raises ConfigError."""
+    whole = parsed.warmup_s + parsed.seconds
+    if parsed.clients and (parsed.rate or parsed.arrivals):
+        raise ConfigError("--clients is closed load, --rate and --arrivals are open: expected one kind, got both")
+    if parsed.arrivals:
+        times = list(arrivals.scaled(arrivals.recorded(parsed.arrivals), parsed.rate, whole))
+    elif parsed.rate:
+        times = list(arrivals.poisson(parsed.rate, whole, parsed.seed))
+    else:
+        return None
+    if not any(at >= parsed.warmup_s for at in times):
+        raise ConfigError(f"no request is due between {parsed.warmup_s:g} and {whole:g} s: raise --rate or --seconds")
+    return times
+
+
+def _ceiling(parsed: argparse.Namespace, requests: Requests) -> str:
+    with trivial_server(parsed.batch) as url:
+        summary = drive(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
+    return table(f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_what(parsed)}", summary)
+
+
+def _requests(parsed: argparse.Namespace) -> Requests:
+    texts = Texts(_lengths(parsed), parsed.seed, parsed.repeat_share)
+    mix = parse_mix(parsed.mix, parsed.batch, parsed.bulk)
+    return Requests(parsed.model, texts, mix, seed=parsed.seed, encoding_format=parsed.encoding_format)
+
+
+def _lengths(parsed: argparse.Namespace) -> Lengths:
+    if parsed.words is None:
+        return NAMED[parsed.lengths or "intents"]
+    low, _, high = parsed.words.partition("-")
+    try:
+        lowest, highest = int(low), int(high or low)
+    except ValueError as error:
+        raise ConfigError(f"--words: expected a number or two as in 5-250, got {parsed.words!r}") from error
+    if not 1 <= lowest <= highest:
+        raise ConfigError(f"--words: expected one word or more, the smaller number first, got {parsed.words!r}")
+    return between(lowest, highest)
+
+
+def _what(parsed: argparse.Namespace) -> str:
+    carried = parsed.mix or f"{parsed.batch} a request"
+    return f"texts of {_lengths(parsed).name}, {carried}"
+
+
+def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for; never the key."""
+    left_out = {"run", "flags", "key"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(parsed).items() if name not in left_out}

@@ -1,0 +1,183 @@
+"""Jobs on numbers from job.json to result/: what is written, what is said, and how bad files end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.artifact import Golden
+from models.sensors.artifact import load_sensor
+from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
+from models.sensors.sensor import NumberSensor
+from models.training.errors import HyperparameterError
+from models.training.hyperparameters import Anomaly, Sensing, parse
+from models.training.report import Report
+from models.training.run import FAILED, run
+from models.training.rung_network import check_examples
+from models.training.sensor_choice import broken_promise
+
+
+def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any) -> Path:
+    """Three columns a second, the last tenth with a fault of which `strange` says whether it is labelled."""
+    directory.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    x = random.standard_normal((rows, 2)) @ random.standard_normal((2, 3)) + 0.2 * random.standard_normal((rows, 3))
+    bad = np.arange(rows) >= (0.9 * rows if strange else rows)
+    x[bad, 1] += 8
+    lines = [
+        f"2026-01-01T00:{i // 60:02d}:{i % 60:02d},{a:.4f},{b:.4f},{c:.4f},{int(y)}"
+        for i, ((a, b, c), y) in enumerate(zip(x.tolist(), bad.tolist(), strict=True))
+    ]
+    (directory / "train.csv").write_text("time,a,b,c,bad\n" + "\n".join(lines) + "\n")
+    named = {"timestamp": "time", "label": "bad"}
+    wanted = {"job": "ftjob-1", "model": "sensors", "base": "sensors", "task": "anomaly", "seed": 7}
+    files = {"training_file": str(directory / "train.csv"), "incumbent": None if incumbent is None else str(incumbent)}
+    (directory / "job.json").write_text(json.dumps({**wanted, **files, "hyperparameters": named | settings}))
+    return directory
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Mapping[str, Any]]]:
+    events: list[Mapping[str, Any]] = []
+    directory = job(tmp_path_factory.mktemp("series"), kind="series", strange=True)
+    assert run(directory, events.append) == 0
+    return directory, events
+
+
+def test_a_job_on_series_writes_a_sensor_that_gives_its_golden_scores(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    directory, _ = trained
+    result = read(directory / "result.json")
+    assert (result["task"], result["encoder"], result["base_version"], result["labels"]) == ("anomaly", "none", "1", [])
+    assert (result["sensor"]["kind"], result["sensor"]["columns"], result["sensor"]["period_s"]) == ("series", ["a", "b", "c"], 1.0)
+    names = sorted(path.name for path in (directory / "result").iterdir())
+    assert names == ["judged", "sensor.json", "sensor.safetensors"]
+    golden = Golden.from_json(result["golden"])
+    sensor = load_sensor(directory / "result")
+    assert isinstance(sensor, NumberSensor)
+    scored = sensor.score(np.array(golden.readings)).scores
+    np.testing.assert_allclose(scored, np.array(golden.rows)[:, 0], atol=golden.tolerance)
+    assert scored[-1] > 0
+
+
+def test_labels_judge_and_do_not_train(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    metrics = read(trained[0] / "result.json")["metrics"]
+    assert metrics["auroc"] > 0.95
+    assert metrics["f1"] > 0.8
+    assert metrics["false_alarm_rate_0.05"] < 0.15
+
+
+def test_events_and_report_say_why_the_detector_was_chosen(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    directory, events = trained
+    assert [event["phase"] for event in events if event["type"] == "phase"] == ["validating_files", "running"]
+    said = " ".join(str(event.get("message", "")) for event in events)
+    assert "since it ranks the labelled anomalies best" in said
+    assert "no network is tried" in said
+    plots = read(directory / "report.json")["plots"]
+    series = plots["series"]
+    assert set(series["columns"]) == {"a", "b", "c"}
+    assert len(series["x"]) == len(series["scores"]) == len(series["p_values"]) == len(series["labels"]) == len(series["columns"]["a"])
+    assert series["x"][0].startswith("2026-01-01T00:12")
+    assert series["anomalies"]
+    assert max(plots["contributions"], key=plots["contributions"].get) == "b"
+    assert [one["detector"] for one in plots["candidates"] if one["chosen"]] == [read(directory / "result.json")["mode"]]
+    assert Report.from_json(read(directory / "report.json")).plots == plots
+
+
+def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
+    first = job(tmp_path / "one", kind="records", detector="pca")
+    assert run(first, lambda event: None) == 0
+    second = job(tmp_path / "two", kind="records", detector="mahalanobis", incumbent=first / "result", refit=False)
+    assert run(second, lambda event: None) == 0
+    result = read(second / "result.json")
+    assert result["mode"] == "mahalanobis"
+    rates = {"false_alarm_rate_0.05", "false_alarm_rate_0.01"}
+    assert set(result["incumbent_metrics"]) == {"held_out_rows", "calibrated_on", "primary", *rates}
+    assert not (second / "result" / "judged").exists()
+    other = job(tmp_path / "three", kind="records", detector="pca", columns=["a", "b"], incumbent=first / "result")
+    events: list[Mapping[str, Any]] = []
+    assert run(other, events.append) == 0
+    assert read(other / "result.json")["incumbent_metrics"] is None
+    assert any("cannot be compared: it reads a, b, c" in str(event.get("message")) for event in events)
+
+
+def test_a_network_goes_through_all_rungs(tmp_path: Path) -> None:
+    directory = job(tmp_path, kind="records", detector="autoencoder", refit=False)
+    assert run(directory, lambda event: None) == 0
+    report = read(directory / "report.json")
+    assert {rung["rung"]: rung["status"] for rung in report["rungs"]} | {"outcome": "-"} == {
+        "data": "ok", "forward": "ok", "loss": "ok", "gradient": "ok", "outcome": "-",
+    }  # fmt: skip
+    assert report["plots"]["training"]["loss"][0] > report["plots"]["training"]["loss"][-1]
+
+
+@pytest.mark.parametrize(("settings", "code"), [({"timestamp": None}, "wrong_type"), ({"columns": ["z"]}, "missing_column")])
+def test_a_file_that_cannot_be_used_ends_the_job_with_its_reason(tmp_path: Path, settings: dict[str, Any], code: str) -> None:
+    directory = job(tmp_path, kind="series", **settings)
+    assert run(directory, lambda event: None) == FAILED
+    assert read(directory / "error.json")["code"] == code
+
+
+def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
+    directory = job(tmp_path, 70, kind="series")
+    assert run(directory, lambda event: None) == FAILED
+    assert read(directory / "error.json")["code"] == "rows"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"kind": "records", "detector": "level"}, "detector: expected one of auto, pca"),
+        ({"kind": "series", "columns": ["a", "a"]}, "columns: each column once"),
+        ({"kind": "series", "columns": ["a"], "label": "a"}, "has two parts"),
+        ({"kind": "series", "anomaly_label": "x"}, "anomaly_label: unknown for task anomaly"),
+        ({"kind": "text"}, "kind: Input should be 'records' or 'series'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(HyperparameterError, match=says):
+        parse("anomaly", given)
+
+
+def test_without_a_kind_the_task_is_about_texts() -> None:
+    assert isinstance(parse("anomaly", {}), Anomaly)
+    assert isinstance(parse("anomaly", {"kind": "series", "n_epochs": "auto"}), Sensing)
+
+
+class Dead(nn.Module):
+    """A network that always says the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x) + self.bias
+
+
+def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
+    batch = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    detector = RecordAutoencoder(3)
+    assert "fail" not in {finding.status for finding in check_examples(detector, batch)}
+    detector.network = Dead()
+    failed = {finding.check for finding in check_examples(detector, batch) if finding.status == "fail"}
+    assert {"all_zero", "constant_output"} <= failed
+    windows = torch.randn(64, 3, 32, generator=torch.Generator().manual_seed(0))
+    assert "fail" not in {finding.status for finding in check_examples(ConvAutoencoder(3), windows)}
+
+
+def test_a_promise_is_broken_beyond_chance_only() -> None:
+    kept, broken = np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)
+    assert broken_promise(kept, 1) == 0
+    assert 0.03 < broken_promise(broken, 1) < 0.05
+    assert broken_promise(broken, 50) == 0, "20 independent rows cannot tell"
