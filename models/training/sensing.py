@@ -14,10 +14,10 @@ from models.errors import ModelSourceError
 from models.sensors import adaptive
 from models.sensors.adaptive import fit_adaptive
 from models.sensors.artifact import describe, load_sensor, save_sensor
-from models.sensors.autoencoders import Autoencoder
 from models.sensors.descent import Watch
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
+from models.sensors.network import NetworkDetector
 from models.sensors.seam import Readings
 from models.sensors.sensor import Fitted, descent_of
 from models.training import sensor_plots
@@ -115,12 +115,12 @@ def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
     if rows >= _ROWS_FOR_NETWORKS:
         return list(known)
     say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
-    return [name for name, one in known.items() if not issubclass(one, Autoencoder)]
+    return [name for name, one in known.items() if not issubclass(one, NetworkDetector)]
 
 
 def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:
     """The second and third rung, for a network."""
-    if name != adaptive.NAME and issubclass(DETECTORS[settings.kind][name], Autoencoder):
+    if name != adaptive.NAME and issubclass(DETECTORS[settings.kind][name], NetworkDetector):
         bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
         bench.report.raise_if_failed("forward")
         bench.report.raise_if_failed("loss")
