@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.sensors.detector import pieces, windows
 from models.sensors.network import SEEN, NetworkDetector
 
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 2048
 _SMALLEST = 1e-4
 WINDOW = 32
 # So many of a window's last readings are judged, the rest is what they are judged by.
