@@ -27,6 +27,7 @@ from models.training.hyperparameters import Sensing
 from models.training.job import RESULT_FILES, Job, Outcome
 from models.training.ladder import GradientWatch, Report, check_gradient, check_slope
 from models.training.rung_network import check_network
+from models.training.rung_sensors import check_promise
 from models.training.rung_table import check_table
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
 from models.training.sensor_choice import ALPHAS, Judged, choose, judge, metrics_of, score_runs
@@ -80,6 +81,7 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     judged = [_judged(bench, settings, name, parts) for name in names]
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
+    bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
     sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
     return _outcome(bench, sensor, chosen, judged, parts)
