@@ -27,7 +27,7 @@ from models.training.hyperparameters import Sensing
 from models.training.job import RESULT_FILES, Job, Outcome
 from models.training.ladder import GradientWatch, Report, check_gradient, check_slope
 from models.training.rung_network import check_network
-from models.training.rung_sensors import check_promise
+from models.training.rung_sensors import check_promise, check_trivial, robust_z
 from models.training.rung_table import check_table
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
 from models.training.sensor_choice import ALPHAS, Judged, choose, judge, metrics_of, score_runs
@@ -82,9 +82,18 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
     bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
+    _check_labels(bench, chosen, parts)
     sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
     return _outcome(bench, sensor, chosen, judged, parts)
+
+
+def _check_labels(bench: Bench, chosen: Judged, parts: Divided) -> None:
+    """Where labels tell both kinds among the held-out rows: is it better than the largest z-score?"""
+    rows, labels = chosen.scores.rows, parts.held_out.labels
+    if labels is not None and labels[rows].any() and not labels[rows].all():
+        trivial = robust_z(parts.held_out.readings[rows], np.concatenate(parts.train.normal()))
+        bench.report.add(check_trivial(chosen.scores.scores, trivial, labels[rows], chosen.sensor.stride, seed=bench.job.seed))
 
 
 def read_parts(job: Job, settings: Sensing) -> Divided:
