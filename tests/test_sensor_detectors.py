@@ -36,7 +36,7 @@ CHEAP: tuple[Key, ...] = (
     ("series", "residual"),
     ("series", "combined"),
 )
-NETWORKS: tuple[Key, ...] = (("records", "autoencoder"), ("series", "conv"))
+NETWORKS: tuple[Key, ...] = (("records", "autoencoder"), ("series", "conv"), ("series", "foresight"))
 
 
 def normal(rows: int, seed: int = 0) -> Doubles:
@@ -56,7 +56,7 @@ def sensors() -> Sensors:
 def test_a_shifted_column_scores_higher_and_is_named(sensors: Sensors, key: Key) -> None:
     x, strange = normal(200, 1), normal(200, 1)
     # The forecaster follows a level, and is alarmed by noise.
-    strange[:, 1] += 50 * (10.0 * np.random.default_rng(5).standard_normal(200) if key[1] == "residual" else 8.0)
+    strange[:, 1] += 50 * (10.0 * np.random.default_rng(5).standard_normal(200) if key[1] in ("residual", "foresight") else 8.0)
     usual, found = sensors[key].score(x), sensors[key].score(strange, contributions=True)
     first = sensors[key].window - 1
     assert found.scores[first:].min() > np.median(usual.scores[first:])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.artifact import Golden
 from models.sensors.artifact import load_sensor
 from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
+from models.sensors.foresight import ForesightDetector
 from models.sensors.sensor import NumberSensor
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import Anomaly, Sensing, parse
@@ -174,6 +175,8 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
     assert {"all_zero", "constant_output"} <= failed
     windows = torch.randn(64, 3, 32, generator=torch.Generator().manual_seed(0))
     assert "fail" not in {finding.status for finding in check_examples(ConvAutoencoder(3), windows)}
+    steps = torch.randn(64, 3, 17, generator=torch.Generator().manual_seed(0))
+    assert "fail" not in {finding.status for finding in check_examples(ForesightDetector(3), steps)}
 
 
 def test_a_promise_is_broken_beyond_chance_only() -> None:

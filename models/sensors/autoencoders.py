@@ -3,65 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from models.sensors.descent import Descent, Watch, descend
-from models.sensors.detector import SensorDetector, pieces, require_runs, windows
+from models.sensors.detector import pieces, windows
+from models.sensors.network import SEEN, NetworkDetector
 
-# What a network sees of a reading: tails beyond so many units would only drive its weights.
-_SEEN = 8.0
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 2048
 _SMALLEST = 1e-4
 WINDOW = 32
 # So many of a window's last readings are judged, the rest is what they are judged by.
 _JUDGED = 8
 
 
-class Autoencoder(SensorDetector):
-    """Base of the two: a network that maps examples, float32, to themselves.
+class Autoencoder(NetworkDetector):
+    """Base of the two: a network that maps examples to themselves.
 
-    The score is the root of the mean squared error, each column in units of its usual error. `seed` makes the training
-    repeatable, `descent` says what the last fit went through, and `watch` may look at its steps.
+    The score is the root of the mean squared error, each column in units of its usual error.
     """
 
-    folds = 2
     usual: Tensor
 
     def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
-        super().__init__(columns, window)
-        self.seed = seed
-        self.descent = Descent()
-        self.watch: Watch | None = None
+        super().__init__(columns, window, seed=seed)
         self.register_buffer("usual", torch.ones(columns, dtype=torch.float64))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = self.build()
-
-    def build(self) -> nn.Module:
-        """The network, its weights drawn anew."""
-        raise NotImplementedError
-
-    def examples(self, x: Tensor) -> Tensor:
-        """What the network takes of a run [n + window - 1, d]: float32 [n, …]."""
-        raise NotImplementedError
 
     def squares(self, shown: Tensor, made: Tensor) -> Tensor:
         """Squared errors of examples [n, …] by column, [n, d]."""
         raise NotImplementedError
 
-    def loss(self, batch: Tensor) -> Tensor:
-        """Mean squared error of the reconstruction of examples."""
-        return functional.mse_loss(self.network(batch), batch)
-
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Train on every window of every run, then measure the usual error of each column."""
-        require_runs(runs, self.window)
-        examples = torch.cat([self.examples(run) for run in runs])
-        self.descent = descend(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
+        self.learn(runs)
         with torch.no_grad():
             self.usual = torch.cat([self._errors(run) for run in runs]).mean(dim=0).sqrt().clamp(min=_SMALLEST)
         return self
@@ -74,13 +49,9 @@ class Autoencoder(SensorDetector):
         """Squared errors in units of the usual ones, by column [n, d]."""
         return self._errors(x) / self.usual.square()
 
-    def settings(self) -> dict[str, Any]:
-        """The seed that its weights were drawn by."""
-        return {"seed": self.seed}
-
     def _errors(self, x: Tensor) -> Tensor:
         """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
-        beyond = (x.abs() - _SEEN).clamp(min=0)
+        beyond = (x.abs() - SEEN).clamp(min=0)
         parts = [self.squares(shown, self.network(shown)).double() for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
         errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
         return errors + beyond[len(x) - len(errors) :].square()
@@ -101,7 +72,7 @@ class RecordAutoencoder(Autoencoder):
 
     def examples(self, x: Tensor) -> Tensor:
         """Rows within sight, [n, d]."""
-        return x.clamp(-_SEEN, _SEEN).float()
+        return x.clamp(-SEEN, SEEN).float()
 
     def squares(self, shown: Tensor, made: Tensor) -> Tensor:
         """Squared errors, [n, d]."""
@@ -137,7 +108,7 @@ class ConvAutoencoder(Autoencoder):
 
     def examples(self, x: Tensor) -> Tensor:
         """Windows within sight, [n, d, 32]."""
-        return windows(x.clamp(-_SEEN, _SEEN).float(), self.window).transpose(1, 2)
+        return windows(x.clamp(-SEEN, SEEN).float(), self.window).transpose(1, 2)
 
     def squares(self, shown: Tensor, made: Tensor) -> Tensor:
         """Mean squared errors of the last 8 readings, [n, d]."""

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sensors.autoencoders import Autoencoder
 from models.sensors.blocks import BlockedCalibration, correlation_time
 from models.sensors.descent import Watch
 from models.sensors.detector import SensorDetector
 from models.sensors.kinds import build
+from models.sensors.network import NetworkDetector
 from models.sensors.scaling import RobustScale
 from models.sensors.seam import Readings, SensorKind
 from models.sensors.sensor import NumberSensor, ScaledDetector
@@ -44,7 +44,7 @@ def fit_sensor(
     tensors = [torch.from_numpy(np.ascontiguousarray(run)).to(device or torch.device("cpu")) for run in runs]
     scores = out_of_fold(make, tensors)
     detector = make()
-    if isinstance(detector, Autoencoder):
+    if isinstance(detector, NetworkDetector):
         detector.watch = watch
     stride = max(1, round(correlation_time(scores)))
     return NumberSensor(kind, columns, _fitted(detector, tensors), BlockedCalibration.of(scores), stride, period_s)

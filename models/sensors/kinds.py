@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.sensors.autoencoders import Autoencoder, ConvAutoencoder, RecordAutoencoder
+from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.combined import CombinedRecords, CombinedSeries
 from models.sensors.detector import SensorDetector
+from models.sensors.foresight import ForesightDetector
+from models.sensors.network import NetworkDetector
 from models.sensors.records import KnnRecords, MahalanobisRecords, PcaDetector
 from models.sensors.seam import SensorKind
 from models.sensors.series import LevelDetector, ResidualDetector
 
 _RECORDS: tuple[type[SensorDetector], ...] = (PcaDetector, MahalanobisRecords, KnnRecords, CombinedRecords, RecordAutoencoder)
-_SERIES: tuple[type[SensorDetector], ...] = (LevelDetector, ResidualDetector, CombinedSeries, ConvAutoencoder)
+_SERIES: tuple[type[SensorDetector], ...] = (LevelDetector, ResidualDetector, CombinedSeries, ConvAutoencoder, ForesightDetector)
 DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
     "records": {one.kind: one for one in _RECORDS},
     "series": {one.kind: one for one in _SERIES},
@@ -28,6 +30,6 @@ def build(
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")
     given = dict(settings or {})
-    if seed is not None and issubclass(chosen, Autoencoder):
+    if seed is not None and issubclass(chosen, NetworkDetector):
         given["seed"] = seed
     return chosen(columns, **given)

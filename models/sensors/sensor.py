@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.sensors.autoencoders import Autoencoder
 from models.sensors.blocks import BlockedCalibration
 from models.sensors.descent import Descent
 from models.sensors.detector import SensorDetector
 from models.sensors.drift import DriftMonitor
+from models.sensors.network import NetworkDetector
 from models.sensors.scaling import RobustScale
 from models.sensors.seam import Readings, Scored, Sensor, SensorKind, State
 
@@ -151,6 +151,6 @@ def _shares(parts: Tensor) -> Tensor:
 
 def descent_of(sensor: Sensor) -> Descent:
     """What a network fitted in this process went through; empty for other detectors."""
-    if isinstance(sensor, NumberSensor) and isinstance(sensor.model.detector, Autoencoder):
+    if isinstance(sensor, NumberSensor) and isinstance(sensor.model.detector, NetworkDetector):
         return sensor.model.detector.descent
     return Descent()

@@ -18,9 +18,11 @@ Mode = Literal["auto", "frozen", "contrastive", "lora", "full"]
 Optimizer = Literal["adamw", "sgd", "adafactor"]
 Schedule = Literal["linear", "cosine", "constant"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
-SensorDetectorKind = Literal["auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "adaptive"]
+SensorDetectorKind = Literal[
+    "auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "foresight", "adaptive"
+]
 OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
-OF_SERIES = ("level", "residual", "combined", "conv", "adaptive")
+OF_SERIES = ("level", "residual", "combined", "conv", "foresight", "adaptive")
 
 PARAM = "method.supervised.hyperparameters"
 _Share = Annotated[float, Field(gt=0, lt=1)]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.sensors.autoencoders import Autoencoder
 from models.sensors.kinds import build
+from models.sensors.network import NetworkDetector
 from models.sensors.scaling import RobustScale
 from models.sensors.seam import Readings, SensorKind
 from models.training.report import Finding
@@ -25,26 +25,26 @@ _STEPS, _RATE = 300, 5e-3
 def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
     """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises TypeError for one that is none."""
     detector = build(kind, name, runs[0].shape[1], seed=seed)
-    if not isinstance(detector, Autoencoder):
+    if not isinstance(detector, NetworkDetector):
         raise TypeError(f"detector {name!r} is no network")
     yield from check_examples(detector, _examples(detector, runs))
 
 
-def check_examples(detector: Autoencoder, batch: Tensor) -> Iterator[Finding]:
+def check_examples(detector: NetworkDetector, batch: Tensor) -> Iterator[Finding]:
     """Rungs for a fresh network on examples float32 [n, …]; the detector is left as it is."""
     network = detector.network
-    yield from check_forward(lambda: network(batch).flatten(1), rows=len(batch), width=batch[0].numel(), module=network)
-    made = network(batch)
-    yield from check_loss(lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=batch, kind="values")
-    few = batch[:_BY_HEART]
+    given, wanted = detector.given(batch), detector.wanted(batch)
+    yield from check_forward(lambda: network(given).flatten(1), rows=len(batch), width=wanted[0].numel(), module=network)
+    made = network(given)
+    yield from check_loss(lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=wanted, kind="values")
 
-    def reconstruction(module: nn.Module) -> Tensor:
-        return functional.mse_loss(module(few), few)
+    def few(module: nn.Module) -> Tensor:
+        return functional.mse_loss(module(given[:_BY_HEART]), wanted[:_BY_HEART])
 
-    yield check_overfit(network, reconstruction, steps=_STEPS, learning_rate=_RATE)
+    yield check_overfit(network, few, steps=_STEPS, learning_rate=_RATE)
 
 
-def _examples(detector: Autoencoder, runs: Sequence[Readings]) -> Tensor:
+def _examples(detector: NetworkDetector, runs: Sequence[Readings]) -> Tensor:
     """Scaled examples, evenly spread over the longest run."""
     longest = torch.from_numpy(np.ascontiguousarray(max(runs, key=len)))
     examples = detector.examples(RobustScale(detector.columns).fit(longest)(longest))

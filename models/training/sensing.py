@@ -14,10 +14,10 @@ from models.errors import ModelSourceError
 from models.sensors import adaptive
 from models.sensors.adaptive import fit_adaptive
 from models.sensors.artifact import describe, load_sensor, save_sensor
-from models.sensors.autoencoders import Autoencoder
 from models.sensors.descent import Watch
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
+from models.sensors.network import NetworkDetector
 from models.sensors.seam import Readings
 from models.sensors.sensor import Fitted, descent_of
 from models.training import sensor_plots
@@ -27,6 +27,7 @@ from models.training.hyperparameters import Sensing
 from models.training.job import RESULT_FILES, Job, Outcome
 from models.training.ladder import GradientWatch, Report, check_gradient, check_slope
 from models.training.rung_network import check_network
+from models.training.rung_sensors import check_promise, check_trivial, robust_z
 from models.training.rung_table import check_table
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
 from models.training.sensor_choice import ALPHAS, Judged, choose, judge, metrics_of, score_runs
@@ -80,9 +81,19 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     judged = [_judged(bench, settings, name, parts) for name in names]
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
+    bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
+    _check_labels(bench, chosen, parts)
     sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
     return _outcome(bench, sensor, chosen, judged, parts)
+
+
+def _check_labels(bench: Bench, chosen: Judged, parts: Divided) -> None:
+    """Where labels tell both kinds among the held-out rows: is it better than the largest z-score?"""
+    rows, labels = chosen.scores.rows, parts.held_out.labels
+    if labels is not None and labels[rows].any() and not labels[rows].all():
+        trivial = robust_z(parts.held_out.readings[rows], np.concatenate(parts.train.normal()))
+        bench.report.add(check_trivial(chosen.scores.scores, trivial, labels[rows], chosen.sensor.stride, seed=bench.job.seed))
 
 
 def read_parts(job: Job, settings: Sensing) -> Divided:
@@ -115,12 +126,12 @@ def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
     if rows >= _ROWS_FOR_NETWORKS:
         return list(known)
     say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
-    return [name for name, one in known.items() if not issubclass(one, Autoencoder)]
+    return [name for name, one in known.items() if not issubclass(one, NetworkDetector)]
 
 
 def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:
     """The second and third rung, for a network."""
-    if name != adaptive.NAME and issubclass(DETECTORS[settings.kind][name], Autoencoder):
+    if name != adaptive.NAME and issubclass(DETECTORS[settings.kind][name], NetworkDetector):
         bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
         bench.report.raise_if_failed("forward")
         bench.report.raise_if_failed("loss")

@@ -48,6 +48,10 @@ class Judged:
         """How far its false-alarm rate is from what it promised, beyond chance."""
         return 1.0 - self.metrics["primary"]
 
+    def of_normal(self, held_out: Runs) -> Doubles:
+        """P-values of the held-out rows that no label calls an anomaly."""
+        return self.scores.p_values if held_out.labels is None else self.scores.p_values[~held_out.labels[self.scores.rows]]
+
 
 def judge(name: str, sensor: Fitted, held_out: Runs, seed: int) -> Judged:
     """Score the held-out part; labels are looked at where there are any."""

@@ -1,0 +1,46 @@
+"""The outcome rung for detectors of numbers: silent on a sound one, loud on one broken on purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.training.rung_sensors import check_promise, check_trivial
+
+UNIFORM = np.random.default_rng(0).random(4000)
+
+
+def troubles(p_values: np.ndarray[tuple[int], np.dtype[np.float64]], stride: int = 1, calibrated_on: int = 2000) -> set[str]:
+    found = list(check_promise(p_values, stride, calibrated_on))
+    assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in found)
+    return {finding.check for finding in found if finding.status != "ok"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_promise_that_is_kept_is_no_trouble(seed: int) -> None:
+    assert not troubles(np.random.default_rng(seed).random(4000))
+
+
+def test_too_many_alarms_and_too_few_are_told() -> None:
+    assert troubles(UNIFORM**3) == {"false_alarm_rate_0.05", "false_alarm_rate_0.01", "drift"}
+    assert {"false_alarm_rate_0.05", "false_alarm_rate_0.01"} <= troubles(0.2 + 0.8 * UNIFORM)
+
+
+def test_few_independent_rows_can_accuse_nobody() -> None:
+    doubled = UNIFORM.copy()
+    doubled[:200] = 0.02
+    assert "false_alarm_rate_0.05" in troubles(doubled)
+    assert "false_alarm_rate_0.05" not in troubles(doubled, stride=100)
+
+
+def test_an_alpha_below_what_the_calibration_resolves_is_not_judged() -> None:
+    checks = [finding.check for finding in check_promise(UNIFORM, 1, 50)]
+    assert checks == ["false_alarm_rate_0.05", "drift"]
+
+
+def test_only_a_detector_that_beats_the_largest_z_score_is_fine() -> None:
+    strange = np.arange(2000) % 50 == 0
+    good, noise = UNIFORM[:2000] + strange, UNIFORM[2000:]
+    assert check_trivial(good, noise, strange, 1, seed=0).status == "ok"
+    assert check_trivial(noise, good, strange, 1, seed=0).status == "warn"
+    assert check_trivial(good, good, strange, 1, seed=0).status == "warn"
