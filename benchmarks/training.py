@@ -27,7 +27,7 @@ import torch
 
 from models.detectors import load_detector
 from models.device import place
-from models.heads import LinearHead
+from models.lexical import load_head
 from models.loader import load
 from models.source import locate
 from models.training import detecting, evaluation, measures
@@ -78,10 +78,10 @@ def train(rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters:
 
 def judge(result: Path, embed: Embedder, rows: Pairs, strangers: Sequence[str] = ()) -> dict[str, float]:
     """What the trained files are worth on rows that no job has seen."""
-    head, detector = LinearHead.load(result), load_detector(result)
+    head, detector = load_head(result), load_detector(result)
     x = embed([text for text, _ in rows])
     truth = np.array([head.labels.index(label) for _, label in rows])
-    probabilities = head.probabilities(torch.from_numpy(x)).numpy()
+    probabilities = head.probabilities(torch.from_numpy(x), embed.read([text for text, _ in rows])).numpy()
     told = {
         "accuracy": evaluation.accuracy(truth, probabilities.argmax(axis=1)),
         "macro_f1": measures.macro_f1(truth, probabilities.argmax(axis=1), probabilities.shape[1]),
@@ -110,7 +110,7 @@ def measure(
         with tempfile.TemporaryDirectory() as directory:
             spent = train(rows, Path(directory), cache, seed, settings)
             judged = judge(Path(directory) / "result", embed, unseen, strangers)
-        measured.append(judged | {key: spent[key] for key in ("C", "temperature", "wall_s", "cpu_s")})
+        measured.append(judged | {key: spent[key] for key in ("C", "temperature", "lexical", "wall_s", "cpu_s")})
     report(name, measured)
 
 

@@ -16,6 +16,7 @@ from models.classifier import probabilities, relevance
 from models.detectors import Detector, load_detector
 from models.errors import ArtifactError
 from models.heads import LinearHead
+from models.lexical import load_head
 from models.text import Tokens
 from models.vectors import normalize
 
@@ -31,12 +32,12 @@ class Parts:
     head: LinearHead | None
     detector: Detector | None
 
-    def logits(self, rows: Rows) -> Rows:
-        """An encoder's rows [n, d] → the head's logits [n, labels]; a sequence classifier's rows are logits already."""
+    def logits(self, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
+        """An encoder's rows [n, d] and the tokens they came from → logits [n, labels]; a sequence classifier's rows are logits already."""
         if self.head is None:
             return rows
         with torch.inference_mode():
-            logits: Rows = self.head(unit(rows)).numpy()
+            logits: Rows = self.head(unit(rows), tokens).numpy()
             return logits
 
 
@@ -47,7 +48,7 @@ def unit(rows: Rows) -> torch.Tensor:
 
 def read_parts(path: Path, manifest: Manifest) -> Parts:
     """The head and the detector in an artifact's directory. Raises ArtifactError when one that its task needs is missing."""
-    head = LinearHead.load(path) if "head.json" in manifest.files else None
+    head = load_head(path) if "head.json" in manifest.files else None
     detector = load_detector(path) if "detector.json" in manifest.files else None
     if manifest.task == "anomaly" and detector is None:
         raise ArtifactError(f"{manifest.name}:v{manifest.version} is for anomalies and has no detector")
@@ -72,10 +73,10 @@ def read_texts(golden: Golden, model: Model) -> list[Tokens]:
     return model.text.encode(singles, prompt=card.prompts.get(card.default_prompt or "", ""), exclude_prompt=card.excludes_prompt)
 
 
-def answers(manifest: Manifest, parts: Parts, rows: Rows) -> Rows:
-    """An encoder's rows → what the golden rows hold: probabilities, scores [n, 1], embeddings of length 1, relevance [n, 1]."""
+def answers(manifest: Manifest, parts: Parts, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
+    """Rows and their tokens → what the golden rows hold: probabilities, scores [n, 1], embeddings of length 1, relevance [n, 1]."""
     if manifest.task == "classification":
-        return probabilities(parts.logits(rows), multi_label=False)
+        return probabilities(parts.logits(rows, tokens), multi_label=False)
     if manifest.task == "rerank":
         return relevance(rows)[:, None]
     if manifest.task == "embedding" or parts.detector is None:
@@ -103,8 +104,8 @@ def reproduce(path: Path, manifest: Manifest, model: Model) -> None:
     """Run the golden inputs of the artifact at `path` on its encoder. Raises ArtifactError when the answers are others."""
     if not manifest.golden.texts:
         return
-    rows = model.forward(read_texts(manifest.golden, model))
-    compare(manifest, answers(manifest, read_parts(path, manifest), rows), model.card.dtype)
+    tokens = read_texts(manifest.golden, model)
+    compare(manifest, answers(manifest, read_parts(path, manifest), model.forward(tokens), tokens), model.card.dtype)
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Rows:

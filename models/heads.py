@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
@@ -11,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
+from models.text import Tokens
 
 WEIGHTS, SETTINGS = "head.safetensors", "head.json"
-_KIND = "linear"
 
 
 class LinearHead(nn.Module):
@@ -22,6 +24,9 @@ class LinearHead(nn.Module):
     `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the encoder gives
     them after L2 normalisation. The temperature makes the softmax of the logits honest probabilities (Guo et al., 2017).
     """
+
+    kind: ClassVar[str] = "linear"
+    parts: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     weight: Tensor
     bias: Tensor
@@ -45,32 +50,41 @@ class LinearHead(nn.Module):
         """The length of one embedding, d."""
         return int(self.weight.shape[1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits float32 [n, labels] of embeddings [n, d]."""
+    def forward(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
+        """Logits float32 [n, labels] of embeddings [n, d]. This kind of head has no use for the texts' tokens."""
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ValueError(f"expected embeddings [n, {self.width}], got {list(x.shape)}")
         return (x.float() @ self.weight.T + self.bias) / self.temperature
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities float32 [n, labels] of embeddings [n, d]; each row sums to 1."""
-        return self.forward(x).softmax(dim=-1)
+    def probabilities(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
+        """Probabilities float32 [n, labels] of embeddings [n, d] and the texts' tokens; each row sums to 1."""
+        return self.forward(x, tokens).softmax(dim=-1)
 
     def save(self, directory: Path) -> None:
         """Write `head.safetensors` and `head.json` into `directory`; equal heads give equal bytes."""
-        save_file({"weight": self.weight.cpu(), "bias": self.bias.cpu()}, directory / WEIGHTS)
-        settings = {"kind": _KIND, "labels": list(self.labels), "temperature": self.temperature}
+        save_file(self.tensors(), directory / WEIGHTS)
+        settings = {"kind": self.kind, "labels": list(self.labels), "temperature": self.temperature}
         (directory / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved, by the names in `parts`."""
+        return {"weight": self.weight.cpu(), "bias": self.bias.cpu()}
+
     @classmethod
-    def load(cls, directory: Path) -> LinearHead:
-        """Read what `save` wrote. Raises ModelSourceError when it is not a head that this version can read."""
+    def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], temperature: float) -> Self:
+        """A head of what was saved. Raises ValueError for tensors that do not fit together."""
+        return cls(tensors["weight"], tensors["bias"], labels, temperature)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote. Raises ModelSourceError when it is not a head of this kind that this version can read."""
         try:
             settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
             tensors = load_file(directory / WEIGHTS)
-            if settings["kind"] != _KIND or set(tensors) != {"weight", "bias"}:
-                raise ValueError(f"expected kind 'linear' with weight and bias, got {settings['kind']!r} with {sorted(tensors)}")
+            if settings["kind"] != cls.kind or set(tensors) != set(cls.parts):
+                raise ValueError(f"expected kind {cls.kind!r} with {list(cls.parts)}, got {settings['kind']!r} with {sorted(tensors)}")
             if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
                 raise ValueError("weight or bias is not finite")
-            return cls(tensors["weight"], tensors["bias"], tuple(map(str, settings["labels"])), float(settings["temperature"]))
+            return cls.of(tensors, tuple(map(str, settings["labels"])), float(settings["temperature"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ModelSourceError(f"{directory.name}: not a classifier head that can be read: {error}", param="model") from error

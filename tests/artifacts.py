@@ -122,7 +122,8 @@ def golden(staged: Path, manifest: Manifest, encoder: Model) -> Golden:
     texts: tuple[str | tuple[str, str], ...] = tuple((text, text) for text in TEXTS) if manifest.task == "rerank" else TEXTS
     asked = Golden(texts, (), 1e-4)
     there = replace(manifest, files={path.name: "" for path in staged.iterdir()})
-    rows = answers(there, read_parts(staged, there), encoder.forward(read_texts(asked, encoder)))
+    tokens = read_texts(asked, encoder)
+    rows = answers(there, read_parts(staged, there), encoder.forward(tokens), tokens)
     return replace(asked, rows=tuple(tuple(map(float, row)) for row in rows))
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.artifact import Golden
 from models.classifier import probabilities
 from models.errors import ArtifactError, NotRegistered
 from models.golden import compare, reproduce
+from models.lexical import LexicalHead, WordPieces
 from models.registry import Registry
 from service.config import Settings
 from service.engine.fake import FakeModel
@@ -23,7 +25,7 @@ from service.engine.hub import Hub
 from service.engine.servable import Caller
 from service.engine.trained import Trained
 from service.metrics import Metrics
-from tests.artifacts import MANIFEST, NAME, NORMAL, TEXTS, golden, open_fake_encoders, own_encoder, train
+from tests.artifacts import MANIFEST, NAME, NORMAL, TEXTS, golden, open_fake_encoders, own_encoder, staging, train
 from tests.conftest import open_hub
 
 BASE = FakeModel("fake")
@@ -75,9 +77,23 @@ def test_probabilities_come_from_its_head(hub: Hub, registry: Registry, tmp_path
     trained = load(hub, train(registry, tmp_path, BASE))
     rows = rows_of(trained, "hello", "pizza")
     expected = rows.sum(axis=1) * 0.1
-    logits = trained.logits(rows)
+    logits = trained.logits(rows, trained.model.text.encode(["hello", "pizza"]))
     assert logits == pytest.approx(np.stack([expected + 3, expected - 3], axis=1), abs=1e-5)
     assert probabilities(logits, multi_label=False)[:, 0] == pytest.approx([1 / (1 + np.exp(-6))] * 2, abs=1e-5)
+
+
+def test_a_head_with_words_is_served_as_it_was_trained(hub: Hub, registry: Registry, tmp_path: Path) -> None:
+    staged = staging(tmp_path / "staged", {"report.md": "# report"})
+    pieces = WordPieces.fit(BASE.text.encode(["lost card", "lost card", "pizza", "pizza"]))
+    words = torch.stack([torch.arange(len(pieces.keys)), torch.zeros(len(pieces.keys))], dim=1)
+    LexicalHead(torch.zeros(2, BASE.card.width), torch.zeros(2), pieces, words, ("a", "b")).save(staged)
+    manifest = replace(MANIFEST, version=1, base="fake", base_version=BASE.card.version, labels=("a", "b"))
+    manifest = replace(manifest, golden=golden(staged, manifest, BASE))
+    trained = load(hub, registry.publish(NAME, staged, lambda number: manifest))
+    rows = asyncio.run(trained.rows(["lost card", "rain"], Caller(), "classification"))
+    said, unsaid = trained.logits(rows.values, rows.tokens)
+    assert said[0] > 1
+    assert unsaid.tolist() == [0, 0]
 
 
 def test_without_a_detector_it_judges_nothing(hub: Hub, registry: Registry, tmp_path: Path) -> None:
@@ -123,7 +139,7 @@ def test_a_tuned_sequence_classifier_needs_no_head(hub: Hub, registry: Registry,
     trained = load(hub, own_encoder(registry, tmp_path, seed=1, task="classification", labels=("good", "bad")))
     try:
         rows = rows_of(trained, "hello")
-        assert np.array_equal(trained.logits(rows), rows)
+        assert np.array_equal(trained.logits(rows, trained.model.text.encode(["hello"])), rows)
         assert trained.takes_pairs
     finally:
         trained.engine.close()

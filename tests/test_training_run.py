@@ -17,13 +17,20 @@ import numpy as np
 import pytest
 import torch
 
+from models.artifact import Golden
 from models.detectors import load_detector
+from models.device import place
+from models.golden import reproduce
 from models.heads import LinearHead
+from models.lexical import LexicalHead, load_head
+from models.loader import load
+from models.source import locate
 from models.training import classification
 from models.training.hyperparameters import Classification
 from models.training.job import Context
 from models.training.run import FAILED, run
 from tests import tiny
+from tests.artifacts import MANIFEST
 
 # Every class has letters of its own, so that even a random encoder tells them apart.
 ALPHABETS = {"fruit": "abcde", "steel": "vwxyz", "river": "56789"}
@@ -110,6 +117,28 @@ def test_golden_rows_are_probabilities_of_held_out_texts(trained: tuple[Path, li
     assert len(golden["texts"]) == len(golden["rows"]) == 3
     torch.testing.assert_close(torch.tensor(golden["rows"]).sum(dim=1), torch.ones(3))
     assert golden["tolerance"] > 0
+
+
+def test_words_are_left_out_where_they_gain_nothing(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    directory, events = trained
+    assert read(directory / "result.json")["metrics"]["lexical"] == 0.0
+    assert any("word pieces" in event["message"] and "left out" in event["message"] for event in events if event["type"] == "message")
+
+
+def test_a_head_with_words_gives_its_golden_rows_and_is_an_incumbent(encoder: Path, tmp_path: Path) -> None:
+    directory = job(tmp_path / "words", encoder, labelled(10), hyperparameters={"mode": "frozen", "lexical": True})
+    assert run(directory, lambda event: None) == 0
+    head = load_head(directory / "result")
+    assert isinstance(head, LexicalHead)
+    assert isinstance(load_head(directory / "result" / "judged"), LexicalHead)
+    golden = read(directory / "result.json")["golden"]
+    manifest = replace(MANIFEST, files={"head.json": ""}, task="classification", encoder="base", labels=head.labels)
+    manifest = replace(manifest, golden=Golden(tuple(golden["texts"]), tuple(map(tuple, golden["rows"])), golden["tolerance"]))
+    reproduce(directory / "result", manifest, load(locate(f"tiny={encoder}"), place("cpu", "float32")))
+    again = job(tmp_path / "again", encoder, labelled(10), incumbent=str(directory / "result"))
+    assert run(again, lambda event: None) == 0
+    result, before = read(again / "result.json"), read(directory / "result.json")["metrics"]
+    assert result["incumbent_metrics"]["accuracy"] == before["accuracy"]
 
 
 def test_events_tell_phases_progress_and_outcome_in_order(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:

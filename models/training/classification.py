@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from models.calibration import fit_temperature
 from models.detectors import Trained, save_detector
 from models.heads import LinearHead
-from models.training import detecting, evaluation, linear, measures
+from models.lexical import load_head
+from models.training import detecting, evaluation, lexical, linear, measures
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError
 from models.training.events import Progress, say
@@ -102,13 +103,15 @@ def frozen_candidate(context: Context, settings: Classification, data: Data) -> 
     """Head and detector on the base encoder's embeddings, both calibrated out of fold on the training rows."""
     x = context.embedder(data.texts)
     held_x, strangers = context.embedder(data.held_texts), context.embedder(data.strangers)
-    fit = _fit(context, settings, data, context.embedder, x)
+    examples, texts = _examples(settings, data, context.embedder, x)
+    fit = _fit(context, settings, data.labels, examples)
+    words = _words(context, settings, fit, examples, texts)
     normal = detecting.sample(_normal(fit, x, data.y), context.job.seed)
     detector, ranking = _choose_detector(context, settings, normal, held_x, data.held_y, strangers, fit)
     if not fit.converged:
         say(context.events, "the head's solver stopped before it had converged; its accuracy may gain from a smaller C", "warn")
-    metrics = {"C": fit.strength, "temperature": fit.head.temperature, **ranking}
-    return _judged("frozen", context.embedder, fit.head, detector, data, held_x, strangers, metrics)
+    metrics = {"C": fit.strength, "temperature": words.head.temperature, "lexical": words.share, **ranking}
+    return _judged("frozen", context.embedder, words.head, detector, data, held_x, strangers, metrics)
 
 
 def _tuned_candidate(context: Context, settings: Classification, data: Data) -> Candidate | None:
@@ -118,7 +121,7 @@ def _tuned_candidate(context: Context, settings: Classification, data: Data) -> 
         return None
     tuned = reopened(context, directory)
     x, held_x, strangers = tuned(data.texts), tuned(data.held_texts), tuned(data.strangers)
-    fit = _fit(context, settings, data, tuned, x)
+    fit = _fit(context, settings, data.labels, _examples(settings, data, tuned, x)[0])
     head = _recalibrated(fit.head, held_x, data.held_y)
     normal = detecting.sample(detecting.Normal(x, data.y, head, fit.logits), context.job.seed)
     neighbours = detecting.neighbours_for(normal, _number(settings.neighbours))
@@ -130,16 +133,30 @@ def _tuned_candidate(context: Context, settings: Classification, data: Data) -> 
     return Candidate(mode, tuned, head, detector, judged.probabilities, {**judged.metrics, "ece": honest}, directory)
 
 
-def _fit(context: Context, settings: Classification, data: Data, embedder: Embedder, x: Floats) -> linear.Fit:
-    strengths = linear.STRENGTHS if settings.C == "auto" else (settings.C,)
-    progress = Progress(context.events, linear.count_fits(len(x), len(strengths)))
+def _examples(settings: Classification, data: Data, embedder: Embedder, x: Floats) -> tuple[linear.Examples, tuple[str, ...]]:
+    """What a head is fitted to, and its texts: the rows, and the labels' names where they are worth an example each."""
     few = float(np.median(np.bincount(data.y))) <= _FEW_ROWS
     if settings.label_names is True or (settings.label_names == "auto" and few):
-        names = embedder([label.replace("_", " ") for label in data.labels])
-        examples = linear.Examples.of(x, data.y, names, np.arange(len(data.labels)))
-    else:
-        examples = linear.Examples.of(x, data.y)
-    return linear.fit_head(examples, data.labels, strengths=strengths, seed=context.job.seed, done=lambda step: progress(step, len(x)))
+        names = tuple(label.replace("_", " ") for label in data.labels)
+        return linear.Examples.of(x, data.y, embedder(names), np.arange(len(names))), data.texts + names
+    return linear.Examples.of(x, data.y), data.texts
+
+
+def _fit(context: Context, settings: Classification, labels: tuple[str, ...], examples: linear.Examples) -> linear.Fit:
+    strengths = linear.STRENGTHS if settings.C == "auto" else (settings.C,)
+    progress = Progress(context.events, linear.count_fits(examples.real, len(strengths)))
+    return linear.fit_head(examples, labels, strengths=strengths, seed=context.job.seed, done=lambda step: progress(step, examples.real))
+
+
+def _words(context: Context, settings: Classification, fit: linear.Fit, examples: linear.Examples, texts: Sequence[str]) -> lexical.Choice:
+    """The head that answers. The detector keeps the linear one: its promise rests on every row's logits out of fold."""
+    if settings.lexical is False:
+        return lexical.Choice(fit.head)
+    words = lexical.choose_head(fit, examples, context.embedder.read(texts), settings.lexical)
+    if words.without is not None and words.having is not None:
+        verdict = "they stay" if words.share else "left out"
+        say(context.events, f"word pieces: accuracy out of fold {words.having:.4f}, {words.without:.4f} without them: {verdict}")
+    return words
 
 
 def _choose_detector(
@@ -174,7 +191,7 @@ def _judged(
     known: Mapping[str, float],
     directory: Path | None = None,
 ) -> Candidate:
-    probabilities: Floats = head.probabilities(torch.from_numpy(held_x)).numpy()
+    probabilities: Floats = head.probabilities(torch.from_numpy(held_x), embedder.read(data.held_texts)).numpy()
     metrics = {**held_out_metrics(data.held_y, probabilities), **detecting.false_alarms(detector, held_x), **known}
     if len(strangers):
         normal, strange = (detector(torch.from_numpy(x)).numpy() for x in (held_x, strangers))
@@ -230,9 +247,9 @@ def incumbent_metrics(context: Context, data: Data) -> dict[str, float] | None:
     directory = context.job.incumbent
     if directory is None:
         return None
-    head = LinearHead.load(directory / JUDGED if (directory / JUDGED).is_dir() else directory)
+    head = load_head(directory / JUDGED if (directory / JUDGED).is_dir() else directory)
     embedder = reopened(context, directory / "encoder") if (directory / "encoder").is_dir() else context.embedder
-    told = head.probabilities(torch.from_numpy(embedder(data.held_texts))).numpy()
+    told = head.probabilities(torch.from_numpy(embedder(data.held_texts)), embedder.read(data.held_texts)).numpy()
     # Into the numbers of this job: its labels first, then those that only the incumbent has.
     names = (*data.labels, *(label for label in head.labels if label not in set(data.labels)))
     rows = np.zeros((len(told), len(names)), np.float32)
@@ -257,7 +274,7 @@ def _crossed_calibration_error(head: LinearHead, x: Floats, y: Ints) -> float:
 
 
 def _refitted(context: Context, settings: Classification, data: Data, winner: Candidate) -> Candidate | None:
-    """The winner fitted to all rows, the held-out ones too, with the same strength and kind of detector.
+    """The winner fitted to all rows, the held-out ones too, with the same strength, kind of head and of detector.
 
     None for a tuned encoder, which has calibrated on the held-out rows and cannot learn from them as well.
     """
@@ -265,12 +282,15 @@ def _refitted(context: Context, settings: Classification, data: Data, winner: Ca
         return None
     whole = replace(data, texts=data.texts + data.held_texts, y=np.concatenate([data.y, data.held_y]))
     x = winner.embedder(whole.texts)
-    fit = _fit(context, settings.model_copy(update={"C": winner.metrics["C"]}), whole, winner.embedder, x)
+    known = settings.model_copy(update={"C": winner.metrics["C"], "lexical": bool(winner.metrics["lexical"])})
+    examples, texts = _examples(known, whole, winner.embedder, x)
+    fit = _fit(context, known, whole.labels, examples)
+    head = _words(context, known, fit, examples, texts).head
     normal = detecting.sample(_normal(fit, x, whole.y), context.job.seed)
     neighbours = detecting.neighbours_for(normal, _number(settings.neighbours))
     detector = detecting.fit_detector(winner.detector.kind, normal, neighbours)
     say(context.events, f"the head that is published was fitted to all {len(x)} rows after the held-out {len(data.held_y)} had judged")
-    return replace(winner, head=fit.head, detector=detector)
+    return replace(winner, head=head, detector=detector)
 
 
 def _normal(fit: linear.Fit, x: Floats, y: Ints) -> detecting.Normal:
@@ -305,7 +325,7 @@ def _write(context: Context, winner: Candidate, refitted: Candidate | None) -> N
 def _golden(context: Context, winner: Candidate, data: Data) -> dict[str, object]:
     """Held-out texts of several classes, and the probabilities that the head as it was written gives for them."""
     texts = _spread(data)
-    rows = LinearHead.load(context.result).probabilities(torch.from_numpy(winner.embedder(texts)))
+    rows = load_head(context.result).probabilities(torch.from_numpy(winner.embedder(texts)), winner.embedder.read(texts))
     return {"texts": list(texts), "rows": rows.tolist(), "tolerance": _TOLERANCE[context.placement.dtype_name]}
 
 

@@ -89,7 +89,8 @@ class Classification(_Tuned):
     """A linear head on embeddings, and, unless `mode` is frozen, a tuned encoder that has to beat it.
 
     `C` is the inverse of the regularisation, "auto" chooses it by cross-validation. `label_names` adds each label's name as one
-    more example, "auto" does so where there are few rows a label. `out_of_scope_label` names rows that show what does not
+    more example, "auto" does so where there are few rows a label. `lexical` adds the texts' word pieces to the frozen encoder's head,
+    "auto" does so where it is better out of fold. `out_of_scope_label` names rows that show what does not
     belong: no class of their own, but judges of the detector. `refit` fits the winning head once more, to the held-out rows too,
     after they have judged.
     """
@@ -97,6 +98,7 @@ class Classification(_Tuned):
     mode: Mode = "auto"
     C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
     label_names: bool | Auto = "auto"
+    lexical: bool | Auto = "auto"
     detector: DetectorKind = "auto"
     neighbours: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
     out_of_scope_label: Annotated[str, Field(min_length=1, max_length=256)] | None = None

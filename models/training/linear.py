@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Fit:
     """A head with its temperature, and how it came about.
 
     `logits` float32 [n, labels] are out of fold, at temperature 1, of the n rows it was fitted to; `told` says for which of them
-    (the rows whose label the other folds had too). `by_strength` is the out-of-fold accuracy of each strength tried.
+    (the rows whose label the other folds had too). `by_strength` is the out-of-fold accuracy of each strength tried. `folds` [n]
+    are the rows' folds, `by_fold` the head at temperature 1 that each fold's rows had their logits from.
     """
 
     head: LinearHead
@@ -46,6 +48,8 @@ class Fit:
     told: NDArray[np.bool_]
     by_strength: Mapping[float, float]
     converged: bool
+    folds: Ints
+    by_fold: Mapping[int, LinearHead]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,14 @@ class Examples:
         return cls(np.concatenate([x, more_x]), np.concatenate([y, more_y]), len(x))
 
 
+class Held(NamedTuple):
+    """Logits float32 [m, labels] of a fold's rows, and the head they are from; none for a fold without rows."""
+
+    logits: Floats
+    head: LinearHead | None
+    converged: bool
+
+
 def fit_head(
     examples: Examples,
     labels: tuple[str, ...],
@@ -85,31 +97,32 @@ def fit_head(
     compared = range(_COMPARED_FOLDS if len(strengths) > 1 else 0)
     finished = iter(range(1, 1000))
 
-    def held(task: tuple[float, int]) -> tuple[Floats, bool]:
-        solved = _logits(examples, folds != task[1], task[0], len(labels))
+    def held(task: tuple[float, int]) -> Held:
+        solved = _held(examples, folds != task[1], task[0], labels)
         if done:
             done(next(finished))
         return solved
 
-    with _many_at_once() as pool:
+    with many_at_once() as pool:
         tasks = [(strength, fold) for strength in strengths for fold in compared]
         solved = dict(zip(tasks, pool.map(held, tasks), strict=True))
-        by_strength = {s: _accuracy(examples, folds, {f: solved[s, f][0] for f in compared}) for s in strengths} if tasks else {}
+        by_strength = {s: _accuracy(examples, folds, {f: solved[s, f].logits for f in compared}) for s in strengths} if tasks else {}
         best = max(strengths, key=lambda strength: (by_strength.get(strength, 0.0), -strength))
         rest = [(best, fold) for fold in range(count) if (best, fold) not in solved]
         solved |= dict(zip(rest, pool.map(held, rest), strict=True))
         weight, bias, converged = _solve(examples.x, examples.y, best, len(labels))
-    logits, told = _gathered(examples, folds, {fold: solved[best, fold][0] for fold in range(count)}, len(labels))
+    logits, told = _gathered(examples, folds, {fold: solved[best, fold].logits for fold in range(count)}, len(labels))
     temperature = (
         fit_temperature(torch.from_numpy(logits[told]), torch.from_numpy(examples.y[: examples.real][told])) if told.any() else 1.0
     )
     head = LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels, temperature)
-    return Fit(head, best, logits, told, by_strength, converged and all(ok for _, ok in solved.values()))
+    by_fold = {fold: made for fold in range(count) if (made := solved[best, fold].head) is not None}
+    return Fit(head, best, logits, told, by_strength, converged and all(one.converged for one in solved.values()), folds, by_fold)
 
 
 def fit_plain(examples: Examples, strength: float, labels: tuple[str, ...]) -> LinearHead:
     """A head at temperature 1 with a known strength, without folds."""
-    with _many_at_once():
+    with many_at_once():
         weight, bias, _ = _solve(examples.x, examples.y, strength, len(labels))
     return LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels)
 
@@ -133,18 +146,17 @@ def stratified(y: Ints, folds: int, seed: int) -> Ints:
     return fold
 
 
-def _logits(examples: Examples, inside: NDArray[np.bool_], strength: float, classes: int) -> tuple[Floats, bool]:
+def _held(examples: Examples, inside: NDArray[np.bool_], strength: float, labels: tuple[str, ...]) -> Held:
     """Logits of the rows outside, by a head fitted to those inside and to what only teaches."""
     teaching = np.concatenate([inside, np.ones(len(examples.x) - examples.real, dtype=bool)])
     outside = examples.x[: examples.real][~inside]
     if not len(outside):
-        return np.empty((0, classes), np.float32), True
+        return Held(np.empty((0, len(labels)), np.float32), None, True)
     # With fewer rows the same C weighs the penalty more, and logits come out a little smaller than the whole head's. That is kept:
     # it makes out-of-fold energies err towards fewer false alarms, and users' texts are further from the training rows than one
     # training row is from another (CLINC150: 6.3 % at alpha 0.05 on its validation part, 7.5 % with C scaled; Banking77 4.3 %).
-    weight, bias, converged = _solve(examples.x[teaching], examples.y[teaching], strength, classes)
-    logits: Floats = outside @ weight.T + bias
-    return logits, converged
+    weight, bias, converged = _solve(examples.x[teaching], examples.y[teaching], strength, len(labels))
+    return Held(outside @ weight.T + bias, LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels), converged)
 
 
 def _solve(x: Floats, y: Ints, strength: float, classes: int) -> tuple[Floats, Floats, bool]:
@@ -184,7 +196,7 @@ def _gathered(examples: Examples, folds: Ints, parts: Mapping[int, Floats], clas
 
 
 @contextmanager
-def _many_at_once() -> Iterator[ThreadPoolExecutor]:
+def many_at_once() -> Iterator[ThreadPoolExecutor]:
     """A pool of one thread a core; the linear algebra inside keeps to one thread each, where more would only get in each other's way."""
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         # Not silent: `Fit.converged` says so, and the job's report.

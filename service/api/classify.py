@@ -123,7 +123,7 @@ async def _trained(body: ClassifyBody, hub: Hub, served: Served, caller: Caller)
     rows = await served.rows(body.input, caller, "classification", Reading(prompt=served.prompt(None), truncate=body.truncate))
 
     def judge() -> Judged:
-        scores = probabilities(served.logits(rows.values), multi_label=multi_label)
+        scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
         verdict = served.judge(rows.values)
         return Judged(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, None)
 

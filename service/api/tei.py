@@ -82,7 +82,7 @@ async def predict(body: PredictBody, request: Request, hub: HubDep, settings: Se
     prompt = served.prompt(None) if isinstance(served, Trained) else ""
     reading = Reading(prompt=prompt, truncate=_on(body.truncate), param="inputs")
     rows = await unless_gone(request, served.rows(body.inputs, caller, "classification", reading))
-    logits = await served.aside(lambda: served.logits(rows.values)) if isinstance(served, Trained) else rows.values
+    logits = await served.aside(lambda: served.logits(rows.values, rows.tokens)) if isinstance(served, Trained) else rows.values
     scores = _scores(logits, body, served)
     top_k = body.parameters.top_k if body.parameters else None
     ranked = [

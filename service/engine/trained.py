@@ -60,9 +60,9 @@ class Trained(Served):
         """How many normal items its p-values rest on; 0 without a detector."""
         return 0 if self._parts.detector is None else len(self._parts.detector.calibration)
 
-    def logits(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The encoder's rows [n, d] → logits [n, labels]."""
-        return self._parts.logits(rows)
+    def logits(self, rows: NDArray[np.float32], tokens: Sequence[Tokens]) -> NDArray[np.float32]:
+        """The encoder's rows [n, d] and the tokens they came from → logits [n, labels]."""
+        return self._parts.logits(rows, tokens)
 
     def judge(self, rows: NDArray[np.float32]) -> Verdict | None:
         """Scores and p-values of the encoder's rows [n, d]; None without a detector."""
@@ -145,9 +145,10 @@ class Loader:
         """Run the golden inputs through the engine, in turn with everybody else's."""
         golden = trained.manifest.golden
         if golden.texts:
-            request = trained.engine.submit(read_texts(golden, trained.model), client="golden inputs")
-            rows = request.future.result(_GOLDEN_TIMEOUT_S)
-            compare(trained.manifest, answers(trained.manifest, trained._parts, rows), trained.card.dtype)  # noqa: SLF001  # our class
+            tokens = read_texts(golden, trained.model)
+            rows = trained.engine.submit(tokens, client="golden inputs").future.result(_GOLDEN_TIMEOUT_S)
+            given = answers(trained.manifest, trained._parts, rows, tokens)  # noqa: SLF001  # our class
+            compare(trained.manifest, given, trained.card.dtype)
         return trained
 
 
