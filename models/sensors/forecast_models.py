@@ -6,7 +6,7 @@ still forecast from where it is (Zeng et al.: Are Transformers Effective for Tim
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,6 @@ from models.sensors.forecast_windows import Windows
 
 ForecastKind = Literal["linear", "patch"]
 _PATCH_WIDTH = 64
-
-
-class ForecastModel(Protocol):
-    """What a forecaster asks of its network."""
-
-    kind: ClassVar[ForecastKind]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Forecasts float32 [n, d, horizon] of contexts [n, d, context]."""
-        ...
-
-    def settings(self) -> dict[str, int]:
-        """What `build_model` needs beside context and horizon."""
-        ...
 
 
 class LinearForecast(nn.Module):

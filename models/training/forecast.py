@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from models.errors import ModelSourceError
 from models.sensors.artifact import load_sensor
@@ -32,7 +31,7 @@ _TOLERANCE = 0.01
 
 def train(bench: Bench, settings: Forecasting) -> Outcome:
     """Read, check, fit, choose, calibrate, judge; write the model to `bench.result`."""
-    _open(bench)
+    bench.prepare()
     parts = divide_series(bench.job, settings)
     say(bench.events, f"{len(parts.seen)} rows to train and calibrate on, {len(parts.held_rows)} later ones held out")
     bench.report.extend(check_table(parts.seen, parts.held_rows, parts.repairs))
@@ -80,13 +79,6 @@ class Judged:
 
     metrics: dict[str, float]
     incumbent: dict[str, float] | None
-
-
-def _open(bench: Bench) -> None:
-    if bench.job.threads:
-        torch.set_num_threads(bench.job.threads)
-    torch.manual_seed(bench.job.seed)
-    bench.result.mkdir(exist_ok=True)
 
 
 def _plan(bench: Bench, settings: Forecasting, parts: SeriesParts) -> Plan:

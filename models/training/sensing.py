@@ -57,6 +57,13 @@ class Bench:
         """The directory of the files to publish."""
         return self.directory / RESULT_FILES
 
+    def prepare(self) -> None:
+        """The job's threads and seed, and room for what it gives."""
+        if self.job.threads:
+            torch.set_num_threads(self.job.threads)
+        torch.manual_seed(self.job.seed)
+        self.result.mkdir(exist_ok=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Divided:
@@ -69,7 +76,9 @@ class Divided:
 
 def train(bench: Bench, settings: Sensing) -> Outcome:
     """Read, check, fit, choose, fit again to all rows; write the model to `bench.result`."""
-    _open(bench)
+    bench.prepare()
+    placement = place(bench.job.device, "float32")
+    say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
     parts = read_parts(bench.job, settings)
     say(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
     bench.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
@@ -107,15 +116,6 @@ def read_parts(job: Job, settings: Sensing) -> Divided:
     wanted = Wanted(table.columns, settings.timestamp, settings.group, settings.label)
     later = read_table(job.validation_file, wanted, param="validation_file")
     return Divided(runs, to_runs(later, settings.kind, param="validation_file")[0], repairs)
-
-
-def _open(bench: Bench) -> None:
-    if bench.job.threads:
-        torch.set_num_threads(bench.job.threads)
-    torch.manual_seed(bench.job.seed)
-    placement = place(bench.job.device, "float32")
-    say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
-    bench.result.mkdir(exist_ok=True)
 
 
 def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
