@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.training.measures import calibration_error, effective_rank, encoded, macro_f1, macro_f1_gain
+from models.training.measures import Interval, calibration_error, effective_rank, encoded, macro_f1, macro_f1_gain
 from models.training.report import Finding
-from models.training.rung_outcome import check_calibration, check_gain, check_outcome, check_rank
+from models.training.rung_outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
 from tests.ladder_rows import troubles
 
 RNG = np.random.default_rng(0)
@@ -29,15 +29,16 @@ def judged(predicted: list[str], **more: object) -> dict[str, Finding]:
 
 def test_a_healthy_result_raises_nothing() -> None:
     confidence = np.full(400, 0.9)
-    found = judged(guesses(0.9), confidence=confidence, frozen=guesses(0.75, 2), trivial=guesses(0.5, 3), embeddings=EMBEDDINGS)
+    found = judged(guesses(0.9), confidence=confidence, trivial=guesses(0.5, 3), embeddings=EMBEDDINGS)
     assert found == {}
 
 
-def test_a_result_no_better_than_the_frozen_one_warns() -> None:
-    found = judged(guesses(0.8), frozen=guesses(0.8, 2), trivial=guesses(0.5, 3))
-    assert found["against_frozen"].status == "warn"
-    assert "no difference beyond chance" in found["against_frozen"].message
-    assert "against_trivial" not in found
+@pytest.mark.parametrize(("low", "status"), [(0.002, "ok"), (-0.004, "warn")])
+def test_a_lead_over_the_frozen_encoder_is_beyond_chance_or_warns(low: float, status: str) -> None:
+    found = check_frozen(Interval(0.02, low, 0.05), 770)
+    assert (found.check, found.status) == ("against_frozen", status)
+    assert "770 rows" in found.message
+    assert ("better beyond chance" in found.message) == (status == "ok")
 
 
 def test_a_result_worse_than_the_trivial_one_fails() -> None:

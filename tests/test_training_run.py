@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from models.heads import LinearHead
 from models.lexical import LexicalHead, load_head
 from models.loader import load
 from models.source import locate
-from models.training import classification
+from models.training import challenger, classification
+from models.training.candidate import Candidate, Data, held_out_metrics
+from models.training.embedded import Embedder
 from models.training.hyperparameters import Classification
 from models.training.job import Context
 from models.training.run import FAILED, run
+from models.training.tuned import Tuning
 from tests import tiny
 from tests.artifacts import MANIFEST
 
@@ -219,31 +222,97 @@ def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(encoder: 
     assert not (directory / "result" / "encoder").exists()
 
 
-def test_a_tuned_encoder_that_is_better_beyond_chance_wins_and_is_published(
-    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The frozen head is made to guess, so that any encoder is better."""
+@pytest.fixture(scope="module")
+def won(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Mapping[str, Any]]]:
+    """A job whose frozen head is made to guess, so that any tuned encoder is better, and what it said."""
+    directory = job(tmp_path_factory.mktemp("won"), encoder, labelled(20), hyperparameters=TUNED)
+    events: list[Mapping[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        guess(patch)
+        assert run(directory, events.append) == 0
+    return directory, events
+
+
+TUNED = {"mode": "contrastive", "max_steps": 6, "batch_size": 12}
+
+
+def guess(patch: pytest.MonkeyPatch) -> None:
+    """Make the frozen head say the first label of every text, held out or in turn."""
     frozen = classification.frozen_candidate
 
-    def guessing(context: Context, settings: Classification, data: classification.Data) -> classification.Candidate:
+    def guessing(context: Context, settings: Classification, data: Data) -> Candidate:
         made = frozen(context, settings, data)
         blind = np.zeros_like(made.probabilities)
         blind[:, 0] = 1.0
-        metrics = {**made.metrics, **classification.held_out_metrics(data.held_y, blind)}
-        return replace(made, probabilities=blind, metrics=metrics)
+        return replace(made, probabilities=blind, metrics={**made.metrics, **held_out_metrics(data.held_y, blind)})
 
-    monkeypatch.setattr(classification, "frozen_candidate", guessing)
-    settings = {"mode": "contrastive", "max_steps": 6, "batch_size": 12}
-    directory = job(tmp_path / "job", encoder, labelled(30), hyperparameters=settings)
-    assert run(directory, lambda event: None) == 0
-    result = read(directory / "result.json")
+    patch.setattr(classification, "frozen_candidate", guessing)
+    patch.setattr(challenger, "_frozen", lambda context, settings, part, frozen, texts: np.zeros(len(texts), np.int64))
+
+
+def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    result = read(won[0] / "result.json")
     assert (result["mode"], result["encoder"]) == ("contrastive", "own")
     assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"]
-    assert (directory / "result" / "encoder" / "modules.json").is_file()
-    again = job(tmp_path / "again", encoder, labelled(30), incumbent=str(directory / "result"))
-    monkeypatch.undo()
+    findings = [finding for rung in read(won[0] / "report.json")["rungs"] for finding in rung["findings"]]
+    assert [finding["status"] for finding in findings if finding["check"] == "against_frozen"] == ["ok"]
+
+
+def test_few_rows_judge_in_turn_and_then_all_teach(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    said = [event["message"] for event in won[1] if event["type"] == "message"]
+    assert any("macro-F1 on 60 rows that it was not tuned on" in message for message in said)
+    assert any("fitted to all 60 rows" in message for message in said)
+    result = won[0] / "result"
+    ours, judged = (load(locate(f"tiny={path}"), place("cpu", "float32")) for path in (result / "encoder", result / "judged" / "encoder"))
+    assert ours.card.version != judged.card.version, "the one has learnt the held-out rows, the other has not"
+    assert len(load_detector(result).calibration) == 60
+    golden = read(won[0] / "result.json")["golden"]
+    embedder = Embedder(ours)
+    rows = load_head(result).probabilities(torch.from_numpy(embedder(golden["texts"])))
+    torch.testing.assert_close(rows, torch.tensor(golden["rows"]), atol=1e-4, rtol=0)
+    assert sorted(path.name for path in won[0].iterdir() if path.name.startswith("tuned-")) == [], "encoders that only judge are not kept"
+
+
+def test_a_successor_is_compared_with_what_had_not_learnt_the_held_out_rows(
+    won: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path
+) -> None:
+    again = job(tmp_path / "again", encoder, labelled(20), incumbent=str(won[0] / "result"))
     assert run(again, lambda event: None) == 0
-    assert read(again / "result.json")["incumbent_metrics"]["macro_f1"] == pytest.approx(result["metrics"]["macro_f1"], abs=1e-6)
+    incumbent, before = read(again / "result.json")["incumbent_metrics"], read(won[0] / "result.json")["metrics"]
+    assert incumbent["macro_f1"] == pytest.approx(before["macro_f1"], abs=1e-6)
+
+
+def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess(monkeypatch)
+    tuned: list[str] = []
+    run_stage = Tuning.run
+
+    def counted(self: Tuning, stage: str, *lesson: Sequence[str], told: bool = False) -> Path:
+        tuned.append(stage)
+        if stage == "tuned-3" and tuned.count(stage) == 1:
+            raise SystemExit(143)
+        return run_stage(self, stage, *lesson, told=told)
+
+    monkeypatch.setattr(Tuning, "run", counted)
+    first, second = (job(tmp_path / name, encoder, labelled(8), hyperparameters=TUNED, cache=str(tmp_path / "cache")) for name in "ab")
+    with pytest.raises(SystemExit):
+        run(first, lambda event: None)
+    assert run(second, lambda event: None) == 0
+    assert tuned == ["tuned", "tuned-1", "tuned-2", "tuned-3", "tuned", "tuned-3", "tuned-4", "refitted"]
+
+
+def test_many_rows_are_judged_by_the_held_out_ones_alone(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guess(monkeypatch)
+    monkeypatch.setattr(challenger, "_FEW_ROWS", 59)
+    directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED)
+    events: list[Mapping[str, Any]] = []
+    assert run(directory, events.append) == 0
+    held = int(read(directory / "result.json")["metrics"]["held_out_rows"])
+    assert any(f"macro-F1 on {held} rows that it was not tuned on" in event.get("message", "") for event in events)
+    assert (directory / "result" / "encoder").is_dir()
+    assert not (directory / "result" / "judged").exists()
 
 
 @pytest.mark.parametrize("kind", ["plain", "labelled", "with anomalies"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.detectors import CombinedDetector, EnergyDetector, KnnDetector, MahalanobisDetector, Trained
 from models.heads import LinearHead
@@ -65,14 +66,23 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
 
 def calibrate_on(detector: Trained, unseen: Floats) -> Trained:
     """Calibrate by items [m, d] that neither the detector nor its encoder has seen: for encoders tuned on the normal items."""
-    x = torch.from_numpy(unseen)
+    return calibrate_crossed(detector, [(detector, unseen)])
+
+
+def calibrate_crossed(detector: Trained, judged: Sequence[tuple[Trained, Floats]]) -> Trained:
+    """Calibrate by items that others like it have not seen: pairs of such a detector, of the same kind, and its items [m, d]."""
+    scores = [torch.cat(column) for column in zip(*(_scores(one, torch.from_numpy(x)) for one, x in judged), strict=True)]
     if isinstance(detector, CombinedDetector):
-        detector.knn.calibrate(detector.knn(x))
-        detector.energetic.calibrate(detector.energetic(x))
+        detector.knn.calibrate(scores[0])
+        detector.energetic.calibrate(scores[1])
         detector.fit()
     else:
-        detector.calibrate(detector(x))
+        detector.calibrate(scores[0])
     return detector
+
+
+def _scores(detector: Trained, x: Tensor) -> tuple[Tensor, ...]:
+    return (detector.knn(x), detector.energetic(x)) if isinstance(detector, CombinedDetector) else (detector(x),)
 
 
 def neighbours_for(normal: Normal, asked: int | None) -> int:

@@ -10,7 +10,7 @@ from models.training.rung_data import check_data
 from models.training.rung_forward import check_forward
 from models.training.rung_gradient import GradientWatch, check_gradient
 from models.training.rung_loss import check_loss, check_loss_inputs, check_overfit, check_shuffled, check_slope
-from models.training.rung_outcome import check_calibration, check_gain, check_outcome, check_rank
+from models.training.rung_outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
 
 __all__ = [
     "RUNGS",
@@ -20,6 +20,7 @@ __all__ = [
     "check_calibration",
     "check_data",
     "check_forward",
+    "check_frozen",
     "check_gain",
     "check_gradient",
     "check_loss",

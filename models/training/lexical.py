@@ -68,6 +68,12 @@ def choose_head(fit: Fit, examples: Examples, tokens: Sequence[Tokens], asked: b
     return Choice(head.at(temperature), *accuracies)
 
 
+def with_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:
+    """A linear head of this strength with word pieces, at temperature 1: fitted to the same examples, whose tokens these are."""
+    with many_at_once():
+        return fit_lexical(examples.x, tokens, examples.y, head, _LOOSER * strength)
+
+
 def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead, strength: float) -> LexicalHead:
     """A head at temperature 1 for embeddings float32 [n, d] of length 1 and tokens of n texts with class numbers y [n].
 

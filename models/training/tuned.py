@@ -2,46 +2,96 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.loader import load
 from models.source import locate
 from models.training.augment import Augmenter
 from models.training.embedded import Embedder
-from models.training.errors import TrainingError
-from models.training.events import say
 from models.training.hyperparameters import Classification
 from models.training.job import Context
 
+Floats = NDArray[np.float32]
 
-def retrained(context: Context, settings: Classification, texts: Sequence[str], labels: Sequence[str]) -> Path | None:
-    """The directory of an encoder tuned on texts with labels; None where mode auto has nothing to tune on.
 
-    Raises TrainingError when a mode asked for by name cannot be done.
+class Tuning:
+    """How a job's encoder is tuned, as often as it is: every stage with the same settings and in a directory of its own name."""
+
+    def __init__(self, context: Context, settings: Classification, rows: int) -> None:
+        from models.training.contrastive import own_settings
+        from models.training.settings import chosen
+
+        self.how: Literal["contrastive", "full", "lora"] = settings.mode if settings.mode in ("full", "lora") else "contrastive"
+        asked = chosen(own_settings(self.how, rows), settings, seed=context.job.seed)
+        self._context = context
+        self._settings = replace(asked, mode="full") if settings.mode == "auto" else asked
+        self._augmentation = settings.augmentation.model_dump()
+
+    def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, told: bool = False) -> Path:
+        """The directory of an encoder tuned on texts with labels; `told`: what the ladder's rungs see goes to the job's report.
+
+        Goes on from the job's checkpoint where that is of this stage. Raises TrainingError.
+        """
+        from models.training.contrastive import tune_contrastive, tune_with_head
+
+        context = self._context
+        augment = Augmenter(self._augmentation, context.job.seed) if any(self._augmentation.values()) else None
+        checkpoint = context.job.checkpoint
+        if checkpoint is not None and stage not in {parent.name for parent in checkpoint.parents}:
+            checkpoint = None
+        more: dict[str, Any] = {"directory": context.directory / stage, "augment": augment, "report": context.report if told else None}
+        tune = tune_contrastive if self.how == "contrastive" else tune_with_head
+        path: Path = tune(context.source, context.placement, texts, labels, self._settings, context.events, checkpoint, **more)
+        return path
+
+    def passing(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> Passing:
+        """The embeddings of such an encoder without the encoder."""
+        return Passing(self, self._context, stage, texts, labels)
+
+    def digest(self, texts: Sequence[str], labels: Sequence[str]) -> bytes:
+        """What tells the encoder tuned on these texts from every other."""
+        about = (self._context.source.version, self._context.placement.dtype_name, self.how, asdict(self._settings), self._augmentation)
+        return hashlib.sha256(repr((about, list(texts), list(labels))).encode("utf-8", "surrogatepass")).digest()
+
+
+class Passing:
+    """Embeddings by an encoder that is tuned when it is needed, and not kept.
+
+    They are in the job's cache under what it was tuned on: a job that was stopped and goes on does not tune it again.
     """
-    from models.training.contrastive import own_settings, tune_contrastive, tune_with_head
-    from models.training.settings import chosen
 
-    how: Literal["contrastive", "full", "lora"] = settings.mode if settings.mode in ("full", "lora") else "contrastive"
-    contrastive = how == "contrastive"
-    asked = chosen(own_settings(how, len(texts)), settings, seed=context.job.seed)
-    if settings.mode == "auto":
-        asked = replace(asked, mode="full")
-    given = settings.augmentation.model_dump()
-    augment = Augmenter(given, context.job.seed) if any(given.values()) else None
-    more: dict[str, Any] = {"directory": context.directory / "tuned", "augment": augment, "report": context.report}
-    tune = tune_contrastive if contrastive else tune_with_head
-    try:
-        directory: Path = tune(context.source, context.placement, texts, labels, asked, context.events, context.job.checkpoint, **more)
-    except TrainingError as error:
-        if settings.mode != "auto":
-            raise
-        say(context.events, f"no tuned encoder: {error.message}; the frozen one stays", "warn")
-        return None
-    return directory
+    def __init__(self, tuning: Tuning, context: Context, stage: str, texts: Sequence[str], labels: Sequence[str]) -> None:
+        self._tuning, self._context, self._stage = tuning, context, stage
+        self._texts, self._labels = texts, labels
+        self._salt = tuning.digest(texts, labels)
+        self._embedder: Embedder | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        """Embeddings float32 [n, d] of texts."""
+        cache = self._context.cache
+        keys = [hashlib.sha256(self._salt + text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        known = cache.get(sorted(set(keys)), self._context.embedder.width) if cache else {}
+        if all(key in known for key in keys):
+            return np.stack([known[key] for key in keys])
+        rows = self._encoder()(texts)
+        if cache:
+            cache.put(zip(keys, rows, strict=True))
+        return rows
+
+    def _encoder(self) -> Embedder:
+        if self._embedder is None:
+            directory = self._tuning.run(self._stage, self._texts, self._labels)
+            self._embedder = reopened(self._context, directory)
+            shutil.rmtree(directory.parent)
+        return self._embedder
 
 
 def reopened(context: Context, directory: Path) -> Embedder:

@@ -1,0 +1,201 @@
+"""A tuned encoder challenges the frozen one, on rows that it was not tuned on: where rows are few, on all of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.calibration import fit_temperature
+from models.detectors import Trained
+from models.heads import LinearHead
+from models.training import detecting, evaluation, lexical, linear, measures
+from models.training.candidate import Candidate, Data, examples, judge, number
+from models.training.errors import TrainingError
+from models.training.events import say
+from models.training.hyperparameters import Classification, DetectorKind
+from models.training.job import Context
+from models.training.tuned import Tuning, reopened
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+# A fifth of so few rows cannot show a lead of one or two points (10 a class of Banking77: 154 rows, a standard error of 2.5).
+_FEW_ROWS = 1500
+# Encoders that are tuned for judgement alone, beside the one that the held-out rows judge.
+_MORE_ROUNDS = 4
+# docs/decisions/0013-a-lead-beyond-an-80-percent-interval.md
+LEVEL = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Rows that an encoder was not tuned on: their numbers [m] in `Data.whole`, embeddings [m, d] by it, logits [m, labels] at
+    temperature 1 of a head on it, a detector on it, and the class numbers [m] that a frozen encoder's head without these rows gives."""
+
+    rows: Ints
+    x: Floats
+    logits: Floats
+    detector: Trained
+    frozen: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """A tuned candidate, its rounds against the frozen one, and its lead in macro-F1 over all of their rows."""
+
+    tuned: Candidate
+    tuning: Tuning
+    rounds: tuple[Round, ...]
+    lead: measures.Interval
+
+    @property
+    def won(self) -> bool:
+        """Whether the whole interval of the lead lies above 0."""
+        return self.lead.low > 0
+
+    @property
+    def rows(self) -> Ints:
+        """The rows' numbers in `Data.whole`, in the order of the rounds."""
+        return np.concatenate([one.rows for one in self.rounds])
+
+    @property
+    def logits(self) -> Floats:
+        """Out-of-fold logits float32 [rows, labels]."""
+        return np.concatenate([one.logits for one in self.rounds])
+
+
+def challenge(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> Duel | None:
+    """Tune an encoder and compare; None where mode auto finds nothing to tune on.
+
+    `crossed`: the held-out rows are from the same file, so that all rows may judge in turn. Raises TrainingError when a mode asked
+    for by name cannot be done.
+    """
+    try:
+        duel = _duel(context, settings, data, frozen, crossed=crossed)
+    except TrainingError as error:
+        if settings.mode != "auto":
+            raise
+        say(context.events, f"no tuned encoder: {error.message}; the frozen one stays", "warn")
+        return None
+    verdict = "wins" if duel.won else "does not win; the frozen encoder stays"
+    lead, told = duel.lead, f"{duel.tuned.mode}: macro-F1 on {len(duel.rows)} rows that it was not tuned on"
+    interval = f"{LEVEL:.0%} interval {lead.low:+.4f} to {lead.high:+.4f}".replace("%", " %")
+    say(context.events, f"{told} {lead.value:+.4f} against frozen, {interval}: {verdict}")
+    return duel
+
+
+def refit_tuned(context: Context, settings: Classification, data: Data, duel: Duel) -> Candidate:
+    """The tuned candidate made again with all rows, calibrated by the rounds.
+
+    The same where only the held-out rows have judged: it is calibrated by them and cannot learn from them as well.
+    """
+    if len(duel.rounds) == 1:
+        return duel.tuned
+    whole = data.whole
+    directory = duel.tuning.run("refitted", *_lesson(settings, whole))
+    embedder = reopened(context, directory)
+    x = embedder(whole.texts)
+    head = linear.fit_plain(examples(settings, whole, embedder, x), duel.tuned.metrics["C"], whole.labels)
+    head = _at(head, duel.logits, whole.y[duel.rows])
+    detector = _detector(settings, x, whole.y, head, context.job.seed)
+    detecting.calibrate_crossed(detector, [(one.detector, one.x) for one in duel.rounds])
+    return replace(duel.tuned, embedder=embedder, head=head, detector=detector, directory=directory)
+
+
+def _duel(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> Duel:
+    whole = data.whole
+    tuning = Tuning(context, settings, len(data.texts))
+    tuned, first = _held_out_round(context, settings, data, tuning, frozen)
+    duel = Duel(tuned, tuning, (first,), _lead(context, whole, (first,)))
+    if not crossed or len(whole.texts) > _FEW_ROWS or duel.lead.high <= 0:
+        return duel
+    rounds = (first, *_more_rounds(context, settings, data, tuning, frozen))
+    return replace(duel, rounds=rounds, lead=_lead(context, whole, rounds))
+
+
+def _held_out_round(context: Context, settings: Classification, data: Data, tuning: Tuning, frozen: Candidate) -> tuple[Candidate, Round]:
+    """A candidate on an encoder tuned on the training rows. Its embeddings of them flatter it: it is calibrated on the held-out ones."""
+    directory = tuning.run("tuned", *_lesson(settings, data), told=True)
+    embedder = reopened(context, directory)
+    x, held_x = embedder(data.texts), embedder(data.held_texts)
+    # Its strength is the frozen head's: among rows that the encoder was tuned on, any seems right.
+    plain = linear.fit_plain(examples(settings, data, embedder, x), frozen.metrics["C"], data.labels)
+    logits = _logits(plain, held_x)
+    head = _at(plain, logits, data.held_y)
+    detector = detecting.calibrate_on(_detector(settings, x, data.y, head, context.job.seed), held_x)
+    mode = "contrastive" if settings.mode == "auto" else settings.mode
+    judged = judge(mode, embedder, head, detector, data, {"C": frozen.metrics["C"]}, directory)
+    honest = {"ece": _crossed_calibration_error(plain, logits, data.held_y)}
+    rows = np.arange(len(data.texts), len(data.texts) + len(held_x))
+    return replace(judged, metrics={**judged.metrics, **honest}), Round(rows, held_x, logits, detector, frozen.predicted)
+
+
+def _more_rounds(context: Context, settings: Classification, data: Data, tuning: Tuning, frozen: Candidate) -> Iterator[Round]:
+    """Rounds for the training rows, each part of them judging encoders that were tuned and fitted without it."""
+    whole = data.whole
+    folds = np.concatenate([linear.stratified(data.y, _MORE_ROUNDS, context.job.seed), np.full(len(data.held_y), -1)])
+    for fold in range(_MORE_ROUNDS):
+        say(context.events, f"few rows: tuning once more to judge by others of them, {fold + 1} of {_MORE_ROUNDS}")
+        outside, part = np.flatnonzero(folds == fold), whole.only(np.flatnonzero(folds != fold))
+        texts = tuple(whole.texts[row] for row in outside.tolist())
+        embed = tuning.passing(f"tuned-{fold + 1}", *_lesson(settings, part))
+        x, held_x = embed(part.texts), embed(texts)
+        head = linear.fit_plain(examples(settings, part, embed, x), frozen.metrics["C"], whole.labels)
+        detector = _detector(settings, x, part.y, head, context.job.seed)
+        yield Round(outside, held_x, _logits(head, held_x), detector, _frozen(context, settings, part, frozen, texts))
+
+
+def _frozen(context: Context, settings: Classification, part: Data, frozen: Candidate, texts: Sequence[str]) -> Ints:
+    """What a head like the frozen candidate's, fitted to `part`, says of other texts."""
+    given = examples(settings, part, context.embedder, context.embedder(part.texts))
+    head = linear.fit_plain(given, frozen.metrics["C"], part.labels)
+    if frozen.metrics["lexical"]:
+        read = context.embedder.read(part.texts + part.names(settings.label_names))
+        head = lexical.with_words(head, given, read, frozen.metrics["C"])
+    with torch.inference_mode():
+        numbers: Ints = head(torch.from_numpy(context.embedder(texts)), context.embedder.read(texts)).argmax(dim=1).numpy()
+    return numbers
+
+
+def _lesson(settings: Classification, data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts and labels to tune on: the rows, and the labels' names where they are worth an example."""
+    names = data.names(settings.label_names)
+    return data.texts + names, tuple(data.labels[row] for row in data.y.tolist()) + (data.labels if names else ())
+
+
+def _lead(context: Context, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
+    rows = np.concatenate([one.rows for one in rounds])
+    ours, theirs = (np.concatenate(numbers) for numbers in zip(*((one.logits.argmax(axis=1), one.frozen) for one in rounds), strict=True))
+    return measures.macro_f1_gain(whole.y[rows], ours, theirs, len(whole.labels), seed=context.job.seed, level=LEVEL)
+
+
+def _detector(settings: Classification, x: Floats, y: Ints, head: LinearHead, seed: int) -> Trained:
+    """A detector on a tuned encoder, still to be calibrated by rows that neither has seen."""
+    normal = detecting.sample(detecting.Normal(x, y, head, _logits(head, x)), seed)
+    kind: DetectorKind = "combined" if settings.detector == "auto" else settings.detector
+    return detecting.fit_detector(kind, normal, detecting.neighbours_for(normal, number(settings.neighbours)), calibrated=False)
+
+
+def _logits(head: LinearHead, x: Floats) -> Floats:
+    logits: Floats = x @ head.weight.numpy().T + head.bias.numpy()
+    return logits
+
+
+def _at(head: LinearHead, logits: Floats, y: Ints) -> LinearHead:
+    """The head at the temperature that fits logits [m, labels] of rows that it has not seen."""
+    return LinearHead(head.weight, head.bias, head.labels, fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)))
+
+
+def _crossed_calibration_error(head: LinearHead, logits: Floats, y: Ints) -> float:
+    """Calibration error of held-out rows, each half at the temperature that the other half gave."""
+    folds = linear.stratified(y, 2, 0)
+    rows = np.empty_like(logits)
+    for fold in (0, 1):
+        other = folds != fold
+        temperature = _at(head, logits[other], y[other]).temperature if other.any() else head.temperature
+        rows[~other] = torch.softmax(torch.from_numpy(logits[~other]) / temperature, dim=-1).numpy()
+    return evaluation.calibration_error(rows, y)
