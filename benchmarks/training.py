@@ -1,6 +1,6 @@
-"""What the frozen classification recipe is worth on two public intent sets, through real jobs.
+"""What the classification recipe is worth on two public intent sets, through real jobs.
 
-python -m benchmarks.training [--data ../shared/data] [--seeds 3] [--cache DIR] [--only banking77|few|clinc150]
+python -m benchmarks.training [--data ../shared/data] [--seeds 3] [--cache DIR] [--only banking77|few|clinc150] [--mode frozen|auto|…]
 
 The texts that are reported on (a fifth of Banking77's training file by a fixed seed; CLINC150's validation part) are never in
 a job's files: each job holds out rows of its own for its choices. Prints accuracy, macro-F1, calibration error, false-alarm
@@ -65,20 +65,22 @@ def train(rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters:
     """Run a job as the worker would; its metrics, with `wall_s` and `cpu_s` of the whole process."""
     (directory / "train.jsonl").write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     job = {"job": "ftjob-benchmark", "model": MODEL, "base": MODEL, "task": "classification", "seed": seed, "cache": str(cache)}
-    job |= {"training_file": str(directory / "train.jsonl"), "hyperparameters": {"mode": "frozen", **hyperparameters}}
+    job |= {"training_file": str(directory / "train.jsonl"), "hyperparameters": dict(hyperparameters)}
     (directory / "job.json").write_text(json.dumps(job))
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (directory / "events.jsonl").open("w") as events:
         subprocess.run([sys.executable, "-m", "models.training.run", str(directory)], stdout=events, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    metrics: dict[str, float] = json.loads((directory / "result.json").read_text())["metrics"]
-    return metrics | {"wall_s": time.monotonic() - start, "cpu_s": spent}
+    result = json.loads((directory / "result.json").read_text())
+    metrics: dict[str, float] = result["metrics"]
+    return metrics | {"tuned": float(result["encoder"] == "own"), "wall_s": time.monotonic() - start, "cpu_s": spent}
 
 
-def judge(result: Path, embed: Embedder, rows: Pairs, strangers: Sequence[str] = ()) -> dict[str, float]:
+def judge(result: Path, base: Embedder, rows: Pairs, strangers: Sequence[str] = ()) -> dict[str, float]:
     """What the trained files are worth on rows that no job has seen."""
     head, detector = load_head(result), load_detector(result)
+    embed = Embedder(load(locate(f"tuned={result / 'encoder'}"), place())) if (result / "encoder").is_dir() else base
     x = embed([text for text, _ in rows])
     truth = np.array([head.labels.index(label) for _, label in rows])
     probabilities = head.probabilities(torch.from_numpy(x), embed.read([text for text, _ in rows])).numpy()
@@ -110,7 +112,7 @@ def measure(
         with tempfile.TemporaryDirectory() as directory:
             spent = train(rows, Path(directory), cache, seed, settings)
             judged = judge(Path(directory) / "result", embed, unseen, strangers)
-        measured.append(judged | {key: spent[key] for key in ("C", "temperature", "lexical", "wall_s", "cpu_s")})
+        measured.append(judged | {key: spent[key] for key in ("C", "lexical", "tuned", "wall_s", "cpu_s")})
     report(name, measured)
 
 
@@ -120,19 +122,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=3, help="draws of the few-shot parts")
     parser.add_argument("--cache", type=Path, help="keep embeddings here; the first run's seconds include making them")
+    parser.add_argument("--mode", default="frozen", help="the jobs' mode; auto also tunes an encoder, which has to win")
     parser.add_argument("--only", choices=("banking77", "few", "clinc150"))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         cache = chosen.cache or Path(temporary)
         rows, unseen = banking(chosen.data)
         if chosen.only in (None, "banking77"):
-            measure("banking77", [rows], unseen, (), cache, {"held_out": 0.1})
+            measure("banking77", [rows], unseen, (), cache, {"held_out": 0.1, "mode": chosen.mode})
         for each in (10, 5) if chosen.only in (None, "few") else ():
             draws = [few(rows, each, seed) for seed in range(chosen.seeds)]
-            measure(f"banking77, {each} each", draws, unseen, (), cache, {"held_out": 0.1})
+            measure(f"banking77, {each} each", draws, unseen, (), cache, {"held_out": 0.1, "mode": chosen.mode})
         if chosen.only in (None, "clinc150"):
             train_rows, val, strangers = clinc(chosen.data)
-            measure("clinc150", [train_rows], val, strangers, cache, {"held_out": 0.1})
+            measure("clinc150", [train_rows], val, strangers, cache, {"held_out": 0.1, "mode": chosen.mode})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 _FEW_ROWS = 1500
 # Encoders that are tuned for judgement alone, beside the one that the held-out rows judge.
 _MORE_ROUNDS = 4
-# docs/decisions/0013-a-lead-beyond-an-80-percent-interval.md
+# docs/decisions/0013-few-rows-judge-in-turn.md
 LEVEL = 0.8
 
 
