@@ -111,7 +111,7 @@ def _duel(context: Context, settings: Classification, data: Data, frozen: Candid
     tuning = Tuning(context, settings, len(data.texts))
     tuned, first = _held_out_round(context, settings, data, tuning, frozen)
     duel = Duel(tuned, tuning, (first,), _lead(context, whole, (first,)))
-    if not crossed or len(whole.texts) > _FEW_ROWS or duel.lead.high <= 0:
+    if not crossed or len(whole.texts) > _FEW_ROWS:
         return duel
     rounds = (first, *_more_rounds(context, settings, data, tuning, frozen))
     return replace(duel, rounds=rounds, lead=_lead(context, whole, rounds))
