@@ -27,6 +27,8 @@ Ints = NDArray[np.int64]
 _FEW_ROWS = 1500
 # Encoders that are tuned for judgement alone, beside the one that the held-out rows judge.
 _MORE_ROUNDS = 4
+# Banking77, 10 a class, six tunings: 85.3 % at C = 10, 85.6 % at 30, 85.6 % at 100 on rows of the training part outside the draw.
+_LEAST_STRENGTH = 30.0
 # docs/decisions/0013-few-rows-judge-in-turn.md
 LEVEL = 0.8
 
@@ -122,13 +124,13 @@ def _held_out_round(context: Context, settings: Classification, data: Data, tuni
     directory = tuning.run("tuned", *_lesson(settings, data), told=True)
     embedder = reopened(context, directory)
     x, held_x = embedder(data.texts), embedder(data.held_texts)
-    # Its strength is the frozen head's: among rows that the encoder was tuned on, any seems right.
-    plain = linear.fit_plain(examples(settings, data, embedder, x), frozen.metrics["C"], data.labels)
+    strength = _strength(settings, frozen)
+    plain = linear.fit_plain(examples(settings, data, embedder, x), strength, data.labels)
     logits = _logits(plain, held_x)
     head = _at(plain, logits, data.held_y)
     detector = detecting.calibrate_on(_detector(settings, x, data.y, head, context.job.seed), held_x)
     mode = "contrastive" if settings.mode == "auto" else settings.mode
-    judged = judge(mode, embedder, head, detector, data, {"C": frozen.metrics["C"]}, directory)
+    judged = judge(mode, embedder, head, detector, data, {"C": strength}, directory)
     honest = {"ece": _crossed_calibration_error(plain, logits, data.held_y)}
     rows = np.arange(len(data.texts), len(data.texts) + len(held_x))
     return replace(judged, metrics={**judged.metrics, **honest}), Round(rows, held_x, logits, detector, frozen.predicted)
@@ -144,7 +146,7 @@ def _more_rounds(context: Context, settings: Classification, data: Data, tuning:
         texts = tuple(whole.texts[row] for row in outside.tolist())
         embed = tuning.passing(f"tuned-{fold + 1}", *_lesson(settings, part))
         x, held_x = embed(part.texts), embed(texts)
-        head = linear.fit_plain(examples(settings, part, embed, x), frozen.metrics["C"], whole.labels)
+        head = linear.fit_plain(examples(settings, part, embed, x), _strength(settings, frozen), whole.labels)
         detector = _detector(settings, x, part.y, head, context.job.seed)
         yield Round(outside, held_x, _logits(head, held_x), detector, _frozen(context, settings, part, frozen, texts))
 
@@ -159,6 +161,11 @@ def _frozen(context: Context, settings: Classification, part: Data, frozen: Cand
     with torch.inference_mode():
         numbers: Ints = head(torch.from_numpy(context.embedder(texts)), context.embedder.read(texts)).argmax(dim=1).numpy()
     return numbers
+
+
+def _strength(settings: Classification, frozen: Candidate) -> float:
+    """A tuned encoder's head is no less strong than the frozen one's: among the rows it was tuned on, any strength seems right."""
+    return max(frozen.metrics["C"], _LEAST_STRENGTH) if settings.C == "auto" else settings.C
 
 
 def _lesson(settings: Classification, data: Data) -> tuple[tuple[str, ...], tuple[str, ...]]:
