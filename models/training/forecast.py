@@ -13,6 +13,7 @@ from models.sensors.forecast_windows import Windows
 from models.sensors.forecasting import SeriesForecaster, load_forecaster, save_forecaster
 from models.sensors.seam import Readings
 from models.sensors.seasons import season_of
+from models.training import forecast_plots
 from models.training.events import phase, say
 from models.training.forecast_baselines import repeat_last, repeat_season
 from models.training.forecast_network import Descent, NetworkFit
@@ -101,6 +102,7 @@ def _judge(bench: Bench, settings: Forecasting, chosen: Chosen, parts: SeriesPar
         ours.by_window, {name: error.by_window for name, error in naive.items()}, coverage, settings.horizon, seed=bench.job.seed
     )
     bench.report.extend(findings)
+    bench.report.plots = forecast_plots.plots(chosen, parts, {"model": ours, **naive})
     bench.report.raise_if_failed("outcome")
     best = min(error.mse for error in naive.values())
     metrics = _metrics(ours, coverage, best, len(windows)) | {f"mse_{name.replace(' ', '_')}": error.mse for name, error in naive.items()}
