@@ -16,6 +16,7 @@ from models.sensors.seam import Readings
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import Forecasting, parse
 from models.training.run import FAILED, run
+from models.training.rung_forecast import check_incumbent
 
 COLUMNS = ("load", "heat")
 
@@ -146,6 +147,31 @@ def test_what_serves_now_is_judged_on_the_same_rows(trained: tuple[Path, dict[st
     again = job(tmp_path, daily(1200), model="linear", incumbent=directory / "result")
     for name in ("primary", "mse", "mae", "coverage_80"):
         assert again["incumbent_metrics"][name] == pytest.approx(before["metrics"][name], rel=1e-5)
+    found = findings(tmp_path)["outcome.against_incumbent"]
+    assert (found["status"], found["value"]) == ("ok", pytest.approx(0, abs=1e-6))
+    assert "no difference beyond chance" in found["message"]
+
+
+def test_a_longer_context_is_compared_with_what_serves_now_and_a_shorter_is_not(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    job(tmp_path, daily(1200), model="linear", context=4, incumbent=trained[0] / "result")
+    assert "outcome.against_incumbent" not in findings(tmp_path), "it looks back further than these windows"
+    short = job(tmp_path / "short", daily(1200), model="linear", context=4)
+    assert short["mode"] == "linear"
+    again = job(tmp_path / "again", daily(1200), model="linear", incumbent=tmp_path / "short" / "result")
+    better = findings(tmp_path / "again")["outcome.against_incumbent"]
+    assert better["value"] == pytest.approx(again["incumbent_metrics"]["mse"] - again["metrics"]["mse"], rel=0.1)
+    assert "better beyond chance" in better["message"]
+
+
+def test_worse_beyond_chance_than_what_serves_now() -> None:
+    good = np.random.default_rng(0).random(500)
+    finding = check_incumbent(good + 0.5, good, 5, seed=0)
+    assert finding.status == "warn"
+    assert finding.value == pytest.approx(-0.5)
+    assert "worse beyond chance" in finding.message
+    assert finding.remedy
 
 
 def test_what_forecasts_something_else_is_not_compared(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
