@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from models.artifact import Golden
 from models.sensors.artifact import load_sensor
 from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
+from models.sensors.fitting import fit_sensor
 from models.sensors.foresight import ForesightDetector
 from models.sensors.sensor import NumberSensor
 from models.training.errors import HyperparameterError
@@ -22,7 +24,7 @@ from models.training.hyperparameters import Anomaly, Sensing, parse
 from models.training.report import Report
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
-from models.training.sensor_choice import broken_promise
+from models.training.sensor_choice import Judged, Scores, broken_promise, choose
 
 
 def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any) -> Path:
@@ -226,3 +228,15 @@ def test_a_promise_is_broken_beyond_chance_only() -> None:
     assert broken_promise(kept, 1) == 0
     assert 0.03 < broken_promise(broken, 1) < 0.05
     assert broken_promise(broken, 50) == 0, "20 independent rows cannot tell"
+
+
+@pytest.mark.parametrize("metrics", [{"primary": 1.0}, {"primary": 1.0, "auroc": 0.9}])
+def test_a_detector_that_can_raise_no_alarm_is_chosen_only_where_none_can(metrics: dict[str, float]) -> None:
+    sensor = fit_sensor("records", "pca", ("a", "b"), [np.random.default_rng(0).standard_normal((200, 2))])
+    mute = replace(sensor, calibration=replace(sensor.calibration, blocks=12))
+    nothing = Scores(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
+    loud = Judged("pca", sensor, nothing, metrics | {"auroc": 0.7} if "auroc" in metrics else metrics, 0.6)
+    silent = [Judged("knn", mute, nothing, metrics, faults) for faults in (0.8, 0.9)]
+    assert mute.threshold(0.05) is None
+    assert choose([loud, *silent])[0] is loud
+    assert choose(silent)[0] is silent["auroc" not in metrics], "of equals the simpler, else the one that finds faults"

@@ -18,13 +18,15 @@ _ERRORS = 2.0
 def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
     """Judge p-values [n] of held-out normal rows, in the order of time; `stride` rows make one independent row.
 
-    The false-alarm rate may be off by two standard errors, of these rows and of the blocks that the p-values rest on.
+    The false-alarm rate may be off by two standard errors, of these rows and of those that the p-values rest on.
     """
     independent = max(len(normal) / stride, 1.0)
+    # Of 2m / (1 + stride) blocks m / stride are independent (`BlockedCalibration`).
+    known = calibrated_on * (1 + stride) / (2 * stride)
     for alpha in _ALPHAS:
         if len(normal) and calibrated_on + 1 >= 1 / alpha:
             rate = float((normal <= alpha).mean())
-            chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / calibrated_on)))
+            chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / known)))
             yield _promise(alpha, rate, chance)
     yield _drift(normal, stride)
 
