@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks import skab
 from models.sensors.fitting import fit_sensor
 from models.sensors.kinds import DETECTORS
+from models.sensors.network import NetworkDetector
 from models.sensors.seam import SensorKind
 from models.training.errors import TrainingDataError
 from models.training.rung_table import check_table
@@ -37,15 +38,15 @@ def tables(data: Path) -> Iterator[tuple[str, Table]]:
         yield f"nab {path.stem}", read_table(path, Wanted(("value",), "timestamp"))
 
 
-def rates(table: Table, kind: SensorKind, detector: str, train: float) -> str:
-    """One line of results."""
+def rates(table: Table, kind: SensorKind, detector: str, train: float, *, networks: bool) -> str:
+    """One line of results; `networks` is whether `auto` may choose them."""
     runs, repairs = to_runs(table, kind)
     first, later = divide_runs(runs, 1, 1 - train)
     failed = [finding for finding in check_table(first, later, repairs) if finding.status == "fail"]
     if failed:
         raise TrainingDataError(failed[0].check, failed[0].message)
     began = time.perf_counter()
-    chosen = choose_detector(first, kind) if detector == "auto" else detector
+    chosen = choose_detector(first, kind, networks=networks) if detector == "auto" else detector
     sensor = fit_sensor(kind, chosen, first.columns, first.normal())
     seconds = time.perf_counter() - began
     p_values, drift = [], "-"
@@ -59,10 +60,10 @@ def rates(table: Table, kind: SensorKind, detector: str, train: float) -> str:
     return f"{name} {' '.join(told)}  of {len(found)}, calibrated on {sensor.calibrated_on}, drift {drift}, {seconds:.1f} s"
 
 
-def choose_detector(first: Runs, kind: SensorKind) -> str:
-    """What a job with `detector: "auto"` would choose on these rows, networks aside."""
+def choose_detector(first: Runs, kind: SensorKind, *, networks: bool) -> str:
+    """What a job with `detector: "auto"` would choose on these rows, `networks` among the detectors or not."""
     train, held = divide_runs(first, 1, 0.2)
-    names = [name for name, one in DETECTORS[kind].items() if one.folds > 2]
+    names = [name for name, one in DETECTORS[kind].items() if networks or not issubclass(one, NetworkDetector)]
     judged = [judge(name, fit_sensor(kind, name, train.columns, train.normal()), held, 0) for name in names]
     return choose(judged)[0].name
 
@@ -72,14 +73,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--train", type=float, default=0.7)
-    parser.add_argument("--networks", action="store_true", help="the autoencoders too")
+    parser.add_argument("--networks", action="store_true", help="the networks too, also for auto to choose")
     asked = parser.parse_args()
     for name, table in tables(asked.data):
         print(f"{name}: {len(table)} rows; false-alarm rates at {ALPHAS}")
         for kind, known in DETECTORS.items():
-            for detector in ("auto", *(name for name, one in known.items() if one.folds > 2 or asked.networks)):
+            for detector in ("auto", *(name for name, one in known.items() if asked.networks or not issubclass(one, NetworkDetector))):
                 try:
-                    print("  " + rates(table, kind, detector, asked.train), flush=True)
+                    print("  " + rates(table, kind, detector, asked.train, networks=asked.networks), flush=True)
                 except TrainingDataError as error:
                     print(f"  {kind:8} {detector:18} refused: {error.message}")
 

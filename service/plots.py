@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Format = Literal["svg", "png"]
-NAMES = ("series", "contributions", "training")
+NAMES = ("series", "forecast", "contributions", "horizon", "training")
 _WIDTH, _PANEL, _MOST_PANELS = 10.0, 1.3, 12
 _RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#777777"
 
@@ -24,7 +24,13 @@ def available(plots: Mapping[str, Any]) -> list[str]:
 
 def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
     """One plot of a report's `plots` as a file. KeyError where there is no data for it."""
-    drawings: dict[str, Callable[[Any], Figure]] = {"series": series, "contributions": contributions, "training": training}
+    drawings: dict[str, Callable[[Any], Figure]] = {
+        "series": series,
+        "forecast": forecast,
+        "contributions": contributions,
+        "horizon": horizon,
+        "training": training,
+    }
     return written(drawings[name](plots[name]), form)
 
 
@@ -49,6 +55,44 @@ def series(data: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def forecast(data: Mapping[str, Any]) -> Figure:
+    """What came, and what was forecast of it a horizon at a time: the median and the 80 % interval.
+
+    `data` has `x` (ISO times or numbers), `origins` (indices into x at which forecasts begin), and `columns` (name → `actual` for
+    all of x; `median`, `low` and `high` from the first origin on).
+    """
+    x, columns = _places(data["x"]), list(data["columns"].items())[:_MOST_PANELS]
+    figure = _figure(1.0 + 1.5 * _PANEL * len(columns))
+    axes: list[Axes] = list(figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0])
+    first = data["origins"][0]
+    for axis, (name, known) in zip(axes, columns, strict=True):
+        axis.plot(x, known["actual"], color=_GREY, linewidth=0.9, label="actual")
+        # Each forecast by itself: a line from the end of one to the beginning of the next would be nobody's forecast.
+        for begin, end in zip(data["origins"], [*data["origins"][1:], len(x)], strict=True):
+            part, told = slice(begin - first, end - first), begin == first
+            axis.plot(x[begin:end], known["median"][part], color=_BLUE, linewidth=1.0, label="median forecast" if told else None)
+            label = "80 % interval" if told else None
+            axis.fill_between(x[begin:end], known["low"][part], known["high"][part], color=_BLUE, alpha=0.2, linewidth=0, label=label)
+            axis.axvline(x[begin], color=_GREY, linestyle=":", linewidth=0.7)
+        axis.set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
+    axes[0].legend(loc="upper left", fontsize=8)
+    figure.autofmt_xdate()
+    return figure
+
+
+def horizon(errors: Mapping[str, Sequence[float]]) -> Figure:
+    """The mean squared error of each step ahead: the model's (first), and those of naive forecasts."""
+    figure = _figure(3.5)
+    axis = figure.subplots()
+    for (name, steps), color, style in zip(errors.items(), (_BLUE, _GREY, _RED), ("-", "--", ":"), strict=False):
+        axis.plot(range(1, len(steps) + 1), steps, style, color=color, marker="." if len(steps) == 1 else None, label=name)
+    axis.set_xlabel("steps ahead")
+    axis.set_ylabel("mean squared error")
+    axis.set_ylim(bottom=0)
+    axis.legend(loc="upper left", fontsize=8)
+    return figure
+
+
 def contributions(shares: Mapping[str, float]) -> Figure:
     """Each column's mean share of the score, the largest on top."""
     ordered = sorted(shares.items(), key=lambda item: item[1])[-3 * _MOST_PANELS :]
@@ -61,10 +105,13 @@ def contributions(shares: Mapping[str, float]) -> Figure:
 
 
 def training(curve: Mapping[str, Sequence[float]]) -> Figure:
-    """The mean loss of each epoch."""
+    """The mean loss of each epoch, and the error on the `validation` part before the first and after each, where there was one."""
     figure = _figure(3.0)
     axis = figure.subplots()
-    axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE)
+    axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE, marker=".", label="training")
+    if judged := curve.get("validation"):
+        axis.plot(range(len(judged)), judged, color=_RED, marker=".", label="validation")
+        axis.legend(fontsize=8)
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss")
     return figure

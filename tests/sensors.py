@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from models.artifact import Golden, Manifest
+from models.sensors.seam import Sensor
 from service.engine.cache import RowCache
 from service.engine.fake_sensor import FakeForecaster, FakeSensor
 from service.engine.hub import Hub
@@ -26,8 +27,8 @@ def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
     return replace(MANIFEST, name=name, golden=Golden((), (), 1e-3), **{"sensor": {"period_s": 60.0}, **about, **changes})
 
 
-def put_in_service(hub: Hub, model: FakeSensor | FakeForecaster, name: str = PUMP, **changes: Any) -> Sensing:
-    """A fake under a trained model's name, without a registry."""
+def put_in_service(hub: Hub, model: Sensor | FakeForecaster, name: str = PUMP, **changes: Any) -> Sensing:
+    """A model, mostly a fake, under a trained model's name, without a registry."""
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
     manifest = sensor_manifest(name, task=task, **changes)
     card = sensor_card(model, manifest)

@@ -16,6 +16,7 @@ from models.sensors.seam import Readings
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import Forecasting, parse
 from models.training.run import FAILED, run
+from models.training.rung_forecast import check_incumbent
 
 COLUMNS = ("load", "heat")
 
@@ -61,6 +62,11 @@ def findings(directory: Path) -> dict[str, dict[str, Any]]:
     return {f"{rung['rung']}.{finding['check']}": finding for rung in report["rungs"] for finding in rung["findings"]}
 
 
+def plots(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "report.json").read_text(encoding="utf-8"))["plots"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     directory = tmp_path_factory.mktemp("forecast")
@@ -92,9 +98,44 @@ def test_the_report_has_the_data_and_the_outcome_rung(trained: tuple[Path, dict[
     assert found["outcome.coverage"]["status"] == "ok"
 
 
+def test_the_report_draws_the_end_of_the_held_out_part_a_horizon_at_a_time(trained: tuple[Path, dict[str, Any]]) -> None:
+    drawn = plots(trained[0])["forecast"]
+    assert drawn["origins"] == [12, 24, 36, 48]
+    assert (drawn["x"][0], drawn["x"][-1], len(drawn["x"])) == ("2026-02-17T12:00:00+00:00", "2026-02-19T23:00:00+00:00", 60)
+    forecaster = load_sensor(trained[0] / "result")
+    assert isinstance(forecaster, SeriesForecaster)
+    for column, name in enumerate(COLUMNS):
+        known = drawn["columns"][name]
+        assert known["actual"] == daily(1200)[-60:, column].tolist()
+        last = forecaster.forecast(daily(1200)[:-12], 12, (0.1, 0.5, 0.9)).quantiles
+        for level, band in ((0.1, "low"), (0.5, "median"), (0.9, "high")):
+            assert len(known[band]) == 48
+            assert known[band][-12:] == pytest.approx(last[level][:, column].tolist(), rel=1e-6)
+
+
+def test_the_report_draws_the_error_of_each_step(trained: tuple[Path, dict[str, Any]]) -> None:
+    drawn, metrics = plots(trained[0]), trained[1]["metrics"]
+    named = {"model": "mse", "last value": "mse_last_value", "last season": "mse_last_season"}
+    assert set(drawn["horizon"]) == set(named)
+    for name, metric in named.items():
+        assert len(drawn["horizon"][name]) == 12
+        assert np.mean(drawn["horizon"][name]) == pytest.approx(metrics[metric])
+    assert drawn["horizon"]["last value"][0] < 0.5 * drawn["horizon"]["last value"][-1], "half a day away it is night"
+    assert drawn["training"] is None
+
+
+def test_a_forecaster_that_fails_is_drawn_too(tmp_path: Path) -> None:
+    walk = np.cumsum(np.random.default_rng(2).normal(size=(800, 2)), axis=0)
+    job(tmp_path, walk, model="linear")
+    assert set(plots(tmp_path)["horizon"]) >= {"model", "last value"}
+
+
 def test_the_network_goes_up_the_whole_ladder(tmp_path: Path) -> None:
     result = job(tmp_path, daily(700), model="auto", n_epochs=1)
     found = findings(tmp_path)
+    training = plots(tmp_path)["training"]
+    assert (len(training["loss"]), len(training["validation"])) == (1, 2)
+    assert training["validation"][0] == pytest.approx(result["metrics"]["validation_mse_linear"], rel=1e-5), "it starts as the map"
     assert {"forward.finite", "loss.overfit", "loss.slope", "gradient.missing_gradient"} <= set(found)
     assert "fail" not in {finding["status"] for finding in found.values()}
     assert {"validation_mse_linear", "validation_mse_patch"} <= set(result["metrics"])
@@ -106,6 +147,31 @@ def test_what_serves_now_is_judged_on_the_same_rows(trained: tuple[Path, dict[st
     again = job(tmp_path, daily(1200), model="linear", incumbent=directory / "result")
     for name in ("primary", "mse", "mae", "coverage_80"):
         assert again["incumbent_metrics"][name] == pytest.approx(before["metrics"][name], rel=1e-5)
+    found = findings(tmp_path)["outcome.against_incumbent"]
+    assert (found["status"], found["value"]) == ("ok", pytest.approx(0, abs=1e-6))
+    assert "no difference beyond chance" in found["message"]
+
+
+def test_a_longer_context_is_compared_with_what_serves_now_and_a_shorter_is_not(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    job(tmp_path, daily(1200), model="linear", context=4, incumbent=trained[0] / "result")
+    assert "outcome.against_incumbent" not in findings(tmp_path), "it looks back further than these windows"
+    short = job(tmp_path / "short", daily(1200), model="linear", context=4)
+    assert short["mode"] == "linear"
+    again = job(tmp_path / "again", daily(1200), model="linear", incumbent=tmp_path / "short" / "result")
+    better = findings(tmp_path / "again")["outcome.against_incumbent"]
+    assert better["value"] == pytest.approx(again["incumbent_metrics"]["mse"] - again["metrics"]["mse"], rel=0.1)
+    assert "better beyond chance" in better["message"]
+
+
+def test_worse_beyond_chance_than_what_serves_now() -> None:
+    good = np.random.default_rng(0).random(500)
+    finding = check_incumbent(good + 0.5, good, 5, seed=0)
+    assert finding.status == "warn"
+    assert finding.value == pytest.approx(-0.5)
+    assert "worse beyond chance" in finding.message
+    assert finding.remedy
 
 
 def test_what_forecasts_something_else_is_not_compared(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -123,6 +189,8 @@ def test_whole_machines_are_held_out_where_there_are_enough(tmp_path: Path) -> N
     result = job(tmp_path, daily(1600), machines, group="machine", model="linear", held_out=0.25)
     # Two machines of 200 rows: their first 48 are context alone, and so are windows that would reach over their ends.
     assert result["metrics"]["held_out_windows"] == 2 * (200 - 48 - 12 + 1)
+    drawn = plots(tmp_path)["forecast"]
+    assert (drawn["origins"], len(drawn["x"]), drawn["x"][0]) == ([12, 24, 36, 48], 60, "2026-02-25T20:00:00+00:00")
 
 
 def test_the_held_out_part_begins_with_the_context_before_it(trained: tuple[Path, dict[str, Any]]) -> None:

@@ -18,15 +18,26 @@ SERIES: dict[str, Any] = {
     "labels": [0] * 35 + [1] * 5,
 }
 PLOTS: dict[str, Any] = {"series": SERIES, "contributions": {"pressure": 0.75, "<b>\x07": 0.25}, "training": {"loss": [2.0, 1.0, 0.5]}}
+FORECAST_PLOTS: dict[str, Any] = {
+    "forecast": {
+        "x": list(range(40)),
+        "origins": [20, 30],
+        "columns": {
+            "flow $a_{": {"actual": [float(n) for n in range(40)], "median": [20.0] * 20, "low": [18.0] * 20, "high": [23.0] * 20},
+        },
+    },
+    "horizon": {"model": [0.1, 0.2], "last value": [0.2, 0.4]},
+    "training": {"loss": [2.0, 1.0], "validation": [3.0, 2.0, 1.5]},
+}
 
 
-@pytest.mark.parametrize("name", plots.NAMES)
-def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str) -> None:
-    drawn = plots.draw(name, PLOTS, "svg")
+@pytest.mark.parametrize(("name", "data"), [(name, data) for data in (PLOTS, FORECAST_PLOTS) for name in data])
+def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: dict[str, Any]) -> None:
+    drawn = plots.draw(name, data, "svg")
     assert drawn.startswith(b"<?xml")
     assert b"</svg>" in drawn
-    assert plots.draw(name, PLOTS, "png").startswith(b"\x89PNG")
-    assert plots.draw(name, PLOTS, "svg") == drawn
+    assert plots.draw(name, data, "png").startswith(b"\x89PNG")
+    assert plots.draw(name, data, "svg") == drawn
 
 
 def test_what_is_drawn_depends_on_the_data() -> None:
@@ -37,7 +48,19 @@ def test_what_is_drawn_depends_on_the_data() -> None:
 def test_only_what_has_data_is_there() -> None:
     assert plots.available(PLOTS) == ["series", "contributions", "training"]
     assert plots.available({**PLOTS, "training": None}) == ["series", "contributions"]
+    assert plots.available(FORECAST_PLOTS) == ["forecast", "horizon", "training"]
     assert plots.available({}) == []
+
+
+def test_every_plot_is_drawn_in_a_test() -> None:
+    assert set(PLOTS) | set(FORECAST_PLOTS) == set(plots.NAMES)
+
+
+def test_a_forecast_of_one_step_and_many_columns_is_drawn() -> None:
+    column = {"actual": [1.0, 2.0], "median": [1.5], "low": [1.0], "high": [2.0]}
+    data = {"forecast": {"x": ["2026-11-23T10:00:00", "2026-11-23T10:01:00"], "origins": [1], "columns": {"a": column, "b": column}}}
+    assert plots.draw("forecast", data, "png").startswith(b"\x89PNG")
+    assert plots.draw("horizon", {"horizon": {"model": [0.5]}}, "png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

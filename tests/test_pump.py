@@ -124,3 +124,8 @@ def test_a_forecaster_is_trained_and_asked(plant: Plant, normal: Path) -> None:
         low < mean < high
         for [low], [mean], [high] in zip(answer["quantiles"]["0.1"], answer["mean"], answer["quantiles"]["0.9"], strict=True)
     )
+    report = plant.call(f"/v1/fine_tuning/jobs/{done['id']}/report")
+    assert set(report["plot_files"]) == {"forecast", "horizon"}, "nothing was trained by descent"
+    for path in report["plot_files"].values():
+        assert b"</svg>" in plant.bytes(path)
+        assert plant.bytes(path.replace(".svg", ".png")).startswith(b"\x89PNG")

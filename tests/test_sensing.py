@@ -225,6 +225,28 @@ def test_no_model_is_called_as_the_base_of_numbers(hub: Hub) -> None:
         hub.add(FakeModel("sensors"))
 
 
+def test_a_request_that_outlives_its_version_brings_no_series_back(hub: Hub) -> None:
+    sensor = FakeSensor("series")
+    sensor.gate.clear()
+    served = put_in_service(hub, sensor)
+
+    async def outlive() -> None:
+        asked = asyncio.create_task(served.score(np.array([[0.0, 0], [1000, 0]]), Caller(), state=None, contributions=False))
+        await asyncio.sleep(0)
+        hub.shelf._retire(served)
+        sensor.gate.set()
+        scored, _ = await asked
+        assert scored.drift is not None
+        assert scored.drift.detected, "who asked is told all the same"
+
+    asyncio.run(outlive())
+    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") is None
+    again = put_in_service(hub, FakeSensor("series"))
+    asyncio.run(served.score(np.array([[0.0, 0]]), Caller(), state=None, contributions=False))
+    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 0, "one that has been loaded anew is its own"
+    assert again is not served
+
+
 def test_it_ends_when_nobody_needs_it(hub: Hub) -> None:
     served = put_in_service(hub, FakeSensor())
     engine, gone = served.engine, weakref.ref(served)

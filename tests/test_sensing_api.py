@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from models.sensors.adaptive import fit_adaptive
+from models.sensors.fitting import fit_sensor
+from models.sensors.seam import Sensor
 from service.engine.fake import FakeModel
 from service.engine.fake_sensor import FakeForecaster, FakeSensor
 from service.engine.state import MAX_CHARACTERS
@@ -30,9 +35,40 @@ def score(client: TestClient, **body: object) -> Any:
     return answer.json()
 
 
+@functools.cache
+def trained(detector: str) -> Sensor:
+    """A detector of series fitted to rows like those below."""
+    normal = np.random.default_rng(3).normal([0, 5], [1, 2], (600, 2))
+    columns = ("pressure", "flow")
+    return fit_adaptive([normal], columns) if detector == "adaptive" else fit_sensor("series", detector, columns, [normal])
+
+
 def rows(count: int) -> list[list[float]]:
     numbers = random.Random(7)
     return [[numbers.gauss(0, 1), numbers.gauss(5, 2)] for _ in range(count)]
+
+
+@pytest.mark.parametrize("detector", ["combined", "adaptive"])
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detector: str, size: int) -> None:
+    """The adaptive detector learns from every reading: all that it knows travels with the state."""
+    app = make_app(FakeModel())
+    put_in_service(app.state.hub, trained(detector))
+    client = TestClient(app)
+    series = [[a + 4 * (120 <= at < 140), b] for at, (a, b) in enumerate(rows(200))]
+    whole = score(client, model=PUMP, series=series, contributions=True)
+    pieces, state = list[Any](), None
+    for at in [0, *range(60, len(series), size)]:
+        part = series[at : 60 if at == 0 else at + size]
+        answer = score(client, model=PUMP, series=part, state=state, contributions=True)
+        pieces, state = pieces + answer["data"], answer["state"]
+    for of in ("score", "p_value"):
+        assert [row[of] for row in pieces] == pytest.approx([row[of] for row in whole["data"]], rel=1e-6)
+    assert [row["is_anomaly"] for row in pieces] == [row["is_anomaly"] for row in whole["data"]]
+    assert any(row["is_anomaly"] for row in pieces[120:140])
+    assert [row["contributions"] for row in pieces] == [
+        {column: pytest.approx(share, abs=1e-5) for column, share in row["contributions"].items()} for row in whole["data"]
+    ]
 
 
 def test_records_as_objects_or_rows(client: TestClient) -> None:

@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.signal import lfilter
+from scipy.stats import norm
 
 from models.errors import ModelSourceError
 from models.sensors.artifact import load_sensor, save_sensor
@@ -169,6 +171,19 @@ def test_neighbours_that_resemble_each_other_do_not_count_as_many() -> None:
     assert correlation_time([noise]) < 2
     assert 10 < correlation_time([smooth]) < 40
     assert BlockedCalibration.of([smooth.astype(np.float32)]).blocks < 400 < BlockedCalibration.of([noise.astype(np.float32)]).blocks
+
+
+@pytest.mark.parametrize(("rows", "memory"), [(2000, 0.9), (600, 0.667), (2000, 0.0)])
+def test_alpha_is_kept_on_scores_that_remember(rows: int, memory: float) -> None:
+    """Of autoregressive scores it is known how many exceed a threshold: on average over many calibrations neither too many nor half."""
+    random = np.random.default_rng(4)
+    steps = np.sqrt(1 - memory**2) * random.standard_normal((200, rows + 100))
+    made = lfilter([1.0], [1.0, -memory], steps, axis=1)[:, 100:].astype(np.float32)
+    for alpha in (0.05, 0.01):
+        known = [BlockedCalibration.of([scores]).threshold(alpha) for scores in made]
+        rates = [norm.sf(threshold) for threshold in known if threshold is not None]
+        assert len(rates) > 180
+        assert 0.55 * alpha < np.mean(rates) < 1.05 * alpha
 
 
 def test_drift_is_seen_and_uniform_p_values_are_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from models.artifact import Golden
 from models.sensors.artifact import load_sensor
 from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
+from models.sensors.fitting import fit_sensor
 from models.sensors.foresight import ForesightDetector
 from models.sensors.sensor import NumberSensor
 from models.training.errors import HyperparameterError
@@ -22,7 +24,7 @@ from models.training.hyperparameters import Anomaly, Sensing, parse
 from models.training.report import Report
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
-from models.training.sensor_choice import broken_promise
+from models.training.sensor_choice import Judged, Scores, broken_promise, choose
 
 
 def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any) -> Path:
@@ -46,6 +48,12 @@ def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: P
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def outcome(directory: Path) -> dict[str, dict[str, Any]]:
+    """Findings of the outcome rung."""
+    [rung] = [rung for rung in read(directory / "report.json")["rungs"] if rung["rung"] == "outcome"]
+    return {finding["check"]: finding for finding in rung["findings"]}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +86,38 @@ def test_labels_judge_and_do_not_train(trained: tuple[Path, list[Mapping[str, An
     assert metrics["false_alarm_rate_0.05"] < 0.15
 
 
+def test_the_report_compares_alarms_and_scores_with_limits_on_each_column(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+    found, metrics = outcome(trained[0]), read(trained[0] / "result.json")["metrics"]
+    assert f"AUROC is {metrics['auroc']:.3f}, that of the largest robust z-score" in found["against_trivial"]["message"]
+    assert f"F1 at alpha 0.05 is {metrics['f1']:.3f}, that of the largest robust z-score" in found["f1_against_trivial"]["message"]
+    assert not {"against_incumbent", "f1_against_incumbent"} & set(found), "nothing serves under the name"
+
+
+def test_with_labels_what_serves_now_is_compared_by_them(trained: tuple[Path, list[Mapping[str, Any]]], tmp_path: Path) -> None:
+    directory = job(tmp_path, kind="series", strange=True, detector="residual", incumbent=trained[0] / "result")
+    assert run(directory, lambda event: None) == 0
+    found, result = outcome(directory), read(directory / "result.json")
+    ours, theirs = result["metrics"], result["incumbent_metrics"]
+    # They have windows of their own, and so a few rows more or less.
+    assert found["against_incumbent"]["value"] == pytest.approx(ours["auroc"] - theirs["auroc"], abs=0.02)
+    assert found["f1_against_incumbent"]["value"] == pytest.approx(ours["f1"] - theirs["f1"], abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["records", "series"])
+def test_a_label_that_is_none_ends_the_job_with_its_line_and_column(tmp_path: Path, kind: str) -> None:
+    directory = job(tmp_path, 200, kind=kind)
+    lines = (directory / "train.csv").read_text().splitlines()
+    lines[99] = lines[99].rsplit(",", 1)[0] + ",broken"
+    (directory / "train.csv").write_text("\n".join(lines) + "\n")
+    assert run(directory, lambda event: None) == FAILED
+    error = read(directory / "error.json")
+    assert (error["code"], error["param"]) == ("wrong_type", "training_file")
+    assert "line 100" in error["message"]
+    assert "'bad'" in error["message"]
+    assert "'broken'" in error["message"]
+    assert not (directory / "result.json").exists()
+
+
 def test_events_and_report_say_why_the_detector_was_chosen(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
     directory, events = trained
     assert [event["phase"] for event in events if event["type"] == "phase"] == ["validating_files", "running"]
@@ -104,11 +144,15 @@ def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
     assert result["mode"] == "mahalanobis"
     rates = {"false_alarm_rate_0.05", "false_alarm_rate_0.01"}
     assert set(result["incumbent_metrics"]) == {"held_out_rows", "calibrated_on", "primary", *rates}
+    found, theirs = outcome(second), result["incumbent_metrics"]["false_alarm_rate_0.05"]
+    assert f"that of what serves now {theirs:.2%}" in found["against_incumbent"]["message"]
+    assert "f1_against_incumbent" not in found
     assert not (second / "result" / "judged").exists()
     other = job(tmp_path / "three", kind="records", detector="pca", columns=["a", "b"], incumbent=first / "result")
     events: list[Mapping[str, Any]] = []
     assert run(other, events.append) == 0
     assert read(other / "result.json")["incumbent_metrics"] is None
+    assert "against_incumbent" not in outcome(other)
     assert any("cannot be compared: it reads a, b, c" in str(event.get("message")) for event in events)
 
 
@@ -184,3 +228,15 @@ def test_a_promise_is_broken_beyond_chance_only() -> None:
     assert broken_promise(kept, 1) == 0
     assert 0.03 < broken_promise(broken, 1) < 0.05
     assert broken_promise(broken, 50) == 0, "20 independent rows cannot tell"
+
+
+@pytest.mark.parametrize("metrics", [{"primary": 1.0}, {"primary": 1.0, "auroc": 0.9}])
+def test_a_detector_that_can_raise_no_alarm_is_chosen_only_where_none_can(metrics: dict[str, float]) -> None:
+    sensor = fit_sensor("records", "pca", ("a", "b"), [np.random.default_rng(0).standard_normal((200, 2))])
+    mute = replace(sensor, calibration=replace(sensor.calibration, blocks=12))
+    nothing = Scores(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
+    loud = Judged("pca", sensor, nothing, metrics | {"auroc": 0.7} if "auroc" in metrics else metrics, 0.6)
+    silent = [Judged("knn", mute, nothing, metrics, faults) for faults in (0.8, 0.9)]
+    assert mute.threshold(0.05) is None
+    assert choose([loud, *silent])[0] is loud
+    assert choose(silent)[0] is silent["auroc" not in metrics], "of equals the simpler, else the one that finds faults"

@@ -13,6 +13,7 @@ from models.sensors.forecast_windows import Windows
 from models.sensors.forecasting import SeriesForecaster, load_forecaster, save_forecaster
 from models.sensors.seam import Readings
 from models.sensors.seasons import season_of
+from models.training import forecast_plots
 from models.training.events import phase, say
 from models.training.forecast_baselines import repeat_last, repeat_season
 from models.training.forecast_network import Descent, NetworkFit
@@ -21,7 +22,7 @@ from models.training.forecasting import Chosen, Errors, Plan, errors_of, fit_for
 from models.training.hyperparameters import Forecasting
 from models.training.job import Outcome
 from models.training.ladder import GradientWatch, check_gradient, check_slope
-from models.training.rung_forecast import check_forecasts, check_network
+from models.training.rung_forecast import check_forecasts, check_incumbent, check_network
 from models.training.rung_table import check_table
 from models.training.sensing import Bench
 
@@ -101,11 +102,16 @@ def _judge(bench: Bench, settings: Forecasting, chosen: Chosen, parts: SeriesPar
         ours.by_window, {name: error.by_window for name, error in naive.items()}, coverage, settings.horizon, seed=bench.job.seed
     )
     bench.report.extend(findings)
+    theirs = _incumbent(bench, chosen, parts)
+    if theirs is not None:
+        bench.report.add(check_incumbent(ours.by_window, theirs.errors.by_window, settings.horizon, seed=bench.job.seed))
+    bench.report.plots = forecast_plots.plots(chosen, parts, {"model": ours, **naive})
     bench.report.raise_if_failed("outcome")
     best = min(error.mse for error in naive.values())
     metrics = _metrics(ours, coverage, best, len(windows)) | {f"mse_{name.replace(' ', '_')}": error.mse for name, error in naive.items()}
     metrics |= {f"validation_mse_{kind}": error for kind, error in chosen.validation.items()}
-    return Judged(metrics, _incumbent(bench, chosen, parts, best))
+    known = None if theirs is None else _metrics(theirs.errors, theirs.coverage, best, len(windows))
+    return Judged(metrics, known)
 
 
 def _metrics(errors: Errors, coverage: float, naive_mse: float, windows: int) -> dict[str, float]:
@@ -122,8 +128,16 @@ def _naive(settings: Forecasting, parts: SeriesParts, windows: Windows) -> dict[
     return naive
 
 
-def _incumbent(bench: Bench, chosen: Chosen, parts: SeriesParts, naive_mse: float) -> dict[str, float] | None:
-    """What serves now, on the same rows and in the same units; None where it forecasts something else."""
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """What serves now, on the held-out windows: its errors in the units of the new one, and what its 80 % intervals cover."""
+
+    errors: Errors
+    coverage: float
+
+
+def _incumbent(bench: Bench, chosen: Chosen, parts: SeriesParts) -> Incumbent | None:
+    """None where it forecasts something else."""
     if bench.job.incumbent is None:
         return None
     try:
@@ -139,8 +153,7 @@ def _incumbent(bench: Bench, chosen: Chosen, parts: SeriesParts, naive_mse: floa
         say(bench.events, f"what serves now cannot be compared: it needs {known.context} readings, these have {ours.context}", "warn")
         return None
     windows = held_out_windows(known, parts.held_out, skip=ours.context - known.context)
-    errors = errors_of(known.model, windows, unit=known.spread / ours.spread)
-    return _metrics(errors, known.coverage(windows), naive_mse, len(windows))
+    return Incumbent(errors_of(known.model, windows, unit=known.spread / ours.spread), known.coverage(windows))
 
 
 def _outcome(bench: Bench, chosen: Chosen, judged: Judged, parts: SeriesParts) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,12 +33,20 @@ class Descent:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a training went through: each epoch's mean loss, and its judgement by the validation windows; the first is before any."""
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+
+
 class NetworkFit:
     """Trains a network that starts as the linear map, keeping the weights of the epoch that validation windows like best."""
 
     def __init__(self, linear: LinearForecast, train: Windows, descent: Descent) -> None:
         torch.manual_seed(descent.seed)
-        self._windows, self._descent, self.steps = train, descent, 0
+        self._windows, self._descent, self.steps, self.curve = train, descent, 0, Curve()
         maps = linear.settings()["maps"]
         self.model = PatchForecast(train.context, train.horizon, patch_for(train.context), maps)
         self.model.linear.load_state_dict(linear.state_dict())
@@ -56,9 +64,11 @@ class NetworkFit:
 
         The judgement of each epoch. `around_step` takes the optimizer's step given to it, and sees the loss and the step's number.
         """
-        judged, best = [judge()], copy.deepcopy(self.model.state_dict())
+        self.curve = Curve()
+        judged, best = self.curve.validation, copy.deepcopy(self.model.state_dict())
+        judged.append(judge())
         for _ in range(self._descent.epochs):
-            self._epoch(around_step or _step_alone)
+            self.curve.loss.append(self._epoch(around_step or _step_alone))
             judged.append(judge())
             if judged[-1] <= min(judged):
                 best = copy.deepcopy(self.model.state_dict())
@@ -67,7 +77,9 @@ class NetworkFit:
         self.model.load_state_dict(best)
         return judged
 
-    def _epoch(self, around_step: AroundStep) -> None:
+    def _epoch(self, around_step: AroundStep) -> float:
+        """Its mean loss."""
+        losses: list[float] = []
         self.model.train()
         order = torch.randperm(len(self._windows), generator=self._generator)
         for index in torch.split(order, self._descent.batch_windows):
@@ -76,8 +88,10 @@ class NetworkFit:
             self.optimizer.zero_grad()
             torch.autograd.backward([loss])
             self.steps += 1
-            around_step(self._step, float(loss.detach()), self.steps)
+            losses.append(float(loss.detach()))
+            around_step(self._step, losses[-1], self.steps)
         self.model.eval()
+        return float(np.mean(losses))
 
     def _step(self) -> None:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -16,7 +16,7 @@ from models.sensors.forecast_windows import Windows, cut_windows
 from models.sensors.forecasting import SeriesForecaster
 from models.sensors.intervals import Intervals
 from models.sensors.seam import Readings
-from models.training.forecast_network import Descent, NetworkFit
+from models.training.forecast_network import Curve, Descent, NetworkFit
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 # The simpler model stays unless the other's error is smaller by this share of it.
@@ -27,11 +27,12 @@ Tune = Callable[[NetworkFit, Windows], None]
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Mean squared and mean absolute error over all windows, steps and columns, and the squared error of each window [m]."""
+    """Mean squared and mean absolute error over all windows, steps and columns; the squared one of each window [m] and step [horizon]."""
 
     mse: float
     mae: float
     by_window: NDArray[np.float64]
+    by_step: NDArray[np.float64]
 
 
 def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> Errors:
@@ -40,10 +41,11 @@ def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tens
     with torch.inference_mode():
         for x, y in windows.batches():
             off = (model(x) - y).double() * (1.0 if unit is None else unit[:, None])
-            squared.append(off.square().mean(dim=(1, 2)))
+            squared.append(off.square().mean(dim=1))
             absolute.append(off.abs().mean(dim=(1, 2)))
-    by_window = torch.cat(squared)
-    return Errors(float(by_window.mean()), float(torch.cat(absolute).mean()), by_window.numpy())
+    each = torch.cat(squared)
+    by_window = each.mean(dim=1)
+    return Errors(float(by_window.mean()), float(torch.cat(absolute).mean()), by_window.numpy(), each.mean(dim=0).numpy())
 
 
 def fit_linear(train: Windows, validation: Windows) -> tuple[LinearForecast, float]:
@@ -81,12 +83,13 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A forecaster, the mean squared error of each candidate on the validation windows, and why this one."""
+    """A forecaster, the mean squared error of each candidate on the validation windows, why this one, and how a network was trained."""
 
     forecaster: SeriesForecaster
     scale: Scale
     validation: dict[ForecastKind, float]
     reason: str
+    training: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,11 @@ def fit_forecaster(train: Sequence[Readings], validation: Sequence[Readings], pl
     seen, unseen = (cut_windows([scale(run) for run in runs], plan.context, plan.horizon) for runs in (train, validation))
     linear, _ = fit_linear(seen, unseen)
     models: dict[ForecastKind, LinearForecast | PatchForecast] = {"linear": linear}
+    curve: Curve | None = None
     if plan.model != "linear":
         network = NetworkFit(linear, seen, plan.descent)
         (tune or tune_quietly)(network, unseen)
-        models["patch"] = network.model
+        models["patch"], curve = network.model, network.curve
     errors: dict[ForecastKind, float] = {kind: errors_of(model, unseen).mse for kind, model in models.items()}
     kind, reason = _choose(errors, plan.model)
     model = models[kind].eval()
@@ -128,7 +132,7 @@ def fit_forecaster(train: Sequence[Readings], validation: Sequence[Readings], pl
         spread=torch.from_numpy(scale.spread),
         period_s=plan.period_s,
     )
-    return Chosen(made, scale, errors, reason)
+    return Chosen(made, scale, errors, reason, curve)
 
 
 def tune_quietly(network: NetworkFit, validation: Windows) -> None:

@@ -8,54 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.drift import DriftMonitor
-from models.training import evaluation
 from models.training.report import Finding
 from models.training.table import Doubles
 
 _ALPHAS = (0.05, 0.01)
 _ERRORS = 2.0
-_RESAMPLES = 200
 
 
 def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
     """Judge p-values [n] of held-out normal rows, in the order of time; `stride` rows make one independent row.
 
-    The false-alarm rate may be off by two standard errors, of these rows and of the blocks that the p-values rest on.
+    The false-alarm rate may be off by two standard errors, of these rows and of those that the p-values rest on.
     """
     independent = max(len(normal) / stride, 1.0)
+    # Of 2m / (1 + stride) blocks m / stride are independent (`BlockedCalibration`).
+    known = calibrated_on * (1 + stride) / (2 * stride)
     for alpha in _ALPHAS:
         if len(normal) and calibrated_on + 1 >= 1 / alpha:
             rate = float((normal <= alpha).mean())
-            chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / calibrated_on)))
+            chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / known)))
             yield _promise(alpha, rate, chance)
     yield _drift(normal, stride)
-
-
-def check_trivial(
-    ours: NDArray[np.floating], trivial: NDArray[np.floating], strange: NDArray[np.bool_], stride: int, *, seed: int
-) -> Finding:
-    """AUROC by labels [n] of scores [n] against that of trivial ones [n]; a 95 % bootstrap over blocks of `stride` rows."""
-    blocks = np.array_split(np.arange(len(ours)), max(len(ours) // stride, 1))
-    random, gains = np.random.default_rng(seed), [_lead(ours, trivial, strange)]
-    for _ in range(_RESAMPLES):
-        rows = np.concatenate([blocks[block] for block in random.integers(0, len(blocks), len(blocks))])
-        if strange[rows].any() and not strange[rows].all():
-            gains.append(_lead(ours[rows], trivial[rows], strange[rows]))
-    low, high = np.quantile(gains, [0.025, 0.975])
-    message = f"AUROC minus that of the largest robust z-score is {gains[0]:.3f} ({low:.3f} to {high:.3f})."
-    remedy = "A limit on each column does as well: try another detector, add columns that hang together, or do without a model."
-    return _finding("against_trivial", bool(low > 0), gains[0], 0.0, message, remedy)
-
-
-def robust_z(x: Doubles, normal: Doubles) -> Doubles:
-    """The largest distance of rows [n, d] from the median of normal rows [m, d], in units of their interquartile range: [n]."""
-    low, middle, high = np.quantile(normal, [0.25, 0.5, 0.75], axis=0)
-    spread = np.where(high > low, high - low, np.inf)
-    return np.asarray((np.abs(x - middle) / spread).max(axis=1))
-
-
-def _lead(ours: NDArray[np.floating], theirs: NDArray[np.floating], strange: NDArray[np.bool_]) -> float:
-    return evaluation.auroc(ours[~strange], ours[strange]) - evaluation.auroc(theirs[~strange], theirs[strange])
 
 
 def _promise(alpha: float, rate: float, chance: float) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,13 @@ class Runs:
         if self.labels is None:
             return [self.readings[rows] for rows in self.each()]
         return [part for rows in self.each() for part in _unlabelled(self.readings[rows], self.labels[rows])]
+
+    def places(self, rows: Rows) -> list[str] | list[int]:
+        """Where rows (indices [n]) are found again: their times in ISO 8601 where the table has times, else their lines."""
+        if self.times is None:
+            lines: list[int] = self.lines[rows].tolist()
+            return lines
+        return [datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in self.times[rows].tolist()]
 
 
 @dataclass(slots=True)

@@ -27,10 +27,11 @@ from models.training.hyperparameters import Sensing
 from models.training.job import RESULT_FILES, Job, Outcome
 from models.training.ladder import GradientWatch, Report, check_gradient, check_slope
 from models.training.rung_network import check_network
-from models.training.rung_sensors import check_promise, check_trivial, robust_z
+from models.training.rung_rivals import ALPHA, Said, check_incumbent, check_trivial, limits
+from models.training.rung_sensors import check_promise
 from models.training.rung_table import check_table
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
-from models.training.sensor_choice import ALPHAS, Judged, choose, judge, metrics_of, score_runs
+from models.training.sensor_choice import ALPHAS, Judged, Scores, choose, judge, metrics_of, score_runs
 from models.training.table import Wanted
 from models.training.table_parsing import read_table
 
@@ -91,18 +92,35 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
     bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
-    _check_labels(bench, chosen, parts)
+    incumbent = _incumbent(bench, parts.held_out)
+    _check_rivals(bench, chosen, incumbent, parts)
     sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = sensor_plots.plots(chosen, judged, parts.held_out)
-    return _outcome(bench, sensor, chosen, judged, parts)
+    return _outcome(bench, sensor, chosen, judged, incumbent, parts)
 
 
-def _check_labels(bench: Bench, chosen: Judged, parts: Divided) -> None:
-    """Where labels tell both kinds among the held-out rows: is it better than the largest z-score?"""
-    rows, labels = chosen.scores.rows, parts.held_out.labels
-    if labels is not None and labels[rows].any() and not labels[rows].all():
-        trivial = robust_z(parts.held_out.readings[rows], np.concatenate(parts.train.normal()))
-        bench.report.add(check_trivial(chosen.scores.scores, trivial, labels[rows], chosen.sensor.stride, seed=bench.job.seed))
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """What serves now, on the held-out rows."""
+
+    scores: Scores
+    metrics: Mapping[str, float]
+
+
+def _check_rivals(bench: Bench, chosen: Judged, incumbent: Incumbent | None, parts: Divided) -> None:
+    """Is it better than limits on each column, where labels tell both kinds among the held-out rows, and than what serves now?"""
+    held_out, rows, seed = parts.held_out, chosen.scores.rows, bench.job.seed
+    labels = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
+    ours = Said(chosen.scores.scores, chosen.scores.p_values <= ALPHA)
+    if labels[rows].any() and not labels[rows].all():
+        trivial = limits(held_out.readings[rows], np.concatenate(parts.train.normal()))
+        bench.report.extend(check_trivial(ours, trivial, labels[rows], chosen.sensor.stride, seed=seed))
+    if incumbent is None:
+        return
+    same, here, there = np.intersect1d(rows, incumbent.scores.rows, assume_unique=True, return_indices=True)
+    if not labels[same].all():
+        theirs = Said(incumbent.scores.scores, incumbent.scores.p_values <= ALPHA)
+        bench.report.extend(check_incumbent(ours.of(here), theirs.of(there), labels[same], chosen.sensor.stride, seed=seed))
 
 
 def read_parts(job: Job, settings: Sensing) -> Divided:
@@ -188,21 +206,21 @@ def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided) 
     return sensor
 
 
-def _outcome(bench: Bench, sensor: Fitted, chosen: Judged, judged: list[Judged], parts: Divided) -> Outcome:
+def _outcome(bench: Bench, sensor: Fitted, chosen: Judged, judged: list[Judged], incumbent: Incumbent | None, parts: Divided) -> Outcome:
     compared = {f"detector_faults_{one.name}": one.faults for one in judged}
     return Outcome(
         encoder="none",
         mode=chosen.name,
         labels=(),
         metrics=chosen.metrics | compared,
-        incumbent_metrics=_incumbent(bench, parts.held_out),
+        incumbent_metrics=None if incumbent is None else incumbent.metrics,
         golden=_golden(bench, parts.held_out),
         trained_tokens=len(parts.train),
         sensor=describe(sensor),
     )
 
 
-def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
+def _incumbent(bench: Bench, held_out: Runs) -> Incumbent | None:
     """What serves now, on the same rows; None where it reads other columns."""
     path = bench.job.incumbent
     if path is None:
@@ -215,7 +233,8 @@ def _incumbent(bench: Bench, held_out: Runs) -> Mapping[str, float] | None:
     if not isinstance(sensor, Fitted) or sensor.columns != held_out.columns:
         say(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
         return None
-    return metrics_of(sensor, held_out, score_runs(sensor, held_out))
+    scores = score_runs(sensor, held_out)
+    return Incumbent(scores, metrics_of(sensor, held_out, scores))
 
 
 def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:

@@ -48,6 +48,11 @@ class Judged:
         """How far its false-alarm rate is from what it promised, beyond chance."""
         return 1.0 - self.metrics["primary"]
 
+    @property
+    def resolves(self) -> bool:
+        """Whether its calibration has blocks enough for any alarm at alpha 0.05, which is what a request asks for by default."""
+        return self.sensor.threshold(ALPHAS[0]) is not None
+
     def of_normal(self, held_out: Runs) -> Doubles:
         """P-values of the held-out rows that no label calls an anomaly."""
         return self.scores.p_values if held_out.labels is None else self.scores.p_values[~held_out.labels[self.scores.rows]]
@@ -92,9 +97,10 @@ def broken_promise(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
 
 
 def choose(judged: Sequence[Judged]) -> tuple[Judged, str]:
-    """The best of detectors that come simplest first, and why."""
+    """The best of detectors that come simplest first, and why; one that can raise no alarm only where none can."""
     if len(judged) == 1:
         return judged[0], "it was asked for"
+    judged = [one for one in judged if one.resolves] or judged
     if all("auroc" in one.metrics for one in judged):
         return _best(judged, [one.metrics["auroc"] for one in judged]), "it ranks the labelled anomalies best (AUROC)"
     least = min(one.broken for one in judged)

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def _series(chosen: Judged, held_out: Runs, points: Rows, shares: NDArray[np.flo
     rows, p_values = chosen.scores.rows[points], chosen.scores.p_values[points]
     shown = np.sort(np.argsort(-shares, kind="stable")[:MOST_COLUMNS])
     return {
-        "x": _places(held_out, rows),
+        "x": held_out.places(rows),
         "columns": {held_out.columns[column]: held_out.readings[rows, column].tolist() for column in shown.tolist()},
         "scores": chosen.scores.scores[points].tolist(),
         "p_values": p_values.tolist(),
@@ -54,13 +53,6 @@ def _series(chosen: Judged, held_out: Runs, points: Rows, shares: NDArray[np.flo
         "anomalies": np.flatnonzero(p_values <= ALPHAS[0]).tolist(),
         "labels": None if held_out.labels is None else held_out.labels[rows].astype(int).tolist(),
     }
-
-
-def _places(runs: Runs, rows: Rows) -> list[str] | list[int]:
-    if runs.times is None:
-        lines: list[int] = runs.lines[rows].tolist()
-        return lines
-    return [datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in runs.times[rows].tolist()]
 
 
 def _points(scores: NDArray[np.float32]) -> Rows:

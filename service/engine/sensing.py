@@ -119,7 +119,9 @@ class Sensing(Servable):
         self._model = model.model
         self._monitor = cast(Monitored, model.model).monitor() if model.card.numbers and model.card.numbers.kind == "records" else None
         self._monitoring = threading.Lock()
-        self._metrics.drift.labels(model.card.name, model.card.version).set(0)
+        # Held, not looked up at each request: looking it up would bring the series of a version that has been retired back.
+        self._drift = self._metrics.drift.labels(model.card.name, model.card.version)
+        self._drift.set(0)
 
     @property
     def label(self) -> str:
@@ -197,7 +199,7 @@ class Sensing(Servable):
         if self._monitor is not None:
             scored = replace(scored, drift=await self.aside(partial(self._bet, self._monitor, scored.p_values)))
         if scored.drift is not None:
-            self._metrics.drift.labels(self.card.name, self.card.version).set(scored.drift.detected)
+            self._drift.set(scored.drift.detected)
         return scored
 
     def _bet(self, monitor: Monitor, p_values: NDArray[np.float64]) -> Drift:
