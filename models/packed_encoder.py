@@ -34,10 +34,10 @@ _LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
 
 
 class PackedEncoder:
-    """A BERT encoder with plain pooling. Vectors are not normalised here, as with `Encoder`."""
+    """An encoder of BERT's family with plain pooling. Vectors are not normalised here, as with `Encoder`."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with reading(source.name, "a BERT encoder"):
+        with reading(source.name, "a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
             tokenizer = _tokenizer(source.path / "tokenizer.json")
@@ -50,8 +50,8 @@ class PackedEncoder:
             version=source.version,
             task="embedding",
             origin=source.origin,
-            architecture="bert",
-            width=int(pipeline.config["hidden_size"]),
+            architecture=str(pipeline.config["model_type"]),
+            width=network.shape.width,
             max_tokens=pipeline.max_tokens,
             vocabulary=self._text.vocabulary,
             device=str(placement.device),
