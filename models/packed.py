@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
 from models.card import Between, nothing
+from models.linear import Linear, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
 
@@ -122,6 +123,12 @@ class PackedBert(nn.Module):
             rows = layer(rows, layout, mask)
         return rows
 
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Ready to compute there."""
+        self.to(device, dtype).eval().requires_grad_(False)
+        settle([layer for layer in self.modules() if isinstance(layer, Linear)])
+        return self
+
     @classmethod
     def load(cls, path: Path, config: dict[str, Any]) -> PackedBert:
         """Build from a model directory. Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES."""
@@ -139,16 +146,16 @@ class _Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.qkv = nn.Linear(shape.width, 3 * shape.width)
-        self.out = nn.Linear(shape.width, shape.width)
+        self.qkv = Linear(shape.width, 3 * shape.width)
+        self.out = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
-        self.wide = nn.Linear(shape.width, shape.inner)
-        self.narrow = nn.Linear(shape.inner, shape.width)
+        self.wide = Linear(shape.width, shape.inner)
+        self.narrow = Linear(shape.inner, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
     def forward(self, rows: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
-        rows = self.attention_norm(self.out(self._attend(self.qkv(rows), layout, mask)) + rows)
-        result: Tensor = self.norm(self.narrow(functional.gelu(self.wide(rows))) + rows)
+        rows = self.attention_norm(self.out(self._attend(self.qkv(rows), layout, mask), plus=rows))
+        result: Tensor = self.norm(self.narrow(self.wide(rows, gelu=True), plus=rows))
         return result
 
     def _attend(self, qkv: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
@@ -181,7 +188,7 @@ def _biased(table: nn.Embedding, layout: Layout) -> Tensor:
     Texts lie in one piece in their blocks, so places in a block are as far apart as positions in a text.
     """
     at = torch.arange(layout.block, device=table.weight.device)
-    bias = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
+    bias: Tensor = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
     return bias.contiguous() if layout.mask is None else bias + layout.mask
 
 

@@ -41,7 +41,7 @@ class PackedEncoder:
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
             tokenizer = _tokenizer(source.path / "tokenizer.json")
-        self._network = network.to(placement.device, placement.dtype).eval().requires_grad_(False)
+        self._network = network.placed(placement.device, placement.dtype)
         self._placement = placement
         self._pooling = pipeline.pooling
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
