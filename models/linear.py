@@ -53,8 +53,7 @@ class Linear(nn.Linear):
 
 def settle(layers: Sequence[Linear]) -> None:
     """Give a network's linear layers the forms that are fast on its CPU: once, when weights, dtype and device are final."""
-    weight = layers[0].weight
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if any(layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32 for layer in layers):
         return
     for layer in layers:
         layer.lay_out_for_mkl()

@@ -146,11 +146,11 @@ class _Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.qkv = Linear(shape.width, 3 * shape.width)
-        self.out = Linear(shape.width, shape.width)
+        self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
+        self.out: nn.Module = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
-        self.wide = Linear(shape.width, shape.inner)
-        self.narrow = Linear(shape.inner, shape.width)
+        self.wide: nn.Module = Linear(shape.width, shape.inner)
+        self.narrow: nn.Module = Linear(shape.inner, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
     def forward(self, rows: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:

@@ -96,11 +96,11 @@ def encoder(
     return path
 
 
-def roughen(path: Path) -> Path:
+def roughen(path: Path, gain: float = 8) -> Path:
     """Give a model weights as unequal as trained ones: fresh ones attend to all alike, and their biases are 0 and their norms 1."""
     chance = torch.Generator().manual_seed(1)
     weights = load_file(path / "model.safetensors")
-    rough = {name: 8 * old if old.dim() > 1 else old + 0.2 * torch.randn(old.shape, generator=chance) for name, old in weights.items()}
+    rough = {name: gain * old if old.dim() > 1 else old + 0.2 * torch.randn(old.shape, generator=chance) for name, old in weights.items()}
     save_file(rough, path / "model.safetensors", {"format": "pt"})
     return path
 
