@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self._packed = _pack(weight, bias)
         self._step = step
-        self._shares = shares
+        self._shares = torch.ones(()) if shares is None else shares
 
     def forward(self, rows: Tensor, *, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
@@ -69,7 +69,7 @@ def quantise(network: PackedBert, probes: Layout) -> None:
     before = network.norm
     for layer in network.layers:
         _quantise(layer, before, largest)
-        before = layer.norm
+        before = cast(nn.LayerNorm, layer.norm)
 
 
 def _quantise(layer: nn.Module, before: nn.LayerNorm, largest: dict[nn.Module, Tensor]) -> None:

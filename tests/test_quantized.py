@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from models import packed_encoder, quantized
 from models.device import INT8_ENGINE, Placement, place
+from models.encoder import Encoder
 from models.errors import ModelError
 from models.loader import load
 from models.packed import Layout
@@ -171,11 +172,10 @@ def test_vectors_that_are_too_far_off_are_refused(rough: ModelSource, monkeypatc
 
 def test_the_comparison_is_with_float32(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
-    general = packed_encoder.Encoder
 
     def noted(source: ModelSource, placement: Placement) -> object:
         taken.append(placement.dtype_name)
-        return general(source, placement)
+        return Encoder(source, placement)
 
     monkeypatch.setattr(packed_encoder, "Encoder", noted)
     load(rough, int8())
