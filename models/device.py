@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,22 +11,30 @@ import torch
 from models.errors import ModelError
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-DtypeName = Literal["auto", "bfloat16", "float32"]
+DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
-_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
+
+INT8_ENGINE = "fbgemm"  # what multiplies integers in PyTorch on x86
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and a dtype, chosen once at load, and why these."""
+    """A device and a dtype, chosen once at load, and why these. With `int8`, linear layers multiply integers and `dtype` is of the rest."""
 
     device: torch.device
     dtype: torch.dtype
     reason: str
+    int8: bool = False
 
     @property
     def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def unrounded(self) -> Placement:
+        """The same without int8."""
+        return replace(self, int8=False)
 
     @property
     def hardware(self) -> str:
@@ -52,11 +60,20 @@ class Placement:
 def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     """Choose a device and a dtype, or check the ones asked for.
 
-    Raises ModelError when a device is asked for that this machine does not have.
+    Raises ModelError when a device is asked for that this machine does not have, or int8 where it cannot be.
     """
     chosen, why_device = _choose_device(device)
+    if dtype == "int8":
+        _require_int8(chosen)
     precision, why_dtype = _choose_dtype(chosen, dtype)
-    return Placement(chosen, precision, f"{why_device}; {why_dtype}")
+    return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8")
+
+
+def _require_int8(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise ModelError(f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype")
+    if INT8_ENGINE not in torch.backends.quantized.supported_engines:
+        raise ModelError(f"int8 needs {INT8_ENGINE}, which PyTorch does not have on {platform.machine()}: set another dtype", param="dtype")
 
 
 def _choose_device(asked: DeviceName) -> tuple[torch.device, str]:

@@ -10,7 +10,7 @@ import torch
 from models.card import Model
 from models.classifier import SequenceClassifier
 from models.device import DeviceName, DtypeName, Placement, place
-from models.errors import ModelSourceError
+from models.errors import ModelError, ModelSourceError
 from models.packed_encoder import packed_or_general
 from models.source import ModelSource, locate
 
@@ -18,9 +18,11 @@ from models.source import ModelSource, locate
 def load(source: ModelSource, placement: Placement) -> Model:
     """Load the encoder, cross-encoder or classifier that lies in `source`.
 
-    Raises ModelSourceError when the directory holds nothing of the kind.
+    Raises ModelSourceError when the directory holds nothing of the kind, ModelError when it cannot be int8 and is to be.
     """
     if _classifies(source):
+        if placement.int8:
+            raise ModelError(f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype", param="dtype")
         return SequenceClassifier(source, placement)
     return packed_or_general(source, placement)
 

@@ -1,4 +1,4 @@
-"""BERT without padding: all tokens of a batch in one matrix, attention apart for each text.
+"""BERT and its relatives without padding: all tokens of a batch in one matrix, attention apart for each text.
 
 Against the general path this saves the padding, two thirds of the matrix calls for Q, K and V, and the Python around
 each layer, which is most of the time of a single short text.
@@ -6,19 +6,21 @@ each layer, which is most of the time of a single short text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
 from models.card import Between, nothing
+from models.linear import Linear, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
 
@@ -83,6 +85,13 @@ class Layout:
         rows = blocks.flatten(0, 1)
         return rows if self.places is None else rows.index_select(0, self.places)
 
+    def positions_from(self, first: int) -> Tensor:
+        """Positions int64 [tokens] as RoBERTa counts them: from `first`, past padding tokens (id `first` - 1), which have `first` - 1."""
+        real = (self.ids != first - 1).long()
+        counted = real.cumsum(0)
+        starts = self.lengths.cumsum(0) - self.lengths
+        return (counted - (counted - real)[starts][self.owner]) * real + first - 1
+
     def pool(self, rows: Tensor, mode: str) -> Tensor:
         """Token vectors [tokens, d] → text vectors float32 [texts, d]: their mean, the first or the last."""
         if mode == "mean":
@@ -93,62 +102,67 @@ class Layout:
 
 
 class PackedBert(nn.Module):
-    """BERT's encoder over a packed batch. Dropout is left out: this is for inference."""
+    """BERT's encoder, or a relative's, over a packed batch. Dropout is left out: this is for inference."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
-        self.words = nn.Embedding(int(config["vocab_size"]), width)
-        self.places = nn.Embedding(int(config["max_position_embeddings"]), width)
-        self.norm = nn.LayerNorm(width, eps)
-        heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
-        self.layers = nn.ModuleList(_Layer(width, heads, inner, eps) for _ in range(int(config["num_hidden_layers"])))
+        self.shape = shape
+        self.words = nn.Embedding(shape.vocabulary, shape.width)
+        self.places = nn.Embedding(shape.positions, shape.width)
+        self.norm = nn.LayerNorm(shape.width, shape.eps)
+        self.bias = nn.Embedding(shape.buckets, shape.heads) if shape.buckets else None
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer."""
-        rows: Tensor = self.norm(self.words(layout.ids) + self.places(layout.positions))
+        places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
+        rows: Tensor = self.norm(self.words(layout.ids) + self.places(places))
+        mask = layout.mask if self.bias is None else _biased(self.bias, layout)
         for layer in self.layers:
             between()
-            rows = layer(rows, layout)
+            rows = layer(rows, layout, mask)
         return rows
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Ready to compute there."""
+        self.to(device, dtype).eval().requires_grad_(False)
+        settle([layer for layer in self.modules() if isinstance(layer, Linear)])
+        return self
 
     @classmethod
     def load(cls, path: Path, config: dict[str, Any]) -> PackedBert:
-        """Build from a model directory. Raises Unsupported for anything but plain BERT."""
-        if config.get("model_type") != "bert" or config.get("is_decoder") or config.get("add_cross_attention"):
-            raise Unsupported(f"its architecture is {config.get('model_type')}")
-        if config.get("hidden_act") != "gelu" or config.get("position_embedding_type", "absolute") != "absolute":
-            raise Unsupported(f"its activation is {config.get('hidden_act')}, its positions {config.get('position_embedding_type')}")
+        """Build from a model directory. Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES."""
+        shape = read_shape(config)
         weights = path / "model.safetensors"
         if not weights.is_file():
             raise Unsupported("its weights are in several files")
         with torch.device("meta"):
-            network = cls(config)
-        network.load_state_dict(_renamed(weights, len(network.layers)), assign=True)
+            network = cls(shape)
+        network.load_state_dict(read_weights(weights, ARCHITECTURES[config["model_type"]], shape.layers), assign=True)
         return network
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, heads: int, inner: int, eps: float) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps)
-        self.wide = nn.Linear(width, inner)
-        self.narrow = nn.Linear(inner, width)
-        self.norm = nn.LayerNorm(width, eps)
+        self.heads = shape.heads
+        self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
+        self.out: nn.Module = Linear(shape.width, shape.width)
+        self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
+        self.wide: nn.Module = Linear(shape.width, shape.inner)
+        self.narrow: nn.Module = Linear(shape.inner, shape.width)
+        self.norm = nn.LayerNorm(shape.width, shape.eps)
 
-    def forward(self, rows: Tensor, layout: Layout) -> Tensor:
-        rows = self.attention_norm(self.out(self._attend(self.qkv(rows), layout)) + rows)
-        result: Tensor = self.norm(self.narrow(functional.gelu(self.wide(rows))) + rows)
+    def forward(self, rows: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+        rows = self.attention_norm(self.out(self._attend(self.qkv(rows), layout, mask), plus=rows))
+        result: Tensor = self.norm(self.narrow(self.wide(rows, gelu=True), plus=rows))
         return result
 
-    def _attend(self, qkv: Tensor, layout: Layout) -> Tensor:
+    def _attend(self, qkv: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
         """Attention within each text: [tokens, 3 d] → [tokens, d]."""
         blocks = layout.blocked(qkv)
         query, key, value = blocks.view(*blocks.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return layout.unblocked(mixed.transpose(1, 2).flatten(2))
 
 
@@ -168,33 +182,23 @@ def _in_blocks(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
     return blocks, starts, -(-fullest // _TILE) * _TILE
 
 
-def _renamed(weights: Path, layers: int) -> dict[str, Tensor]:
-    """BERT's weights under our names: Q, K and V joined, the one token type that texts have added to the positions."""
-    with safe_open(weights, framework="pt") as stored:
-        prefix = "bert." if any(name.startswith("bert.") for name in stored.keys()) else ""  # noqa: SIM118  # no mapping
+def _biased(table: nn.Embedding, layout: Layout) -> Tensor:
+    """MPNet's bias by how far apart two tokens are, added to the layout's mask: [1 or blocks, heads, longest, longest].
 
-        def take(*names: str) -> Tensor:
-            return torch.cat([stored.get_tensor(prefix + name).float() for name in names])
+    Texts lie in one piece in their blocks, so places in a block are as far apart as positions in a text.
+    """
+    at = torch.arange(layout.block, device=table.weight.device)
+    bias: Tensor = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
+    return bias.contiguous() if layout.mask is None else bias + layout.mask
 
-        types = take("embeddings.token_type_embeddings.weight")[0]
-        state = {
-            "words.weight": take("embeddings.word_embeddings.weight"),
-            "places.weight": take("embeddings.position_embeddings.weight") + types,
-            "norm.weight": take("embeddings.LayerNorm.weight"),
-            "norm.bias": take("embeddings.LayerNorm.bias"),
-        }
-        names = {
-            "out": "attention.output.dense",
-            "attention_norm": "attention.output.LayerNorm",
-            "wide": "intermediate.dense",
-            "narrow": "output.dense",
-            "norm": "output.LayerNorm",
-        }
-        for layer in range(layers):
-            theirs = f"encoder.layer.{layer}"
-            for kind in ("weight", "bias"):
-                state[f"layers.{layer}.qkv.{kind}"] = take(
-                    *(f"{theirs}.attention.self.{part}.{kind}" for part in ("query", "key", "value"))
-                )
-                state.update({f"layers.{layer}.{ours}.{kind}": take(f"{theirs}.{name}.{kind}") for ours, name in names.items()})
-        return state
+
+def _buckets(distance: Tensor, buckets: int, furthest: int = 128) -> Tensor:
+    """int64 distances to buckets: half for either direction, of each half one a distance at first, then ever wider ones up to `furthest`.
+
+    As `relative_position_bucket` in transformers' MPNet, which has it from T5 (https://arxiv.org/abs/1910.10683).
+    """
+    half = buckets // 2
+    exact = half // 2
+    far = distance.abs()
+    wider = exact + (torch.log(far.clamp(min=1).float() / exact) / math.log(furthest / exact) * (half - exact)).long()
+    return torch.where(far < exact, far, wider.clamp(max=half - 1)) + half * (distance > 0)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.card import Between, ModelCard, nothing
-from models.device import Placement
+from models.device import Placement, place
 from models.encoder import Encoder
+from models.errors import ModelError
 from models.guard import inference, reading
 from models.packed import Layout, PackedBert
 from models.pipeline import Unsupported, read_pipeline
+from models.quantized import quantise
 from models.source import ModelSource
 from models.text import TextProcessor, Tokens
 from models.vectors import normalize
+
+log = logging.getLogger(__name__)
 
 # Texts of several lengths, scripts and oddities; the general path's vectors of them are what the packed ones must equal.
 PROBES = (
@@ -30,28 +39,29 @@ PROBES = (
     "the quick brown fox jumps over the lazy dog " * 12,
     "a" * 300,
 )
-_LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
+_LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
 class PackedEncoder:
-    """A BERT encoder with plain pooling. Vectors are not normalised here, as with `Encoder`."""
+    """An encoder of BERT's family with plain pooling. Vectors are not normalised here, as with `Encoder`."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with reading(source.name, "a BERT encoder"):
+        with reading(source.name, "a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
             tokenizer = _tokenizer(source.path / "tokenizer.json")
-        self._network = network.to(placement.device, placement.dtype).eval().requires_grad_(False)
         self._placement = placement
         self._pooling = pipeline.pooling
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
+        notes = (_to_int8(network, self._text.encode(PROBES)),) if placement.int8 else ()
+        self._network = network.placed(placement.device, placement.dtype)
         self._card = ModelCard(
             name=source.name,
             version=source.version,
             task="embedding",
             origin=source.origin,
-            architecture="bert",
-            width=int(pipeline.config["hidden_size"]),
+            architecture=str(pipeline.config["model_type"]),
+            width=network.shape.width,
             max_tokens=pipeline.max_tokens,
             vocabulary=self._text.vocabulary,
             device=str(placement.device),
@@ -60,6 +70,7 @@ class PackedEncoder:
             prompts=pipeline.prompts,
             default_prompt=pipeline.default_prompt,
             normalizes=pipeline.normalizes,
+            notes=notes,
         )
 
     @property
@@ -89,21 +100,53 @@ class PackedEncoder:
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
     """The packed encoder where it can do this model and agrees with the general path, else the general one; its card says why.
 
-    For the model that ships with Sonde the general path's vectors ship too; for others it is loaded for the comparison.
+    For the model that ships with Sonde the general path's vectors ship too; for others it is loaded for the comparison. Raises ModelError
+    where int8 is asked for and the packed encoder cannot be taken: there is no other.
     """
     try:
         packed = PackedEncoder(source, placement)
     except Unsupported as reason:
-        return Encoder(source, placement, forward=f"general: {reason}")
+        return _general(source, placement, str(reason))
     expected = _golden(source)
     if expected is None:
-        general = Encoder(source, placement)
+        general = Encoder(source, placement.unrounded)
         expected = general.forward(general.text.encode(PROBES))
     least = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
-    if least < _LEAST_COSINE[placement.dtype_name]:
-        return Encoder(source, placement, forward=f"general: the packed forward pass differs, least cosine {least:.6f}")
+    if not least >= _LEAST_COSINE[placement.dtype_name]:  # so that NaN is refused, too
+        return _general(source, placement, f"the packed forward pass differs, least cosine {least:.6f}")
     packed.explain(f"packed: least cosine to the general forward pass {least:.6f}")
     return packed
+
+
+def _to_int8(network: PackedBert, batch: Sequence[Tokens]) -> str:
+    """Make a network int8, and say what that gains over the dtype that this machine would take otherwise."""
+    cpu, rival = torch.device("cpu"), place("cpu").dtype
+    exact = (network if rival == torch.float32 else copy.deepcopy(network)).placed(cpu, rival)
+    before = _seconds(exact, Layout.of(batch, cpu, rival))
+    layout = Layout.of(batch, cpu, torch.float32)
+    quantise(network, layout)
+    share = _seconds(network, layout) / before
+    note = f"int8 takes {share:.2f} of the time of {str(rival).removeprefix('torch.')} for {len(layout.ids)} tokens, timed at load"
+    if share >= 1:
+        log.warning("%s: it gains nothing here", note)
+    return note
+
+
+@torch.inference_mode()
+def _seconds(network: PackedBert, layout: Layout) -> float:
+    """The least time of three."""
+    least = math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        network(layout)
+        least = min(least, time.perf_counter() - began)
+    return least
+
+
+def _general(source: ModelSource, placement: Placement, why: str) -> Encoder:
+    if placement.int8:
+        raise ModelError(f"{source.name}: int8 is for encoders with a packed forward pass, and {why}: set another dtype", param="dtype")
+    return Encoder(source, placement, forward=f"general: {why}")
 
 
 def _tokenizer(path: Path) -> Tokenizer:

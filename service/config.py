@@ -33,7 +33,7 @@ class Settings(BaseModel):
     )
     registry_poll_s: float = Field(1.0, gt=0, le=3600, description="seconds between looks at the registry of trained models")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="where models compute")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="precision they compute in")
+    dtype: Literal["auto", "bfloat16", "float32", "int8"] = Field("auto", description="precision they compute in")
     threads: int = Field(0, ge=0, description="threads PyTorch computes with on the CPU; 0 leaves it PyTorch's own choice")
     tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 takes all cores, four at most")
 

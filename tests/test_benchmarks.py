@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import forward, gpu, results, roofline, serving, tables
+from benchmarks import forward, gpu, int8, results, roofline, serving, tables
 from benchmarks.loads import GEMM_FLOP, ROWS
 from benchmarks.plot import bars
 from benchmarks.processes import Server
@@ -125,6 +126,27 @@ def test_backends_are_compared_with_the_limit_of_their_precision() -> None:
     assert forward.precision_of("packed-bfloat16", "cpu") == "bf16"
     assert forward.precision_of("packed-float32", "cpu") == "fp32"
     assert "packed-float32" in forward.default_backends("cpu")
+
+
+def test_pairs_are_graded_by_intent_and_domain(tmp_path: Path) -> None:
+    (tmp_path / "clinc150").mkdir()
+    rows = [["where is my card", "lost_card"], ["card gone", "lost_card"], ["pay my bill", "pay_bill"], ["tell a joke", "joke"]]
+    (tmp_path / "clinc150" / "data_full_train_val.json").write_text(json.dumps({"val": rows}))
+    (tmp_path / "clinc150" / "domains.json").write_text(json.dumps({"banking": ["lost_card", "pay_bill"], "fun": ["joke"]}))
+    texts, grades = int8.similarity_set(tmp_path, 4)
+    at = {text: place for place, text in enumerate(texts)}
+    graded = {(a, b): int(grades[at[a], at[b]]) for a in at for b in at}
+    assert graded["where is my card", "card gone"] == 2
+    assert graded["pay my bill", "card gone"] == graded["card gone", "pay my bill"] == 1
+    assert graded["tell a joke", "pay my bill"] == 0
+
+
+def test_agreement_is_best_where_cosines_follow_the_grades() -> None:
+    angles = np.array([0.0, 0.1, 0.6, 2.0])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    distance = np.abs(angles[:, None] - angles)
+    assert int8.agreement(rows, (-100 * distance).astype(np.int64)) == pytest.approx(100)
+    assert int8.agreement(rows, (100 * distance).astype(np.int64)) == pytest.approx(-100)
 
 
 def test_a_row_is_measured_on_a_server() -> None:

@@ -94,12 +94,12 @@ def test_a_plain_transformers_directory_gets_mean_pooling_and_a_note(tmp_path: P
     np.testing.assert_allclose(encode(model, TEXTS), expected(path, TEXTS), atol=1e-5)
 
 
-def test_plain_bert_is_packed_and_other_models_say_why_not(tmp_path: Path) -> None:
+def test_plain_encoders_are_packed_and_other_models_say_why_not(tmp_path: Path) -> None:
     packed = load(locate(str(tiny.encoder(tmp_path / "bert"))), CPU32)
     assert isinstance(packed, PackedEncoder)
     assert packed.card.forward.startswith("packed: least cosine")
-    other = load(locate(str(tiny.encoder(tmp_path / "mpnet", "mpnet"))), CPU32)
-    assert other.card.forward == "general: its architecture is mpnet"
+    other = load(locate(str(tiny.encoder(tmp_path / "modernbert", "modernbert"))), CPU32)
+    assert other.card.forward == "general: its architecture is modernbert"
 
 
 def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert "the packed forward pass differs" in model.card.forward
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_nothing_keeps_gradients_and_the_model_is_in_eval_mode(tmp_path: Path, architecture: tiny.Architecture) -> None:
     model = load(locate(str(tiny.encoder(tmp_path / "model", architecture))), CPU32)
     network = model._network if isinstance(model, PackedEncoder) else model._transformer  # type: ignore[attr-defined]
@@ -133,7 +133,7 @@ def test_others_may_run_between_two_layers(tmp_path: Path, architecture: tiny.Ar
     np.testing.assert_allclose(rows, model.forward(batch), atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 @pytest.mark.parametrize(
     ("file", "content"),
     [("config.json", b'{"model_type": "no-such-thing"}'), ("model.safetensors", b"no weights"), ("tokenizer.json", b"{}")],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -22,10 +23,11 @@ from transformers import (
     ModernBertConfig,
     MPNetConfig,
     PreTrainedTokenizerFast,
+    RobertaConfig,
     XLMRobertaConfig,
 )
 
-Architecture = Literal["bert", "mpnet", "xlm-roberta", "distilbert", "modernbert"]
+Architecture = Literal["bert", "mpnet", "roberta", "xlm-roberta", "distilbert", "modernbert"]
 ARCHITECTURES: tuple[Architecture, ...] = ("bert", "mpnet", "xlm-roberta", "distilbert", "modernbert")
 WIDTH = 32
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -58,7 +60,7 @@ def config(architecture: Architecture, vocabulary: int, **more: Any) -> Any:
     if architecture == "modernbert":
         local = {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3}
         return ModernBertConfig(max_position_embeddings=80, **shape, **local, **common)
-    kinds: dict[str, Any] = {"bert": BertConfig, "mpnet": MPNetConfig, "xlm-roberta": XLMRobertaConfig}
+    kinds: dict[str, Any] = {"bert": BertConfig, "mpnet": MPNetConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig}
     return kinds[architecture](max_position_embeddings=80, **shape, **common)
 
 
@@ -91,6 +93,15 @@ def encoder(
     if normalize:
         modules.append(Normalize())
     SentenceTransformer(modules=modules, prompts=prompts or {}).save_pretrained(str(path))
+    return path
+
+
+def roughen(path: Path, gain: float = 8) -> Path:
+    """Give a model weights as unequal as trained ones: fresh ones attend to all alike, and their biases are 0 and their norms 1."""
+    chance = torch.Generator().manual_seed(1)
+    weights = load_file(path / "model.safetensors")
+    rough = {name: gain * old if old.dim() > 1 else old + 0.2 * torch.randn(old.shape, generator=chance) for name, old in weights.items()}
+    save_file(rough, path / "model.safetensors", {"format": "pt"})
     return path
 
 

@@ -1,0 +1,97 @@
+"""Linear layers: whichever way multiplies, the result is the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models import linear
+from models.linear import Linear, has_onednn, settle
+
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
+FEW = 5
+
+
+def layer(inputs: int = 24, outputs: int = 40) -> Linear:
+    torch.manual_seed(0)
+    return Linear(inputs, outputs).requires_grad_(False)
+
+
+def expected(one: Linear, rows: Tensor, *, gelu: bool, plus: Tensor | None) -> Tensor:
+    result = rows.double() @ one.weight.double().T + one.bias.double()
+    if gelu:
+        result = functional.gelu(result)
+    return result if plus is None else result + plus
+
+
+@needs_onednn
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
+@pytest.mark.parametrize(("gelu", "residual"), [(False, False), (True, False), (False, True)])
+def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual: bool) -> None:
+    one = layer()
+    rows, plus = torch.randn(count, 24), torch.randn(count, 40) if residual else None
+    right = expected(one, rows, gelu=gelu, plus=plus)
+    one.lay_out_for_mkl()
+    one.use_onednn(FEW)
+    torch.testing.assert_close(one(rows, gelu=gelu, plus=plus).double(), right, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_only_few_rows_take_onednns_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, taken = layer(), list[int]()
+    one.use_onednn(FEW)
+    monkeypatch.setattr(Linear, "_by_onednn", lambda self, rows, gelu, plus: taken.append(len(rows)))
+    for count in (1, FEW, FEW + 1):
+        one(torch.randn(count, 24))
+    assert taken == [1, FEW]
+
+
+def test_the_residual_is_left_as_it_was() -> None:
+    one, rows = layer(24, 24), torch.randn(3, 24)
+    before = rows.clone()
+    settle([one])
+    one(rows, plus=rows)
+    assert torch.equal(rows, before)
+
+
+def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
+    one = layer()
+    before = one.weight.clone()
+    one.lay_out_for_mkl()
+    assert torch.equal(one.weight, before)
+    assert one.weight.stride() == (1, 40)
+    assert not one.weight.requires_grad
+
+
+@needs_onednn
+def test_more_threads_make_more_rows_few() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        layers = [layer(), layer()]
+        settle(layers)
+    finally:
+        torch.set_num_threads(threads)
+    assert [one.few for one in layers] == [192, 192]
+
+
+def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_MOST_BYTES", 2 * 24 * 40 * 4 - 1)
+    layers = [layer(), layer()]
+    settle(layers)
+    assert [(one.few, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
+
+
+def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    one = layer()
+    settle([one])
+    assert one.few == 0
+
+
+def test_other_dtypes_and_devices_stay_as_they_are() -> None:
+    for one in (layer().to(torch.bfloat16), layer().to("meta")):
+        settle([one])
+        assert (one.few, one.weight.stride()) == (0, (24, 1))
