@@ -74,7 +74,7 @@ def test_the_ready_line_works_as_it_is(calm: Served) -> None:
 
 def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(30)]) for _ in range(4)]
+        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(12)]) for _ in range(4)]
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)  # with the one that asks
         assert brief.stop() == 0
         assert [answer.result().status_code for answer in waiting] == [200] * 4
@@ -84,7 +84,7 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
 def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> None:
     with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=brief.url) as probe:
         assert probe.get("/health/ready").status_code == 200
-        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(40)]) for _ in range(3)]
+        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(30)]) for _ in range(3)]
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)
         brief.process.terminate()
         wait_until(lambda: probe.get("/health/ready").status_code == 503)
