@@ -2,8 +2,12 @@
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+
+# JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve test test-fast lint format bench lock clean
 
@@ -26,10 +30,10 @@ serve: setup          ## set up and serve on 127.0.0.1:$(PORT)
 	exec $(BIN)/sonde up --port $(PORT) $(ARGS)
 
 test: setup-dev       ## set up and run the whole suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: setup-dev  ## what runs without weights and other processes
-	$(BIN)/python -m pytest -m "not slow and not real" $(ARGS)
+	$(PYTEST) -m "not slow and not real" $(ARGS)
 
 lint: setup-dev       ## style, types, layers
 	$(BIN)/ruff check .

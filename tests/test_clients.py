@@ -104,10 +104,17 @@ def test_hugging_face_embeds_and_compares(server: Served) -> None:
     assert same > 0.8 > 0.3 > other
 
 
-def test_hugging_face_classifies(tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = tmp_path_factory.mktemp("classifier")
-    path = tiny.classifier(home / "model")
-    with serving(home, "--model", f"intents={path}") as served, InferenceClient(served.url) as client:
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with a classifier and a cross-encoder."""
+    home = tmp_path_factory.mktemp("classifiers")
+    intents, cross = tiny.classifier(home / "intents"), tiny.cross_encoder(home / "cross")
+    with serving(home, "--model", f"intents={intents}", "--model", f"cross={cross}") as served:
+        yield served
+
+
+def test_hugging_face_classifies(classifiers: Served) -> None:
+    with InferenceClient(classifiers.url) as client:
         found = client.text_classification("hello there", top_k=2)
         assert len(found) == 2
         assert found[0].score >= found[1].score
@@ -128,11 +135,9 @@ def test_cohere_reranks(server: Served) -> None:
         assert answer.results[0].relevance_score > answer.results[1].relevance_score
 
 
-def test_cohere_reranks_with_a_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = tmp_path_factory.mktemp("cross")
-    path = tiny.cross_encoder(home / "model")
-    with serving(home, "--model", f"cross={path}") as served, httpx.Client() as http:
-        client = cohere.ClientV2("none", base_url=served.url, httpx_client=http)
+def test_cohere_reranks_with_a_cross_encoder(classifiers: Served) -> None:
+    with httpx.Client() as http:
+        client = cohere.ClientV2("none", base_url=classifiers.url, httpx_client=http)
         answer = client.rerank(model="cross", query="the card", documents=["a card", "the refund"])
         assert sorted(result.index for result in answer.results) == [0, 1]
 

@@ -166,10 +166,10 @@ def test_minilm_equals_sentence_transformers_on_mixed_lengths(
 ) -> None:
     model = load(locate(DEFAULT_MODEL), place("cpu", dtype))  # type: ignore[arg-type]
     emulated = dtype == "bfloat16" and place("cpu").dtype_name != dtype  # ten times as slow as where the processor has it
-    texts = mixed_texts[:40] if emulated else mixed_texts
+    texts = mixed_texts[:16] if emulated else mixed_texts
     rows = encode(model, texts)
     assert least_cosine(rows, reference[: len(texts)]) >= least
-    alone = np.concatenate([encode(model, [text]) for text in mixed_texts[:40]])
+    alone = np.concatenate([encode(model, [text]) for text in texts[:40]])
     assert least_cosine(rows[:40], alone) >= (0.9999 if dtype == "float32" else 0.9995)
 
 

@@ -20,7 +20,7 @@ from service.api import upload as uploading
 from service.auth import Keyring
 from service.engine.fake import FakeModel
 from service.jobs.files import Incoming
-from tests.conftest import MakeApp, serving
+from tests.conftest import MakeApp, Served, serving
 
 ROWS = b'{"text": "a", "label": "b"}\n' * 100
 
@@ -199,32 +199,35 @@ def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
             return b""
 
 
-@pytest.mark.real
-@pytest.mark.slow
-def test_a_long_upload_may_take_its_time_and_a_slow_one_may_not(tmp_path: Path) -> None:
-    with serving(tmp_path, "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000") as served:
-        assert upload_slowly(served.url, 40, b"x" * 2000, 0.1).startswith(b"HTTP/1.1 200")
-        began = time.monotonic()
-        assert upload_slowly(served.url, 400, b"x" * 20, 0.05) == b""
-        assert time.monotonic() - began < 5
-        # What is sent after the answer is nobody's to read.
-        began = time.monotonic()
-        upload_slowly(served.url.replace("/v1", ""), 100_000_000, b"x" * 20_000, 0.05)
-        assert time.monotonic() - began < 10
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that waits for a sender no longer than a second."""
+    with serving(tmp_path_factory.mktemp("hasty"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000") as served:
+        yield served
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_large_upload_takes_no_memory(tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
-        status = Path(f"/proc/{served.process.pid}/status")
-        before = resident(status)
-        with httpx.Client(timeout=120) as client:
-            answer = client.post(
-                f"{served.url}/v1/files", files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))}, data={"purpose": "fine-tune"}
-            )
-        assert answer.json()["bytes"] == 200 * 2**20
-        assert resident(status) - before < 40 * 2**20
+def test_a_large_upload_takes_no_memory(hasty: Served) -> None:
+    status = Path(f"/proc/{hasty.process.pid}/status")
+    before = resident(status)
+    with httpx.Client(timeout=120) as client:
+        answer = client.post(f"{hasty.url}/v1/files", files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))}, data={"purpose": "fine-tune"})
+    assert answer.json()["bytes"] == 200 * 2**20
+    assert resident(status) - before < 40 * 2**20
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_long_upload_may_take_its_time_and_a_slow_one_may_not(hasty: Served) -> None:
+    assert upload_slowly(hasty.url, 40, b"x" * 2000, 0.1).startswith(b"HTTP/1.1 200")
+    began = time.monotonic()
+    assert upload_slowly(hasty.url, 400, b"x" * 20, 0.05) == b""
+    assert time.monotonic() - began < 5
+    # What is sent after the answer is nobody's to read.
+    began = time.monotonic()
+    upload_slowly(hasty.url.replace("/v1", ""), 100_000_000, b"x" * 20_000, 0.05)
+    assert time.monotonic() - began < 10
 
 
 def resident(status: Path) -> int:

@@ -48,6 +48,15 @@ def worker(bench: Bench) -> Iterator[WorkerProcess]:
         yield running[0]
 
 
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def manned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """With a worker, for tests that leave it as it is; what they train has names of their own."""
+    url = request.getfixturevalue("server").new_database() if request.param == "postgresql" else ""
+    made = Bench(tmp_path_factory.mktemp("manned"), url)
+    with contextlib.closing(made), workers(made):
+        yield made
+
+
 def promotions(bench: Bench, job: str) -> int:
     ledger = Registry(bench.home / "models").ledger(bench.get(job).name)
     return sum(line["action"] == "promote" and line["by"] == job for line in ledger)
@@ -73,10 +82,10 @@ def test_a_job_succeeds_and_its_model_is_promoted(bench: Bench, worker: WorkerPr
     wait_until(lambda: sorted(path.name for path in (bench.home / "jobs" / job / "attempt-1").iterdir()) == kept)
 
 
-def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerProcess) -> None:
-    job = bench.submit(steps=1)
-    bench.until(job)
-    told = json.loads((bench.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+def test_what_the_trainer_is_told_is_the_contract(manned: Bench) -> None:
+    job = manned.submit(steps=1)
+    manned.until(job)
+    told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
     assert Path(told.pop("training_file")).read_bytes() == b'{"text": "a", "label": "b"}\n'
     assert told == {
         "job": job,
@@ -92,45 +101,45 @@ def test_what_the_trainer_is_told_is_the_contract(bench: Bench, worker: WorkerPr
         "dtype": "auto",
         "threads": 0,
         "checkpoint": None,
-        "cache": str(bench.home / "cache"),
+        "cache": str(manned.home / "cache"),
         "incumbent": None,
     }
 
 
-def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(bench: Bench, worker: WorkerProcess, tmp_path: Path) -> None:
-    own_encoder(Registry(bench.home / "models"), tmp_path, seed=1, name="ft:fake:local:tuned")
-    job = bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v1"))
-    assert bench.until(job).status == "succeeded"
-    told = json.loads((bench.home / "jobs" / job / "attempt-1" / "job.json").read_text())
-    encoder = Registry(bench.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
+def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(manned: Bench, tmp_path: Path) -> None:
+    own_encoder(Registry(manned.home / "models"), tmp_path, seed=1, name="ft:fake:local:tuned")
+    job = manned.start(replace(manned.new(steps=1), spec="ft:fake:local:tuned:v1"))
+    assert manned.until(job).status == "succeeded"
+    told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+    encoder = Registry(manned.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
     assert (told["model"], told["keep_encoder"]) == (f"fake={encoder}", True)
     assert encoder.is_dir()
-    gone = bench.until(bench.start(replace(bench.new(steps=1), spec="ft:fake:local:tuned:v2")))
+    gone = manned.until(manned.start(replace(manned.new(steps=1), spec="ft:fake:local:tuned:v2")))
     assert (gone.status, gone.error_code) == ("failed", "not_registered")
 
 
-def test_a_worse_model_is_held_and_a_better_one_promoted(bench: Bench, worker: WorkerProcess) -> None:
+def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
     outcomes = []
     for score in (0.9, 0.4, 0.6):
-        done = bench.until(bench.submit("same", steps=1, score=score))
+        done = manned.until(manned.submit("same", steps=1, score=score))
         outcomes.append((done.fine_tuned_model, done.result and done.result["decision"]))
     assert outcomes == [("ft:fake:local:same:v1", "promoted"), ("ft:fake:local:same:v2", "held"), ("ft:fake:local:same:v3", "promoted")]
-    current = Registry(bench.home / "models").current("ft:fake:local:same")
+    current = Registry(manned.home / "models").current("ft:fake:local:same")
     assert current is not None
     assert current.version == 3
 
 
-def test_a_failure_has_the_trainers_code_and_the_next_job_runs(bench: Bench, worker: WorkerProcess) -> None:
-    bad = bench.submit(fail_code="one_class", fail_message="expected two labels, got one", fail_param="training_file")
-    good = bench.submit(steps=1)
-    failed = bench.until(bad)
+def test_a_failure_has_the_trainers_code_and_the_next_job_runs(manned: Bench) -> None:
+    bad = manned.submit(fail_code="one_class", fail_message="expected two labels, got one", fail_param="training_file")
+    good = manned.submit(steps=1)
+    failed = manned.until(bad)
     assert (failed.status, failed.error_code, failed.error_param) == ("failed", "one_class", "training_file")
-    assert bench.said(bad)[-1] == "expected two labels, got one"
-    assert bench.until(good).status == "succeeded"
+    assert manned.said(bad)[-1] == "expected two labels, got one"
+    assert manned.until(good).status == "succeeded"
 
 
-def test_a_full_disk_fails_the_job_by_name(bench: Bench, worker: WorkerProcess) -> None:
-    assert bench.until(bench.submit(full=True)).error_code == "disk_full"
+def test_a_full_disk_fails_the_job_by_name(manned: Bench) -> None:
+    assert manned.until(manned.submit(full=True)).error_code == "disk_full"
 
 
 @contextlib.contextmanager
@@ -157,18 +166,18 @@ def test_where_the_disk_is_full_the_job_says_so_and_the_next_one_runs(bench: Ben
     assert bench.until(bench.submit("full", steps=1)).fine_tuned_model == "ft:fake:local:full:v1"
 
 
-def test_a_file_that_is_gone_fails_the_job(bench: Bench, worker: WorkerProcess) -> None:
-    new = bench.new()
-    bench.files.delete(new.training_file)
-    bench.store.create(new, lambda job: {})
-    assert bench.until(new.id).error_code == "file_not_found"
+def test_a_file_that_is_gone_fails_the_job(manned: Bench) -> None:
+    new = manned.new()
+    manned.files.delete(new.training_file)
+    manned.store.create(new, lambda job: {})
+    assert manned.until(new.id).error_code == "file_not_found"
 
 
-def test_words_that_are_no_events_become_warnings_and_nan_becomes_null(bench: Bench, worker: WorkerProcess) -> None:
-    job = bench.submit(chatter=True, steps=1)
-    assert bench.until(job).status == "succeeded"
-    assert "the training process said: not json at all" in bench.said(job)
-    assert {"step": 0, "loss": None} in [event.data for event in bench.store.events(job, None, 100)[0]]
+def test_words_that_are_no_events_become_warnings_and_nan_becomes_null(manned: Bench) -> None:
+    job = manned.submit(chatter=True, steps=1)
+    assert manned.until(job).status == "succeeded"
+    assert "the training process said: not json at all" in manned.said(job)
+    assert {"step": 0, "loss": None} in [event.data for event in manned.store.events(job, None, 100)[0]]
 
 
 def test_a_worker_tells_prometheus_what_it_does(bench: Bench) -> None:
@@ -190,13 +199,13 @@ def test_a_worker_tells_prometheus_what_it_does(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_cancelling_takes_less_than_five_seconds(bench: Bench, worker: WorkerProcess, deaf: bool) -> None:
-    job = bench.submit(steps=10_000, deaf=deaf)
-    bench.until_step(job, 2)
-    pid = bench.trace(job)[-1][2]
+def test_cancelling_takes_less_than_five_seconds(manned: Bench, deaf: bool) -> None:
+    job = manned.submit(steps=10_000, deaf=deaf)
+    manned.until_step(job, 2)
+    pid = manned.trace(job)[-1][2]
     began = time.monotonic()
-    bench.wish(job, "cancel")
-    assert bench.until(job).status == "cancelled"
+    manned.wish(job, "cancel")
+    assert manned.until(job).status == "cancelled"
     assert time.monotonic() - began < 5
     assert not exists(pid)
 
@@ -211,31 +220,31 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(bench: Bench) -> None:
     assert bench.trace(job) == []
 
 
-def test_a_paused_job_goes_on_from_where_it_was(bench: Bench, worker: WorkerProcess) -> None:
-    job = bench.submit(steps=60, checkpoint_every=1000)
-    bench.until_step(job, 10)
-    bench.wish(job, "pause")
-    paused = bench.until(job, "paused")
-    at = max(step for _, step, _ in bench.trace(job))
-    other = bench.submit(steps=1)
-    assert bench.until(other).status == "succeeded"  # the device is free meanwhile
-    assert (bench.get(job).status, paused.crashes) == ("paused", 0)
-    bench.resume(job)
-    assert bench.until(job).status == "succeeded"
-    assert [step for _, step, _ in bench.trace(job)] == list(range(1, 61))
-    assert next(step for attempt, step, _ in bench.trace(job) if attempt == 2) == at + 1
+def test_a_paused_job_goes_on_from_where_it_was(manned: Bench) -> None:
+    job = manned.submit(steps=60, checkpoint_every=1000)
+    manned.until_step(job, 10)
+    manned.wish(job, "pause")
+    paused = manned.until(job, "paused")
+    at = max(step for _, step, _ in manned.trace(job))
+    other = manned.submit(steps=1)
+    assert manned.until(other).status == "succeeded"  # the device is free meanwhile
+    assert (manned.get(job).status, paused.crashes) == ("paused", 0)
+    manned.resume(job)
+    assert manned.until(job).status == "succeeded"
+    assert [step for _, step, _ in manned.trace(job)] == list(range(1, 61))
+    assert next(step for attempt, step, _ in manned.trace(job) if attempt == 2) == at + 1
 
 
-def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(bench: Bench, worker: WorkerProcess) -> None:
-    job = bench.submit(steps=20, checkpoint_every=5, crash_at=13, crash_until=2)
-    done = bench.until(job)
+def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(manned: Bench) -> None:
+    job = manned.submit(steps=20, checkpoint_every=5, crash_at=13, crash_until=2)
+    done = manned.until(job)
     assert (done.status, done.attempt) == ("succeeded", 2)
-    assert [step for attempt, step, _ in bench.trace(job) if attempt == 2] == list(range(11, 21))
+    assert [step for attempt, step, _ in manned.trace(job) if attempt == 2] == list(range(11, 21))
 
 
-def test_a_trainer_that_always_dies_fails_the_job(bench: Bench, worker: WorkerProcess) -> None:
-    job = bench.submit(steps=20, checkpoint_every=100, crash_at=3)
-    done = bench.until(job)
+def test_a_trainer_that_always_dies_fails_the_job(manned: Bench) -> None:
+    job = manned.submit(steps=20, checkpoint_every=100, crash_at=3)
+    done = manned.until(job)
     assert (done.status, done.error_code, done.attempt) == ("failed", "trainer_crashed", 5)
     assert done.error_message == "The training process ended by signal 9 in attempt 5"
 
@@ -309,10 +318,10 @@ def test_two_workers_run_every_job_once(bench: Bench) -> None:
     assert all([step for _, step, _ in bench.trace(job)] == [1, 2, 3] for job in ids)
 
 
-def test_a_job_that_was_never_queued_is_found(bench: Bench, worker: WorkerProcess) -> None:
-    new = bench.new(steps=1)
-    bench.store.create(new, lambda job: {})  # and the service died here
-    assert bench.until(new.id).status == "succeeded"
+def test_a_job_that_was_never_queued_is_found(manned: Bench) -> None:
+    new = manned.new(steps=1)
+    manned.store.create(new, lambda job: {})  # and the service died here
+    assert manned.until(new.id).status == "succeeded"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sqlite3
@@ -38,7 +39,9 @@ class EmbeddingCache:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "embeddings.sqlite"
         self._max_bytes = max_bytes
-        with closing(self._connect()) as database, database:
+        # SQLite refuses at once, whatever the timeout, when two turn the same new file to WAL.
+        with (directory / "embeddings.lock").open("wb") as lock, closing(self._connect()) as database, database:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             database.execute("PRAGMA journal_mode=WAL")
             database.execute(
                 "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
