@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from service.api.app import create_app
 from service.auth import Keyring
@@ -74,6 +75,14 @@ def application(make_app: MakeApp) -> FastAPI:
     return with_numbers(make_app(encoder, classifier, FakeModel("cross", task="rerank")), *numbers)
 
 
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
+    """What every application says of itself; reading it takes longer than most tests here."""
+    some = Settings.read({"home": tmp_path_factory.mktemp("home")}, {})
+    metrics = Metrics()
+    return schemathesis.openapi.from_asgi("/openapi.json", create_app(some, Hub(some, metrics), Keyring(some.keys_file), metrics))
+
+
 @pytest.fixture
 def secret(application: FastAPI) -> str:
     """A key; as soon as it exists, every request needs one."""
@@ -88,10 +97,12 @@ def _name_a_model(case: Case[Any], path: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "method", "mode"), _operations())
-def test_the_service_does_as_its_document_says(application: FastAPI, secret: str, path: str, method: str, mode: GenerationMode) -> None:
+def test_the_service_does_as_its_document_says(
+    application: FastAPI, document: OpenApiSchema, secret: str, path: str, method: str, mode: GenerationMode
+) -> None:
     key = {"X-API-Key": secret, "Authorization": f"Bearer {secret}"}
-    document = schemathesis.openapi.from_asgi("/openapi.json", application, headers=key)
     operation = document[path][method]
+    document.app = operation.app = application
 
     @_ROUNDS
     @given(case=operation.as_strategy(generation_mode=mode))
