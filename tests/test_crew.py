@@ -157,9 +157,16 @@ def member() -> Iterator[Callable[[list[int] | None], Member]]:
     """Makes the second of four processes, which may run on some processors."""
     ours, theirs = socket.socketpair()
     before = cores.usable()
+    made: list[Member] = []
+
+    def make(processors: list[int] | None) -> Member:
+        made.append(Member(Place.load(Place(1, 4, theirs.detach(), "", processors).dump())))
+        return made[-1]
+
     with ours:
-        yield lambda processors: Member(Place.load(Place(1, 4, theirs.detach(), "", processors).dump()))
+        yield make
     cores.stay_on(before)
+    made[0].close()
 
 
 def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(member: Callable[[list[int] | None], Member]) -> None:

@@ -88,7 +88,8 @@ class Member:
             self._channel.sendall(f"{word} {more}".rstrip().encode() + b"\n")
 
     def close(self) -> None:
-        """Leave the counts behind."""
+        """Hang up, and leave the counts behind."""
+        self._channel.close()
         if self._page is not None:
             self._page.close()
 
