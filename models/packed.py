@@ -98,8 +98,8 @@ class PackedBert(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
-        self.words = _embedding(int(config["vocab_size"]), width)
-        self.places = _embedding(int(config["max_position_embeddings"]), width)
+        self.words = _Embedding(int(config["vocab_size"]), width)
+        self.places = _Embedding(int(config["max_position_embeddings"]), width)
         self.norm = nn.LayerNorm(width, eps)
         heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
         self.layers = nn.ModuleList(_Layer(width, heads, inner, eps) for _ in range(int(config["num_hidden_layers"])))
@@ -128,9 +128,11 @@ class PackedBert(nn.Module):
         return network
 
 
-def _embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding whose weights are still to come. To draw random ones on the meta device, PyTorch would import SymPy for two seconds."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+class _Embedding(nn.Embedding):
+    """Weights are still to come. To draw random ones on the meta device, PyTorch would import SymPy for two seconds."""
+
+    def reset_parameters(self) -> None:
+        """Leave them as they are."""
 
 
 class _Layer(nn.Module):
