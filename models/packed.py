@@ -107,10 +107,10 @@ class PackedBert(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.words = nn.Embedding(shape.vocabulary, shape.width)
-        self.places = nn.Embedding(shape.positions, shape.width)
+        self.words = _Embedding(shape.vocabulary, shape.width)
+        self.places = _Embedding(shape.positions, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
-        self.bias = nn.Embedding(shape.buckets, shape.heads) if shape.buckets else None
+        self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
@@ -140,6 +140,13 @@ class PackedBert(nn.Module):
             network = cls(shape)
         network.load_state_dict(read_weights(weights, ARCHITECTURES[config["model_type"]], shape.layers), assign=True)
         return network
+
+
+class _Embedding(nn.Embedding):
+    """Weights are still to come. To draw random ones on the meta device, PyTorch would import SymPy for two seconds."""
+
+    def reset_parameters(self) -> None:
+        """Leave them as they are."""
 
 
 class _Layer(nn.Module):

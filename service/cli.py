@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic.fields import FieldInfo
 
@@ -21,6 +21,9 @@ from service.auth import SCOPES, Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
+
+if TYPE_CHECKING:
+    from service.crew.member import Member
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,8 +45,11 @@ def serve(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP until SIGTERM."""
     settings = _settings(parsed)
     keyring = _keyring(settings)
+    if parsed.member is not None:
+        return _serve_as_member(settings, keyring, parsed.member)
     logs.configure(settings.log_level)
-    _prepare_torch()
+    if settings.workers > 1:
+        return _serve_together(settings, parsed.flags)
     return _serve(settings, keyring)
 
 
@@ -113,7 +119,27 @@ def _prepare_torch() -> None:
         os.environ.setdefault(name, value)
 
 
-def _serve(settings: Settings, keyring: Keyring) -> int:
+def _serve_together(settings: Settings, flags: Sequence[str]) -> int:
+    """As several processes, of which this one is the parent."""
+    from service.crew.crew import crew
+
+    return crew(settings, flags)
+
+
+def _serve_as_member(settings: Settings, keyring: Keyring, place: str) -> int:
+    """As one of several processes; `place` is what the parent says which."""
+    from service.crew.member import Member, Place
+
+    member = Member(Place.load(place))
+    logs.configure(settings.log_level, {"process": member.number})
+    try:
+        return _serve(member.settle(settings), keyring, member)
+    finally:
+        member.close()
+
+
+def _serve(settings: Settings, keyring: Keyring, member: Member | None = None) -> int:
+    _prepare_torch()
     # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
     from service.api.app import create_app
     from service.api.server import Server
@@ -123,7 +149,10 @@ def _serve(settings: Settings, keyring: Keyring) -> int:
 
     metrics = Metrics()
     hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))
-    server = Server(create_app(settings, hub, keyring, metrics), settings, hub, _announce)
+    if member is not None:
+        member.publish(metrics)
+    announce = _announce if member is None else member.announcing(_greeting)
+    server = Server(create_app(settings, hub, keyring, metrics), settings, hub, announce, member)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, hub)
 
@@ -147,9 +176,13 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _announce(url: str, card: ModelCard) -> None:
+    print(_greeting(url, card), flush=True)
+
+
+def _greeting(url: str, card: ModelCard) -> str:
     path, body = _EXAMPLES[card.task]
     data = json.dumps({"model": card.name, **body})
-    print(f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' -d '{data}'", flush=True)
+    return f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' -d '{data}'"
 
 
 def _keyring(settings: Settings) -> Keyring:
@@ -181,6 +214,8 @@ def parser() -> argparse.ArgumentParser:
         for setting, field in Settings.model_fields.items():
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
+        if run is serve:
+            command.add_argument("--member", help=argparse.SUPPRESS)  # what --workers starts its processes with
     command = commands.add_parser("score", help="score a CSV by a detector of numbers", description=score.__doc__)
     _add_score(command)
     load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import ConfigError
 
 PREFIX = "SONDE_"
+# What bounds the service as a whole, where it is several processes.
+_DIVIDED = {"max_queued_items", "max_queued_tokens", "cache_mb"}
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -23,6 +26,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback, keys are needed")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     metrics_port: int = Field(0, ge=0, le=65535, description="serve /metrics on a port of its own too, without a key; 0 is off")
+    workers: int = Field(1, ge=1, description="processes that serve, on one port; each loads the models and has its share of the cores")
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
     insecure: bool = Field(False, description="listen beyond loopback without keys")
 
@@ -82,6 +86,11 @@ class Settings(BaseModel):
     @property
     def registry_directory(self) -> Path:
         return self.home / "models"
+
+    def share(self, of: int) -> Settings:
+        """For one of several processes: its part of each limit that was set. A default is what suits one process, and stays."""
+        given = _DIVIDED & self.model_fields_set
+        return self.model_copy(update={name: math.ceil(getattr(self, name) / of) for name in given})
 
     @classmethod
     def read(cls, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:

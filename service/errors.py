@@ -29,6 +29,7 @@ SondeError
 ├── StorageFull               no space left for files
 ├── LeaseLost                 the attempt is another worker's now
 ├── TargetError               the server that `sonde bench` is to measure does not answer as one of its kind
+├── CannotListen              the port is taken, or the address is not this machine's
 └── ConfigError               the settings make no sense
 """
 
@@ -153,6 +154,12 @@ class InvalidOutput(BackendError):
     """The model answered with numbers that are none, or with too few rows."""
 
     code = "invalid_output"
+
+
+class CannotListen(SondeError):
+    """The service's address cannot be listened on; seen on the command line alone."""
+
+    code = "cannot_listen"
 
 
 class ConfigError(SondeError):

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+
+
+def leashed(number: signal.Signals, *command: str) -> list[str]:
+    """The words that start COMMAND as a child of this process which gets a signal when this process dies."""
+    return [sys.executable, "-m", "service.leash", str(os.getpid()), str(int(number)), *command]
 
 
 def main() -> None:

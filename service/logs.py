@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
@@ -13,7 +14,11 @@ _BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger and message, and whatever was passed as `extra`."""
+    """Time, level, logger and message, and whatever was passed as `extra`; `always` is in every line."""
+
+    def __init__(self, always: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self._always = dict(always or {})
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON."""
@@ -22,6 +27,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._always,
         }
         line.update({name: value for name, value in record.__dict__.items() if name not in _BUILT_IN})
         if record.exc_info:
@@ -32,10 +38,10 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str, skipkeys=True)
 
 
-def configure(level: str) -> None:
-    """Send all logs, uvicorn's too, to standard error as JSON. Called once, by the command line."""
+def configure(level: str, always: Mapping[str, object] | None = None) -> None:
+    """Send all logs, uvicorn's too, to standard error as JSON, each with the fields of `always`. Called once, by the command line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(always))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -15,6 +15,7 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
+from prometheus_client.registry import Collector
 
 from service.errors import ConfigError
 
@@ -28,15 +29,25 @@ TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
 SHED_REASONS = ("items", "tokens", "not_ready")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
 JOB_STATUSES = ("queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled")
+PROCESS_STATES = ("starting", "ready", "draining")
 # How an attempt at a job ends: with the job, paused, so that the job is queued again, or as another worker's.
 ATTEMPT_OUTCOMES = ("succeeded", "failed", "cancelled", "paused", "queued", "lost")
 
+# What several processes say of the same thing is added up, but here: all have the model or see the drift, and a generation
+# is in service when the last of them has it.
+TOGETHER: Mapping[str, Callable[[float, float], float]] = {
+    "sonde_model_info": max,
+    "sonde_drift_detected": max,
+    "sonde_model_generation": min,
+}
+
 
 class Metrics:
-    """The service's metrics in a registry of their own."""
+    """The service's metrics in a registry of their own. `shown` is what is rendered, other processes' included where there are any."""
 
     def __init__(self) -> None:
         r = self.registry = _registry()
+        self.shown: Collector = r
         self.requests = Counter("sonde_requests", "Requests answered, by route and status", ["route", "status"], registry=r)
         self.latency = Histogram("sonde_request_seconds", "Time from first byte to answer", ["route"], buckets=_LATENCY, registry=r)
         self.in_flight = Gauge("sonde_requests_in_flight", "Requests being answered", registry=r)
@@ -77,7 +88,7 @@ class Metrics:
         self.model_generation = Gauge("sonde_model_generation", "How often what serves under a name was changed", ["model"], registry=r)
         self.reload_failures = Counter("sonde_reload_failures", "Trained models that could not be loaded", ["model"], registry=r)
         self.drift = Gauge("sonde_drift_detected", "1 when a detector no longer fits what it reads", ["model", "version"], registry=r)
-        self.ready = Gauge("sonde_ready", "1 when requests are taken", registry=r)
+        self.ready = Gauge("sonde_ready", "How many processes take requests", registry=r)
         for reason in SHED_REASONS:
             self.shed.labels(reason)
 
@@ -93,6 +104,21 @@ class Metrics:
             self.truncated.labels(model, task)
         for kind in BATCH_FAULTS:
             self.batch_faults.labels(model, kind)
+
+    def render(self) -> bytes:
+        """Prometheus' text format. Blocks for milliseconds."""
+        return generate_latest(self.shown)
+
+
+class CrewMetrics:
+    """What the parent of several processes tells of them, in a registry of their own."""
+
+    def __init__(self) -> None:
+        r = self.registry = _registry()
+        self.processes = Gauge("sonde_processes", "Processes of --workers, by state", ["state"], registry=r)
+        self.restarts = Counter("sonde_process_restarts", "Processes of --workers that ended and were started again", registry=r)
+        for state in PROCESS_STATES:
+            self.processes.labels(state)
 
     def render(self) -> bytes:
         """Prometheus' text format."""

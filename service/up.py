@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from service.config import Settings
+from service.leash import leashed
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
 
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
     """In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if this process were killed."""
-    leash = [sys.executable, "-m", "service.leash", str(os.getpid()), str(int(signal.SIGTERM))]
-    return subprocess.Popen([*leash, sys.executable, "-m", "service.cli", command, *flags], start_new_session=True)  # noqa: S603
+    words = leashed(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
+    return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 
 
 def _end(process: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -30,11 +30,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings with which a service would have been started."""
     started: list[Settings] = []
 
-    def start(settings: Settings, keyring: Keyring) -> int:
+    def start(settings: Settings, more: object) -> int:
         started.append(settings)
         return 0
 
     monkeypatch.setattr(cli, "_serve", start)
+    monkeypatch.setattr(cli, "_serve_together", start)
     monkeypatch.setattr("service.logs.configure", lambda level: None)
     return started
 

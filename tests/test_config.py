@@ -119,6 +119,18 @@ def test_keys_lie_in_the_home_directory() -> None:
     assert Settings.read({"home": "/var/lib/sonde"}, {}).keys_file == Path("/var/lib/sonde/keys.json")
 
 
+def test_limits_that_were_set_are_divided_and_defaults_are_not() -> None:
+    given = {"max_queued_items": "100", "cache_mb": "3", "threads": "2", "max_inputs": "5"}
+    part = Settings.read(given, {"SONDE_MAX_QUEUED_TOKENS": "1000"}).share(3)
+    assert (part.max_queued_items, part.max_queued_tokens, part.cache_mb) == (34, 334, 1), "rounded up: a little room is room"
+    assert (part.threads, part.max_inputs) == (2, 5), "these are of each process and of each request"
+    assert Settings().share(3) == Settings()
+
+
+def test_a_cache_that_is_off_stays_off() -> None:
+    assert Settings(cache_mb=0).share(4).cache_mb == 0
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]

@@ -14,7 +14,7 @@ import service.errors  # noqa: F401  # so that its branches of the tree exist
 from models.errors import SondeError
 from service.api import problems
 from service.config import PREFIX, Settings
-from service.metrics import JobMetrics, Metrics
+from service.metrics import CrewMetrics, JobMetrics, Metrics
 from tests.conftest import MakeApp
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,9 @@ def test_every_documented_setting_exists() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    rendered = re.findall(r"^# TYPE (sonde_\w+) ", (Metrics().render() + JobMetrics().render()).decode(), re.MULTILINE)
+    rendered = re.findall(
+        r"^# TYPE (sonde_\w+) ", (Metrics().render() + CrewMetrics().render() + JobMetrics().render()).decode(), re.MULTILINE
+    )
     documented = {row[0].strip("`") for row in rows("docs/operations.md") if row[0].startswith("`sonde_")}
     assert documented == {name for name in rendered if not name.endswith("_created")}
 

@@ -33,6 +33,12 @@ def test_a_line_has_time_level_logger_and_message_and_nothing_else() -> None:
     assert line == {"level": "warning", "logger": "service.x", "message": "3 of four"}
 
 
+def test_what_is_to_be_in_every_line_is() -> None:
+    record = logging.makeLogRecord({"msg": "it happened", "model": "m"})
+    line = json.loads(logs.JsonFormatter({"process": 3}).format(record))
+    assert (line["message"], line["process"], line["model"]) == ("it happened", 3, "m")
+
+
 def test_the_time_is_in_utc_with_milliseconds() -> None:
     record = logging.makeLogRecord({"created": 1_700_000_000.25})
     assert json.loads(logs.JsonFormatter().format(record))["time"] == "2023-11-14T22:13:20.250+00:00"

@@ -29,7 +29,7 @@ _FEW_ROWS = 1500
 _MORE_ROUNDS = 4
 # Banking77, 10 a class, six tunings: 85.3 % at C = 10, 85.6 % at 30, 85.6 % at 100 on rows of the training part outside the draw.
 _LEAST_STRENGTH = 30.0
-# docs/decisions/0013-few-rows-judge-in-turn.md
+# docs/decisions/0014-few-rows-judge-in-turn.md
 LEVEL = 0.8
 
 

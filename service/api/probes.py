@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -40,5 +42,5 @@ async def ready(hub: HubDep) -> Response:
     summary="Prometheus metrics",
 )
 async def metrics_page(metrics: MetricsDep) -> Response:
-    """All metrics in Prometheus' text format."""
-    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    """All metrics in Prometheus' text format, of all processes together where the service is several."""
+    return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)

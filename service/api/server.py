@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from models.card import ModelCard
 from service.config import Settings
+from service.crew.member import Member
 from service.engine.hub import Hub
 from service.errors import ConfigError
 
@@ -34,6 +35,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     receive_timeout_s = 15.0
     min_receive_bytes_per_s = 4096
+    on_closed: Callable[[], None] | None = None
     _patience: asyncio.TimerHandle | None = None
     _arrived_bytes = 0
 
@@ -59,9 +61,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer, and say so to whoever counts connections."""
         self._stop_waiting()
         super().connection_lost(exc)
+        if self.on_closed is not None:
+            self.on_closed()
 
     def _wait(self) -> None:
         if self._patience is None:
@@ -95,13 +99,20 @@ class Server(uvicorn.Server):
     `exit_code` is 0 after a signal and 1 when a model or the device failed.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, hub: Hub, announce: Callable[[str, ModelCard], None]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        hub: Hub,
+        announce: Callable[[str, ModelCard], None],
+        member: Member | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=_protocol(settings),
+                http=_protocol(settings, member),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -116,6 +127,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._hub = hub
         self._announce = announce
+        self._member = member
         self._draining: asyncio.Task[None] | None = None
 
     def fail(self, error: Exception) -> None:
@@ -124,8 +136,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Listen first and load then, so that probes learn at once that the service is alive and not yet ready."""
-        await super().startup(sockets)
+        """Listen first and load then, so that probes learn at once that the service is alive and not yet ready.
+
+        One of several processes listens nowhere: its parent sends it connections.
+        """
+        if self._member is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._member.take_connections(self._make_protocol)
         threading.Thread(target=self._open, name="open-models", daemon=True).start()
 
     @contextlib.contextmanager
@@ -139,6 +158,11 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        """As uvicorn itself makes one for a connection that it accepts."""
+        kind: type[asyncio.Protocol] = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
     def _open(self) -> None:
         try:
@@ -160,6 +184,8 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         self._hub.draining = True
+        if self._member is not None:
+            self._member.tell("draining")
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
@@ -174,10 +200,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _protocol(settings: Settings) -> type[ImpatientProtocol]:
+def _protocol(settings: Settings, member: Member | None) -> type[ImpatientProtocol]:
     """The protocol with the patience of the settings."""
-    limits = {"receive_timeout_s": settings.receive_timeout_s, "min_receive_bytes_per_s": settings.min_receive_bytes_per_s}
-    return type("Protocol", (ImpatientProtocol,), limits)
+    own: dict[str, Any] = {"receive_timeout_s": settings.receive_timeout_s, "min_receive_bytes_per_s": settings.min_receive_bytes_per_s}
+    if member is not None:
+        own["on_closed"] = staticmethod(member.closed)
+    return type("Protocol", (ImpatientProtocol,), own)
 
 
 def serve(server: Server, hub: Hub) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from models.card import Model, ModelCard, Task
 from models.registry import Registry
 from models.source import ModelSource
 from models.text import Tokens
+from service import cores
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import RowCache
@@ -58,7 +58,7 @@ class Hub:
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
         self._fitted: FittedCache[Fitted] = FittedCache(settings.cache_mb * 2**20)
         self._devices: dict[str, threading.Lock] = {}
-        threads = settings.tokenizer_threads or min(os.cpu_count() or 1, 4)
+        threads = settings.tokenizer_threads or min(len(cores.usable()), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self.registry = Registry(settings.registry_directory)

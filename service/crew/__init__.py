@@ -1,0 +1,1 @@
+"""Several processes of the service behind one port: `sonde serve --workers N`."""

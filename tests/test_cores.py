@@ -1,0 +1,55 @@
+"""Cores are divided whole: two threads of one never serve two processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from service import cores
+
+
+def one_thread(processor: int) -> tuple[int, int]:
+    return 0, processor
+
+
+def two_threads(processor: int) -> tuple[int, int]:
+    """Eight cores of two threads each, numbered as Linux does: processor 8 is the second thread of core 0."""
+    return 0, processor % 8
+
+
+def two_packages(processor: int) -> tuple[int, int]:
+    """Two packages whose processors alternate, each with cores of its own that are numbered from 0."""
+    return processor % 2, processor // 2
+
+
+@pytest.mark.parametrize(
+    ("processors", "parts", "core_of", "expected"),
+    [
+        (range(2), 2, one_thread, [[0], [1]]),
+        (range(4), 1, one_thread, [[0, 1, 2, 3]]),
+        (range(5), 2, one_thread, [[0, 1], [2, 3, 4]]),
+        (range(16), 2, two_threads, [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]]),
+        (range(16), 8, two_threads, [[core, core + 8] for core in range(8)]),
+        (range(8), 2, two_packages, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+        ([3, 7, 9], 3, one_thread, [[3], [7], [9]]),
+        (range(16), 9, two_threads, None),
+        (range(1), 2, one_thread, None),
+    ],
+)
+def test_cores_are_divided(processors: range, parts: int, core_of: cores.CoreOf, expected: list[list[int]] | None) -> None:
+    assert cores.divide(processors, parts, core_of) == expected
+
+
+def test_this_machine_has_a_core_for_one_process() -> None:
+    assert cores.divide(cores.usable(), 1) == [cores.usable()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")
+def test_only_what_the_process_may_use_counts() -> None:
+    before = cores.usable()
+    try:
+        cores.stay_on(before[:1])
+        assert cores.usable() == before[:1]
+    finally:
+        cores.stay_on(before)
