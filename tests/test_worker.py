@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,11 @@ from pathlib import Path
 import pytest
 
 from models.registry import Registry
+from service.config import Settings
+from service.jobs.database import Database
+from service.jobs.engine import DbosEngine, Run
+from service.jobs.store import Leases
+from service.jobs.worker import Worker
 from tests.artifacts import own_encoder
 from tests.conftest import free_port, metric, wait_until
 from tests.databases import Postgres, postgres
@@ -55,6 +61,23 @@ def manned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made = Bench(tmp_path_factory.mktemp("manned"), url)
     with contextlib.closing(made), workers(made):
         yield made
+
+
+def test_a_worker_told_to_stop_while_it_starts_lets_go_of_queue_and_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(Settings(home=tmp_path))
+    start = DbosEngine.start
+
+    def stopped(self: DbosEngine, name: str, run: Run, poll_s: float) -> None:
+        start(self, name, run, poll_s)
+        worker.stop()
+
+    monkeypatch.setattr(DbosEngine, "start", stopped)
+    assert worker.work() == 0
+    left = [thread.name for thread in threading.enumerate() if thread.name == "renew-lease" or thread.name.startswith("dbos-executor")]
+    assert left == []
+    database = Database("", tmp_path)
+    assert Leases(database, 30.0).workers() == set()
+    database.close()
 
 
 def promotions(bench: Bench, job: str) -> int:

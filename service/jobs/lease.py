@@ -50,7 +50,9 @@ class LeaseKeeper:
         self._take()
 
     def close(self) -> None:
-        """Give the lease up for good."""
+        """Give the lease up for good; nothing happens where none was taken."""
+        if self._thread.ident is None:
+            return
         self._ended.set()
         self._thread.join(2 * self._leases.lease_s)
         try:

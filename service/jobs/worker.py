@@ -78,21 +78,24 @@ class Worker:
 
     def work(self) -> int:
         """Take jobs until told to stop; the exit code."""
-        if not self._open():
-            return 0
-        log.info("worker ready", extra={"worker": self.name})
         try:
-            self._count_jobs()
-            while not self.stopping.wait(self._settings.job_lease_s / 4):
-                self._look_for_stranded()
-                self._count_jobs()
-            self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
+            if self._open():
+                log.info("worker ready", extra={"worker": self.name})
+                self._tend()
         finally:
             self._engine.stop()
             self._keeper.close()
             self._engine.close()
             self._database.close()
         return 0
+
+    def _tend(self) -> None:
+        """Look after jobs that nobody runs, until told to stop; then wait for what runs here."""
+        self._count_jobs()
+        while not self.stopping.wait(self._settings.job_lease_s / 4):
+            self._look_for_stranded()
+            self._count_jobs()
+        self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
 
     def stop(self) -> None:
         """End: what runs writes a checkpoint, and is queued again."""
