@@ -27,6 +27,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    @property
+    def verdict(self) -> str:
+        """What it says of a lead, in words."""
+        return "better beyond chance" if self.low > 0 else "worse beyond chance" if self.high < 0 else "no difference beyond chance"
+
 
 def encoded(truth: Sequence[str], *predictions: Sequence[str]) -> tuple[list[str], list[Ints]]:
     """The labels that occur, sorted, and truth and predictions as their indices int64 [n]."""

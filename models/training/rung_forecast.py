@@ -42,8 +42,9 @@ def check_network(network: NetworkFit) -> Iterator[Finding]:
 def check_incumbent(ours: NDArray[np.float64], theirs: NDArray[np.float64], horizon: int, *, seed: int) -> Finding:
     """Squared errors of held-out windows [m] against those of what serves now on the same windows: not fine where worse beyond chance."""
     gain = mean_gain(_blocks(-ours, horizon), _blocks(-theirs, horizon), seed=seed)
-    verdict = "better beyond chance" if gain.low > 0 else "worse beyond chance" if gain.high < 0 else "no difference beyond chance"
-    message = f"Its mean squared error is {ours.mean():.4g}, that of what serves now {theirs.mean():.4g}; the gain is {gain}: {verdict}."
+    message = (
+        f"Its mean squared error is {ours.mean():.4g}, that of what serves now {theirs.mean():.4g}; the gain is {gain}: {gain.verdict}."
+    )
     remedy = "Keep what serves now, or see what changed: other rows, another context, another model."
     return _finding("against_incumbent", "warn" if gain.high < 0 else "ok", gain.value, 0.0, message, remedy)
 

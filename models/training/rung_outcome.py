@@ -111,10 +111,8 @@ def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Fin
 
 
 def _against(check: str, gain: Interval, measure: str, rival: str, remedy: str, *, fails: bool) -> Finding:
-    better, worse = gain.low > 0, gain.high < 0
-    status: Status = "ok" if better else "fail" if worse and fails else "warn"
-    verdict = "better beyond chance" if better else "worse beyond chance" if worse else "no difference beyond chance"
-    return _finding(check, status, gain.value, 0.0, f"{measure} minus that of the {rival} one is {gain}: {verdict}.", remedy)
+    status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 and fails else "warn"
+    return _finding(check, status, gain.value, 0.0, f"{measure} minus that of the {rival} one is {gain}: {gain.verdict}.", remedy)
 
 
 def _worst_classes(labels: list[str], truth: NDArray[np.int64], ours: NDArray[np.int64], lines: list[int]) -> Finding:

@@ -46,7 +46,7 @@ def check_trivial(ours: Said, trivial: Said, strange: Marks, stride: int, *, see
     for check, name, measure in (("against_trivial", "AUROC", auroc), ("f1_against_trivial", f"F1 at alpha {ALPHA}", f1)):
         lead = _lead(measure, ours, trivial, strange, stride, seed)
         figures = f"{name} is {measure(ours, strange):.3f}, that of {_TRIVIAL} {measure(trivial, strange):.3f}"
-        yield _finding(check, lead.low > 0, lead, f"{figures}; the lead is {_told(lead)}.", _DO_WITHOUT)
+        yield _finding(check, lead.low > 0, lead, f"{figures}; the lead is {lead}: {lead.verdict}.", _DO_WITHOUT)
 
 
 def check_incumbent(ours: Said, theirs: Said, strange: Marks, stride: int, *, seed: int) -> Iterator[Finding]:
@@ -57,11 +57,11 @@ def check_incumbent(ours: Said, theirs: Said, strange: Marks, stride: int, *, se
         for check, name, measure in (("against_incumbent", "AUROC", auroc), ("f1_against_incumbent", f"F1 at alpha {ALPHA}", f1)):
             lead = _lead(measure, ours, theirs, strange, stride, seed)
             figures = f"{name} is {measure(ours, strange):.3f}, that of {_INCUMBENT} {measure(theirs, strange):.3f}"
-            yield _finding(check, lead.high >= 0, lead, f"{figures}; the lead is {_told(lead)}.", _KEEP)
+            yield _finding(check, lead.high >= 0, lead, f"{figures}; the lead is {lead}: {lead.verdict}.", _KEEP)
         return
     lead = _lead(nearness, ours, theirs, strange, stride, seed)
     figures = f"The false-alarm rate at alpha {ALPHA} is {ours.alarms.mean():.2%}, that of {_INCUMBENT} {theirs.alarms.mean():.2%}"
-    yield _finding("against_incumbent", lead.high >= 0, lead, f"{figures}; it is nearer to alpha by {_told(lead)}.", _KEEP)
+    yield _finding("against_incumbent", lead.high >= 0, lead, f"{figures}; it is nearer to alpha by {lead}: {lead.verdict}.", _KEEP)
 
 
 def auroc(said: Said, strange: Marks) -> float:
@@ -107,11 +107,6 @@ def _lead(measure: Measure, ours: Said, theirs: Said, strange: Marks, stride: in
 
 def _kinds(strange: Marks) -> int:
     return int(strange.any()) + int(not strange.all())
-
-
-def _told(lead: Interval) -> str:
-    verdict = "better beyond chance" if lead.low > 0 else "worse beyond chance" if lead.high < 0 else "no difference beyond chance"
-    return f"{lead}: {verdict}"
 
 
 def _finding(check: str, fine: bool, lead: Interval, message: str, remedy: str) -> Finding:
