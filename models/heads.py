@@ -60,6 +60,10 @@ class LinearHead(nn.Module):
         """Probabilities float32 [n, labels] of embeddings [n, d] and the texts' tokens; each row sums to 1."""
         return self.forward(x, tokens).softmax(dim=-1)
 
+    def at(self, temperature: float) -> LinearHead:
+        """The same head at another temperature."""
+        return LinearHead(self.weight, self.bias, self.labels, temperature)
+
     def save(self, directory: Path) -> None:
         """Write `head.safetensors` and `head.json` into `directory`; equal heads give equal bytes."""
         save_file(self.tensors(), directory / WEIGHTS)

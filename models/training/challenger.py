@@ -182,7 +182,7 @@ def _lead(context: Context, whole: Data, rounds: Sequence[Round]) -> measures.In
 
 def _detector(settings: Classification, x: Floats, y: Ints, head: LinearHead, seed: int) -> Trained:
     """A detector on a tuned encoder, still to be calibrated by rows that neither has seen."""
-    normal = detecting.sample(detecting.Normal(x, y, head, _logits(head, x)), seed)
+    normal = detecting.sample(detecting.Normal(x, y, head), seed)
     kind: DetectorKind = "combined" if settings.detector == "auto" else settings.detector
     return detecting.fit_detector(kind, normal, detecting.neighbours_for(normal, number(settings.neighbours)), calibrated=False)
 
@@ -194,7 +194,7 @@ def _logits(head: LinearHead, x: Floats) -> Floats:
 
 def _at(head: LinearHead, logits: Floats, y: Ints) -> LinearHead:
     """The head at the temperature that fits logits [m, labels] of rows that it has not seen."""
-    return LinearHead(head.weight, head.bias, head.labels, fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)))
+    return head.at(fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)))
 
 
 def _crossed_calibration_error(head: LinearHead, logits: Floats, y: Ints) -> float:

@@ -55,9 +55,11 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
         return MahalanobisDetector().fit(x, None if normal.y is None else torch.from_numpy(normal.y), calibrated=calibrated)
     if kind == "knn":
         return KnnDetector(neighbours).fit(x, calibrated=calibrated)
-    if normal.head is None or normal.logits is None:
+    if normal.head is None or (calibrated and normal.logits is None):
         raise ValueError(f"detector {kind!r} needs a head: labelled rows")
-    energetic = EnergyDetector(normal.head).fit_logits(torch.from_numpy(normal.logits))
+    energetic = EnergyDetector(normal.head)
+    if calibrated and normal.logits is not None:
+        energetic.fit_logits(torch.from_numpy(normal.logits))
     if kind == "energy":
         return energetic
     combined = CombinedDetector(KnnDetector(neighbours).fit(x, calibrated=calibrated), energetic)
@@ -125,8 +127,7 @@ def rank_by_hidden_classes(
     names = tuple(map(str, classes[~np.isin(classes, hidden)]))
     y = np.searchsorted(classes[~np.isin(classes, hidden)], normal.y[seen])
     head = fit_plain(Examples.of(normal.x[seen], y), strength, names)
-    # Any logits will do to begin with: the calibration that puts the two on one scale is made on the held-out rows.
-    part = Normal(normal.x[seen], y, head, (normal.x[seen] @ head.weight.numpy().T + head.bias.numpy()).astype(np.float32))
+    part = Normal(normal.x[seen], y, head)
     kinds = {kind: calibrate_on(fit_detector(kind, part, neighbours, calibrated=False), held_x[unseen]) for kind in _JUDGED_BY_CLASSES}
     return rank_by_strangers(kinds, held_x[unseen], held_x[~unseen])
 

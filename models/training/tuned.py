@@ -89,7 +89,8 @@ class Passing:
     def _encoder(self) -> Embedder:
         if self._embedder is None:
             directory = self._tuning.run(self._stage, self._texts, self._labels)
-            self._embedder = reopened(self._context, directory)
+            # Without the cache: it has these rows under the tuning already, and nobody meets this encoder again.
+            self._embedder = reopened(replace(self._context, cache=None), directory)
             shutil.rmtree(directory.parent)
         return self._embedder
 
