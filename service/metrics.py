@@ -120,10 +120,6 @@ class CrewMetrics:
         for state in PROCESS_STATES:
             self.processes.labels(state)
 
-    def render(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self.registry)
-
 
 class JobMetrics:
     """A worker's metrics in a registry of their own."""
