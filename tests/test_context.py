@@ -48,6 +48,14 @@ def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: Make
     assert {place for place, status in answers.items() if status != 401} == {place for place in answers if place[1] in OPEN_PATHS}
 
 
+def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -> None:
+    document = make_app().openapi()
+    asks = {path: [operation.get("security") for operation in operations.values()] for path, operations in document["paths"].items()}
+    assert {path for path, securities in asks.items() if None in securities} == OPEN_PATHS
+    either = [{name: []} for name in document["components"]["securitySchemes"]]
+    assert all(security == either for path, securities in asks.items() if path not in OPEN_PATHS for security in securities)
+
+
 @pytest.mark.parametrize(
     "path", ["/nothing", "/v1/../v1/models", "//v1/models", "/V1/MODELS", "/v1/models/", "/static-offline-docs/x.js", "/health/../metrics"]
 )

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Header, Request, Response, Security
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi import Depends, Header, Request, Response
 from pydantic import WithJsonSchema
 
 from models.registry import Registry
@@ -24,12 +23,9 @@ from service.metrics import Metrics
 T = TypeVar("T")
 _MAX_TIMEOUT_MS = 3_600_000
 
-# For the OpenAPI document; the check itself is the middleware's, since it also covers paths that do not exist.
-_bearer = HTTPBearer(auto_error=False, description="an API key, once any exists")
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, for clients without Bearer")
-
 
 # All of these are coroutines: FastAPI would send plain functions through a thread each, which costs more than they do.
+# None depends on another: FastAPI solves every one anew for every request, which costs more than they do as well.
 
 
 async def get_hub(request: Request) -> Hub:
@@ -67,6 +63,10 @@ async def get_registry(request: Request) -> Registry:
 
 async def get_context(request: Request) -> Context:
     """What is known of this request."""
+    return _context(request)
+
+
+def _context(request: Request) -> Context:
     context: Context = request.scope["state"]["context"]
     return context
 
@@ -74,19 +74,16 @@ async def get_context(request: Request) -> Context:
 def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
     """A dependency that lets only keys with `scope` pass."""
 
-    async def check(
-        context: Annotated[Context, Depends(get_context)], bearer: object = Security(_bearer), key: object = Security(_api_key)
-    ) -> None:
-        if not context.key.allows(scope):
-            raise ScopeDenied(f"this needs a key with scope {scope!r}; {context.key.id} has: {', '.join(context.key.scopes)}")
+    async def check(request: Request) -> None:
+        key = _context(request).key
+        if not key.allows(scope):
+            raise ScopeDenied(f"this needs a key with scope {scope!r}; {key.id} has: {', '.join(key.scopes)}")
 
     return check
 
 
 async def get_caller(
     request: Request,
-    context: Annotated[Context, Depends(get_context)],
-    settings: Annotated[Settings, Depends(get_settings)],
     timeout_ms: Annotated[
         int | None,
         Header(alias="X-Request-Timeout-Ms", ge=1, le=_MAX_TIMEOUT_MS, description="milliseconds after which the answer is of no use"),
@@ -95,8 +92,9 @@ async def get_caller(
     ] = None,
 ) -> Caller:
     """Fairness is between keys, or between addresses where there are none."""
-    client = context.key.id if context.key.digest else request.client.host if request.client else ""
-    seconds = timeout_ms / 1000 if timeout_ms is not None else settings.default_timeout_s
+    key = _context(request).key
+    client = key.id if key.digest else request.client.host if request.client else ""
+    seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
     return Caller(client, time.monotonic() + seconds)
 
 
@@ -138,8 +136,7 @@ def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Res
     response.headers["x-sonde-model"] = served.label
     response.headers["x-sonde-truncated"] = str(truncated)
     response.headers["server-timing"] = f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
-    context: Context = request.scope["state"]["context"]
-    context.facts.update(
+    _context(request).facts.update(
         model=served.label,
         inputs=sum(rows.inputs for rows in parts),
         tokens=sum(rows.token_count for rows in parts),

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api.context import OPEN_PATHS
 from service.api.schemas import ErrorEnvelope
 from service.config import Settings
 
@@ -30,6 +31,11 @@ _HEADERS = {
     "x-sonde-model": {"description": "the model and version that answered", "schema": {"type": "string"}},
     "x-sonde-truncated": {"description": "how many inputs were cut", "schema": {"type": "integer"}},
     "server-timing": {"description": "milliseconds of tokenising, waiting and computing", "schema": {"type": "string"}},
+}
+# The check itself is the middleware's, since it also covers paths that do not exist.
+_KEYS = {
+    "HTTPBearer": {"type": "http", "description": "an API key, once any exists", "scheme": "bearer"},
+    "APIKeyHeader": {"type": "apiKey", "description": "the same key, for clients without Bearer", "in": "header", "name": "X-API-Key"},
 }
 
 
@@ -58,11 +64,20 @@ def describe(app: FastAPI, settings: Settings) -> None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             document["components"]["schemas"].pop("HTTPValidationError", None)
             document["components"]["schemas"].pop("ValidationError", None)
+            _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _put_keys(document: dict[str, Any]) -> None:
+    """Say of every path that needs a key that either header may bring it."""
+    document["components"]["securitySchemes"] = _KEYS
+    for path in document["paths"].keys() - OPEN_PATHS:
+        for operation in document["paths"][path].values():
+            operation["security"] = [{scheme: []} for scheme in _KEYS]
 
 
 def _put_limits(node: Any, limits: dict[str, int]) -> None:
