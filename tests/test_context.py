@@ -52,7 +52,7 @@ def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -
     document = make_app().openapi()
     asks = {path: [operation.get("security") for operation in operations.values()] for path, operations in document["paths"].items()}
     assert {path for path, securities in asks.items() if None in securities} == OPEN_PATHS
-    either = [{name: []} for name in document["components"]["securitySchemes"]]
+    either: list[dict[str, list[str]]] = [{name: []} for name in document["components"]["securitySchemes"]]
     assert all(security == either for path, securities in asks.items() if path not in OPEN_PATHS for security in securities)
 
 
