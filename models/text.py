@@ -20,6 +20,8 @@ Side = Literal["left", "right"]
 _REPEATED_PUNCTUATION = re.compile(r"([^\w\s])\1+")
 # Only this many characters a token are read of a long text before asking for more; English has about 4.
 _CHARACTERS_PER_TOKEN = 16
+# One text of so few characters is tokenised without letting go of the GIL: getting it back can take longer than the text.
+_BRIEF = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,10 @@ class TextProcessor:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
         read = [self._readable(prompt + self.preprocessing(text), limit, side) for text in texts]
         skip = self._prompt_tokens(prompt) if exclude_prompt and prompt else 0
-        encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
+        if len(read) == 1 and len(read[0]) <= _BRIEF:
+            encodings = [self._tokenizer.encode(read[0], add_special_tokens=True)]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
             _tokens(encoding, len(encoding), skip) if len(encoding) <= limit else self._cut(encoding, text, limit, side, skip)
             for encoding, text in zip(encodings, read, strict=True)

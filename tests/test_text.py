@@ -39,6 +39,12 @@ def test_ids_are_the_tokenizers_own(text: TextProcessor) -> None:
     assert [item.ids.tolist() for item in text.encode(texts)] == expected
 
 
+def test_a_text_alone_has_the_tokens_it_has_among_others(text: TextProcessor) -> None:
+    texts = ["a card", "the café", "?", "a b c d e f g h i j k l"]
+    alone = [text.encode([one])[0] for one in texts]
+    assert [(one.key, one.available) for one in alone] == [(one.key, one.available) for one in text.encode(texts)]
+
+
 @pytest.mark.parametrize(("side", "kept"), [("right", "abcdefgh"), ("left", "efghijkl")])
 def test_truncation_keeps_the_special_tokens_and_says_so(text: TextProcessor, side: str, kept: str) -> None:
     item = text.encode(["a b c d e f g h i j k l"], side=side)[0]  # type: ignore[arg-type]
