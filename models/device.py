@@ -69,6 +69,12 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8")
 
 
+def cpu_feature(*names: str) -> str | None:
+    """The first of these, as PyTorch names them, that the processor has."""
+    found = torch.cpu.get_capabilities()
+    return next((name for name in names if found.get(name)), None)
+
+
 def _require_int8(device: torch.device) -> None:
     if device.type != "cpu":
         raise ModelError(f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype")
@@ -104,8 +110,6 @@ def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
     if device.type == "mps":
         return False, "bfloat16 is not faster on Apple's GPU"
-    found = torch.cpu.get_capabilities()
-    for feature in ("amx_bf16", "avx512_bf16"):
-        if found.get(feature):
-            return True, f"the processor has {feature}"
+    if feature := cpu_feature("amx_bf16", "avx512_bf16"):
+        return True, f"the processor has {feature}"
     return False, "the processor has neither amx_bf16 nor avx512_bf16"

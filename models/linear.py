@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Up to so many rows a thread oneDNN is faster in float32, and MKL beyond (docs/performance.md).
+from models.device import cpu_feature
+
+# Up to so many rows a thread oneDNN is faster in float32 without AVX-512, and MKL beyond (docs/performance.md).
 _FEW_ROWS = 64
-# The second form of float32 weights is kept where all of them together are no larger: the 43 MB of MiniLM, not the 340 MB of BERT base.
+# Where both are wanted, the second form of float32 weights is kept only where all of them together are no larger: the 43 MB of MiniLM,
+# not the 340 MB of BERT base.
 _MOST_BYTES = 128 * 2**20
+_ANY_NUMBER = 2**62
 
 
 class Linear(nn.Linear):
@@ -21,47 +25,61 @@ class Linear(nn.Linear):
     `few` is 0 until `settle`.
     """
 
-    few = 0
-    _packed: Tensor | None = None
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.few = 0
+        self._packed: Tensor | None = None
 
-    def forward(self, rows: Tensor, *, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
-        """Rows [n, in] → [n, out], then GELU, or `plus` [n, out] added."""
-        if len(rows) <= self.few:
-            return self._by_onednn(rows, gelu, plus)
-        result = functional.linear(rows, self.weight, self.bias)
-        if gelu:
-            return functional.gelu(result)
+    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
+        """Rows [n, in] → [n, out], then GELU where `follow` is "gelu", then `plus` [n, out] added."""
+        packed = self._packed
+        if packed is not None and len(rows) <= self.few:
+            algorithm = "none" if follow == "gelu" else ""
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self.bias, follow, [], algorithm)  # noqa: SLF001  # as torch's inductor calls it
+        else:
+            result = functional.linear(rows, self.weight, self.bias)
+            if follow == "gelu":
+                result = functional.gelu(result)
         return result if plus is None else result + plus
 
-    def use_onednn(self, few: int) -> None:
-        """Have oneDNN multiply up to `few` rows. Its form of the weights is that for 512 rows, which suits fewer as well."""
+    def use_onednn(self, few: int = _ANY_NUMBER) -> None:
+        """Have oneDNN multiply up to `few` rows. Its form of the weights is that for 512 rows, which suits fewer as well.
+
+        Where it is to multiply any number, PyTorch's own form of the weights is let go.
+        """
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 512)  # noqa: SLF001  # as torch's inductor calls it
         self.few = few
+        if few == _ANY_NUMBER:
+            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def lay_out_for_mkl(self) -> None:
         """Keep the weights as [in, out], by which MKL multiplies faster than by [out, in]; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
-    def _by_onednn(self, rows: Tensor, gelu: bool, plus: Tensor | None) -> Tensor:
-        linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  # as torch's inductor calls it
-        if plus is not None:
-            result: Tensor = linear.binary(rows, plus, self._packed, self.bias, "add")
-        else:
-            result = linear(rows, self._packed, self.bias, *(("gelu", [], "none") if gelu else ("none", [], "")))
-        return result
-
 
 def settle(layers: Sequence[Linear]) -> None:
     """Give a network's linear layers the forms that are fast on its CPU: once, when weights, dtype and device are final."""
-    if any(layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32 for layer in layers):
+    if any(layer.weight.device.type != "cpu" for layer in layers):
         return
-    for layer in layers:
-        layer.lay_out_for_mkl()
-    if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MOST_BYTES:
+    if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
         for layer in layers:
-            layer.use_onednn(_FEW_ROWS * torch.get_num_threads())
+            layer.use_onednn()
+    elif all(layer.weight.dtype == torch.float32 for layer in layers):
+        for layer in layers:
+            layer.lay_out_for_mkl()
+        if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MOST_BYTES:
+            for layer in layers:
+                layer.use_onednn(_FEW_ROWS * torch.get_num_threads())
 
 
 def has_onednn() -> bool:
     """Whether this PyTorch has oneDNN."""
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def _onednn_is_best(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is faster than PyTorch's `linear` for any number of rows: in bfloat16 where the processor multiplies it, and in
+    float32 with AVX-512, which MKL does not use on every processor that has it."""
+    if dtype == torch.bfloat16:
+        return cpu_feature("amx_bf16", "avx512_bf16") is not None
+    return dtype == torch.float32 and cpu_feature("avx512_f") is not None

@@ -7,7 +7,7 @@ each layer, which is most of the time of a single short text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,15 +20,17 @@ from torch.nn import functional
 
 from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
 from models.card import Between, nothing
+from models.compiled import compiled
 from models.linear import Linear, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
 
-# Attention over many short texts one by one is mostly overhead: texts of up to _SHORT tokens share blocks of _BLOCK, a
-# multiple of the processor's tile, with a mask between them (benchmarks: 2.8 times as fast at 12 tokens).
-_SHORT = 48
-_BLOCK = 96
-_TILE = 16
+# Attention works on blocks of one length, a multiple of _TILE, which is that of the processor's tiles and of softmax's steps. Short texts
+# share a block, with a mask between them: one by one they would be mostly overhead.
+_TILE = 32
+# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU, as long as the scores
+# stay in the cache: so many at a time.
+_MOST_SCORES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,6 @@ class Layout:
         mask.masked_fill_(owned.unsqueeze(-1) != owned.unsqueeze(-2), -torch.inf)
         return cls(*packed, size, there(grid), there(places), mask)
 
-    def blocked(self, rows: Tensor) -> Tensor:
-        """Rows [tokens, …] → [blocks, longest, …]."""
-        taken = rows if self.grid is None else rows.index_select(0, self.grid)
-        return taken.view(-1, self.block, *rows.shape[1:])
-
-    def unblocked(self, blocks: Tensor) -> Tensor:
-        """[blocks, longest, …] → rows [tokens, …]; the reverse of `blocked`."""
-        rows = blocks.flatten(0, 1)
-        return rows if self.places is None else rows.index_select(0, self.places)
-
     def positions_from(self, first: int) -> Tensor:
         """Positions int64 [tokens] as RoBERTa counts them: from `first`, past padding tokens (id `first` - 1), which have `first` - 1."""
         real = (self.ids != first - 1).long()
@@ -112,21 +104,25 @@ class PackedBert(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.eps)
         self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.compiled: list[Callable[..., Tensor]] = []
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer."""
         places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
         rows: Tensor = self.norm(self.words(layout.ids) + self.places(places))
         mask = layout.mask if self.bias is None else _biased(self.bias, layout)
-        for layer in self.layers:
+        for layer in self.compiled or self.layers:
             between()
-            rows = layer(rows, layout, mask)
+            rows = layer(rows, layout.block, layout.grid, layout.places, mask)
         return rows
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Ready to compute there."""
         self.to(device, dtype).eval().requires_grad_(False)
-        settle([layer for layer in self.modules() if isinstance(layer, Linear)])
+        linear = [layer for layer in self.modules() if isinstance(layer, Linear)]
+        settle(linear)
+        if device.type == "cpu" and linear:  # int8 layers are none of these
+            self.compiled = [compiled(layer) for layer in self.layers]
         return self
 
     @classmethod
@@ -153,6 +149,7 @@ class _Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
+        self.least, self.most = _TILE, _MOST_SCORES  # TorchScript reads no globals
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
@@ -160,33 +157,54 @@ class _Layer(nn.Module):
         self.narrow: nn.Module = Linear(shape.inner, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
-    def forward(self, rows: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
-        rows = self.attention_norm(self.out(self._attend(self.qkv(rows), layout, mask), plus=rows))
-        result: Tensor = self.norm(self.narrow(self.wide(rows, gelu=True), plus=rows))
+    def forward(self, rows: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Rows [tokens, d] → [tokens, d]; the rest as Layout has it."""
+        mixed = self._attend(self.qkv(rows), block, grid, places, mask)
+        rows = self.attention_norm(self.out(mixed, "none", rows))
+        result: Tensor = self.norm(self.narrow(self.wide(rows, "gelu"), "none", rows))
         return result
 
-    def _attend(self, qkv: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    def _attend(self, qkv: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
         """Attention within each text: [tokens, 3 d] → [tokens, d]."""
-        blocks = layout.blocked(qkv)
-        query, key, value = blocks.view(*blocks.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return layout.unblocked(mixed.transpose(1, 2).flatten(2))
+        if grid is not None:
+            qkv = qkv.index_select(0, grid)
+        query, key, value = qkv.view(-1, block, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
+        if qkv.is_cpu and qkv.dtype == torch.bfloat16 and block >= self.least and self.heads * block * block <= self.most:
+            mixed = _by_products(query, key, value, mask, self.most)
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+        return rows if places is None else rows.index_select(0, places)
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:
+    """Attention [blocks, heads, block, width], as many blocks at a time as have `most` scores."""
+    blocks, heads, block, width = query.shape
+    step = max(most // (heads * block * block), 1)
+    keys, scale = key.transpose(2, 3), width**-0.5
+    mixed: list[Tensor] = []
+    for at in range(0, blocks, step):
+        scores = (query[at : at + step] * scale) @ keys[at : at + step]
+        if mask is not None:
+            scores += mask if len(mask) == 1 else mask[at : at + step]
+        mixed.append(scores.softmax(-1) @ value[at : at + step])
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
 def _in_blocks(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """For each text the block it goes to and where it starts there; and the size of all blocks."""
     longest = int(lengths.max())
-    if longest > _SHORT or len(lengths) == 1:
-        return np.arange(len(lengths)), np.zeros_like(lengths), longest
+    if len(lengths) == 1:
+        return np.zeros_like(lengths), np.zeros_like(lengths), longest
+    size = -(-longest // _TILE) * _TILE
     blocks, starts = np.zeros_like(lengths), np.zeros_like(lengths)
-    block = used = fullest = 0
+    block = used = 0
     for index, length in enumerate(lengths.tolist()):
-        if used + length > _BLOCK:
+        if used + length > size:
             block, used = block + 1, 0
         blocks[index], starts[index] = block, used
         used += length
-        fullest = max(fullest, used)
-    return blocks, starts, -(-fullest // _TILE) * _TILE
+    return blocks, starts, size
 
 
 def _biased(table: nn.Embedding, layout: Layout) -> Tensor:

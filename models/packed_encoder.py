@@ -121,7 +121,7 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
 def _to_int8(network: PackedBert, batch: Sequence[Tokens]) -> str:
     """Make a network int8, and say what that gains over the dtype that this machine would take otherwise."""
     cpu, rival = torch.device("cpu"), place("cpu").dtype
-    exact = (network if rival == torch.float32 else copy.deepcopy(network)).placed(cpu, rival)
+    exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, rival)
     before = _seconds(exact, Layout.of(batch, cpu, rival))
     layout = Layout.of(batch, cpu, torch.float32)
     quantise(network, layout)

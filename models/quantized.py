@@ -37,10 +37,10 @@ class Int8Linear(nn.Module):
         self._step = step
         self._shares = torch.ones(()) if shares is None else shares
 
-    def forward(self, rows: Tensor, *, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
         result = _multiply(rows, self._step, 128, self._packed)
-        if gelu:
+        if follow == "gelu":
             return cast(Tensor, torch.ops.aten.gelu_(result))
         return result if plus is None else torch.addcmul(result, plus, self._shares, out=result)
 
@@ -53,7 +53,7 @@ class Int8AfterGelu(nn.Module):
         self._packed = _pack(weight, None)
         self._bias, self._shares = bias, shares
 
-    def forward(self, rows: Tensor, *, plus: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, _follow: str, plus: Tensor) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
         ranges = rows.amax(1, keepdim=True).clamp_(min=_LEAST_RANGE)
         result = _multiply(rows.div_(ranges), 1 / _ABOVE, _BELOW, self._packed)

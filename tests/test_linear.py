@@ -35,24 +35,53 @@ def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual
     right = expected(one, rows, gelu=gelu, plus=plus)
     one.lay_out_for_mkl()
     one.use_onednn(FEW)
-    torch.testing.assert_close(one(rows, gelu=gelu, plus=plus).double(), right, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one(rows, "gelu" if gelu else "none", plus).double(), right, atol=1e-5, rtol=1e-5)
 
 
 @needs_onednn
-def test_only_few_rows_take_onednns_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, taken = layer(), list[int]()
+def test_only_few_rows_take_onednns_form() -> None:
+    one = layer()
     one.use_onednn(FEW)
-    monkeypatch.setattr(Linear, "_by_onednn", lambda self, rows, gelu, plus: taken.append(len(rows)))
-    for count in (1, FEW, FEW + 1):
-        one(torch.randn(count, 24))
-    assert taken == [1, FEW]
+    one.weight = torch.nn.Parameter(torch.zeros_like(one.weight), requires_grad=False)  # so that PyTorch's own form gives the bias alone
+    for count, own in ((1, False), (FEW, False), (FEW + 1, True)):
+        assert torch.equal(one(torch.randn(count, 24)), one.bias.expand(count, 40)) is own
+
+
+@needs_onednn
+def test_where_onednn_multiplies_all_the_other_form_is_let_go() -> None:
+    one, rows = layer(), torch.randn(70, 24)
+    right = expected(one, rows, gelu=False, plus=None)
+    one.use_onednn()
+    torch.testing.assert_close(one(rows).double(), right, atol=1e-5, rtol=1e-5)
+    assert one.weight.numel() == 0
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("features", "dtype", "all_rows"),
+    [
+        ({"avx512_f"}, torch.float32, True),
+        ({"avx2"}, torch.float32, False),
+        ({"avx512_f"}, torch.bfloat16, False),
+        ({"avx512_bf16"}, torch.bfloat16, True),
+        ({"amx_bf16"}, torch.bfloat16, True),
+    ],
+)
+def test_the_processor_decides_what_onednn_multiplies(
+    features: set[str], dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+    one, taken = layer().to(dtype), list[int | None]()
+    monkeypatch.setattr(Linear, "use_onednn", lambda self, few=None: taken.append(few))
+    settle([one])
+    assert (taken == [None]) is all_rows
 
 
 def test_the_residual_is_left_as_it_was() -> None:
     one, rows = layer(24, 24), torch.randn(3, 24)
     before = rows.clone()
     settle([one])
-    one(rows, plus=rows)
+    one(rows, "none", rows)
     assert torch.equal(rows, before)
 
 
@@ -65,7 +94,14 @@ def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
     assert not one.weight.requires_grad
 
 
+@pytest.fixture
+def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without AVX-512."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+
+
 @needs_onednn
+@pytest.mark.usefixtures("avx2")
 def test_more_threads_make_more_rows_few() -> None:
     threads = torch.get_num_threads()
     try:
@@ -77,6 +113,7 @@ def test_more_threads_make_more_rows_few() -> None:
     assert [one.few for one in layers] == [192, 192]
 
 
+@pytest.mark.usefixtures("avx2")
 def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_MOST_BYTES", 2 * 24 * 40 * 4 - 1)
     layers = [layer(), layer()]
@@ -91,6 +128,7 @@ def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> N
     assert one.few == 0
 
 
+@pytest.mark.usefixtures("avx2")
 def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
         settle([one])

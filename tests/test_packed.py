@@ -19,7 +19,7 @@ from models.device import place
 from models.encoder import Encoder
 from models.errors import ModelSourceError
 from models.loader import load
-from models.packed import _BLOCK, _SHORT, _TILE, Layout, PackedBert
+from models.packed import _TILE, Layout, PackedBert, _by_products
 from models.packed_encoder import PackedEncoder
 from models.pipeline import Unsupported
 from models.source import DEFAULT_MODEL, ModelSource, locate
@@ -29,7 +29,7 @@ from tests import tiny
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
 PACKED: tuple[tiny.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
-LENGTHS = st.lists(st.integers(1, _SHORT) | st.integers(1, LONGEST), min_size=1, max_size=14)
+LENGTHS = st.lists(st.integers(1, _TILE) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
 def layout(*lengths: int) -> Layout:
@@ -40,7 +40,7 @@ def layout(*lengths: int) -> Layout:
 
 def blocks(one: Layout) -> list[list[int]]:
     """Which text owns each place of each block, -1 where there is none."""
-    owners = torch.full((one.blocked(one.owner).numel(),), -1)
+    owners = torch.full((len(one.owner) if one.grid is None else len(one.grid),), -1)
     owners[one.places if one.places is not None else torch.arange(len(owners))] = one.owner
     rows: list[list[int]] = owners.view(-1, one.block).tolist()
     return rows
@@ -52,21 +52,21 @@ def blocks(one: Layout) -> list[list[int]]:
         ([7], 1, 7),  # one text is its own block
         ([200], 1, 200),
         ([10, 10, 10], 1, 32),  # short ones share, rounded up to the tile
-        ([16, 16], 1, 32),
-        ([48, 48], 1, 96),  # to the brim
-        ([48, 48, 1], 2, 96),
-        ([48, 47, 2], 2, 96),
-        ([1] * 97, 2, 96),
-        ([49, 3, 3], 3, 49),  # beside a long one each has its own
-        ([60, 60], 2, 60),
+        ([16, 16], 1, 32),  # to the brim
+        ([16, 16, 1], 2, 32),
+        ([12] * 5, 3, 32),
+        ([48, 48], 2, 64),
+        ([49, 3, 3], 1, 64),  # beside a long one, too
+        ([3, 49, 49], 2, 64),
+        ([64, 64], 2, 64),
     ],
 )
-def test_short_texts_share_blocks_and_long_ones_do_not(lengths: list[int], count: int, size: int) -> None:
+def test_texts_share_blocks_as_long_as_the_longest(lengths: list[int], count: int, size: int) -> None:
     found = blocks(layout(*lengths))
     assert (len(found), len(found[0])) == (count, size)
 
 
-@pytest.mark.parametrize("lengths", [[7], [60, 60], [80, 80, 80]])
+@pytest.mark.parametrize("lengths", [[7], [64, 64], [96, 96, 96]])
 def test_equal_blocks_need_neither_grid_nor_mask(lengths: list[int]) -> None:
     one = layout(*lengths)
     assert (one.grid, one.places, one.mask) == (None, None, None)
@@ -89,19 +89,23 @@ def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int]) -> None:
         start = block.index(text)
         assert block[start : start + length] == [text] * length
         assert block.count(text) == length
-    if len(lengths) > 1 and max(lengths) <= _SHORT:
-        assert one.block <= _BLOCK
-        assert one.block % _TILE == 0
+    if len(lengths) > 1:
+        assert one.block == -(-max(lengths) // _TILE) * _TILE
 
 
 @given(LENGTHS)
-def test_unblocked_reverses_blocked(lengths: list[int]) -> None:
+def test_places_reverse_the_grid(lengths: list[int]) -> None:
     one = layout(*lengths)
     rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
-    assert one.blocked(rows).shape[1:] == (one.block, 2)
-    assert torch.equal(one.unblocked(one.blocked(rows)), rows)
+    if one.grid is None or one.places is None:
+        assert one.grid is one.places
+        return
+    blocked = rows[one.grid]
+    assert len(blocked) % one.block == 0
+    assert torch.equal(blocked[one.places], rows)
 
 
+@settings(deadline=None)
 @given(LENGTHS)
 def test_attention_stays_within_a_text(lengths: list[int]) -> None:
     one = layout(*lengths)
@@ -135,6 +139,19 @@ def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]
 def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
     rows = torch.tensor([[256.0]] + [[1.0]] * 255, dtype=torch.bfloat16)  # 256 + 1 is 256 in bfloat16
     assert layout(256).pool(rows, "mean").item() == pytest.approx(511 / 256)
+
+
+@pytest.mark.parametrize("most", [1, 2 * 4 * 32 * 32, 2**20])  # one block at a time, two, all
+@pytest.mark.parametrize("masked", ["not", "each block", "all alike"])
+def test_attention_as_products_is_attention(most: int, masked: str) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 5, 4, 32, 8).unbind(0)
+    mask = torch.zeros(1 if masked == "all alike" else 5, 1, 32, 32)
+    mask[..., 20:] = -torch.inf
+    mask[-1, :, :, 10:] = -torch.inf
+    given = None if masked == "not" else mask
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
+    torch.testing.assert_close(_by_products(query, key, value, given, most), expected)
 
 
 def change(path: Path, **values: object) -> Path:

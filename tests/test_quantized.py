@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from models.device import INT8_ENGINE, Placement, place
 from models.encoder import Encoder
 from models.errors import ModelError
 from models.loader import load
-from models.packed import Layout
+from models.packed import Layout, PackedBert
 from models.packed_encoder import PROBES, PackedEncoder
 from models.quantized import Int8AfterGelu, Int8Linear, quantise
 from models.source import DEFAULT_MODEL, ModelSource, locate
@@ -85,7 +86,7 @@ def test_a_product_after_gelu_holds_its_outliers_and_what_is_below_zero() -> Non
     rows[3, 5], rows[4] = 30.0, -0.17
     weight, bias, plus = torch.randn(24, 64), torch.randn(24), torch.randn(50, 24)
     right = functional.linear(rows, weight, bias) + 2 * plus
-    got = Int8AfterGelu(weight, bias, torch.full((24,), 2.0))(rows.clone(), plus=plus)
+    got = Int8AfterGelu(weight, bias, torch.full((24,), 2.0))(rows.clone(), "none", plus)
     errors = (got - right).norm(dim=1) / right.norm(dim=1)
     assert float(errors.mean()) < 0.02
     assert float(errors.max()) < 0.1
@@ -94,7 +95,7 @@ def test_a_product_after_gelu_holds_its_outliers_and_what_is_below_zero() -> Non
 @pytest.mark.parametrize("gelu", [False, True])
 def test_an_input_that_is_larger_than_any_seen_is_cut_off(gelu: bool) -> None:
     one = Int8Linear(torch.eye(4), torch.zeros(4), 1 / 127)
-    got = one(torch.tensor([[0.5, -0.5, 5.0, -5.0]]), gelu=gelu)
+    got = one(torch.tensor([[0.5, -0.5, 5.0, -5.0]]), "gelu" if gelu else "none")
     right = torch.tensor([[0.5, -0.5, 1.0, -128 / 127]])
     torch.testing.assert_close(got, functional.gelu(right) if gelu else right, atol=0.01, rtol=0)
 
@@ -198,7 +199,7 @@ def test_minilm_keeps_its_directions() -> None:
 
 
 def test_the_float32_weights_are_given_up(rough: ModelSource) -> None:
-    network = PackedEncoder(rough, CPU32)._network
+    network = PackedBert.load(rough.path, json.loads((rough.path / "config.json").read_text()))
     quantise(network, Layout.of(texts([5, 9], 90), torch.device("cpu"), torch.float32))
     left = {name for layer in network.layers for name, _ in layer.named_parameters()}
     assert left == {"attention_norm.weight", "attention_norm.bias", "norm.weight", "norm.bias"}
