@@ -17,7 +17,8 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
     """The module as TorchScript, where this Python has it: all its operations run without the interpreter's lock, which each would
     otherwise have to win back from the threads that serve HTTP.
 
-    torch.compile and torch.export, which PyTorch advises instead, need a C++ compiler where they run (docs/decisions/0015-layers-as-torchscript.md).
+    torch.compile and torch.export, which PyTorch advises instead, need a C++ compiler where they run
+    (docs/decisions/0015-layers-as-torchscript.md).
     """
     if sys.version_info[:2] > _LAST_PYTHON:
         return module

@@ -78,8 +78,9 @@ def test_pieces_score_as_the_whole_does(pair: AdaptiveSensor, cuts: list[int]) -
     np.testing.assert_array_equal(np.concatenate(p_values), whole.p_values)
     np.testing.assert_array_equal(np.concatenate(shares), whole.contributions)
     assert state is not None
+    # With AVX-512 products of few rows and of many round differently in the last bit.
     for name, part in whole.state.items():
-        np.testing.assert_array_equal(state[name], part, err_msg=name)
+        np.testing.assert_allclose(state[name], part, rtol=1e-12, err_msg=name)
 
 
 def test_scoring_leaves_the_given_state_as_it_was(sensor: AdaptiveSensor) -> None:
