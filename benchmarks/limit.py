@@ -1,6 +1,8 @@
 """The limit beside the servers: the machine's GEMM rate, and the engine's own texts a second in process, in a process of its own.
 
-python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --dtype, --device and --threads]
+python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads, --runners, --max-batch-tokens]
+
+The engine gets requests as it does over HTTP, from as many callers at a time.
 
 Prints one line of JSON. `benchmarks.serving` runs it in each round.
 """
@@ -8,23 +10,26 @@ Prints one line of JSON. `benchmarks.serving` runs it in each round.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
-import torch
-
-from benchmarks.forward import in_process
 from benchmarks.loads import GEMM_FLOP
 from benchmarks.roofline import best_rate
 from models.device import place
 from service.bench.lengths import NAMED
 from service.bench.texts import Texts
+from service.config import Settings
+from service.engine.hub import Hub
+from service.engine.servable import Caller
+from service.engine.served import Served
+from service.metrics import Metrics
 
 _ROWS = {"short-32": "short", "long-32": "long", "mixed-32": "mixed"}
-_BATCH = 32
+_BATCH, _CALLERS = 32, 4
+_WARM_UP_S = 0.5
 _PRECISION = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
 
 
@@ -42,41 +47,51 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("flags", nargs="*")
     chosen = parser.parse_args()
-    settings = _settings(chosen.flags)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    settings = Settings.read(_flags(chosen.flags) | {"cache_mb": 0}, {})
     placement = place(settings.device, "auto" if settings.dtype == "int8" else settings.dtype)
     precision = "int8" if settings.dtype == "int8" else _PRECISION[str(placement.dtype)]
-    encode = in_process(settings.device, settings.dtype)
     rate, way = best_rate(precision, placement.device.type)
     seen: dict[str, dict[str, object]] = {"gemm": {"gflops": rate, "way": way}}
+    hub = Hub(settings, Metrics())
+    hub.open()
     for row in chosen.rows.split(","):
         if row in _ROWS:
-            seen[row] = _speed(encode, _ROWS[row], chosen.seconds, rate)
+            seen[row] = asyncio.run(_speed(hub.find_for("embedding", None), _ROWS[row], chosen.seconds, rate))
+    hub.close()
     print(json.dumps(seen))
 
 
-def _speed(encode: Callable[[list[str]], object], lengths: str, seconds: float, gemm_gflops: float) -> dict[str, object]:
+async def _speed(served: Served, lengths: str, seconds: float, gemm_gflops: float) -> dict[str, object]:
     source = Texts(NAMED[lengths], seed=5)
-    encode([source.take()[0] for _ in range(_BATCH)])
-    began, texts, tokens = time.perf_counter(), 0, 0
-    while time.perf_counter() - began < seconds:
-        taken = [source.take() for _ in range(_BATCH)]
-        encode([text for text, _ in taken])
-        texts += _BATCH
-        tokens += sum(count for _, count in taken)
+
+    async def call(client: str, until: float) -> tuple[int, int]:
+        texts = tokens = 0
+        while time.perf_counter() < until:
+            taken = [source.take() for _ in range(_BATCH)]
+            await served.rows([text for text, _ in taken], Caller(client), "embedding")
+            texts += _BATCH
+            tokens += sum(count for _, count in taken)
+        return texts, tokens
+
+    async def all_call(seconds: float) -> list[tuple[int, int]]:
+        until = time.perf_counter() + seconds
+        return await asyncio.gather(*(call(str(number), until) for number in range(_CALLERS)))
+
+    await all_call(_WARM_UP_S)
+    began = time.perf_counter()
+    done = await all_call(seconds)
     took = time.perf_counter() - began
+    texts, tokens = (sum(one) for one in zip(*done, strict=True))
     return {"inputs_per_s": texts / took, "tokens_per_s": tokens / took, "of_gemm": tokens / took * GEMM_FLOP / 1e9 / gemm_gflops}
 
 
-def _settings(flags: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
-    return parser.parse_known_args(flags)[0]
+def _flags(flags: list[str]) -> dict[str, str]:
+    """Those of `sonde serve` that tell how it computes; it has others."""
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
+    for name in ("device", "dtype", "threads", "runners", "max-batch-tokens"):
+        parser.add_argument(f"--{name}")
+    return vars(parser.parse_known_args(flags)[0])
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()

@@ -75,6 +75,16 @@ def cpu_feature(*names: str) -> str | None:
     return next((name for name in names if found.get(name)), None)
 
 
+def compute_threads() -> int:
+    """How many threads PyTorch computes with on the CPU."""
+    return torch.get_num_threads()
+
+
+def use_threads(threads: int) -> None:
+    """Have operations of the calling thread compute with so many: OpenMP and MKL keep that number for each thread that calls them."""
+    torch.set_num_threads(threads)
+
+
 def _require_int8(device: torch.device) -> None:
     if device.type != "cpu":
         raise ModelError(f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype")

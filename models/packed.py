@@ -119,9 +119,8 @@ class PackedBert(nn.Module):
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Ready to compute there."""
         self.to(device, dtype).eval().requires_grad_(False)
-        linear = [layer for layer in self.modules() if isinstance(layer, Linear)]
-        settle(linear)
-        if device.type == "cpu" and linear:  # int8 layers are none of these
+        settle([layer for layer in self.modules() if isinstance(layer, Linear)])
+        if device.type == "cpu":
             self.compiled = [compiled(layer) for layer in self.layers]
         return self
 
@@ -150,6 +149,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.least, self.most = _TILE, _MOST_SCORES  # TorchScript reads no globals
+        self.halves = False
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
@@ -165,16 +165,21 @@ class _Layer(nn.Module):
         return result
 
     def _attend(self, qkv: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Attention within each text: [tokens, 3 d] → [tokens, d]."""
+        """Attention within each text: [tokens, 3 d] → [tokens, d]. In bfloat16 where `halves` is set and it is written as products."""
+        dtype = qkv.dtype
+        products = qkv.is_cpu and (self.halves or dtype == torch.bfloat16)
+        products = products and block >= self.least and self.heads * block * block <= self.most
+        if products:
+            qkv = qkv.to(torch.bfloat16)
         if grid is not None:
             qkv = qkv.index_select(0, grid)
         query, key, value = qkv.view(-1, block, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        if qkv.is_cpu and qkv.dtype == torch.bfloat16 and block >= self.least and self.heads * block * block <= self.most:
+        if products:
             mixed = _by_products(query, key, value, mask, self.most)
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
-        return rows if places is None else rows.index_select(0, places)
+        return (rows if places is None else rows.index_select(0, places)).to(dtype)
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:

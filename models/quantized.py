@@ -1,4 +1,5 @@
-"""int8 on a CPU: the linear layers of a packed network multiply 8-bit integers, everything between them float32.
+"""int8 on a CPU: the linear layers of a packed network multiply 8-bit integers, everything between them float32,
+but for attention, which is bfloat16 where the processor multiplies that.
 
 Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one for all tokens, found by running PROBES in float32; only the
 input of the second feed-forward product, whose outliers are too large for that, has one for each token. So a text's scales do not depend
@@ -10,13 +11,12 @@ into what comes before: a layer norm, or the product that makes the values of at
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.device import INT8_ENGINE
+from models.device import INT8_ENGINE, cpu_feature
 from models.linear import Linear
 from models.packed import Layout, PackedBert
 
@@ -39,10 +39,10 @@ class Int8Linear(nn.Module):
 
     def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
-        result = _multiply(rows, self._step, 128, self._packed)
+        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, self._step, 128, self._packed)
         if follow == "gelu":
-            return cast(Tensor, torch.ops.aten.gelu_(result))
-        return result if plus is None else torch.addcmul(result, plus, self._shares, out=result)
+            return torch.ops.aten.gelu_(result)  # type: ignore[no-any-return]
+        return result if plus is None else result.addcmul_(plus, self._shares)
 
 
 class Int8AfterGelu(nn.Module):
@@ -52,13 +52,14 @@ class Int8AfterGelu(nn.Module):
         super().__init__()
         self._packed = _pack(weight, None)
         self._bias, self._shares = bias, shares
+        self._below, self._step, self._least = _BELOW, 1 / _ABOVE, _LEAST_RANGE  # TorchScript reads no globals
 
-    def forward(self, rows: Tensor, _follow: str, plus: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, follow: str, plus: Tensor) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
-        ranges = rows.amax(1, keepdim=True).clamp_(min=_LEAST_RANGE)
-        result = _multiply(rows.div_(ranges), 1 / _ABOVE, _BELOW, self._packed)
-        torch.addcmul(self._bias, result, ranges, out=result)
-        return torch.addcmul(result, plus, self._shares, out=result)
+        ranges = rows.amax(1, keepdim=True).clamp_(min=self._least)
+        rows.div_(ranges)
+        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, self._step, self._below, self._packed)
+        return torch.addcmul(self._bias, result, ranges).addcmul_(plus, self._shares)
 
 
 @torch.inference_mode()
@@ -67,8 +68,10 @@ def quantise(network: PackedBert, probes: Layout) -> None:
     network.eval().requires_grad_(False)
     largest = _largest_inputs(network, probes)
     before = network.norm
+    halves = cpu_feature("amx_bf16", "avx512_bf16") is not None
     for layer in network.layers:
         _quantise(layer, before, largest)
+        layer.halves = halves  # type: ignore[assignment]  # of a _Layer it is one
         before = cast(nn.LayerNorm, layer.norm)
 
 
@@ -130,6 +133,3 @@ def _pack(weight: Tensor, bias: Tensor | None) -> Any:
             return torch.ops.quantized.linear_prepack(tensor, bias)
         finally:
             torch.backends.quantized.engine = before
-
-
-_multiply: Callable[[Tensor, float, int, Any], Tensor] = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32

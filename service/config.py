@@ -39,6 +39,7 @@ class Settings(BaseModel):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="where models compute")
     dtype: Literal["auto", "bfloat16", "float32", "int8"] = Field("auto", description="precision they compute in")
     threads: int = Field(0, ge=0, description="threads PyTorch computes with on the CPU; 0 leaves it PyTorch's own choice")
+    runners: int = Field(0, ge=0, description="batches computed at a time on a CPU, which share its threads; 0 takes up to four")
     tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 takes all cores, four at most")
 
     max_batch_tokens: int = Field(0, ge=0, description="tokens of one batch, padding included; 0 takes 512 on a CPU and 16384 on a GPU")

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from models.errors import DeviceLost, ModelOutOfMemory
 from service.engine.cache import RowCache
-from service.engine.engine import Backend, Engine
+from service.engine.device import Device
+from service.engine.engine import Engine
 from service.engine.request import Request
+from service.engine.runner import Backend, Runner
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, ClientGone, DeadlineExceeded, InvalidOutput, Unavailable
 from service.metrics import Metrics
@@ -41,7 +43,7 @@ def engine(
     metrics: Metrics | None = None,
     cache_bytes: int = 0,
     clock: Callable[[], float] | None = None,
-    device: threading.Lock | None = None,
+    device: Device | None = None,
     on_failure: Callable[[Exception], None] = lambda error: None,
     start: bool = True,
 ) -> Iterator[Engine[Piece]]:
@@ -54,7 +56,7 @@ def engine(
         limits=LIMITS,
         cache=RowCache(cache_bytes),
         metrics=metrics or Metrics(),
-        device=device or threading.Lock(),
+        device=device or Device(),
         clock=clock or Clock(),
         on_failure=on_failure,
     )
@@ -216,7 +218,7 @@ def test_a_lost_device_is_told_to_everyone_and_ends_the_engine() -> None:
         for request in waiting:
             with pytest.raises(Unavailable, match="device is lost"):
                 request.future.result(WAIT_S)
-        made._thread.join(WAIT_S)
+        made.join(WAIT_S)
         assert isinstance(made.failure, DeviceLost)
         assert len(told) == 1
         with pytest.raises(Unavailable):
@@ -226,12 +228,12 @@ def test_a_lost_device_is_told_to_everyone_and_ends_the_engine() -> None:
 def test_a_fault_of_the_engine_itself_ends_it_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Exception] = []
     with engine(Doubler(), on_failure=told.append, start=False) as made:
-        monkeypatch.setattr(made, "_report_batch", lambda *args: 1 / 0)
+        monkeypatch.setattr(Runner, "_report", lambda *args: 1 / 0)
         waiting = made.submit(pieces(1))
         made.start()
         with pytest.raises(Unavailable):
             waiting.future.result(WAIT_S)
-        made._thread.join(WAIT_S)
+        made.join(WAIT_S)
         assert isinstance(made.failure, ZeroDivisionError)
         assert len(told) == 1
 
@@ -315,7 +317,7 @@ def test_engines_on_one_device_take_turns() -> None:
         threading.Event().wait(0.01)
         inside[0] -= 1
 
-    device = threading.Lock()
+    device = Device()
     with engine(Doubler(watch), device=device) as one, engine(Doubler(watch), device=device) as other:
         requests = [made.submit(pieces(number, count=900)) for number in range(6) for made in (one, other)]
         for request in requests:

@@ -85,8 +85,8 @@ def house(make_house: Callable[..., House]) -> House:
 
 
 def engines(name: str = NAME) -> int:
-    """Threads that compute for a trained encoder."""
-    return sum(thread.name == f"engine-{name}" for thread in threading.enumerate())
+    """How many versions of a trained encoder are computed with: each has one first runner."""
+    return sum(thread.name == f"engine-{name}-0" for thread in threading.enumerate())
 
 
 def count_loads(house: House, monkeypatch: pytest.MonkeyPatch) -> list[int]:

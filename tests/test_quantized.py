@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models import packed_encoder, quantized
@@ -64,15 +64,40 @@ def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> 
     assert cosines(model.forward(batch), alone).min() > 0.999
 
 
-def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    def product(rows: Tensor, _step: float, _zero: int, packed: tuple[Tensor, Tensor | None]) -> Tensor:
-        return functional.linear(rows, *packed)
+class Unrounded(nn.Module):
+    """What Int8Linear and Int8AfterGelu do, with float32 products."""
 
-    monkeypatch.setattr(quantized, "_pack", lambda weight, bias: (weight, bias))
-    monkeypatch.setattr(quantized, "_multiply", product)
+    def __init__(self, weight: Tensor, bias: Tensor, shares: Tensor) -> None:
+        super().__init__()
+        self._weight, self._bias, self._shares = weight, bias, shares
+
+    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
+        result = functional.linear(rows, self._weight, self._bias)
+        if follow == "gelu":
+            return functional.gelu(result)
+        return result if plus is None else result + plus * self._shares
+
+
+def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def linear(weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> Unrounded:
+        return Unrounded(weight, bias, torch.ones(()) if shares is None else shares)
+
+    monkeypatch.setattr(quantized, "Int8Linear", linear)
+    monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
+    monkeypatch.setattr(quantized, "cpu_feature", lambda *names: None)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.card.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
+
+
+def test_attention_is_bfloat16_where_the_processor_multiplies_that(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = {}
+    for feature in ("avx512_bf16", None):
+        monkeypatch.setattr(quantized, "cpu_feature", lambda *names, feature=feature: feature)
+        model = PackedEncoder(rough, int8())
+        vectors[feature] = model.forward(texts([40, 33], model.card.vocabulary))
+    assert not np.array_equal(vectors["avx512_bf16"], vectors[None])
+    assert cosines(vectors["avx512_bf16"], vectors[None]).min() > 0.999
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:

@@ -17,6 +17,7 @@ from models.errors import BadTokens, TextTooLong
 from models.text import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import RowCache
+from service.engine.device import Device
 from service.engine.engine import Engine
 from service.engine.fake import FakeModel
 from service.engine.fitted import FittedCache
@@ -48,7 +49,7 @@ class Setting:
             limits=BatchLimits(max_tokens=4096, max_items=256),
             cache=RowCache(0),
             metrics=self.metrics,
-            device=threading.Lock(),
+            device=Device(),
         )
         self.served = Served(
             model,

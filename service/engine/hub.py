@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,10 @@ from service import cores
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import RowCache
-from service.engine.engine import Backend, Engine
+from service.engine.device import Device
+from service.engine.engine import Engine
 from service.engine.fitted import Fitted, FittedCache
+from service.engine.runner import Backend
 from service.engine.scheduler import BatchLimits
 from service.engine.sensing import Block, Blocks, Sensing, SensorModel
 from service.engine.servable import Servable
@@ -37,6 +38,8 @@ _ENDING = "the service is shutting down"
 SENSORS = "sensors"
 _CPU_BATCH_TOKENS = 512
 _GPU_BATCH_TOKENS = 16_384
+# More than so many runners are taken only where they are asked for.
+_MOST_RUNNERS = 4
 _WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
 
 
@@ -57,7 +60,7 @@ class Hub:
         self._cache = RowCache(settings.cache_mb * 2**20)
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
         self._fitted: FittedCache[Fitted] = FittedCache(settings.cache_mb * 2**20)
-        self._devices: dict[str, threading.Lock] = {}
+        self._devices: dict[str, Device] = {}
         threads = settings.tokenizer_threads or min(len(cores.usable()), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
@@ -220,7 +223,9 @@ class Hub:
         from models.device import place
         from models.loader import load
 
-        model = load(source, place(self._settings.device, self._settings.dtype))
+        placement = place(self._settings.device, self._settings.dtype)
+        self._device(str(placement.device)).keep_to_share()
+        model = load(source, placement)
         return model, self._engine(model)
 
     def _open_sensor(self, path: Path, manifest: Manifest) -> tuple[SensorModel, Engine[Block[Any]]]:
@@ -230,13 +235,13 @@ class Hub:
 
         model = load_sensor(path)
         card = sensor_card(model, manifest)
-        with self._device(card.device):
+        with self._device(card.device).computing(alone=False):
             reproduce(manifest, model)
         return SensorModel(model, card), self._started(card, Blocks(), 1, RowCache(0))
 
     def _engine(self, model: Model) -> Engine[Tokens]:
         """A warm model's engine, running."""
-        _warm_up(model, self._device(model.card.device))
+        _warm_up(model, self._device(model.card.device), alone=not self.opened)
         return self._started(model.card, model, model.card.width, self._cache)
 
     def _started(self, card: ModelCard, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
@@ -254,9 +259,18 @@ class Hub:
         engine.start()
         return engine
 
-    def _device(self, name: str) -> threading.Lock:
-        """What engines on one device hold in turn."""
-        return self._devices.setdefault(name, threading.Lock())
+    def _device(self, name: str) -> Device:
+        """What engines on one device share."""
+        if name not in self._devices:
+            self._devices[name] = self._cpu() if name.startswith("cpu") else Device()
+        return self._devices[name]
+
+    def _cpu(self) -> Device:
+        from models.device import compute_threads, use_threads
+
+        threads = compute_threads()
+        runners = self._settings.runners or min(threads, _MOST_RUNNERS)
+        return Device(runners, threads, use_threads)
 
     def _resources(self) -> dict[str, Any]:
         """What all models share."""
@@ -279,11 +293,11 @@ def _does(served: Served, task: Task) -> bool:
     return served.card.task == task or (task == "rerank" and served.card.task == "embedding")
 
 
-def _warm_up(model: Model, device: threading.Lock) -> None:
+def _warm_up(model: Model, device: Device, *, alone: bool) -> None:
     """Run batches of the common shapes, so that no caller pays for the first allocation or kernel choice."""
     word = model.text.encode(["warm"])[0].ids
     for items, tokens in _WARM_UP_BATCHES:
         length = min(tokens, model.card.max_tokens)
         filler = model.text.from_ids([int(word[len(word) // 2])] * length)
-        with device:
+        with device.computing(alone=alone):
             model.forward([filler] * items)

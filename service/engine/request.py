@@ -27,7 +27,7 @@ class Item(Protocol):
 class Request:
     """Items of one caller. `future` gets the rows, float32 [len(items), width], or the error that ended it.
 
-    Times are seconds of the engine's clock. Only the engine's thread fills rows.
+    Times are seconds of the engine's clock; `inference_s` adds up those of several runners. Runners fill rows at the same time.
     """
 
     __slots__ = (
@@ -68,16 +68,23 @@ class Request:
         if self.finished:
             return
         self.rows[index] = row
-        self.missing -= 1
-        if not self.missing:
+        with self._ending:
+            self.missing -= 1
+            complete = not self.missing
+        if complete:
             self._settle(self.rows)
+
+    def computed(self, seconds: float) -> None:
+        """Add to `inference_s`."""
+        with self._ending:
+            self.inference_s += seconds
 
     def fail(self, error: Exception) -> None:
         """End the request with an error, unless it has ended already."""
         self._settle(error)
 
     def _settle(self, outcome: NDArray[np.float32] | Exception) -> None:
-        # The engine's thread fills rows while the event loop's may end the request: only the first of them does.
+        # Runners fill rows while the event loop may end the request: only the first of them does.
         with self._ending:
             if self.finished:
                 return

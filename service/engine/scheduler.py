@@ -99,14 +99,14 @@ class Scheduler:
         """Requests whose deadline has passed while items of theirs wait."""
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
-    def next_batch(self, *, interactive_only: bool = False) -> list[Slot]:
-        """Take the most urgent item and what goes well with it; empty only when nothing (of that kind) waits."""
+    def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[Slot]:
+        """Take the most urgent item and what goes well with it, `most_tokens` in all; empty only when nothing (of that kind) waits."""
         batch: list[Slot] = []
         tokens = longest = 0
         aside: list[_Flow] = []
         clients = max(len(self._live), 1)
         heap = self._heaps[interactive_only or self._interactive_is_next()]
-        while heap and len(aside) < self._limits.look_ahead:
+        while heap and len(aside) < self._limits.look_ahead and (most_tokens is None or tokens < most_tokens):
             _, _, flow = heapq.heappop(heap)
             if not flow.order:
                 continue

@@ -49,7 +49,7 @@ class Took(Protocol):
 
 
 class Servable:
-    """A loaded model and its engine. Lives on the event loop; the computing happens in the engine's thread."""
+    """A loaded model and its engine. Lives on the event loop; the computing happens in the engine's threads."""
 
     def __init__(
         self,

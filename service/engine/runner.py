@@ -1,0 +1,213 @@
+"""A thread that computes: it takes a batch, runs it through the backend, and gives each caller its row or its error."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import DeviceLost, ModelOutOfMemory, SondeError
+from service.engine.cache import RowCache
+from service.engine.device import Device
+from service.engine.queue import Queue
+from service.engine.request import Item
+from service.engine.scheduler import Slot
+from service.errors import BackendError, InvalidOutput
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+ItemT = TypeVar("ItemT", bound=Item)
+ItemT_contra = TypeVar("ItemT_contra", bound=Item, contravariant=True)
+Row = NDArray[np.float32]
+# How much the newest batch counts in the running estimate of tokens a second.
+_SPEED_SMOOTHING = 0.1
+
+
+class Backend(Protocol[ItemT_contra]):
+    """What computes. Several threads may call it at once where its device has several runners."""
+
+    def forward(self, batch: Sequence[ItemT_contra], between: Callable[[], None]) -> Row:
+        """One float32 row [width] per item, in order. `between` is to be called now and then; it may call forward again."""
+        ...
+
+
+@dataclass(slots=True)
+class Shared(Generic[ItemT]):
+    """What the runners of one engine share. `tokens_per_s` is a running estimate over all of them."""
+
+    name: str
+    version: str
+    backend: Backend[ItemT]
+    width: int
+    queue: Queue
+    cache: RowCache
+    metrics: Metrics
+    device: Device
+    clock: Callable[[], float] = time.monotonic
+    tokens_per_s: float = field(default=0.0, init=False)
+
+    @property
+    def key(self) -> str:
+        """What the cache knows the model by."""
+        return f"{self.name}:{self.version}"
+
+
+class Runner(Generic[ItemT]):
+    """One of an engine's threads: three verbs, take, compute, settle.
+
+    Interactive requests overtake its bulk batch between two layers, so they never wait for all of it; in return such a batch
+    is overtaken by no more tokens than it has itself.
+
+    It ends when the queue is closed, or by itself, with a call of `on_death`, when the device is lost.
+    """
+
+    def __init__(self, shared: Shared[ItemT], number: int, on_death: Callable[[Exception], None]) -> None:
+        self._shared = shared
+        self._on_death = on_death
+        self._leads = number == 0
+        self._in_hand: list[Slot] = []
+        self._overtaking_s = 0.0
+        self._thread = threading.Thread(target=self._loop, name=f"engine-{shared.name}-{number}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to compute."""
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until it has ended, if ever it began."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        queue, device = self._shared.queue, self._shared.device
+        while (batch := queue.take(first=self._leads)) is not None:
+            try:
+                with device.computing(alone=self._leads and queue.resting == device.runners - 1):
+                    outcomes = self._compute(batch)
+                self._settle(batch, outcomes)
+            except Exception as error:  # the thread's edge: an engine that stands still must never look like one that runs
+                self._on_death(error)
+                return
+
+    def abandon(self, error: Exception) -> None:
+        """End those whose items it has in hand."""
+        for request, _ in self._in_hand:
+            request.fail(error)
+
+    def _compute(self, batch: list[Slot]) -> list[Row | SondeError]:
+        """A row or an error for each slot; equal items are computed once."""
+        shared = self._shared
+        self._in_hand.extend(batch)
+        places: dict[bytes, int] = {}
+        unique: list[ItemT] = []
+        for request, index in batch:
+            item = request.items[index]
+            if places.setdefault(item.key, len(unique)) == len(unique):
+                unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
+        interactive = batch[0][0].interactive
+        between = _nothing if interactive else _Overtakable(self._overtake, sum(item.count for item in unique))
+        overtaking_s, began = self._overtaking_s, shared.clock()
+        results = self._rows(unique, between)
+        seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
+        self._report(unique, len(batch), seconds)
+        for request in {request for request, _ in batch}:
+            request.computed(seconds)
+        for item, row in zip(unique, results, strict=True):
+            if not isinstance(row, SondeError):
+                shared.cache.put(shared.key, item.key, row)
+        return [results[places[request.items[index].key]] for request, index in batch]
+
+    def _overtake(self) -> int:
+        """Between two layers of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
+        shared = self._shared
+        if not shared.queue.urgent:
+            return 0
+        batch = shared.queue.take_urgent()
+        if not batch:
+            return 0
+        began = shared.clock()
+        self._settle(batch, self._compute(batch))
+        self._overtaking_s += shared.clock() - began
+        return sum(request.items[index].count for request, index in batch)
+
+    def _rows(self, items: list[ItemT], between: Callable[[], None]) -> list[Row | SondeError]:
+        """Run items through the backend; when that fails, halve until only the offender fails."""
+        try:
+            return list(self._checked(items, self._shared.backend.forward(items, between)))
+        except DeviceLost:
+            raise
+        except Exception as error:
+            full = isinstance(error, ModelOutOfMemory)
+            self._count_fault("out_of_memory" if full else "bisected")
+            log.warning("batch of %d failed", len(items), extra={"model": self._shared.name}, exc_info=not full)
+            if len(items) == 1:
+                return [error if isinstance(error, SondeError) else BackendError("the model failed on this input")]
+        half = len(items) // 2
+        return self._rows(items[:half], between) + self._rows(items[half:], between)
+
+    def _checked(self, items: list[ItemT], rows: Row) -> list[Row | SondeError]:
+        """Refuse a wrong number of rows altogether, and single rows with NaN or infinity in them."""
+        width = self._shared.width
+        if rows.shape != (len(items), width):
+            raise InvalidOutput(f"the model gave shape {list(rows.shape)}, expected [{len(items)}, {width}]")
+        if np.isfinite(rows).all():
+            return list(rows)
+        self._count_fault("invalid_output")
+        wrong = InvalidOutput("the model gave NaN or infinity for this input")
+        return [row if np.isfinite(row).all() else wrong for row in rows]
+
+    def _settle(self, batch: list[Slot], outcomes: list[Row | SondeError]) -> None:
+        """Give each caller its row or its error."""
+        del self._in_hand[len(self._in_hand) - len(batch) :]
+        for (request, index), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, SondeError):
+                self._shared.queue.remove(request)
+                request.fail(outcome)
+            else:
+                request.fill(index, outcome)
+
+    def _count_fault(self, kind: str) -> None:
+        self._shared.metrics.batch_faults.labels(self._shared.name, kind).inc()
+
+    def _report(self, items: list[ItemT], slots: int, seconds: float) -> None:
+        shared, name = self._shared, self._shared.name
+        tokens = sum(item.count for item in items)
+        padded = max(item.count for item in items) * len(items)
+        metrics = shared.metrics
+        metrics.inference.labels(name).observe(seconds)
+        metrics.batch_items.labels(name).observe(len(items))
+        metrics.batch_tokens.labels(name).observe(padded)
+        metrics.padding.labels(name).observe(1 - tokens / padded if padded else 0.0)
+        metrics.tokens.labels(name).inc(tokens)
+        metrics.duplicates.labels(name).inc(slots - len(items))
+        if seconds > 0:
+            speed = tokens / seconds * max(shared.device.busy, 1)
+            shared.tokens_per_s += _SPEED_SMOOTHING * (speed - shared.tokens_per_s) if shared.tokens_per_s else speed
+
+
+class _Overtakable:
+    """What a bulk batch calls between its layers, until it has been overtaken by as many tokens as it has itself."""
+
+    def __init__(self, overtake: Callable[[], int], tokens: int) -> None:
+        self._overtake = overtake
+        self._room = tokens
+
+    def __call__(self) -> None:
+        if self._room > 0:
+            self._room -= self._overtake()
+
+
+def _nothing() -> None:
+    """What an interactive batch calls between its layers."""

@@ -1,0 +1,216 @@
+"""Several runners of one engine: they compute at once, share the work and the threads, and end together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.device import DtypeName, compute_threads, place, use_threads
+from models.errors import DeviceLost
+from models.packed_encoder import PackedEncoder
+from models.pauses import Pauses
+from models.source import DEFAULT_MODEL, locate
+from service.engine.cache import RowCache
+from service.engine.device import Device
+from service.engine.engine import Engine
+from service.engine.runner import Backend
+from service.engine.scheduler import BatchLimits, Scheduler
+from service.errors import Unavailable
+from service.metrics import Metrics
+from tests.conftest import wait_until
+from tests.items import Doubler, Piece, request
+
+WAIT_S = 5.0
+
+
+@contextmanager
+def engine(
+    backend: Backend[Piece], device: Device, on_failure: Callable[[Exception], None] = lambda error: None
+) -> Iterator[Engine[Piece]]:
+    """An engine not yet started, closed in the end."""
+    limits = BatchLimits(max_tokens=1000, interactive_tokens=100)
+    made: Engine[Piece] = Engine(
+        "m", "1", backend, 2, limits=limits, cache=RowCache(0), metrics=Metrics(), device=device, on_failure=on_failure
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def rest(made: Engine[Piece], runners: int) -> None:
+    """Wait until so many runners wait for work."""
+    wait_until(lambda: made._queue.resting == runners)
+
+
+class Meeting(Doubler):
+    """A backend that gives rows only once so many batches are inside at once."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        self._barrier = threading.Barrier(parties)
+
+    def forward(self, batch: Sequence[Piece], between: Callable[[], None]) -> NDArray[np.float32]:
+        self._barrier.wait(WAIT_S)
+        return super().forward(batch, between)
+
+
+def test_runners_share_one_request_and_compute_at_once() -> None:
+    backend = Meeting(2)
+    with engine(backend, Device(runners=2)) as made:
+        made.start()
+        rest(made, 2)
+        asked = made.submit([Piece(number, 50) for number in range(6)])
+        assert asked.future.result(WAIT_S)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert sorted(map(sorted, backend.batches)) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_little_work_is_not_divided() -> None:
+    backend = Doubler()
+    with engine(backend, Device(runners=2)) as made:
+        made.start()
+        rest(made, 2)
+        made.submit([Piece(number, 10) for number in range(6)]).future.result(WAIT_S)
+    assert len(backend.batches) == 1
+
+
+def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None:
+    names: list[str] = []
+    used: list[int] = []
+    backend = Doubler(lambda batch: names.append(threading.current_thread().name))
+    with engine(backend, Device(runners=2, threads=4, use=used.append)) as made:
+        made.start()
+        for number in range(5):
+            rest(made, 2)
+            made.submit([Piece(number)]).future.result(WAIT_S)
+    assert names == ["engine-m-0"] * 5
+    assert used == [4] * 5
+
+
+def test_runners_that_compute_at_once_share_the_threads() -> None:
+    used: list[int] = []
+    with engine(Meeting(2), Device(runners=2, threads=4, use=used.append)) as made:
+        made.start()
+        rest(made, 2)
+        made.submit([Piece(number, 50) for number in range(6)]).future.result(WAIT_S)
+    assert used == [2, 2]
+
+
+def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
+    def lose(batch: Sequence[Piece]) -> None:
+        if batch[0].number == 0:
+            raise DeviceLost("gone")
+
+    told: list[Exception] = []
+    with engine(Doubler(lose), Device(runners=3), told.append) as made:
+        made.start()
+        rest(made, 3)
+        with pytest.raises(Unavailable, match="device is lost"):
+            made.submit([Piece(0)]).future.result(WAIT_S)
+        made.join(WAIT_S)
+        assert not made.running
+        with pytest.raises(Unavailable, match="device is lost"):
+            made.submit([Piece(1)])
+    assert len(told) == 1
+
+
+def test_a_device_has_room_for_so_many_and_no_more() -> None:
+    device = Device(runners=2)
+    entered = threading.Event()
+
+    def enter() -> None:
+        with device.computing():
+            entered.set()
+
+    with device.computing():
+        with device.computing():
+            third = threading.Thread(target=enter)
+            third.start()
+            assert not entered.wait(0.05)
+        assert entered.wait(WAIT_S)
+    third.join(WAIT_S)
+    assert device.busy == 0
+
+
+def test_who_loads_beside_others_keeps_to_a_share() -> None:
+    used: list[int] = []
+    device = Device(runners=2, threads=5, use=used.append)
+    device.keep_to_share()
+    with device.computing(alone=False):
+        pass
+    assert used == [2, 2]
+
+
+def test_a_batch_takes_no_item_more_once_it_has_its_share() -> None:
+    scheduler = Scheduler(BatchLimits(max_tokens=1000))
+    scheduler.add(request(*[30] * 6))
+    assert [len(scheduler.next_batch(most_tokens=64)) for _ in range(3)] == [3, 3, 0]
+
+
+def test_each_thread_has_its_own_number_of_threads() -> None:
+    mine = compute_threads()
+    seen: list[int] = []
+
+    def compute_with_one() -> None:
+        use_threads(1)
+        torch.ones(4, 4) @ torch.ones(4, 4)
+        seen.append(compute_threads())
+
+    other = threading.Thread(target=compute_with_one)
+    other.start()
+    other.join(WAIT_S)
+    try:
+        assert seen == [1]
+        assert compute_threads() == mine
+    finally:
+        use_threads(mine)  # threads that begin later take the last number set
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_two_threads_get_from_one_network_what_one_gets(dtype: DtypeName) -> None:
+    encoder = PackedEncoder(locate(DEFAULT_MODEL), place("cpu", dtype))
+    batches = [encoder.text.encode([f"text {number} " * (1 + number % 7)] * (1 + number % 3)) for number in range(24)]
+    alone = [encoder.forward(batch) for batch in batches]
+    beside: dict[int, NDArray[np.float32]] = {}
+
+    def compute(start: int) -> None:
+        for at in range(start, len(batches), 2):
+            beside[at] = encoder.forward(batches[at])
+
+    threads = [threading.Thread(target=compute, args=(start,)) for start in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for at, rows in enumerate(alone):
+        np.testing.assert_allclose(beside[at], rows, atol=1e-5)
+
+
+def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
+    layers = nn.ModuleList([nn.Identity(), nn.Identity()])
+    pauses = Pauses(layers)
+    inside, met = threading.Barrier(2), {"one": 0, "other": 0}
+
+    def run(name: str) -> None:
+        def count() -> None:
+            met[name] += 1
+
+        with pauses.calling(count):
+            inside.wait(WAIT_S)
+            for layer in layers:
+                layer(torch.ones(1))
+            inside.wait(WAIT_S)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in met]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert met == {"one": 2, "other": 2}
