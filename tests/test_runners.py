@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,14 @@ from models.errors import DeviceLost
 from models.packed_encoder import PackedEncoder
 from models.pauses import Pauses
 from models.source import DEFAULT_MODEL, locate
+from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.device import Device
 from service.engine.engine import Engine
+from service.engine.hub import Hub
 from service.engine.runner import Backend
 from service.engine.scheduler import BatchLimits, Scheduler
+from service.engine.servable import Caller
 from service.errors import Unavailable
 from service.metrics import Metrics
 from tests.conftest import wait_until
@@ -214,3 +218,24 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert met == {"one": 2, "other": 2}
+
+
+def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
+    before = compute_threads()
+    hub = Hub(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())
+    texts = [[f"request {number} " * (1 + place % 40) for place in range(24)] for number in range(6)]
+
+    async def ask() -> list[NDArray[np.float32]]:
+        served = hub.find_for("embedding", None)
+        answers = await asyncio.gather(*(served.rows(one, Caller(str(number)), "embedding") for number, one in enumerate(texts)))
+        return [answer.values for answer in answers]
+
+    try:
+        hub.open()
+        assert {thread.name for thread in threading.enumerate()} >= {"engine-all-MiniLM-L6-v2-0", "engine-all-MiniLM-L6-v2-1"}
+        model = PackedEncoder(locate(DEFAULT_MODEL), place("cpu", "float32"))
+        for rows, one in zip(asyncio.run(ask()), texts, strict=True):
+            np.testing.assert_allclose(rows, model.forward(model.text.encode(one)), atol=1e-4)
+    finally:
+        hub.close()
+        use_threads(before)
