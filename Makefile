@@ -53,12 +53,11 @@ bench: setup-dev      ## benchmarks/RESULTS.md on this machine, in about a quart
 	$(BIN)/python -m benchmarks.fairness --write
 
 # Plain pins without index hosts; torch without its local version, so that pip's own settings choose a CPU or a CUDA build.
-COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate \
-	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate
 lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer releases)
 	$(COMPILE) $(UPGRADE) --all-build-deps --output-file requirements.lock pyproject.toml
 	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
-	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
+	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info
