@@ -75,14 +75,9 @@ def cpu_feature(*names: str) -> str | None:
     return next((name for name in names if found.get(name)), None)
 
 
-def compute_threads() -> int:
-    """How many threads PyTorch computes with on the CPU."""
-    return torch.get_num_threads()
-
-
-def use_threads(threads: int) -> None:
-    """Have operations of the calling thread compute with so many: OpenMP and MKL keep that number for each thread that calls them."""
-    torch.set_num_threads(threads)
+def bfloat16_feature() -> str | None:
+    """What the processor multiplies bfloat16 with."""
+    return cpu_feature("amx_bf16", "avx512_bf16")
 
 
 def _require_int8(device: torch.device) -> None:
@@ -120,6 +115,6 @@ def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
     if device.type == "mps":
         return False, "bfloat16 is not faster on Apple's GPU"
-    if feature := cpu_feature("amx_bf16", "avx512_bf16"):
+    if feature := bfloat16_feature():
         return True, f"the processor has {feature}"
     return False, "the processor has neither amx_bf16 nor avx512_bf16"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.device import cpu_feature
+from models.device import bfloat16_feature, cpu_feature
 
 # Up to so many rows a thread oneDNN is faster in float32 without AVX-512, and MKL beyond (docs/performance.md).
 _FEW_ROWS = 64
@@ -81,5 +81,5 @@ def _onednn_is_best(dtype: torch.dtype) -> bool:
     """Whether oneDNN is faster than PyTorch's `linear` for any number of rows: in bfloat16 where the processor multiplies it, and in
     float32 with AVX-512, which MKL does not use on every processor that has it."""
     if dtype == torch.bfloat16:
-        return cpu_feature("amx_bf16", "avx512_bf16") is not None
+        return bfloat16_feature() is not None
     return dtype == torch.float32 and cpu_feature("avx512_f") is not None

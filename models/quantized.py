@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.device import INT8_ENGINE, cpu_feature
+from models.device import INT8_ENGINE, bfloat16_feature
 from models.linear import Linear
 from models.packed import Layout, PackedBert
 
@@ -68,7 +68,7 @@ def quantise(network: PackedBert, probes: Layout) -> None:
     network.eval().requires_grad_(False)
     largest = _largest_inputs(network, probes)
     before = network.norm
-    halves = cpu_feature("amx_bf16", "avx512_bf16") is not None
+    halves = bfloat16_feature() is not None
     for layer in network.layers:
         _quantise(layer, before, largest)
         layer.halves = halves  # type: ignore[assignment]  # of a _Layer it is one

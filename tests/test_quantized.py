@@ -84,7 +84,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: 
 
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
-    monkeypatch.setattr(quantized, "cpu_feature", lambda *names: None)
+    monkeypatch.setattr(quantized, "bfloat16_feature", lambda: None)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.card.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
@@ -93,7 +93,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: 
 def test_attention_is_bfloat16_where_the_processor_multiplies_that(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = {}
     for feature in ("avx512_bf16", None):
-        monkeypatch.setattr(quantized, "cpu_feature", lambda *names, feature=feature: feature)
+        monkeypatch.setattr(quantized, "bfloat16_feature", lambda feature=feature: feature)
         model = PackedEncoder(rough, int8())
         vectors[feature] = model.forward(texts([40, 33], model.card.vocabulary))
     assert not np.array_equal(vectors["avx512_bf16"], vectors[None])

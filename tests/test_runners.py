@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.device import DtypeName, compute_threads, place, use_threads
+from models.device import DtypeName, place
 from models.errors import DeviceLost
 from models.packed_encoder import PackedEncoder
 from models.pauses import Pauses
@@ -119,7 +119,7 @@ def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
         with pytest.raises(Unavailable, match="device is lost"):
             made.submit([Piece(0)]).future.result(WAIT_S)
         made.join(WAIT_S)
-        assert not made.running
+        assert not any(runner._thread.is_alive() for runner in made._runners)
         with pytest.raises(Unavailable, match="device is lost"):
             made.submit([Piece(1)])
     assert len(told) == 1
@@ -159,22 +159,22 @@ def test_a_batch_takes_no_item_more_once_it_has_its_share() -> None:
 
 
 def test_each_thread_has_its_own_number_of_threads() -> None:
-    mine = compute_threads()
+    mine = torch.get_num_threads()
     seen: list[int] = []
 
     def compute_with_one() -> None:
-        use_threads(1)
+        torch.set_num_threads(1)
         torch.ones(4, 4) @ torch.ones(4, 4)
-        seen.append(compute_threads())
+        seen.append(torch.get_num_threads())
 
     other = threading.Thread(target=compute_with_one)
     other.start()
     other.join(WAIT_S)
     try:
         assert seen == [1]
-        assert compute_threads() == mine
+        assert torch.get_num_threads() == mine
     finally:
-        use_threads(mine)  # threads that begin later take the last number set
+        torch.set_num_threads(mine)  # threads that begin later take the last number set
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -221,7 +221,7 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
 
 
 def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
-    before = compute_threads()
+    before = torch.get_num_threads()
     hub = Hub(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())
     texts = [[f"request {number} " * (1 + place % 40) for place in range(24)] for number in range(6)]
 
@@ -238,4 +238,4 @@ def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
             np.testing.assert_allclose(rows, model.forward(model.text.encode(one)), atol=1e-4)
     finally:
         hub.close()
-        use_threads(before)
+        torch.set_num_threads(before)

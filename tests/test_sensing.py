@@ -255,5 +255,5 @@ def test_it_ends_when_nobody_needs_it(hub: Hub) -> None:
     del served
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
     hub.shelf._close_unused()
-    assert not engine.running
+    assert not any(runner._thread.is_alive() for runner in engine._runners)
     assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") is None

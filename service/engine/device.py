@@ -14,9 +14,9 @@ def _keep(threads: int) -> None:
 class Device:
     """Room for `runners` batches at a time. On a CPU they share its `threads`; one that computes alone has them all.
 
-    `use` sets how many threads the thread that calls it computes with. Always the same one is to compute alone: where several
-    have computed with more threads than one, OpenMP has more threads than there are processors, lets them spin no longer between two
-    operations, and takes twice the time for one short text.
+    `use` sets how many threads the thread that calls it computes with: OpenMP and MKL keep that number for each. Always the
+    same one is to compute alone: where several have computed with more threads than one, OpenMP has more threads than there are
+    processors, lets them spin no longer between two operations, and takes twice the time for one short text.
     """
 
     def __init__(self, runners: int = 1, threads: int = 1, use: Callable[[int], None] = _keep) -> None:

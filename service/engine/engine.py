@@ -85,11 +85,6 @@ class Engine(Generic[ItemT]):
         """How fast it has computed of late; 0 before the first batch."""
         return self._shared.tokens_per_s
 
-    @property
-    def running(self) -> bool:
-        """Whether any of its runners has begun and not ended."""
-        return any(runner.running for runner in self._runners)
-
     def close(self) -> None:
         """Stop after the batches in hand; whoever still waits gets Unavailable."""
         self._queue.close()
@@ -112,10 +107,10 @@ class Engine(Generic[ItemT]):
                 request.fill(index, row)
         return missing
 
-    def _die(self, error: Exception) -> None:
+    def _die(self, error: Exception, in_hand: list[Request]) -> None:
         """The device is gone, or a fault of ours ends the engine: say so to everyone who waits, and to whoever can restart the process.
 
-        Of several runners that die, the first one's reason is kept.
+        Of several runners that die, the first one's reason is kept; each has its own requests in hand.
         """
         with self._dying:
             first = self.failure is None
@@ -123,12 +118,10 @@ class Engine(Generic[ItemT]):
         if first:
             log.critical("engine ended", extra={"model": self.name}, exc_info=error)
         self._queue.close()
-        self._abandon(Unavailable(_LOST, retry_after_s=10))
-        for runner in self._runners:
-            runner.abandon(Unavailable(_LOST, retry_after_s=10))
+        self._abandon(Unavailable(_LOST, retry_after_s=10), in_hand)
         if first:
             self._on_failure(error)
 
-    def _abandon(self, error: SondeError) -> None:
-        for request in self._queue.drain():
+    def _abandon(self, error: SondeError, others: Sequence[Request] = ()) -> None:
+        for request in [*others, *self._queue.drain()]:
             request.fail(error)

@@ -266,11 +266,11 @@ class Hub:
         return self._devices[name]
 
     def _cpu(self) -> Device:
-        from models.device import compute_threads, use_threads
+        import torch
 
-        threads = compute_threads()
+        threads = torch.get_num_threads()
         runners = self._settings.runners or min(threads, _MOST_RUNNERS)
-        return Device(runners, threads, use_threads)
+        return Device(runners, threads, torch.set_num_threads)
 
     def _resources(self) -> dict[str, Any]:
         """What all models share."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +15,7 @@ from models.errors import DeviceLost, ModelOutOfMemory, SondeError
 from service.engine.cache import RowCache
 from service.engine.device import Device
 from service.engine.queue import Queue
-from service.engine.request import Item
+from service.engine.request import Item, Request
 from service.engine.scheduler import Slot
 from service.errors import BackendError, InvalidOutput
 from service.metrics import Metrics
@@ -50,7 +49,7 @@ class Shared(Generic[ItemT]):
     cache: RowCache
     metrics: Metrics
     device: Device
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     tokens_per_s: float = field(default=0.0, init=False)
 
     @property
@@ -65,10 +64,11 @@ class Runner(Generic[ItemT]):
     Interactive requests overtake its bulk batch between two layers, so they never wait for all of it; in return such a batch
     is overtaken by no more tokens than it has itself.
 
-    It ends when the queue is closed, or by itself, with a call of `on_death`, when the device is lost.
+    It ends when the queue is closed, or by itself, when the device is lost: `on_death` is then called
+    with the reason and the requests whose items it has in hand.
     """
 
-    def __init__(self, shared: Shared[ItemT], number: int, on_death: Callable[[Exception], None]) -> None:
+    def __init__(self, shared: Shared[ItemT], number: int, on_death: Callable[[Exception, list[Request]], None]) -> None:
         self._shared = shared
         self._on_death = on_death
         self._leads = number == 0
@@ -79,11 +79,6 @@ class Runner(Generic[ItemT]):
     def start(self) -> None:
         """Begin to compute."""
         self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether it has begun and not ended."""
-        return self._thread.is_alive()
 
     def join(self, timeout_s: float | None = None) -> None:
         """Wait until it has ended, if ever it began."""
@@ -98,13 +93,8 @@ class Runner(Generic[ItemT]):
                     outcomes = self._compute(batch)
                 self._settle(batch, outcomes)
             except Exception as error:  # the thread's edge: an engine that stands still must never look like one that runs
-                self._on_death(error)
+                self._on_death(error, [request for request, _ in self._in_hand])
                 return
-
-    def abandon(self, error: Exception) -> None:
-        """End those whose items it has in hand."""
-        for request, _ in self._in_hand:
-            request.fail(error)
 
     def _compute(self, batch: list[Slot]) -> list[Row | SondeError]:
         """A row or an error for each slot; equal items are computed once."""
