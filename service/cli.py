@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
+import threading
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
@@ -39,6 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SondeError as error:
         print(f"sonde: {error.message}", file=sys.stderr)
         return 1
+
+
+def command() -> NoReturn:
+    """`main` as a command, and the end of the process.
+
+    Python takes the interpreter down around threads that still run, and PyTorch aborts the process when that befalls one which is
+    loading a model. What had to be closed is closed by then, so where threads are left nothing more is waited for.
+    """
+    code = main()
+    if threading.active_count() > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def serve(parsed: argparse.Namespace) -> int:
@@ -267,4 +283,4 @@ def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

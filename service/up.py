@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from service.config import Settings
 from service.leash import leashed
+from service.signals import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,7 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
     `flags` are handed to both, but the worker's metrics are on the port after the API's.
     """
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    on_signals(stopping.set)
     workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
     serve, worker = _start("serve", flags), _start("worker", workers)
     try:

@@ -45,6 +45,12 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
 
 
+def accepts(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.encoder(tmp_path_factory.mktemp("tiny") / "model")
@@ -79,6 +85,16 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
         assert brief.stop() == 0
         assert [answer.result().status_code for answer in waiting] == [200] * 4
     assert "Traceback" not in (brief.home / "server.log").read_text()
+
+
+def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "service.cli", "serve", "--home", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: accepts(port), 30)  # from then on PyTorch is imported and the model loaded
+        process.terminate()
+        said, logged = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, b""), logged.decode()[-2000:]
 
 
 def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> None:

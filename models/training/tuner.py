@@ -95,13 +95,13 @@ class Tuner:
         """
         first = self._resume(resume)
         self._metrics.begin(first)
-        with _stop_signal() as stop, _reproducible(self._placement):
+        with _stop_signal() as told_to_stop, _reproducible(self._placement):
             self._module.train()
             for step, batch in enumerate(self._loaded(first), start=first + 1):
                 self._learn(step, batch.to(self._placement.device))
-                if stop.is_set() or (self._settings.checkpoint_every and step % self._settings.checkpoint_every == 0):
+                if told_to_stop() or (self._settings.checkpoint_every and step % self._settings.checkpoint_every == 0):
                     self._checkpoint(step)
-                if stop.is_set():
+                if told_to_stop():
                     raise TrainingStopped(self._directory)
             self._module.eval()
         return self._metrics.fitted(first)
@@ -320,14 +320,17 @@ def _reproducible(placement: Placement) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; the handler does nothing else. Off the main thread nobody can listen, and it is never set."""
-    stop = threading.Event()
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come. Off the main thread nobody can listen, and it never has.
+
+    The handler may be interrupted by the next signal, so it takes no lock, as setting an event would.
+    """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield lambda: False
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
-        yield stop
+        yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import selectors
-import signal
 import socket
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from service.crew.doors import listen_on
 from service.crew.member import Place
 from service.crew.process import Process
 from service.metrics import PROCESS_STATES, CrewMetrics, listen
+from service.signals import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Crew:
         return self._code
 
     def stop(self) -> None:
-        """Have all answer those inside and end; a second time, end now. May be called by a signal handler."""
+        """Have all answer those inside and end; a second time, end now. May be called from any thread."""
         self._asked_to_stop += 1
 
     def by_preference(self) -> list[Process]:
@@ -173,8 +173,7 @@ def crew(settings: Settings, flags: Sequence[str]) -> int:
         listen(Board(Path(directory)).registry(), settings.host, settings.metrics_port)
         command = _commands(settings.workers, [*flags, "--port", str(doors[0].getsockname()[1]), "--metrics-port", "0"], directory)
         running = Crew(command, settings.workers, doors, metrics, shutdown_s=settings.shutdown_s)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
+        on_signals(running.stop)
         try:
             return running.run()
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -29,6 +28,7 @@ from service.jobs.store import Leases, Store
 from service.jobs.supervisor import Supervisor
 from service.jobs.trainer import TRAINER
 from service.metrics import JobMetrics, listen
+from service.signals import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -204,11 +204,10 @@ def work(settings: Settings, *, command: Sequence[str] = TRAINER, check: Check |
     worker = Worker(settings, command=command, check=check)
     listen(worker.metrics.registry, settings.host, settings.metrics_port)
 
-    def on_signal(number: int, frame: object) -> None:
+    def stop() -> None:
         if worker.stopping.is_set():
             os._exit(1)
         worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    on_signals(stop)
     return worker.work()
