@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from models.artifact import Golden, Manifest
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.sensors.artifact import describe, save_sensor
 from models.sensors.fitting import fit_sensor
 from models.sensors.seam import SensorKind

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.detectors import load_detector
+from models.detectors.artifact import load_detector
 from models.device import place
 from models.lexical import load_head
 from models.loader import load

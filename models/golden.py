@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from models.artifact import Golden, Manifest
 from models.card import Model
 from models.classifier import probabilities, relevance
-from models.detectors import Detector, load_detector
+from models.detectors.artifact import load_detector
+from models.detectors.detector import Detector
 from models.errors import ArtifactError
 from models.heads import LinearHead
 from models.lexical import load_head

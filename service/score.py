@@ -112,7 +112,8 @@ class _Local:
 
     def __init__(self, settings: Settings, name: str) -> None:
         from models.artifact import verify
-        from models.registry import Registry, parse_name
+        from models.registry.names import parse_name
+        from models.registry.registry import Registry
         from models.sensors.artifact import load_sensor
 
         registry = Registry(settings.registry_directory)

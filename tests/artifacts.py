@@ -14,10 +14,11 @@ import torch
 
 from models.artifact import Golden, Manifest
 from models.card import Model
-from models.detectors import KnnDetector, save_detector
+from models.detectors.artifact import save_detector
+from models.detectors.knn import KnnDetector
 from models.golden import answers, read_parts, read_texts
 from models.heads import LinearHead
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.source import ModelSource
 from service.engine.fake import FakeModel
 

@@ -10,18 +10,13 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
 
-from models.detectors import (
-    CombinedDetector,
-    EnergyDetector,
-    KnnDetector,
-    MahalanobisDetector,
-    ReferenceDetector,
-    Trained,
-    load_detector,
-    out_of_fold,
-    save_detector,
-    shrunk_covariance,
-)
+from models.covariance import shrunk_covariance
+from models.detectors.artifact import Trained, load_detector, save_detector
+from models.detectors.combined import CombinedDetector
+from models.detectors.energy import EnergyDetector
+from models.detectors.folds import out_of_fold
+from models.detectors.knn import KnnDetector, ReferenceDetector
+from models.detectors.mahalanobis import MahalanobisDetector
 from models.errors import ModelSourceError
 from models.heads import LinearHead
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.vectors import normalize
 from service.api.app import create_app
 from service.auth import Keyring

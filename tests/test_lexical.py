@@ -138,7 +138,8 @@ def test_a_head_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_words_that_tell_classes_apart_are_taken_and_as_sure_as_they_are_right() -> None:
     examples, texts = drawn(1600, telling=True)
-    choice = choose_head(fit_head(examples, LABELS, strengths=(10.0,)), examples, texts, "auto")
+    # Penalised enough for the descent to arrive: where it stops on the way would hang on how sums are rounded.
+    choice = choose_head(fit_head(examples, LABELS, strengths=(0.3,)), examples, texts, "auto")
     assert choice.share == SHARE
     assert choice.without is not None
     assert choice.having is not None
@@ -147,8 +148,7 @@ def test_words_that_tell_classes_apart_are_taken_and_as_sure_as_they_are_right()
     probabilities = choice.head.probabilities(torch.from_numpy(new.x), read_new).numpy()
     right = np.mean(probabilities.argmax(axis=1) == new.y)
     assert right > 0.85
-    # The descent ends after few steps, and where it is then hangs on how sums are rounded: 0.069 with AVX-512, 0.038 with AVX2.
-    assert abs(probabilities.max(axis=1).mean() - right) < 0.08
+    assert abs(probabilities.max(axis=1).mean() - right) < 0.03
 
 
 def test_words_that_tell_nothing_leave_the_linear_head_as_it_is() -> None:

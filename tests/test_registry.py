@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict, RegistryError
-from models.registry import Pointer, Registry, check_alias, model_name, parse_name
+from models.registry.names import check_alias, model_name, parse_name
+from models.registry.registry import Pointer, Registry
 from tests.artifacts import NAME, PowerCut, cut_power, numbered, staging, tree
 
 OTHER = "ft:fake:team:other"

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
 from service.engine.fake import FakeModel

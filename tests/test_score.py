@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi.testclient import TestClient
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.cli import main
 from service.engine.fake_sensor import FakeForecaster, FakeSensor
 from tests.artifacts import staging

@@ -12,7 +12,7 @@ import pytest
 
 from models.artifact import Golden
 from models.errors import ArtifactError
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.sensors.artifact import describe, save_sensor
 from models.sensors.fitting import fit_sensor
 from service.config import Settings

@@ -18,7 +18,7 @@ from models.classifier import probabilities
 from models.errors import ArtifactError, NotRegistered
 from models.golden import compare, reproduce
 from models.lexical import LexicalHead, WordPieces
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.config import Settings
 from service.engine.fake import FakeModel
 from service.engine.hub import Hub

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from models.artifact import Golden
-from models.detectors import load_detector
+from models.detectors.artifact import load_detector
 from models.device import place
 from models.golden import reproduce
 from models.heads import LinearHead

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.engine import DbosEngine, Run

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.detectors import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detector import pieces, windows
 from models.sensors.network import SEEN, NetworkDetector
 from models.sensors.records import inverse_root

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.detectors import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detector import SensorDetector, require_runs, windows
 from models.sensors.records import inverse_root
 

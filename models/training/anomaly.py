@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.detectors import Trained, load_detector, save_detector
+from models.detectors.artifact import Trained, load_detector, save_detector
 from models.training import detecting, evaluation, linear
 from models.training.errors import HyperparameterError
 from models.training.events import say

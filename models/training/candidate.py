@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.detectors import Trained
+from models.detectors.artifact import Trained
 from models.heads import LinearHead
 from models.training import detecting, evaluation, linear, measures
 from models.training.embedded import Embedder

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.calibration import fit_temperature
-from models.detectors import Trained
+from models.detectors.artifact import Trained
 from models.heads import LinearHead
 from models.training import detecting, evaluation, lexical, linear, measures
 from models.training.candidate import Candidate, Data, examples, judge, number

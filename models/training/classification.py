@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.detectors import Trained, save_detector
+from models.detectors.artifact import Trained, save_detector
 from models.lexical import load_head
 from models.training import detecting, lexical, linear
 from models.training.candidate import Candidate, Data, examples, fit, held_out_metrics, judge, number

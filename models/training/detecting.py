@@ -10,7 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.detectors import CombinedDetector, EnergyDetector, KnnDetector, MahalanobisDetector, Trained
+from models.detectors.artifact import Trained
+from models.detectors.combined import CombinedDetector
+from models.detectors.energy import EnergyDetector
+from models.detectors.knn import KnnDetector
+from models.detectors.mahalanobis import MahalanobisDetector
 from models.heads import LinearHead
 from models.training import evaluation
 from models.training.hyperparameters import DetectorKind

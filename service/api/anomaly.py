@@ -9,7 +9,8 @@ import torch
 from fastapi import APIRouter, Depends, Request, Response
 
 from models.calibration import smallest_p_value
-from models.detectors import ReferenceDetector, Verdict
+from models.detectors.detector import Verdict
+from models.detectors.knn import ReferenceDetector
 from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.api.deps import HubDep, SettingsDep, requires
 from service.api.documents import READING, errors
 from service.api.schemas import Info, ModelList, ModelObject

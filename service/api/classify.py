@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
 from models.classifier import probabilities
-from models.detectors import ReferenceDetector
+from models.detectors.knn import ReferenceDetector
 from models.zeroshot import ZeroShotHead
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Request, Response
 from pydantic import WithJsonSchema
 
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.api.context import Context
 from service.auth import Scope
 from service.config import Settings

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from models.registry import model_name
+from models.registry.names import model_name
 from models.source import parse_spec
 from service.api.body import JsonRequest, JsonRoute
 from service.api.context import Context

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
-from models.registry import ALIAS_PATTERN, Registry, parse_name
+from models.registry.names import ALIAS_PATTERN, parse_name
+from models.registry.registry import Registry
 from service.api.body import JsonRoute
 from service.api.deps import ContextDep, HubDep, RegistryDep, requires
 from service.api.documents import READING, WRITING, errors

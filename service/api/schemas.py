@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from models.registry import NAME_PATTERN
+from models.registry.names import NAME_PATTERN
 from service.api.inputs import (
     MAX_INPUTS,
     TEXT_SCHEMA,

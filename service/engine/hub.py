@@ -11,7 +11,7 @@ from typing import Any
 
 from models.artifact import Manifest
 from models.card import Model, ModelCard, Task
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text import Tokens
 from service import cores

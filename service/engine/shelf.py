@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.errors import BadName, NotRegistered, SondeError
-from models.registry import Pointer, Registry, parse_name
+from models.registry.names import parse_name
+from models.registry.registry import Pointer, Registry
 from service.engine.engine import Engine
 from service.engine.sensing import Sensing
 from service.engine.trained import Shelved

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from models.artifact import Manifest, verify
 from models.card import Between, Model, ModelCard, Numbers, nothing
-from models.detectors import Verdict
+from models.detectors.detector import Verdict
 from models.errors import ArtifactError
 from models.golden import Parts, answers, compare, read_parts, read_texts, unit
-from models.registry import Registry
+from models.registry.registry import Registry
 from models.sensors.seam import Forecaster, Sensor
 from models.source import ModelSource
 from models.text import TextProcessor, Tokens

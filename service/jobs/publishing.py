@@ -10,7 +10,7 @@ from typing import Any
 
 from models.artifact import Golden, Manifest, verify
 from models.errors import ArtifactError, RegistryConflict
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.jobs import gate
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import Store

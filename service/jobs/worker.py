@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from models.errors import SondeError
-from models.registry import Registry
+from models.registry.registry import Registry
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
 from service.jobs import golden

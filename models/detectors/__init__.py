@@ -1,0 +1,1 @@
+"""Anomaly detectors over embeddings: how far is this from what normal looks like?"""

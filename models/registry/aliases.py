@@ -1,0 +1,44 @@
+"""Short names for trained models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.durable import make_directory, replace_file
+from models.errors import RegistryConflict
+from models.registry.files import content_of, locked, read_object
+
+
+class Aliases:
+    """`aliases.json` of a registry: what each alias means, a name or one version of it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = root / "aliases.json"
+
+    def all(self) -> dict[str, str]:
+        """Target by alias. Raises RegistryError."""
+        return {str(alias): str(target) for alias, target in (read_object(self._path) or {}).items()}
+
+    def stamp(self) -> bytes:
+        """A value that differs after every change."""
+        return content_of(self._path)
+
+    def refuse_if_named(self, target: str) -> None:
+        """Raise RegistryConflict where an alias means just this."""
+        if named := [alias for alias, meant in self.all().items() if meant == target]:
+            raise RegistryConflict(f"{target} is what alias {named[0]!r} means: remove the alias first", param="model")
+
+    def write(self, aliases: dict[str, str]) -> None:
+        """Replace all, for who is alone with them."""
+        replace_file(self._path, json.dumps(aliases, indent=1, sort_keys=True).encode())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from changing them meanwhile."""
+        make_directory(self._root)
+        with locked(self._root / ".aliases.lock"):
+            yield
