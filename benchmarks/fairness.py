@@ -1,6 +1,9 @@
-"""A single short query's latency, idle and while a bulk client sends 256 long texts at a time without pause, and what bulk loses by it.
+"""Short queries' latency, idle and while a bulk client sends 256 long texts at a time without pause, and what bulk loses by it.
 
-python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--write [--append]] [-- flags of sonde serve]
+python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--rate 20] [--write [--append]] [-- flags of sonde serve]
+
+Queries come one at a time without pause, and then as those of independent callers, `--rate` a second: the former alone take a
+good part of the machine, of which no scheduler can give bulk anything back.
 """
 
 from __future__ import annotations
@@ -8,17 +11,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from benchmarks import results
 from benchmarks.processes import MODEL, Server, sonde
+from service.bench.arrivals import poisson
 from service.bench.lengths import NAMED, Lengths
-from service.bench.loops import Run, closed_loop, drive
+from service.bench.loops import Run, closed_loop, drive, open_loop
 from service.bench.measure import Latency, Summary
 from service.bench.requests import Request, Requests, parse_mix
 from service.bench.texts import Texts
 
 _SETTLE_S = 1.0
+# Sends queries for so many seconds.
+Querying = Callable[[Server, float], Coroutine[Any, Any, Run]]
 
 
 def main() -> None:
@@ -27,42 +34,52 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--bulk", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=20)
     results.add_flags(parser)
     parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
     chosen = parser.parse_args()
     queries, bulk = _requests(NAMED["short"], 1), _made_beforehand(_requests(NAMED["long"], chosen.bulk))
-    collected = results.Rounds("interactive", {"bulk": chosen.bulk, "sonde_flags": chosen.flags}, append=chosen.append)
+    about = {"bulk": chosen.bulk, "rate": chosen.rate, "sonde_flags": chosen.flags}
+    collected = results.Rounds("interactive", about, append=chosen.append)
+    ways = {"": one_by_one(queries), "arriving_": arriving(queries, chosen.rate)}
     with sonde("--cache-mb", "0", *chosen.flags) as server:
         drive(closed_loop(server.target, queries, clients=1, seconds=_SETTLE_S))
         for _ in range(chosen.rounds):
             number = collected.begin()
-            seen = one_round(server, queries, bulk, chosen.seconds)
+            seen = one_round(server, ways, bulk, chosen.seconds)
             collected.add("sonde", seen)
             print(f"round {number + 1}  " + "  ".join(f"{name} {value:.1f}" for name, value in seen.items()), flush=True)
     collected.finish(write=chosen.write)
 
 
-def one_round(server: Server, queries: Iterator[Request], bulk: Iterator[Request], seconds: float) -> dict[str, float]:
-    """Queries alone, bulk alone, and both: p50 and p99 in milliseconds, bulk in texts a second."""
-    alone = _latency(drive(closed_loop(server.target, queries, clients=1, seconds=seconds)))
-    bulk_alone = _rate(drive(closed_loop(server.target, bulk, clients=1, seconds=seconds)), seconds)
-    beside, bulk_beside = drive(_both(server, queries, bulk, seconds))
-    both = _latency(beside)
-    return {
-        "idle_p50_ms": alone.p50,
-        "idle_p99_ms": alone.p99,
-        "beside_p50_ms": both.p50,
-        "beside_p99_ms": both.p99,
-        "bulk_alone_per_s": bulk_alone,
-        "bulk_beside_per_s": _rate(bulk_beside, seconds),
-    }
+def one_by_one(queries: Iterator[Request]) -> Querying:
+    """A client that sends its next query when the last is answered."""
+    return lambda server, seconds: closed_loop(server.target, queries, clients=1, seconds=seconds)
 
 
-async def _both(server: Server, queries: Iterator[Request], bulk: Iterator[Request], seconds: float) -> tuple[Run, Run]:
-    """The bulk client's run, and from a second after its start until it ends that of queries one after another."""
+def arriving(queries: Iterator[Request], rate: float) -> Querying:
+    """Independent callers, so many a second on average; latency counts from when a query was due."""
+    return lambda server, seconds: open_loop(server.target, queries, poisson(rate, seconds))
+
+
+def one_round(server: Server, ways: dict[str, Querying], bulk: Iterator[Request], seconds: float) -> dict[str, float]:
+    """Bulk alone, and for each way of querying: queries alone, and both. p50 and p99 in milliseconds, bulk in texts a second."""
+    seen = {"bulk_alone_per_s": _rate(drive(closed_loop(server.target, bulk, clients=1, seconds=seconds)), seconds)}
+    for way, queries in ways.items():
+        idle = _latency(drive(queries(server, seconds)))
+        run, bulk_beside = drive(_both(server, queries, bulk, seconds))
+        beside = _latency(run)
+        seen |= {f"{way}idle_p50_ms": idle.p50, f"{way}idle_p99_ms": idle.p99}
+        seen |= {f"{way}beside_p50_ms": beside.p50, f"{way}beside_p99_ms": beside.p99}
+        seen[f"{way}bulk_beside_per_s"] = _rate(bulk_beside, seconds)
+    return seen
+
+
+async def _both(server: Server, queries: Querying, bulk: Iterator[Request], seconds: float) -> tuple[Run, Run]:
+    """The queries' run, begun a second after that of the bulk client, and the bulk client's, which ends with them."""
     sender = asyncio.create_task(closed_loop(server.target, bulk, clients=1, seconds=seconds + _SETTLE_S))
     await asyncio.sleep(_SETTLE_S)
-    beside = await closed_loop(server.target, queries, clients=1, seconds=seconds)
+    beside = await queries(server, seconds)
     return beside, await sender
 
 

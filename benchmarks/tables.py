@@ -10,13 +10,12 @@ from typing import Any
 from benchmarks.loads import ALWAYS, GEMM_FLOP, ROWS
 
 Content = dict[str, Any]
-_FAIRNESS = {
-    "idle_p50_ms": "one query at a time, idle, p50 ms",
-    "idle_p99_ms": "the same, p99 ms",
+_QUERIES = {
+    "idle_p50_ms": "idle, p50 ms",
+    "idle_p99_ms": "idle, p99 ms",
     "beside_p50_ms": "beside a bulk client, p50 ms",
-    "beside_p99_ms": "the same, p99 ms",
-    "bulk_alone_per_s": "bulk alone, texts/s",
-    "bulk_beside_per_s": "bulk beside the queries, texts/s",
+    "beside_p99_ms": "beside a bulk client, p99 ms",
+    "bulk_beside_per_s": "bulk beside them, texts/s",
 }
 _LENGTHS = ("short", "long", "mixed")
 
@@ -62,12 +61,15 @@ def titles() -> dict[str, str]:
 
 
 def interactive(content: Content) -> list[str]:
-    """Latencies and rates, p99 beside bulk to idle p99, and what bulk keeps."""
-    figures = {name: median(content["rounds"], "sonde", name) for name in _FAIRNESS}
-    rows = [[about, form(figures[name], ".4g")] for name, about in _FAIRNESS.items()]
-    rows.append(["p99 beside bulk : idle p99", form(figures["beside_p99_ms"] / figures["idle_p99_ms"], ".2f")])
-    rows.append(["what bulk keeps of its rate", f"{100 * figures['bulk_beside_per_s'] / figures['bulk_alone_per_s']:.0f} %"])
-    return table(["", "median"], rows)
+    """Queries one by one and as they arrive: latencies, p99 beside bulk to idle p99, and what bulk keeps of its rate."""
+    rounds, ways = content["rounds"], {"": "one at a time", "arriving_": f"{content['about']['rate']:g} a second"}
+    figures = {way: {name: median(rounds, "sonde", f"{way}{name}") for name in _QUERIES} for way in ways}
+    alone = median(rounds, "sonde", "bulk_alone_per_s")
+    rows = [[about, *(form(seen[name], ".4g") for seen in figures.values())] for name, about in _QUERIES.items()]
+    rows.append(["bulk alone, texts/s", *[form(alone, ".4g")] * len(ways)])
+    rows.append(["p99 beside bulk : idle p99", *(form(seen["beside_p99_ms"] / seen["idle_p99_ms"], ".2f") for seen in figures.values())])
+    rows.append(["what bulk keeps of its rate", *(f"{100 * seen['bulk_beside_per_s'] / alone:.0f} %" for seen in figures.values())])
+    return table(["short queries", *ways.values()], rows)
 
 
 def forward(content: Content) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from models.pauses import Pauses
 from models.source import DEFAULT_MODEL, locate
 from service.config import Settings
 from service.engine.cache import RowCache
-from service.engine.device import Device
+from service.engine.device import ComputingWith, Device
 from service.engine.engine import Engine
 from service.engine.hub import Hub
 from service.engine.runner import Backend
@@ -66,6 +66,16 @@ class Meeting(Doubler):
         return super().forward(batch, between)
 
 
+def noting(used: list[int]) -> ComputingWith:
+    """Note with how many threads is computed."""
+
+    def computing_with(threads: int) -> AbstractContextManager[None]:
+        used.append(threads)
+        return nullcontext()
+
+    return computing_with
+
+
 def test_runners_share_one_request_and_compute_at_once() -> None:
     backend = Meeting(2)
     with engine(backend, Device(runners=2)) as made:
@@ -89,7 +99,7 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
     names: list[str] = []
     used: list[int] = []
     backend = Doubler(lambda batch: names.append(threading.current_thread().name))
-    with engine(backend, Device(runners=2, threads=4, use=used.append)) as made:
+    with engine(backend, Device(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         for number in range(5):
             rest(made, 2)
@@ -100,11 +110,39 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
 
 def test_runners_that_compute_at_once_share_the_threads() -> None:
     used: list[int] = []
-    with engine(Meeting(2), Device(runners=2, threads=4, use=used.append)) as made:
+    with engine(Meeting(2), Device(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         rest(made, 2)
         made.submit([Piece(number, 50) for number in range(6)]).future.result(WAIT_S)
     assert used == [2, 2]
+
+
+def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
+    used: list[int] = []
+    device = Device(runners=2, threads=4, computing_with=noting(used))
+    with device.computing() as give_way:
+        give_way()
+        with device.computing(alone=False):
+            give_way()
+            give_way()
+        give_way()
+    assert used == [4, 2, 2]
+
+
+@pytest.mark.parametrize("tokens", [5, 300])
+def test_between_its_layers_a_batch_gives_way_interactive_or_not(tokens: int) -> None:
+    used: list[int] = []
+    device = Device(runners=2, threads=4, computing_with=noting(used))
+    with ExitStack() as other:
+
+        def enter(batch: Sequence[Piece]) -> None:
+            other.enter_context(device.computing())
+
+        with engine(Doubler(enter), device) as made:
+            made.start()
+            rest(made, 2)
+            made.submit([Piece(1, tokens)]).future.result(WAIT_S)
+    assert used == [4, 2, 2]
 
 
 def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
@@ -145,9 +183,8 @@ def test_a_device_has_room_for_so_many_and_no_more() -> None:
 
 def test_who_loads_beside_others_keeps_to_a_share() -> None:
     used: list[int] = []
-    device = Device(runners=2, threads=5, use=used.append)
-    device.keep_to_share()
-    with device.computing(alone=False):
+    device = Device(runners=2, threads=5, computing_with=noting(used))
+    with device.sharing(), device.computing(alone=False):
         pass
     assert used == [2, 2]
 

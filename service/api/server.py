@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -166,7 +167,8 @@ class Server(uvicorn.Server):
 
     def _open(self) -> None:
         try:
-            self._hub.open()
+            with _uncollected():
+                self._hub.open()
         except Exception as error:  # the thread's edge: whatever it is, the process must end with it
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
@@ -198,6 +200,21 @@ class Server(uvicorn.Server):
             log.warning("%d requests were not answered within %g s and get 503", len(waiting), self._settings.shutdown_s)
             await asyncio.to_thread(self._hub.stop)
         self.should_exit = True
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Have Python's garbage collector never look at what is made meanwhile.
+
+    PyTorch and the models are a million objects that stay. To look through them takes 0.1 s, several times while they are loaded,
+    and again in the midst of serving.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _protocol(settings: Settings, member: Member | None) -> type[ImpatientProtocol]:

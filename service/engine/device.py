@@ -4,44 +4,55 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
-
-def _keep(threads: int) -> None:
-    """Leave PyTorch's own count, as on a device whose batches are not computed by threads."""
+# Compute with so many threads.
+ComputingWith = Callable[[int], AbstractContextManager[object]]
 
 
 class Device:
     """Room for `runners` batches at a time. On a CPU they share its `threads`; one that computes alone has them all.
 
-    `use` sets how many threads the thread that calls it computes with: OpenMP and MKL keep that number for each. Always the
-    same one is to compute alone: where several have computed with more threads than one, OpenMP has more threads than there are
-    processors, lets them spin no longer between two operations, and takes twice the time for one short text.
+    `computing_with` has the thread that calls it compute with so many threads; without it their number is PyTorch's own, as on a
+    device whose batches are not computed by threads. Always the same one is to compute alone: where several have computed with
+    more threads than one, OpenMP has more threads than there are processors, lets them spin no longer between two operations, and
+    takes twice the time for one short text.
     """
 
-    def __init__(self, runners: int = 1, threads: int = 1, use: Callable[[int], None] = _keep) -> None:
+    def __init__(self, runners: int = 1, threads: int = 1, computing_with: ComputingWith = nullcontext) -> None:
         self.runners = runners
         self._threads = threads
         self._share = max(threads // runners, 1)
-        self._use = use
+        self._computing_with = computing_with
         self._room = threading.Semaphore(runners)
         self._count = threading.Lock()
         self.busy = 0
 
     @contextmanager
-    def computing(self, *, alone: bool = True) -> Iterator[None]:
-        """Wait for room and hold it. `alone` says that nothing else of the same engine is about to be computed."""
-        with self._room:
+    def computing(self, *, alone: bool = True) -> Iterator[Callable[[], None]]:
+        """Wait for room and hold it. `alone` says that nothing else of the same engine is about to be computed.
+
+        Gives what is to be called now and then: once others compute as well, the rest is done with a share of the threads. More
+        threads than processors would wait for each other at every operation, and for a time slice each time.
+        """
+        with self._room, ExitStack() as used:
             with self._count:
                 self.busy += 1
                 alone = alone and self.busy == 1
-            self._use(self._threads if alone else self._share)
+            used.enter_context(self._computing_with(self._threads if alone else self._share))
+
+            def give_way() -> None:
+                nonlocal alone
+                if alone and self.busy > 1:
+                    alone = False
+                    used.enter_context(self._computing_with(self._share))
+
             try:
-                yield
+                yield give_way
             finally:
                 with self._count:
                     self.busy -= 1
 
-    def keep_to_share(self) -> None:
-        """Have the calling thread compute with a runner's share, as one should that loads a model while others serve."""
-        self._use(self._share)
+    def sharing(self) -> AbstractContextManager[object]:
+        """Compute with a runner's share, as who loads a model while others serve."""
+        return self._computing_with(self._share)

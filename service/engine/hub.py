@@ -224,8 +224,8 @@ class Hub:
         from models.loader import load
 
         placement = place(self._settings.device, self._settings.dtype)
-        self._device(str(placement.device)).keep_to_share()
-        model = load(source, placement)
+        with self._device(str(placement.device)).sharing():
+            model = load(source, placement)
         return model, self._engine(model)
 
     def _open_sensor(self, path: Path, manifest: Manifest) -> tuple[SensorModel, Engine[Block[Any]]]:
@@ -268,9 +268,11 @@ class Hub:
     def _cpu(self) -> Device:
         import torch
 
+        from models.team import computing_with
+
         threads = torch.get_num_threads()
         runners = self._settings.runners or min(threads, _MOST_RUNNERS)
-        return Device(runners, threads, torch.set_num_threads)
+        return Device(runners, threads, computing_with)
 
     def _resources(self) -> dict[str, Any]:
         """What all models share."""

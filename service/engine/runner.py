@@ -89,15 +89,15 @@ class Runner(Generic[ItemT]):
         queue, device = self._shared.queue, self._shared.device
         while (batch := queue.take(first=self._leads)) is not None:
             try:
-                with device.computing(alone=self._leads and queue.resting == device.runners - 1):
-                    outcomes = self._compute(batch)
+                with device.computing(alone=self._leads and queue.resting == device.runners - 1) as give_way:
+                    outcomes = self._compute(batch, give_way)
                 self._settle(batch, outcomes)
             except Exception as error:  # the thread's edge: an engine that stands still must never look like one that runs
                 self._on_death(error, [request for request, _ in self._in_hand])
                 return
 
-    def _compute(self, batch: list[Slot]) -> list[Row | SondeError]:
-        """A row or an error for each slot; equal items are computed once."""
+    def _compute(self, batch: list[Slot], give_way: Callable[[], None]) -> list[Row | SondeError]:
+        """A row or an error for each slot; equal items are computed once. `give_way` is called between the layers."""
         shared = self._shared
         self._in_hand.extend(batch)
         places: dict[bytes, int] = {}
@@ -106,8 +106,8 @@ class Runner(Generic[ItemT]):
             item = request.items[index]
             if places.setdefault(item.key, len(unique)) == len(unique):
                 unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
-        interactive = batch[0][0].interactive
-        between = _nothing if interactive else _Overtakable(self._overtake, sum(item.count for item in unique))
+        room = 0 if batch[0][0].interactive else sum(item.count for item in unique)
+        between = _Between(give_way, self._overtake, room)
         overtaking_s, began = self._overtaking_s, shared.clock()
         results = self._rows(unique, between)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
@@ -119,7 +119,7 @@ class Runner(Generic[ItemT]):
                 shared.cache.put(shared.key, item.key, row)
         return [results[places[request.items[index].key]] for request, index in batch]
 
-    def _overtake(self) -> int:
+    def _overtake(self, give_way: Callable[[], None]) -> int:
         """Between two layers of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
         shared = self._shared
         if not shared.queue.urgent:
@@ -128,7 +128,7 @@ class Runner(Generic[ItemT]):
         if not batch:
             return 0
         began = shared.clock()
-        self._settle(batch, self._compute(batch))
+        self._settle(batch, self._compute(batch, give_way))
         self._overtaking_s += shared.clock() - began
         return sum(request.items[index].count for request, index in batch)
 
@@ -187,17 +187,15 @@ class Runner(Generic[ItemT]):
             shared.tokens_per_s += _SPEED_SMOOTHING * (speed - shared.tokens_per_s) if shared.tokens_per_s else speed
 
 
-class _Overtakable:
-    """What a bulk batch calls between its layers, until it has been overtaken by as many tokens as it has itself."""
+class _Between:
+    """What a batch calls between its layers; it is overtaken until that was by as many tokens as it has `room` for."""
 
-    def __init__(self, overtake: Callable[[], int], tokens: int) -> None:
+    def __init__(self, give_way: Callable[[], None], overtake: Callable[[Callable[[], None]], int], room: int) -> None:
+        self._give_way = give_way
         self._overtake = overtake
-        self._room = tokens
+        self._room = room
 
     def __call__(self) -> None:
+        self._give_way()
         if self._room > 0:
-            self._room -= self._overtake()
-
-
-def _nothing() -> None:
-    """What an interactive batch calls between its layers."""
+            self._room -= self._overtake(self._give_way)
