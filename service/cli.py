@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from models.card import ModelCard
 from models.errors import SondeError
-from service import logs
+from service import cores, logs
 from service.auth import SCOPES, Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
@@ -66,7 +66,7 @@ def serve(parsed: argparse.Namespace) -> int:
     logs.configure(settings.log_level)
     if settings.workers > 1:
         return _serve_together(settings, parsed.flags)
-    return _serve(settings, keyring)
+    return _serve(_within_quota(settings), keyring)
 
 
 def up(parsed: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def worker(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
     logs.configure(settings.log_level)
     _prepare_torch()
-    return work(settings)
+    return work(_within_quota(settings))
 
 
 def score(parsed: argparse.Namespace) -> int:
@@ -127,6 +127,10 @@ def revoke_key(parsed: argparse.Namespace) -> int:
     if not Keyring(_settings(parsed).keys_file).revoke(parsed.id):
         raise ConfigError(f"there is no key {parsed.id!r}; 'sonde keys list' shows them")
     return 0
+
+
+def _within_quota(settings: Settings) -> Settings:
+    return settings.within(cores.quota(), len(cores.usable()))
 
 
 def _prepare_torch() -> None:

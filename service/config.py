@@ -38,7 +38,7 @@ class Settings(BaseModel):
     registry_poll_s: float = Field(1.0, gt=0, le=3600, description="seconds between looks at the registry of trained models")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="where models compute")
     dtype: Literal["auto", "bfloat16", "float32", "int8"] = Field("auto", description="precision they compute in")
-    threads: int = Field(0, ge=0, description="threads PyTorch computes with on the CPU; 0 leaves it PyTorch's own choice")
+    threads: int = Field(0, ge=0, description="threads PyTorch computes with on the CPU; 0 is PyTorch's own choice, within a CPU quota")
     runners: int = Field(0, ge=0, description="batches computed at a time on a CPU, which share its threads; 0 takes up to four")
     tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 takes all cores, four at most")
 
@@ -92,6 +92,12 @@ class Settings(BaseModel):
         """For one of several processes: its part of each limit that was set. A default is what suits one process, and stays."""
         given = _DIVIDED & self.model_fields_set
         return self.model_copy(update={name: math.ceil(getattr(self, name) / of) for name in given})
+
+    def within(self, quota: float | None, processors: int) -> Settings:
+        """Where a quota gives the time of fewer processors than there are, with as many threads, unless their number was set."""
+        if self.threads or quota is None or quota >= processors:
+            return self
+        return self.model_copy(update={"threads": max(int(quota), 1)})
 
     @classmethod
     def read(cls, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:

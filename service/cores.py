@@ -8,6 +8,7 @@ from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
 
 # A core by the package that it is in and its number there; what it is called may only be compared.
 CoreOf = Callable[[int], tuple[int, int]]
@@ -18,6 +19,21 @@ def usable() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def quota(cgroup: Path = _CGROUP) -> float | None:
+    """How many processors' time this process's container may use, as its control group says; None where nothing is said.
+
+    A process that computes with more threads than that is stopped for the rest of every tenth of a second.
+    """
+    try:
+        if (limit := cgroup / "cpu.max").is_file():
+            allowed, period = limit.read_text().split()
+        else:  # the first version of control groups
+            allowed, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(allowed) / int(period) if int(allowed) > 0 else None
+    except (OSError, ValueError):  # "max" is no number
+        return None
 
 
 def core_of(processor: int) -> tuple[int, int]:

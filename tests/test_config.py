@@ -139,3 +139,11 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(("name", "field"), Settings.model_fields.items())
 def test_every_setting_is_described(name: str, field: Any) -> None:
     assert field.description, name
+
+
+@pytest.mark.parametrize(
+    ("asked", "quota", "processors", "threads"),
+    [(0, 2.0, 8, 2), (0, 2.9, 8, 2), (0, 0.5, 8, 1), (0, 8.0, 8, 0), (0, None, 8, 0), (6, 2.0, 8, 6)],
+)
+def test_a_quota_bounds_the_threads_unless_they_were_asked_for(asked: int, quota: float | None, processors: int, threads: int) -> None:
+    assert Settings(threads=asked).within(quota, processors).threads == threads

@@ -176,6 +176,14 @@ def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(member: Callabl
     assert (settled.max_queued_items, settled.threads, settled.tokenizer_threads) == (25, 0, 0), "PyTorch sees the cores by itself"
 
 
+@pytest.mark.parametrize(("quota", "threads"), [(4.0, 1), (100.0, 0), (None, 0)])
+def test_a_process_keeps_to_its_part_of_a_quota(
+    member: Callable[[list[int] | None], Member], monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int
+) -> None:
+    monkeypatch.setattr(cores, "quota", lambda: quota)
+    assert member(cores.usable()[:2]).settle(Settings()).threads == threads
+
+
 def test_where_cores_are_too_few_each_computes_with_one_thread(member: Callable[[list[int] | None], Member]) -> None:
     before = cores.usable()
     settled = member(None).settle(Settings(tokenizer_threads=3))

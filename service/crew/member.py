@@ -59,7 +59,8 @@ class Member:
         """Keep to the own cores, which has to be before PyTorch is imported; the settings with the own share of what is limited."""
         if self._place.processors is not None:
             cores.stay_on(self._place.processors)
-            return settings.share(self._place.of)
+            quota = cores.quota()
+            return settings.share(self._place.of).within(quota and quota / self._place.of, len(self._place.processors))
         single = {name: 1 for name in ("threads", "tokenizer_threads") if not getattr(settings, name)}
         return settings.share(self._place.of).model_copy(update=single)
 
