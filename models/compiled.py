@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # The last version of Python that TorchScript supports.
 _LAST_PYTHON = (3, 13)
 
 
-def compiled(module: nn.Module) -> Callable[..., Tensor]:
+def compiled(module: ModuleT) -> ModuleT:
     """The module as TorchScript, where this Python has it: all its operations run without the interpreter's lock, which each would
     otherwise have to win back from the threads that serve HTTP.
 
@@ -24,5 +25,4 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
         return module
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is", category=Warning)
-        scripted: Callable[..., Tensor] = torch.jit.script(module)
-    return scripted
+        return cast("ModuleT", torch.jit.script(module))

@@ -7,10 +7,10 @@ each layer, which is most of the time of a single short text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ _TILE = 32
 # As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU, as long as the scores
 # stay in the cache: so many at a time.
 _MOST_SCORES = 2**20
+# Between the parts of a layer others are let in from so many tokens on: below, a layer is over sooner than it takes to ask.
+_LARGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,23 @@ class PackedBert(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.eps)
         self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        self.compiled: list[Callable[..., Tensor]] = []
+        self.compiled: list[_Layer] = []
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
-        """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer."""
+        """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer, and twice within one of a large batch."""
         places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
         rows: Tensor = self.norm(self.words(layout.ids) + self.places(places))
         mask = layout.mask if self.bias is None else _biased(self.bias, layout)
-        for layer in self.compiled or self.layers:
+        for layer in self.compiled or cast("list[_Layer]", self.layers):
             between()
-            rows = layer(rows, layout.block, layout.grid, layout.places, mask)
+            if len(rows) < _LARGE:
+                rows = layer(rows, layout.block, layout.grid, layout.places, mask)
+            else:
+                rows = layer.attend(rows, layout.block, layout.grid, layout.places, mask)
+                between()
+                wide = layer.widen(rows)
+                between()
+                rows = layer.narrow_down(wide, rows)
         return rows
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
@@ -121,7 +130,7 @@ class PackedBert(nn.Module):
         self.to(device, dtype).eval().requires_grad_(False)
         settle([layer for layer in self.modules() if isinstance(layer, Linear)])
         if device.type == "cpu":
-            self.compiled = [compiled(layer) for layer in self.layers]
+            self.compiled = [compiled(layer) for layer in cast("list[_Layer]", self.layers)]
         return self
 
     @classmethod
@@ -159,12 +168,29 @@ class _Layer(nn.Module):
 
     def forward(self, rows: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
         """Rows [tokens, d] → [tokens, d]; the rest as Layout has it."""
-        mixed = self._attend(self.qkv(rows), block, grid, places, mask)
-        rows = self.attention_norm(self.out(mixed, "none", rows))
-        result: Tensor = self.norm(self.narrow(self.wide(rows, "gelu"), "none", rows))
-        return result
+        rows = self.attend(rows, block, grid, places, mask)
+        return self.narrow_down(self.widen(rows), rows)
 
-    def _attend(self, qkv: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
+    @torch.jit.export
+    def attend(self, rows: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
+        """The layer's first part: each row with what it takes from the others of its text."""
+        mixed = self._mix(self.qkv(rows), block, grid, places, mask)
+        attended: Tensor = self.attention_norm(self.out(mixed, "none", rows))
+        return attended
+
+    @torch.jit.export
+    def widen(self, rows: Tensor) -> Tensor:
+        """The second: rows [tokens, d] → [tokens, inner]."""
+        wide: Tensor = self.wide(rows, "gelu")
+        return wide
+
+    @torch.jit.export
+    def narrow_down(self, wide: Tensor, rows: Tensor) -> Tensor:
+        """The third: back to [tokens, d], added to what was widened."""
+        narrow: Tensor = self.norm(self.narrow(wide, "none", rows))
+        return narrow
+
+    def _mix(self, qkv: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
         """Attention within each text: [tokens, 3 d] → [tokens, d]. In bfloat16 where `halves` is set and it is written as products."""
         dtype = qkv.dtype
         products = qkv.is_cpu and (self.halves or dtype == torch.bfloat16)

@@ -202,6 +202,17 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEnco
     np.testing.assert_allclose(packed.forward(batch), alone, atol=5e-5)
 
 
+@pytest.mark.parametrize(("number", "parts"), [(1, 1), (40, 3)])
+def test_others_are_let_in_between_layers_and_within_those_of_a_large_batch(
+    both: tuple[PackedEncoder, Encoder], number: int, parts: int
+) -> None:
+    packed, general = both
+    batch = texts([7] * number, 0, packed.card.vocabulary)
+    calls: list[None] = []
+    np.testing.assert_allclose(packed.forward(batch, lambda: calls.append(None)), general.forward(batch), atol=5e-5)
+    assert len(calls) == parts * packed._network.shape.layers
+
+
 def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, general = both
     batch = [Tokens(np.array(ids, dtype=np.int32), len(ids)) for ids in ([2, 7, 0, 8, 3], [1, 1, 0, 9], [0], [2, 9, 3])]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import packed_encoder, quantized
+from models import linear, packed_encoder, quantized
 from models.device import INT8_ENGINE, Placement, place
 from models.encoder import Encoder
 from models.errors import ModelError
@@ -167,6 +167,7 @@ def test_where_it_gains_nothing_the_log_says_so(
 
 def test_it_is_compared_with_what_the_machine_would_take_otherwise(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
     model = PackedEncoder(rough, int8())
     assert "of the time of bfloat16 for" in model.card.notes[0]
     batch = texts([3, 20], model.card.vocabulary)
