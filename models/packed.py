@@ -123,6 +123,7 @@ class PackedBert(nn.Module):
                 wide = layer.widen(rows)
                 between()
                 rows = layer.narrow_down(wide, rows)
+                del wide  # or the next would be made beside it
         return rows
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
