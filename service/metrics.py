@@ -147,10 +147,6 @@ class JobMetrics:
         self.attempts.labels(outcome).inc()
         self.attempt_seconds.observe(seconds)
 
-    def render(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self.registry)
-
 
 def listen(registry: CollectorRegistry, host: str, port: int) -> None:
     """Serve metrics on a port of their own, from a thread; port 0 is off. Raises ConfigError when it cannot be listened on."""
