@@ -17,16 +17,16 @@ _DIVIDED = 1 << 17
 
 
 @contextmanager
-def computing_with(threads: int) -> Iterator[None]:
+def computing_with(threads: int, *, alone: bool) -> Iterator[None]:
     """Compute with so many threads; OpenMP and MKL keep their number for each thread that calls.
 
-    Two threads of a process that has two processors take one each meanwhile. Linux may wake the second on the processor of the
-    first and leave both there, spinning, for tens of milliseconds while the other is idle; it does so after every pause of some
-    20 ms on virtual machines, whose halted processors do not count as idle. A larger team is left to Linux: OpenMP ends and starts
-    its threads as it goes, and new ones would inherit the one processor of the thread that starts them.
+    Two threads of a process that has two processors, and computes nothing else meanwhile, take one each. Linux may wake the second
+    on the processor of the first and leave both there, spinning, for tens of milliseconds while the other is idle; it does so after
+    every pause of some 20 ms on virtual machines, whose halted processors do not count as idle. A larger team is left to Linux:
+    OpenMP ends and starts its threads as it goes, and new ones would inherit the one processor of the thread that starts them.
     """
     torch.set_num_threads(threads)
-    if threads == 2 and len(_team.processors) == 2:
+    if alone and threads == 2 and len(_team.processors) == 2:
         with _team.apart():
             yield
     else:

@@ -69,8 +69,9 @@ class Meeting(Doubler):
 def noting(used: list[int]) -> ComputingWith:
     """Note with how many threads is computed."""
 
-    def computing_with(threads: int) -> AbstractContextManager[None]:
+    def computing_with(threads: int, *, alone: bool) -> AbstractContextManager[None]:
         used.append(threads)
+        assert alone == (threads == 4)
         return nullcontext()
 
     return computing_with

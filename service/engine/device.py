@@ -5,21 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Protocol
 
-# Compute with so many threads.
-ComputingWith = Callable[[int], AbstractContextManager[object]]
+
+class ComputingWith(Protocol):
+    """Has the calling thread compute with so many threads; `alone` while this process computes nothing else."""
+
+    def __call__(self, threads: int, *, alone: bool) -> AbstractContextManager[object]: ...  # noqa: D102
+
+
+def _as_it_is(threads: int, *, alone: bool) -> AbstractContextManager[object]:
+    """PyTorch's own number, as on a device whose batches are not computed by threads."""
+    return nullcontext()
 
 
 class Device:
     """Room for `runners` batches at a time. On a CPU they share its `threads`; one that computes alone has them all.
 
-    `computing_with` has the thread that calls it compute with so many threads; without it their number is PyTorch's own, as on a
-    device whose batches are not computed by threads. Always the same one is to compute alone: where several have computed with
-    more threads than one, OpenMP has more threads than there are processors, lets them spin no longer between two operations, and
-    takes twice the time for one short text.
+    Always the same thread is to compute alone: where several have computed with more threads than one, OpenMP has more threads
+    than there are processors, lets them spin no longer between two operations, and takes twice the time for one short text.
     """
 
-    def __init__(self, runners: int = 1, threads: int = 1, computing_with: ComputingWith = nullcontext) -> None:
+    def __init__(self, runners: int = 1, threads: int = 1, computing_with: ComputingWith = _as_it_is) -> None:
         self.runners = runners
         self._threads = threads
         self._share = max(threads // runners, 1)
@@ -39,13 +46,13 @@ class Device:
             with self._count:
                 self.busy += 1
                 alone = alone and self.busy == 1
-            used.enter_context(self._computing_with(self._threads if alone else self._share))
+            used.enter_context(self._computing_with(self._threads if alone else self._share, alone=alone))
 
             def give_way() -> None:
                 nonlocal alone
                 if alone and self.busy > 1:
                     alone = False
-                    used.enter_context(self._computing_with(self._share))
+                    used.enter_context(self.sharing())
 
             try:
                 yield give_way
@@ -55,4 +62,4 @@ class Device:
 
     def sharing(self) -> AbstractContextManager[object]:
         """Compute with a runner's share, as who loads a model while others serve."""
-        return self._computing_with(self._share)
+        return self._computing_with(self._share, alone=False)
