@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from models.source import locate
 from models.training import challenger, classification
 from models.training.candidate import Candidate, Data, held_out_metrics
 from models.training.embedded import Embedder
+from models.training.errors import TrainingError
 from models.training.hyperparameters import Classification
 from models.training.job import Context
 from models.training.run import FAILED, run
@@ -247,7 +249,7 @@ def guess(patch: pytest.MonkeyPatch) -> None:
         return replace(made, probabilities=blind, metrics={**made.metrics, **held_out_metrics(data.held_y, blind)})
 
     patch.setattr(classification, "frozen_candidate", guessing)
-    patch.setattr(challenger, "_frozen", lambda context, settings, part, frozen, texts: np.zeros(len(texts), np.int64))
+    patch.setattr(challenger, "_frozen", lambda context, settings, whole, rows, frozen: np.zeros(len(rows), np.int64))
 
 
 def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
@@ -301,6 +303,25 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
         run(first, lambda event: None)
     assert run(second, lambda event: None) == 0
     assert tuned == ["tuned", "tuned-1", "tuned-2", "tuned-3", "tuned", "tuned-3", "tuned-4", "refitted"]
+
+
+@pytest.mark.parametrize(("mode", "wrong", "tuned"), [("auto", 0, False), ("auto", 1, False), ("auto", 30, True), ("contrastive", 0, True)])
+def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_seen_to_lead(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, wrong: int, tuned: bool
+) -> None:
+    def told(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> list[challenger.Jury]:
+        rows = np.arange(len(data.whole.texts))
+        return [challenger.Jury(rows, np.where(rows < wrong, (data.whole.y + 1) % len(data.labels), data.whole.y))]
+
+    monkeypatch.setattr(challenger, "_juries", told)
+    monkeypatch.setattr(challenger, "_duel", tuning := Mock(side_effect=TrainingError("out_of_time", "enough")))
+    directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED | {"mode": mode})
+    events: list[Mapping[str, Any]] = []
+    assert run(directory, events.append) == (FAILED if mode == "contrastive" else 0)
+    assert tuning.called == tuned
+    said = [event.get("message", "") for event in events]
+    explained = f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, and the lead of one without errors would not show"
+    assert any(explained in message for message in said) == (not tuned)
 
 
 def test_many_rows_are_judged_by_the_held_out_ones_alone(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,15 +34,23 @@ LEVEL = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """Rows that an encoder was not tuned on: their numbers [m] in `Data.whole`, embeddings [m, d] by it, logits [m, labels] at
-    temperature 1 of a head on it, a detector on it, and the class numbers [m] that a frozen encoder's head without these rows gives."""
+class Jury:
+    """Rows that judge an encoder which is tuned without them: their numbers [m] in `Data.whole`, and the class numbers [m] that a
+    frozen encoder's head without them gives."""
 
     rows: Ints
+    frozen: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a jury sees: embeddings [m, d] by the encoder tuned without it, logits [m, labels] at temperature 1 of a head on that, and
+    a detector on it."""
+
+    jury: Jury
     x: Floats
     logits: Floats
     detector: Trained
-    frozen: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class Duel:
     @property
     def rows(self) -> Ints:
         """The rows' numbers in `Data.whole`, in the order of the rounds."""
-        return np.concatenate([one.rows for one in self.rounds])
+        return np.concatenate([one.jury.rows for one in self.rounds])
 
     @property
     def logits(self) -> Floats:
@@ -71,22 +79,24 @@ class Duel:
 
 
 def challenge(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> Duel | None:
-    """Tune an encoder and compare; None where mode auto finds nothing to tune on.
+    """Tune an encoder and compare; None where mode auto finds nothing to tune on, or nothing to gain.
 
     `crossed`: the held-out rows are from the same file, so that all rows may judge in turn. Raises TrainingError when a mode asked
     for by name cannot be done.
     """
+    juries = _juries(context, settings, data, frozen, crossed=crossed)
+    if settings.mode == "auto" and not _can_be_beaten(context, data.whole, juries):
+        return None
     try:
-        duel = _duel(context, settings, data, frozen, crossed=crossed)
+        duel = _duel(context, settings, data, frozen, juries)
     except TrainingError as error:
         if settings.mode != "auto":
             raise
         say(context.events, f"no tuned encoder: {error.message}; the frozen one stays", "warn")
         return None
     verdict = "wins" if duel.won else "does not win; the frozen encoder stays"
-    lead, told = duel.lead, f"{duel.tuned.mode}: macro-F1 on {len(duel.rows)} rows that it was not tuned on"
-    interval = f"{LEVEL:.0%} interval {lead.low:+.4f} to {lead.high:+.4f}".replace("%", " %")
-    say(context.events, f"{told} {lead.value:+.4f} against frozen, {interval}: {verdict}")
+    told = f"{duel.tuned.mode}: macro-F1 on {len(duel.rows)} rows that it was not tuned on {duel.lead.value:+.4f} against frozen"
+    say(context.events, f"{told}, {_interval(duel.lead)}: {verdict}")
     return duel
 
 
@@ -108,18 +118,43 @@ def refit_tuned(context: Context, settings: Classification, data: Data, duel: Du
     return replace(duel.tuned, embedder=embedder, head=head, detector=detector, directory=directory)
 
 
-def _duel(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> Duel:
+def _juries(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> list[Jury]:
+    """The held-out rows; where they may judge and rows are few, also each part of the training rows."""
     whole = data.whole
+    juries = [Jury(np.arange(len(data.texts), len(whole.texts)), frozen.predicted)]
+    if crossed and len(whole.texts) <= _FEW_ROWS:
+        folds = linear.stratified(data.y, _MORE_ROUNDS, context.job.seed)
+        parts = [np.flatnonzero(folds == fold) for fold in range(_MORE_ROUNDS)]
+        juries += [Jury(rows, _frozen(context, settings, whole, rows, frozen)) for rows in parts]
+    return juries
+
+
+def _can_be_beaten(context: Context, whole: Data, juries: Sequence[Jury]) -> bool:
+    """Whether an encoder without errors would be seen to lead; tuning takes minutes. Says why not."""
+    rows, frozen = (np.concatenate(numbers) for numbers in zip(*((one.rows, one.frozen) for one in juries), strict=True))
+    truth = whole.y[rows]
+    best = measures.macro_f1_gain(truth, truth, frozen, len(whole.labels), seed=context.job.seed, level=LEVEL)
+    if best.low > 0:
+        return True
+    errors = f"the frozen one is wrong on {int((frozen != truth).sum())} of {len(rows)} rows"
+    say(context.events, f"no tuned encoder: {errors}, and the lead of one without errors would not show ({_interval(best)})")
+    return False
+
+
+def _interval(lead: measures.Interval) -> str:
+    return f"{100 * LEVEL:.0f} % interval {lead.low:+.4f} to {lead.high:+.4f}"
+
+
+def _duel(context: Context, settings: Classification, data: Data, frozen: Candidate, juries: Sequence[Jury]) -> Duel:
     tuning = Tuning(context, settings, len(data.texts))
-    tuned, first = _held_out_round(context, settings, data, tuning, frozen)
-    duel = Duel(tuned, tuning, (first,), _lead(context, whole, (first,)))
-    if not crossed or len(whole.texts) > _FEW_ROWS:
-        return duel
-    rounds = (first, *_more_rounds(context, settings, data, tuning, frozen))
-    return replace(duel, rounds=rounds, lead=_lead(context, whole, rounds))
+    tuned, first = _held_out_round(context, settings, data, tuning, frozen, juries[0])
+    rounds = (first, *_more_rounds(context, settings, data.whole, tuning, frozen, juries[1:]))
+    return Duel(tuned, tuning, rounds, _lead(context, data.whole, rounds))
 
 
-def _held_out_round(context: Context, settings: Classification, data: Data, tuning: Tuning, frozen: Candidate) -> tuple[Candidate, Round]:
+def _held_out_round(
+    context: Context, settings: Classification, data: Data, tuning: Tuning, frozen: Candidate, jury: Jury
+) -> tuple[Candidate, Round]:
     """A candidate on an encoder tuned on the training rows. Its embeddings of them flatter it: it is calibrated on the held-out ones."""
     directory = tuning.run("tuned", *_lesson(settings, data), told=True)
     embedder = reopened(context, directory)
@@ -132,27 +167,25 @@ def _held_out_round(context: Context, settings: Classification, data: Data, tuni
     mode = "contrastive" if settings.mode == "auto" else settings.mode
     judged = judge(mode, embedder, head, detector, data, {"C": strength}, directory)
     honest = {"ece": _crossed_calibration_error(plain, logits, data.held_y)}
-    rows = np.arange(len(data.texts), len(data.texts) + len(held_x))
-    return replace(judged, metrics={**judged.metrics, **honest}), Round(rows, held_x, logits, detector, frozen.predicted)
+    return replace(judged, metrics={**judged.metrics, **honest}), Round(jury, held_x, logits, detector)
 
 
-def _more_rounds(context: Context, settings: Classification, data: Data, tuning: Tuning, frozen: Candidate) -> Iterator[Round]:
-    """Rounds for the training rows, each part of them judging encoders that were tuned and fitted without it."""
-    whole = data.whole
-    folds = np.concatenate([linear.stratified(data.y, _MORE_ROUNDS, context.job.seed), np.full(len(data.held_y), -1)])
-    for fold in range(_MORE_ROUNDS):
-        say(context.events, f"few rows: tuning once more to judge by others of them, {fold + 1} of {_MORE_ROUNDS}")
-        outside, part = np.flatnonzero(folds == fold), whole.only(np.flatnonzero(folds != fold))
-        texts = tuple(whole.texts[row] for row in outside.tolist())
-        embed = tuning.passing(f"tuned-{fold + 1}", *_lesson(settings, part))
+def _more_rounds(
+    context: Context, settings: Classification, whole: Data, tuning: Tuning, frozen: Candidate, juries: Sequence[Jury]
+) -> Iterator[Round]:
+    """A round for each further jury, with an encoder tuned, and a head and a detector fitted, without its rows."""
+    for turn, jury in enumerate(juries, start=1):
+        say(context.events, f"few rows: tuning once more to judge by others of them, {turn} of {len(juries)}")
+        part, texts = _without(whole, jury.rows)
+        embed = tuning.passing(f"tuned-{turn}", *_lesson(settings, part))
         x, held_x = embed(part.texts), embed(texts)
         head = linear.fit_plain(examples(settings, part, embed, x), _strength(settings, frozen), whole.labels)
-        detector = _detector(settings, x, part.y, head, context.job.seed)
-        yield Round(outside, held_x, _logits(head, held_x), detector, _frozen(context, settings, part, frozen, texts))
+        yield Round(jury, held_x, _logits(head, held_x), _detector(settings, x, part.y, head, context.job.seed))
 
 
-def _frozen(context: Context, settings: Classification, part: Data, frozen: Candidate, texts: Sequence[str]) -> Ints:
-    """What a head like the frozen candidate's, fitted to `part`, says of other texts."""
+def _frozen(context: Context, settings: Classification, whole: Data, rows: Ints, frozen: Candidate) -> Ints:
+    """What a head like the frozen candidate's, fitted to the other rows, says of these."""
+    part, texts = _without(whole, rows)
     given = examples(settings, part, context.embedder, context.embedder(part.texts))
     head = linear.fit_plain(given, frozen.metrics["C"], part.labels)
     if frozen.metrics["lexical"]:
@@ -161,6 +194,11 @@ def _frozen(context: Context, settings: Classification, part: Data, frozen: Cand
     with torch.inference_mode():
         numbers: Ints = head(torch.from_numpy(context.embedder(texts)), context.embedder.read(texts)).argmax(dim=1).numpy()
     return numbers
+
+
+def _without(whole: Data, rows: Ints) -> tuple[Data, tuple[str, ...]]:
+    """All other rows to train on, and the texts of these."""
+    return whole.only(np.setdiff1d(np.arange(len(whole.texts)), rows)), tuple(whole.texts[row] for row in rows.tolist())
 
 
 def _strength(settings: Classification, frozen: Candidate) -> float:
@@ -175,8 +213,8 @@ def _lesson(settings: Classification, data: Data) -> tuple[tuple[str, ...], tupl
 
 
 def _lead(context: Context, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
-    rows = np.concatenate([one.rows for one in rounds])
-    ours, theirs = (np.concatenate(numbers) for numbers in zip(*((one.logits.argmax(axis=1), one.frozen) for one in rounds), strict=True))
+    rows = np.concatenate([one.jury.rows for one in rounds])
+    ours, theirs = (np.concatenate(told) for told in zip(*((one.logits.argmax(axis=1), one.jury.frozen) for one in rounds), strict=True))
     return measures.macro_f1_gain(whole.y[rows], ours, theirs, len(whole.labels), seed=context.job.seed, level=LEVEL)
 
 
