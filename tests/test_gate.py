@@ -14,6 +14,12 @@ def result(now: float = 0.9, before: float | None = None, **more: Any) -> dict[s
     return {"task": "classification", "metrics": {"macro_f1": now, "ece": 0.02, **more}, "incumbent_metrics": incumbent}
 
 
+def tuned(now: float, base: float, before: float | None = None) -> dict[str, Any]:
+    """An encoder's result, which tells of its base as well."""
+    incumbent = None if before is None else {"mrr": before}
+    return {"task": "embedding", "metrics": {"mrr": now, "base_mrr": base}, "incumbent_metrics": incumbent}
+
+
 def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
     return decide(of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1)
 
@@ -22,10 +28,12 @@ def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool =
     ("given", "why"),
     [
         (result(), "nothing served under this name before"),
-        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
-        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
+        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what serves now"),
+        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what serves now"),
         (result(ece=0.1), "nothing served under this name before"),
         ({"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None}, "nothing served under this name before"),
+        (tuned(0.5, base=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of the base model"),
+        (tuned(0.5, base=0.9, before=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of what serves now"),
     ],
 )
 def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
@@ -36,6 +44,7 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
     ("given", "why"),
     [
         (result(0.79, 0.8), "its macro_f1 on the held-out rows is 0.7900, less than the 0.8000 of what serves now"),
+        (tuned(0.5, base=0.6), "its mrr on the held-out rows is 0.5000, less than the 0.6000 of the base model"),
         (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
         (
             {"task": "rerank", "metrics": {"x": 1.0}, "incumbent_metrics": {"y": 1.0}},

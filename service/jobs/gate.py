@@ -15,6 +15,15 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "rerank": ("ndcg_at_10", "average_precision", "mrr", "accuracy"),
 }
 _ROUNDING = 1e-6
+_BASE = "base_"
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """What a result must not be worse than: what to call it, and its numbers on the same held-out rows."""
+
+    name: str
+    numbers: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +40,16 @@ def decide(
     """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same held-out rows.
 
     `result` is the trainer's result.json; `serves` says whether a version served under the name when training began, whose
-    numbers are `incumbent_metrics` there. `reproduces` says what is wrong with the published artifact, or None. The first
-    objection is the reason.
+    numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its numbers (`base_…`).
+    `reproduces` says what is wrong with the published artifact, or None. The first objection is the reason.
     """
-    before: Mapping[str, Any] | None = (result.get("incumbent_metrics") or {}) if serves else None
-    objection = reproduces() or _calibration(result, max_ece) or _comparison(result, before)
+    rival = Rival("what serves now", result.get("incumbent_metrics") or {}) if serves else _base(result["metrics"])
+    objection = reproduces() or _calibration(result, max_ece) or _comparison(result, rival)
     if objection:
         return Decision(False, objection)
     if not auto_promote:
-        return Decision(False, f"it passes the gate ({_praise(result, before)}); auto_promote is off")
-    return Decision(True, _praise(result, before))
+        return Decision(False, f"it passes the gate ({_praise(result, rival)}); auto_promote is off")
+    return Decision(True, _praise(result, rival))
 
 
 def _calibration(result: Mapping[str, Any], most: float) -> str | None:
@@ -50,27 +59,32 @@ def _calibration(result: Mapping[str, Any], most: float) -> str | None:
     return f"its expected calibration error is {ece:.4f}, more than {most:g}"
 
 
-def _comparison(result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str | None:
-    if before is None:
+def _base(metrics: Mapping[str, Any]) -> Rival | None:
+    numbers = {name.removeprefix(_BASE): value for name, value in metrics.items() if name.startswith(_BASE)}
+    return Rival("the base model", numbers) if numbers else None
+
+
+def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
+    if rival is None:
         return None
-    name, now, then = _numbers(result, before)
+    name, now, then = _numbers(result, rival)
     if name is None:
-        return "it cannot be compared with what serves now: they have no deciding number in common"
+        return f"it cannot be compared with {rival.name}: they have no deciding number in common"
     if now < then - _ROUNDING:
-        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of what serves now"
+        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {rival.name}"
     return None
 
 
-def _numbers(result: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[str | None, float, float]:
+def _numbers(result: Mapping[str, Any], rival: Rival) -> tuple[str | None, float, float]:
     for name in DECIDING.get(result["task"], ()):
-        now, then = result["metrics"].get(name), before.get(name)
+        now, then = result["metrics"].get(name), rival.numbers.get(name)
         if now is not None and then is not None:
             return name, float(now), float(then)
     return None, 0.0, 0.0
 
 
-def _praise(result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    if before is None:
+def _praise(result: Mapping[str, Any], rival: Rival | None) -> str:
+    if rival is None:
         return "nothing served under this name before"
-    name, now, then = _numbers(result, before)
-    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of what served before"
+    name, now, then = _numbers(result, rival)
+    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {rival.name}"
