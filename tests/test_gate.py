@@ -28,12 +28,12 @@ def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool =
     ("given", "why"),
     [
         (result(), "nothing served under this name before"),
-        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what serves now"),
-        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what serves now"),
+        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
+        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
         (result(ece=0.1), "nothing served under this name before"),
         ({"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None}, "nothing served under this name before"),
         (tuned(0.5, base=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of the base model"),
-        (tuned(0.5, base=0.9, before=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of what serves now"),
+        (tuned(0.5, base=0.9, before=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of what served before"),
     ],
 )
 def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:

@@ -13,7 +13,6 @@ _ALIAS = re.compile(_PART, re.ASCII)
 # For who writes down what names look like.
 ALIAS_PATTERN = _PART
 NAME_PATTERN = rf"ft:{_PART}:{_PART}:{_PART}(:v[1-9][0-9]{{0,8}})?"
-# "--" stands for ":" on disk.
 _SEPARATOR = re.compile(r"--(?!-)")
 
 

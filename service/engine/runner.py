@@ -107,7 +107,7 @@ class Runner(Generic[ItemT]):
             if places.setdefault(item.key, len(unique)) == len(unique):
                 unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
         room = 0 if batch[0][0].interactive else sum(item.count for item in unique)
-        between = _Between(give_way, self._overtake, room)
+        between = _Between(give_way, lambda: self._overtake(give_way), room)
         overtaking_s, began = self._overtaking_s, shared.clock()
         results = self._rows(unique, between)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
@@ -190,7 +190,7 @@ class Runner(Generic[ItemT]):
 class _Between:
     """What a batch calls between its layers; it is overtaken until that was by as many tokens as it has `room` for."""
 
-    def __init__(self, give_way: Callable[[], None], overtake: Callable[[Callable[[], None]], int], room: int) -> None:
+    def __init__(self, give_way: Callable[[], None], overtake: Callable[[], int], room: int) -> None:
         self._give_way = give_way
         self._overtake = overtake
         self._room = room
@@ -198,4 +198,4 @@ class _Between:
     def __call__(self) -> None:
         self._give_way()
         if self._room > 0:
-            self._room -= self._overtake(self._give_way)
+            self._room -= self._overtake()

@@ -20,9 +20,10 @@ _BASE = "base_"
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """What a result must not be worse than: what to call it, and its numbers on the same held-out rows."""
+    """What a result must not be worse than: what to call it before and after the promotion, and its numbers on the same rows."""
 
-    name: str
+    now: str
+    then: str
     numbers: Mapping[str, Any]
 
 
@@ -43,7 +44,7 @@ def decide(
     numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its numbers (`base_…`).
     `reproduces` says what is wrong with the published artifact, or None. The first objection is the reason.
     """
-    rival = Rival("what serves now", result.get("incumbent_metrics") or {}) if serves else _base(result["metrics"])
+    rival = Rival("what serves now", "what served before", result.get("incumbent_metrics") or {}) if serves else _base(result["metrics"])
     objection = reproduces() or _calibration(result, max_ece) or _comparison(result, rival)
     if objection:
         return Decision(False, objection)
@@ -61,7 +62,7 @@ def _calibration(result: Mapping[str, Any], most: float) -> str | None:
 
 def _base(metrics: Mapping[str, Any]) -> Rival | None:
     numbers = {name.removeprefix(_BASE): value for name, value in metrics.items() if name.startswith(_BASE)}
-    return Rival("the base model", numbers) if numbers else None
+    return Rival("the base model", "the base model", numbers) if numbers else None
 
 
 def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
@@ -69,9 +70,9 @@ def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
         return None
     name, now, then = _numbers(result, rival)
     if name is None:
-        return f"it cannot be compared with {rival.name}: they have no deciding number in common"
+        return f"it cannot be compared with {rival.now}: they have no deciding number in common"
     if now < then - _ROUNDING:
-        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {rival.name}"
+        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {rival.now}"
     return None
 
 
@@ -87,4 +88,4 @@ def _praise(result: Mapping[str, Any], rival: Rival | None) -> str:
     if rival is None:
         return "nothing served under this name before"
     name, now, then = _numbers(result, rival)
-    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {rival.name}"
+    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {rival.then}"
