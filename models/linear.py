@@ -16,6 +16,13 @@ _FEW_ROWS = 64
 # not the 340 MB of BERT base.
 _MOST_BYTES = 128 * 2**20
 _ANY_NUMBER = 2**62
+# oneDNN compiles code for each number of rows that it multiplies (and of threads), and keeps it: some 2 MB and 3 ms or more for a network.
+# So there are only 8 numbers from each power of two to the next, and of the smallest each second one.
+_SIZES = 8
+_LEAST_STEP = 2
+# GELU is oneDNN's, too. Its code is small but lies scattered among the tensors, and the memory between could not be used again (100 MB
+# after some hundred batches): so it is given so many rows at a time.
+_PART = 32
 
 
 class Linear(nn.Linear):
@@ -28,6 +35,7 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.few = 0
+        self.part = _PART  # TorchScript reads no globals
         self._packed: Tensor | None = None
 
     def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
@@ -39,7 +47,8 @@ class Linear(nn.Linear):
         else:
             result = functional.linear(rows, self.weight, self.bias)
             if follow == "gelu":
-                result = functional.gelu(result)
+                for part in torch.split(result, self.part):
+                    torch.ops.aten.gelu_(part)
         return result if plus is None else result + plus
 
     def use_onednn(self, few: int = _ANY_NUMBER) -> None:
@@ -57,10 +66,20 @@ class Linear(nn.Linear):
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
 
-def settle(layers: Sequence[Linear]) -> None:
-    """Give a network's linear layers the forms that are fast on its CPU: once, when weights, dtype and device are final."""
+def padded(rows: int, few: int) -> int:
+    """How many rows to make of `rows` for layers in which oneDNN multiplies up to `few`."""
+    step = max(_LEAST_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES))
+    size = -(-rows // step) * step
+    return size if size <= few else rows
+
+
+def settle(layers: Sequence[Linear]) -> int:
+    """Give a network's linear layers the forms that are fast on its CPU: once, when weights, dtype and device are final.
+
+    Returns up to how many rows oneDNN multiplies: 0 where it does not.
+    """
     if any(layer.weight.device.type != "cpu" for layer in layers):
-        return
+        return 0
     if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
         for layer in layers:
             layer.use_onednn()
@@ -70,6 +89,7 @@ def settle(layers: Sequence[Linear]) -> None:
         if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MOST_BYTES:
             for layer in layers:
                 layer.use_onednn(_FEW_ROWS * torch.get_num_threads())
+    return max((layer.few for layer in layers), default=0)
 
 
 def has_onednn() -> bool:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
 from models.card import Between, nothing
 from models.compiled import compiled
-from models.linear import Linear, settle
+from models.linear import Linear, padded, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
 
@@ -44,8 +44,12 @@ class Layout:
     where there is none), `places` int64 [tokens] is its inverse, and `mask` [blocks, 1, longest, longest] is added to the
     attention's scores: 0 within a text, -inf between texts. Where every block is one text and all are equally long, the
     packed matrix is the blocks already and the three are None.
+
+    Past the batch's own `texts` there may be others of one token each, which make the number of rows one that linear layers
+    like. They are in no block: attention gives them what it gives the first row, and pooling leaves them out.
     """
 
+    texts: int
     ids: Tensor
     positions: Tensor
     owner: Tensor
@@ -56,28 +60,30 @@ class Layout:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype) -> Layout:
-        """Lay a batch out."""
+    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, few: int = 0) -> Layout:
+        """Lay a batch out; `few` is up to how many rows oneDNN multiplies."""
         lengths = np.array([item.count for item in batch], dtype=np.int64)
         owner = np.repeat(np.arange(len(batch)), lengths)
         positions = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
         ids = np.concatenate([item.ids for item in batch]).astype(np.int64)
 
+        blocks, starts, size = _in_blocks(lengths)
+        alike = len(blocks) == blocks[-1] + 1 and bool((lengths == size).all())
+        extra = padded(len(ids), few) - len(ids)
+
         def there(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(device)
 
-        packed = (there(ids), there(positions), there(owner), there(lengths))
-        blocks, starts, size = _in_blocks(lengths)
-        if len(blocks) == blocks[-1] + 1 and (lengths == size).all():
-            return cls(*packed, size, None, None, None)
-        places = blocks[owner] * size + starts[owner] + positions
-        grid = np.zeros((blocks[-1] + 1) * size, dtype=np.int64)
-        owners = np.full(len(grid), -1)
-        grid[places], owners[places] = np.arange(len(owner)), owner
-        owned = there(owners).view(-1, 1, size)
-        mask = torch.zeros(len(owned), 1, size, size, dtype=dtype, device=device)
-        mask.masked_fill_(owned.unsqueeze(-1) != owned.unsqueeze(-2), -torch.inf)
-        return cls(*packed, size, there(grid), there(places), mask)
+        grid = places = mask = None
+        if extra or not alike:
+            place = blocks[owner] * size + starts[owner] + positions
+            rows, owners = np.zeros((blocks[-1] + 1) * size, dtype=np.int64), np.full((blocks[-1] + 1) * size, -1)
+            rows[place], owners[place] = np.arange(len(owner)), owner
+            grid, places = there(rows), there(np.pad(place, (0, extra)))
+            mask = None if alike else _between(there(owners).view(-1, 1, size), dtype)
+        added = np.arange(len(batch), len(batch) + extra)
+        packed = (there(np.pad(ids, (0, extra))), there(np.pad(positions, (0, extra))), there(np.append(owner, added)))
+        return cls(len(batch), *packed, there(np.append(lengths, np.ones_like(added))), size, grid, places, mask)
 
     def positions_from(self, first: int) -> Tensor:
         """Positions int64 [tokens] as RoBERTa counts them: from `first`, past padding tokens (id `first` - 1), which have `first` - 1."""
@@ -90,9 +96,10 @@ class Layout:
         """Token vectors [tokens, d] → text vectors float32 [texts, d]: their mean, the first or the last."""
         if mode == "mean":
             sums = torch.zeros(len(self.lengths), rows.shape[1], device=rows.device).index_add_(0, self.owner, rows.float())
-            return sums / self.lengths[:, None]
+            return (sums / self.lengths[:, None])[: self.texts]
         ends = self.lengths.cumsum(0)
-        return rows[ends - self.lengths if mode == "cls" else ends - 1].float()
+        at = ends - self.lengths if mode == "cls" else ends - 1
+        return rows[at[: self.texts]].float()
 
 
 class PackedBert(nn.Module):
@@ -107,6 +114,7 @@ class PackedBert(nn.Module):
         self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.compiled: list[_Layer] = []
+        self.few = 0
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer, and twice within one of a large batch."""
@@ -129,7 +137,7 @@ class PackedBert(nn.Module):
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Ready to compute there."""
         self.to(device, dtype).eval().requires_grad_(False)
-        settle([layer for layer in self.modules() if isinstance(layer, Linear)])
+        self.few = settle([layer for layer in self.modules() if isinstance(layer, Linear)])
         if device.type == "cpu":
             self.compiled = [compiled(layer) for layer in cast("list[_Layer]", self.layers)]
         return self
@@ -221,6 +229,12 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
             scores += mask if len(mask) == 1 else mask[at : at + step]
         mixed.append(scores.softmax(-1) @ value[at : at + step])
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def _between(owners: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask of blocks whose places belong to `owners` [blocks, 1, size]."""
+    mask = torch.zeros(len(owners), 1, owners.shape[2], owners.shape[2], dtype=dtype, device=owners.device)
+    return mask.masked_fill_(owners.unsqueeze(-1) != owners.unsqueeze(-2), -torch.inf)
 
 
 def _in_blocks(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:

@@ -88,7 +88,7 @@ class PackedEncoder:
     def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
         with inference(self._placement):
-            layout = Layout.of(batch, self._placement.device, self._placement.dtype)
+            layout = Layout.of(batch, self._placement.device, self._placement.dtype, self._network.few)
             rows: NDArray[np.float32] = layout.pool(self._network(layout, between), self._pooling).cpu().numpy()
             return rows
 

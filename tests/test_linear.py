@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from models import linear
-from models.linear import Linear, has_onednn, settle
+from models.linear import Linear, has_onednn, padded, settle
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
 FEW = 5
@@ -107,10 +109,10 @@ def test_more_threads_make_more_rows_few() -> None:
     try:
         torch.set_num_threads(3)
         layers = [layer(), layer()]
-        settle(layers)
+        few = settle(layers)
     finally:
         torch.set_num_threads(threads)
-    assert [one.few for one in layers] == [192, 192]
+    assert [few, *(one.few for one in layers)] == [192] * 3
 
 
 @pytest.mark.usefixtures("avx2")
@@ -124,12 +126,25 @@ def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     one = layer()
-    settle([one])
-    assert one.few == 0
+    assert settle([one]) == one.few == 0
 
 
 @pytest.mark.usefixtures("avx2")
 def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
-        settle([one])
+        assert settle([one]) == 0
         assert (one.few, one.weight.stride()) == (0, (24, 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 2), (2, 2), (13, 14), (32, 32), (33, 36), (64, 64), (65, 72), (250, 256), (257, 288), (480, 480), (513, 576)]
+)
+def test_rows_are_padded_to_one_of_eight_sizes_from_each_power_of_two_to_the_next(rows: int, size: int) -> None:
+    assert padded(rows, 1000) == size
+
+
+@given(st.integers(1, 5000), st.integers(0, 5000))
+def test_what_onednn_does_not_multiply_is_not_padded(rows: int, few: int) -> None:
+    size = padded(rows, few)
+    assert size == rows or rows < size <= min(few, rows + max(1, rows // 8))
+    assert padded(size, few) == size

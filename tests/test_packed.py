@@ -18,6 +18,7 @@ from torch import Tensor
 from models.device import place
 from models.encoder import Encoder
 from models.errors import ModelSourceError
+from models.linear import Linear, padded
 from models.loader import load
 from models.packed import _TILE, Layout, PackedBert, _by_products
 from models.packed_encoder import PackedEncoder
@@ -29,19 +30,21 @@ from tests import tiny
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
 PACKED: tuple[tiny.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+ALL = 2**62
 LENGTHS = st.lists(st.integers(1, _TILE) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
-def layout(*lengths: int) -> Layout:
+def layout(*lengths: int, few: int = 0) -> Layout:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
-    return Layout.of(batch, torch.device("cpu"), torch.float32)
+    return Layout.of(batch, torch.device("cpu"), torch.float32, few)
 
 
 def blocks(one: Layout) -> list[list[int]]:
     """Which text owns each place of each block, -1 where there is none."""
-    owners = torch.full((len(one.owner) if one.grid is None else len(one.grid),), -1)
-    owners[one.places if one.places is not None else torch.arange(len(owners))] = one.owner
+    tokens = int(one.lengths[: one.texts].sum())
+    owners = torch.full((tokens if one.grid is None else len(one.grid),), -1)
+    owners[one.places[:tokens] if one.places is not None else torch.arange(tokens)] = one.owner[:tokens]
     rows: list[list[int]] = owners.view(-1, one.block).tolist()
     return rows
 
@@ -80,9 +83,9 @@ def test_tokens_are_counted_within_each_text() -> None:
     assert {tensor.dtype for tensor in (one.ids, one.owner, one.positions, one.lengths)} == {torch.int64}
 
 
-@given(LENGTHS)
-def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int]) -> None:
-    one = layout(*lengths)
+@given(LENGTHS, st.sampled_from([0, 100, ALL]))
+def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], few: int) -> None:
+    one = layout(*lengths, few=few)
     found = blocks(one)
     for text, length in enumerate(lengths):
         (block,) = [block for block in found if text in block]
@@ -93,16 +96,28 @@ def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int]) -> None:
         assert one.block == -(-max(lengths) // _TILE) * _TILE
 
 
-@given(LENGTHS)
-def test_places_reverse_the_grid(lengths: list[int]) -> None:
-    one = layout(*lengths)
+@given(LENGTHS, st.sampled_from([0, 100, ALL]))
+def test_places_reverse_the_grid(lengths: list[int], few: int) -> None:
+    one = layout(*lengths, few=few)
     rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
     if one.grid is None or one.places is None:
         assert one.grid is one.places
         return
     blocked = rows[one.grid]
     assert len(blocked) % one.block == 0
-    assert torch.equal(blocked[one.places], rows)
+    assert torch.equal(blocked[one.places][: len(rows)], rows)
+    assert len(one.places) == len(one.ids) == padded(len(rows), few)
+
+
+def test_texts_of_one_token_fill_up_the_rows_that_linear_layers_like() -> None:
+    one = layout(3, 10, few=ALL)
+    assert (one.texts, one.lengths.tolist()) == (2, [3, 10, 1])
+    assert one.owner.tolist() == [0] * 3 + [1] * 10 + [2]
+    assert (one.ids[13:].tolist(), one.positions[13:].tolist(), one.positions_from(5)[13:].tolist()) == ([0], [0], [5])
+    alike = layout(13, few=ALL)
+    assert alike.mask is None
+    assert alike.places is not None
+    assert alike.places.tolist() == [*range(13), 0]
 
 
 @settings(deadline=None)
@@ -134,6 +149,13 @@ def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]
     pooled = layout(2, 2).pool(rows, mode)
     assert pooled.dtype == torch.float32
     assert pooled.tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
+def test_pooling_leaves_out_what_fills_up(mode: str) -> None:
+    rows = torch.randn(64, 2)
+    one = layout(30, 31, few=ALL)
+    assert torch.equal(one.pool(rows, mode), layout(30, 31).pool(rows[:61], mode))
 
 
 def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
@@ -191,6 +213,21 @@ def test_any_mix_of_lengths_equals_the_general_path(both: tuple[PackedEncoder, E
     packed, general = both
     batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+
+
+@pytest.mark.parametrize("lengths", [[1], [13], [3, 30, 6], [29, 29, 29], [70] * 3, [*range(1, 60)]])
+def test_rows_are_filled_up_and_texts_keep_their_vectors(
+    both: tuple[PackedEncoder, Encoder], lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, general = both
+    batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
+    monkeypatch.setattr(network, "few", ALL)
+    monkeypatch.setattr(network, "compiled", [])
+    hooks = [one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0]))) for one in network.modules() if isinstance(one, Linear)]
+    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+    for hook in hooks:
+        hook.remove()
+    assert seen == {padded(sum(lengths), ALL)} != {sum(lengths)}
 
 
 @settings(max_examples=8, deadline=None)
