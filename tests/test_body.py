@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,3 +82,29 @@ def test_a_body_of_just_the_limit_is_read(make_app: MakeApp) -> None:
 
 def test_duplicate_keys_take_the_last(client: TestClient) -> None:
     assert post(client, b'{"model": "nothing", "model": "fake", "input": "a"}').status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "came"),
+    [
+        (b"NaN", "body", "nan"),
+        (b'{"a": [1, {"b": [2, -Infinity]}, NaN]}', "a[1].b[1]", "-inf"),
+        (b'{"body": {"body": 1e999}}', "body.body", "inf"),
+        (b'{"a": %s}' % (b"9" * 400), "a", "inf"),
+        (b'[[[1]], {"x": {}}, [], NaN]', "[3]", "nan"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
+    error = post(client, content).json()["error"]
+    assert (error["code"], error["param"]) == ("malformed_body", place)
+    assert error["message"].startswith(f"{place}: expected a finite number, got {came},")
+
+
+def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -> None:
+    content = json.dumps({"k" * 50_000: [1] * 40_000 + [math.nan]}).encode()
+    tracemalloc.start()
+    answer = post(client, content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.status_code == 400
+    assert peak < 20 * len(content)

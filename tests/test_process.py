@@ -160,6 +160,64 @@ def test_a_dripping_sender_is_cut_off_all_the_same(calm: Served) -> None:
         assert time.monotonic() - began < 5
 
 
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [(GET, b"x: y\r\n" * 1000), (GET + b"x: ", b"y" * 8000), (b"GET /", b"a" * 8000)],
+    ids=["ever more headers", "a header without end", "an address without end"],
+)
+def test_a_head_without_an_end_is_refused(calm: Served, start: bytes, more: bytes) -> None:
+    with connect(calm.url) as caller:
+        with contextlib.suppress(ConnectionError):  # closed while we still send
+            caller.sendall(start)
+            for _ in range(100):
+                caller.sendall(more)
+                time.sleep(0.001)
+        head, _, body = caller.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["error"]["code"] == "head_too_large"
+
+
+def test_what_follows_a_body_without_end_is_cut_off(calm: Served) -> None:
+    with connect(calm.url) as caller:
+        start = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        caller.sendall(start + b"2\r\n{}\r\n0\r\n")
+        with pytest.raises(ConnectionError):  # noqa: PT012  # which of them, depends
+            for _ in range(400):
+                caller.sendall(b"x: y\r\n" * 1000)
+                time.sleep(0.001)
+
+
+def test_heads_of_many_requests_on_one_connection_are_not_added_up(calm: Served) -> None:
+    connection = http.client.HTTPConnection(urlsplit(calm.url).netloc)
+    for _ in range(20):
+        connection.request("GET", "/health/live", headers={"x": "y" * 8000})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (200, "ok")
+    connection.close()
+
+
+def test_a_line_end_between_requests_does_not_keep_a_connection_open(calm: Served) -> None:
+    with connect(calm.url) as caller:
+        caller.sendall(GET + b"\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += caller.recv(65536)
+        caller.sendall(b"\r\n")
+        caller.settimeout(5)
+        assert caller.recv(65536) == b""
+
+
+def test_what_is_no_http_gets_an_error_like_all_others(calm: Served) -> None:
+    with connect(calm.url) as caller:
+        caller.sendall(b"hello\r\n\r\n")
+        head, _, body = caller.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "malformed_request"
+
+
 def test_callers_that_hang_up_are_not_computed(calm: Served) -> None:
     body = json.dumps({"model": MODEL, "input": [f"{number} {LONG}" for number in range(600)]}).encode()
     before, gone = metric(calm.url, "sonde_tokens_total"), metric(calm.url, "sonde_client_gone_total")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import orjson
@@ -12,10 +12,11 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from service.api.problems import path_of
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 # Python's own parser, which knows NaN, takes a moment for more; the error then names the byte alone.
-_SEARCHED_BYTES = 2**20
+_SEARCHED_BYTES = 2**18
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
@@ -90,15 +91,34 @@ def _not_a_number(body: bytes) -> tuple[str, float] | None:
     """Where a body that is JSON but for NaN, Infinity and numbers as large has the first of those; None where that is not the fault."""
     if len(body) > _SEARCHED_BYTES:
         return None
+    keys: list[int | str] = []
     try:
-        waiting: list[tuple[str, Any]] = [("", json.loads(body))]
+        rows: list[Iterator[tuple[int | str, Any]]] = [iter([("body", json.loads(body))])]
     except (ValueError, RecursionError):
         return None
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            return path, value
-        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        below = [(f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else str(key), one) for key, one in children]
-        waiting.extend(reversed(below))
+    while rows:
+        for key, value in rows[-1]:
+            if (number := _infinite(value)) is not None:
+                return path_of((*keys, key)) or "body", number
+            if isinstance(value, dict | list):
+                keys.append(key)
+                rows.append(_children(value))
+                break
+        else:
+            rows.pop()
+            del keys[-1:]
     return None
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterator[tuple[int | str, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else enumerate(value)
+
+
+def _infinite(value: Any) -> float | None:
+    """A number that is not finite, or too large to be, as a float; else None."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        return None if math.isfinite(value) else value
+    except OverflowError:
+        return math.inf

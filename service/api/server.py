@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with a drain that answers whoever is inside and a limit on slow senders."""
+"""The HTTP server: uvicorn, with a drain that answers whoever is inside."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from models.card import ModelCard
+from service.api.protocol import ImpatientProtocol
 from service.config import Settings
 from service.crew.member import Member
 from service.engine.hub import Hub
@@ -25,73 +25,6 @@ from service.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-
-
-class ImpatientProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, closing connections whose request does not come; uvicorn itself would wait for ever.
-
-    A request has `receive_timeout_s` to be there. One that is not, and whose body comes at `min_receive_bytes_per_s` or more on
-    average, has as long again, and so on: a large upload may take its time, a slow one may not.
-    """
-
-    receive_timeout_s = 15.0
-    min_receive_bytes_per_s = 4096
-    on_closed: Callable[[], None] | None = None
-    _patience: asyncio.TimerHandle | None = None
-    _arrived_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Expect a first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def on_message_begin(self) -> None:
-        """Expect the rest of this one."""
-        super().on_message_begin()
-        self._arrived_bytes = 0
-        self._wait()
-
-    def on_body(self, body: bytes) -> None:
-        """Count what arrives."""
-        self._arrived_bytes += len(body)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Nothing more to expect; between requests the keep-alive timeout holds."""
-        self._stop_waiting()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, and say so to whoever counts connections."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-        if self.on_closed is not None:
-            self.on_closed()
-
-    def _wait(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(self.receive_timeout_s, self._give_up)
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _give_up(self) -> None:
-        self._patience = None
-        if self._gets_on():
-            self._arrived_bytes = 0
-            self._wait()
-        elif self.transport and not self.transport.is_closing():
-            log.info("closed a connection whose request did not come within %g s", self.receive_timeout_s)
-            self.transport.close()
-
-    def _gets_on(self) -> bool:
-        """Whether there is reason to wait on. What is sent after the answer has gone out is nobody's to read."""
-        if self.cycle is None or self.cycle.response_complete:
-            return False
-        enough = self._arrived_bytes >= self.min_receive_bytes_per_s * self.receive_timeout_s
-        return enough or self.flow.read_paused  # it is we who do not read
 
 
 class Server(uvicorn.Server):
