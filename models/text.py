@@ -20,6 +20,8 @@ Side = Literal["left", "right"]
 _REPEATED_PUNCTUATION = re.compile(r"([^\w\s])\1+")
 # Only this many characters a token are read of a long text before asking for more; English has about 4.
 _CHARACTERS_PER_TOKEN = 16
+_WIDER = 4  # times as many then
+_WHITESPACE = re.compile(r"\s")
 # One text of so few characters is tokenised without letting go of the GIL: getting it back can take longer than the text.
 _BRIEF = 1_000
 
@@ -118,14 +120,14 @@ class TextProcessor:
         limit = self.max_tokens
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
-        read = [self._readable(prompt + self.preprocessing(text), limit, side) for text in texts]
+        read = [prompt + self._readable(self.preprocessing(text), limit, side) for text in texts]
         skip = self._prompt_tokens(prompt) if exclude_prompt and prompt else 0
         if len(read) == 1 and len(read[0]) <= _BRIEF:
             encodings = [self._tokenizer.encode(read[0], add_special_tokens=True)]
         else:
             encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _tokens(encoding, len(encoding), skip) if len(encoding) <= limit else self._cut(encoding, text, limit, side, skip)
+            _tokens(encoding, len(encoding), skip) if len(encoding) <= limit else self._cut(text, limit, side, prompt, skip)
             for encoding, text in zip(encodings, read, strict=True)
         ]
 
@@ -148,14 +150,12 @@ class TextProcessor:
         head, tail = self._prefix, self._suffix
         if row[: len(head)] == head and row[len(row) - len(tail) :] == tail and len(row) >= len(head) + len(tail):
             row = row[len(head) : len(row) - len(tail)]
-        room = max(self.max_tokens - len(head) - len(tail), 0)
-        whole = head + row[:room] + tail
-        return Tokens(np.array(whole, dtype=np.int32), available=len(row) + len(head) + len(tail))
+        return self._framed(row[: max(self.max_tokens - self.added, 0)], available=len(row) + self.added)
 
     def explain(self, text: str, *, add_special_tokens: bool = True, prompt: str = "") -> Explained:
         """The text after preprocessing and its tokens, uncut."""
         clean = prompt + self.preprocessing(text)
-        encoding = self._tokenizer.encode(clean, add_special_tokens=add_special_tokens)
+        (encoding,) = self._tokenizer.encode_batch([clean], add_special_tokens=add_special_tokens)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         return Explained(clean, encoding.ids, encoding.tokens, special, encoding.offsets)
 
@@ -183,25 +183,35 @@ class TextProcessor:
         return cls(tokenizer, settings["max_tokens"], Preprocessing(**settings["preprocessing"]))
 
     def _readable(self, text: str, limit: int, side: Side = "right") -> str:
-        """The part of a very long text that can matter: cut at whitespace, where no token crosses.
+        """The part of a very long text that can matter: cut at whitespace, where no token crosses, if there is any.
 
         Reading a megabyte to keep 256 tokens would cost a second of a core; whoever sends one still learns of the cut.
         """
         window = limit * _CHARACTERS_PER_TOKEN
         while len(text) > window:
-            part = _until_whitespace(text, window) if side == "right" else _until_whitespace(text[::-1], window)[::-1]
-            if len(part) == len(text) or len(self._tokenizer.encode(part, add_special_tokens=False)) > limit:
+            part = _beginning(text, window) if side == "right" else _beginning(text[::-1], window)[::-1]
+            if len(part) == len(text) or len(self._plain(part)) > limit:
                 return part
-            window *= 4
+            window *= _WIDER
         return text
 
-    def _cut(self, encoding: Encoding, text: str, limit: int, side: Side, skip: int) -> Tokens:
-        body = self._tokenizer.encode(text, add_special_tokens=False)
-        body.truncate(max(limit - len(self._prefix) - len(self._suffix), 0), direction=side)
-        return _tokens(self._tokenizer.post_process(body), len(encoding), skip)
+    def _plain(self, text: str) -> Encoding:
+        """A text without special tokens. `Tokenizer.encode` would keep the GIL meanwhile."""
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
+
+    def _cut(self, text: str, limit: int, side: Side, prompt: str, skip: int) -> Tokens:
+        """A text of more than `limit` tokens, cut from `side`; the prompt that it begins with stays."""
+        ids, room = self._plain(text).ids, max(limit - self.added, 0)
+        kept = min(self._prompt_tokens(prompt) - len(self._prefix), room) if side == "left" else room
+        return self._framed(ids[:kept] + ids[len(ids) - room + kept :], len(ids) + self.added, skip)
+
+    def _framed(self, ids: list[int], available: int, prompt_tokens: int = 0) -> Tokens:
+        """Ids with the special tokens around them."""
+        whole = self._prefix + ids + self._suffix
+        return Tokens(np.array(whole, dtype=np.int32), available, prompt_tokens=min(prompt_tokens, len(whole)))
 
     def _cut_pair(self, pair: tuple[str, str], limit: int, most: int) -> Tokens:
-        first, second = (self._tokenizer.encode(text, add_special_tokens=False) for text in pair)
+        first, second = (self._plain(text) for text in pair)
         whole = len(first) + len(second) + self._tokenizer.num_special_tokens_to_add(True)
         second.truncate(min(len(second), most))
         room = limit - self._tokenizer.num_special_tokens_to_add(True)
@@ -238,10 +248,10 @@ def _tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, paire
     return Tokens(np.array(encoding.ids, dtype=np.int32), available, types, min(prompt_tokens, len(encoding)))
 
 
-def _until_whitespace(text: str, start: int) -> str:
-    """The beginning of `text` up to the first whitespace at or after `start`."""
-    found = re.compile(r"\s").search(text, start)
-    return text[: found.start()] if found else text
+def _beginning(text: str, least: int) -> str:
+    """The beginning of `text` up to the first whitespace after `least` characters; where there is none for long, up to there."""
+    found = _WHITESPACE.search(text, least, least * _WIDER)
+    return text[: found.start() if found else least * _WIDER]
 
 
 def _sees_whitespace(tokenizer: Tokenizer) -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from models.errors import BadTokens, TextTooLong
-from models.text import Preprocessing, TextProcessor, require_whole
+from models.text import Preprocessing, Side, TextProcessor, require_whole
 from tests import tiny
+
+SIDES: tuple[Side, ...] = ("left", "right")
 
 
 @pytest.fixture
@@ -72,6 +74,29 @@ def test_a_megabyte_is_read_no_further_than_needed_and_gives_the_same_ids(text: 
     assert item.truncated
     assert item.ids.tolist() == text.encode([long[:200]])[0].ids.tolist()
     assert text.encode([long], side="left")[0].ids.tolist() == text.encode([long[-200:]], side="left")[0].ids.tolist()
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("sign", ["!", "漢", "a?"])
+def test_neither_is_one_without_whitespace(text: TextProcessor, side: Side, sign: str) -> None:
+    began = time.perf_counter()
+    item = text.encode([sign * 1_000_000], side=side)[0]
+    assert time.perf_counter() - began < 0.25
+    assert item.truncated
+    assert item.ids.tolist() == text.encode([sign * 20], side=side)[0].ids.tolist()
+
+
+@pytest.mark.parametrize("words", [12, 100_000])
+def test_the_prompt_stays_where_a_text_is_cut_from_the_left(text: TextProcessor, words: int) -> None:
+    item = text.encode(["the card is lost " * words + "a b c"], prompt="b c ", exclude_prompt=True, side="left")[0]
+    whole = text.explain("the card is lost " * 3 + "a b c", prompt="b c ").ids
+    assert item.ids.tolist() == whole[:3] + whole[-7:]
+    assert (item.count, item.prompt_tokens, item.truncated) == (10, 3, True)
+
+
+def test_a_prompt_longer_than_the_limit_is_cut_as_well(text: TextProcessor) -> None:
+    left, right = (text.encode(["a"], prompt="b " * 20, side=side)[0] for side in SIDES)
+    assert left.ids.tolist() == right.ids.tolist() == text.encode(["b " * 8])[0].ids.tolist()
 
 
 def test_words_longer_than_the_window_are_read_whole(text: TextProcessor) -> None:
