@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
 def check_text(value: object, param: str) -> str:
     """A text that a tokeniser can read."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{param}: expected a string, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a string, got {kind_of(value)}", param=param)
     if not value:
         raise InvalidRequest(f"{param}: expected a text, got an empty string", param=param)
     if "\x00" in value:
@@ -37,18 +37,18 @@ def check_text(value: object, param: str) -> str:
 def check_texts(value: object, param: str) -> list[str]:
     """A list of at least one text."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of at least one string, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a list of at least one string, got {kind_of(value)}", param=param)
     return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
 
 
 def check_ids(value: object, param: str) -> list[int]:
     """A list of at least one token id; whether the model knows them is the model's to say."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of token ids, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a list of token ids, got {kind_of(value)}", param=param)
     ids = [whole(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:
-            raise InvalidRequest(f"{param}[{index}]: expected a token id, got {_kind(item)}", param=f"{param}[{index}]")
+            raise InvalidRequest(f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]")
     return ids
 
 
@@ -88,7 +88,7 @@ def texts_or_ids(param: str) -> Any:
         if isinstance(value, str):
             return [check_text(value, param)]
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a string, a list of strings or token ids, got {_kind(value)}", param=param)
+            raise InvalidRequest(f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param)
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
@@ -106,9 +106,7 @@ def require_count(count: int, most: int, param: str) -> None:
         raise InvalidRequest(f"{param} has {count} items, {most} are allowed: send them in several requests", param=param)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What came, as JSON calls it."""
     names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return names.get(type(value), type(value).__name__)
+    return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)

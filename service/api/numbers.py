@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
 from models.sensors.seam import Readings
+from service.api.inputs import kind_of
 from service.errors import InvalidRequest
 
 # Beyond it squares of readings would leave float32, which detectors that are networks compute in.
@@ -35,7 +36,7 @@ def _listed(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any
         if value is None and optional:
             return None
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a list of at least one item, got {_said(value)}", param=param)
+            raise InvalidRequest(f"{param}: expected a list of at least one item, got {kind_of(value)}", param=param)
         return value
 
     many = {"type": "array", "items": schema, **_LIMIT}
@@ -81,7 +82,8 @@ def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequ
             _check_names(row, columns, where)
             row = [row[column] for column in columns]
         if not isinstance(row, list):
-            raise InvalidRequest(f'{where}: {expected} as a list or an object, got {_said(row)}; shape ["n", {len(columns)}]', param=where)
+            message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
+            raise InvalidRequest(message, param=where)
         if len(row) != len(columns):
             raise InvalidRequest(f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where)
         for column, value in zip(columns, row, strict=True):
@@ -102,7 +104,7 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
 
 def _check_value(value: object, where: str) -> None:
     if type(value) not in _NUMBERS:
-        raise InvalidRequest(f"{where}: expected a number (float64), got {_said(value)}", param=where)
+        raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
     if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
         raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where)
 
@@ -150,7 +152,7 @@ def _seconds(value: object, index: int, *, as_text: bool) -> float:
             return seconds
         raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {_LARGEST_TIME:.0f}, got {value}", param=where)
     expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
-    raise InvalidRequest(f"{where}: expected {expected}, got {_said(value)}", param=where)
+    raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
 
 
 def _refuse_order(index: int, seconds: float, before: float, what: str) -> NoReturn:
@@ -173,9 +175,3 @@ def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None)
         return []
     at = int(steps.argmax())
     return [f"timestamps[{at}] and [{at + 1}] are {steps[at]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
-
-
-def _said(value: object) -> str:
-    """What came, as JSON calls it."""
-    names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
-    return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)
