@@ -98,7 +98,10 @@ class Engine(Generic[ItemT]):
 
     def _fill_from_cache(self, request: Request) -> list[int]:
         """Fill in the rows that the cache has; return the indices it does not have."""
-        found = self._shared.cache.get_many(self._shared.key, [item.key for item in request.items])
+        cache = self._shared.cache
+        if not cache.on:
+            return list(range(len(request.items)))
+        found = cache.get_many(self._shared.key, [item.key for item in request.items])
         missing = [index for index, row in enumerate(found) if row is None]
         self._metrics.cache_hits.labels(self.name).inc(len(found) - len(missing))
         self._metrics.cache_misses.labels(self.name).inc(len(missing))
