@@ -63,7 +63,7 @@ class Engine(Generic[ItemT]):
 
     def submit(self, items: Sequence[ItemT], *, client: str = "", deadline: float | None = None) -> Request:
         """Queue items; rows found in the cache are filled in at once. Raises Unavailable when the engine has ended."""
-        request = Request(items, self.width, client=client, deadline=deadline, submitted=self._clock())
+        request = Request(items, self.width, client=client, deadline=deadline, submitted=self._clock(), clock=self._clock)
         missing = self._fill_from_cache(request)
         if missing and not self._queue.add(request, missing):
             raise Unavailable(_LOST, retry_after_s=10) if self.failure else Unavailable("the service is shutting down")
