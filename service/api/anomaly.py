@@ -13,7 +13,7 @@ from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import require_count
+from service.api.inputs import Sole, naming, require_count
 from service.api.render import list_body, unreachable, usage
 from service.api.sensing import score_numbers
 from service.config import Settings
@@ -101,7 +101,7 @@ def _texts(body: AnomalyBody, served: Served) -> list[str]:
 async def _by_training(body: AnomalyBody, texts: list[str], served: Trained, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
     if body.reference is not None:
         raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
-    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", _reading(body, served))
 
     def judge() -> Judged:
         verdict = served.judge(rows.values)
@@ -119,7 +119,7 @@ async def _by_reference(body: AnomalyBody, texts: list[str], served: Served, cal
         raise InvalidRequest(f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference")
     reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="reference")
     reference, more = await served.fitted(Reference, body.reference, body.reference, caller, "anomaly", reading, _fit)
-    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", _reading(body, served))
 
     def judge() -> Judged:
         with torch.inference_mode():
@@ -129,6 +129,11 @@ async def _by_reference(body: AnomalyBody, texts: list[str], served: Served, cal
             return Judged(verdict, reference.detector.threshold(body.alpha), about, warnings)
 
     return await served.aside(judge), rows, *more
+
+
+def _reading(body: AnomalyBody, served: Served) -> Reading:
+    name = naming("input", alone=isinstance(body.input, Sole))
+    return Reading(prompt=served.prompt(None), truncate=body.truncate, name=name)
 
 
 def _fit(rows: Rows) -> Reference:
