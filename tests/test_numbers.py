@@ -61,6 +61,13 @@ def test_a_wrong_row_is_named(row: object, param: str, why: str) -> None:
     assert why in caught.value.message
 
 
+def test_long_names_of_columns_are_not_sent_back() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        matrix([{"pressure": 1, "flow": 1, "x" * 100_000: 1}], COLUMNS, "records")
+    assert caught.value.param == f"records[0].{'x' * 79}…"
+    assert len(caught.value.message) < 200
+
+
 def test_lists_and_objects_are_not_mixed() -> None:
     with pytest.raises(InvalidRequest, match="objects or lists throughout"):
         matrix([[1, 2], {"pressure": 1, "flow": 2}], COLUMNS, "records")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
 from models.sensors.seam import Readings
-from service.api.inputs import kind_of
+from service.api.inputs import brief, kind_of
 from service.errors import InvalidRequest
 
 # Beyond it squares of readings would leave float32, which detectors that are networks compute in.
@@ -99,7 +99,8 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
             raise InvalidRequest(message, param=f"{where}.{name}")
     for name in row:
         if name not in columns:
-            raise InvalidRequest(f"{where}.{name}: no such column; the model has {', '.join(columns)}", param=f"{where}.{name}"[:300])
+            param = f"{where}.{brief(name)}"
+            raise InvalidRequest(f"{param}: no such column; the model has {', '.join(columns)}", param=param)
 
 
 def _check_value(value: object, where: str) -> None:

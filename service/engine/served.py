@@ -110,7 +110,7 @@ class Served(Servable):
             return prompts.get(self.card.default_prompt or "", "")
         if name not in prompts:
             known = ", ".join(sorted(prompts)) or "none"
-            raise InvalidRequest(f"{self.card.name} has no prompt {name!r}; it has: {known}", param="prompt_name")
+            raise InvalidRequest(f"{self.card.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
         return prompts[name]
 
     async def fitted(
