@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from service.errors import InvalidRequest
 
 T = TypeVar("T")
+# Names that callers have made up are sent back up to so many characters.
 _BRIEF = 80
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
