@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -233,13 +233,13 @@ class TextProcessor:
         return encoding.ids[:start], encoding.ids[stop:]
 
 
-def require_whole(tokens: Sequence[Tokens], *, param: str = "input") -> None:
-    """Raise TextTooLong for the first text that was cut."""
+def require_whole(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:
+    """Raise TextTooLong for the first text that was cut, by the name that `named` gives for its index."""
     for index, item in enumerate(tokens):
         if item.truncated:
+            name = named(index)
             raise TextTooLong(
-                f"{param}[{index}] has at least {item.available} tokens, the limit is {item.count}: shorten it or set truncate=true",
-                param=f"{param}[{index}]",
+                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it or set truncate=true", param=name
             )
 
 

@@ -76,6 +76,7 @@ def test_cut_reference_texts_are_counted(client: TestClient) -> None:
         ({"reference": ["one", ""]}, "reference[1]"),
         ({"reference": "one"}, "reference"),
         ({"reference": ["w1 " * 40, "b"], "truncate": False}, "reference[0]"),
+        ({"input": "w1 " * 40, "truncate": False}, "input"),
         ({"reference": ["w"] * 41}, "reference"),
         ({"alpha": 0}, "alpha"),
         ({"alpha": 1}, "alpha"),

@@ -90,14 +90,14 @@ def test_duplicate_keys_take_the_last(client: TestClient) -> None:
         (b"NaN", "body", "nan"),
         (b'{"a": [1, {"b": [2, -Infinity]}, NaN]}', "a[1].b[1]", "-inf"),
         (b'{"body": {"body": 1e999}}', "body.body", "inf"),
-        (b'{"a": %s}' % (b"9" * 400), "a", "inf"),
+        (b'{"a": %s}' % (b"9" * 5000), "a", "inf"),
         (b'[[[1]], {"x": {}}, [], NaN]', "[3]", "nan"),
     ],
 )
 def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
     error = post(client, content).json()["error"]
     assert (error["code"], error["param"]) == ("malformed_body", place)
-    assert error["message"].startswith(f"{place}: expected a finite number, got {came},")
+    assert error["message"].endswith(f"{place}: expected a number of at most 1.8e308, got {came}")
 
 
 def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -> None:

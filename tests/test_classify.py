@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from service.engine.fake import FakeModel
 from tests.conftest import MakeApp
 
+LONG = "w1 " * 40
 EXAMPLES = {
     "lost": [f"my card is lost w{number}" for number in range(10)],
     "refund": [f"refund my order please w{number}" for number in range(10)],
@@ -69,7 +70,25 @@ def test_labels_that_were_cut_are_counted(client: TestClient) -> None:
     assert classify(client, labels=labels)["label_set"] == {"count": 3, "cached": False, "truncated": 1}
     assert classify(client, labels=labels)["label_set"] == {"count": 3, "cached": True, "truncated": 1}
     refused = client.post("/v1/classify", json={"model": "fake", "input": "a", "labels": labels, "truncate": False})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "labels[1]")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "labels.a[0]")
+
+
+@pytest.mark.parametrize(
+    ("labels", "param"),
+    [
+        ({"x": ["a", "b", "c"], "y": LONG}, "labels.y"),
+        ({"x": ["a", "b", "c"], "y": ["a", LONG]}, "labels.y[1]"),
+        ({"x": "a", LONG: "b"}, f"labels.{LONG[:79]}…"),
+        (["x", "y", LONG], "labels[2]"),
+        (["x", "y"], "input"),
+    ],
+    ids=["description", "example", "name", "name alone", "input"],
+)
+def test_a_label_that_may_not_be_cut_is_named_as_it_was_sent(client: TestClient, labels: Any, param: str) -> None:
+    given = LONG if param == "input" else "a"
+    error = client.post("/v1/classify", json={"model": "fake", "input": given, "labels": labels, "truncate": False}).json()["error"]
+    assert (error["code"], error["param"]) == ("input_too_long", param)
+    assert error["message"].startswith(f"{param} has at least 42 tokens")
 
 
 def test_labels_are_computed_once(make_app: MakeApp) -> None:

@@ -50,6 +50,17 @@ def test_a_reference_item_is_scored_against_the_others_alone() -> None:
     assert detector.calibration.tolist() == pytest.approx([1.0, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_and_opposite_items_are_0_and_2_apart_and_no_more(seed: int) -> None:
+    item = torch.randn(1, 384, generator=torch.Generator().manual_seed(seed))
+    detector = KnnDetector().fit(item.repeat(20, 1))
+    verdict = detector.judge(torch.cat([item, -item]))
+    assert float(detector.calibration.min()) >= 0
+    assert float(verdict.scores.min()) >= 0
+    assert float(verdict.scores.max()) <= 2
+    assert float(verdict.similarities.abs().max()) <= 1
+
+
 def test_lengths_do_not_matter() -> None:
     detector = ReferenceDetector().fit(NORMAL)
     torch.testing.assert_close(detector(NORMAL[:5]), ReferenceDetector().fit(NORMAL * 7)(NORMAL[:5] * 3))

@@ -117,6 +117,13 @@ def test_cached_rows_are_never_computed_again() -> None:
     assert (value(metrics, "sonde_cache_hits_total"), value(metrics, "sonde_cache_misses_total")) == (2, 3)
 
 
+def test_a_cache_that_is_off_neither_has_nor_lacks_rows() -> None:
+    metrics = Metrics()
+    with engine(Doubler(), metrics=metrics, cache_bytes=0) as made:
+        assert first_column(made.submit(pieces(1, 2, 1))) == [1, 2, 1]
+    assert (value(metrics, "sonde_cache_hits_total"), value(metrics, "sonde_cache_misses_total")) == (0, 0)
+
+
 def test_cancelled_requests_are_never_computed() -> None:
     backend = Doubler()
     with engine(backend, start=False) as made:

@@ -61,6 +61,13 @@ def test_a_wrong_row_is_named(row: object, param: str, why: str) -> None:
     assert why in caught.value.message
 
 
+def test_long_names_of_columns_are_not_sent_back() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        matrix([{"pressure": 1, "flow": 1, "x" * 100_000: 1}], COLUMNS, "records")
+    assert caught.value.param == f"records[0].{'x' * 79}…"
+    assert len(caught.value.message) < 200
+
+
 def test_lists_and_objects_are_not_mixed() -> None:
     with pytest.raises(InvalidRequest, match="objects or lists throughout"):
         matrix([[1, 2], {"pressure": 1, "flow": 2}], COLUMNS, "records")
@@ -87,6 +94,33 @@ def test_timestamps_go_on_by_the_period_or_their_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        (["1960-01-01", "1960-01-02"], ["1960-01-03T00:00:00Z", "1960-01-04T00:00:00Z"]),
+        (["1969-12-31T23:59:58", "1969-12-31T23:59:59.5"], ["1970-01-01T00:00:01Z", "1970-01-01T00:00:02.500000Z"]),
+        (["9999-12-28", "9999-12-29"], ["9999-12-30T00:00:00Z", "9999-12-31T00:00:00Z"]),
+    ],
+)
+def test_texts_go_on_as_texts_in_any_year_that_these_can_say(given: list[str], steps: list[str]) -> None:
+    assert times(given, 2, None).after(2, None) == steps
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["9999-12-30", "9999-12-31"], "step 1 would be after the year 9999, which ISO 8601 cannot say"),
+        (["2026-11-23"], "how far apart the steps are is not known: send two or more, or none"),
+        ([1795428000], "not known"),
+    ],
+)
+def test_steps_that_have_no_time_are_refused(given: list[Any], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        times(given, len(given), None).after(2, None)
+    assert caught.value.param == "timestamps"
+    assert len(times([1795428000], 1, None).after(2, 60.0)) == 2, "the period tells"
+
+
+@pytest.mark.parametrize(
     ("values", "before", "param", "why"),
     [
         ([1, 2], None, "timestamps", "expected 3, one a row of series, got 2"),
@@ -97,6 +131,9 @@ def test_timestamps_go_on_by_the_period_or_their_own() -> None:
         ([1, "2026-11-23", 3], None, "timestamps[1]", "all of one form, got a string"),
         (["2026-11-23", 2, 3], None, "timestamps[1]", "as the first is, got a number"),
         (["2026-11-23", "soon", "b"], None, "timestamps[1]", "expected ISO 8601"),
+        (["0001-01-01T00:00:00+14:00", "2026-11-23", "2026-11-24"], None, "timestamps[0]", "expected ISO 8601"),
+        (["2026-11-23", "2026-11-24", "9999-12-31T23:59:59.999999"], None, "timestamps[2]", "expected ISO 8601"),
+        (["1960-01-02", "1960-01-01", "1960-01-03"], None, "timestamps[1]", "1960-01-01T00:00:00Z is before the one before"),
         ([1, None, 3], None, "timestamps[1]", "got null"),
         ([1, True, 3], None, "timestamps[1]", "got a boolean"),
         ([1, 2, 1e999], None, "timestamps[2]", "expected Unix seconds"),

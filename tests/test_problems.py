@@ -11,6 +11,9 @@ from models import errors as m
 from service import errors as e
 from service.api.problems import path_of, render, status_of
 
+LONG = "x" * 100_000
+CUT = "x" * 79 + "…"
+
 
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
@@ -74,6 +77,8 @@ def test_come_back_later_says_when_in_whole_seconds(error: m.SondeError) -> None
         (("body", "input", 3), "input[3]"),
         (("body", "parameters", "top_k"), "parameters.top_k"),
         (("header", "X-Request-Timeout-Ms"), "X-Request-Timeout-Ms"),
+        (("body", "x" * 80), "x" * 80),
+        (("body", "parameters", "x" * 81), f"parameters.{'x' * 79}…"),
         (("body",), None),
         ((), None),
     ],
@@ -100,6 +105,32 @@ def test_routes_that_are_none_answer_in_the_envelope_too(client: TestClient, met
 def test_a_timeout_that_is_none_is_refused(client: TestClient, given: str) -> None:
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"X-Request-Timeout-Ms": given})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "X-Request-Timeout-Ms")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/embeddings", {"input": "a", LONG: 1}, CUT),
+        ("/v1/classify", {"input": "a", "labels": {LONG: 5}}, f"labels.{CUT}"),
+    ],
+)
+def test_long_names_are_not_sent_back(client: TestClient, path: str, body: dict[str, object], param: str) -> None:
+    answer = client.post(path, json={"model": "fake", **body})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+    assert len(answer.text) < 500
+
+
+def test_a_prompt_of_no_model_is_named_in_short(client: TestClient) -> None:
+    answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a", "prompt_name": LONG})
+    assert answer.status_code == 422
+    assert len(answer.text) < 500
+
+
+def test_half_a_character_in_a_name_is_spelled_out(client: TestClient) -> None:
+    body = b'{"model": "fake", "input": "a", "\\ud800": NaN}'
+    answer = client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, r"\ud800")
+    assert json.loads(bytes(render(e.InvalidRequest("a\udcffb", param="\ud800")).body))["error"]["message"] == r"a\udcffb"
 
 
 def test_long_values_are_not_sent_back(client: TestClient) -> None:

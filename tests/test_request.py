@@ -101,6 +101,24 @@ def test_a_caller_that_stopped_waiting_is_told_nothing(error: Exception | None) 
     assert one.future.cancelled()
 
 
+@pytest.mark.parametrize(
+    ("batches", "seconds"),
+    [
+        ([(1, 1), (3, 2), (4, 1)], 4),
+        ([(2, 2), (3, 2)], 3),
+        ([(2, 1), (4, 1), (5, 5)], 5),
+        ([(2, 1), (4, 1), (5, 2)], 3),
+    ],
+    ids=["one after the other", "at once", "one throughout", "one beside the last"],
+)
+def test_time_in_which_several_runners_computed_counts_once(batches: list[tuple[float, float]], seconds: float) -> None:
+    ends = iter([end for end, _ in batches])
+    one = Request([], 2, clock=lambda: next(ends))
+    for _, took in batches:
+        one.computed(took)
+    assert one.inference_s == seconds
+
+
 def test_requests_are_numbered_in_the_order_of_their_making() -> None:
     numbers = [request(10).number for _ in range(3)]
     assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]

@@ -11,6 +11,9 @@ from fastapi.testclient import TestClient
 from service.engine.fake import FakeModel
 from tests.conftest import MakeApp
 
+LONG = "w1 " * 40
+UNCUT = {"parameters": {"truncate": False}}
+
 
 @pytest.fixture
 def everything(make_app: MakeApp) -> TestClient:
@@ -135,7 +138,17 @@ def test_the_root_does_what_the_first_model_does(everything: TestClient, make_ap
     [
         ("/embed", {"inputs": []}, "inputs"),
         ("/embed", {"inputs": "a", "truncation_direction": "up"}, "truncation_direction"),
-        ("/embed", {"inputs": "w1 " * 40, "truncate": False}, "inputs[0]"),
+        ("/embed", {"inputs": LONG, "truncate": False}, "inputs"),
+        ("/embed", {"inputs": ["a", LONG], "truncate": False}, "inputs[1]"),
+        ("/embed", {"inputs": [4, 99_999]}, "inputs"),
+        ("/predict", {"inputs": LONG, "truncate": False}, "inputs"),
+        ("/predict", {"inputs": ["a", LONG], "truncate": False}, "inputs"),
+        ("/predict", {"inputs": [["a"], [LONG]], "truncate": False}, "inputs[1]"),
+        ("/rerank", {"query": LONG, "texts": ["a"], "truncate": False, "model": "fake"}, "query"),
+        ("/rerank", {"query": "a", "texts": ["a", LONG], "truncate": False, "model": "fake"}, "texts[1]"),
+        ("/rerank", {"query": "a", "texts": ["a", LONG], "truncate": False}, "texts[1]"),
+        ("/similarity", {"inputs": {"source_sentence": LONG, "sentences": ["a"]}, **UNCUT}, "inputs.source_sentence"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["a", LONG]}, **UNCUT}, "inputs.sentences[1]"),
         ("/predict", {"inputs": ["a", "b", "c"]}, "inputs"),
         ("/predict", {"inputs": [["a"], ["b", "c"]]}, "inputs"),
         ("/predict", {"inputs": "a", "model": "fake"}, "model"),
@@ -144,6 +157,7 @@ def test_the_root_does_what_the_first_model_does(everything: TestClient, make_ap
         ("/tokenize", {"inputs": "a", "model": "fake", "prompt_name": "none"}, "prompt_name"),
         ("/decode", {"ids": [[4], [99_999]]}, "ids[1]"),
         ("/decode", {"ids": ["a"]}, "ids[0]"),
+        ("/decode", {"ids": [4, 2**64 - 1]}, "ids"),
     ],
 )
 def test_what_breaks_the_contract_is_refused_by_name(everything: TestClient, path: str, body: Any, param: str) -> None:

@@ -57,7 +57,7 @@ class KnnDetector(Calibrated):
             scores.append(_distance(similarity, neighbours))
             best = similarity.topk(min(explain, len(self.reference)), dim=-1)
             nearest.append(best.indices)
-            similarities.append(best.values)
+            similarities.append(best.values.clamp(-1.0, 1.0))
         whole = torch.cat(scores)
         return Verdict(whole, conformal_p_values(self.calibration, whole), torch.cat(nearest), torch.cat(similarities))
 
@@ -75,4 +75,5 @@ class ReferenceDetector(KnnDetector):
 
 
 def _distance(similarity: Tensor, neighbours: int) -> Tensor:
-    return 1.0 - similarity.topk(neighbours, dim=-1).values.mean(dim=-1)
+    # In float32 the cosine of equal vectors may be a little more than 1.
+    return 1.0 - similarity.topk(neighbours, dim=-1).values.clamp(-1.0, 1.0).mean(dim=-1)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from fastapi import APIRouter, Depends, Request, Response
 
-from models.calibration import smallest_p_value
 from models.detectors.detector import Verdict
 from models.detectors.knn import ReferenceDetector
 from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import require_count
-from service.api.render import list_body, usage
+from service.api.inputs import Sole, naming, require_count
+from service.api.render import list_body, unreachable, usage
 from service.api.sensing import score_numbers
 from service.config import Settings
 from service.engine.hub import Hub
@@ -103,14 +101,14 @@ def _texts(body: AnomalyBody, served: Served) -> list[str]:
 async def _by_training(body: AnomalyBody, texts: list[str], served: Trained, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
     if body.reference is not None:
         raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
-    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", _reading(body, served))
 
     def judge() -> Judged:
         verdict = served.judge(rows.values)
         if verdict is None:
             raise BackendError(f"{served.card.name} has no detector")
         about: dict[str, object] = {"count": served.calibrated_on, "cached": True, "truncated": 0}
-        warnings = _warnings(served.calibrated_on, body.alpha, "train on")
+        warnings = unreachable(served.calibrated_on, body.alpha, "reference texts", "train on at least {} texts")
         return Judged(verdict, served.threshold(body.alpha), about, warnings)
 
     return await served.aside(judge), rows
@@ -121,16 +119,21 @@ async def _by_reference(body: AnomalyBody, texts: list[str], served: Served, cal
         raise InvalidRequest(f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference")
     reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="reference")
     reference, more = await served.fitted(Reference, body.reference, body.reference, caller, "anomaly", reading, _fit)
-    rows = await served.rows(texts, caller, "anomaly", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(texts, caller, "anomaly", _reading(body, served))
 
     def judge() -> Judged:
         with torch.inference_mode():
             verdict = reference.detector.judge(torch.from_numpy(rows.values))
             about: dict[str, object] = {"count": reference.count, "cached": not more, "truncated": reference.truncated}
-            warnings = _warnings(reference.count, body.alpha, "send")
+            warnings = unreachable(reference.count, body.alpha, "reference texts", "send at least {} texts")
             return Judged(verdict, reference.detector.threshold(body.alpha), about, warnings)
 
     return await served.aside(judge), rows, *more
+
+
+def _reading(body: AnomalyBody, served: Served) -> Reading:
+    name = naming("input", alone=isinstance(body.input, Sole))
+    return Reading(prompt=served.prompt(None), truncate=body.truncate, name=name)
 
 
 def _fit(rows: Rows) -> Reference:
@@ -151,14 +154,3 @@ def _one(verdict: Verdict, index: int, rows: Rows, alpha: float) -> dict[str, ob
         "nearest": [{"index": at, "similarity": similarity} for at, similarity in nearest],
         "truncated": rows.tokens[index].truncated,
     }
-
-
-def _warnings(count: int, alpha: float, remedy: str) -> list[str]:
-    finest = smallest_p_value(count)
-    if finest <= alpha:
-        return []
-    warning = (
-        f"{count} reference texts cannot give a p-value below {finest:.3g}, so nothing is an anomaly at alpha {alpha:g}:"
-        f" {remedy} at least {math.ceil(1 / alpha) - 1} texts or choose a larger alpha"
-    )
-    return [warning]

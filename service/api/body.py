@@ -83,7 +83,7 @@ def _parse(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if place := _not_a_number(body):
-            raise MalformedBody(f"{place[0]}: expected a finite number, got {place[1]}, which JSON has not", param=place[0]) from None
+            raise MalformedBody(f"{place[0]}: expected a number of at most 1.8e308, got {place[1]}", param=place[0]) from None
         raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from None
 
 
@@ -93,13 +93,13 @@ def _not_a_number(body: bytes) -> tuple[str, float] | None:
         return None
     keys: list[int | str] = []
     try:
-        rows: list[Iterator[tuple[int | str, Any]]] = [iter([("body", json.loads(body))])]
+        rows: list[Iterator[tuple[int | str, Any]]] = [iter([("body", json.loads(body, parse_int=float))])]
     except (ValueError, RecursionError):
         return None
     while rows:
         for key, value in rows[-1]:
-            if (number := _infinite(value)) is not None:
-                return path_of((*keys, key)) or "body", number
+            if isinstance(value, float) and not math.isfinite(value):
+                return path_of((*keys, key)) or "body", value
             if isinstance(value, dict | list):
                 keys.append(key)
                 rows.append(_children(value))
@@ -112,13 +112,3 @@ def _not_a_number(body: bytes) -> tuple[str, float] | None:
 
 def _children(value: dict[str, Any] | list[Any]) -> Iterator[tuple[int | str, Any]]:
     return iter(value.items()) if isinstance(value, dict) else enumerate(value)
-
-
-def _infinite(value: Any) -> float | None:
-    """A number that is not finite, or too large to be, as a float; else None."""
-    if not isinstance(value, int | float):
-        return None
-    try:
-        return None if math.isfinite(value) else value
-    except OverflowError:
-        return math.inf

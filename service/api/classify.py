@@ -17,7 +17,7 @@ from models.zeroshot import ZeroShotHead
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import require_count
+from service.api.inputs import Sole, brief, naming, require_count
 from service.api.render import list_body, usage
 from service.api.schemas import ClassifyAnswer, ClassifyBody
 from service.engine.hub import Hub
@@ -77,9 +77,9 @@ async def _zero_shot(body: ClassifyBody, served: Served, caller: Caller) -> tupl
         raise InvalidRequest(f"{served.card.name} is an encoder: give it labels to choose from", param="labels")
     about = body.labels
     texts = [text for name, more in about.items() for text in _texts(name, more)]
-    reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="labels")
+    reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="labels", name=partial(_named, about))
     labels, more = await served.fitted(LabelSet, list(about.items()), texts, caller, "classification", reading, partial(_fit, about))
-    rows = await served.rows(body.input, caller, "classification", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
 
     def judge() -> Judged:
         with torch.inference_mode():
@@ -95,6 +95,23 @@ async def _zero_shot(body: ClassifyBody, served: Served, caller: Caller) -> tupl
 def _texts(name: str, about: str | list[str]) -> list[str]:
     """All that is known of a label: its name as words (`card_arrival` means "card arrival"), its description or examples."""
     return [name.replace("_", " ").strip() or name, *([about] if isinstance(about, str) else about)]
+
+
+def _named(labels: dict[str, str | list[str]], index: int) -> str:
+    """What the caller calls the label text of that index: of labels that are names alone `labels[2]`, else by the label's name."""
+    return [place for number, (name, about) in enumerate(labels.items()) for place in _places(number, name, about)][index]
+
+
+def _places(number: int, name: str, about: str | list[str]) -> list[str]:
+    """What the caller calls each of a label's `_texts`."""
+    if not about:
+        return [f"labels[{number}]"]
+    place = f"labels.{brief(name)}"
+    return [place, *([place] if isinstance(about, str) else [f"{place}[{at}]" for at in range(len(about))])]
+
+
+def _reading(body: ClassifyBody, prompt: str) -> Reading:
+    return Reading(prompt=prompt, truncate=body.truncate, name=naming("input", alone=isinstance(body.input, Sole)))
 
 
 def _fit(labels: dict[str, str | list[str]], rows: Rows) -> LabelSet:
@@ -118,9 +135,9 @@ async def _trained(body: ClassifyBody, hub: Hub, served: Served, caller: Caller)
         raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
     multi_label = body.multi_label or served.card.multi_label
     if not isinstance(served, Trained):
-        rows = await served.rows(body.input, caller, "classification", Reading(truncate=body.truncate))
+        rows = await served.rows(body.input, caller, "classification", _reading(body, ""))
         return Judged(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, None), rows
-    rows = await served.rows(body.input, caller, "classification", Reading(prompt=served.prompt(None), truncate=body.truncate))
+    rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
 
     def judge() -> Judged:
         scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)

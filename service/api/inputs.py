@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from service.errors import InvalidRequest
 
+T = TypeVar("T")
+# Names that callers have made up are sent back up to so many characters.
+_BRIEF = 80
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
 IDS_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 # The application puts the setting's value here when it writes the OpenAPI document.
 MAX_INPUTS = {"x-sonde-limit": "max_inputs"}
+
+
+class Sole(list[T]):
+    """The list of an input that came without one around it."""
+
+
+def naming(param: str, *, alone: bool) -> Callable[[int], str]:
+    """What the caller calls its inputs by index: `param[index]`, but `param` where one came without a list around it."""
+    return lambda index: param if alone else f"{param}[{index}]"
 
 
 def whole(value: Any) -> Any:
@@ -26,7 +39,7 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
 def check_text(value: object, param: str) -> str:
     """A text that a tokeniser can read."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{param}: expected a string, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a string, got {kind_of(value)}", param=param)
     if not value:
         raise InvalidRequest(f"{param}: expected a text, got an empty string", param=param)
     if "\x00" in value:
@@ -37,18 +50,18 @@ def check_text(value: object, param: str) -> str:
 def check_texts(value: object, param: str) -> list[str]:
     """A list of at least one text."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of at least one string, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a list of at least one string, got {kind_of(value)}", param=param)
     return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
 
 
 def check_ids(value: object, param: str) -> list[int]:
     """A list of at least one token id; whether the model knows them is the model's to say."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of token ids, got {_kind(value)}", param=param)
+        raise InvalidRequest(f"{param}: expected a list of token ids, got {kind_of(value)}", param=param)
     ids = [whole(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:
-            raise InvalidRequest(f"{param}[{index}]: expected a token id, got {_kind(item)}", param=f"{param}[{index}]")
+            raise InvalidRequest(f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]")
     return ids
 
 
@@ -56,7 +69,7 @@ def text_or_texts(param: str) -> Any:
     """The type of a field that is one text or a list of them; its value is always a list."""
 
     def check(value: object) -> list[str]:
-        return [check_text(value, param)] if isinstance(value, str) else check_texts(value, param)
+        return Sole([check_text(value, param)]) if isinstance(value, str) else check_texts(value, param)
 
     schema = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, **MAX_INPUTS}]}
     return Annotated[list[str], PlainValidator(check), WithJsonSchema(schema)]
@@ -86,18 +99,23 @@ def texts_or_ids(param: str) -> Any:
 
     def check(value: object) -> list[str] | list[list[int]]:
         if isinstance(value, str):
-            return [check_text(value, param)]
+            return Sole([check_text(value, param)])
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a string, a list of strings or token ids, got {_kind(value)}", param=param)
+            raise InvalidRequest(f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param)
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
             return [check_ids(ids, f"{param}[{index}]") for index, ids in enumerate(value)]
-        return [check_ids(value, param)]
+        return Sole([check_ids(value, param)])
 
     many = {"type": "array", "minItems": 1, **MAX_INPUTS}
     schema = {"anyOf": [TEXT_SCHEMA, {**many, "items": TEXT_SCHEMA}, IDS_SCHEMA, {**many, "items": IDS_SCHEMA}]}
     return Annotated[list[str] | list[list[int]], PlainValidator(check), WithJsonSchema(schema)]
+
+
+def brief(name: str) -> str:
+    """A name that a caller has made up, short enough to be sent back."""
+    return name if len(name) <= _BRIEF else name[: _BRIEF - 1] + "…"
 
 
 def require_count(count: int, most: int, param: str) -> None:
@@ -106,9 +124,7 @@ def require_count(count: int, most: int, param: str) -> None:
         raise InvalidRequest(f"{param} has {count} items, {most} are allowed: send them in several requests", param=param)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What came, as JSON calls it."""
     names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return names.get(type(value), type(value).__name__)
+    return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)

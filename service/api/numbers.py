@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any, NoReturn
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
 from models.sensors.seam import Readings
+from service.api.inputs import brief, kind_of
 from service.errors import InvalidRequest
 
 # Beyond it squares of readings would leave float32, which detectors that are networks compute in.
 LARGEST = 1e15
 _LARGEST_TIME = 253_402_300_799.0  # the end of the year 9999
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}
 _NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 _ROW_SCHEMA = {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}
@@ -35,7 +36,7 @@ def _listed(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any
         if value is None and optional:
             return None
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a list of at least one item, got {_said(value)}", param=param)
+            raise InvalidRequest(f"{param}: expected a list of at least one item, got {kind_of(value)}", param=param)
         return value
 
     many = {"type": "array", "items": schema, **_LIMIT}
@@ -81,7 +82,8 @@ def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequ
             _check_names(row, columns, where)
             row = [row[column] for column in columns]
         if not isinstance(row, list):
-            raise InvalidRequest(f'{where}: {expected} as a list or an object, got {_said(row)}; shape ["n", {len(columns)}]', param=where)
+            message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
+            raise InvalidRequest(message, param=where)
         if len(row) != len(columns):
             raise InvalidRequest(f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where)
         for column, value in zip(columns, row, strict=True):
@@ -97,12 +99,13 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
             raise InvalidRequest(message, param=f"{where}.{name}")
     for name in row:
         if name not in columns:
-            raise InvalidRequest(f"{where}.{name}: no such column; the model has {', '.join(columns)}", param=f"{where}.{name}"[:300])
+            param = f"{where}.{brief(name)}"
+            raise InvalidRequest(f"{param}: no such column; the model has {', '.join(columns)}", param=param)
 
 
 def _check_value(value: object, where: str) -> None:
     if type(value) not in _NUMBERS:
-        raise InvalidRequest(f"{where}: expected a number (float64), got {_said(value)}", param=where)
+        raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
     if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
         raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where)
 
@@ -115,10 +118,23 @@ class Times:
     as_text: bool
 
     def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
-        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of these."""
+        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of these.
+
+        Raises InvalidRequest where neither is known, or where the form cannot say a time so late.
+        """
+        if period_s is None and len(self.seconds) == 1:
+            raise InvalidRequest("timestamps: how far apart the steps are is not known: send two or more, or none", param="timestamps")
         step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
         seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
-        return [_text(one) for one in seconds] if self.as_text else seconds
+        return [_step(one, number) for number, one in enumerate(seconds, start=1)] if self.as_text else seconds
+
+
+def _step(seconds: float, number: int) -> str:
+    try:
+        return _text(seconds)
+    except OverflowError:
+        why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
+        raise InvalidRequest(f"timestamps: {why}", param="timestamps") from None
 
 
 def times(values: list[Any], count: int, before: float | None) -> Times:
@@ -139,18 +155,16 @@ def times(values: list[Any], count: int, before: float | None) -> Times:
 def _seconds(value: object, index: int, *, as_text: bool) -> float:
     where = f"timestamps[{index}]"
     if as_text and isinstance(value, str):
-        try:
-            parsed = datetime.fromisoformat(value)
-            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where) from None
+        if (read := _read(value)) is not None:
+            return read
+        raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where)
     if not as_text and type(value) in _NUMBERS:
         seconds = float(value)  # type: ignore[arg-type]  # a number by now
         if 0 <= seconds <= _LARGEST_TIME:
             return seconds
         raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {_LARGEST_TIME:.0f}, got {value}", param=where)
     expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
-    raise InvalidRequest(f"{where}: expected {expected}, got {_said(value)}", param=where)
+    raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
 
 
 def _refuse_order(index: int, seconds: float, before: float, what: str) -> NoReturn:
@@ -160,10 +174,18 @@ def _refuse_order(index: int, seconds: float, before: float, what: str) -> NoRet
     )
 
 
+def _read(text: str) -> float | None:
+    """ISO 8601 as Unix seconds; None for another text, or a time that in UTC is not within the years 1 to 9999."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if seconds <= _LARGEST_TIME else None  # the last fraction of a second would be rounded up
+
+
 def _text(seconds: float) -> str:
-    if not 0 <= seconds <= _LARGEST_TIME or math.isnan(seconds):
-        return f"{seconds:g}"
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
 def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None) -> list[str]:
@@ -173,9 +195,3 @@ def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None)
         return []
     at = int(steps.argmax())
     return [f"timestamps[{at}] and [{at + 1}] are {steps[at]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
-
-
-def _said(value: object) -> str:
-    """What came, as JSON calls it."""
-    names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
-    return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)

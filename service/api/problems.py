@@ -20,6 +20,7 @@ from models.errors import (
     TextError,
 )
 from service import errors as e
+from service.api.inputs import brief
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,15 @@ def render(error: SondeError) -> Response:
 def envelope(status: int, message: str, *, code: str, param: str | None = None) -> Response:
     """The one shape that all errors have."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    body = {"error": {"message": _whole(message), "type": kind, "param": param and _whole(param), "code": code}}
     response = Response(orjson.dumps(body), status, media_type="application/json")
     response.headers["x-sonde-error"] = code
     return response
+
+
+def _whole(text: str) -> str:
+    """The text with halves of characters spelled out: a caller may name a field by one, and JSON in UTF-8 cannot say it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def internal() -> Response:
@@ -99,10 +105,10 @@ def install(app: FastAPI) -> None:
 
 
 def path_of(location: tuple[int | str, ...]) -> str | None:
-    """`("body", "input", 3)` → `input[3]`."""
+    """`("body", "input", 3)` → `input[3]`; names that are long are cut."""
     path = ""
     for part in location[1:] if location and location[0] in {"body", "header", "path", "query"} else location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        path += f"[{part}]" if isinstance(part, int) else f".{brief(part)}" if path else brief(part)
     return path or None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from models.calibration import smallest_p_value
 from models.vectors import normalize, shorten
 from service.api.schemas import Usage
 from service.engine.served import Rows, Served
@@ -52,6 +54,15 @@ def embeddings_body(vectors: Vectors, rows: Rows, model: str, encoding: Literal[
 def vectors_body(vectors: Vectors) -> bytes:
     """A list of lists of numbers."""
     return b"[%b]" % b",".join(_numbers(vector) for vector in vectors)
+
+
+def unreachable(count: int, alpha: float, what: str, remedy: str) -> list[str]:
+    """A warning where calibration on so many can call nothing an anomaly; `remedy` has `{}` for how many could."""
+    finest = smallest_p_value(count)
+    if finest <= alpha:
+        return []
+    why = f"{count} {what} cannot give a p-value below {finest:.3g}, so nothing is an anomaly at alpha {alpha:g}"
+    return [f"{why}: {remedy.format(math.ceil(1 / alpha) - 1)} or choose a larger alpha"]
 
 
 def list_body(model: str, data: Sequence[object], **more: object) -> bytes:

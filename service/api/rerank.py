@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from models.vectors import normalize
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import require_count
+from service.api.inputs import naming, require_count
 from service.api.schemas import RerankAnswer, RerankBody
 from service.engine.servable import Caller
 from service.engine.served import Reading, Rows, Served
@@ -54,14 +55,9 @@ async def raw_scores(
         rows = await served.rows([(query, document) for document in documents], caller, "rerank", reading)
         return rows.values[:, 0], (rows,)
     prompts = served.card.prompts
-    asked = Reading(prompt=prompts.get("query", served.prompt(None)), truncate=reading.truncate, side=reading.side, param="query")
-    read = Reading(
-        prompt=prompts.get("document", served.prompt(None)),
-        truncate=reading.truncate,
-        side=reading.side,
-        max_tokens=reading.max_tokens,
-        param=reading.param,
-    )
+    name = naming("query", alone=True)
+    asked = replace(reading, prompt=prompts.get("query", served.prompt(None)), max_tokens=None, param="query", name=name)
+    read = replace(reading, prompt=prompts.get("document", served.prompt(None)))
     query_rows, document_rows = await _both(served.rows([query], caller, "rerank", asked), served.rows(documents, caller, "rerank", read))
     cosines: NDArray[np.float32] = normalize(document_rows.values) @ normalize(query_rows.values)[0]
     return cosines, (document_rows, query_rows)

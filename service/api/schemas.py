@@ -11,6 +11,7 @@ from service.api.inputs import (
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
+    brief,
     check_text,
     check_texts,
     one_text,
@@ -218,10 +219,11 @@ def _check_labels(value: object) -> dict[str, str | list[str]]:
         return {name: [] for name in names}
     if not isinstance(value, dict) or not value:
         raise InvalidRequest("labels: expected a list of names, or an object from name to description or examples", param="labels")
-    return {
-        check_text(name, "labels"): check_text(about, f"labels.{name}") if isinstance(about, str) else check_texts(about, f"labels.{name}")
-        for name, about in value.items()
-    }
+    return {check_text(name, "labels"): _check_about(about, f"labels.{brief(name)}") for name, about in value.items()}
+
+
+def _check_about(value: object, param: str) -> str | list[str]:
+    return check_text(value, param) if isinstance(value, str) else check_texts(value, param)
 
 
 _ABOUT = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}

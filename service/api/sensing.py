@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,12 +9,12 @@ import numpy as np
 import orjson
 from fastapi import Request, Response
 
-from models.calibration import smallest_p_value
 from models.sensors.seam import Drift, Readings, Scored, State
 from service.api.anomaly_schemas import AnomalyBody
 from service.api.deps import answer, unless_gone
 from service.api.inputs import require_count
 from service.api.numbers import Times, gaps, matrix, times
+from service.api.render import unreachable
 from service.config import Settings
 from service.engine.sensing import Sensing
 from service.engine.servable import Caller
@@ -23,6 +22,7 @@ from service.engine.state import seal, unseal
 from service.errors import InvalidRequest
 
 T = TypeVar("T")
+_REMEDY = "train on more normal readings (at least {} to calibrate on)"
 # As many rows are read and written on the event loop; more would hold other callers up.
 _INLINE_ROWS = 128
 # Rows written at a time, so that other threads get their turn in between.
@@ -81,7 +81,8 @@ def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times |
     """The whole answer, row by row, as bytes: a pydantic object a row would cost more than the detector."""
     series = served.numbers.kind == "series"
     count = served.calibrated_on
-    warnings = _warnings(count, body.alpha) + (gaps(stamps.seconds, served.numbers.period_s) if stamps is not None else [])
+    warnings = unreachable(count, body.alpha, "independent normal readings", _REMEDY)
+    warnings += [] if stamps is None else gaps(stamps.seconds, served.numbers.period_s)
     rest = {
         "alpha": body.alpha,
         "threshold": served.threshold(body.alpha),
@@ -125,14 +126,3 @@ def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -
 
 def _drift(drift: Drift | None) -> dict[str, object] | None:
     return None if drift is None else {"detected": drift.detected, "p_value": drift.p_value}
-
-
-def _warnings(count: int, alpha: float) -> list[str]:
-    finest = smallest_p_value(count)
-    if finest <= alpha:
-        return []
-    warning = (
-        f"{count} independent normal readings cannot give a p-value below {finest:.3g}, so nothing is an anomaly at alpha {alpha:g}:"
-        f" train on more normal readings (at least {math.ceil(1 / alpha) - 1} to calibrate on) or choose a larger alpha"
-    )
-    return [warning]

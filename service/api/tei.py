@@ -17,7 +17,7 @@ from models.vectors import normalize
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import require_count
+from service.api.inputs import Sole, naming, require_count
 from service.api.render import INLINE_NUMBERS, check_dimensions, finished, list_body, vectors_body
 from service.api.rerank import raw_scores, to_relevance
 from service.api.schemas import Body
@@ -62,7 +62,11 @@ async def embed(body: EmbedBody, request: Request, hub: HubDep, settings: Settin
     require_count(len(body.inputs), settings.max_inputs, "inputs")
     check_dimensions(body.dimensions, served)
     reading = Reading(
-        prompt=served.prompt(body.prompt_name), truncate=_on(body.truncate), side=_side(body.truncation_direction), param="inputs"
+        prompt=served.prompt(body.prompt_name),
+        truncate=_on(body.truncate),
+        side=_side(body.truncation_direction),
+        param="inputs",
+        name=naming("inputs", alone=isinstance(body.inputs, Sole)),
     )
     rows = await unless_gone(request, served.rows(body.inputs, caller, "embedding", reading))
 
@@ -80,7 +84,9 @@ async def predict(body: PredictBody, request: Request, hub: HubDep, settings: Se
     require_count(len(body.inputs), settings.max_inputs, "inputs")
     _require_pairs_allowed(body, served)
     prompt = served.prompt(None) if isinstance(served, Trained) else ""
-    reading = Reading(prompt=prompt, truncate=_on(body.truncate), param="inputs")
+    sent = await request.json()
+    many = isinstance(sent["inputs"], list) and isinstance(sent["inputs"][0], list)
+    reading = Reading(prompt=prompt, truncate=_on(body.truncate), param="inputs", name=naming("inputs", alone=not many))
     rows = await unless_gone(request, served.rows(body.inputs, caller, "classification", reading))
     logits = await served.aside(lambda: served.logits(rows.values, rows.tokens)) if isinstance(served, Trained) else rows.values
     scores = _scores(logits, body, served)
@@ -88,9 +94,8 @@ async def predict(body: PredictBody, request: Request, hub: HubDep, settings: Se
     ranked = [
         [{"label": served.card.labels[at], "score": float(line[at])} for at in np.argsort(-line, kind="stable")[:top_k]] for line in scores
     ]
-    sent = await request.json()
     # With parameters it is Hugging Face's inference API that is asked, where even a single text has a list of its own.
-    batched = (isinstance(sent["inputs"], list) and isinstance(sent["inputs"][0], list)) or body.parameters is not None
+    batched = many or body.parameters is not None
     return answer(request, orjson.dumps(ranked if batched else ranked[0]), served, rows)
 
 
@@ -116,7 +121,11 @@ async def similarity(body: SimilarityBody, request: Request, hub: HubDep, settin
     require_count(len(body.inputs.sentences), settings.max_inputs, "inputs.sentences")
     how = body.parameters or SimilarityParameters()
     reading = Reading(
-        prompt=served.prompt(how.prompt_name), truncate=_on(how.truncate), side=_side(how.truncation_direction), param="inputs"
+        prompt=served.prompt(how.prompt_name),
+        truncate=_on(how.truncate),
+        side=_side(how.truncation_direction),
+        param="inputs",
+        name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
     )
     texts = [body.inputs.source_sentence, *body.inputs.sentences]
     rows = await unless_gone(request, served.rows(texts, caller, "embedding", reading))
@@ -154,7 +163,8 @@ async def decode(body: DecodeBody, request: Request, hub: HubDep, settings: Sett
     """The text of each list of ids."""
     served = await hub.resolve_texts(body.model)
     require_count(len(body.ids), settings.max_inputs, "ids")
-    decoded = await unless_gone(request, served.decode(body.ids, skip_special_tokens=body.skip_special_tokens))
+    name = naming("ids", alone=not isinstance((await request.json())["ids"][0], list))
+    decoded = await unless_gone(request, served.decode(body.ids, skip_special_tokens=body.skip_special_tokens, named=name))
     return answer(request, orjson.dumps(decoded), served)
 
 

@@ -21,10 +21,13 @@ class RowCache:
         self._lock = threading.Lock()
         self.bytes = 0
 
+    @property
+    def on(self) -> bool:
+        """Whether it can have a row at all."""
+        return self._max_bytes > 0
+
     def get_many(self, version: str, keys: list[bytes]) -> list[NDArray[np.float32] | None]:
         """The row of each key, or None where there is none."""
-        if not self._max_bytes:
-            return [None] * len(keys)
         with self._lock:
             return [self._touch((version, key)) for key in keys]
 

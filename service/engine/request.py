@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -27,16 +28,17 @@ class Item(Protocol):
 class Request:
     """Items of one caller. `future` gets the rows, float32 [len(items), width], or the error that ended it.
 
-    Times are seconds of the engine's clock; `inference_s` adds up those of several runners. Runners fill rows at the same time.
+    Times are seconds of the engine's clock. Runners fill rows at the same time.
     """
 
     __slots__ = (
+        "_clock",
         "_ending",
+        "_spans",
         "client",
         "deadline",
         "finished",
         "future",
-        "inference_s",
         "interactive",
         "items",
         "missing",
@@ -47,7 +49,14 @@ class Request:
     )
 
     def __init__(
-        self, items: Sequence[Item], width: int, *, client: str = "", deadline: float | None = None, submitted: float = 0.0
+        self,
+        items: Sequence[Item],
+        width: int,
+        *,
+        client: str = "",
+        deadline: float | None = None,
+        submitted: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = next(_numbers)
         self.items = items
@@ -56,10 +65,11 @@ class Request:
         self.submitted = submitted
         self.started: float | None = None
         self.interactive = True
-        self.inference_s = 0.0
         self.rows = np.empty((len(items), width), dtype=np.float32)
         self.missing = len(items)
         self.finished = False
+        self._clock = clock
+        self._spans: list[tuple[float, float]] = []
         self._ending = threading.Lock()
         self.future: Future[NDArray[np.float32]] = Future()
 
@@ -75,9 +85,18 @@ class Request:
             self._settle(self.rows)
 
     def computed(self, seconds: float) -> None:
-        """Add to `inference_s`."""
+        """Note that a batch with items of this one has just been computed, for so long."""
         with self._ending:
-            self.inference_s += seconds
+            ended = self._clock()
+            began = ended - seconds
+            while self._spans and self._spans[-1][1] > began:
+                began = min(began, self._spans.pop()[0])
+            self._spans.append((began, ended))
+
+    @property
+    def inference_s(self) -> float:
+        """For how long any of its items were being computed; where several runners were at it at once, that time counts once."""
+        return sum(ended - began for began, ended in self._spans)
 
     def fail(self, error: Exception) -> None:
         """End the request with an error, unless it has ended already."""

@@ -35,13 +35,21 @@ _CHARACTERS_PER_TOKEN = 4
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How texts are read: the prompt before each, whether and from which side they may be cut, and after how many tokens
-    of their own (for pairs: of the second text)."""
+    of their own (for pairs: of the second text).
+
+    `param` is the parameter that they came in, `name` what the caller calls the one of an index, if not `param[index]`.
+    """
 
     prompt: str = ""
     truncate: bool = True
     side: Side = "right"
     max_tokens: int | None = None
     param: str = "input"
+    name: Callable[[int], str] | None = None
+
+    def named(self, index: int) -> str:
+        """What the caller calls the input of that index."""
+        return self.name(index) if self.name is not None else f"{self.param}[{index}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class Served(Servable):
             return prompts.get(self.card.default_prompt or "", "")
         if name not in prompts:
             known = ", ".join(sorted(prompts)) or "none"
-            raise InvalidRequest(f"{self.card.name} has no prompt {name!r}; it has: {known}", param="prompt_name")
+            raise InvalidRequest(f"{self.card.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
         return prompts[name]
 
     async def fitted(
@@ -143,12 +151,14 @@ class Served(Servable):
         with self._admit(texts, self._max_request_tokens):
             return await self.aside(read)
 
-    async def decode(self, ids: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
+    async def decode(
+        self, ids: Sequence[list[int]], *, skip_special_tokens: bool = True, named: Callable[[int], str] = "ids[{}]".format
+    ) -> list[str]:
         """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it."""
         read = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
         self._require_room(sum(map(len, ids)), "ids")
         with self._admit(ids, self._max_request_tokens):
-            return await self.aside(lambda: [_naming(f"ids[{index}]", read, one) for index, one in enumerate(ids)])
+            return await self.aside(lambda: [_naming(index, named, read, one) for index, one in enumerate(ids)])
 
     def _admit(self, inputs: Inputs, most_tokens: int) -> AbstractContextManager[None]:
         """Room for inputs of which no more than `most_tokens` each are read."""
@@ -170,7 +180,7 @@ class Served(Servable):
         if not isinstance(inputs[0], str):
             if isinstance(inputs[0], tuple):
                 return text.encode_pairs(inputs, max_tokens=reading.max_tokens)  # type: ignore[arg-type]  # pairs throughout
-            return [_naming(f"{reading.param}[{offset + index}]", text.from_ids, ids) for index, ids in enumerate(inputs)]  # type: ignore[arg-type]
+            return [_naming(index, reading.named, text.from_ids, ids) for index, ids in enumerate(inputs, start=offset)]  # type: ignore[arg-type]
         exclude = self.card.excludes_prompt
         return text.encode(inputs, prompt=reading.prompt, exclude_prompt=exclude, side=reading.side, max_tokens=reading.max_tokens)  # type: ignore[arg-type]
 
@@ -182,7 +192,7 @@ class Served(Servable):
 
     def _check(self, tokens: list[Tokens], reading: Reading) -> None:
         if not reading.truncate:
-            require_whole(tokens, param=reading.param)
+            require_whole(tokens, reading.named)
         self._require_room(sum(item.count for item in tokens), reading.param)
 
     async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> Rows:
@@ -195,12 +205,12 @@ def _require_time(caller: Caller) -> None:
         raise DeadlineExceeded("the request's time ran out before its answer was there")
 
 
-def _naming(param: str, read: Callable[[Sequence[int]], T], ids: Sequence[int]) -> T:
+def _naming(index: int, named: Callable[[int], str], read: Callable[[Sequence[int]], T], ids: Sequence[int]) -> T:
     """`read(ids)`, where an error says which input it is about."""
     try:
         return read(ids)
     except SondeError as error:
-        error.param = param
+        error.param = named(index)
         raise
 
 
