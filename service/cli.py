@@ -285,7 +285,9 @@ def _add_keys(actions: Any) -> None:
 
 def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same messages."""
-    about = f"{field.description} (default {field.default}, or ${PREFIX}{name.upper()})"
+    default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+    told = f"default {default}, " if default else ""
+    about = f"{field.description} ({told}or ${PREFIX}{name.upper()})"
     flag = f"--{name.replace('_', '-')}"
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else None
     if field.annotation is bool and field.default is True:
