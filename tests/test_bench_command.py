@@ -57,6 +57,10 @@ def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str])
         (("--words", "some"), "--words"),
         (("--mix", "some"), "--mix"),
         *((("--url", url), f"--url: expected http://HOST:PORT or https://HOST, got {url!r}") for url in NO_URLS),
+        (("--ceiling", "--mix", "single:1", "--rate", "5"), "leave out --rate, --mix"),
+        (("--ceiling", "--json", "x.json", "--html", "x.html"), "leave out --json, --html"),
+        (("--ceiling", "--arrivals", "x.csv", "--encoding-format", "base64"), "leave out --arrivals, --encoding-format"),
+        (("--ceiling", "--url", "http://h", "--warmup-s", "1"), "leave out --url, --warmup-s"),
     ],
 )
 def test_wrong_flags_are_refused(flags: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:

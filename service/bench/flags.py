@@ -59,6 +59,13 @@ def _add_text_flags(what: Any) -> None:
     what.add_argument("--seed", type=int, default=0, help="of texts and arrivals (default %(default)s)")
 
 
+def changed(parsed: argparse.Namespace) -> list[str]:
+    """The names of those flags that were given something else than their default."""
+    command = argparse.ArgumentParser()
+    add_flags(command)
+    return [name for name, default in vars(command.parse_args([])).items() if getattr(parsed, name) != default]
+
+
 def _positive(value: str) -> float:
     return _number(value, lambda number: 0 < number < math.inf, "a number above 0")
 
