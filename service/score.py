@@ -8,7 +8,9 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -63,13 +65,18 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
         raise InvalidRequest(f"--plot: expected a file that ends in .png or .svg, got {parsed.plot.name}")
     if not 1e-6 <= parsed.alpha < 1:
         raise InvalidRequest(f"--alpha: expected 0.000001 to below 1, got {parsed.alpha:g}")
+    for flag, path in (("--plot", parsed.plot), ("--out", parsed.out)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InvalidRequest(f"{flag}: expected a file in a directory that exists, got {path}")
     scorer: Scorer = _Service(parsed.url, parsed.model, parsed.key) if parsed.url else _Local(settings, parsed.model)
     table = read(parsed.file, scorer.columns, parsed.timestamp)
     found = scorer.score(table, parsed.alpha)
     if parsed.out is not None:
-        _write(parsed.out, table, found, scorer.columns, parsed.alpha)
+        with _told("--out", parsed.out):
+            _write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
-        _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+        with _told("--plot", parsed.plot):
+            _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
     print(_summary(found, scorer.columns, parsed.alpha))
     return 0
 
@@ -170,13 +177,13 @@ class _Service:
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
         try:
+            request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise RequestError(f"{self._url}{path}: {_said(error)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise RequestError(f"{self._url} does not answer: {error}") from error
 
 
@@ -190,6 +197,15 @@ def _said(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP status {error.code}"
+
+
+@contextmanager
+def _told(flag: str, path: Path) -> Iterator[None]:
+    """Raise InvalidRequest where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"{flag} {path}: {error.strerror}") from error
 
 
 def _write(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:

@@ -116,6 +116,7 @@ def test_the_registry_gives_what_the_service_gives(
         ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
         ("flow,pressure\n1,2\n", RECORDS, ("--plot", "out.pdf"), "expected a file that ends in .png or .svg"),
         ("flow,pressure\n1,2\n", RECORDS, ("--alpha", "7"), "--alpha"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--out", "/dev/full"), "--out /dev/full: No space left on device"),
     ],
 )
 def test_what_cannot_be_scored_says_why(
@@ -127,9 +128,18 @@ def test_what_cannot_be_scored_says_why(
     assert said in capsys.readouterr().err
 
 
-def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1") == 1
-    assert "http://127.0.0.1:1 does not answer" in capsys.readouterr().err
+@pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])
+@pytest.mark.parametrize("flag", ["--out", "--plot"])
+def test_where_nothing_can_be_written_nothing_is_scored(table: Path, capsys: pytest.CaptureFixture[str], flag: str, place: str) -> None:
+    (table.parent / "taken.svg").mkdir()
+    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1", flag, str(table.parent / place)) == 1
+    assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])
+def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert score(str(table), "--model", PUMP, "--url", url) == 1
+    assert f"{url} does not answer" in capsys.readouterr().err
 
 
 def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
