@@ -129,7 +129,8 @@ class _Local:
         if version is None and current is None:
             raise ModelNotFound(f"{bare} has no version in service below {settings.home}", param="model")
         path = registry.path(bare, version if current is None else current.version)  # type: ignore[arg-type]  # one of both is there
-        if verify(path).task != "anomaly" or verify(path).encoder != "none":
+        manifest = verify(path)
+        if manifest.task != "anomaly" or manifest.encoder != "none":
             raise WrongTask(f"{name} is no detector of numbers", param="model")
         self._sensor = cast(Sensor, load_sensor(path))
         self.columns = self._sensor.columns
