@@ -22,8 +22,9 @@ from models.sensors.seam import Readings, Sensor
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
-# Rows of one request, well below what services take by default.
+# Rows and numbers of one request, well below what services take by default: as JSON a number is up to 26 bytes.
 _ROWS = 10_000
+_NUMBERS = 200_000
 _TIMEOUT_S = 120.0
 _MOST_PLOTTED = 2_000
 
@@ -166,11 +167,11 @@ class _Service:
         return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], None if drift is None else drift["detected"])
 
     def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
-        """One request after the other: a series goes on from the state of the one before. The last has at least a window's rows."""
+        """One request after the other: a series goes on from the state of the one before."""
         records = self._signature["kind"] == "records"
-        state = None
-        for at in range(0, len(rows), _ROWS):
-            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + _ROWS]}
+        state, step = None, rows_each(len(self.columns), self._signature["window"])
+        for at in range(0, len(rows), step):
+            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + step]}
             answer = self._call("/v1/anomaly/score", body if records else {**body, "state": state})
             state = answer["state"]
             yield answer
@@ -186,6 +187,11 @@ class _Service:
             raise RequestError(f"{self._url}{path}: {_said(error)}") from error
         except (OSError, ValueError, HTTPException) as error:
             raise RequestError(f"{self._url} does not answer: {error}") from error
+
+
+def rows_each(columns: int, window: int) -> int:
+    """Rows of one request: a series cannot begin with less than a window."""
+    return max(min(_ROWS, _NUMBERS // columns), window)
 
 
 def _require_window(table: Table, window: int) -> None:
