@@ -36,13 +36,6 @@ class Placement:
         """The same without int8."""
         return replace(self, int8=False)
 
-    @property
-    def hardware(self) -> str:
-        """What computes, in words an operator knows it by."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())
-
     def memory_bytes(self) -> int:
         """Bytes that tensors hold on the device; 0 where the device shares the process's memory."""
         if self.device.type == "cuda":

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from service.errors import ConfigError, MissingKey
 
@@ -51,7 +51,7 @@ class Keyring:
     """The keys in a file, read again when the file changes, so that a new key works without a restart.
 
     While there is no file, anyone may call, unless `open_without_keys` is false. Once there is one, a key is needed, even
-    when the last has been revoked; and a file that cannot be read leaves the keys that were known before.
+    when the last has been revoked; and a file that cannot be read leaves the keys that were known before, and is tried again.
     """
 
     def __init__(self, path: Path, *, open_without_keys: bool = True) -> None:
@@ -59,19 +59,19 @@ class Keyring:
         self._open_without_keys = open_without_keys
         self._stamp: tuple[int, int] | None = None
         self._keys: tuple[Key, ...] = ()
+        self._trouble = ""
 
     @property
     def keys(self) -> tuple[Key, ...]:
         """Every key. Raises ConfigError for a file that is none of ours and was not read before."""
-        stamp = self._read_stamp()
-        if stamp != self._stamp:
-            try:
-                self._keys = _read(self._path) if stamp else ()
-            except ConfigError:
-                if self._stamp is None:
-                    raise
+        try:
+            self._refresh()
+        except ConfigError as error:
+            if self._stamp is None:
+                raise
+            if error.message != self._trouble:  # told once, not at every request
                 log.exception("keys cannot be read; the ones known before stay in force")
-            self._stamp = stamp
+            self._trouble = error.message
         return self._keys
 
     def authenticate(self, secret: str | None) -> Key:
@@ -105,13 +105,22 @@ class Keyring:
             self._write(left)
         return True
 
+    def _refresh(self) -> None:
+        stamp = self._read_stamp()
+        if stamp != self._stamp:
+            self._keys = _read(self._path) if stamp else ()
+            self._stamp, self._trouble = stamp, ""
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes from changing the file between our reading and our writing."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        """Keep other processes from changing the file between our reading and our writing. Raises ConfigError."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be written: {error.strerror}; see --home") from error
 
     def _write(self, keys: list[Key]) -> None:
         """Replace the file in one step, readable by its owner alone."""
@@ -128,14 +137,29 @@ class Keyring:
             found = self._path.stat()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         return found.st_mtime_ns, found.st_ino
 
 
 def _read(path: Path) -> tuple[Key, ...]:
     try:
-        return tuple(Key(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in json.loads(path.read_text(encoding="utf-8")))
+        return tuple(_key(entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is not a list of keys as 'sonde keys' writes it: {error}") from error
+
+
+def _key(entry: dict[str, Any]) -> Key:
+    key = Key(**{**entry, "scopes": tuple(entry["scopes"])})
+    if not (isinstance(key.digest, str) and key.digest.isascii()):  # no other can be compared with
+        raise ValueError(f"the digest of {key.id!r} is not hexadecimal")
+    return key
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path} cannot be read: {error.strerror}; see --home")
 
 
 def _digest(secret: str) -> str:

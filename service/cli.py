@@ -93,7 +93,7 @@ def score(parsed: argparse.Namespace) -> int:
     """Score a CSV's rows by a detector of numbers, and draw or write what it found."""
     from service.score import run
 
-    return run(parsed, Settings.read({"home": parsed.home}))
+    return run(parsed, _with_home(Settings.read({"home": parsed.home})))
 
 
 def bench(parsed: argparse.Namespace) -> int:
@@ -221,7 +221,19 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     given = {name: getattr(parsed, name, None) for name in Settings.model_fields}
     if given["model"] is not None:
         given["model"] = tuple(given["model"])
-    return Settings.read(given)
+    return _with_home(Settings.read(given))
+
+
+def _with_home(settings: Settings) -> Settings:
+    """The settings, if their home is a directory or may become one. Raises ConfigError."""
+    try:
+        settings.keys_file.stat()
+    except FileNotFoundError:
+        return settings
+    except OSError as error:
+        message = f"--home (or {PREFIX}HOME): expected a directory, got {settings.home}: {error.strerror}"
+        raise ConfigError(message, param="home") from error
+    return settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -273,7 +285,9 @@ def _add_keys(actions: Any) -> None:
 
 def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same messages."""
-    about = f"{field.description} (default {field.default}, or ${PREFIX}{name.upper()})"
+    default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+    told = f"default {default}, " if default else ""
+    about = f"{field.description} ({told}or ${PREFIX}{name.upper()})"
     flag = f"--{name.replace('_', '-')}"
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else None
     if field.annotation is bool and field.default is True:

@@ -8,7 +8,9 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -20,8 +22,9 @@ from models.sensors.seam import Readings, Sensor
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
-# Rows of one request, well below what services take by default.
+# Rows and numbers of one request, well below what services take by default: as JSON a number is up to 26 bytes.
 _ROWS = 10_000
+_NUMBERS = 200_000
 _TIMEOUT_S = 120.0
 _MOST_PLOTTED = 2_000
 
@@ -63,13 +66,18 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
         raise InvalidRequest(f"--plot: expected a file that ends in .png or .svg, got {parsed.plot.name}")
     if not 1e-6 <= parsed.alpha < 1:
         raise InvalidRequest(f"--alpha: expected 0.000001 to below 1, got {parsed.alpha:g}")
+    for flag, path in (("--plot", parsed.plot), ("--out", parsed.out)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InvalidRequest(f"{flag}: expected a file in a directory that exists, got {path}")
     scorer: Scorer = _Service(parsed.url, parsed.model, parsed.key) if parsed.url else _Local(settings, parsed.model)
     table = read(parsed.file, scorer.columns, parsed.timestamp)
     found = scorer.score(table, parsed.alpha)
     if parsed.out is not None:
-        _write(parsed.out, table, found, scorer.columns, parsed.alpha)
+        with _told("--out", parsed.out):
+            _write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
-        _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+        with _told("--plot", parsed.plot):
+            _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
     print(_summary(found, scorer.columns, parsed.alpha))
     return 0
 
@@ -122,7 +130,8 @@ class _Local:
         if version is None and current is None:
             raise ModelNotFound(f"{bare} has no version in service below {settings.home}", param="model")
         path = registry.path(bare, version if current is None else current.version)  # type: ignore[arg-type]  # one of both is there
-        if verify(path).task != "anomaly" or verify(path).encoder != "none":
+        manifest = verify(path)
+        if manifest.task != "anomaly" or manifest.encoder != "none":
             raise WrongTask(f"{name} is no detector of numbers", param="model")
         self._sensor = cast(Sensor, load_sensor(path))
         self.columns = self._sensor.columns
@@ -158,11 +167,11 @@ class _Service:
         return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], None if drift is None else drift["detected"])
 
     def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
-        """One request after the other: a series goes on from the state of the one before. The last has at least a window's rows."""
+        """One request after the other: a series goes on from the state of the one before."""
         records = self._signature["kind"] == "records"
-        state = None
-        for at in range(0, len(rows), _ROWS):
-            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + _ROWS]}
+        state, step = None, rows_each(len(self.columns), self._signature["window"])
+        for at in range(0, len(rows), step):
+            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + step]}
             answer = self._call("/v1/anomaly/score", body if records else {**body, "state": state})
             state = answer["state"]
             yield answer
@@ -170,14 +179,19 @@ class _Service:
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
         try:
+            request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise RequestError(f"{self._url}{path}: {_said(error)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise RequestError(f"{self._url} does not answer: {error}") from error
+
+
+def rows_each(columns: int, window: int) -> int:
+    """Rows of one request: a series cannot begin with less than a window."""
+    return max(min(_ROWS, _NUMBERS // columns), window)
 
 
 def _require_window(table: Table, window: int) -> None:
@@ -190,6 +204,15 @@ def _said(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP status {error.code}"
+
+
+@contextmanager
+def _told(flag: str, path: Path) -> Iterator[None]:
+    """Raise InvalidRequest where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"{flag} {path}: {error.strerror}") from error
 
 
 def _write(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from service.config import Settings
+from service.errors import ConfigError
 from service.leash import leashed
 from service.signals import on_signals
 
@@ -19,13 +20,17 @@ _POLL_S = 0.1
 _RESTART_AFTER_S = 1.0
 _MARGIN_S = 10.0
 _ASKED_WRONGLY = 2
+_LAST_PORT = 65535
 
 
 def up(settings: Settings, flags: Sequence[str]) -> int:
     """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is started again.
 
-    `flags` are handed to both, but the worker's metrics are on the port after the API's.
+    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where there is none.
     """
+    if settings.metrics_port == _LAST_PORT:
+        message = f"--metrics-port: expected less than {_LAST_PORT}, since the worker's metrics take the next port; got {_LAST_PORT}"
+        raise ConfigError(message, param="metrics_port")
     stopping = threading.Event()
     on_signals(stopping.set)
     workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]

@@ -8,6 +8,7 @@ import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,7 +193,10 @@ def test_a_scope_given_twice_counts_once(keyring: Keyring) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b"7", b'{"id": 1}', b'["key"]', b'[{"id": "a"}]', b'[{"id": "a", "scopes": [], "more": 1}]', b"\xff"],
+    [
+        *(b"", b"{", b"null", b"7", b'{"id": 1}', b'["key"]', b'[{"id": "a"}]', b'[{"id": "a", "scopes": [], "more": 1}]', b"\xff"),
+        *(b'[{"id": "a", "scopes": [], "digest": %s, "created": 1}]' % digest for digest in (b"5", b"null", b'"\\u00fc"')),
+    ],
 )
 def test_a_file_broken_from_the_start_lets_nobody_in(keyring: Keyring, content: bytes) -> None:
     _, secret = keyring.create(["infer"])
@@ -210,6 +214,41 @@ def test_a_file_that_breaks_leaves_the_known_keys_in_force(keyring: Keyring) -> 
         assert keyring.authenticate(secret) == key
         with pytest.raises(MissingKey):
             keyring.authenticate("sonde_other")
+
+
+def test_a_file_that_cannot_be_read_leaves_the_known_keys_in_force(keyring: Keyring, caplog: pytest.LogCaptureFixture) -> None:
+    key, secret = keyring.create(["infer"])
+    assert keyring.authenticate(secret) == key
+    file_of(keyring).unlink()
+    file_of(keyring).mkdir()
+    for _ in range(3):
+        assert keyring.authenticate(secret) == key
+    assert [record.message for record in caplog.records] == ["keys cannot be read; the ones known before stay in force"]
+
+
+def test_a_file_that_could_not_be_opened_once_is_tried_again(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Keyring(file_of(keyring))
+    key, secret = keyring.create(["infer"])
+    assert service.authenticate(secret) == key
+    keyring.revoke(key.id)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "read_text", lambda path, encoding: fail(OSError(24, "Too many open files")))
+        assert service.authenticate(secret) == key
+    with pytest.raises(MissingKey):
+        service.authenticate(secret)
+
+
+def fail(error: Exception) -> Any:
+    raise error
+
+
+def test_keys_below_a_file_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    keyring = Keyring(tmp_path / "home" / "keys.json")
+    with pytest.raises(ConfigError, match=r"keys\.json cannot be read: Not a directory"):
+        keyring.authenticate(None)
+    with pytest.raises(ConfigError, match=r"keys\.json cannot be written: File exists"):
+        keyring.create(["infer"])
 
 
 def test_keys_made_at_the_same_time_are_all_kept(keyring: Keyring) -> None:

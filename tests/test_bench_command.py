@@ -13,6 +13,7 @@ from service import cli
 from tests.conftest import MakeApp, wait_until
 from tests.fake_openai import FakeServer, listening
 
+NO_URLS = ("nowhere", "http://h:99999", "http://h:abc", "http://[::1")
 QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")
 
 
@@ -55,7 +56,11 @@ def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str])
         (("--words", "9-5"), "--words"),
         (("--words", "some"), "--words"),
         (("--mix", "some"), "--mix"),
-        (("--url", "nowhere"), "--url"),
+        *((("--url", url), f"--url: expected http://HOST:PORT or https://HOST, got {url!r}") for url in NO_URLS),
+        (("--ceiling", "--mix", "single:1", "--rate", "5"), "leave out --rate, --mix"),
+        (("--ceiling", "--json", "x.json", "--html", "x.html"), "leave out --json, --html"),
+        (("--ceiling", "--arrivals", "x.csv", "--encoding-format", "base64"), "leave out --arrivals, --encoding-format"),
+        (("--ceiling", "--url", "http://h", "--warmup-s", "1"), "leave out --url, --warmup-s"),
     ],
 )
 def test_wrong_flags_are_refused(flags: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +72,22 @@ def test_wrong_flags_are_refused(flags: tuple[str, ...], said: str, capsys: pyte
 def test_numbers_out_of_range_are_refused(flag: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["bench", flag])
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--seconds=abc", "expected a number above 0, got 'abc'"),
+        ("--warmup-s=abc", "expected 0 or more, got 'abc'"),
+        ("--warmup-s=-1", "expected 0 or more, got '-1'"),
+        ("--clients=2.5", "expected a whole number of 1 or more, got '2.5'"),
+        ("--repeat-share=some", "expected 0 to 1, got 'some'"),
+    ],
+)
+def test_what_is_no_number_is_told_in_words(flag: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["bench", flag])
+    assert f"argument {flag.partition('=')[0]}: {said}" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,13 @@ def test_a_trace_that_is_not_there_is_refused(tmp_path: Path) -> None:
         recorded(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'1\n"' + b"2" * 200_000])
+def test_a_trace_that_is_no_csv_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "trace.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"--arrivals .*: expected a CSV in UTF-8"):
+        recorded(tmp_path / "trace.csv")
+
+
 def test_scaling_keeps_the_bursts() -> None:
     times = [0.0, 1, 1.1, 1.2, 10]
     assert list(scaled(times, None, 5)) == times[:4]
@@ -116,7 +123,7 @@ def test_a_mix_may_name_numbers_of_texts() -> None:
     assert parse_mix("1:0.7, 256:0.3", 1, 32) == [Part("batch 1", 0.7, 1), Part("batch 256", 0.3, 256)]
 
 
-@pytest.mark.parametrize("mix", ["single", "single:x", "many:0.5", "0:1", "single:0", "single:-1"])
+@pytest.mark.parametrize("mix", ["single", "single:x", "many:0.5", "0:1", "single:0", "single:-1", "single:nan,bulk:0.1", "single:inf"])
 def test_a_mix_that_makes_no_sense_is_refused(mix: str) -> None:
     with pytest.raises(ConfigError, match="--mix"):
         parse_mix(mix, 1, 32)

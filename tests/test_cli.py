@@ -113,6 +113,24 @@ def test_a_broken_keys_file_is_named(sonde: Sonde, tmp_path: Path, capsys: pytes
     assert f"{tmp_path / 'keys.json'} is not a list of keys" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("below", [(), ("state",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("keys", "create", "--scope", "infer"), ("keys", "list"), ("keys", "revoke", "key-1")),
+        *(("serve",), ("up",), ("worker",), ("score", "x.csv", "--model", "ft:sensors:local:pump")),
+    ],
+)
+def test_a_home_that_is_a_file_is_refused(
+    served: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], below: tuple[str, ...]
+) -> None:
+    (tmp_path / "home").write_text("")
+    home = (tmp_path / "home").joinpath(*below)
+    assert cli.main([*command, "--home", str(home)]) == 2
+    assert capsys.readouterr().err == f"sonde: --home (or SONDE_HOME): expected a directory, got {home}: Not a directory\n"
+    assert served == []
+
+
 @pytest.mark.parametrize("command", ["up", "serve"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7"])
 def test_no_service_is_open_to_others_without_keys(
@@ -200,8 +218,10 @@ def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.Capt
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     for name, field in Settings.model_fields.items():
+        default = "all-MiniLM-L6-v2" if name == "model" else field.default
+        told = f"default {default}, " if name != "database_url" else ""
         assert f"--{name.replace('_', '-')}" in said
-        assert f"(default {field.default}, or $SONDE_{name.upper()})" in said
+        assert f"({told}or $SONDE_{name.upper()})" in said
 
 
 @pytest.mark.parametrize(("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")])

@@ -366,6 +366,7 @@ def test_aliases_come_and_go(house: House) -> None:
     ("alias", "target", "status"),
     [
         ("fake", NAME, 409),
+        ("sensors", NAME, 409),
         ("prod", "ft:fake:team:nothing", 404),
         ("prod", f"{NAME}:v2", 404),
         ("prod", "ft:fake:team:a--b", 404),

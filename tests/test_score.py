@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from fastapi.testclient import TestClient
 
 from models.registry.registry import Registry
 from service.cli import main
+from service.config import Settings
 from service.engine.fake_sensor import FakeForecaster, FakeSensor
+from service.score import rows_each
 from tests.artifacts import staging
 from tests.conftest import MakeApp
 from tests.sensors import LOAD, PUMP, RECORDS, sensor_manifest, with_numbers
@@ -26,7 +29,11 @@ from tests.sensors import LOAD, PUMP, RECORDS, sensor_manifest, with_numbers
 def service(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """A service that urllib reaches without a socket."""
     models = (PUMP, FakeSensor("series", window=3)), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
-    client = TestClient(with_numbers(make_app(), *models))
+    return reached(TestClient(with_numbers(make_app(), *models)), monkeypatch)
+
+
+def reached(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """What urllib opens from now on."""
 
     @contextmanager
     def opened(request: urllib.request.Request, timeout: float) -> Iterator[BytesIO]:
@@ -77,12 +84,33 @@ def test_a_series_by_a_service(service: TestClient, table: Path, tmp_path: Path,
 
 
 def test_in_several_requests_as_in_one(service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, rows in (("one", 10_000), ("several", 7)):
-        monkeypatch.setattr("service.score._ROWS", rows)
+    for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
+        monkeypatch.setattr("service.score._NUMBERS", numbers)
         for model in (PUMP, RECORDS):
             assert score(str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")) == 0
     for model in (PUMP, RECORDS):
-        assert (tmp_path / f"one-{model}").read_text() == (tmp_path / f"several-{model}").read_text()
+        for name in ("several", "window"):
+            assert (tmp_path / f"one-{model}").read_text() == (tmp_path / f"{name}-{model}").read_text()
+
+
+@pytest.mark.parametrize(("columns", "window", "rows"), [(1, 1, 10_000), (20, 64, 10_000), (82, 64, 2_439), (5_000, 64, 64)])
+def test_a_request_has_as_many_rows_as_a_body_may_and_a_window_needs(columns: int, window: int, rows: int) -> None:
+    assert rows_each(columns, window) == rows
+
+
+def test_a_full_request_is_a_body_that_is_taken() -> None:
+    longest = len(f"{-sys.float_info.max}, ")
+    assert rows_each(82, 64) * 82 * longest < Settings().max_body_bytes / 2
+
+
+def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    columns = tuple(f"c{number}" for number in range(82))
+    app = with_numbers(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
+    reached(TestClient(app), monkeypatch)
+    monkeypatch.setattr("service.score._NUMBERS", 1_000)
+    (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
+    assert score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv")) == 0
+    assert len(told(tmp_path / "out.csv")) == 100
 
 
 def test_the_registry_gives_what_the_service_gives(
@@ -116,6 +144,7 @@ def test_the_registry_gives_what_the_service_gives(
         ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
         ("flow,pressure\n1,2\n", RECORDS, ("--plot", "out.pdf"), "expected a file that ends in .png or .svg"),
         ("flow,pressure\n1,2\n", RECORDS, ("--alpha", "7"), "--alpha"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--out", "/dev/full"), "--out /dev/full: No space left on device"),
     ],
 )
 def test_what_cannot_be_scored_says_why(
@@ -127,9 +156,18 @@ def test_what_cannot_be_scored_says_why(
     assert said in capsys.readouterr().err
 
 
-def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1") == 1
-    assert "http://127.0.0.1:1 does not answer" in capsys.readouterr().err
+@pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])
+@pytest.mark.parametrize("flag", ["--out", "--plot"])
+def test_where_nothing_can_be_written_nothing_is_scored(table: Path, capsys: pytest.CaptureFixture[str], flag: str, place: str) -> None:
+    (table.parent / "taken.svg").mkdir()
+    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1", flag, str(table.parent / place)) == 1
+    assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])
+def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert score(str(table), "--model", PUMP, "--url", url) == 1
+    assert f"{url} does not answer" in capsys.readouterr().err
 
 
 def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.errors import Unavailable
+from service.config import Settings
+from service.errors import ConfigError, Unavailable
+from service.up import up
 from tests.conftest import wait_until
 from tests.jobs_harness import Bench, exists
 from tests.processes import upped
@@ -75,6 +77,12 @@ def test_what_serve_cannot_do_ends_up_with_its_code(tmp_path: Path) -> None:
     began = time.monotonic()
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
     assert time.monotonic() - began < 40
+
+
+def test_a_metrics_port_without_a_next_one_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
+    with pytest.raises(ConfigError, match="--metrics-port"):
+        up(Settings(metrics_port=65535), [])
 
 
 def test_a_database_of_another_kind_ends_up_with_2(tmp_path: Path) -> None:

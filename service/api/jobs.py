@@ -89,13 +89,13 @@ async def retrieve(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep
 @bare_router.post("/{fine_tuning_job_id}/cancel", responses=_CHANGE, response_model=JobObject, summary="Cancel a job")
 async def cancel(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """A queued job ends at once, a running one within seconds; a finished one is left as it is (400)."""
-    return render(await asyncio.to_thread(_wish, jobs, fine_tuning_job_id, "cancel"), settings.org)
+    return render(await asyncio.to_thread(jobs.store.wish, fine_tuning_job_id, "cancel"), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/pause", responses=_CHANGE, response_model=JobObject, summary="Pause a job")
 async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """A running job writes a checkpoint, where its recipe trains in steps, and waits without holding a device."""
-    return render(await asyncio.to_thread(_wish, jobs, fine_tuning_job_id, "pause"), settings.org)
+    return render(await asyncio.to_thread(jobs.store.wish, fine_tuning_job_id, "pause"), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/resume", responses=_CHANGE, response_model=JobObject, summary="Resume a paused job")
@@ -274,10 +274,6 @@ def _submit(jobs: Desk, job: str, dispatch: int) -> None:
         jobs.engine.submit(job, dispatch)
     except Unavailable as error:
         log.warning("a job waits to be found by a worker: %s", error.message, extra={"job": job})
-
-
-def _wish(jobs: Desk, job: str, wish: Literal["cancel", "pause"]) -> Job:
-    return jobs.store.wish(job, wish)
 
 
 def _resume(jobs: Desk, job: str) -> Job:

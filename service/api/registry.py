@@ -24,6 +24,7 @@ from service.api.schemas import (
     PromoteBody,
     VersionList,
 )
+from service.engine.hub import SENSORS
 from service.errors import ModelNotFound
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
@@ -117,6 +118,8 @@ def list_aliases(registry: RegistryDep) -> dict[str, Any]:
 @router.put("/v1/aliases/{alias}", dependencies=_WRITE, responses=WRITING, response_model=Alias, summary="Set an alias")
 def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, hub: HubDep) -> dict[str, Any]:
     """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
+    if alias == SENSORS:
+        raise RegistryConflict(f"jobs call the base of models of numbers {SENSORS!r}: take another name", param="alias")
     if any(alias == served.card.name for served in hub.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:

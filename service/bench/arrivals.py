@@ -31,6 +31,8 @@ def recorded(file: Path) -> list[float]:
             cells = [row[0] for row in csv.reader(lines) if row]
     except OSError as error:
         raise ConfigError(f"--arrivals {file}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--arrivals {file}: expected a CSV in UTF-8: {error}") from error
     times = [_seconds(cell, file) for cell in (cells if cells and _readable(cells[0]) else cells[1:])]
     if len(times) < 2 or times[-1] <= times[0] or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ConfigError(f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows")

@@ -9,7 +9,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -41,9 +41,7 @@ class Target:
     @classmethod
     def of(cls, url: str, path: str = "/v1/embeddings", key: str | None = None) -> Target:
         """From `http://host:port` and a path. Credentials in the URL are for a proxy in front. Raises ConfigError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"--url: expected http://HOST:PORT or https://HOST, got {url!r}")
+        parts, name, port = _split(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
         lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
         if key:
@@ -53,7 +51,7 @@ class Target:
             lines.append(f"authorization: Basic {base64.b64encode(pair).decode()}")
         tls = parts.scheme == "https"
         head = "\r\n".join([*lines, "content-length: "]).encode()
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, head, f"{parts.scheme}://{host}{full}")
+        return cls(name, port or (443 if tls else 80), tls, head, f"{parts.scheme}://{host}{full}")
 
 
 class Connection(asyncio.Protocol):
@@ -139,6 +137,17 @@ class Connection(asyncio.Protocol):
         if not parser.should_keep_alive():
             self.close()
         self._end(str(parser.get_status_code()))
+
+
+def _split(url: str) -> tuple[SplitResult, str, int | None]:
+    """A URL's parts, its host, and its port where it names one. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts, parts.hostname, parts.port
+    except ValueError:  # no port, or no address in brackets
+        pass
+    raise ConfigError(f"--url: expected http://HOST:PORT or https://HOST, got {url!r}")
 
 
 @functools.cache

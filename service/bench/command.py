@@ -11,6 +11,7 @@ from typing import Any
 from service.bench import arrivals
 from service.bench.ceiling import ceiling, trivial_server
 from service.bench.client import Target
+from service.bench.flags import changed
 from service.bench.lengths import NAMED, Lengths, between
 from service.bench.loops import Run, closed_loop, drive, open_loop
 from service.bench.measure import Summary
@@ -21,6 +22,9 @@ from service.bench.requests import Requests, parse_mix
 from service.bench.table import table, warnings
 from service.bench.texts import Texts
 from service.errors import ConfigError
+
+# What --ceiling heeds. Its server answers all requests with as many embeddings, whatever they ask for.
+_OF_CEILING = {"ceiling", "clients", "seconds", "model", "lengths", "words", "batch", "repeat_share", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,9 @@ def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
 
 
 def _ceiling(parsed: argparse.Namespace, requests: Requests) -> str:
+    ignored = [f"--{name.replace('_', '-')}" for name in changed(parsed) if name not in _OF_CEILING]
+    if ignored:
+        raise ConfigError(f"--ceiling is closed load on a server of its own, shown as a table alone: leave out {', '.join(ignored)}")
     with trivial_server(parsed.batch) as url:
         summary = drive(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
     return table(f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_what(parsed)}", summary)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +59,34 @@ def _add_text_flags(what: Any) -> None:
     what.add_argument("--seed", type=int, default=0, help="of texts and arrivals (default %(default)s)")
 
 
+def changed(parsed: argparse.Namespace) -> list[str]:
+    """The names of those flags that were given something else than their default."""
+    command = argparse.ArgumentParser()
+    add_flags(command)
+    return [name for name, default in vars(command.parse_args([])).items() if getattr(parsed, name) != default]
+
+
 def _positive(value: str) -> float:
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {value!r}")
-    return number
+    return _number(value, lambda number: 0 < number < math.inf, "a number above 0")
 
 
 def _from_zero(value: str) -> float:
-    return 0.0 if float(value) == 0 else _positive(value)
+    return _number(value, lambda number: 0 <= number < math.inf, "0 or more")
 
 
 def _count(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value!r}")
-    return number
+    return int(_number(value, lambda number: number >= 1 and number.is_integer(), "a whole number of 1 or more"))
 
 
 def _share(value: str) -> float:
-    number = float(value)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected 0 to 1, got {value!r}")
+    return _number(value, lambda number: 0 <= number <= 1, "0 to 1")
+
+
+def _number(value: str, fits: Callable[[float], bool], expected: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan  # fits nowhere
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {value!r}")
     return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,6 @@ def _part(piece: str, bulk: int, mix: str) -> Part:
         part = Part(name if name in ("single", "bulk") else f"batch {batch}", float(share), batch)
     except ValueError as error:
         raise ConfigError(f"--mix: expected parts like 'single:0.9,bulk:0.1' or '1:0.5,32:0.5', got {mix!r}") from error
-    if batch < 1 or part.share <= 0:
-        raise ConfigError(f"--mix: a part needs one text or more and a share above 0, got {piece!r}")
+    if batch < 1 or not 0 < part.share < math.inf:
+        raise ConfigError(f"--mix: a part needs one text or more and a finite share above 0, got {piece!r}")
     return part
