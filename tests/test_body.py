@@ -97,7 +97,7 @@ def test_duplicate_keys_take_the_last(client: TestClient) -> None:
 def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
     error = post(client, content).json()["error"]
     assert (error["code"], error["param"]) == ("malformed_body", place)
-    assert error["message"].endswith(f"{place}: expected a number of at most 1.8e308, got {came}")
+    assert error["message"].endswith(f"{place}: expected a finite number, at most 1.8e308, got {came}")
 
 
 def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -> None:

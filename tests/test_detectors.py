@@ -176,8 +176,26 @@ def test_an_item_is_never_scored_by_what_was_fitted_to_it() -> None:
         seen.extend(held.tolist())
         return held.float()
 
-    assert out_of_fold(23, score, folds=5).tolist() == list(range(23))
+    assert out_of_fold(torch.arange(23), score, folds=5).tolist() == list(range(23))
     assert sorted(seen) == list(range(23))
+
+
+def test_nor_by_what_was_fitted_to_a_copy_of_it() -> None:
+    original = torch.tensor([0, 1, 0, 3, 1, 5, 6, 0, 8, 6])
+
+    def score(train: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        assert not set(original[train].tolist()) & set(original[held].tolist())
+        assert len(train) + len(held) == 10
+        return held.float()
+
+    assert out_of_fold(original, score, folds=3).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["knn", "mahalanobis"])
+def test_copies_among_the_normal_items_do_not_break_the_promise(kind: str) -> None:
+    x, unseen = torch.randn(100, 64, generator=GENERATOR), torch.randn(2000, 64, generator=GENERATOR)
+    detector = (KnnDetector() if kind == "knn" else MahalanobisDetector()).fit(x.repeat(2, 1))
+    assert float((detector.judge(unseen).p_values <= 0.05).double().mean()) < 0.1
 
 
 def test_a_large_reference_is_scored_in_parts_as_at_once() -> None:

@@ -194,7 +194,7 @@ def test_numbers_that_are_none_are_named(client: TestClient, number: str, body: 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 30, "18446744073709551615"])
 def test_huge_whole_numbers_are_refused(client: TestClient, number: str) -> None:
     answer = raw(client, f'{{"model": "{RECORDS}", "records": [[1, {number}]]}}')
-    assert answer.json()["error"]["param"] in ("records[0].flow", None)
+    assert answer.json()["error"]["param"] in ("records[0].flow", "records[0][1]")
     assert answer.status_code in (400, 422)
 
 

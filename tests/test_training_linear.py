@@ -82,6 +82,12 @@ def test_folds_spread_each_class_evenly() -> None:
     assert {int(np.sum((y == label) & (folds == fold))) for label in range(7) for fold in range(5)} == {2}
 
 
+def test_copies_are_in_one_fold_and_the_others_where_they_would_be_without_them() -> None:
+    examples = drawn(60, classes=4)
+    copied = stratified(np.tile(examples.y, 2), 5, 1, np.tile(examples.x, (2, 1)))
+    assert np.array_equal(copied, np.tile(stratified(examples.y, 5, 1), 2))
+
+
 @pytest.mark.parametrize("strengths", [(1.0,), (1.0, 10.0, 100.0)])
 def test_progress_counts_every_fit_out_of_fold(strengths: tuple[float, ...]) -> None:
     told: list[int] = []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.vectors import normalize, shorten
+from models.vectors import normalize, originals, shorten
 
 ROWS = arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32))
 
@@ -46,3 +46,11 @@ def test_shortened_rows_are_of_length_1_only_after_normalising_again() -> None:
     short = shorten(normalize(rows([3, 4, 12])), 2)
     assert np.linalg.norm(short) < 0.5
     np.testing.assert_allclose(normalize(short), [[0.6, 0.8]], rtol=1e-6)
+
+
+def test_copies_name_the_first_of_their_like() -> None:
+    x = normalize(np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32))
+    x[1200], x[1400], x[7] = x[3], x[1200], 0.0
+    expected = np.arange(1500)
+    expected[[1200, 1400]] = 3
+    assert np.array_equal(originals(x), expected)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.calibration import conformal_p_values
 from models.detectors.detector import Calibrated, Verdict
+from models.vectors import SAME
 
 _NEIGHBOURS = 3
 # Similarities are computed for so many rows at a time: 1,024 x 20,000 float32 are 80 MB.
@@ -16,7 +17,7 @@ _ROWS_AT_ONCE = 1024
 
 
 class KnnDetector(Calibrated):
-    """Mean cosine distance to the nearest of the normal items, calibrated by leaving each item out once.
+    """Mean cosine distance to the nearest of the normal items, calibrated by leaving each item and its copies out once.
 
     `fit` takes normal embeddings float [m, d], m ≥ 2. A score is between 0 (a normal item itself) and 2; higher is stranger.
     """
@@ -44,6 +45,7 @@ class KnnDetector(Calibrated):
         for start in range(0, len(x), _ROWS_AT_ONCE):
             similarity = self.reference[start : start + _ROWS_AT_ONCE] @ self.reference.T
             similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
+            similarity[similarity > SAME] = -torch.inf
             parts.append(_distance(similarity, neighbours))
         return self.calibrate(torch.cat(parts))
 

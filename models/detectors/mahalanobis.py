@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.covariance import shrunk_covariance
 from models.detectors.detector import Calibrated
 from models.detectors.folds import out_of_fold
+from models.vectors import originals
 
 # A class with fewer items than this has no covariance of its own worth adding to.
 _LEAST_FOR_COVARIANCE = 2
@@ -45,7 +46,8 @@ class MahalanobisDetector(Calibrated):
         self.means, self.whitening = means.float().contiguous(), whitening.float().contiguous()
         if not calibrated:
             return self
-        return self.calibrate(out_of_fold(len(x), lambda train, held: _mahalanobis(items[held], *_spread(items[train], owner[train]))))
+        original = torch.from_numpy(originals(items.float().numpy()))
+        return self.calibrate(out_of_fold(original, lambda train, held: _mahalanobis(items[held], *_spread(items[train], owner[train]))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""

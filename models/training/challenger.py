@@ -123,7 +123,7 @@ def _juries(context: Context, settings: Classification, data: Data, frozen: Cand
     whole = data.whole
     juries = [Jury(np.arange(len(data.texts), len(whole.texts)), frozen.predicted)]
     if crossed and len(whole.texts) <= _FEW_ROWS:
-        folds = linear.stratified(data.y, _MORE_ROUNDS, context.job.seed)
+        folds = linear.stratified(data.y, _MORE_ROUNDS, context.job.seed, context.embedder(data.texts))
         parts = [np.flatnonzero(folds == fold) for fold in range(_MORE_ROUNDS)]
         juries += [Jury(rows, _frozen(context, settings, whole, rows, frozen)) for rows in parts]
     return juries

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from models.calibration import fit_temperature
 from models.heads import LinearHead
+from models.vectors import originals
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -93,7 +94,7 @@ def fit_head(
     `done` is told how many fits are behind it, of `count_fits`.
     """
     count = count_folds(examples.real)
-    folds = stratified(examples.y[: examples.real], count, seed)
+    folds = stratified(examples.y[: examples.real], count, seed, examples.x[: examples.real])
     compared = range(_COMPARED_FOLDS if len(strengths) > 1 else 0)
     finished = iter(range(1, 1000))
 
@@ -137,13 +138,16 @@ def count_fits(rows: int, strengths: int) -> int:
     return count_folds(rows) + (strengths - 1) * _COMPARED_FOLDS
 
 
-def stratified(y: Ints, folds: int, seed: int) -> Ints:
-    """A fold number for each row [n], each class spread over the folds as evenly as it goes."""
-    random = np.random.default_rng(seed)
-    fold = np.empty(len(y), dtype=np.int64)
-    order = np.concatenate([random.permutation(np.flatnonzero(y == label)) for label in np.unique(y)])
-    fold[order] = np.arange(len(y)) % folds
-    return fold
+def stratified(y: Ints, folds: int, seed: int, x: Floats | None = None) -> Ints:
+    """A fold number for each row [n], each class spread over the folds as evenly as it goes.
+
+    With embeddings [n, d] of length 1, copies of a text are in one fold, or a copy would be judged by what its like taught.
+    """
+    random, original = np.random.default_rng(seed), np.arange(len(y)) if x is None else originals(x)
+    fold, known = np.empty(len(y), dtype=np.int64), np.unique(original)
+    order = np.concatenate([random.permutation(known[y[known] == label]) for label in np.unique(y[known])])
+    fold[order] = np.arange(len(order)) % folds
+    return fold[original]
 
 
 def _held(examples: Examples, inside: NDArray[np.bool_], strength: float, labels: tuple[str, ...]) -> Held:

@@ -83,7 +83,7 @@ def _parse(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if place := _not_a_number(body):
-            raise MalformedBody(f"{place[0]}: expected a number of at most 1.8e308, got {place[1]}", param=place[0]) from None
+            raise MalformedBody(f"{place[0]}: expected a finite number, at most 1.8e308, got {place[1]}", param=place[0]) from None
         raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from None
 
 
