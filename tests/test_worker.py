@@ -152,6 +152,20 @@ def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
     assert current.version == 3
 
 
+def test_a_job_of_another_task_is_held_and_never_compared(manned: Bench) -> None:
+    assert manned.until(manned.submit("shared", steps=1)).status == "succeeded"
+    job = manned.start(replace(manned.new("shared", steps=1, kind="series"), task="anomaly"))
+    done = manned.until(job)
+    assert done.result is not None
+    assert (done.status, done.result["decision"]) == ("succeeded", "held")
+    why = "what serves now is a classification model, and this is an anomaly model of series: give the job another suffix"
+    assert done.result["why"].startswith(why)
+    assert json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())["incumbent"] is None
+    current = Registry(manned.home / "models").current("ft:fake:local:shared")
+    assert current is not None
+    assert current.version == 1
+
+
 def test_a_failure_has_the_trainers_code_and_the_next_job_runs(manned: Bench) -> None:
     bad = manned.submit(fail_code="one_class", fail_message="expected two labels, got one", fail_param="training_file")
     good = manned.submit(steps=1)
