@@ -74,7 +74,8 @@ def test_without_auto_promote_even_the_best_is_held() -> None:
 
 def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
     decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
-    assert decision == Decision(False, "it cannot be compared with what serves now: they have no deciding number in common")
+    why = "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events say why"
+    assert decision == Decision(False, why)
 
 
 def test_what_is_no_rival_at_all_is_not_replaced() -> None:
@@ -107,15 +108,16 @@ def job(task: str = "classification", **hyperparameters: Any) -> Any:
     ],
 )
 def test_only_what_does_the_same_is_a_rival(tmp_path: Path, manifest: dict[str, Any], asked: Any, there: str | None) -> None:
-    found = incumbent.find(serving(tmp_path, **manifest), asked)
+    found = incumbent.find(serving(tmp_path, **manifest), asked, lambda manifest: "fake=/fake")
     assert (found.serves, found.path is None) == (True, there is not None)
+    assert (found.base, found.base_version) == ((None, None) if there else ("fake=/fake", "0"))
     assert (found.objection or "").partition(", and")[0] == (f"what serves now is {there}" if there else "")
 
 
 def test_what_serves_with_a_broken_manifest_is_not_replaced(tmp_path: Path) -> None:
     registry = serving(tmp_path)
     (registry.path(NAME, 1) / "manifest.json").write_text("{")
-    found = incumbent.find(registry, job())
+    found = incumbent.find(registry, job(), lambda manifest: manifest.base)
     assert (found.serves, found.path) == (True, None)
     assert found.objection is not None
     assert found.objection.startswith("what serves now cannot be compared: 1/manifest.json")

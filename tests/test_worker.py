@@ -126,6 +126,8 @@ def test_what_the_trainer_is_told_is_the_contract(manned: Bench) -> None:
         "checkpoint": None,
         "cache": str(manned.home / "cache"),
         "incumbent": None,
+        "incumbent_base": None,
+        "incumbent_base_version": None,
     }
 
 
@@ -144,9 +146,14 @@ def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(manned: Bench
 def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
     outcomes = []
     for score in (0.9, 0.4, 0.6):
-        done = manned.until(manned.submit("same", steps=1, score=score))
+        # As where the first begins with the served model and the others with an encoder that was tuned on it.
+        spec = "fake" if score == 0.9 else "fake=/tuned"
+        job = manned.start(replace(manned.new("same", steps=1, score=score), spec=spec))
+        done = manned.until(job)
         outcomes.append((done.fine_tuned_model, done.result and done.result["decision"]))
     assert outcomes == [("ft:fake:local:same:v1", "promoted"), ("ft:fake:local:same:v2", "held"), ("ft:fake:local:same:v3", "promoted")]
+    told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+    assert (told["incumbent_base"], told["incumbent_base_version"]) == ("fake", "0123456789ab")
     current = Registry(manned.home / "models").current("ft:fake:local:same")
     assert current is not None
     assert current.version == 3

@@ -76,6 +76,8 @@ def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
     if rival is None:
         return None
     name, now, then = _numbers(result, rival)
+    if not rival.numbers:
+        return f"it cannot be compared with {rival.now}, which was not measured on the held-out rows: the job's events say why"
     if name is None:
         return f"it cannot be compared with {rival.now}: they have no deciding number in common"
     if now < then - _ROUNDING:

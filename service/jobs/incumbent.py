@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.artifact import Manifest
@@ -13,16 +14,21 @@ from service.jobs.records import Job
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """The pointer's generation, and whether a version serves: at `path`, or `objection` says why it cannot be compared."""
+    """The pointer's generation, and whether a version serves: at `path`, or `objection` says why it cannot be compared.
+
+    `base` is where the encoder is that a version without one of its own was trained on, in its `base_version`.
+    """
 
     generation: int
     serves: bool = False
     path: Path | None = None
     objection: str | None = None
+    base: str | None = None
+    base_version: str | None = None
 
 
-def find(registry: Registry, job: Job) -> Incumbent:
-    """What serves now. Raises RegistryError."""
+def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> Incumbent:
+    """What serves now; `spec_of` says where a version's base is. Raises RegistryError."""
     generation = registry.generation(job.name)
     current = registry.current(job.name)
     if current is None:
@@ -34,7 +40,8 @@ def find(registry: Registry, job: Job) -> Incumbent:
         return Incumbent(generation, serves=True, objection=why)
     if objection := _another(manifest, job):
         return Incumbent(generation, serves=True, objection=objection)
-    return Incumbent(generation, serves=True, path=registry.path(job.name, current.version))
+    found = Incumbent(generation, serves=True, path=registry.path(job.name, current.version))
+    return replace(found, base=spec_of(manifest), base_version=manifest.base_version) if manifest.encoder == "base" else found
 
 
 def _another(manifest: Manifest, job: Job) -> str | None:

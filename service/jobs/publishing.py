@@ -11,6 +11,7 @@ from typing import Any
 from models.artifact import Golden, Manifest, verify
 from models.errors import ArtifactError, RegistryConflict
 from models.registry.registry import Registry
+from service.errors import JobNotFound
 from service.jobs import gate, incumbent
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import Store
@@ -38,7 +39,14 @@ class Publisher:
 
     def incumbent(self, job: Job) -> incumbent.Incumbent:
         """What serves under the job's name now."""
-        return incumbent.find(self._registry, job)
+        return incumbent.find(self._registry, job, self._spec_of)
+
+    def _spec_of(self, manifest: Manifest) -> str:
+        """Where the base of a version is: where the job that trained it had it from, else what the base is called."""
+        try:
+            return self._store.get(manifest.job).spec
+        except JobNotFound:
+            return manifest.base
 
     def base(self, job: Job) -> tuple[str, bool]:
         """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises NotRegistered."""

@@ -132,6 +132,8 @@ class Supervisor:
             "checkpoint": str(checkpoint) if checkpoint else None,
             "cache": str(self._home / "cache"),
             "incumbent": str(incumbent.path) if incumbent.path else None,
+            "incumbent_base": incumbent.base,
+            "incumbent_base_version": incumbent.base_version,
         }
         (directory / "job.json").write_text(json.dumps(about), encoding="utf-8")
 
