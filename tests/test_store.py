@@ -232,6 +232,18 @@ def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> Non
         store.resume(job.id)
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["alive", "worker gone"])
+def test_a_cancel_is_not_lost_to_a_pause_that_follows(store: Store, leases: Leases, database: Database, lost: bool) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.wish(job.id, "cancel")
+    if lost:
+        expire(database)
+    with pytest.raises(JobState, match="is being cancelled: it cannot be paused any more"):
+        store.wish(job.id, "pause")
+    assert (store.get(job.id).status, store.get(job.id).control) == ("validating_files", "cancel")
+
+
 def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
     create(store)
     job = claim(store, leases)

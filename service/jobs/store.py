@@ -71,10 +71,15 @@ class Store:
         return found[:limit], len(found) > limit
 
     def wish(self, job: str, wish: Wish) -> Job:
-        """Cancel or pause a job: at once when nobody runs it, else its worker sees the wish. Raises JobState when it is finished."""
+        """Cancel or pause a job: at once when nobody runs it, else its worker sees the wish.
+
+        Raises JobState when it is finished, and for a pause when it is being cancelled.
+        """
         with self.database.write() as connection:
             row = self._get(connection, job, lock=True)
             _refuse_finished(row, wish)
+            if row.control == "cancel" and wish == "pause":
+                raise JobState(f"{job} is being cancelled: it cannot be paused any more")
             if row.status in BEGUN and self._alive(connection, row.lease):
                 self._set(connection, job, control=wish)
             elif wish == "cancel":
