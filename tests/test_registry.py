@@ -62,6 +62,14 @@ def test_a_job_finds_what_it_has_published(registry: Registry, source: Path) -> 
     assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [1, 2, None]
 
 
+def test_a_broken_manifest_does_not_stop_other_jobs(registry: Registry, source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for job in ("ftjob-1", "ftjob-2"):
+        registry.publish(NAME, source, numbered(job=job))
+    (registry.path(NAME, 1) / "manifest.json").write_text("{")
+    assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [None, 2, None]
+    assert "a version is passed over: 1/manifest.json" in caplog.text
+
+
 def test_promoting_moves_the_pointer_and_rolling_back_moves_it_again(registry: Registry, source: Path) -> None:
     filled(registry, source)
     assert registry.promote(NAME, 1, **BY) == registry.current(NAME) == Pointer(1, 1, None)
