@@ -188,9 +188,30 @@ def test_what_was_withdrawn_can_come_back(registry: Registry, source: Path) -> N
     registry.promote(NAME, 2, **BY)
     registry.withdraw(NAME, **BY)
     assert (registry.current(NAME), registry.generation(NAME)) == (None, 2)
-    assert registry.rollback(NAME, **BY) == Pointer(2, 3, 2)
+    assert registry.rollback(NAME, **BY) == Pointer(2, 3, None)
     registry.withdraw(NAME, **BY)
     assert registry.promote(NAME, 3, **BY, expected=4) == Pointer(3, 5, 2)
+
+
+@pytest.mark.parametrize("back", ["rollback", "promote"])
+def test_what_came_back_from_a_withdrawal_leads_to_the_one_before_it(registry: Registry, source: Path, back: str) -> None:
+    filled(registry, source)
+    for version in (1, 2):
+        registry.promote(NAME, version, **BY)
+    for generation in (4, 6):
+        registry.withdraw(NAME, **BY)
+        again = registry.rollback(NAME, **BY) if back == "rollback" else registry.promote(NAME, 2, **BY)
+        assert again == Pointer(2, generation, 1)
+    assert registry.rollback(NAME, **BY) == Pointer(1, 7, 2)
+
+
+def test_a_rollback_that_would_change_nothing_is_refused(registry: Registry, source: Path) -> None:
+    filled(registry, source)
+    registry.promote(NAME, 2, **BY)
+    pointer = registry.path(NAME, 2).parents[1] / "current.json"
+    pointer.write_text(pointer.read_text().replace('"previous": null', '"previous": 2'))
+    with pytest.raises(RegistryConflict, match="version 2 serves already; promote the version that you want"):
+        registry.rollback(NAME, **BY)
 
 
 def test_the_version_in_service_is_not_deleted(registry: Registry, source: Path) -> None:

@@ -133,6 +133,9 @@ class Registry:
         if last.previous is None or last.previous not in self.versions(name):
             was = "no version served before" if last.previous is None else f"version {last.previous} was deleted"
             raise RegistryConflict(f"{name} cannot be rolled back: {was}", param="model")
+        if last.previous == last.version:  # as earlier versions of this code wrote after a withdrawal
+            said = f"{name} cannot be rolled back: version {last.version} serves already; promote the version that you want"
+            raise RegistryConflict(said, param="model")
         return self._serve(name, last.previous, "rollback", by, why, last.generation)
 
     def withdraw(self, name: str, *, by: str, why: str) -> None:
