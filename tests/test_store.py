@@ -273,6 +273,17 @@ def test_what_nobody_runs_is_found(store: Store, leases: Leases, database: Datab
     assert [job.id for job in store.stranded(60)] == ["ftjob-1"]
 
 
+def test_what_has_ended_is_found(store: Store) -> None:
+    for number in range(3):
+        create(store, number)
+    for number in (1, 2):
+        store.wish(f"ftjob-{number}", "cancel")
+    ended = dict(store.ended(0))
+    assert ended == {f"ftjob-{number}": store.get(f"ftjob-{number}").finished_at for number in (1, 2)}
+    assert [job for job, _ in store.ended(ended["ftjob-2"])][-1] == "ftjob-2"
+    assert store.ended(ended["ftjob-2"] + 1) == []
+
+
 def test_an_id_with_nul_is_no_fault_of_the_databases(store: Store) -> None:
     with pytest.raises((JobNotFound, InvalidRequest)):
         store.get("a\0b")

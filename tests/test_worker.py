@@ -279,6 +279,18 @@ def test_a_paused_job_goes_on_from_where_it_was(manned: Bench) -> None:
     assert next(step for attempt, step, _ in manned.trace(job) if attempt == 2) == at + 1
 
 
+def test_a_job_that_is_cancelled_while_it_is_paused_leaves_no_checkpoints(manned: Bench) -> None:
+    job = manned.submit(steps=10_000, checkpoint_every=2)
+    manned.until_step(job, 4)
+    manned.wish(job, "pause")
+    manned.until(job, "paused")
+    attempt = manned.home / "jobs" / job / "attempt-1"
+    assert (attempt / "checkpoints").is_dir()
+    manned.wish(job, "cancel")
+    wait_until(lambda: sorted(path.name for path in attempt.iterdir()) == ["incumbent.json", "job.json", "trainer.log"])
+    assert manned.get(job).status == "cancelled"
+
+
 def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(manned: Bench) -> None:
     job = manned.submit(steps=20, checkpoint_every=5, crash_at=13, crash_until=2)
     done = manned.until(job)

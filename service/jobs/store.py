@@ -133,6 +133,12 @@ class Store:
             lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(worker_lease.c.id == jobs.c.lease, _in_force(now, self._lease_s))
             return [of(Job, row) for row in connection.execute(sa.select(jobs).where(waiting | lost).order_by(jobs.c.seq))]
 
+    def ended(self, since: float) -> list[tuple[str, float]]:
+        """The jobs that ended at `since` or later, and when, oldest first."""
+        with self.database.read() as connection:
+            query = sa.select(jobs.c.id, jobs.c.finished_at).where(jobs.c.finished_at >= since).order_by(jobs.c.finished_at)
+            return [(job, float(at)) for job, at in connection.execute(query)]
+
     def redispatch(self, job: str, dispatch: int) -> int | None:
         """Count a job as queued once more; its number, or None when it is no longer the dispatch that was looked at."""
         with self.database.write() as connection:
