@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from models.registry.registry import Registry
+from service.jobs import incumbent
 from service.jobs.gate import Decision, decide
+from tests.artifacts import NAME, numbered, staging
 
 
 def result(now: float = 0.9, before: float | None = None, **more: Any) -> dict[str, Any]:
@@ -69,4 +74,50 @@ def test_without_auto_promote_even_the_best_is_held() -> None:
 
 def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
     decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
-    assert decision == Decision(False, "it cannot be compared with what serves now: they have no deciding number in common")
+    why = "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events say why"
+    assert decision == Decision(False, why)
+
+
+def test_what_is_no_rival_at_all_is_not_replaced() -> None:
+    decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1, incomparable="it is another thing")
+    assert decision == Decision(False, "it is another thing")
+
+
+def serving(tmp_path: Path, **manifest: Any) -> Registry:
+    registry = Registry(tmp_path / "models")
+    registry.publish(NAME, staging(tmp_path / "staging"), numbered(**manifest))
+    registry.promote(NAME, 1, by="", why="")
+    return registry
+
+
+def job(task: str = "classification", **hyperparameters: Any) -> Any:
+    made = Mock(task=task, hyperparameters=hyperparameters)
+    made.name = NAME  # which Mock(name=…) takes for its own
+    return made
+
+
+@pytest.mark.parametrize(
+    ("manifest", "asked", "there"),
+    [
+        ({}, job("embedding"), "a classification model"),
+        ({"task": "anomaly", "sensor": {"kind": "series"}}, job("anomaly", kind="records"), "an anomaly model of series"),
+        ({"task": "anomaly", "sensor": {"kind": "series"}}, job("anomaly", kind="series"), None),
+        ({"task": "forecast", "sensor": {"kind": "forecast"}}, job("forecast"), None),
+        ({"task": "anomaly"}, job("anomaly"), None),
+        ({}, job(), None),
+    ],
+)
+def test_only_what_does_the_same_is_a_rival(tmp_path: Path, manifest: dict[str, Any], asked: Any, there: str | None) -> None:
+    found = incumbent.find(serving(tmp_path, **manifest), asked, lambda manifest: "fake=/fake")
+    assert (found.serves, found.path is None) == (True, there is not None)
+    assert (found.base, found.base_version) == ((None, None) if there else ("fake=/fake", "0"))
+    assert (found.objection or "").partition(", and")[0] == (f"what serves now is {there}" if there else "")
+
+
+def test_what_serves_with_a_broken_manifest_is_not_replaced(tmp_path: Path) -> None:
+    registry = serving(tmp_path)
+    (registry.path(NAME, 1) / "manifest.json").write_text("{")
+    found = incumbent.find(registry, job(), lambda manifest: manifest.base)
+    assert (found.serves, found.path) == (True, None)
+    assert found.objection is not None
+    assert found.objection.startswith("what serves now cannot be compared: 1/manifest.json")

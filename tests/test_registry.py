@@ -62,6 +62,14 @@ def test_a_job_finds_what_it_has_published(registry: Registry, source: Path) -> 
     assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [1, 2, None]
 
 
+def test_a_broken_manifest_does_not_stop_other_jobs(registry: Registry, source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for job in ("ftjob-1", "ftjob-2"):
+        registry.publish(NAME, source, numbered(job=job))
+    (registry.path(NAME, 1) / "manifest.json").write_text("{")
+    assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [None, 2, None]
+    assert "a version is passed over: 1/manifest.json" in caplog.text
+
+
 def test_promoting_moves_the_pointer_and_rolling_back_moves_it_again(registry: Registry, source: Path) -> None:
     filled(registry, source)
     assert registry.promote(NAME, 1, **BY) == registry.current(NAME) == Pointer(1, 1, None)
@@ -180,9 +188,30 @@ def test_what_was_withdrawn_can_come_back(registry: Registry, source: Path) -> N
     registry.promote(NAME, 2, **BY)
     registry.withdraw(NAME, **BY)
     assert (registry.current(NAME), registry.generation(NAME)) == (None, 2)
-    assert registry.rollback(NAME, **BY) == Pointer(2, 3, 2)
+    assert registry.rollback(NAME, **BY) == Pointer(2, 3, None)
     registry.withdraw(NAME, **BY)
     assert registry.promote(NAME, 3, **BY, expected=4) == Pointer(3, 5, 2)
+
+
+@pytest.mark.parametrize("back", ["rollback", "promote"])
+def test_what_came_back_from_a_withdrawal_leads_to_the_one_before_it(registry: Registry, source: Path, back: str) -> None:
+    filled(registry, source)
+    for version in (1, 2):
+        registry.promote(NAME, version, **BY)
+    for generation in (4, 6):
+        registry.withdraw(NAME, **BY)
+        again = registry.rollback(NAME, **BY) if back == "rollback" else registry.promote(NAME, 2, **BY)
+        assert again == Pointer(2, generation, 1)
+    assert registry.rollback(NAME, **BY) == Pointer(1, 7, 2)
+
+
+def test_a_rollback_that_would_change_nothing_is_refused(registry: Registry, source: Path) -> None:
+    filled(registry, source)
+    registry.promote(NAME, 2, **BY)
+    pointer = registry.path(NAME, 2).parents[1] / "current.json"
+    pointer.write_text(pointer.read_text().replace('"previous": null', '"previous": 2'))
+    with pytest.raises(RegistryConflict, match="version 2 serves already; promote the version that you want"):
+        registry.rollback(NAME, **BY)
 
 
 def test_the_version_in_service_is_not_deleted(registry: Registry, source: Path) -> None:

@@ -232,6 +232,18 @@ def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> Non
         store.resume(job.id)
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["alive", "worker gone"])
+def test_a_cancel_is_not_lost_to_a_pause_that_follows(store: Store, leases: Leases, database: Database, lost: bool) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.wish(job.id, "cancel")
+    if lost:
+        expire(database)
+    with pytest.raises(JobState, match="is being cancelled: it cannot be paused any more"):
+        store.wish(job.id, "pause")
+    assert (store.get(job.id).status, store.get(job.id).control) == ("validating_files", "cancel")
+
+
 def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
     create(store)
     job = claim(store, leases)
@@ -259,6 +271,17 @@ def test_what_nobody_runs_is_found(store: Store, leases: Leases, database: Datab
     store.wish("ftjob-3", "pause")
     assert [job.id for job in store.stranded(0)] == ["ftjob-0", "ftjob-1"]
     assert [job.id for job in store.stranded(60)] == ["ftjob-1"]
+
+
+def test_what_has_ended_is_found(store: Store) -> None:
+    for number in range(3):
+        create(store, number)
+    for number in (1, 2):
+        store.wish(f"ftjob-{number}", "cancel")
+    ended = dict(store.ended(0))
+    assert ended == {f"ftjob-{number}": store.get(f"ftjob-{number}").finished_at for number in (1, 2)}
+    assert [job for job, _ in store.ended(ended["ftjob-2"])][-1] == "ftjob-2"
+    assert store.ended(ended["ftjob-2"] + 1) == []
 
 
 def test_an_id_with_nul_is_no_fault_of_the_databases(store: Store) -> None:

@@ -184,6 +184,44 @@ def test_the_incumbent_is_judged_on_the_same_held_out_rows(
     assert result["incumbent_metrics"]["macro_f1"] == pytest.approx(result["metrics"]["macro_f1"])
 
 
+@pytest.fixture(scope="module")
+def stranger(encoder: Path) -> Path:
+    """An encoder of other weights, as a tuned one beside its base."""
+    return tiny.roughen(tiny.encoder(encoder.parent / "stranger", normalize=True))
+
+
+@pytest.mark.parametrize("task", ["classification", "anomaly"])
+@pytest.mark.parametrize("kept", [True, False], ids=["own encoder", "base"])
+def test_the_incumbent_is_judged_with_its_own_encoder(encoder: Path, stranger: Path, tmp_path: Path, task: str, kept: bool) -> None:
+    more: dict[str, Any] = {"task": task, "hyperparameters": {"mode": "frozen"} if task == "classification" else {}}
+    first = job(tmp_path / "first", stranger, labelled(20), keep_encoder=kept, **more)
+    assert run(first, lambda event: None) == 0
+    before = read(first / "result.json")
+    base: dict[str, Any] = {} if kept else {"incumbent_base": f"stranger={stranger}", "incumbent_base_version": before["base_version"]}
+    then = job(tmp_path / "then", encoder, labelled(20), incumbent=str(first / "result"), **base, **more)
+    assert run(then, lambda event: None) == 0
+    result = read(then / "result.json")
+    deciding = "macro_f1" if task == "classification" else "false_alarm_rate_0.05"
+    numbers = [of[deciding] for of in (before["metrics"], result["incumbent_metrics"])]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6)
+    if task == "classification":
+        assert result["incumbent_metrics"]["ece"] == pytest.approx(before["metrics"]["ece"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("spec", "version"), [("gone=/nowhere/at/all", "0123456789ab"), ("stranger", "another")])
+def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
+    trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, stranger: Path, tmp_path: Path, spec: str, version: str
+) -> None:
+    base = {"incumbent_base": f"stranger={stranger}" if spec == "stranger" else spec, "incumbent_base_version": version}
+    directory = job(tmp_path / "job", encoder, labelled(10), incumbent=str(trained[0] / "result"), **base)
+    said: list[Mapping[str, Any]] = []
+    assert run(directory, said.append) == 0
+    assert read(directory / "result.json")["incumbent_metrics"] is None
+    name = spec.partition("=")[0]
+    why = f"what serves now cannot be compared: its encoder ({name}, version {version}) cannot be opened here"
+    assert why in [event.get("message") for event in said]
+
+
 def test_an_incumbent_of_other_labels_is_wrong_about_those_it_does_not_know(
     trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path
 ) -> None:

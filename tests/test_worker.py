@@ -126,6 +126,8 @@ def test_what_the_trainer_is_told_is_the_contract(manned: Bench) -> None:
         "checkpoint": None,
         "cache": str(manned.home / "cache"),
         "incumbent": None,
+        "incumbent_base": None,
+        "incumbent_base_version": None,
     }
 
 
@@ -144,12 +146,31 @@ def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(manned: Bench
 def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
     outcomes = []
     for score in (0.9, 0.4, 0.6):
-        done = manned.until(manned.submit("same", steps=1, score=score))
+        # As where the first begins with the served model and the others with an encoder that was tuned on it.
+        spec = "fake" if score == 0.9 else "fake=/tuned"
+        job = manned.start(replace(manned.new("same", steps=1, score=score), spec=spec))
+        done = manned.until(job)
         outcomes.append((done.fine_tuned_model, done.result and done.result["decision"]))
     assert outcomes == [("ft:fake:local:same:v1", "promoted"), ("ft:fake:local:same:v2", "held"), ("ft:fake:local:same:v3", "promoted")]
+    told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
+    assert (told["incumbent_base"], told["incumbent_base_version"]) == ("fake", "0123456789ab")
     current = Registry(manned.home / "models").current("ft:fake:local:same")
     assert current is not None
     assert current.version == 3
+
+
+def test_a_job_of_another_task_is_held_and_never_compared(manned: Bench) -> None:
+    assert manned.until(manned.submit("shared", steps=1)).status == "succeeded"
+    job = manned.start(replace(manned.new("shared", steps=1, kind="series"), task="anomaly"))
+    done = manned.until(job)
+    assert done.result is not None
+    assert (done.status, done.result["decision"]) == ("succeeded", "held")
+    why = "what serves now is a classification model, and this is an anomaly model of series: give the job another suffix"
+    assert done.result["why"].startswith(why)
+    assert json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())["incumbent"] is None
+    current = Registry(manned.home / "models").current("ft:fake:local:shared")
+    assert current is not None
+    assert current.version == 1
 
 
 def test_a_failure_has_the_trainers_code_and_the_next_job_runs(manned: Bench) -> None:
@@ -256,6 +277,18 @@ def test_a_paused_job_goes_on_from_where_it_was(manned: Bench) -> None:
     assert manned.until(job).status == "succeeded"
     assert [step for _, step, _ in manned.trace(job)] == list(range(1, 61))
     assert next(step for attempt, step, _ in manned.trace(job) if attempt == 2) == at + 1
+
+
+def test_a_job_that_is_cancelled_while_it_is_paused_leaves_no_checkpoints(manned: Bench) -> None:
+    job = manned.submit(steps=10_000, checkpoint_every=2)
+    manned.until_step(job, 4)
+    manned.wish(job, "pause")
+    manned.until(job, "paused")
+    attempt = manned.home / "jobs" / job / "attempt-1"
+    assert (attempt / "checkpoints").is_dir()
+    manned.wish(job, "cancel")
+    wait_until(lambda: sorted(path.name for path in attempt.iterdir()) == ["incumbent.json", "job.json", "trainer.log"])
+    assert manned.get(job).status == "cancelled"
 
 
 def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(manned: Bench) -> None:

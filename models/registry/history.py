@@ -56,7 +56,7 @@ class History:
         for line in self._unrecorded(read_lines(self._ledger)):
             self._append(line)
         before = self.last()
-        after = Move(version, before.generation + 1, before.previous if before.version is None else before.version)
+        after = Move(version, before.generation + 1, self._way_back(before, version))
         record = self._stamped({"action": action, "version": version, "by": by, "why": why})
         record |= {"generation": after.generation, "previous": after.previous}
         replace_file(self._current, json.dumps(record).encode())
@@ -66,6 +66,14 @@ class History:
     def log(self, action: Literal["publish", "delete"], version: int, by: str) -> None:
         """Write down what moved no pointer."""
         self._append(self._stamped({"action": action, "version": version, "by": by, "why": ""}))
+
+    def _way_back(self, before: Move, version: int | None) -> int | None:
+        """Which version served before `version` will: where that is `version` itself, withdrawn since, the one before it."""
+        last = before.previous if before.version is None else before.version
+        if last != version:
+            return last
+        earlier = (line for line in reversed(self.ledger()) if line.get("version") == version)
+        return next((line["previous"] for line in earlier if line.get("previous", version) != version), None)
 
     def _record(self) -> dict[str, Any] | None:
         """What the last move wrote; None when there was none."""

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from typing import Any
 
 from models.artifact import Manifest, publish, read_manifest, verify
 from models.durable import make_directory
-from models.errors import NotRegistered, RegistryConflict, RegistryError
+from models.errors import ArtifactError, NotRegistered, RegistryConflict, RegistryError
 from models.registry.aliases import Aliases
 from models.registry.files import locked
 from models.registry.history import Action, History
 from models.registry.names import check_alias, directory_of, name_of, parse_name
 from models.registry.versions import Versions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Registry:
 
     def published(self, name: str, job: str) -> int | None:
         """The version that a job has published, if it has: what a publication that may be a repetition asks first."""
-        return next((version for version in self.versions(name) if self.manifest(name, version).job == job), None)
+        return next((version for version in self.versions(name) if self._made_by(name, version) == job), None)
 
     def current(self, name: str) -> Pointer | None:
         """Which version serves; None when none does."""
@@ -130,6 +133,9 @@ class Registry:
         if last.previous is None or last.previous not in self.versions(name):
             was = "no version served before" if last.previous is None else f"version {last.previous} was deleted"
             raise RegistryConflict(f"{name} cannot be rolled back: {was}", param="model")
+        if last.previous == last.version:  # as earlier versions of this code wrote after a withdrawal
+            said = f"{name} cannot be rolled back: version {last.version} serves already; promote the version that you want"
+            raise RegistryConflict(said, param="model")
         return self._serve(name, last.previous, "rollback", by, why, last.generation)
 
     def withdraw(self, name: str, *, by: str, why: str) -> None:
@@ -181,6 +187,14 @@ class Registry:
             if last.version != version:
                 last = history.move(version, action, by=by, why=why)
             return Pointer(version, last.generation, last.previous)
+
+    def _made_by(self, name: str, version: int) -> str | None:
+        """The job that a version says it is of; None where it says nothing that can be read, which shall not stop its successors."""
+        try:
+            return self.manifest(name, version).job
+        except ArtifactError as error:
+            log.warning("a version is passed over: %s", error.message, extra={"model": name})
+            return None
 
     def _delete(self, name: str, doomed: list[int], history: History, by: str) -> None:
         """The mark is what deletes; all are looked at before the first."""

@@ -13,6 +13,7 @@ from models.training import detecting, evaluation, linear
 from models.training.errors import HyperparameterError
 from models.training.events import say
 from models.training.hyperparameters import PARAM, Anomaly, DetectorKind
+from models.training.incumbent import encoder_of
 from models.training.job import Context, Outcome
 from models.training.parts import Parts
 
@@ -41,7 +42,7 @@ def train(context: Context, settings: Anomaly, parts: Parts) -> Outcome:
         mode="frozen",
         labels=(),
         metrics=metrics,
-        incumbent_metrics=_incumbent(context, held_x, strangers),
+        incumbent_metrics=_incumbent(context, parts),
         golden=_golden(context, held_texts),
         trained_tokens=sum(item.count for item in context.embedder.read(texts)),
     )
@@ -101,10 +102,13 @@ def _metrics(detector: Trained, held_x: Floats, strangers: Floats) -> dict[str, 
     return metrics | found
 
 
-def _incumbent(context: Context, held_x: Floats, strangers: Floats) -> dict[str, float] | None:
-    if context.job.incumbent is None:
+def _incumbent(context: Context, parts: Parts) -> dict[str, float] | None:
+    """What the version now in service is worth on the same texts; None where there is none, or its encoder cannot be opened."""
+    directory = context.job.incumbent
+    embedder = encoder_of(context, directory) if directory else None
+    if directory is None or embedder is None:
         return None
-    return _metrics(load_detector(context.job.incumbent), held_x, strangers)
+    return _metrics(load_detector(directory), embedder(parts.held_out.texts[0]), embedder(parts.strangers))
 
 
 def _golden(context: Context, held_texts: Sequence[str]) -> dict[str, object]:

@@ -17,18 +17,15 @@ from models.training.candidate import Candidate, Data, examples, fit, held_out_m
 from models.training.challenger import Duel, challenge, refit_tuned
 from models.training.events import say
 from models.training.hyperparameters import Classification
+from models.training.incumbent import ENCODER, JUDGED, encoder_of
 from models.training.job import Context, Outcome
 from models.training.ladder import Finding, check_frozen, check_outcome
 from models.training.parts import Parts
-from models.training.tuned import reopened
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 _GOLDEN_TEXTS = 8
-# Where an artifact fitted to all rows keeps what never saw the held-out ones: the head, and the encoder if that was tuned.
-JUDGED = "judged"
-ENCODER = "encoder"
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 
@@ -125,11 +122,10 @@ def _outcome(context: Context, parts: Parts, data: Data, winner: Candidate, won:
 def incumbent_metrics(context: Context, data: Data) -> dict[str, float] | None:
     """What the version now in service is worth on the same held-out rows; labels that it does not know count as wrong."""
     directory = context.job.incumbent
-    if directory is None:
+    embedder = encoder_of(context, directory) if directory else None
+    if directory is None or embedder is None:
         return None
     head = load_head(directory / JUDGED if (directory / JUDGED).is_dir() else directory)
-    own = [place for place in (directory / JUDGED / ENCODER, directory / ENCODER) if place.is_dir()]
-    embedder = reopened(context, own[0]) if own else context.embedder
     told = head.probabilities(torch.from_numpy(embedder(data.held_texts)), embedder.read(data.held_texts)).numpy()
     # Into the numbers of this job: its labels first, then those that only the incumbent has.
     names = (*data.labels, *(label for label in head.labels if label not in set(data.labels)))

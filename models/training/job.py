@@ -43,6 +43,9 @@ class Job:
     checkpoint: Path | None = None
     cache: Path | None = None
     incumbent: Path | None = None
+    # Where the encoder below the incumbent is, and its version; None where the incumbent has an encoder of its own.
+    incumbent_base: str | None = None
+    incumbent_base_version: str | None = None
     # The base is a tuned encoder that may be deleted some day: a head on it takes a copy along.
     keep_encoder: bool = False
 

@@ -36,16 +36,23 @@ class Decision:
 
 
 def decide(
-    result: Mapping[str, Any], *, serves: bool, reproduces: Callable[[], str | None], auto_promote: bool, max_ece: float
+    result: Mapping[str, Any],
+    *,
+    serves: bool,
+    reproduces: Callable[[], str | None],
+    auto_promote: bool,
+    max_ece: float,
+    incomparable: str | None = None,
 ) -> Decision:
     """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same held-out rows.
 
     `result` is the trainer's result.json; `serves` says whether a version served under the name when training began, whose
     numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its numbers (`base_…`).
-    `reproduces` says what is wrong with the published artifact, or None. The first objection is the reason.
+    `incomparable` says why what serves is no rival at all. `reproduces` says what is wrong with the published artifact, or None.
+    The first objection is the reason.
     """
     rival = Rival("what serves now", "what served before", result.get("incumbent_metrics") or {}) if serves else _base(result["metrics"])
-    objection = reproduces() or _calibration(result, max_ece) or _comparison(result, rival)
+    objection = reproduces() or _calibration(result, max_ece) or incomparable or _comparison(result, rival)
     if objection:
         return Decision(False, objection)
     if not auto_promote:
@@ -69,6 +76,8 @@ def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
     if rival is None:
         return None
     name, now, then = _numbers(result, rival)
+    if not rival.numbers:
+        return f"it cannot be compared with {rival.now}, which was not measured on the held-out rows: the job's events say why"
     if name is None:
         return f"it cannot be compared with {rival.now}: they have no deciding number in common"
     if now < then - _ROUNDING:

@@ -41,10 +41,13 @@ def checkpoint(home: Path, job: str) -> Path | None:
 
 
 def tidy(home: Path, job: str) -> None:
-    """Remove what a finished job no longer needs: checkpoints, results that are published, exported rows."""
+    """Remove what a finished job no longer needs: checkpoints, results that are published, exported rows.
+
+    Two workers may do so at once.
+    """
     for directory in attempts(home, job):
         for path in directory.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
             elif path.name not in KEPT:
-                path.unlink()
+                path.unlink(missing_ok=True)

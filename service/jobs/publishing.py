@@ -11,7 +11,8 @@ from typing import Any
 from models.artifact import Golden, Manifest, verify
 from models.errors import ArtifactError, RegistryConflict
 from models.registry.registry import Registry
-from service.jobs import gate
+from service.errors import JobNotFound
+from service.jobs import gate, incumbent
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import Store
 
@@ -36,11 +37,16 @@ class Publisher:
         self._auto_promote = auto_promote
         self._max_ece = max_ece
 
-    def incumbent(self, job: Job) -> tuple[Path | None, int]:
-        """What serves under the job's name now, and the generation of the pointer."""
-        generation = self._registry.generation(job.name)
-        current = self._registry.current(job.name)
-        return (self._registry.path(job.name, current.version) if current else None), generation
+    def incumbent(self, job: Job) -> incumbent.Incumbent:
+        """What serves under the job's name now."""
+        return incumbent.find(self._registry, job, self._spec_of)
+
+    def _spec_of(self, manifest: Manifest) -> str:
+        """Where the base of a version is: where the job that trained it had it from, else what the base is called."""
+        try:
+            return self._store.get(manifest.job).spec
+        except JobNotFound:
+            return manifest.base
 
     def base(self, job: Job) -> tuple[str, bool]:
         """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises NotRegistered."""
@@ -50,12 +56,15 @@ class Publisher:
         self._registry.manifest(name, int(version))
         return f"{job.model}={self._registry.path(name, int(version)) / 'encoder'}", True
 
-    def publish(self, job: Job, attempt: Path, result: dict[str, Any], *, serves: bool, generation: int) -> None:
-        """End a job with a model. `serves` and `generation` are of the pointer when training began. Raises LeaseLost and ArtifactError."""
+    def publish(
+        self, job: Job, attempt: Path, result: dict[str, Any], *, serves: bool, generation: int, objection: str | None = None
+    ) -> None:
+        """End a job with a model. What comes last is as `Incumbent` was when training began. Raises LeaseLost and ArtifactError."""
         version = self._version(job, attempt, result)
         decision = gate.decide(
             result,
             serves=serves,
+            incomparable=objection,
             reproduces=lambda: self._check(self._registry.path(job.name, version), job.spec),
             auto_promote=self._auto_promote,
             max_ece=self._max_ece,

@@ -71,10 +71,15 @@ class Store:
         return found[:limit], len(found) > limit
 
     def wish(self, job: str, wish: Wish) -> Job:
-        """Cancel or pause a job: at once when nobody runs it, else its worker sees the wish. Raises JobState when it is finished."""
+        """Cancel or pause a job: at once when nobody runs it, else its worker sees the wish.
+
+        Raises JobState when it is finished, and for a pause when it is being cancelled.
+        """
         with self.database.write() as connection:
             row = self._get(connection, job, lock=True)
             _refuse_finished(row, wish)
+            if row.control == "cancel" and wish == "pause":
+                raise JobState(f"{job} is being cancelled: it cannot be paused any more")
             if row.status in BEGUN and self._alive(connection, row.lease):
                 self._set(connection, job, control=wish)
             elif wish == "cancel":
@@ -127,6 +132,12 @@ class Store:
             waiting = (jobs.c.status == "queued") & (jobs.c.created_at < now - idle_s)
             lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(worker_lease.c.id == jobs.c.lease, _in_force(now, self._lease_s))
             return [of(Job, row) for row in connection.execute(sa.select(jobs).where(waiting | lost).order_by(jobs.c.seq))]
+
+    def ended(self, since: float) -> list[tuple[str, float]]:
+        """The jobs that ended at `since` or later, and when, oldest first."""
+        with self.database.read() as connection:
+            query = sa.select(jobs.c.id, jobs.c.finished_at).where(jobs.c.finished_at >= since).order_by(jobs.c.finished_at)
+            return [(job, float(at)) for job, at in connection.execute(query)]
 
     def redispatch(self, job: str, dispatch: int) -> int | None:
         """Count a job as queued once more; its number, or None when it is no longer the dispatch that was looked at."""

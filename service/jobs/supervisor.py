@@ -110,9 +110,10 @@ class Supervisor:
             self._conclude(job, directory, Ending(0, job.control), "")
 
     def _prepare(self, job: Job, directory: Path) -> None:
-        incumbent, generation = self._publisher.incumbent(job)
+        incumbent = self._publisher.incumbent(job)
         spec, tuned = self._publisher.base(job)
-        (directory / "incumbent.json").write_text(json.dumps({"generation": generation, "serves": incumbent is not None}), encoding="utf-8")
+        known = {"generation": incumbent.generation, "serves": incumbent.serves, "objection": incumbent.objection}
+        (directory / "incumbent.json").write_text(json.dumps(known), encoding="utf-8")
         checkpoint = places.checkpoint(self._home, job.id)
         about = {
             "job": job.id,
@@ -130,7 +131,9 @@ class Supervisor:
             "threads": self._settings.threads,
             "checkpoint": str(checkpoint) if checkpoint else None,
             "cache": str(self._home / "cache"),
-            "incumbent": str(incumbent) if incumbent else None,
+            "incumbent": str(incumbent.path) if incumbent.path else None,
+            "incumbent_base": incumbent.base,
+            "incumbent_base_version": incumbent.base_version,
         }
         (directory / "job.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -208,8 +211,7 @@ class Supervisor:
     def _publish(self, job: Job, directory: Path) -> None:
         result = read_result(directory) or {}
         before = json.loads((directory / "incumbent.json").read_text(encoding="utf-8"))
-        publish = self._publisher.publish
-        self._patiently(lambda: publish(job, directory, result, serves=before["serves"], generation=before["generation"]))
+        self._patiently(lambda: self._publisher.publish(job, directory, result, **before))
 
     def _again(self, job: Job, status: Status) -> None:
         """Queue the job's new dispatch; where that fails, the look for stranded jobs does it later."""

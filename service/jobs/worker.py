@@ -15,7 +15,7 @@ from models.errors import SondeError
 from models.registry.registry import Registry
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
-from service.jobs import golden
+from service.jobs import golden, places
 from service.jobs.database import Database
 from service.jobs.engine import DbosEngine
 from service.jobs.feedback import Feedback
@@ -33,6 +33,8 @@ from service.signals import on_signals
 log = logging.getLogger(__name__)
 
 _ABANDONED_UPLOAD_S = 24 * 3600.0
+# How much later than others a job's end may be seen that has an earlier time: a transaction takes its time before it ends.
+_LATE_S = 60.0
 
 
 class Worker:
@@ -55,6 +57,7 @@ class Worker:
         self._idle = threading.Event()
         self._idle.set()
         self._running: tuple[str, int] | None = None
+        self._tidied_until = 0.0
         registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
@@ -90,10 +93,11 @@ class Worker:
         return 0
 
     def _tend(self) -> None:
-        """Look after jobs that nobody runs, until told to stop; then wait for what runs here."""
+        """Look after jobs that nobody runs, and what they left, until told to stop; then wait for what runs here."""
         self._count_jobs()
         while not self.stopping.wait(self._settings.job_lease_s / 4):
             self._look_for_stranded()
+            self._tidy()
             self._count_jobs()
         self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
 
@@ -191,6 +195,15 @@ class Worker:
                         self._engine.submit(job.id, dispatch)
         except Unavailable as error:
             log.warning("no look for stranded jobs: %s", error.message)
+
+    def _tidy(self) -> None:
+        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were seen to then."""
+        try:
+            for job, at in self._store.ended(self._tidied_until - _LATE_S):
+                places.tidy(self._home, job)
+                self._tidied_until = max(self._tidied_until, at)
+        except (Unavailable, OSError) as error:
+            log.warning("finished jobs are not tidied: %s", error)
 
 
 def _outcome(status: Status) -> str:
