@@ -99,6 +99,33 @@ def test_times_groups_and_labels_that_are_none_are_named(tmp_path: Path) -> None
     assert (error.code, "expected a column 'machine', got 't', 'a', 'y'" in error.message) == ("missing_column", True)
 
 
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_unix_times_of_any_unit_are_read_and_told(tmp_path: Path, unit: int) -> None:
+    written = [1767225600 * unit + second * unit + 123 * (unit // 1_000_000_000) for second in range(3)]
+    read = [read_table(csv(tmp_path, "t,a\n" + "".join(f"{time},1\n" for time in written)), Wanted(timestamp="t"))]
+    name = {1: "s", 1_000: "ms", 1_000_000: "us", 1_000_000_000: "ns"}[unit]
+    pq.write_table(pa.table({"t": pa.array(written, pa.timestamp(name)), "a": [1.0] * 3}), tmp_path / "file.parquet")
+    for one in (*read, read_table(tmp_path / "file.parquet", Wanted(timestamp="t"))):
+        assert [place[:19] for place in map(str, to_runs(one, "series")[0].places(np.arange(3)))] == [
+            "2026-01-01T00:00:00", "2026-01-01T00:00:01", "2026-01-01T00:00:02",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("time", ["1e21", "-62135596801", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_times_that_no_calendar_has_are_refused(tmp_path: Path, time: str) -> None:
+    error = refused(csv(tmp_path, f"t,a\n2026-01-01,1\n{time},1\n"), Wanted(timestamp="t"))
+    assert (error.code, error.line, error.column) == ("wrong_type", 3, "t")
+    assert "expected a timestamp within the years 1 to 9999" in error.message
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.date32(), pa.date64()])
+def test_times_of_parquet_that_no_calendar_has_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    stamps = pa.array([0, 10**9 if kind == pa.date32() else 10**15], pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    pq.write_table(pa.table({"t": stamps, "a": [1.0, 2.0]}), tmp_path / "file.parquet")
+    error = refused(tmp_path / "file.parquet", Wanted(timestamp="t"))
+    assert (error.code, error.line, error.column) == ("wrong_type", 2, "t")
+
+
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.parquet").write_bytes(b"PAR1 and nothing more")
     assert refused(tmp_path / "file.parquet").code == "invalid_parquet"

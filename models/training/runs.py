@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from models.sensors.seam import SensorKind
 from models.training.errors import TrainingDataError
 from models.training.table import Doubles, Table
+from models.training.timestamps import iso
 
 Rows = NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class Runs:
         if self.times is None:
             lines: list[int] = self.lines[rows].tolist()
             return lines
-        return [datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in self.times[rows].tolist()]
+        return [iso(seconds) for seconds in self.times[rows].tolist()]
 
 
 @dataclass(slots=True)
