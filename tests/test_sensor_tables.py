@@ -175,6 +175,12 @@ def test_the_later_part_is_held_out_and_no_run_crosses_the_cut() -> None:
     assert (len(train.starts), len(held.starts), len(held)) == (4, 2, 20)
 
 
+@pytest.mark.parametrize("groups", [5, 6, 9])
+def test_of_few_groups_one_is_held_out_however_small_the_share(groups: int) -> None:
+    runs, _ = to_runs(table(noise(10 * groups), groups=tuple(str(row // 10) for row in range(10 * groups))), "series")
+    assert [len(part) for part in divide_runs(runs, groups, 0.05)] == [10 * (groups - 1), 10]
+
+
 def test_labelled_anomalies_are_not_fitted_to() -> None:
     labels = np.array([False] * 4 + [True] * 2 + [False] * 4)
     runs, _ = to_runs(table(noise(10), labels=labels), "series")

@@ -93,7 +93,8 @@ def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "train
     """The training part, and the later part to judge by: the last runs where there are five groups, else the last rows of each run."""
     ends = [*runs.starts[1:].tolist(), len(runs)]
     if groups >= _GROUPS_TO_HOLD_OUT and len(runs.starts) == groups:
-        kept = ends[max(round(groups * (1 - held_out)), 1) - 1]
+        # At least one group on either side, whatever the share is rounded to.
+        kept = ends[min(max(round(groups * (1 - held_out)), 1), groups - 1) - 1]
         held = np.arange(len(runs)) >= kept
     else:
         held = np.zeros(len(runs), dtype=np.bool_)
