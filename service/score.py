@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seam import Readings, Sensor
+from models.sensors.seam import LARGEST, Readings, Sensor
 from models.training.errors import TrainingDataError
 from models.training.readers import MAX_LINE_BYTES, Record, read_csv
 from models.training.timestamps import iso, seconds_of
@@ -119,8 +119,8 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not np.isfinite(value):
-        raise InvalidRequest(f"{where}: expected a finite number, got {(text or 'nothing')[:40]!r}", param="file")
+    if not abs(value) <= LARGEST:  # NaN, too
+        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g}, got {(text or 'nothing')[:40]!r}", param="file")
     return value
 
 

@@ -147,11 +147,12 @@ def test_the_registry_gives_what_the_service_gives(
 @pytest.mark.parametrize(
     ("content", "model", "flags", "said"),
     [
-        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number, got 'x'"),
-        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number, got 'nothing'"),
+        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'"),
+        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'"),
         ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
         ("flow,pressure\n1,2\n1,2,3\n", RECORDS, (), "t.csv, line 3: expected 2 cells as in the header, got 3"),
         ("flow,flow,pressure\n1,2,3\n", RECORDS, (), "t.csv, line 1, column 'flow': expected each column once"),
+        ("flow,pressure\n-2e15,1\n", RECORDS, (), "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'"),
         ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
         ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
         ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),

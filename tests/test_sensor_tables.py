@@ -79,6 +79,7 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,b\n1,2\n\n3,x\n", "wrong_type", 4, "b", "line 4"),
         ('a;b\n1;2\n3;"1,5"\n', "wrong_type", 3, "b", "decimal point"),
         ("a,b\n1,inf\n", "not_finite", 2, "b", "expected a finite number"),
+        ("a,b\n1,2\n3,-1.5e15\n", "too_large", 3, "b", "expected a number of at most 1e+15 either way, got -1500000000000000.0"),
         ("a,b\n1,2\n1,2,3\n", "ragged_row", 3, None, "expected 2 cells"),
         ("a,a\n1,2\n", "duplicate_key", 1, "a", "each column once"),
         ("a,b\n", "no_rows", None, None, "got none"),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.sensors.seam import LARGEST
 from models.training.errors import TrainingDataError
 from models.training.table import Doubles, Table, Wanted
 from models.training.table_reader import Cells, read_cells
@@ -76,9 +77,12 @@ class _Parser:
 
     def _finite(self, name: str, numbers: pa.Array) -> Doubles:
         values: Doubles = np.array(pc.fill_null(numbers, math.nan), dtype=np.float64)
-        infinite = np.flatnonzero(np.isinf(values))
+        infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)
         if len(infinite):
             raise self._refused("not_finite", int(infinite[0]), name, "a finite number", str(values[infinite[0]]))
+        if len(large):
+            expected = f"a number of at most {LARGEST:g} either way"
+            raise self._refused("too_large", int(large[0]), name, expected, f"{values[large[0]]} (take another unit, or leave it empty)")
         return values
 
     def _times(self, name: str) -> Doubles:
