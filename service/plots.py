@@ -37,7 +37,7 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
 def series(data: Mapping[str, Any]) -> Figure:
     """Readings, and below them their scores, thresholds, and what is an anomaly.
 
-    `data` has `x` (ISO times or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or None), `anomalies`
+    `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or None), `anomalies`
     (indices into x), and perhaps `labels` (0 or 1).
     """
     x = _places(data["x"])
@@ -51,6 +51,7 @@ def series(data: Mapping[str, Any]) -> Figure:
         _mark(axis, x, readings, data["anomalies"])
     _scores(axes[-1], x, data)
     _labelled(axes, x, data.get("labels"))
+    _name_places(axes[-1], data["x"], x)
     figure.autofmt_xdate()
     return figure
 
@@ -58,7 +59,7 @@ def series(data: Mapping[str, Any]) -> Figure:
 def forecast(data: Mapping[str, Any]) -> Figure:
     """What came, and what was forecast of it a horizon at a time: the median and the 80 % interval.
 
-    `data` has `x` (ISO times or numbers), `origins` (indices into x at which forecasts begin), and `columns` (name → `actual` for
+    `data` has `x` (times, texts or numbers), `origins` (indices into x at which forecasts begin), and `columns` (name → `actual` for
     all of x; `median`, `low` and `high` from the first origin on).
     """
     x, columns = _places(data["x"]), list(data["columns"].items())[:_MOST_PANELS]
@@ -76,6 +77,7 @@ def forecast(data: Mapping[str, Any]) -> Figure:
             axis.axvline(x[begin], color=_GREY, linestyle=":", linewidth=0.7)
         axis.set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     axes[0].legend(loc="upper left", fontsize=8)
+    _name_places(axes[-1], data["x"], x)
     figure.autofmt_xdate()
     return figure
 
@@ -163,7 +165,23 @@ def _runs(labels: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _places(values: Sequence[Any]) -> list[Any]:
-    return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
+    """Times and numbers as they are; 0, 1, 2, … where a text is no time."""
+    try:
+        return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
+    except ValueError:
+        return list(range(len(values)))
+
+
+def _name_places(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None:
+    """Write texts that are no times below the places that stand for them, as many as there is room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    if list(values[:1]) == list(x[:1]) or isinstance(x[0], datetime):
+        return
+    # A dollar would begin a formula.
+    names = [_plain(str(value)).replace("$", r"\$") for value in values]
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axis.xaxis.set_major_formatter(lambda place, _: names[int(place)] if place in range(len(names)) else "")
 
 
 def _plain(name: str) -> str:

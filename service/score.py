@@ -7,7 +7,7 @@ import csv
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -18,7 +18,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seam import Readings, Sensor
+from models.sensors.seam import LARGEST, Readings, Sensor
+from models.training.errors import TrainingDataError
+from models.training.readers import MAX_LINE_BYTES, Record, read_csv
+from models.training.timestamps import iso, seconds_of
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
@@ -31,7 +34,7 @@ _MOST_PLOTTED = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV's readings float64 [n, d] with the line that each row ends at, and their timestamps as they are written."""
+    """A CSV's readings float64 [n, d] with the line that each row begins at, and their timestamps as they are written."""
 
     readings: Readings
     lines: list[int]
@@ -85,33 +88,39 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
 def read(path: Path, columns: Sequence[str], timestamp: str | None) -> Table:
     """A CSV's columns of readings. Raises InvalidRequest naming line and column of the first value that is no finite number."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return _rows(csv.DictReader(stream), columns, timestamp, path.name)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return _rows(read_csv(path, max_line_bytes=MAX_LINE_BYTES, param="file"), columns, timestamp, path.name)
+    except TrainingDataError as error:
+        raise InvalidRequest(f"{path.name}, {error.message}", param="file") from error
+    except OSError as error:
         raise InvalidRequest(f"{path.name} cannot be read: {error}", param="file") from error
 
 
-def _rows(reader: csv.DictReader[str], columns: Sequence[str], timestamp: str | None, name: str) -> Table:
-    missing = [one for one in (*columns, *([timestamp] if timestamp else [])) if one not in (reader.fieldnames or ())]
-    if missing:
-        raise InvalidRequest(f"{name}: no column {missing[0]!r}; it has {', '.join(reader.fieldnames or ())}", param="file")
-    values, lines, times = [], [], []
-    for row in reader:
-        values.append([_number(row[column], f"{name}, line {reader.line_num}, {column}") for column in columns])
-        lines.append(reader.line_num)
-        times.append(row[timestamp] if timestamp else "")
+def _rows(records: Iterable[Record], columns: Sequence[str], timestamp: str | None, name: str) -> Table:
+    values, lines, times = list[list[float]](), list[int](), list[str]()
+    for line, row in records:
+        if not lines:
+            _require(row, (*columns, *([timestamp] if timestamp else [])), name)
+        values.append([_number(str(row[column]), f"{name}, line {line}, {column}") for column in columns])
+        lines.append(line)
+        times.append(str(row[timestamp]) if timestamp else "")
     if not values:
         raise InvalidRequest(f"{name}: no rows below its header", param="file")
     return Table(np.array(values, dtype=np.float64), lines, times if timestamp else None)
 
 
-def _number(text: str | None, where: str) -> float:
+def _require(row: Mapping[str, object], columns: Sequence[str], name: str) -> None:
+    missing = [one for one in columns if one not in row]
+    if missing:
+        raise InvalidRequest(f"{name}: no column {missing[0]!r}; it has {', '.join(row)}", param="file")
+
+
+def _number(text: str, where: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = float("nan")
-    if not np.isfinite(value):
-        raise InvalidRequest(f"{where}: expected a finite number, got {(text or 'nothing')[:40]!r}", param="file")
+    if not abs(value) <= LARGEST:  # NaN, too
+        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g}, got {(text or 'nothing')[:40]!r}", param="file")
     return value
 
 
@@ -232,13 +241,21 @@ def _draw(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha
     kept = _peaks(found.scores)
     order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
     data = {
-        "x": [table.times[at] for at in kept] if table.times else [table.lines[at] for at in kept],
+        "x": _when([table.times[at] for at in kept]) if table.times else [table.lines[at] for at in kept],
         "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
         "scores": found.scores[kept].tolist(),
         "threshold": {f"{alpha:g}": found.threshold},
         "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
     }
     path.write_bytes(plots.written(plots.series(data), "png" if path.suffix == ".png" else "svg"))
+
+
+def _when(times: list[str]) -> list[str]:
+    """Times as a plot takes them, read as training does; as they are written where one of them is none."""
+    try:
+        return [iso(seconds_of(time.strip())) for time in times]
+    except ValueError:
+        return times
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:

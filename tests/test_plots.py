@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service import plots
@@ -43,6 +44,18 @@ def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: di
 def test_what_is_drawn_depends_on_the_data() -> None:
     calm = {**PLOTS, "series": {**SERIES, "anomalies": [], "threshold": {"0.05": None}, "labels": None, "x": list(range(40))}}
     assert plots.draw("series", calm, "svg") != plots.draw("series", PLOTS, "svg")
+
+
+def test_places_that_are_no_times_are_labels_and_those_beyond_them_none() -> None:
+    named = plots.series({**SERIES, "x": [f"shift {minute}" for minute in range(40)]}).axes[-1]
+    label = named.xaxis.get_major_formatter()
+    assert [label(place, 0) for place in (0.0, 39.0, -1.0, 40.0, 2.5)] == ["shift 0", "shift 39", "", "", ""]
+    assert np.asarray(named.lines[0].get_xdata()).tolist() == list(range(40))
+
+
+def test_nothing_to_draw_is_drawn() -> None:
+    empty = {**SERIES, "x": [], "columns": {"pressure": []}, "scores": [], "anomalies": [], "labels": []}
+    assert plots.draw("series", {"series": empty}, "svg").startswith(b"<?xml")
 
 
 def test_only_what_has_data_is_there() -> None:

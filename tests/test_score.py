@@ -83,6 +83,23 @@ def test_a_series_by_a_service(service: TestClient, table: Path, tmp_path: Path,
     assert "most to blame: pressure" in said
 
 
+def test_what_separates_cells_is_told_as_in_training(service: TestClient, table: Path, tmp_path: Path) -> None:
+    for name, separator in (("comma", ","), ("semicolon", ";"), ("tab", "\t")):
+        (tmp_path / name).write_text(table.read_text().replace(",", separator), encoding="utf-8-sig")
+        flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / f"{name}.csv"))
+        assert score(str(tmp_path / name), "--model", PUMP, *flags) == 0
+        assert (tmp_path / f"{name}.csv").read_text() == (tmp_path / "comma.csv").read_text()
+
+
+@pytest.mark.parametrize("time", ["{}", "{}000", "{}000000000", "2026-11-23T10:00:00Z", "shift {} of 3", "2026-11-23 {}"])
+def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_path: Path, time: str) -> None:
+    rows = [f"{time.format(1767225600 + n)},{n % 3},{n % 2}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["at,flow,pressure", *rows]))
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
+    assert score(str(tmp_path / "t.csv"), "--model", PUMP, *flags) == 0
+    assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
+
+
 def test_in_several_requests_as_in_one(service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
         monkeypatch.setattr("service.score._NUMBERS", numbers)
@@ -130,14 +147,17 @@ def test_the_registry_gives_what_the_service_gives(
 @pytest.mark.parametrize(
     ("content", "model", "flags", "said"),
     [
-        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number, got 'x'"),
-        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number, got 'nothing'"),
-        ("flow,pressure\n1\n", RECORDS, (), "line 2, pressure"),
+        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'"),
+        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'"),
+        ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
+        ("flow,pressure\n1,2\n1,2,3\n", RECORDS, (), "t.csv, line 3: expected 2 cells as in the header, got 3"),
+        ("flow,flow,pressure\n1,2,3\n", RECORDS, (), "t.csv, line 1, column 'flow': expected each column once"),
+        ("flow,pressure\n-2e15,1\n", RECORDS, (), "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'"),
         ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
         ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
         ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),
         ("flow,pressure\n", RECORDS, (), "no rows"),
-        ("", RECORDS, (), "no column"),
+        ("", RECORDS, (), "no rows"),
         ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
         ("flow,pressure\n1,2\n", LOAD, (), "is no detector of numbers"),
         ("flow,pressure\n1,2\n", "fake", (), "is no detector of numbers"),

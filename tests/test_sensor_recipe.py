@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from models.artifact import Golden
 from models.sensors.artifact import load_sensor
 from models.sensors.autoencoders import ConvAutoencoder, RecordAutoencoder
+from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import fit_sensor
 from models.sensors.foresight import ForesightDetector
-from models.sensors.sensor import NumberSensor
+from models.sensors.kinds import DETECTORS, build
+from models.sensors.sensor import NumberSensor, most_columns
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import Anomaly, Sensing, parse
 from models.training.report import Report
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
 from models.training.sensor_choice import Judged, Scores, broken_promise, choose
+from service.engine.state import MAX_CHARACTERS, seal
+from service.errors import BackendError
 
 
 def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any) -> Path:
@@ -177,6 +181,41 @@ def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
     directory = job(tmp_path, 70, kind="series")
     assert run(directory, lambda event: None) == FAILED
     assert read(directory / "error.json")["code"] == "rows"
+
+
+def wide(directory: Path, columns: int, **settings: Any) -> Path:
+    """A job on a series of so many columns."""
+    job(directory, kind="series", timestamp=None, label=None, **settings)
+    rows = np.random.default_rng(0).standard_normal((200, columns)).tolist()
+    names = ",".join(f"c{number}" for number in range(columns))
+    (directory / "train.csv").write_text("\n".join([names, *(",".join(f"{value:.3f}" for value in row) for row in rows)]) + "\n")
+    return directory
+
+
+@pytest.mark.parametrize(("detector", "most"), [("residual", 356), ("combined", 356), ("foresight", 356), ("conv", 264)])
+def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detector: str, most: int) -> None:
+    directory = wide(tmp_path, most + 1, detector=detector)
+    assert run(directory, lambda event: None) == FAILED
+    error = read(directory / "error.json")
+    assert (error["code"], error["param"]) == ("too_many_columns", "training_file")
+    assert f"detector {detector}: expected at most {most} columns of a series, got {most + 1}; name fewer in `columns`" in error["message"]
+
+
+def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
+    directory, said = wide(tmp_path, 400), list[str]()
+    assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
+    assert read(directory / "result.json")["mode"] == "level"
+    assert "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined" in " ".join(said)
+
+
+@pytest.mark.parametrize("detector", sorted(DETECTORS["series"]))
+def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None:
+    window = build("series", detector, 1).window
+    most = most_columns(window)
+    state = {"readings": np.zeros((window - 1, most)), "drift": DriftMonitor().to_array()}
+    assert len(seal(state, "abc", 1.5)) <= MAX_CHARACTERS
+    with pytest.raises(BackendError):
+        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", 1.5)
 
 
 @pytest.mark.parametrize(

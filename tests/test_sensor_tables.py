@@ -79,6 +79,7 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,b\n1,2\n\n3,x\n", "wrong_type", 4, "b", "line 4"),
         ('a;b\n1;2\n3;"1,5"\n', "wrong_type", 3, "b", "decimal point"),
         ("a,b\n1,inf\n", "not_finite", 2, "b", "expected a finite number"),
+        ("a,b\n1,2\n3,-1.5e15\n", "too_large", 3, "b", "expected a number of at most 1e+15 either way, got -1500000000000000.0"),
         ("a,b\n1,2\n1,2,3\n", "ragged_row", 3, None, "expected 2 cells"),
         ("a,a\n1,2\n", "duplicate_key", 1, "a", "each column once"),
         ("a,b\n", "no_rows", None, None, "got none"),
@@ -97,6 +98,33 @@ def test_times_groups_and_labels_that_are_none_are_named(tmp_path: Path) -> None
     assert "line 2, column 'y': expected 0 or 1" in refused(path, Wanted(("a",), label="y")).message
     error = refused(path, Wanted(("a",), group="machine"))
     assert (error.code, "expected a column 'machine', got 't', 'a', 'y'" in error.message) == ("missing_column", True)
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_unix_times_of_any_unit_are_read_and_told(tmp_path: Path, unit: int) -> None:
+    written = [1767225600 * unit + second * unit + 123 * (unit // 1_000_000_000) for second in range(3)]
+    read = [read_table(csv(tmp_path, "t,a\n" + "".join(f"{time},1\n" for time in written)), Wanted(timestamp="t"))]
+    name = {1: "s", 1_000: "ms", 1_000_000: "us", 1_000_000_000: "ns"}[unit]
+    pq.write_table(pa.table({"t": pa.array(written, pa.timestamp(name)), "a": [1.0] * 3}), tmp_path / "file.parquet")
+    for one in (*read, read_table(tmp_path / "file.parquet", Wanted(timestamp="t"))):
+        assert [place[:19] for place in map(str, to_runs(one, "series")[0].places(np.arange(3)))] == [
+            "2026-01-01T00:00:00", "2026-01-01T00:00:01", "2026-01-01T00:00:02",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("time", ["1e21", "-62135596801", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_times_that_no_calendar_has_are_refused(tmp_path: Path, time: str) -> None:
+    error = refused(csv(tmp_path, f"t,a\n2026-01-01,1\n{time},1\n"), Wanted(timestamp="t"))
+    assert (error.code, error.line, error.column) == ("wrong_type", 3, "t")
+    assert "expected a timestamp within the years 1 to 9999" in error.message
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.date32(), pa.date64()])
+def test_times_of_parquet_that_no_calendar_has_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    stamps = pa.array([0, 10**9 if kind == pa.date32() else 10**15], pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    pq.write_table(pa.table({"t": stamps, "a": [1.0, 2.0]}), tmp_path / "file.parquet")
+    error = refused(tmp_path / "file.parquet", Wanted(timestamp="t"))
+    assert (error.code, error.line, error.column) == ("wrong_type", 2, "t")
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -146,6 +174,12 @@ def test_the_later_part_is_held_out_and_no_run_crosses_the_cut() -> None:
     grouped, _ = to_runs(table(noise(60), groups=groups), "series")
     train, held = divide_runs(grouped, 6, 0.3)
     assert (len(train.starts), len(held.starts), len(held)) == (4, 2, 20)
+
+
+@pytest.mark.parametrize("groups", [5, 6, 9])
+def test_of_few_groups_one_is_held_out_however_small_the_share(groups: int) -> None:
+    runs, _ = to_runs(table(noise(10 * groups), groups=tuple(str(row // 10) for row in range(10 * groups))), "series")
+    assert [len(part) for part in divide_runs(runs, groups, 0.05)] == [10 * (groups - 1), 10]
 
 
 def test_labelled_anomalies_are_not_fitted_to() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.sensors.seam import State
-from service.engine.state import MAX_BYTES, MAX_CHARACTERS, seal, unseal
+from models.sensors.seam import MOST_STATE_BYTES, State
+from service.engine.state import MAX_CHARACTERS, seal, unseal
 from service.errors import BackendError, InvalidState
 
 STATE: State = {"window": np.arange(6, dtype=np.float64).reshape(3, 2), "level": np.array([0.1, -2.5e300]), "empty": np.empty((0, 2))}
@@ -34,7 +34,7 @@ def test_it_is_text_that_goes_anywhere() -> None:
 
 
 def test_the_largest_one_fits_and_a_larger_one_is_never_written() -> None:
-    largest = {f"part{number}": np.ones(MAX_BYTES // 64) for number in range(8)}
+    largest = {f"part{number}": np.ones(MOST_STATE_BYTES // 64) for number in range(8)}
     assert len(seal(largest, "abc", 1.5)) <= MAX_CHARACTERS
     with pytest.raises(BackendError, match="65544 bytes, 65536 are allowed"):
         seal({**largest, "more": np.ones(1)}, "abc", 1.5)

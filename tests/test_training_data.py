@@ -127,6 +127,14 @@ def test_csv_records_may_span_lines_and_use_semicolons(tmp_path: Path) -> None:
     assert (rows.texts, rows.labels, rows.lines) == ([["one\ntwo; three", "last"]], ["x", "y"], [2, 5])
 
 
+def test_csv_texts_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    long = "a word " * 140_000
+    assert read_rows(raw(tmp_path, f"text,label\n{long},x\n".encode(), "rows.csv")).texts[0][0].startswith(long[:-1])
+    across = (long[:-1] + "\n") * 2
+    error = refused(raw(tmp_path, f'text,label\na,x\n"{across}",x\n'.encode(), "rows.csv"))
+    assert (error.code, error.line) == ("invalid_csv", 3)
+
+
 def test_whole_numbers_are_labels_and_noted(tmp_path: Path) -> None:
     rows = read_rows(jsonl(tmp_path, {"text": "a", "label": 3}))
     assert rows.labels == ["3"]

@@ -74,3 +74,21 @@ def test_rows_that_do_not_fit_the_task_are_refused(
     with pytest.raises(TrainingDataError) as refused:
         divided(tmp_path, rows, task, **given)
     assert (refused.value.code, refused.value.param) == (code, "training_file")
+
+
+@pytest.mark.parametrize("task", ["anomaly", "classification"])
+def test_a_validation_file_of_strangers_alone_is_its_own_fault(tmp_path: Path, task: str) -> None:
+    given = {} if task == "anomaly" else {"out_of_scope_label": "anomaly"}
+    with pytest.raises(TrainingDataError, match="validation_file: expected rows of other labels than 'anomaly'") as refused:
+        divided(tmp_path, NORMAL, task, [row | {"label": "anomaly"} for row in STRANGE], **given)
+    assert (refused.value.code, refused.value.param) == ("no_normal_rows", "validation_file")
+
+
+@pytest.mark.parametrize("validation", [None, NORMAL[:2]])
+@pytest.mark.parametrize(("rows", "code"), [(NORMAL[::2], "one_class"), (NORMAL[:3], "too_few_per_class")])
+def test_classes_too_few_are_told_with_a_validation_file_as_without(
+    tmp_path: Path, rows: list[dict[str, Any]], code: str, validation: list[dict[str, Any]] | None
+) -> None:
+    with pytest.raises(TrainingDataError) as refused:
+        divided(tmp_path, rows, validation=validation)
+    assert (refused.value.code, refused.value.param) == (code, "training_file")

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Readings = NDArray[np.float64]
 State = dict[str, NDArray[np.float64]]
 SensorKind = Literal["records", "series"]
+# Beyond it squares of readings would leave float32, which detectors that are networks compute in.
+LARGEST = 1e15
+# Bytes of a series' state that a service takes: a caller carries them in every request.
+MOST_STATE_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from models.sensors.detector import SensorDetector
 from models.sensors.drift import DriftMonitor
 from models.sensors.network import NetworkDetector
 from models.sensors.scaling import RobustScale
-from models.sensors.seam import Readings, Scored, Sensor, SensorKind, State
+from models.sensors.seam import MOST_STATE_BYTES, Readings, Scored, Sensor, SensorKind, State
 
 Doubles = NDArray[np.float64]
 # So many readings are scored at a time: bounds what windows of them take.
@@ -141,6 +141,11 @@ class NumberSensor:
     def _require(self, readings: Readings) -> None:
         if readings.ndim != 2 or readings.shape[1] != len(self.columns):
             raise ValueError(f"readings: expected shape [n, {len(self.columns)}], got {list(readings.shape)}")
+
+
+def most_columns(window: int) -> int:
+    """Columns of a series of which a service takes the state of a detector with this window (above 1)."""
+    return (MOST_STATE_BYTES - DriftMonitor().to_array().nbytes) // ((window - 1) * np.dtype(np.float64).itemsize)
 
 
 def _shares(parts: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from models.training.baselines import Baseline, majority, word_counts
-from models.training.data import check_validation, read_rows, split
+from models.training.data import check_classes, check_validation, read_rows, split
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import Anomaly, Classification, Hyperparameters
 from models.training.job import Job
@@ -40,16 +40,17 @@ class Parts:
 def divide(job: Job, settings: Hyperparameters) -> Parts:
     """Read the job's files. Raises TrainingDataError for what cannot be used, naming file, line and column."""
     label = _stranger_label(settings)
-    train, strangers = _apart(_read(job, "training_file"), label)
+    train, strangers = _apart(_read(job, "training_file"), label, "training_file")
     if job.validation_file is None:
         if job.task == "anomaly":
             train = _plain_if_one_class(train)
         kept, held = split(train, held_out=settings.held_out)
         return Parts(kept, held, strangers, same_file=True)
-    held, more = _apart(_read(job, "validation_file"), label)
+    held, more = _apart(_read(job, "validation_file"), label, "validation_file")
     if job.task == "anomaly":
         train = _plain_if_one_class(train)
         held = _without_labels(held) if train.kind == "plain" else held
+    check_classes(train)
     check_validation(train, held)
     return Parts(train, held, (*strangers, *more), same_file=False)
 
@@ -72,16 +73,14 @@ def _stranger_label(settings: Hyperparameters) -> str | None:
     return settings.anomaly_label if isinstance(settings, Anomaly) else None
 
 
-def _apart(rows: Rows, label: str | None) -> tuple[Rows, tuple[str, ...]]:
+def _apart(rows: Rows, label: str | None, param: str) -> tuple[Rows, tuple[str, ...]]:
     """Rows of the classes, and the texts of the label that is none."""
     if rows.labels is None or label is None:
         return rows, ()
     inside = [index for index, found in enumerate(rows.labels) if found != label]
     strangers = tuple(text for text, found in zip(rows.texts[0], rows.labels, strict=True) if found == label)
     if not inside:
-        raise TrainingDataError(
-            "no_normal_rows", f"training_file: expected rows of other labels than {label[:60]!r}, got none", "training_file"
-        )
+        raise TrainingDataError("no_normal_rows", f"{param}: expected rows of other labels than {label[:60]!r}, got none", param)
     return rows.take(inside), strangers
 
 

@@ -188,6 +188,8 @@ def read_csv(path: Path, *, max_line_bytes: int, param: str) -> Iterator[Record]
             for _, line in lines:
                 yield line
 
+        # Python's own limit of 128 KiB is below that of a line; it ends a quote that is left open, too.
+        csv.field_size_limit(MAX_LINE_BYTES)
         reader = csv.reader(texts(), delimiter=delimiter, strict=True)
         yield from _records(reader, param)
 

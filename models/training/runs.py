@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from models.sensors.seam import SensorKind
 from models.training.errors import TrainingDataError
 from models.training.table import Doubles, Table
+from models.training.timestamps import iso
 
 Rows = NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class Runs:
         if self.times is None:
             lines: list[int] = self.lines[rows].tolist()
             return lines
-        return [datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in self.times[rows].tolist()]
+        return [iso(seconds) for seconds in self.times[rows].tolist()]
 
 
 @dataclass(slots=True)
@@ -93,7 +93,8 @@ def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "train
     """The training part, and the later part to judge by: the last runs where there are five groups, else the last rows of each run."""
     ends = [*runs.starts[1:].tolist(), len(runs)]
     if groups >= _GROUPS_TO_HOLD_OUT and len(runs.starts) == groups:
-        kept = ends[max(round(groups * (1 - held_out)), 1) - 1]
+        # At least one group on either side, whatever the share is rounded to.
+        kept = ends[min(max(round(groups * (1 - held_out)), 1), groups - 1) - 1]
         held = np.arange(len(runs)) >= kept
     else:
         held = np.zeros(len(runs), dtype=np.bool_)

@@ -16,10 +16,10 @@ from models.sensors.adaptive import fit_adaptive
 from models.sensors.artifact import describe, load_sensor, save_sensor
 from models.sensors.descent import Watch
 from models.sensors.fitting import fit_sensor
-from models.sensors.kinds import DETECTORS
+from models.sensors.kinds import DETECTORS, build
 from models.sensors.network import NetworkDetector
-from models.sensors.seam import Readings
-from models.sensors.sensor import Fitted, descent_of
+from models.sensors.seam import Readings, SensorKind
+from models.sensors.sensor import Fitted, descent_of, most_columns
 from models.training import sensor_plots
 from models.training.errors import TrainingDataError
 from models.training.events import Events, phase, say
@@ -33,7 +33,7 @@ from models.training.rung_table import check_table
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
 from models.training.sensor_choice import ALPHAS, Judged, Scores, choose, judge, metrics_of, score_runs
 from models.training.table import Wanted
-from models.training.table_parsing import read_table
+from models.training.table_parsing import MOST_COLUMNS, read_table
 
 # The detector as it judged, where what is served was fitted to the held-out rows too: successors are compared with it.
 JUDGED = "judged"
@@ -137,14 +137,38 @@ def read_parts(job: Job, settings: Sensing) -> Divided:
 
 
 def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
-    """The detector asked for, or all that there are rows enough for."""
+    """The detector asked for, or all that there are rows enough for and that can be served."""
+    columns = len(parts.train.columns)
     if settings.detector != "auto":
+        _require_servable(settings, columns)
         return [settings.detector]
     known, rows = DETECTORS[settings.kind], sum(map(len, parts.train.normal()))
-    if rows >= _ROWS_FOR_NETWORKS:
-        return list(known)
-    say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
-    return [name for name, one in known.items() if not issubclass(one, NetworkDetector)]
+    names = list(known)
+    if rows < _ROWS_FOR_NETWORKS:
+        say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
+        names = [name for name in names if not issubclass(known[name], NetworkDetector)]
+    most = {name: _most_columns(settings.kind, name) for name in names}
+    told = ", ".join(f"{name} (at most {most[name]} columns of a series)" for name in names if most[name] < columns)
+    if told:
+        say(bench.events, f"not tried, since its state would be too large to serve: {told}", "warn")
+    return [name for name in names if most[name] >= columns]
+
+
+def _most_columns(kind: SensorKind, name: str) -> int:
+    """Columns of which a detector can be served: a series' caller carries its state, records have none."""
+    if kind == "records" or name == adaptive.NAME:  # which says itself how many it takes
+        return MOST_COLUMNS
+    return min(most_columns(build(kind, name, 1).window), MOST_COLUMNS)
+
+
+def _require_servable(settings: Sensing, columns: int) -> None:
+    most = _most_columns(settings.kind, settings.detector)
+    if columns > most:
+        message = (
+            f"training_file: detector {settings.detector}: expected at most {most} columns of a series, got {columns}; name fewer in "
+            "`columns`, train one for each few, or take them as records (`kind`)"
+        )
+        raise TrainingDataError("too_many_columns", message, "training_file")
 
 
 def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:

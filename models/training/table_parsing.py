@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,16 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.sensors.seam import LARGEST
 from models.training.errors import TrainingDataError
 from models.training.table import Doubles, Table, Wanted
 from models.training.table_reader import Cells, read_cells
+from models.training.timestamps import EXPECTED, in_calendar, seconds_of
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
 NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
 STRANGE = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 MOST_COLUMNS = 512
-# Numbers from here on are milliseconds since 1970 (in seconds it would be the year 5138).
-_MILLISECONDS = 1e11
+_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _Value = TypeVar("_Value")
 
 
@@ -77,19 +77,25 @@ class _Parser:
 
     def _finite(self, name: str, numbers: pa.Array) -> Doubles:
         values: Doubles = np.array(pc.fill_null(numbers, math.nan), dtype=np.float64)
-        infinite = np.flatnonzero(np.isinf(values))
+        infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)
         if len(infinite):
             raise self._refused("not_finite", int(infinite[0]), name, "a finite number", str(values[infinite[0]]))
+        if len(large):
+            expected = f"a number of at most {LARGEST:g} either way"
+            raise self._refused("too_large", int(large[0]), name, expected, f"{values[large[0]]} (take another unit, or leave it empty)")
         return values
 
     def _times(self, name: str) -> Doubles:
         """A column as seconds since 1970, float64 [n]; without a zone it is UTC."""
         column = self.cells.columns[name]
-        if pa.types.is_timestamp(column.type):
-            values = pc.cast(pc.cast(column, pa.timestamp("us", tz=column.type.tz)), pa.int64()).to_pylist()
-            return np.array(self._each(name, values, _from_micros, "a timestamp"), dtype=np.float64)
-        expected = "a timestamp (ISO 8601, or seconds or milliseconds since 1970)"
-        return np.array(self._each(name, column.to_pylist(), _seconds, expected), dtype=np.float64)
+        if pa.types.is_date(column.type):
+            column = pc.cast(column, pa.timestamp("s"), safe=False)
+        if not pa.types.is_timestamp(column.type):
+            return np.array(self._each(name, column.to_pylist(), _seconds, EXPECTED), dtype=np.float64)
+        # Counted in the file's own unit: a cast to another may overflow, or have digits to spare.
+        unit = _UNITS[column.type.unit]
+        counts = pc.cast(column, pa.int64()).to_pylist()
+        return np.array(self._each(name, counts, lambda count: in_calendar(int(str(count)) / unit), EXPECTED), dtype=np.float64)
 
     def _texts(self, name: str) -> list[str]:
         return [str(value) for value in self._each(name, self.cells.columns[name].to_pylist(), _present, "a group's name")]
@@ -127,10 +133,6 @@ def _number(value: object) -> float:
     return math.nan if value is None else float(str(value))
 
 
-def _from_micros(value: object) -> float:
-    return int(str(value)) / 1e6
-
-
 def _present(value: object) -> object:
     if value is None or not str(value).strip():
         raise ValueError
@@ -138,15 +140,7 @@ def _present(value: object) -> object:
 
 
 def _seconds(value: object) -> float:
-    text = str(_present(value)).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(number):
-        raise ValueError
-    return number / 1000 if abs(number) >= _MILLISECONDS else number
+    return seconds_of(str(_present(value)).strip())
 
 
 def _strange(value: object) -> bool:

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
-from models.sensors.seam import Readings
+from models.sensors.seam import LARGEST, Readings
 from service.api.inputs import brief, kind_of
 from service.errors import InvalidRequest
 
-# Beyond it squares of readings would leave float32, which detectors that are networks compute in.
-LARGEST = 1e15
 _LARGEST_TIME = 253_402_300_799.0  # the end of the year 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}

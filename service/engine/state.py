@@ -16,23 +16,22 @@ from math import prod
 import numpy as np
 import orjson
 
-from models.sensors.seam import State
+from models.sensors.seam import MOST_STATE_BYTES, State
 from service.errors import BackendError, InvalidState
 
 _VERSION = b"\x01"
 _MAC_BYTES = 16
 _LENGTH_BYTES = 4
-MAX_BYTES = 64 * 2**10
 # Version, hash, header and base64's third on top.
-MAX_CHARACTERS = (MAX_BYTES + 8 * 2**10) * 4 // 3
+MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
 
 
 def seal(state: State, digest: str, at: float | None) -> str:
     """A detector's state, and the time (Unix seconds) of the last reading, as a text. Raises BackendError for more than 64 KiB."""
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
-    if size > MAX_BYTES:
-        raise BackendError(f"the detector's state has {size} bytes, {MAX_BYTES} are allowed")
+    if size > MOST_STATE_BYTES:
+        raise BackendError(f"the detector's state has {size} bytes, {MOST_STATE_BYTES} are allowed")
     header = orjson.dumps({"at": at, "arrays": [[name, array.shape] for name, array in arrays]})
     rest = b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *(array.tobytes() for _, array in arrays)])
     return urlsafe_b64encode(_VERSION + _mac(rest, digest) + rest).decode().rstrip("=")
