@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from models.training import losses
 from models.training.errors import HyperparameterError
+from models.training.hyperparameters import EmbeddingLoss
 
 EVERY = [(name, kind) for kind in ("labelled", "pairs", "triplets", "scored") for name in losses.names(kind)]
 COLUMNS = {"labelled": 1, "pairs": 2, "triplets": 3, "scored": 2}
@@ -61,6 +63,10 @@ def test_targets_that_would_broadcast_are_refused(name: str, kind: str) -> None:
             loss(columns, wrong)
     with pytest.raises(ValueError, match="expected targets, got none"):
         loss(columns, None)
+
+
+def test_what_a_job_may_ask_for_is_what_some_rows_feed() -> None:
+    assert {name for name, kind in EVERY if kind != "labelled"} == set(get_args(EmbeddingLoss))
 
 
 def test_targets_are_refused_where_there_are_none() -> None:

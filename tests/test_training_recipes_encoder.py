@@ -157,10 +157,7 @@ def test_grades_become_shares_of_the_highest() -> None:
     )
 
 
-def test_another_loss_and_a_classifier_of_classes_are_refused(tmp_path: Path) -> None:
-    work = context(tmp_path, tiny.encoder(tmp_path / "tiny"))
-    with pytest.raises(HyperparameterError, match="binary_cross_entropy"):
-        rerank.train(work, Rerank(loss="cosent"), Parts(rows("relevance"), rows("relevance", 6), (), same_file=True))
+def test_a_classifier_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError, match="3 labels"):
         TrainableCrossEncoder(locate(str(tiny.classifier(tmp_path / "classes"))), CPU, Settings())
 

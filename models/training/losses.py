@@ -11,20 +11,21 @@ Every loss takes the embeddings of the columns of a batch, normalised to length 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.training.errors import HyperparameterError
+from models.training.hyperparameters import LabelledLoss
 
 Loss = Callable[[Sequence[Tensor], Tensor | None], Tensor]
 
 # Cosine distances lie between 0 and 2, so the margins of the papers, meant for distances without bound, would never be met.
 _MARGIN = 0.3
-_LOSSES = {
-    "labelled": ("supervised_contrastive", "contrastive", "batch_hard", "batch_all"),
+_LOSSES: dict[str, tuple[str, ...]] = {
+    "labelled": get_args(LabelledLoss),
     "pairs": ("multiple_negatives",),
     "triplets": ("multiple_negatives", "triplet"),
     "scored": ("cosent", "angle"),
