@@ -102,12 +102,14 @@ def test_a_batch_without_positives_is_refused(name: str) -> None:
         losses.make(name, "labelled")([rows(0, 2)], torch.tensor([0, 1]))
 
 
-def test_a_matryoshka_loss_is_the_sum_over_prefixes() -> None:
+def test_a_matryoshka_loss_is_the_sum_over_prefixes_and_the_whole() -> None:
     columns, targets = inputs("scored")
-    whole = losses.make("cosent", "scored", matryoshka=(4, 8))(columns, targets)
+    whole = losses.make("cosent", "scored", matryoshka=(4,))(columns, targets)
     plain = losses.make("cosent", "scored")
     cut = [functional.normalize(column[:, :4], dim=-1) for column in columns]
     assert whole.item() == pytest.approx(plain(columns, targets).item() + plain(cut, targets).item(), rel=1e-5)
+    same = losses.make("cosent", "scored", matryoshka=(8, 4))(columns, targets)
+    assert same.item() == pytest.approx(whole.item())
     with pytest.raises(ValueError, match="16 dimensions of an embedding that has 8"):
         losses.make("cosent", "scored", matryoshka=(16,))(columns, targets)
     with pytest.raises(HyperparameterError, match="different sizes"):

@@ -197,7 +197,9 @@ class Forecasting(_Common):
 
 
 class Embedding(_Tuned):
-    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves."""
+    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves,
+    beside the whole.
+    """
 
     mode: Literal["auto", "lora", "full"] = "auto"
     loss: Literal["auto", EmbeddingLoss] = "auto"

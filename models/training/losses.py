@@ -130,7 +130,10 @@ class _Checked:
 
 
 class _Matryoshka:
-    """The sum of a loss over the first d dimensions, scaled to length 1, for each d (Kusupati et al., 2022)."""
+    """The sum of a loss over the first d dimensions, scaled to length 1, for each d and for all of them (Kusupati et al., 2022).
+
+    Without the whole, dimensions beyond the largest d would learn nothing, and the whole is what is served unless less is asked for.
+    """
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
         if len(set(dimensions)) != len(dimensions) or min(dimensions) < 1:
@@ -141,7 +144,8 @@ class _Matryoshka:
         width = columns[0].shape[1]
         if self._dimensions[0] > width:
             raise ValueError(f"matryoshka: {self._dimensions[0]} dimensions of an embedding that has {width}")
-        parts = [self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets) for size in self._dimensions]
+        sizes = dict.fromkeys((width, *self._dimensions))
+        parts = [self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets) for size in sizes]
         return torch.stack(parts).sum()
 
 
