@@ -83,4 +83,5 @@ def test_copies_come_after_the_originals_and_carry_their_targets() -> None:
 def test_what_cannot_be_meant_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(HyperparameterError, match="augmentation") as caught:
         Augmenter(settings, 1)
-    assert caught.value.code == "invalid_augmentation"
+    assert caught.value.code == "invalid_hyperparameter"
+    assert str(caught.value.param).startswith("method.supervised.hyperparameters.augmentation")

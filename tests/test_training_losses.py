@@ -77,7 +77,7 @@ def test_targets_are_refused_where_there_are_none() -> None:
 def test_a_loss_must_fit_the_rows() -> None:
     with pytest.raises(HyperparameterError, match="does not fit rows of kind 'pairs'") as error:
         losses.make("cosent", "pairs")
-    assert error.value.param == "loss"
+    assert (error.value.code, error.value.param) == ("invalid_hyperparameter", "method.supervised.hyperparameters.loss")
     with pytest.raises(HyperparameterError, match="no loss over embeddings"):
         losses.make("cosent", "plain")
 

@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: ModelSource, tmp_path: 
     run.loss = lambda columns, targets: whole(columns, targets) * bad
     with pytest.raises(TrainingError) as error:
         run.run()
-    assert (error.value.code, error.value.param) == ("loss_not_finite", "learning_rate")
+    assert (error.value.code, error.value.param) == ("loss_not_finite", "method.supervised.hyperparameters.learning_rate")
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoiled(source: ModelSource, tmp_path: Path) -> None:
@@ -254,8 +254,9 @@ def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:
     encoder = TrainableEncoder(source, CPU, FAST).requires_grad_(False)
     data = Batches([TEXTS], None, [[0, 1]], encoder.reading)
-    with pytest.raises(TrainingError, match="frozen"):
+    with pytest.raises(TrainingError, match="frozen") as error:
         Tuner(encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None)
+    assert error.value.param == "method.supervised.hyperparameters.mode"
 
 
 def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from models.training.errors import HyperparameterError
+from models.training.hyperparameters import PARAM
 from models.training.rows import Rows, normalised
 
 # Neighbours on a QWERTY keyboard: how fingers slip.
@@ -26,11 +27,11 @@ class Augmenter:
         for name, probability in settings.items():
             if name not in CHANGES:
                 raise HyperparameterError(
-                    "invalid_augmentation", f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}", "augmentation"
+                    "invalid_hyperparameter", f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}", f"{PARAM}.augmentation"
                 )
             if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
                 message = f"augmentation.{name}: expected a probability from 0 to 1, got {str(probability)[:60]}"
-                raise HyperparameterError("invalid_augmentation", message, f"augmentation.{name}")
+                raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.augmentation.{name}")
         # In the order of CHANGES, so that the order of the settings does not matter.
         self._settings = {name: float(settings[name]) for name in CHANGES if settings.get(name)}
         self._seed = seed

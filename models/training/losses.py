@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import LabelledLoss
+from models.training.hyperparameters import PARAM, LabelledLoss
 
 Loss = Callable[[Sequence[Tensor], Tensor | None], Tensor]
 
@@ -37,7 +37,9 @@ def names(kind: str) -> tuple[str, ...]:
     """The losses for a kind of rows; the first is the default."""
     if kind not in _LOSSES:
         raise HyperparameterError(
-            "hyperparameter_invalid", f"rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}", "loss"
+            "invalid_hyperparameter",
+            f"loss: rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}",
+            f"{PARAM}.loss",
         )
     return _LOSSES[kind]
 
@@ -49,9 +51,9 @@ def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequenc
     """
     if name not in names(kind):
         raise HyperparameterError(
-            "hyperparameter_invalid",
-            f"the loss {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}",
-            "loss",
+            "invalid_hyperparameter",
+            f"loss: {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}",
+            f"{PARAM}.loss",
         )
     inner = _build(name, temperature)
     targets = {"labelled": torch.int64, "scored": torch.float32}.get(kind)
@@ -137,7 +139,9 @@ class _Matryoshka:
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
         if len(set(dimensions)) != len(dimensions) or min(dimensions) < 1:
-            raise HyperparameterError("hyperparameter_invalid", f"expected different sizes from 1, got {list(dimensions)}", "matryoshka")
+            raise HyperparameterError(
+                "invalid_hyperparameter", f"matryoshka: expected different sizes from 1, got {list(dimensions)}", f"{PARAM}.matryoshka"
+            )
         self._inner, self._dimensions = inner, sorted(dimensions, reverse=True)
 
     def __call__(self, columns: Sequence[Tensor], targets: Tensor | None) -> Tensor:

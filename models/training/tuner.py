@@ -28,6 +28,7 @@ from models.training import checkpoint as checkpoints
 from models.training.errors import TrainingError
 from models.training.events import Events, say
 from models.training.features import Batch, Batches
+from models.training.hyperparameters import PARAM
 from models.training.ladder import GradientWatch, Report, check_gradient, check_loss, check_slope
 from models.training.settings import Settings
 
@@ -115,7 +116,7 @@ class Tuner:
             self._optimizer.step()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                "out_of_memory", f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}", "batch_size"
+                "out_of_memory", f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}", f"{PARAM}.batch_size"
             ) from error
         self._ladder.after_update(value)
         self._metrics.step(step, value, rate, batch)
@@ -127,7 +128,7 @@ class Tuner:
             raise TrainingError(
                 "loss_not_finite",
                 f"step {step}: the loss is {value} at learning rate {rate:.2g}; rows {batch.rows[:8]}",
-                "learning_rate",
+                f"{PARAM}.learning_rate",
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -142,7 +143,7 @@ class Tuner:
     def _clip(self, step: int) -> None:
         norm = nn.utils.clip_grad_norm_([p for p in self._module.parameters() if p.requires_grad], self._settings.max_grad_norm)
         if not torch.isfinite(norm):
-            raise TrainingError("gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", "learning_rate")
+            raise TrainingError("gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", f"{PARAM}.learning_rate")
 
     def _set_rate(self, step: int) -> float:
         rate = learning_rate(self._settings, step, len(self._batches))
@@ -286,7 +287,7 @@ def _optimizer(module: nn.Module, settings: Settings, placement: Placement) -> t
     """Over what trains; biases and norms are not decayed."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:
-        raise TrainingError("nothing_trains", "every parameter of the model is frozen", "mode")
+        raise TrainingError("nothing_trains", "every parameter of the model is frozen", f"{PARAM}.mode")
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
