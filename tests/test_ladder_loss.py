@@ -144,6 +144,12 @@ def test_a_head_of_the_wrong_size_or_scale_is_found() -> None:
     assert "fresh_loss" not in troubles(check_loss(lambda: loss_of(model) * 9, model.named_parameters(), classes=CLASSES, fresh=False))
 
 
+def test_a_model_that_has_learnt_may_begin_with_a_tiny_loss() -> None:
+    model = head()
+    for fresh, expected in ((True, {"tiny_loss"}), (False, set())):
+        assert set(troubles(check_loss(lambda: loss_of(model) * 1e-3, model.named_parameters(), fresh=fresh))) == expected
+
+
 def test_one_batch_that_cannot_be_learned_by_heart_is_found() -> None:
     model = head()
     constant = check_overfit(model, lambda copy: cross_entropy(copy(torch.ones_like(X)), Y), learning_rate=0.03)

@@ -121,6 +121,20 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(source: ModelSource,
     assert same(whole.weights(), resumed.weights(), 1e-6)
 
 
+def test_a_resumed_run_is_not_said_to_begin_and_counts_all_its_tokens(source: ModelSource, tmp_path: Path) -> None:
+    settings = Settings(epochs=6, batch_size=12, learning_rate=2e-4, seed=3)
+    whole = Run(source, tmp_path / "whole", settings).run()
+    stopped = Run(source, tmp_path / "stopped", settings)
+    stopped.stop_at = 3
+    with pytest.raises(TrainingStopped):
+        stopped.run()
+    report = Report()
+    fitted = Run(source, tmp_path / "resumed", settings, report).run(tmp_path / "stopped")
+    assert fitted.steps > 4
+    assert {"tiny_loss", "slope"}.isdisjoint(finding.check for finding in report.findings)
+    assert fitted.tokens == whole.tokens
+
+
 def test_sigterm_writes_a_checkpoint_and_asks_for_exit_143(source: ModelSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path)
     run.stop_at = 2

@@ -39,7 +39,8 @@ def check_loss(
 ) -> Iterator[Finding]:
     """Look at the first loss of one batch, before any step; `loss` computes it with its graph, `parameters` are all named ones.
 
-    `classes`: it is a cross-entropy over so many classes, near ln(classes) where the head is `fresh`. `outputs` and `targets` are what
+    `fresh`: nothing has been learned of these rows yet, so the loss should not be tiny, and, where it is a cross-entropy over so many
+    `classes`, be near ln(classes). `outputs` and `targets` are what
     the loss compares, of `kind` "classes" ([n, C] against int64 [n]) or "values" (equal shapes); None: told by the targets' dtype.
     `unused` are patterns of parameters that the loss need not reach.
     """
@@ -58,8 +59,8 @@ def check_loss(
     first = float(value.detach())
     yield _finding("loss_finite", _fails(math.isfinite(first)), first, None, f"The first loss is {first:.4g}.", _NOT_FINITE)
     yield _connected(value, parameters, unused)
-    if math.isfinite(first):
-        yield from _first_value(first, classes if fresh else None)
+    if math.isfinite(first) and fresh:
+        yield from _first_value(first, classes)
 
 
 _NOT_FINITE = "Look for a logarithm or a division of zero, and for NaN in the outputs (the rung before)."

@@ -49,7 +49,7 @@ class TrainingStopped(SystemExit):
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a run did: steps and tokens in this attempt, the loss of each step taken in it."""
+    """What a run did: steps of this attempt and the loss of each, tokens of this and all earlier ones."""
 
     steps: int
     resumed_at: int
@@ -63,7 +63,7 @@ class Tuner:
 
     `module` holds all that trains; `loss` makes a scalar of a batch on the placement's device. The forward pass runs under
     bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are float32. Checkpoints go to `directory`.
-    What rungs 3 and 4 of the debug ladder find goes to `report`.
+    What rungs 3 and 4 of the debug ladder find goes to `report`. `fresh`: nothing in `module` has been made from these rows.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Tuner:
         events: Events,
         fingerprint: str = "",
         report: Report | None = None,
+        fresh: bool = True,
     ) -> None:
         if not len(batches):
             raise TrainingError("no_steps", "there is no batch to train on", "training_file")
@@ -86,7 +87,7 @@ class Tuner:
         self._fingerprint = hashlib.sha256(f"{fingerprint}:{json.dumps(asdict(settings))}:{batches.plan}".encode()).hexdigest()[:16]
         self._optimizer = _optimizer(module, settings, placement)
         self._metrics = _Metrics(len(batches), events)
-        self._ladder = _Ladder(module, self._optimizer, report, len(batches))
+        self._ladder = _Ladder(module, self._optimizer, report, len(batches), fresh=fresh)
 
     def run(self, resume: Path | None = None) -> Fitted:
         """Train to the end of the plan, from the checkpoint in `resume` if it is one of this run.
@@ -95,7 +96,9 @@ class Tuner:
         TrainingStopped on SIGTERM.
         """
         first = self._resume(resume)
-        self._metrics.begin(first)
+        self._ladder.begin(first)
+        # An augmented text is the same one when it is read again.
+        self._metrics.begin(first, sum(self._batches[step].tokens for step in range(first)))
         with _stop_signal() as told_to_stop, _reproducible(self._placement):
             self._module.train()
             for step, batch in enumerate(self._loaded(first), start=first + 1):
@@ -185,17 +188,22 @@ class _Ladder:
     A failed check stops the run with LadderError.
     """
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int) -> None:
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int, *, fresh: bool) -> None:
         self._module, self._report = module, report
+        self._fresh, self._resumed = fresh, False
         self._watch = GradientWatch(module, optimizer, steps=min(_WATCHED_STEPS, total)) if report is not None else None
         self._losses: list[float] = []
         self._slope_at = min(_SLOPE_STEPS, total)
         self._begun = False
 
+    def begin(self, first: int) -> None:
+        """A run that goes on after step `first` has no first loss that no step has touched, which tiny_loss and slope go by."""
+        self._resumed = first > 0
+
     def before_first(self, loss: Callable[[], Tensor]) -> None:
         """Look at the first loss."""
         if self._report is not None and not self._begun:
-            self._report.extend(check_loss(loss, self._module.named_parameters()))
+            self._report.extend(check_loss(loss, self._module.named_parameters(), fresh=self._fresh and not self._resumed))
             self._report.raise_if_failed("loss")
         self._begun = True
 
@@ -214,7 +222,7 @@ class _Ladder:
             self._report.extend(check_gradient(self._watch))
             self._report.raise_if_failed("gradient")
         self._losses.append(loss)
-        if len(self._losses) == self._slope_at >= _LEAST_SLOPE_STEPS:
+        if not self._resumed and len(self._losses) == self._slope_at >= _LEAST_SLOPE_STEPS:
             self._report.add(check_slope(self._losses))
             self._report.raise_if_failed("loss")
 
@@ -236,8 +244,9 @@ class _Metrics:
         last = self._losses[-20:]
         return sum(last) / max(len(last), 1)
 
-    def begin(self, first: int) -> None:
-        self._first, self._began = first, time.monotonic()
+    def begin(self, first: int, tokens: int) -> None:
+        """`tokens` were read in the steps up to `first`, by earlier attempts."""
+        self._first, self._tokens, self._began = first, tokens, time.monotonic()
 
     def step(self, step: int, loss: float, rate: float, batch: Batch) -> None:
         self._losses.append(loss)
