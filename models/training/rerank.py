@@ -19,6 +19,7 @@ from models.training.events import say
 from models.training.features import Augment, Batch, Batches
 from models.training.hyperparameters import Rerank
 from models.training.job import Context, Outcome
+from models.training.ladder import check_base
 from models.training.parts import Parts
 from models.training.ranking import relevance_metrics
 from models.training.rows import Rows
@@ -46,6 +47,7 @@ def train(context: Context, asked: Rerank, parts: Parts) -> Outcome:
     tokens = tune(context, settings, parts.train, targets, augment=augmenter(asked.augmentation, context.job.seed))
     after, relevance = _judged(context.result / "encoder", context.placement, parts.held_out)
     say(context.events, f"tuned: {_told(after)} on held-out rows")
+    context.report.extend(check_base(after, before, len(parts.held_out), _remedy(context.source.path)))
     return Outcome(
         encoder="own",
         mode=settings.mode,
@@ -125,6 +127,12 @@ def _judged(path: Path, placement: Placement, rows: Rows) -> tuple[dict[str, flo
     logits = scores(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
     relevance: Floats = torch.from_numpy(logits).sigmoid().numpy()
     return relevance_metrics(rows.texts[0], _grades(rows), relevance), relevance
+
+
+def _remedy(base: Path) -> str:
+    if is_cross_encoder(base):
+        return "The base model ranks better: take fewer steps, a smaller learning rate or more rows, or keep it."
+    return "These rows are too few for a fresh head: begin from a cross-encoder, or tune the encoder (task embedding); more rows help, too."
 
 
 def _incumbent(context: Context, rows: Rows) -> dict[str, float] | None:
