@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import Anomaly, Classification, Embedding, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
 
 
 def test_nothing_given_is_a_job_too() -> None:
@@ -111,6 +113,12 @@ def test_what_is_unknown_or_means_nothing_is_refused_by_name(task: str, given: d
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, forecast, got 'poetry'"):
         parse("poetry", {})
+
+
+@pytest.mark.parametrize("recipe", [Classification, Anomaly, Sensing, Forecasting, Embedding, Rerank])
+def test_every_hyperparameter_is_documented(recipe: type[BaseModel]) -> None:
+    told = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    assert [name for name in recipe.model_fields if f"`{name}`" not in told] == []
 
 
 def test_reading_hyperparameters_needs_no_torch() -> None:
