@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.rung_sensors import check_promise
+from models.training.rung_sensors import check_promise, check_texts_promise
 
 UNIFORM = np.random.default_rng(0).random(4000)
 
@@ -31,6 +31,19 @@ def test_few_independent_rows_can_accuse_nobody() -> None:
     doubled[:200] = 0.02
     assert "false_alarm_rate_0.05" in troubles(doubled)
     assert "false_alarm_rate_0.05" not in troubles(doubled, stride=100)
+
+
+def test_texts_that_break_the_promise_are_told_and_have_no_drift() -> None:
+    assert [finding.status for finding in check_texts_promise(UNIFORM, 2000)] == ["ok", "ok"]
+    broken = list(check_texts_promise(UNIFORM**3, 2000))
+    assert [(finding.check, finding.status) for finding in broken] == [("false_alarm_rate_0.05", "warn"), ("false_alarm_rate_0.01", "warn")]
+    assert "normal texts" in broken[0].remedy
+
+
+def test_too_few_texts_for_any_alarm_are_told() -> None:
+    (found,) = check_texts_promise(UNIFORM[:5], 12)
+    assert (found.rung, found.status) == ("outcome", "warn")
+    assert "too few for any alarm at alpha 0.05" in found.message
 
 
 def test_an_alpha_below_what_the_calibration_resolves_is_not_judged() -> None:

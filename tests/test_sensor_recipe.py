@@ -23,7 +23,6 @@ from models.sensors.kinds import DETECTORS, build
 from models.sensors.sensor import NumberSensor, most_columns
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import Anomaly, Sensing, parse
-from models.training.report import Report
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
 from models.training.sensor_choice import Judged, Scores, broken_promise, choose
@@ -136,7 +135,6 @@ def test_events_and_report_say_why_the_detector_was_chosen(trained: tuple[Path, 
     assert series["anomalies"]
     assert max(plots["contributions"], key=plots["contributions"].get) == "b"
     assert [one["detector"] for one in plots["candidates"] if one["chosen"]] == [read(directory / "result.json")["mode"]]
-    assert Report.from_json(read(directory / "report.json")).plots == plots
 
 
 def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
-"""Augmentation is seeded, stays within its probabilities, and leaves held-out rows alone."""
+"""Augmentation is seeded, and stays within its probabilities."""
 
 from __future__ import annotations
-
-from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -10,14 +8,9 @@ from hypothesis import strategies as st
 
 from models.training.augment import Augmenter
 from models.training.errors import HyperparameterError
-from models.training.rows import Rows, normalised
 
 TEXTS = [f"please tell me where my card number {number} has gone" for number in range(200)]
 ALL = {"typos": 0.3, "casing": 0.3, "word_dropout": 0.3}
-
-
-def labelled(texts: list[str]) -> Rows:
-    return Rows("labelled", [texts], ["x"] * len(texts), None, list(range(1, len(texts) + 1)))
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_gives_others() -> None:
@@ -60,27 +53,9 @@ def test_as_many_texts_come_back_and_none_is_empty(texts: list[str], seed: int) 
     assert all(text.strip() for text in made)
 
 
-def test_held_out_rows_are_neither_changed_nor_made() -> None:
-    train, held_out = labelled(["my card is lost today", "card lost"]), labelled(["my card is lost", "lost", "my lost"])
-    before = deepcopy(held_out)
-    made = Augmenter({"word_dropout": 0.5}, 3).extend(train, copies=40, held_out=held_out)
-    assert held_out == before
-    kept = {normalised(text) for text in held_out.texts[0]}
-    assert not kept & {normalised(text) for text in made.texts[0]}
-    assert kept & {normalised(text) for text in Augmenter({"word_dropout": 0.5}, 3).extend(train, copies=40).texts[0]}
-
-
-def test_copies_come_after_the_originals_and_carry_their_targets() -> None:
-    train = Rows("scored", [TEXTS[:20], TEXTS[20:40]], None, [number / 20 for number in range(20)], list(range(5, 25)))
-    made = Augmenter({"typos": 0.5}, 1).extend(train, copies=2)
-    assert made.take(range(20)) == train
-    assert 50 < len(made) <= 60
-    assert made.scores is not None
-    assert all(made.scores[index] == (made.lines[index] - 5) / 20 for index in range(len(made)))
-
-
 @pytest.mark.parametrize("settings", [{"synonyms": 0.1}, {"typos": 1.5}, {"typos": -0.1}, {"casing": float("nan")}, {"typos": True}])
 def test_what_cannot_be_meant_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(HyperparameterError, match="augmentation") as caught:
         Augmenter(settings, 1)
-    assert caught.value.code == "invalid_augmentation"
+    assert caught.value.code == "invalid_hyperparameter"
+    assert str(caught.value.param).startswith("method.supervised.hyperparameters.augmentation")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import Anomaly, Classification, Embedding, parse
+from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
 
 
 def test_nothing_given_is_a_job_too() -> None:
@@ -32,7 +34,6 @@ def test_every_part_of_a_recipe_can_be_set() -> None:
         "mode": "lora",
         "optimizer": "sgd",
         "weight_decay": 0.1,
-        "loss": "supcon",
         "schedule": "cosine",
         "warmup": 0.2,
         "augmentation": {"typos": 0.1, "casing": 0.2, "word_dropout": 0.05},
@@ -46,6 +47,22 @@ def test_every_part_of_a_recipe_can_be_set() -> None:
     }
     made = parse("classification", settings).model_dump(exclude_unset=True)
     assert made == settings
+
+
+@pytest.mark.parametrize(
+    ("task", "given"),
+    [
+        ("classification", {"mode": "contrastive", "loss": "batch_hard"}),
+        ("classification", {"loss": "supervised_contrastive", "temperature": 0.2}),
+        ("classification", {"mode": "full", "temperature": 0.2}),
+        ("embedding", {"loss": "cosent", "temperature": 0.2, "lora_rank": 4}),
+        ("rerank", {"mode": "lora", "loss": "binary_cross_entropy", "lora_rank": 4}),
+        ("anomaly", {"detector": "combined", "C": 3, "neighbours": 3}),
+        ("anomaly", {"C": 3, "neighbours": 3}),
+    ],
+)
+def test_what_is_heeded_is_taken(task: str, given: dict[str, object]) -> None:
+    assert parse(task, given).model_dump(exclude_unset=True) == given
 
 
 @pytest.mark.parametrize(
@@ -63,6 +80,20 @@ def test_every_part_of_a_recipe_can_be_set() -> None:
         ("classification", {"mode": "frozen", "n_epochs": 3}, ".n_epochs", "means nothing here, since mode 'frozen' tunes nothing"),
         ("classification", {"mode": "full", "lora_rank": 8}, ".lora_rank", "adds no LoRA"),
         ("classification", {"detector": "energy", "neighbours": 3}, ".neighbours", "looks at no neighbours"),
+        ("classification", {"lora_rank": 8}, ".lora_rank", "mode 'auto' adds no LoRA"),
+        ("classification", {"mode": "full", "loss": "batch_hard"}, ".loss", "mode 'full' learns by the cross-entropy of its head"),
+        ("classification", {"mode": "lora", "loss": "batch_hard"}, ".loss", "mode 'lora' learns by the cross-entropy of its head"),
+        ("classification", {"loss": "nonsense"}, ".loss", "'batch_hard' or 'batch_all', got 'nonsense'"),
+        ("classification", {"loss": "batch_all", "temperature": 1}, ".temperature", "loss 'batch_all' has none"),
+        ("anomaly", {"detector": "mahalanobis", "neighbours": 3}, ".neighbours", "looks at no neighbours"),
+        ("anomaly", {"detector": "knn", "C": 3}, ".C", "detector 'knn' has no head"),
+        ("anomaly", {"detector": "mahalanobis", "C": 3}, ".C", "detector 'mahalanobis' has no head"),
+        ("rerank", {"mode": "full", "lora_alpha": 8}, ".lora_alpha", "mode 'full' adds no LoRA"),
+        ("rerank", {"lora_alpha": 8}, ".lora_alpha", "mode 'auto' adds no LoRA"),
+        ("rerank", {"temperature": 1}, ".temperature", "binary cross-entropy has none"),
+        ("rerank", {"loss": "cosent"}, ".loss", "'auto' or 'binary_cross_entropy', got 'cosent'"),
+        ("embedding", {"loss": "triplet", "temperature": 1}, ".temperature", "loss 'triplet' has none"),
+        ("embedding", {"loss": "supervised_contrastive"}, ".loss", "'cosent' or 'angle', got"),
         ("classification", {"learning_rate": 1e-4, "learning_rate_multiplier": 2}, ".learning_rate", "give one of them"),
         ("classification", {"augmentation": {"noise": 1}}, ".augmentation.noise", "known are casing, typos, word_dropout"),
         ("classification", {"augmentation": {"typos": 2}}, ".augmentation.typos", "less than or equal to 1"),
@@ -75,12 +106,19 @@ def test_what_is_unknown_or_means_nothing_is_refused_by_name(task: str, given: d
     with pytest.raises(HyperparameterError) as refused:
         parse(task, given)
     assert refused.value.param == f"method.supervised.hyperparameters{param}"
+    assert refused.value.code in ("invalid_hyperparameter", "unknown_hyperparameter")
     assert message in refused.value.message
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, forecast, got 'poetry'"):
         parse("poetry", {})
+
+
+@pytest.mark.parametrize("recipe", [Classification, Anomaly, Sensing, Forecasting, Embedding, Rerank])
+def test_every_hyperparameter_is_documented(recipe: type[BaseModel]) -> None:
+    told = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    assert [name for name in recipe.model_fields if f"`{name}`" not in told] == []
 
 
 def test_reading_hyperparameters_needs_no_torch() -> None:

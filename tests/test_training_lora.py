@@ -17,6 +17,7 @@ from models.source import locate
 from models.training.contrastive import tune_contrastive, tune_with_head
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError, TrainingError
+from models.training.ladder import Report
 from models.training.lora import add_lora, merge, targets
 from models.training.settings import Settings
 from models.training.trainable import TrainableEncoder, require_same
@@ -71,6 +72,15 @@ def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mo
     model = load(locate(f"tuned={path}"), CPU)
     assert isinstance(model, PackedEncoder)
     assert apart(Embedder(model)(TEXTS)) > apart(Embedder(load(source, CPU))(TEXTS))
+
+
+def test_a_head_that_begins_at_its_means_is_not_suspected_of_knowing(tmp_path: Path) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny", normalize=True)))
+    report = Report()
+    settings = Settings(epochs=1, max_steps=1, temperature=0.05)
+    tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out", report=report)
+    assert "connected" in {finding.check for finding in report.findings}
+    assert "tiny_loss" not in {finding.check for finding in report.findings}
 
 
 def apart(x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:

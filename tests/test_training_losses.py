@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from models.training import losses
 from models.training.errors import HyperparameterError
+from models.training.hyperparameters import EmbeddingLoss
 
 EVERY = [(name, kind) for kind in ("labelled", "pairs", "triplets", "scored") for name in losses.names(kind)]
 COLUMNS = {"labelled": 1, "pairs": 2, "triplets": 3, "scored": 2}
@@ -63,6 +65,10 @@ def test_targets_that_would_broadcast_are_refused(name: str, kind: str) -> None:
         loss(columns, None)
 
 
+def test_what_a_job_may_ask_for_is_what_some_rows_feed() -> None:
+    assert {name for name, kind in EVERY if kind != "labelled"} == set(get_args(EmbeddingLoss))
+
+
 def test_targets_are_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match="expected no targets"):
         losses.make("multiple_negatives", "pairs")([rows(0), rows(1)], torch.zeros(6))
@@ -71,7 +77,7 @@ def test_targets_are_refused_where_there_are_none() -> None:
 def test_a_loss_must_fit_the_rows() -> None:
     with pytest.raises(HyperparameterError, match="does not fit rows of kind 'pairs'") as error:
         losses.make("cosent", "pairs")
-    assert error.value.param == "loss"
+    assert (error.value.code, error.value.param) == ("invalid_hyperparameter", "method.supervised.hyperparameters.loss")
     with pytest.raises(HyperparameterError, match="no loss over embeddings"):
         losses.make("cosent", "plain")
 
@@ -96,12 +102,14 @@ def test_a_batch_without_positives_is_refused(name: str) -> None:
         losses.make(name, "labelled")([rows(0, 2)], torch.tensor([0, 1]))
 
 
-def test_a_matryoshka_loss_is_the_sum_over_prefixes() -> None:
+def test_a_matryoshka_loss_is_the_sum_over_prefixes_and_the_whole() -> None:
     columns, targets = inputs("scored")
-    whole = losses.make("cosent", "scored", matryoshka=(4, 8))(columns, targets)
+    whole = losses.make("cosent", "scored", matryoshka=(4,))(columns, targets)
     plain = losses.make("cosent", "scored")
     cut = [functional.normalize(column[:, :4], dim=-1) for column in columns]
     assert whole.item() == pytest.approx(plain(columns, targets).item() + plain(cut, targets).item(), rel=1e-5)
+    same = losses.make("cosent", "scored", matryoshka=(8, 4))(columns, targets)
+    assert same.item() == pytest.approx(whole.item())
     with pytest.raises(ValueError, match="16 dimensions of an embedding that has 8"):
         losses.make("cosent", "scored", matryoshka=(16,))(columns, targets)
     with pytest.raises(HyperparameterError, match="different sizes"):

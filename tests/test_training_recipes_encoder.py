@@ -25,7 +25,7 @@ from models.training.job import Context, Job
 from models.training.ladder import Report
 from models.training.mining import mine
 from models.training.parts import Parts
-from models.training.ranking import evaluate, relevance_metrics, sanity, sanity_texts
+from models.training.ranking import Judged, evaluate, relevance_metrics, sanity, sanity_texts
 from models.training.rows import Kind, Rows
 from models.training.settings import Settings, augmenter, chosen
 from models.training.trainable_pairs import TrainableCrossEncoder, scores
@@ -85,6 +85,17 @@ def test_an_encoder_is_tuned_judged_and_saved(tmp_path: Path, kind: Kind, asked:
     assert np.allclose(served(texts), np.array(outcome.golden["rows"]), atol=1e-4)
 
 
+def test_scored_pairs_are_compared_with_the_base_and_what_was_lost_is_told(tmp_path: Path) -> None:
+    work = context(tmp_path, tiny.encoder(tmp_path / "tiny"))
+    better, worse = Judged({"spearman": 0.4}, np.empty(0)), Judged({"spearman": 0.1}, np.empty(0))
+    for before, after, status in ((worse, better, "ok"), (better, worse, "warn")):
+        work.report.findings.clear()
+        embedding._judge(work, rows("scored", 12), work.embedder, (before, after), (sanity(work.embedder), sanity(work.embedder)))
+        told = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")
+        assert (told.rung, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
+        assert f"on 12 held-out rows is {after.metrics['spearman']:.3f}" in told.message
+
+
 def test_the_version_in_service_is_judged_on_the_same_rows(tmp_path: Path) -> None:
     tiny.encoder(tmp_path / "now" / "encoder")
     work = context(tmp_path, tiny.encoder(tmp_path / "tiny"), incumbent=tmp_path / "now")
@@ -125,6 +136,8 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     outcome = rerank.train(work, asked, Parts(train, held_out, (), same_file=True))
     assert outcome.encoder == "own"
     assert set(outcome.metrics) == {"ndcg_at_10", "auroc", "base_ndcg_at_10", "base_auroc", "held_out_rows"}
+    judged = [finding.check for finding in work.report.findings if finding.rung == "outcome"]
+    assert judged == ["ndcg_at_10_against_base", "auroc_against_base"]
     served = load(locate(str(work.result / "encoder")), CPU)
     assert isinstance(served, SequenceClassifier)
     assert (served.card.task, served.card.width) == ("rerank", 1)
@@ -157,10 +170,7 @@ def test_grades_become_shares_of_the_highest() -> None:
     )
 
 
-def test_another_loss_and_a_classifier_of_classes_are_refused(tmp_path: Path) -> None:
-    work = context(tmp_path, tiny.encoder(tmp_path / "tiny"))
-    with pytest.raises(HyperparameterError, match="binary_cross_entropy"):
-        rerank.train(work, Rerank(loss="cosent"), Parts(rows("relevance"), rows("relevance", 6), (), same_file=True))
+def test_a_classifier_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError, match="3 labels"):
         TrainableCrossEncoder(locate(str(tiny.classifier(tmp_path / "classes"))), CPU, Settings())
 

@@ -388,6 +388,8 @@ def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: 
     assert ("auroc" in result["metrics"]) == (kind == "with anomalies")
     assert len(result["golden"]["rows"][0]) == 1
     assert sorted(path.name for path in (directory / "result").iterdir()) == ["detector.json", "detector.safetensors"]
+    outcome = {rung["rung"]: rung for rung in read(directory / "report.json")["rungs"]}["outcome"]
+    assert outcome["findings"][0]["check"] == "false_alarm_rate_0.05"
 
 
 def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None:

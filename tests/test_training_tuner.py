@@ -121,6 +121,20 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(source: ModelSource,
     assert same(whole.weights(), resumed.weights(), 1e-6)
 
 
+def test_a_resumed_run_is_not_said_to_begin_and_counts_all_its_tokens(source: ModelSource, tmp_path: Path) -> None:
+    settings = Settings(epochs=6, batch_size=12, learning_rate=2e-4, seed=3)
+    whole = Run(source, tmp_path / "whole", settings).run()
+    stopped = Run(source, tmp_path / "stopped", settings)
+    stopped.stop_at = 3
+    with pytest.raises(TrainingStopped):
+        stopped.run()
+    report = Report()
+    fitted = Run(source, tmp_path / "resumed", settings, report).run(tmp_path / "stopped")
+    assert fitted.steps > 4
+    assert {"tiny_loss", "slope"}.isdisjoint(finding.check for finding in report.findings)
+    assert fitted.tokens == whole.tokens
+
+
 def test_sigterm_writes_a_checkpoint_and_asks_for_exit_143(source: ModelSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path)
     run.stop_at = 2
@@ -176,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: ModelSource, tmp_path: 
     run.loss = lambda columns, targets: whole(columns, targets) * bad
     with pytest.raises(TrainingError) as error:
         run.run()
-    assert (error.value.code, error.value.param) == ("loss_not_finite", "learning_rate")
+    assert (error.value.code, error.value.param) == ("loss_not_finite", "method.supervised.hyperparameters.learning_rate")
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoiled(source: ModelSource, tmp_path: Path) -> None:
@@ -254,8 +268,9 @@ def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:
     encoder = TrainableEncoder(source, CPU, FAST).requires_grad_(False)
     data = Batches([TEXTS], None, [[0, 1]], encoder.reading)
-    with pytest.raises(TrainingError, match="frozen"):
+    with pytest.raises(TrainingError, match="frozen") as error:
         Tuner(encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None)
+    assert error.value.param == "method.supervised.hyperparameters.mode"
 
 
 def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from models.training.hyperparameters import PARAM, Anomaly, DetectorKind
 from models.training.incumbent import encoder_of
 from models.training.job import Context, Outcome
 from models.training.parts import Parts
+from models.training.rung_sensors import check_texts_promise
 
 Floats = NDArray[np.float32]
 
@@ -37,6 +38,8 @@ def train(context: Context, settings: Anomaly, parts: Parts) -> Outcome:
     metrics = _metrics(detector, held_x, strangers) | {f"detector_auroc_{name}": score for name, score in ranking.items()}
     say(context.events, _summary(kind, ranking, metrics))
     save_detector(detector, context.result)
+    seen_as = detector.judge(torch.from_numpy(held_x), explain=1).p_values
+    context.report.extend(check_texts_promise(seen_as.double().numpy(), len(detector.calibration)))
     return Outcome(
         encoder="base",
         mode="frozen",

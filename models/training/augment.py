@@ -1,12 +1,12 @@
-"""Augmentation of training texts: typos, casing and dropped words. Held-out rows are never touched, nor ever made."""
+"""Augmentation of training texts: typos, casing and dropped words. Held-out rows are never touched."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from models.training.errors import HyperparameterError
-from models.training.rows import Rows, normalised
+from models.training.hyperparameters import PARAM
 
 # Neighbours on a QWERTY keyboard: how fingers slip.
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -26,11 +26,11 @@ class Augmenter:
         for name, probability in settings.items():
             if name not in CHANGES:
                 raise HyperparameterError(
-                    "invalid_augmentation", f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}", "augmentation"
+                    "invalid_hyperparameter", f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}", f"{PARAM}.augmentation"
                 )
             if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
                 message = f"augmentation.{name}: expected a probability from 0 to 1, got {str(probability)[:60]}"
-                raise HyperparameterError("invalid_augmentation", message, f"augmentation.{name}")
+                raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.augmentation.{name}")
         # In the order of CHANGES, so that the order of the settings does not matter.
         self._settings = {name: float(settings[name]) for name in CHANGES if settings.get(name)}
         self._seed = seed
@@ -39,46 +39,11 @@ class Augmenter:
         """As many texts as came, each changed or left as it was; never empty."""
         return [self._changed(text, index, epoch) for index, text in enumerate(texts)]
 
-    def extend(self, train: Rows, *, copies: int = 1, held_out: Rows | None = None) -> Rows:
-        """The training rows followed by up to `copies` changed copies of each; their `lines` are those of the originals.
-
-        A copy that repeats its original, or whose text the held-out part has, is left out: augmentation must not make a leak.
-        """
-        kept = {normalised(text) for column in held_out.texts for text in column} if held_out is not None else set()
-        made = train
-        for copy in range(1, copies + 1):
-            columns = [self(column, epoch=copy) for column in train.texts]
-            made = _joined(made, _useful(train, columns, kept))
-        return made
-
     def _changed(self, text: str, index: int, epoch: int) -> str:
         rng = random.Random(f"{self._seed}\n{epoch}\n{index}\n{text}")
         for name, probability in self._settings.items():
             text = CHANGES[name](text, probability, rng)
         return text
-
-
-def _useful(train: Rows, columns: list[list[str]], kept: Collection[str]) -> Rows:
-    changed = Rows(train.kind, columns, train.labels, train.scores, train.lines, train.notes)
-    originals, copies = list(zip(*train.texts, strict=True)), list(zip(*columns, strict=True))
-    return changed.take(
-        [
-            index
-            for index, copy in enumerate(copies)
-            if copy != originals[index] and not any(normalised(text) in kept for text in copy if kept)
-        ]
-    )
-
-
-def _joined(one: Rows, other: Rows) -> Rows:
-    return Rows(
-        kind=one.kind,
-        texts=[[*first, *second] for first, second in zip(one.texts, other.texts, strict=True)],
-        labels=[*one.labels, *other.labels] if one.labels is not None and other.labels is not None else None,
-        scores=[*one.scores, *other.scores] if one.scores is not None and other.scores is not None else None,
-        lines=[*one.lines, *other.lines],
-        notes=one.notes,
-    )
 
 
 def _typos(text: str, probability: float, rng: random.Random) -> str:

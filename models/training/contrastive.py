@@ -116,6 +116,7 @@ def tune_with_head(
         events=events,
         fingerprint=fingerprint("head", source.version, list(texts), list(labels)),
         report=report,
+        fresh=False,
     )
     run.run(checkpoint)
     return encoder.save(directory / "encoder")

@@ -16,7 +16,7 @@ from models.training.events import say
 from models.training.features import Augment, Batches
 from models.training.hyperparameters import PARAM, Embedding
 from models.training.job import Context, Outcome
-from models.training.ladder import Finding, check_gain, check_rank
+from models.training.ladder import Finding, check_base, check_gain, check_rank
 from models.training.mining import mine
 from models.training.parts import Parts
 from models.training.ranking import Embed, Judged, evaluate, sanity, sanity_texts
@@ -133,6 +133,9 @@ def _judge(
             "gain", after.each, before.each, measure="Reciprocal rank", rival="base encoder's", remedy=remedy, seed=context.job.seed
         )
         context.report.add(finding)
+    else:
+        remedy = "The base encoder does better: take fewer steps, a smaller learning rate or more rows, or keep it."
+        context.report.extend(check_base(after.metrics, before.metrics, len(held_out), remedy))
     texts = held_out.texts[0]
     context.report.extend(check_rank(tuned(texts), context.embedder(texts)))
     context.report.add(forgetting(*sane))

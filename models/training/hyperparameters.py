@@ -21,6 +21,10 @@ DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
 SensorDetectorKind = Literal[
     "auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "foresight", "adaptive"
 ]
+# `models.training.losses` says which rows feed which; it needs torch.
+LabelledLoss = Literal["supervised_contrastive", "contrastive", "batch_hard", "batch_all"]
+EmbeddingLoss = Literal["multiple_negatives", "triplet", "cosent", "angle"]
+RerankLoss = Literal["binary_cross_entropy"]
 OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
 OF_SERIES = ("level", "residual", "combined", "conv", "foresight", "adaptive")
 
@@ -80,6 +84,8 @@ class _Tuned(_Common):
 
 
 _LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+_WITHOUT_NEIGHBOURS = ("energy", "mahalanobis")
+_WITHOUT_HEAD = ("knn", "mahalanobis")
 _DESCENT = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
 # OpenAI's clients send these three as "auto" or as numbers with every job; a recipe without epochs reads "auto" as nothing.
 _FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -88,6 +94,7 @@ _FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
 class Classification(_Tuned):
     """A linear head on embeddings, and, unless `mode` is frozen, a tuned encoder that has to beat it.
 
+    `loss` is that of contrastive tuning, which mode auto tries, too; modes lora and full learn by the cross-entropy of a head.
     `C` is the inverse of the regularisation, "auto" chooses it by cross-validation. `label_names` adds each label's name as one
     more example, "auto" does so where there are few rows a label. `lexical` adds the texts' word pieces to the frozen encoder's head,
     "auto" does so where it is better out of fold. `out_of_scope_label` names rows that show what does not
@@ -96,6 +103,7 @@ class Classification(_Tuned):
     """
 
     mode: Mode = "auto"
+    loss: Literal["auto", LabelledLoss] = "auto"
     C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
     label_names: bool | Auto = "auto"
     lexical: bool | Auto = "auto"
@@ -108,9 +116,13 @@ class Classification(_Tuned):
     def _meaningful(self) -> Classification:
         if self.mode == "frozen":
             _require_unset(self, _DESCENT, "mode 'frozen' tunes nothing")
-        elif self.mode not in ("lora", "auto"):
+        elif self.mode != "lora":
             _require_unset(self, _LORA, f"mode {self.mode!r} adds no LoRA")
-        if self.detector == "energy" or self.detector == "mahalanobis":
+        if self.mode in ("lora", "full"):
+            _require_unset(self, ("loss",), f"mode {self.mode!r} learns by the cross-entropy of its head")
+        if self.loss not in ("auto", "supervised_contrastive"):
+            _require_unset(self, ("temperature",), f"loss {self.loss!r} has none")
+        if self.detector in _WITHOUT_NEIGHBOURS:
             _require_unset(self, ("neighbours",), f"detector {self.detector!r} looks at no neighbours")
         return self
 
@@ -123,6 +135,14 @@ class Anomaly(_Common):
     C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
     anomaly_label: Annotated[str, Field(min_length=1, max_length=256)] = "anomaly"
     mode: Literal["auto", "frozen"] = "auto"
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Anomaly:
+        if self.detector in _WITHOUT_NEIGHBOURS:
+            _require_unset(self, ("neighbours",), f"detector {self.detector!r} looks at no neighbours")
+        if self.detector in _WITHOUT_HEAD:
+            _require_unset(self, ("C",), f"detector {self.detector!r} has no head")
+        return self
 
 
 class Sensing(_Common):
@@ -177,9 +197,12 @@ class Forecasting(_Common):
 
 
 class Embedding(_Tuned):
-    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves."""
+    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves,
+    beside the whole.
+    """
 
     mode: Literal["auto", "lora", "full"] = "auto"
+    loss: Literal["auto", EmbeddingLoss] = "auto"
     matryoshka: tuple[Annotated[int, Field(ge=1)], ...] = Field((), max_length=16)
     hard_negatives: int = Field(0, ge=0, le=16)
 
@@ -187,6 +210,8 @@ class Embedding(_Tuned):
     def _meaningful(self) -> Embedding:
         if self.mode == "full":
             _require_unset(self, _LORA, "mode 'full' adds no LoRA")
+        if self.loss == "triplet":
+            _require_unset(self, ("temperature",), "loss 'triplet' has none")
         if len(set(self.matryoshka)) != len(self.matryoshka):
             raise ValueError("matryoshka: each length once")
         return self
@@ -196,6 +221,14 @@ class Rerank(_Tuned):
     """A cross-encoder tuned on query, document and label."""
 
     mode: Literal["auto", "full", "lora"] = "auto"
+    loss: Literal["auto", RerankLoss] = "auto"
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Rerank:
+        if self.mode != "lora":
+            _require_unset(self, _LORA, f"mode {self.mode!r} adds no LoRA")
+        _require_unset(self, ("temperature",), "binary cross-entropy has none")
+        return self
 
 
 Hyperparameters = Classification | Anomaly | Sensing | Forecasting | Embedding | Rerank

@@ -9,14 +9,15 @@ from models.training.report import RUNGS, Finding, Report
 from models.training.rung_data import check_data
 from models.training.rung_forward import check_forward
 from models.training.rung_gradient import GradientWatch, check_gradient
-from models.training.rung_loss import check_loss, check_loss_inputs, check_overfit, check_shuffled, check_slope
-from models.training.rung_outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
+from models.training.rung_loss import check_loss, check_loss_inputs, check_overfit, check_slope
+from models.training.rung_outcome import check_base, check_calibration, check_frozen, check_gain, check_outcome, check_rank
 
 __all__ = [
     "RUNGS",
     "Finding",
     "GradientWatch",
     "Report",
+    "check_base",
     "check_calibration",
     "check_data",
     "check_forward",
@@ -28,6 +29,5 @@ __all__ = [
     "check_outcome",
     "check_overfit",
     "check_rank",
-    "check_shuffled",
     "check_slope",
 ]

@@ -11,20 +11,21 @@ Every loss takes the embeddings of the columns of a batch, normalised to length 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.training.errors import HyperparameterError
+from models.training.hyperparameters import PARAM, LabelledLoss
 
 Loss = Callable[[Sequence[Tensor], Tensor | None], Tensor]
 
 # Cosine distances lie between 0 and 2, so the margins of the papers, meant for distances without bound, would never be met.
 _MARGIN = 0.3
-_LOSSES = {
-    "labelled": ("supervised_contrastive", "contrastive", "batch_hard", "batch_all"),
+_LOSSES: dict[str, tuple[str, ...]] = {
+    "labelled": get_args(LabelledLoss),
     "pairs": ("multiple_negatives",),
     "triplets": ("multiple_negatives", "triplet"),
     "scored": ("cosent", "angle"),
@@ -36,7 +37,9 @@ def names(kind: str) -> tuple[str, ...]:
     """The losses for a kind of rows; the first is the default."""
     if kind not in _LOSSES:
         raise HyperparameterError(
-            "hyperparameter_invalid", f"rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}", "loss"
+            "invalid_hyperparameter",
+            f"loss: rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}",
+            f"{PARAM}.loss",
         )
     return _LOSSES[kind]
 
@@ -48,9 +51,9 @@ def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequenc
     """
     if name not in names(kind):
         raise HyperparameterError(
-            "hyperparameter_invalid",
-            f"the loss {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}",
-            "loss",
+            "invalid_hyperparameter",
+            f"loss: {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}",
+            f"{PARAM}.loss",
         )
     inner = _build(name, temperature)
     targets = {"labelled": torch.int64, "scored": torch.float32}.get(kind)
@@ -129,18 +132,24 @@ class _Checked:
 
 
 class _Matryoshka:
-    """The sum of a loss over the first d dimensions, scaled to length 1, for each d (Kusupati et al., 2022)."""
+    """The sum of a loss over the first d dimensions, scaled to length 1, for each d and for all of them (Kusupati et al., 2022).
+
+    Without the whole, dimensions beyond the largest d would learn nothing, and the whole is what is served unless less is asked for.
+    """
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
         if len(set(dimensions)) != len(dimensions) or min(dimensions) < 1:
-            raise HyperparameterError("hyperparameter_invalid", f"expected different sizes from 1, got {list(dimensions)}", "matryoshka")
+            raise HyperparameterError(
+                "invalid_hyperparameter", f"matryoshka: expected different sizes from 1, got {list(dimensions)}", f"{PARAM}.matryoshka"
+            )
         self._inner, self._dimensions = inner, sorted(dimensions, reverse=True)
 
     def __call__(self, columns: Sequence[Tensor], targets: Tensor | None) -> Tensor:
         width = columns[0].shape[1]
         if self._dimensions[0] > width:
             raise ValueError(f"matryoshka: {self._dimensions[0]} dimensions of an embedding that has {width}")
-        parts = [self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets) for size in self._dimensions]
+        sizes = dict.fromkeys((width, *self._dimensions))
+        parts = [self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets) for size in sizes]
         return torch.stack(parts).sum()
 
 

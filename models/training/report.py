@@ -89,14 +89,6 @@ class Report:
         """`to_json`, encoded: the content of report.json."""
         return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Report:
-        """Read what `to_json` wrote."""
-        findings = [finding for rung in data["rungs"] for finding in rung["findings"]]
-        report = cls(Finding(**(finding | {"rows": tuple(finding["rows"])})) for finding in findings)
-        report.plots = data.get("plots")
-        return report
-
     def to_markdown(self) -> str:
         """The rungs in order: what was found in sentences, then what to do; short enough to be read aloud."""
         lines = ["# Debug ladder", "", self._summary(), ""]

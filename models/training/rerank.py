@@ -14,11 +14,12 @@ from models.source import locate
 from models.training import losses
 from models.training.batches import plan, shuffled
 from models.training.embedded import Floats
-from models.training.errors import HyperparameterError, TrainingDataError
+from models.training.errors import TrainingDataError
 from models.training.events import say
 from models.training.features import Augment, Batch, Batches
-from models.training.hyperparameters import PARAM, Rerank
+from models.training.hyperparameters import Rerank
 from models.training.job import Context, Outcome
+from models.training.ladder import check_base
 from models.training.parts import Parts
 from models.training.ranking import relevance_metrics
 from models.training.rows import Rows
@@ -26,7 +27,6 @@ from models.training.settings import Mode, Settings, augmenter, chosen
 from models.training.trainable_pairs import TrainableCrossEncoder, is_cross_encoder, scores
 from models.training.tuner import Tuner, fingerprint
 
-LOSS = "binary_cross_entropy"
 # A fresh head has all to learn, a cross-encoder only this task.
 _RATES = {("full", True): 5e-5, ("full", False): 2e-5, ("lora", True): 5e-4, ("lora", False): 2e-4}
 _MANY_ROWS = 20_000
@@ -38,7 +38,7 @@ def train(context: Context, asked: Rerank, parts: Parts) -> Outcome:
     """Tune a cross-encoder on the job's rows and write it to `context.result / "encoder"`.
 
     Golden texts are query and document joined by a newline; their rows are the relevance between 0 and 1. Raises TrainingDataError
-    for labels that are no grades, HyperparameterError for another loss.
+    for labels that are no grades.
     """
     settings = settings_for(context, asked, len(parts.train))
     targets = _targets(parts.train)
@@ -47,6 +47,7 @@ def train(context: Context, asked: Rerank, parts: Parts) -> Outcome:
     tokens = tune(context, settings, parts.train, targets, augment=augmenter(asked.augmentation, context.job.seed))
     after, relevance = _judged(context.result / "encoder", context.placement, parts.held_out)
     say(context.events, f"tuned: {_told(after)} on held-out rows")
+    context.report.extend(check_base(after, before, len(parts.held_out), _remedy(context.source.path)))
     return Outcome(
         encoder="own",
         mode=settings.mode,
@@ -60,8 +61,6 @@ def train(context: Context, asked: Rerank, parts: Parts) -> Outcome:
 
 def settings_for(context: Context, asked: Rerank, rows: int) -> Settings:
     """The recipe's own settings with the job's in their place."""
-    if asked.loss not in ("auto", LOSS):
-        raise HyperparameterError("invalid_hyperparameter", f"loss: expected {LOSS}, got {asked.loss[:60]!r}", f"{PARAM}.loss")
     mode: Mode = "lora" if asked.mode == "lora" else "full"
     rate = _RATES[mode, not is_cross_encoder(context.source.path)]
     own = Settings(mode=mode, epochs=1.0 if rows > _MANY_ROWS else 3.0, batch_size=32, learning_rate=rate)
@@ -128,6 +127,12 @@ def _judged(path: Path, placement: Placement, rows: Rows) -> tuple[dict[str, flo
     logits = scores(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
     relevance: Floats = torch.from_numpy(logits).sigmoid().numpy()
     return relevance_metrics(rows.texts[0], _grades(rows), relevance), relevance
+
+
+def _remedy(base: Path) -> str:
+    if is_cross_encoder(base):
+        return "The base model ranks better: take fewer steps, a smaller learning rate or more rows, or keep it."
+    return "These rows are too few for a fresh head: begin from a cross-encoder, or tune the encoder (task embedding); more rows help, too."
 
 
 def _incumbent(context: Context, rows: Rows) -> dict[str, float] | None:

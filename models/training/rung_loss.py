@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from statistics import fmean
@@ -39,7 +37,8 @@ def check_loss(
 ) -> Iterator[Finding]:
     """Look at the first loss of one batch, before any step; `loss` computes it with its graph, `parameters` are all named ones.
 
-    `classes`: it is a cross-entropy over so many classes, near ln(classes) where the head is `fresh`. `outputs` and `targets` are what
+    `fresh`: nothing has been learned of these rows yet, so the loss should not be tiny, and, where it is a cross-entropy over so many
+    `classes`, be near ln(classes). `outputs` and `targets` are what
     the loss compares, of `kind` "classes" ([n, C] against int64 [n]) or "values" (equal shapes); None: told by the targets' dtype.
     `unused` are patterns of parameters that the loss need not reach.
     """
@@ -58,8 +57,8 @@ def check_loss(
     first = float(value.detach())
     yield _finding("loss_finite", _fails(math.isfinite(first)), first, None, f"The first loss is {first:.4g}.", _NOT_FINITE)
     yield _connected(value, parameters, unused)
-    if math.isfinite(first):
-        yield from _first_value(first, classes if fresh else None)
+    if math.isfinite(first) and fresh:
+        yield from _first_value(first, classes)
 
 
 _NOT_FINITE = "Look for a logarithm or a division of zero, and for NaN in the outputs (the rung before)."
@@ -143,21 +142,6 @@ def check_slope(losses: Sequence[float]) -> Finding:
         return _finding("slope", "fail", max(ratio, peak / first), LEAP, message, _TOO_FAST)
     remedy = _TOO_FAST if ratio > 1.05 else "Raise the learning rate, or look at the gradients (next rung)."
     return _finding("slope", "ok" if ratio < 1 else "warn", ratio, 1.0, message, remedy)
-
-
-def check_shuffled(score: Callable[[list[str]], float], labels: Sequence[str], *, held_out: int, seed: int) -> Finding:
-    """Train with shuffled labels: held-out accuracy must fall to chance, or the evaluation sees what it should not.
-
-    `score` takes one label for each row, training and held-out rows alike, trains and gives the accuracy on the `held_out` rows kept back.
-    """
-    shuffled = list(labels)
-    random.Random(seed).shuffle(shuffled)
-    chance = Counter(shuffled).most_common(1)[0][1] / len(shuffled)
-    limit = chance + 3 * math.sqrt(chance * (1 - chance) / max(held_out, 1))
-    got = score(shuffled)
-    message = f"With shuffled labels {got:.1%} of the held-out rows are right; chance is {chance:.1%}."
-    remedy = "Held-out rows reach the training: look at how the parts are made, at caches, and at the label among the inputs."
-    return _finding("shuffled_labels", _fails(got <= limit), got, limit, message, remedy)
 
 
 def _computed(loss: Callable[[], Tensor]) -> tuple[Tensor | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,17 @@ def check_gain(
     if theirs is None:
         return _finding(check, "ok", gain.value, None, f"{measure} on {len(ours)} held-out rows is {gain}.", "")
     return _against(check, gain, measure, rival, remedy, fails=False)
+
+
+def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int, remedy: str) -> Iterator[Finding]:
+    """Whether tuning has cost anything of what the base model does on the same held-out rows, metric by metric: higher is better.
+
+    Rank correlation and AUROC are of all rows together, so there is no interval: what is worse at all is told.
+    """
+    for name, value in tuned.items():
+        lost = value < base[name]
+        message = f"{name} on {rows} held-out rows is {value:.3f}, that of the base model {base[name]:.3f}."
+        yield _finding(f"{name}_against_base", "warn" if lost else "ok", value, base[name], message, remedy)
 
 
 def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) -> Finding:

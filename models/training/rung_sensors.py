@@ -1,4 +1,4 @@
-"""The fifth rung for a detector of numbers: does it keep its promise on later readings?"""
+"""The fifth rung for a detector of numbers or texts: does it keep its promise on readings or texts that it has not seen?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from models.training.table import Doubles
 
 _ALPHAS = (0.05, 0.01)
 _ERRORS = 2.0
+_OF_NUMBERS = "Train on normal rows of more days or states, nearer in time to what will be scored; leave out columns that wander."
+_OF_TEXTS = "Train on more normal texts, of every kind that will be scored; take out what is no normal text."
 
 
 def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
@@ -20,6 +22,20 @@ def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[
 
     The false-alarm rate may be off by two standard errors, of these rows and of those that the p-values rest on.
     """
+    yield from _rates(normal, stride, calibrated_on, _OF_NUMBERS)
+    yield _drift(normal, stride)
+
+
+def check_texts_promise(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
+    """The same for p-values [n] of held-out normal texts, which have no order."""
+    found = list(_rates(normal, 1, calibrated_on, _OF_TEXTS))
+    yield from found
+    if not found:
+        message = f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no normal text is held out."
+        yield _finding(f"false_alarm_rate_{_ALPHAS[0]}", False, float(calibrated_on), 1 / _ALPHAS[0] - 1, message, _OF_TEXTS)
+
+
+def _rates(normal: NDArray[np.float64], stride: int, calibrated_on: int, remedy: str) -> Iterator[Finding]:
     independent = max(len(normal) / stride, 1.0)
     # Of 2m / (1 + stride) blocks m / stride are independent (`BlockedCalibration`).
     known = calibrated_on * (1 + stride) / (2 * stride)
@@ -27,14 +43,12 @@ def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[
         if len(normal) and calibrated_on + 1 >= 1 / alpha:
             rate = float((normal <= alpha).mean())
             chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / known)))
-            yield _promise(alpha, rate, chance)
-    yield _drift(normal, stride)
+            yield _promise(alpha, rate, chance, remedy)
 
 
-def _promise(alpha: float, rate: float, chance: float) -> Finding:
+def _promise(alpha: float, rate: float, chance: float, remedy: str) -> Finding:
     allowed = f"{max(alpha - chance, 0.0):.2%} to {alpha + chance:.2%}"
     message = f"Of the held-out normal rows {rate:.2%} are alarms at alpha {alpha}; chance allows {allowed}."
-    remedy = "Train on normal rows of more days or states, nearer in time to what will be scored; leave out columns that wander."
     return _finding(f"false_alarm_rate_{alpha}", abs(rate - alpha) <= chance, rate, alpha, message, remedy)
 
 

@@ -28,6 +28,7 @@ from models.training import checkpoint as checkpoints
 from models.training.errors import TrainingError
 from models.training.events import Events, say
 from models.training.features import Batch, Batches
+from models.training.hyperparameters import PARAM
 from models.training.ladder import GradientWatch, Report, check_gradient, check_loss, check_slope
 from models.training.settings import Settings
 
@@ -48,7 +49,7 @@ class TrainingStopped(SystemExit):
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a run did: steps and tokens in this attempt, the loss of each step taken in it."""
+    """What a run did: steps of this attempt and the loss of each, tokens of this and all earlier ones."""
 
     steps: int
     resumed_at: int
@@ -62,7 +63,7 @@ class Tuner:
 
     `module` holds all that trains; `loss` makes a scalar of a batch on the placement's device. The forward pass runs under
     bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are float32. Checkpoints go to `directory`.
-    What rungs 3 and 4 of the debug ladder find goes to `report`.
+    What rungs 3 and 4 of the debug ladder find goes to `report`. `fresh`: nothing in `module` has been made from these rows.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Tuner:
         events: Events,
         fingerprint: str = "",
         report: Report | None = None,
+        fresh: bool = True,
     ) -> None:
         if not len(batches):
             raise TrainingError("no_steps", "there is no batch to train on", "training_file")
@@ -85,7 +87,7 @@ class Tuner:
         self._fingerprint = hashlib.sha256(f"{fingerprint}:{json.dumps(asdict(settings))}:{batches.plan}".encode()).hexdigest()[:16]
         self._optimizer = _optimizer(module, settings, placement)
         self._metrics = _Metrics(len(batches), events)
-        self._ladder = _Ladder(module, self._optimizer, report, len(batches))
+        self._ladder = _Ladder(module, self._optimizer, report, len(batches), fresh=fresh)
 
     def run(self, resume: Path | None = None) -> Fitted:
         """Train to the end of the plan, from the checkpoint in `resume` if it is one of this run.
@@ -94,7 +96,9 @@ class Tuner:
         TrainingStopped on SIGTERM.
         """
         first = self._resume(resume)
-        self._metrics.begin(first)
+        self._ladder.begin(first)
+        # An augmented text is the same one when it is read again.
+        self._metrics.begin(first, sum(self._batches[step].tokens for step in range(first)))
         with _stop_signal() as told_to_stop, _reproducible(self._placement):
             self._module.train()
             for step, batch in enumerate(self._loaded(first), start=first + 1):
@@ -115,7 +119,7 @@ class Tuner:
             self._optimizer.step()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                "out_of_memory", f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}", "batch_size"
+                "out_of_memory", f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}", f"{PARAM}.batch_size"
             ) from error
         self._ladder.after_update(value)
         self._metrics.step(step, value, rate, batch)
@@ -127,7 +131,7 @@ class Tuner:
             raise TrainingError(
                 "loss_not_finite",
                 f"step {step}: the loss is {value} at learning rate {rate:.2g}; rows {batch.rows[:8]}",
-                "learning_rate",
+                f"{PARAM}.learning_rate",
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -142,7 +146,7 @@ class Tuner:
     def _clip(self, step: int) -> None:
         norm = nn.utils.clip_grad_norm_([p for p in self._module.parameters() if p.requires_grad], self._settings.max_grad_norm)
         if not torch.isfinite(norm):
-            raise TrainingError("gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", "learning_rate")
+            raise TrainingError("gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", f"{PARAM}.learning_rate")
 
     def _set_rate(self, step: int) -> float:
         rate = learning_rate(self._settings, step, len(self._batches))
@@ -184,17 +188,22 @@ class _Ladder:
     A failed check stops the run with LadderError.
     """
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int) -> None:
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int, *, fresh: bool) -> None:
         self._module, self._report = module, report
+        self._fresh, self._resumed = fresh, False
         self._watch = GradientWatch(module, optimizer, steps=min(_WATCHED_STEPS, total)) if report is not None else None
         self._losses: list[float] = []
         self._slope_at = min(_SLOPE_STEPS, total)
         self._begun = False
 
+    def begin(self, first: int) -> None:
+        """A run that goes on after step `first` has no first loss that no step has touched, which tiny_loss and slope go by."""
+        self._resumed = first > 0
+
     def before_first(self, loss: Callable[[], Tensor]) -> None:
         """Look at the first loss."""
         if self._report is not None and not self._begun:
-            self._report.extend(check_loss(loss, self._module.named_parameters()))
+            self._report.extend(check_loss(loss, self._module.named_parameters(), fresh=self._fresh and not self._resumed))
             self._report.raise_if_failed("loss")
         self._begun = True
 
@@ -213,7 +222,7 @@ class _Ladder:
             self._report.extend(check_gradient(self._watch))
             self._report.raise_if_failed("gradient")
         self._losses.append(loss)
-        if len(self._losses) == self._slope_at >= _LEAST_SLOPE_STEPS:
+        if not self._resumed and len(self._losses) == self._slope_at >= _LEAST_SLOPE_STEPS:
             self._report.add(check_slope(self._losses))
             self._report.raise_if_failed("loss")
 
@@ -235,8 +244,9 @@ class _Metrics:
         last = self._losses[-20:]
         return sum(last) / max(len(last), 1)
 
-    def begin(self, first: int) -> None:
-        self._first, self._began = first, time.monotonic()
+    def begin(self, first: int, tokens: int) -> None:
+        """`tokens` were read in the steps up to `first`, by earlier attempts."""
+        self._first, self._tokens, self._began = first, tokens, time.monotonic()
 
     def step(self, step: int, loss: float, rate: float, batch: Batch) -> None:
         self._losses.append(loss)
@@ -286,7 +296,7 @@ def _optimizer(module: nn.Module, settings: Settings, placement: Placement) -> t
     """Over what trains; biases and norms are not decayed."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:
-        raise TrainingError("nothing_trains", "every parameter of the model is frozen", "mode")
+        raise TrainingError("nothing_trains", "every parameter of the model is frozen", f"{PARAM}.mode")
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
