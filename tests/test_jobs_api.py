@@ -335,6 +335,18 @@ def test_a_base_of_the_wrong_kind_is_refused(
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
 
 
+@pytest.mark.parametrize(("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)])
+def test_a_reranker_is_the_base_of_rerankers_alone(make_app: MakeApp, desk: Desk, file: str, task: str, status: int) -> None:
+    made = make_app(FakeModel(task="rerank"))
+    made.state.jobs.close()
+    made.state.jobs = desk
+    with TestClient(made) as client:
+        answer = numbers_job(client, file, task, "fake")
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("wrong_task", "model")
+
+
 def test_feedback_on_texts_trains_no_detector_of_numbers(http: TestClient) -> None:
     answer = numbers_job(http, "feedback:fake", kind="records")
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "training_file")

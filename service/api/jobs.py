@@ -220,6 +220,7 @@ def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served
             raise WrongTask(f"model: models of numbers are trained anew: take {SENSORS!r}, got {body.model}", param="model")
         if task == "forecast" or (task == "anomaly" and kind is not None):
             raise WrongTask(f"model: {task} of numbers begins with {SENSORS!r}, got {body.model}, which reads texts", param="model")
+        _refuse_base(served, task)
         return _base(settings, served)
     if task not in _OF_NUMBERS:
         raise WrongTask(f"model: {SENSORS!r} is for {' and '.join(_OF_NUMBERS)} of numbers; {task} needs a served model", param="model")
@@ -229,6 +230,15 @@ def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served
     if body.training_file.startswith(PREFIX):
         raise InvalidRequest("training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file")
     return SENSORS, SENSORS
+
+
+def _refuse_base(served: Servable, task: str) -> None:
+    """Raise WrongTask unless the model, or the encoder below its head, is one that the task can begin with."""
+    alone = not isinstance(served, Trained) or served.takes_pairs
+    does = served.card.task if alone else "embedding"
+    if does != "embedding" and not (task == does == "rerank"):
+        wanted = "embedding or rerank" if task == "rerank" else "embedding"
+        raise WrongTask(f"model: {task} begins with a model for {wanted}, {served.card.name} does {does}: take another", param="model")
 
 
 def _base(settings: Settings, served: Servable) -> tuple[str, str]:
