@@ -203,6 +203,17 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     assert "the training part needs a run of context 100 + horizon 64 rows, the longest has 128" in error["message"]
 
 
+@pytest.mark.parametrize(("context", "longest"), [(48, 48), ("auto", 48), (59, 59)])
+def test_a_season_longer_than_the_context_is_refused(tmp_path: Path, context: int | str, longest: int) -> None:
+    error = job(tmp_path, daily(1200), model="linear", context=context, season=60)
+    assert (error["code"], error["param"]) == ("invalid_hyperparameter", "method.supervised.hyperparameters.season")
+    assert f"season: expected at most the context, {longest} readings, got 60; set `context` to 60 or more" in error["message"]
+
+
+def test_a_season_as_long_as_the_context_is_a_baseline(tmp_path: Path) -> None:
+    assert "mse_last_season" in job(tmp_path, daily(1200), model="linear", context=60, season=60)["metrics"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

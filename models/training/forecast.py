@@ -123,7 +123,7 @@ def _metrics(errors: Errors, coverage: float, naive_mse: float, windows: int) ->
 def _naive(settings: Forecasting, parts: SeriesParts, windows: Windows) -> dict[str, Errors]:
     season = settings.season if settings.season != "auto" else season_of(max(parts.train, key=len), parts.context)
     naive = {"last value": errors_of(repeat_last(settings.horizon), windows)}
-    if season is not None and season <= parts.context:
+    if season is not None:
         naive["last season"] = errors_of(repeat_season(season, settings.horizon), windows)
     return naive
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.sensors.seam import Readings
-from models.training.errors import TrainingDataError
-from models.training.hyperparameters import Forecasting
+from models.training.errors import HyperparameterError, TrainingDataError
+from models.training.hyperparameters import PARAM, Forecasting
 from models.training.job import Job
 from models.training.runs import Repairs, Runs, divide_runs, to_runs
 from models.training.table import Wanted
@@ -40,7 +40,7 @@ class SeriesParts:
 
 
 def divide_series(job: Job, settings: Forecasting) -> SeriesParts:
-    """Read the job's files. Raises TrainingDataError for what cannot be used, and for runs that are too short for the horizon."""
+    """Read the job's files. Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context."""
     table = read_table(job.training_file, Wanted(settings.columns, settings.timestamp, settings.group))
     runs, repairs = to_runs(table, "series")
     groups = 1 if table.groups is None else len(set(table.groups))
@@ -52,6 +52,7 @@ def divide_series(job: Job, settings: Forecasting) -> SeriesParts:
         whole = held
     train, validation = divide_runs(seen, groups, VALIDATION)
     context = settings.context if settings.context != "auto" else _context_for(settings.horizon, train)
+    _require_season_within(context, settings)
     parts = SeriesParts(
         table.columns,
         context,
@@ -79,6 +80,14 @@ def with_context(whole: Runs, part: Runs, context: int) -> list[Readings]:
 def _context_for(horizon: int, train: Runs) -> int:
     longest = max(int(rows.stop - rows.start) for rows in train.each())
     return max(_LEAST_CONTEXT, min(_CONTEXTS * horizon, longest // _MOST_OF_RUN, 4096))
+
+
+def _require_season_within(context: int, settings: Forecasting) -> None:
+    """The baseline repeats the context's last season, so that it has to hold one."""
+    if settings.season != "auto" and settings.season > context:
+        season = settings.season
+        message = f"season: expected at most the context, {context} readings, got {season}; set `context` to {season} or more"
+        raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.season")
 
 
 def _require_long(parts: SeriesParts, horizon: int) -> None:
