@@ -43,10 +43,8 @@ def check_trivial(ours: Said, trivial: Said, strange: Marks, stride: int, *, see
 
     Intervals hold 95 % of a bootstrap over blocks of `stride` rows, since neighbours resemble each other.
     """
-    for check, name, measure in (("against_trivial", "AUROC", auroc), ("f1_against_trivial", f"F1 at alpha {ALPHA}", f1)):
-        lead = _lead(measure, ours, trivial, strange, stride, seed)
-        figures = f"{name} is {measure(ours, strange):.3f}, that of {_TRIVIAL} {measure(trivial, strange):.3f}"
-        yield _finding(check, lead.low > 0, lead, f"{figures}; the lead is {lead}: {lead.verdict}.", _DO_WITHOUT)
+    for check, lead, message in _by_labels(ours, trivial, _TRIVIAL, strange, stride, seed):
+        yield _finding(f"{check}_trivial", lead.low > 0, lead, message, _DO_WITHOUT)
 
 
 def check_incumbent(ours: Said, theirs: Said, strange: Marks, stride: int, *, seed: int) -> Iterator[Finding]:
@@ -54,10 +52,8 @@ def check_incumbent(ours: Said, theirs: Said, strange: Marks, stride: int, *, se
     is worse beyond chance.
     """
     if strange.any() and not strange.all():
-        for check, name, measure in (("against_incumbent", "AUROC", auroc), ("f1_against_incumbent", f"F1 at alpha {ALPHA}", f1)):
-            lead = _lead(measure, ours, theirs, strange, stride, seed)
-            figures = f"{name} is {measure(ours, strange):.3f}, that of {_INCUMBENT} {measure(theirs, strange):.3f}"
-            yield _finding(check, lead.high >= 0, lead, f"{figures}; the lead is {lead}: {lead.verdict}.", _KEEP)
+        for check, lead, message in _by_labels(ours, theirs, _INCUMBENT, strange, stride, seed):
+            yield _finding(f"{check}_incumbent", lead.high >= 0, lead, message, _KEEP)
         return
     lead = _lead(nearness, ours, theirs, strange, stride, seed)
     figures = f"The false-alarm rate at alpha {ALPHA} is {ours.alarms.mean():.2%}, that of {_INCUMBENT} {theirs.alarms.mean():.2%}"
@@ -90,6 +86,14 @@ def limits(x: Doubles, normal: Doubles) -> Said:
     """The trivial rival: the largest robust z-score of rows [n, d], an alarm where it is beyond 95 % of those of normal rows [m, d]."""
     scores = robust_z(x, normal)
     return Said(scores, scores > np.quantile(robust_z(normal, normal), 1 - ALPHA))
+
+
+def _by_labels(ours: Said, theirs: Said, rival: str, strange: Marks, stride: int, seed: int) -> Iterator[tuple[str, Interval, str]]:
+    """Check, lead and message of what labels tell of both."""
+    for check, name, measure in (("against", "AUROC", auroc), ("f1_against", f"F1 at alpha {ALPHA}", f1)):
+        lead = _lead(measure, ours, theirs, strange, stride, seed)
+        figures = f"{name} is {measure(ours, strange):.3f}, that of {rival} {measure(theirs, strange):.3f}"
+        yield check, lead, f"{figures}; the lead is {lead}: {lead.verdict}."
 
 
 def _lead(measure: Measure, ours: Said, theirs: Said, strange: Marks, stride: int, seed: int) -> Interval:
