@@ -263,7 +263,9 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", help="a running service, like http://127.0.0.1:8000; without it the registry below --home is read")
     command.add_argument("--key", help="the service's API key, where it needs one")
     command.add_argument("--alpha", type=float, default=0.05, help="the share of normal rows that may be called anomalies (default 0.05)")
-    command.add_argument("--timestamp", metavar="COLUMN", help="the column of ISO 8601 times, for the plot and the output")
+    command.add_argument(
+        "--timestamp", metavar="COLUMN", help="the column of times (ISO 8601, or numbers since 1970), for the plot and the output"
+    )
     command.add_argument("--plot", type=Path, help="draw readings, scores and anomalies: a file that ends in .png or .svg")
     command.add_argument("--out", type=Path, help="write each row's score, p-value, verdict and shares by column as CSV")
     _add_flag(command, "home", Settings.model_fields["home"])

@@ -43,7 +43,8 @@ def drawn(count: int, *, telling: bool, seed: int = 0) -> tuple[Examples, list[T
     """Embeddings that tell two pairs of classes apart, and a word that tells the classes of a pair, if it is telling."""
     random = np.random.default_rng(seed)
     y = np.arange(count) % 4
-    x = np.stack([np.where(y < 2, 1.0, -1.0), np.ones(count)], axis=1) + 0.2 * random.normal(size=(count, 2))
+    x = 0.2 * random.normal(size=(count, 8))  # in fewer dimensions some would be near enough to be copies
+    x[:, :2] += np.stack([np.where(y < 2, 1.0, -1.0), np.ones(count)], axis=1)
     said = y % 2 if telling else random.integers(0, 2, count)
     said = np.where(random.random(count) < 0.1, 1 - said, said)
     texts = [read(1, 10 + int(word), *random.integers(20, 40, 3), 2) for word in said]

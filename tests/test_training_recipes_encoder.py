@@ -131,7 +131,8 @@ def test_pairs_that_all_share_a_text_have_no_negatives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [tiny.encoder, partial(tiny.cross_encoder, spread=0.02)], ids=["encoder", "cross_encoder"])
 def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: Any) -> None:
     work = context(tmp_path, make(tmp_path / "tiny"))
-    asked = Rerank(mode=mode, n_epochs=20, batch_size=16, learning_rate=3e-3, schedule="constant", lora_rank=8)
+    more: dict[str, Any] = {"lora_rank": 8} if mode == "lora" else {}
+    asked = Rerank(mode=mode, n_epochs=20, batch_size=16, learning_rate=3e-3, schedule="constant", **more)
     train, held_out = copied("card", 64), copied("bank", 24)
     outcome = rerank.train(work, asked, Parts(train, held_out, (), same_file=True))
     assert outcome.encoder == "own"

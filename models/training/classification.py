@@ -135,10 +135,11 @@ def incumbent_metrics(context: Context, data: Data) -> dict[str, float] | None:
 
 
 def _refit(context: Context, settings: Classification, data: Data, judged: Candidate) -> Candidate:
-    """The frozen candidate fitted to all rows, the held-out ones too, with the same strength, kind of head and of detector."""
+    """The frozen candidate fitted to all rows, the held-out ones too, with the same strength, label names, kind of head and of detector."""
     whole = data.whole
     x = judged.embedder(whole.texts)
-    known = settings.model_copy(update={"C": judged.metrics["C"], "lexical": bool(judged.metrics["lexical"])})
+    names = bool(data.names(settings.label_names))  # as it was decided for the head that was judged
+    known = settings.model_copy(update={"C": judged.metrics["C"], "lexical": bool(judged.metrics["lexical"]), "label_names": names})
     given = examples(known, whole, judged.embedder, x)
     fitted = fit(context, known, whole.labels, given)
     head = _words(context, known, fitted, given, whole).head
