@@ -214,7 +214,7 @@ def test_the_incumbent_is_judged_with_its_own_encoder(encoder: Path, stranger: P
 def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
     trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, stranger: Path, tmp_path: Path, spec: str, version: str
 ) -> None:
-    base = {"incumbent_base": f"stranger={stranger}" if spec == "stranger" else spec, "incumbent_base_version": version}
+    base: dict[str, Any] = {"incumbent_base": f"stranger={stranger}" if spec == "stranger" else spec, "incumbent_base_version": version}
     directory = job(tmp_path / "job", encoder, labelled(10), incumbent=str(trained[0] / "result"), **base)
     said: list[Mapping[str, Any]] = []
     assert run(directory, said.append) == 0
