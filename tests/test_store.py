@@ -217,6 +217,8 @@ def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Sto
     create(store)
     outcomes = [store.crashed(claim(store, leases, dispatch=n), Failure("trainer_crashed", "it died"), 3) for n in (1, 2, 3)]
     assert outcomes == [2, 3, None]
+    said = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
+    assert said == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "trainer_crashed")
 
 

@@ -79,7 +79,9 @@ def read(path: Path) -> Any:
 
 def failure(directory: Path) -> dict[str, Any]:
     """Run a job that must fail; its error."""
-    assert run(directory, lambda event: None) == FAILED
+    said: list[Mapping[str, Any]] = []
+    assert run(directory, said.append) == FAILED
+    assert "error" not in [event.get("level") for event in said], "the worker says it once"
     assert not (directory / "result.json").exists()
     error: dict[str, Any] = read(directory / "error.json")
     return error

@@ -26,7 +26,6 @@ from models.loader import load
 from models.source import locate
 from models.training import anomaly, classification, forecast, sensing
 from models.training.embedded import Embedder, EmbeddingCache
-from models.training.errors import TrainingError
 from models.training.events import Events, lines, phase, say
 from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
 from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
@@ -47,14 +46,12 @@ def run(directory: Path, events: Events) -> int:
     report = Report()
     try:
         _train(directory, events, report)
-    except TrainingError as error:
-        return _failed(directory, events, error.code, error.message, error.param)
     except SondeError as error:
-        return _failed(directory, events, error.code, error.message, error.param)
+        return _failed(directory, error.code, error.message, error.param)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        return _failed(directory, events, "disk_full", "the disk is full", None)
+        return _failed(directory, "disk_full", "the disk is full", None)
     finally:
         _write_report(directory, report)
     return 0
@@ -134,8 +131,8 @@ def _result(job: Job, outcome: Outcome, base_version: str) -> dict[str, object]:
     }
 
 
-def _failed(directory: Path, events: Events, code: str, message: str, param: str | None) -> int:
-    say(events, message, "error")
+def _failed(directory: Path, code: str, message: str, param: str | None) -> int:
+    """Write down what the worker then says among the job's events."""
     write_json(directory / ERROR, {"code": code, "message": message, "param": param})
     return FAILED
 

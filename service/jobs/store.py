@@ -234,7 +234,8 @@ class Store:
                 self._fail(connection, row, failure)
                 return None
             self._set(connection, job.id, crashes=row.crashes + 1)
-            return self._requeue(connection, row, Event("warn", f"{failure.message}; the job goes on from its newest checkpoint"))
+            how = "the job goes on from its newest checkpoint, or begins again where it has none"
+            return self._requeue(connection, row, Event("warn", f"{failure.message}; {how}"))
 
     # Between the lines.
 
