@@ -86,8 +86,8 @@ def check_validation(train: Rows, validation: Rows, *, param: str = "validation_
 def split(rows: Rows, *, held_out: float, param: str = "training_file") -> tuple[Rows, Rows]:
     """A training and a held-out part, each in file order. Which rows are held out depends on their texts alone.
 
-    So a version that is in service was not trained on the rows that its successor is judged by, even when rows were added since;
-    drawn anew each time, the successor would be compared with a model that knows the answers. Rows with the same normalised
+    So a version that is in service was trained on few of the rows that its successor is judged by (2 to 9 % of them where rows were
+    added since); drawn anew each time, the successor would be compared with a model that knows the answers. Rows with the same normalised
     text (anchor, query, pair of sentences) stay on one side. Labelled rows are split label by label: each gives about
     `held_out` (between 0 and 1) of its rows and at least one, unless all its rows are one text.
     """
