@@ -44,7 +44,6 @@ class KnnDetector(Calibrated):
         parts = []
         for start in range(0, len(x), _ROWS_AT_ONCE):
             similarity = self.reference[start : start + _ROWS_AT_ONCE] @ self.reference.T
-            similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
             similarity[similarity > SAME] = -torch.inf
             parts.append(_distance(similarity, neighbours))
         return self.calibrate(torch.cat(parts))

@@ -13,7 +13,7 @@ from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import Sole, naming, require_count
+from service.api.inputs import naming_of, require_count
 from service.api.render import list_body, unreachable, usage
 from service.api.sensing import score_numbers
 from service.config import Settings
@@ -132,7 +132,7 @@ async def _by_reference(body: AnomalyBody, texts: list[str], served: Served, cal
 
 
 def _reading(body: AnomalyBody, served: Served) -> Reading:
-    name = naming("input", alone=isinstance(body.input, Sole))
+    name = naming_of("input", body.input)
     return Reading(prompt=served.prompt(None), truncate=body.truncate, name=name)
 
 

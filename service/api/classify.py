@@ -17,7 +17,7 @@ from models.zeroshot import ZeroShotHead
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import Sole, brief, naming, require_count
+from service.api.inputs import brief, naming_of, require_count
 from service.api.render import list_body, usage
 from service.api.schemas import ClassifyAnswer, ClassifyBody
 from service.engine.hub import Hub
@@ -111,7 +111,7 @@ def _places(number: int, name: str, about: str | list[str]) -> list[str]:
 
 
 def _reading(body: ClassifyBody, prompt: str) -> Reading:
-    return Reading(prompt=prompt, truncate=body.truncate, name=naming("input", alone=isinstance(body.input, Sole)))
+    return Reading(prompt=prompt, truncate=body.truncate, name=naming_of("input", body.input))
 
 
 def _fit(labels: dict[str, str | list[str]], rows: Rows) -> LabelSet:

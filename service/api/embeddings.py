@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import Sole, naming, require_count
+from service.api.inputs import naming_of, require_count
 from service.api.render import INLINE_NUMBERS, check_dimensions, embeddings_body, finished
 from service.api.schemas import EmbeddingsAnswer, EmbeddingsBody
 from service.engine.served import Reading
@@ -21,7 +21,7 @@ async def embeddings(body: EmbeddingsBody, request: Request, hub: HubDep, settin
     served = await hub.resolve_for("embedding", body.model)
     require_count(len(body.input), settings.max_inputs, "input")
     check_dimensions(body.dimensions, served)
-    name = naming("input", alone=isinstance(body.input, Sole))
+    name = naming_of("input", body.input)
     reading = Reading(prompt=served.prompt(body.prompt_name), truncate=body.truncate, name=name)
     rows = await unless_gone(request, served.rows(body.input, caller, "embedding", reading))
 

@@ -28,6 +28,11 @@ def naming(param: str, *, alone: bool) -> Callable[[int], str]:
     return lambda index: param if alone else f"{param}[{index}]"
 
 
+def naming_of(param: str, inputs: object) -> Callable[[int], str]:
+    """The same for a field's value as it was validated."""
+    return naming(param, alone=isinstance(inputs, Sole))
+
+
 def whole(value: Any) -> Any:
     """5.0 as 5, since JSON knows no difference; anything else as it is."""
     return int(value) if type(value) is float and value.is_integer() else value

@@ -17,7 +17,7 @@ from models.vectors import normalize
 from service.api.body import JsonRoute
 from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
 from service.api.documents import answers
-from service.api.inputs import Sole, naming, require_count
+from service.api.inputs import naming, naming_of, require_count
 from service.api.render import INLINE_NUMBERS, check_dimensions, finished, list_body, vectors_body
 from service.api.rerank import raw_scores, to_relevance
 from service.api.schemas import Body
@@ -66,7 +66,7 @@ async def embed(body: EmbedBody, request: Request, hub: HubDep, settings: Settin
         truncate=_on(body.truncate),
         side=_side(body.truncation_direction),
         param="inputs",
-        name=naming("inputs", alone=isinstance(body.inputs, Sole)),
+        name=naming_of("inputs", body.inputs),
     )
     rows = await unless_gone(request, served.rows(body.inputs, caller, "embedding", reading))
 

@@ -116,13 +116,6 @@ class Store:
             rows = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
             return {status: int(count) for status, count in rows}
 
-    def using(self, file: str) -> Sequence[str]:
-        """The jobs that are not finished and need a file."""
-        with self.database.read() as connection:
-            needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
-            query = sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))
-            return connection.execute(query).scalars().all()
-
     # What workers do.
 
     def stranded(self, idle_s: float) -> list[Job]:
