@@ -160,6 +160,8 @@ class _Service:
     def __init__(self, url: str, name: str, key: str | None) -> None:
         self._url, self._name, self._key = url.rstrip("/"), name, key
         about = self._call(f"/v1/models/{quote(name, safe='')}")
+        if not (isinstance(about, dict) and isinstance(about.get("signature"), dict)):
+            raise RequestError(f"{self._url} is no Sonde: expected a model with its signature")
         self._signature = about["signature"]
         if about["task"] != "anomaly" or "kind" not in self._signature:
             raise WrongTask(f"{name} is no detector of numbers", param="model")

@@ -13,7 +13,7 @@ from service import cli
 from tests.conftest import MakeApp, wait_until
 from tests.fake_openai import FakeServer, listening
 
-NO_URLS = ("nowhere", "http://h:99999", "http://h:abc", "http://[::1")
+NO_URLS = ("nowhere", "http://h:99999", "http://h:abc", "http://h:0", "http://[::1")
 QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")
 
 

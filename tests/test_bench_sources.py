@@ -45,7 +45,14 @@ def test_recorded_arrivals_are_seconds_or_timestamps(tmp_path: Path, lines: str)
     assert recorded(tmp_path / "trace.csv") == pytest.approx([0, 0.5, 4])
 
 
-NONSENSE = {"": "got 0 rows", "t\n1\n": "got 1 rows", "3\n1\n2\n": "ascending", "1\n2\nthree\n": "'three'"}
+NONSENSE = {
+    "": "got 0 rows",
+    "t\n1\n": "got 1 rows",
+    "3\n1\n2\n": "ascending",
+    "1\n2\nthree\n": "'three'",
+    "1\n2\nnan\n": "'nan'",
+    "1\ninf\n": "'inf'",
+}
 
 
 @pytest.mark.parametrize(("lines", "said"), NONSENSE.items())

@@ -81,7 +81,7 @@ def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, desk: De
     file = client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune")
     assert [one.id for one in client.files.list()] == [file.id]
     # Keys of ours go where OpenAI's types have none.
-    method: Any = {"type": "supervised", "supervised": {"task": "classification", "hyperparameters": {"n_epochs": 3, "mode": "frozen"}}}
+    method: Any = {"type": "supervised", "supervised": {"task": "classification", "hyperparameters": {"n_epochs": 3, "mode": "lora"}}}
     job = client.fine_tuning.jobs.create(
         model="fake",
         training_file=file.id,
@@ -163,7 +163,10 @@ def test_what_is_not_there_is_404(client: openai.OpenAI, desk: Desk) -> None:
         ({"training_file": "feedback:none"}, "training_file"),
         ({"method": {"type": "dpo"}}, "method.type"),
         ({"method": {"type": "supervised", "supervised": {"task": "chat"}}}, "method.supervised.task"),
-        ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"a": "\x00"}}}}, "method.supervised.hyperparameters"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"out_of_scope_label": "\x00"}}}},
+            "method.supervised.hyperparameters",
+        ),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
         ({"integrations": []}, "integrations"),
@@ -174,6 +177,27 @@ def test_what_is_not_there_is_404(client: openai.OpenAI, desk: Desk) -> None:
 def test_what_breaks_the_contract_is_named(http: TestClient, file: str, changed: dict[str, Any], param: str | None) -> None:
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **changed})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "code", "param"),
+    [
+        ("classification", {"mode": "qlora"}, "invalid_hyperparameter", "mode"),
+        ("classification", {"mode": "frozen", "n_epochs": 3}, "invalid_hyperparameter", "n_epochs"),
+        ("embedding", {"learning_rate": 11}, "invalid_hyperparameter", "learning_rate"),
+        ("anomaly", {"alpha": 0.1}, "unknown_hyperparameter", "alpha"),
+        ("anomaly", {"x" * 100_000: 1}, "unknown_hyperparameter", "x" * 60),
+    ],
+)
+def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
+    http: TestClient, file: str, task: str, given: dict[str, Any], code: str, param: str
+) -> None:
+    method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": given}}
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "method": method})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, code, f"method.supervised.hyperparameters.{param}"), error
+    assert len(answer.content) < 2000
+    assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
 def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: str) -> None:
@@ -190,11 +214,16 @@ def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: s
 
 def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, file: str) -> None:
     http.post("/v1/feedback", json={"model": "ft:x", "text": "t", "correct_label": "b"})
-    supervised = {"task": "anomaly", "hyperparameters": {"alpha": 0.1}, "columns": {"text": "utterance"}}
+    supervised = {"task": "anomaly", "hyperparameters": {"neighbours": 3}, "columns": {"text": "utterance"}}
     body = {"model": "fake", "training_file": "feedback:ft:x", "validation_file": file, "suffix": "s"}
     made = http.post("/v1/fine_tuning/jobs", json={**body, "method": {"type": "supervised", "supervised": supervised}}).json()
     job = desk.store.get(made["id"])
-    assert (job.name, job.task, job.hyperparameters, job.columns) == ("ft:fake:local:s", "anomaly", {"alpha": 0.1}, {"text": "utterance"})
+    assert (job.name, job.task, job.hyperparameters, job.columns) == (
+        "ft:fake:local:s",
+        "anomaly",
+        {"neighbours": 3},
+        {"text": "utterance"},
+    )
     assert (job.training_file, job.feedback_until, job.validation_file) == ("feedback:ft:x", 1, file)
 
 
@@ -306,8 +335,10 @@ def numbers_job(http: TestClient, file: str, task: str = "anomaly", model: str =
     return http.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": file, "suffix": "pump", "method": method})
 
 
-@pytest.mark.parametrize(("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {})])
-def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file: str, task: str, more: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {"horizon": 12})]
+)
+def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file: str, task: str, more: dict[str, Any]) -> None:
     answer = numbers_job(http, file, task, **more)
     assert answer.status_code == 200, answer.text
     job = desk.store.get(answer.json()["id"])

@@ -6,7 +6,7 @@ import csv
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from urllib.error import HTTPError
@@ -182,6 +182,13 @@ def test_where_nothing_can_be_written_nothing_is_scored(table: Path, capsys: pyt
     (table.parent / "taken.svg").mkdir()
     assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1", flag, str(table.parent / place)) == 1
     assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'{"object":"model","id":"m"}'])
+def test_a_service_of_another_kind(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: nullcontext(BytesIO(answer)))
+    assert score(str(table), "--model", PUMP, "--url", "http://other") == 1
+    assert "http://other is no Sonde" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])

@@ -5,12 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from models.artifact import verify
+from models.errors import ArtifactError
 from service import logs
 from service.config import Settings
-from service.jobs.publishing import intact
 from service.jobs.worker import work
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+
+
+def intact(path: Path, spec: str) -> str | None:
+    """Stands for the check on golden inputs, which the fake trainer's model has none of: the files are those of the manifest."""
+    try:
+        verify(path)
+    except ArtifactError as error:
+        return error.message
+    return None
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What a job may set, per task: each by itself, bounded, and refused where it means nothing. No torch in here.
 
-The API may read a job's hyperparameters with `parse` before the job is queued; the trainer does so again.
+The API reads a job's hyperparameters with `parse` before the job is queued; the trainer does so again.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
 
 def _refused(task: str, chosen: type[_Common], error: ValidationError) -> HyperparameterError:
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"] if not _is_branch(part)]
+    path = [str(part)[:60] for part in first["loc"] if not _is_branch(part)]
     name = path[0] if path else ""
     param = ".".join([PARAM, *path]) if path else PARAM
     if first["type"] == "extra_forbidden":

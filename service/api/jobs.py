@@ -15,6 +15,7 @@ from pydantic import WithJsonSchema
 
 from models.registry.names import model_name
 from models.source import parse_spec
+from models.training.hyperparameters import PARAM, parse
 from service.api.body import JsonRequest, JsonRoute
 from service.api.context import Context
 from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
@@ -190,6 +191,7 @@ def render(job: Job, org: str) -> dict[str, Any]:
 def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     base, spec = _beginning(settings, body, supervised, served)
+    parse(supervised.task, supervised.hyperparameters)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
@@ -202,7 +204,7 @@ def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settin
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=until,
-        hyperparameters=_storable(supervised.hyperparameters, "method.supervised.hyperparameters"),
+        hyperparameters=_storable(supervised.hyperparameters, PARAM),
         columns=dict(supervised.columns),
         metadata=body.metadata,
     )
@@ -225,7 +227,7 @@ def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served
     if task not in _OF_NUMBERS:
         raise WrongTask(f"model: {SENSORS!r} is for {' and '.join(_OF_NUMBERS)} of numbers; {task} needs a served model", param="model")
     if task == "anomaly" and kind not in _KINDS:
-        param = "method.supervised.hyperparameters.kind"
+        param = f"{PARAM}.kind"
         raise InvalidRequest(f"{param}: expected {' or '.join(_KINDS)}, got {str(kind)[:60]!r}", param=param)
     if body.training_file.startswith(PREFIX):
         raise InvalidRequest("training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file")

@@ -19,6 +19,7 @@ from models.errors import (
     SondeError,
     TextError,
 )
+from models.training.errors import HyperparameterError
 from service import errors as e
 from service.api.inputs import brief
 
@@ -45,6 +46,7 @@ STATUS: dict[type[SondeError], int] = {
     e.ClientGone: 499,
     e.BackendError: 500,
     TextError: 422,
+    HyperparameterError: 422,
     BadName: 422,
     NotRegistered: 404,
     RegistryConflict: 409,

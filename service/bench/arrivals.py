@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -62,6 +63,9 @@ def _seconds(cell: str, file: Path) -> float:
 
 def _parse(cell: str) -> float:
     try:
-        return float(cell)
+        seconds = float(cell)
     except ValueError:
-        return datetime.fromisoformat(cell).timestamp()
+        seconds = datetime.fromisoformat(cell).timestamp()
+    if not math.isfinite(seconds):
+        raise ValueError("not a time")
+    return seconds

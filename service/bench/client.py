@@ -143,7 +143,7 @@ def _split(url: str) -> tuple[SplitResult, str, int | None]:
     """A URL's parts, its host, and its port where it names one. Raises ConfigError."""
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts, parts.hostname, parts.port
     except ValueError:  # no port, or no address in brackets
         pass

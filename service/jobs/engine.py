@@ -35,9 +35,6 @@ class JobEngine(Protocol):
     def submit(self, job: str, dispatch: int) -> None:
         """Queue a dispatch; nothing happens when it is queued or was."""
 
-    def withdraw(self, job: str, dispatch: int) -> None:
-        """Forget a dispatch that still waits; nothing happens otherwise."""
-
     def ensure(self, job: str, dispatch: int, alive: Collection[str]) -> bool:
         """Have a dispatch waiting or running on one of the workers `alive`; False when it has been run to its end."""
 
@@ -75,10 +72,6 @@ class DbosEngine:
                 dispatch,
             )
         )
-
-    def withdraw(self, job: str, dispatch: int) -> None:
-        """See JobEngine."""
-        self._ask(lambda client: client.cancel_workflow(_id(job, dispatch)))
 
     def ensure(self, job: str, dispatch: int, alive: Collection[str]) -> bool:
         """See JobEngine."""
@@ -156,11 +149,6 @@ class FakeEngine:
         if (job, dispatch) not in self.seen:
             self.seen.add((job, dispatch))
             self.waiting.append((job, dispatch))
-
-    def withdraw(self, job: str, dispatch: int) -> None:
-        """See JobEngine."""
-        if (job, dispatch) in self.waiting:
-            self.waiting.remove((job, dispatch))
 
     def ensure(self, job: str, dispatch: int, alive: Collection[str]) -> bool:
         """See JobEngine."""

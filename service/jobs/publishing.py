@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.artifact import Golden, Manifest, verify
-from models.errors import ArtifactError, RegistryConflict
+from models.artifact import Golden, Manifest
+from models.errors import RegistryConflict
 from models.registry.registry import Registry
 from service.errors import JobNotFound
 from service.jobs import gate, incumbent
@@ -124,15 +124,6 @@ class Publisher:
         except RegistryConflict:
             return gate.Decision(False, "another version went into service while this one was trained, and was not compared with it")
         return decision
-
-
-def intact(path: Path, spec: str) -> str | None:
-    """The least check: the files are those of the manifest."""
-    try:
-        verify(path)
-    except ArtifactError as error:
-        return error.message
-    return None
 
 
 def read_result(attempt: Path) -> dict[str, Any] | None:

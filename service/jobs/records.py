@@ -103,14 +103,6 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's right to work, until it expires."""
-
-    id: str
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a job failed."""
 
