@@ -122,23 +122,32 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(request))
+    watch = _Watch(request)
+    watching = asyncio.ensure_future(watch.wait())
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone("the caller hung up")
+        return await work
+    except asyncio.CancelledError:
+        if watch.gone:
+            raise ClientGone("the caller hung up") from None
+        raise
     finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
+        watching.cancel()
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the task it was made in as soon as the caller hangs up."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._working = asyncio.current_task()
+        self.gone = False
+
+    async def wait(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._working is not None:
+            self._working.cancel()
 
 
 def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:
