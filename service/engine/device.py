@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
+from models.card import nothing
+
 
 class ComputingWith(Protocol):
     """Has the calling thread compute with so many threads; `alone` while this process computes nothing else."""
@@ -55,7 +57,7 @@ class Device:
                     used.enter_context(self.sharing())
 
             try:
-                yield give_way
+                yield give_way if alone else nothing
             finally:
                 with self._count:
                     self.busy -= 1
