@@ -248,6 +248,7 @@ def test_others_are_let_in_between_layers_and_within_those_of_a_large_batch(
     calls: list[None] = []
     np.testing.assert_allclose(packed.forward(batch, lambda: calls.append(None)), general.forward(batch), atol=5e-5)
     assert len(calls) == parts * packed._network.shape.layers
+    np.testing.assert_array_equal(packed.forward(batch), packed.forward(batch, lambda: calls.append(None)))
 
 
 def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:
