@@ -7,7 +7,7 @@ each layer, which is most of the time of a single short text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -113,15 +113,20 @@ class PackedBert(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.eps)
         self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        self.compiled: list[_Layer] = []
+        # In a list, since its parts are this module's: as another module here they would be there twice.
+        self._whole = [_Whole(self.words, self.places, self.norm, self.layers)]
         self.few = 0
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer, and twice within one of a large batch."""
+        whole = self._whole[0]
         places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
-        rows: Tensor = self.norm(self.words(layout.ids) + self.places(places))
         mask = layout.mask if self.bias is None else _biased(self.bias, layout)
-        for layer in self.compiled or cast("list[_Layer]", self.layers):
+        if between is nothing:
+            every: Tensor = whole(layout.ids, places, layout.block, layout.grid, layout.places, mask)
+            return every
+        rows = whole.embed(layout.ids, places)
+        for layer in cast("Iterable[_Layer]", whole.layers):
             between()
             if len(rows) < _LARGE:
                 rows = layer(rows, layout.block, layout.grid, layout.places, mask)
@@ -139,7 +144,7 @@ class PackedBert(nn.Module):
         self.to(device, dtype).eval().requires_grad_(False)
         self.few = settle([layer for layer in self.modules() if isinstance(layer, Linear)])
         if device.type == "cpu":
-            self.compiled = [compiled(layer) for layer in cast("list[_Layer]", self.layers)]
+            self._whole = [compiled(self._whole[0])]
         return self
 
     @classmethod
@@ -160,6 +165,29 @@ class _Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leave them as they are."""
+
+
+class _Whole(nn.Module):
+    """An encoder from token ids to token vectors, in pieces or in one call."""
+
+    def __init__(self, words: nn.Module, places: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.words, self.places, self.norm, self.layers = words, places, norm, layers
+
+    def forward(
+        self, ids: Tensor, positions: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Everything at once: Python's lock is won back once and not after every layer."""
+        rows = self.embed(ids, positions)
+        for layer in self.layers:
+            rows = layer(rows, block, grid, places, mask)
+        return rows
+
+    @torch.jit.export
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first layer reads: int64 [tokens] → [tokens, d]."""
+        rows: Tensor = self.norm(self.words(ids) + self.places(positions))
+        return rows
 
 
 class _Layer(nn.Module):

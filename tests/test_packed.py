@@ -20,7 +20,7 @@ from models.encoder import Encoder
 from models.errors import ModelSourceError
 from models.linear import Linear, padded
 from models.loader import load
-from models.packed import _TILE, Layout, PackedBert, _by_products
+from models.packed import _TILE, Layout, PackedBert, _by_products, _Whole
 from models.packed_encoder import PackedEncoder
 from models.pipeline import Unsupported
 from models.source import DEFAULT_MODEL, ModelSource, locate
@@ -222,7 +222,7 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
     packed, general = both
     batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
     monkeypatch.setattr(network, "few", ALL)
-    monkeypatch.setattr(network, "compiled", [])
+    monkeypatch.setattr(network, "_whole", [_Whole(network.words, network.places, network.norm, network.layers)])
     hooks = [one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0]))) for one in network.modules() if isinstance(one, Linear)]
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
     for hook in hooks:
@@ -248,6 +248,7 @@ def test_others_are_let_in_between_layers_and_within_those_of_a_large_batch(
     calls: list[None] = []
     np.testing.assert_allclose(packed.forward(batch, lambda: calls.append(None)), general.forward(batch), atol=5e-5)
     assert len(calls) == parts * packed._network.shape.layers
+    np.testing.assert_array_equal(packed.forward(batch), packed.forward(batch, lambda: calls.append(None)))
 
 
 def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:

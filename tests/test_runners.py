@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.card import nothing
 from models.device import DtypeName, place
 from models.errors import DeviceLost
 from models.packed_encoder import PackedEncoder
@@ -123,11 +124,17 @@ def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
     device = Device(runners=2, threads=4, computing_with=noting(used))
     with device.computing() as give_way:
         give_way()
-        with device.computing(alone=False):
+        with device.computing(alone=False) as of_a_share:
+            assert of_a_share is nothing
             give_way()
             give_way()
         give_way()
     assert used == [4, 2, 2]
+
+
+def test_where_nobody_else_can_begin_nobody_is_given_way_to() -> None:
+    with Device(runners=1, threads=2).computing() as give_way:
+        assert give_way is nothing
 
 
 @pytest.mark.parametrize("tokens", [5, 300])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from models.detectors.detector import Verdict
 from models.detectors.knn import ReferenceDetector
 from service.api.anomaly_schemas import AnomalyAnswer, AnomalyBody
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import naming_of, require_count
 from service.api.render import list_body, unreachable, usage
@@ -24,7 +24,7 @@ from service.engine.served import Reading, Rows, Served
 from service.engine.trained import Trained
 from service.errors import BackendError, InvalidRequest, WrongTask
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Sonde"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
 
 
 @dataclass(frozen=True, slots=True)

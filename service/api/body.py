@@ -35,6 +35,14 @@ class JsonRequest(Request):
         return self.parsed
 
 
+async def read_json(request: Request) -> JsonRequest:
+    """The request with its JSON. Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone."""
+    prepared = JsonRequest(request.scope, request.receive)
+    prepared.raw = await _read(request, request.app.state.settings.max_body_bytes)
+    prepared.parsed = _parse(prepared.raw)
+    return prepared
+
+
 class JsonRoute(APIRoute):
     """Reads and parses the body before FastAPI validates it, so that every way to fail is an error of ours."""
 
@@ -46,10 +54,7 @@ class JsonRoute(APIRoute):
         async def read_then_handle(request: Request) -> Response:
             if request.method not in _WITH_BODY or (optional and _comes_without(request)):
                 return await handle(request)
-            prepared = JsonRequest(request.scope, request.receive)
-            prepared.raw = await _read(request, request.app.state.settings.max_body_bytes)
-            prepared.parsed = _parse(prepared.raw)
-            return await handle(prepared)
+            return await handle(await read_json(request))
 
         return read_then_handle
 

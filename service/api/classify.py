@@ -8,14 +8,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from models.classifier import probabilities
 from models.detectors.knn import ReferenceDetector
 from models.zeroshot import ZeroShotHead
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import brief, naming_of, require_count
 from service.api.render import list_body, usage
@@ -26,7 +26,7 @@ from service.engine.served import Reading, Rows, Served
 from service.engine.trained import Trained
 from service.errors import InvalidRequest
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Sonde"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
 
 # With fewer examples a p-value of 0.05 is out of reach (1 / (19 + 1)).
 _LEAST_EXAMPLES = 19

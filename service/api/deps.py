@@ -22,6 +22,7 @@ from service.metrics import Metrics
 
 T = TypeVar("T")
 _MAX_TIMEOUT_MS = 3_600_000
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 
 # All of these are coroutines: FastAPI would send plain functions through a thread each, which costs more than they do.
@@ -75,29 +76,41 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
     """A dependency that lets only keys with `scope` pass."""
 
     async def check(request: Request) -> None:
-        key = _context(request).key
-        if not key.allows(scope):
-            raise ScopeDenied(f"this needs a key with scope {scope!r}; {key.id} has: {', '.join(key.scopes)}")
+        require_scope(request, scope)
 
     return check
+
+
+def require_scope(request: Request, scope: Scope) -> None:
+    """Raise ScopeDenied unless the caller's key has the scope."""
+    key = _context(request).key
+    if not key.allows(scope):
+        raise ScopeDenied(f"this needs a key with scope {scope!r}; {key.id} has: {', '.join(key.scopes)}")
 
 
 async def get_caller(
     request: Request,
     timeout_ms: Annotated[
         int | None,
-        Header(alias="X-Request-Timeout-Ms", ge=1, le=_MAX_TIMEOUT_MS, description="milliseconds after which the answer is of no use"),
+        Header(alias=TIMEOUT_HEADER, ge=1, le=_MAX_TIMEOUT_MS, description="milliseconds after which the answer is of no use"),
         # A header cannot be null; without this the document would say that it can.
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
     ] = None,
 ) -> Caller:
-    """Fairness is between keys, or between addresses where there are none."""
+    """See `caller_of`."""
+    return caller_of(request, timeout_ms)
+
+
+def caller_of(request: Request, timeout_ms: int | None) -> Caller:
+    """Who asks, and until when. Fairness is between keys, or between addresses where there are none."""
     key = _context(request).key
     client = key.id if key.digest else request.client.host if request.client else ""
     seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
     return Caller(client, time.monotonic() + seconds)
 
 
+# Of every router whose routes compute.
+INFER = Depends(requires("infer"))
 HubDep = Annotated[Hub, Depends(get_hub)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 JobsDep = Annotated[Desk, Depends(get_jobs)]
@@ -109,23 +122,32 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(request))
+    watch = _Watch(request)
+    watching = asyncio.ensure_future(watch.wait())
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone("the caller hung up")
+        return await work
+    except asyncio.CancelledError:
+        if watch.gone:
+            raise ClientGone("the caller hung up") from None
+        raise
     finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
+        watching.cancel()
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the task it was made in as soon as the caller hangs up."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._working = asyncio.current_task()
+        self.gone = False
+
+    async def wait(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._working is not None:
+            self._working.cancel()
 
 
 def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:

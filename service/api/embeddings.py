@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import naming_of, require_count
 from service.api.render import INLINE_NUMBERS, check_dimensions, embeddings_body, finished
 from service.api.schemas import EmbeddingsAnswer, EmbeddingsBody
 from service.engine.served import Reading
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["OpenAI"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["OpenAI"])
 
 
 @router.post("/v1/embeddings", responses=answers(EmbeddingsAnswer), summary="Embed texts")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from models.sensors.seam import Forecast, Readings
 from service.api.anomaly_schemas import ForecastAnswer, ForecastBody
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import require_count
 from service.api.numbers import Times, gaps, matrix, times
 from service.engine.sensing import Sensing
 from service.errors import InvalidRequest
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Sonde"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
 
 
 @router.post("/v1/forecast", responses=answers(ForecastAnswer), summary="Forecast a series")

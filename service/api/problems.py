@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -121,7 +123,12 @@ async def _on_sonde_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what the handler is registered for
-    first = error.errors()[0]
+    return refused(error.errors())
+
+
+def refused(errors: Sequence[dict[str, Any]]) -> Response:
+    """What pydantic found wrong with a request, by the first of it."""
+    first = errors[0]
     param = path_of(tuple(first["loc"]))
     code = _VALIDATION_CODES.get(str(first["type"]), e.InvalidRequest.code)
     message = f"{param or 'body'}: {first['msg']}"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from models.calibration import smallest_p_value
 from models.vectors import normalize, shorten
-from service.api.schemas import Usage
 from service.engine.served import Rows, Served
 from service.errors import InvalidRequest
 
@@ -37,7 +36,7 @@ def check_dimensions(dimensions: int | None, served: Served) -> None:
 def usage(*parts: Rows) -> dict[str, int]:
     """OpenAI's usage object: all tokens computed, special ones included."""
     total = sum(rows.token_count for rows in parts)
-    return Usage(prompt_tokens=total, total_tokens=total).model_dump(exclude_none=True)
+    return {"prompt_tokens": total, "total_tokens": total}
 
 
 def embeddings_body(vectors: Vectors, rows: Rows, model: str, encoding: Literal["float", "base64"]) -> bytes:

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from models.classifier import relevance
 from models.vectors import normalize
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import naming, require_count
 from service.api.schemas import RerankAnswer, RerankBody
 from service.engine.servable import Caller
 from service.engine.served import Reading, Rows, Served
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["Cohere"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Cohere"])
 
 
 @router.post("/v1/rerank", responses=answers(RerankAnswer), summary="Rank documents (Cohere v1)")

@@ -161,7 +161,7 @@ def _protocol(settings: Settings, member: Member | None) -> type[ImpatientProtoc
 def serve(server: Server, hub: Hub) -> int:
     """Run until a signal or a failure; return the exit code."""
     # Other threads hold the interpreter for Python's default of 5 ms, which is as long as a whole batch takes.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     try:
         server.run()
     except SystemExit:  # how uvicorn ends when it cannot listen; it has logged why

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from models.classifier import probabilities
 from models.text import Explained, Side
 from models.vectors import normalize
 from service.api.body import JsonRoute
-from service.api.deps import CallerDep, HubDep, SettingsDep, answer, requires, unless_gone
+from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, answer, unless_gone
 from service.api.documents import answers
 from service.api.inputs import naming, naming_of, require_count
 from service.api.render import INLINE_NUMBERS, check_dimensions, finished, list_body, vectors_body
@@ -39,7 +39,7 @@ from service.engine.served import Reading, Served
 from service.engine.trained import Trained
 from service.errors import InvalidRequest
 
-router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("infer"))], tags=["text-embeddings-inference"])
+router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["text-embeddings-inference"])
 
 
 @router.post("/", include_in_schema=False)

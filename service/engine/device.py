@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
+from models.card import nothing
+
 
 class ComputingWith(Protocol):
     """Has the calling thread compute with so many threads; `alone` while this process computes nothing else."""
@@ -40,7 +42,8 @@ class Device:
         """Wait for room and hold it. `alone` says that nothing else of the same engine is about to be computed.
 
         Gives what is to be called now and then: once others compute as well, the rest is done with a share of the threads. More
-        threads than processors would wait for each other at every operation, and for a time slice each time.
+        threads than processors would wait for each other at every operation, and for a time slice each time. `nothing` where nobody else
+        can begin, or has: then a batch need not be cut in pieces to call it.
         """
         with self._room, ExitStack() as used:
             with self._count:
@@ -55,7 +58,7 @@ class Device:
                     used.enter_context(self.sharing())
 
             try:
-                yield give_way
+                yield give_way if alone and self.runners > 1 else nothing
             finally:
                 with self._count:
                     self.busy -= 1

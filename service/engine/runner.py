@@ -107,7 +107,7 @@ class Runner(Generic[ItemT]):
             if places.setdefault(item.key, len(unique)) == len(unique):
                 unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
         room = 0 if batch[0][0].interactive else sum(item.count for item in unique)
-        between = _Between(give_way, lambda: self._overtake(give_way), room)
+        between = _Between(give_way, lambda: self._overtake(give_way), room) if room else give_way
         overtaking_s, began = self._overtaking_s, shared.clock()
         results = self._rows(unique, between)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
