@@ -11,6 +11,7 @@ from models.card import Model
 from models.classifier import SequenceClassifier
 from models.device import DeviceName, DtypeName, Placement, place
 from models.errors import ModelError, ModelSourceError
+from models.heap import keep_freed
 from models.packed_encoder import packed_or_general
 from models.source import ModelSource, locate
 
@@ -41,6 +42,7 @@ def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, thre
     """Load the models that `--model` names, one after another, all in one place. `threads` = 0 leaves PyTorch's own choice."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed()
     placement = place(device, dtype)
     for spec in specs:
         yield load(locate(spec), placement)

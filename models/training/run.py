@@ -22,6 +22,7 @@ import torch
 
 from models.device import place
 from models.errors import SondeError
+from models.heap import keep_freed
 from models.loader import load
 from models.source import locate
 from models.training import anomaly, classification, forecast, sensing
@@ -162,6 +163,7 @@ def main() -> None:
         sys.exit("usage: python -m models.training.run DIRECTORY")
     signal.signal(signal.SIGTERM, _stop)
     os.nice(_NICENESS)
+    keep_freed()
     with _event_stream() as stream:
         code = run(Path(sys.argv[1]), lines(stream))
     sys.exit(code)
