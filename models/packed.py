@@ -28,8 +28,8 @@ from models.text import Tokens
 # Attention works on blocks of one length, a multiple of _TILE, which is that of the processor's tiles and of softmax's steps. Short texts
 # share a block, with a mask between them: one by one they would be mostly overhead.
 _TILE = 32
-# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU. So many scores are made at
-# a time, 8 MB: as many as a text of 512 tokens has with 16 heads.
+# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU. So many scores are made
+# at a time, 8 MB: as many as a text of 512 tokens has with 16 heads.
 _MOST_SCORES = 2**22
 # Between the parts of a layer others are let in from so many tokens on: below, a layer is over sooner than it takes to ask.
 _LARGE = 256

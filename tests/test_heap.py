@@ -41,7 +41,8 @@ def test_what_is_freed_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "131072"), ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072")]
+    ("name", "value"),
+    [("MALLOC_ARENA_MAX", "8"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072")],
 )
 def test_what_the_user_has_set_stays(name: str, value: str) -> None:
     kept, faults = said(**{name: value})
