@@ -455,19 +455,25 @@ def test_explaining_ends_with_the_callers_time() -> None:
 def test_ids_become_texts() -> None:
     with serving() as one:
         ids = [item.ids.tolist() for item in one.model.text.encode(["my card", "rain"])]
-        assert asyncio.run(one.served.decode(ids)) == ["my card", "rain"]
-        assert asyncio.run(one.served.decode(ids[1:], skip_special_tokens=False)) == ["[CLS] rain [SEP]"]
+        assert asyncio.run(one.served.decode(ids, ANYONE)) == ["my card", "rain"]
+        assert asyncio.run(one.served.decode(ids[1:], ANYONE, skip_special_tokens=False)) == ["[CLS] rain [SEP]"]
 
 
 def test_unknown_ids_among_those_to_decode_are_named() -> None:
     with serving() as one, pytest.raises(BadTokens, match="got -1") as caught:
-        asyncio.run(one.served.decode([[5], [5, -1]]))
+        asyncio.run(one.served.decode([[5], [5, -1]], ANYONE))
     assert caught.value.param == "ids[1]"
+
+
+def test_decoding_ends_with_the_callers_time() -> None:
+    with serving() as one, pytest.raises(DeadlineExceeded) as caught:
+        asyncio.run(one.served.decode([[5]], Caller(deadline=time.monotonic() - 1)))
+    assert caught.value.param is None
 
 
 def test_no_more_is_decoded_than_a_request_may_have() -> None:
     with serving(max_request_tokens=9) as one, pytest.raises(InvalidRequest, match=r"10 tokens, 9 are allowed") as caught:
-        asyncio.run(one.served.decode([[5] * 5, [5] * 5]))
+        asyncio.run(one.served.decode([[5] * 5, [5] * 5], ANYONE))
     assert caught.value.param == "ids"
 
 
@@ -476,4 +482,4 @@ def test_a_full_service_explains_and_decodes_nothing() -> None:
         with pytest.raises(Overloaded):
             asyncio.run(one.served.explain(["a"], ANYONE, "inputs", prompt="", special=True))
         with pytest.raises(Overloaded):
-            asyncio.run(one.served.decode([[5]]))
+            asyncio.run(one.served.decode([[5]], ANYONE))

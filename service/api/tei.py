@@ -159,12 +159,12 @@ async def explain(body: ExplainBody, request: Request, hub: HubDep, settings: Se
 
 
 @router.post("/decode", responses=answers(list[str]), summary="Turn token ids into text")
-async def decode(body: DecodeBody, request: Request, hub: HubDep, settings: SettingsDep) -> Response:
+async def decode(body: DecodeBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
     """The text of each list of ids."""
     served = await hub.resolve_texts(body.model)
     require_count(len(body.ids), settings.max_inputs, "ids")
     name = naming("ids", alone=not isinstance((await request.json())["ids"][0], list))
-    decoded = await unless_gone(request, served.decode(body.ids, skip_special_tokens=body.skip_special_tokens, named=name))
+    decoded = await unless_gone(request, served.decode(body.ids, caller, skip_special_tokens=body.skip_special_tokens, named=name))
     return answer(request, orjson.dumps(decoded), served)
 
 

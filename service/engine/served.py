@@ -152,13 +152,21 @@ class Served(Servable):
             return await self.aside(read)
 
     async def decode(
-        self, ids: Sequence[list[int]], *, skip_special_tokens: bool = True, named: Callable[[int], str] = "ids[{}]".format
+        self, ids: Sequence[list[int]], caller: Caller, *, skip_special_tokens: bool = True, named: Callable[[int], str] = "ids[{}]".format
     ) -> list[str]:
-        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it."""
-        read = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
+        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it, and DeadlineExceeded."""
+        decoded = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
+
+        def read() -> list[str]:
+            texts: list[str] = []
+            for index, one in enumerate(ids):
+                _require_time(caller)
+                texts.append(_naming(index, named, decoded, one))
+            return texts
+
         self._require_room(sum(map(len, ids)), "ids")
         with self._admit(ids, self._max_request_tokens):
-            return await self.aside(lambda: [_naming(index, named, read, one) for index, one in enumerate(ids)])
+            return await self.aside(read)
 
     def _admit(self, inputs: Inputs, most_tokens: int) -> AbstractContextManager[None]:
         """Room for inputs of which no more than `most_tokens` each are read."""
