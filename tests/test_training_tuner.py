@@ -262,7 +262,7 @@ def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
     network.config = SimpleNamespace(num_hidden_layers=3)
     with pytest.raises(TrainingError, match="no list of 3 layers") as error:
         only_upper(network, 0.5)
-    assert error.value.code == "no_layers"
+    assert (error.value.code, error.value.param) == ("no_layers", "method.supervised.hyperparameters.mode")
 
 
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:

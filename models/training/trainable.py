@@ -22,6 +22,7 @@ from models.source import ModelSource, locate
 from models.text import TextProcessor
 from models.training.errors import TrainingError
 from models.training.features import Batch, Batches, Part, Reading
+from models.training.hyperparameters import PARAM
 from models.training.lora import add_lora, merge
 from models.training.settings import Settings
 from models.vectors import normalize
@@ -145,7 +146,7 @@ def only_upper(network: Any, frozen: float) -> None:
     count = network.config.num_hidden_layers
     stack = next((module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == count), None)
     if stack is None:
-        raise TrainingError("no_layers", f"{type(network).__name__} has no list of {count} layers to freeze a part of", "mode")
+        raise TrainingError("no_layers", f"{type(network).__name__} has no list of {count} layers to freeze a part of", f"{PARAM}.mode")
     network.requires_grad_(False)
     for layer in stack[min(round(frozen * count), count - 1) :]:
         layer.requires_grad_(True)
