@@ -200,6 +200,12 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize(("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")])
+def test_what_the_older_form_says_wrong_is_named_as_it_was_sent(http: TestClient, file: str, given: dict[str, Any], param: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "hyperparameters": given})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, f"hyperparameters{param}")
+
+
 def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: str) -> None:
     def ask(**more: Any) -> Any:
         return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": "k"})

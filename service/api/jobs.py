@@ -190,8 +190,9 @@ def render(job: Job, org: str) -> dict[str, Any]:
 
 def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
+    place = PARAM if body.method else "hyperparameters"
     base, spec = _beginning(settings, body, supervised, served)
-    parse(supervised.task, supervised.hyperparameters)
+    parse(supervised.task, supervised.hyperparameters, place)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
@@ -204,7 +205,7 @@ def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settin
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=until,
-        hyperparameters=_storable(supervised.hyperparameters, PARAM),
+        hyperparameters=_storable(supervised.hyperparameters, place),
         columns=dict(supervised.columns),
         metadata=body.metadata,
     )
