@@ -372,6 +372,14 @@ def test_a_base_of_the_wrong_kind_is_refused(
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
 
 
+def test_a_kind_of_lists_within_lists_is_refused_as_any_other(http: TestClient) -> None:
+    supervised = b'{"task": "anomaly", "hyperparameters": {"kind": %s}}' % (b"[" * 1015 + b"]" * 1015)
+    body = b'{"model": "sensors", "training_file": "f", "method": {"type": "supervised", "supervised": %s}}' % supervised
+    answer = http.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"].endswith("expected records or series, got a list of 1")
+
+
 @pytest.mark.parametrize(("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)])
 def test_a_reranker_is_the_base_of_rerankers_alone(make_app: MakeApp, desk: Desk, file: str, task: str, status: int) -> None:
     made = make_app(FakeModel(task="rerank"))
