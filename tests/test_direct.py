@@ -87,6 +87,13 @@ def test_bad_requests_are_refused_alike(app: FastAPI, path: str, content: bytes)
     assert seen(direct) == seen(other)
 
 
+@pytest.mark.parametrize("kind", ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b"])
+def test_content_types_are_read_or_refused_alike(app: FastAPI, kind: str) -> None:
+    content = json.dumps(GOOD["/v1/embeddings"]).encode()
+    direct, other = both(TestClient(app), "/v1/embeddings", content, **{"content-type": kind})
+    assert seen(direct) == seen(other)
+
+
 def test_a_key_without_the_scope_is_refused_alike(app: FastAPI) -> None:
     _, secret = Keyring(app.state.settings.keys_file).create(["train"])
     direct, other = both(TestClient(app), "/v1/embeddings", b"null", authorization=f"Bearer {secret}")

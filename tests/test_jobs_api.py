@@ -200,6 +200,12 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize(("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")])
+def test_what_the_older_form_says_wrong_is_named_as_it_was_sent(http: TestClient, file: str, given: dict[str, Any], param: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "hyperparameters": given})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, f"hyperparameters{param}")
+
+
 def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: str) -> None:
     def ask(**more: Any) -> Any:
         return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": "k"})
@@ -364,6 +370,14 @@ def test_a_base_of_the_wrong_kind_is_refused(
     answer = numbers_job(http, file, task, model, **more)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
+
+
+def test_a_kind_of_lists_within_lists_is_refused_as_any_other(http: TestClient) -> None:
+    supervised = b'{"task": "anomaly", "hyperparameters": {"kind": %s}}' % (b"[" * 1015 + b"]" * 1015)
+    body = b'{"model": "sensors", "training_file": "f", "method": {"type": "supervised", "supervised": %s}}' % supervised
+    answer = http.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"].endswith("expected records or series, got a list of 1")
 
 
 @pytest.mark.parametrize(("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)])

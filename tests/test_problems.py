@@ -133,6 +133,13 @@ def test_half_a_character_in_a_name_is_spelled_out(client: TestClient) -> None:
     assert json.loads(bytes(render(e.InvalidRequest("a\udcffb", param="\ud800")).body))["error"]["message"] == r"a\udcffb"
 
 
+@pytest.mark.parametrize("headers", [{}, {"X-Request-Timeout-Ms": "60000"}])
+def test_a_value_of_lists_within_lists_is_refused_as_any_other(client: TestClient, headers: dict[str, str]) -> None:
+    body = b'{"model": "fake", "input": "a", "truncate": %s}' % (b"[" * 1020 + b"]" * 1020)
+    answer = client.post("/v1/embeddings", content=body, headers={"content-type": "application/json", **headers})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "truncate")
+
+
 def test_long_values_are_not_sent_back(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a", "encoding_format": "x" * 5000})
     assert len(answer.text) < 500

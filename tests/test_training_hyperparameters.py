@@ -110,6 +110,26 @@ def test_what_is_unknown_or_means_nothing_is_refused_by_name(task: str, given: d
     assert message in refused.value.message
 
 
+def test_a_value_of_lists_within_lists_is_refused_as_any_other() -> None:
+    value: list[object] = []
+    for _ in range(1020):
+        value = [value]
+    with pytest.raises(HyperparameterError, match=r"^C: .*, got 'a list'$"):
+        parse("classification", {"C": value})
+
+
+@pytest.mark.parametrize("name", ["int", "str", "literal[x", "function-"])
+def test_what_is_unknown_is_named_whatever_its_name(name: str) -> None:
+    with pytest.raises(HyperparameterError) as refused:
+        parse("classification", {name: 1})
+    assert refused.value.param == f"method.supervised.hyperparameters.{name}"
+    assert refused.value.message.startswith(f"{name}: unknown for task classification")
+
+
+def test_a_kind_of_none_is_as_good_as_no_kind() -> None:
+    assert parse("anomaly", {"kind": None, "neighbours": 3}) == Anomaly(neighbours=3)
+
+
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(HyperparameterError, match="classification, embedding, anomaly, rerank, forecast, got 'poetry'"):
         parse("poetry", {})

@@ -241,13 +241,13 @@ _CLASSES: dict[str, type[_Common]] = {
 }
 
 
-def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
+def parse(task: str, given: Mapping[str, Any], place: str = PARAM) -> Hyperparameters:
     """Check what a job sets for its task.
 
-    Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path.
+    Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path from `place` on.
     """
     # Texts have no kind; of numbers it has to be said what they are.
-    chosen = Sensing if task == "anomaly" and "kind" in given else _CLASSES.get(task)
+    chosen = Sensing if task == "anomaly" and given.get("kind") is not None else _CLASSES.get(task)
     if chosen is None:
         allowed = ", ".join(get_args(Task))
         raise HyperparameterError("unknown_task", f"task: expected one of {allowed}, got {task!r}", "method.supervised.task")
@@ -255,27 +255,36 @@ def parse(task: str, given: Mapping[str, Any]) -> Hyperparameters:
     try:
         made = chosen.model_validate(meant)
     except ValidationError as error:
-        raise _refused(task, chosen, error) from error
+        raise _refused(task, chosen, error, place) from error
     if not isinstance(made, (Classification, Anomaly, Sensing, Forecasting, Embedding, Rerank)):
         raise TypeError(f"no hyperparameters for task {task!r}")
     return made
 
 
-def _refused(task: str, chosen: type[_Common], error: ValidationError) -> HyperparameterError:
+def _refused(task: str, chosen: type[_Common], error: ValidationError, place: str) -> HyperparameterError:
     first = error.errors(include_url=False)[0]
-    path = [str(part)[:60] for part in first["loc"] if not _is_branch(part)]
+    unknown = first["type"] == "extra_forbidden"
+    path = [str(part)[:60] for part in first["loc"] if unknown or not _is_branch(part)]
     name = path[0] if path else ""
-    param = ".".join([PARAM, *path]) if path else PARAM
-    if first["type"] == "extra_forbidden":
+    param = ".".join([place, *path])
+    if unknown:
         fields: Any = Augmentation.model_fields if path[:-1] == ["augmentation"] else chosen.model_fields
         message = f"{'.'.join(path)}: unknown for task {task}; known are {', '.join(sorted(fields))}"
         return HyperparameterError("unknown_hyperparameter", message, param)
     if first["type"] == "value_error":
         reason = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
         culprit = reason.split(":", 1)[0].split(" ", 1)[0]
-        return HyperparameterError("invalid_hyperparameter", reason, f"{PARAM}.{culprit}" if culprit in chosen.model_fields else param)
+        return HyperparameterError("invalid_hyperparameter", reason, f"{place}.{culprit}" if culprit in chosen.model_fields else param)
     allowed = "; ".join(dict.fromkeys(item["msg"] for item in error.errors(include_url=False) if item["loc"][:1] == first["loc"][:1]))
-    return HyperparameterError("invalid_hyperparameter", f"{name}: {allowed}, got {str(first['input'])[:60]!r}", param)
+    return HyperparameterError("invalid_hyperparameter", f"{name}: {allowed}, got {_shortly(first['input'])!r}", param)
+
+
+def _shortly(value: object) -> str:
+    """What came, in a few words."""
+    try:
+        return str(value)[:60]
+    except RecursionError:  # JSON may be as deep as Python's stack
+        return f"a {type(value).__name__}"
 
 
 def _is_branch(part: int | str) -> bool:

@@ -67,7 +67,8 @@ def _comes_without(request: Request) -> bool:
 async def _read(request: Request, most: int) -> bytes:
     """The body, given up on at the first byte too many. The stated length is not trusted, only used to refuse early."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    family, _, name = kind.partition("/")
+    if family != "application" or "/" in name or (name != "json" and not name.endswith("+json")):
         raise UnsupportedMedia(f"expected content-type application/json, got {kind[:80] or 'none'}")
     too_large = BodyTooLarge(f"the body may have {most} bytes: send fewer inputs a request")
     if request.headers.get("content-length", "0").isdigit() and int(request.headers.get("content-length", "0")) > most:

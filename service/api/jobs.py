@@ -20,6 +20,7 @@ from service.api.body import JsonRequest, JsonRoute
 from service.api.context import Context
 from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
 from service.api.documents import READING, errors
+from service.api.inputs import kind_of
 from service.api.job_schemas import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
 from service.api.reports import MEDIA, Form, read_plot, read_report
 from service.config import Settings
@@ -190,8 +191,9 @@ def render(job: Job, org: str) -> dict[str, Any]:
 
 def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settings, once: Once | None) -> dict[str, Any]:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
+    place = PARAM if body.method else "hyperparameters"
     base, spec = _beginning(settings, body, supervised, served)
-    parse(supervised.task, supervised.hyperparameters)
+    parse(supervised.task, supervised.hyperparameters, place)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
@@ -204,7 +206,7 @@ def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settin
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=until,
-        hyperparameters=_storable(supervised.hyperparameters, PARAM),
+        hyperparameters=_storable(supervised.hyperparameters, place),
         columns=dict(supervised.columns),
         metadata=body.metadata,
     )
@@ -228,7 +230,8 @@ def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served
         raise WrongTask(f"model: {SENSORS!r} is for {' and '.join(_OF_NUMBERS)} of numbers; {task} needs a served model", param="model")
     if task == "anomaly" and kind not in _KINDS:
         param = f"{PARAM}.kind"
-        raise InvalidRequest(f"{param}: expected {' or '.join(_KINDS)}, got {str(kind)[:60]!r}", param=param)
+        came = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
+        raise InvalidRequest(f"{param}: expected {' or '.join(_KINDS)}, got {came}", param=param)
     if body.training_file.startswith(PREFIX):
         raise InvalidRequest("training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file")
     return SENSORS, SENSORS

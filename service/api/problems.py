@@ -147,6 +147,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _shortly(value: object) -> str:
     """What came, in a few words."""
-    if isinstance(value, str | list | dict):
-        return f"a {type(value).__name__} of length {len(value)}" if len(value) > 20 else repr(value)[:80]
-    return repr(value)[:80]
+    if isinstance(value, str | list | dict) and len(value) > 20:
+        return f"a {type(value).__name__} of length {len(value)}"
+    try:
+        return repr(value)[:80]
+    except RecursionError:  # JSON may be as deep as Python's stack
+        return f"a {type(value).__name__}"
