@@ -320,7 +320,9 @@ def test_logs_are_json_and_never_hold_what_was_sent(calm: Served) -> None:
     post(calm.url, input="xyzzy is a secret word", user="plugh")
     post(calm.url, input=["xyzzy", ""])
     post(calm.url, {"X-Request-ID": "id-42"}, input="xyzzy " * 5000)
-    lines = [json.loads(line) for line in (calm.home / "server.log").read_text().splitlines() if line.startswith("{")]
+    log = calm.home / "server.log"
+    wait_until(lambda: "id-42" in log.read_text())  # written when the answer has been sent
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     [mine] = [line for line in lines if line.get("request_id") == "id-42"]
     assert (mine["outcome"], mine["truncated"], mine["inputs"]) == ("ok", 1, 1)
     assert "xyzzy" not in (calm.home / "server.log").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 from typing import Any
 
@@ -320,6 +321,7 @@ def test_a_forecast_by_default(client: TestClient) -> None:
         ("quantiles[0]", {"quantiles": [0.0]}),
         ("quantiles[1]", {"quantiles": [0.1, 1.0]}),
         ("quantiles[0]", {"quantiles": ["0.1"]}),
+        ("quantiles[0]", {"quantiles": [json.loads("[" * 1000 + "]" * 1000)]}),
         ("quantiles", {"quantiles": [0.1, 0.1]}),
         ("quantiles", {"quantiles": 0.1}),
         ("timestamps", {"timestamps": [1, 2, 3]}),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from service.api.inputs import text_list, text_or_texts, whole
+from service.api.inputs import kind_of, text_list, text_or_texts, whole
 from service.api.numbers import RecordList, RequiredSeries, SeriesRows, Timestamps
 from service.api.schemas import MODEL, TRUNCATE, Answer, Body, Usage
 from service.engine.state import MAX_CHARACTERS
@@ -82,7 +82,8 @@ def _check_quantiles(value: object) -> tuple[float, ...]:
         raise InvalidRequest(f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers between 0 and 1", param="quantiles")
     for index, level in enumerate(value):
         if type(level) is not float or not 0 < level < 1:
-            raise InvalidRequest(f"quantiles[{index}]: expected a number between 0 and 1, got {level!r}"[:300], param=f"quantiles[{index}]")
+            came = level if type(level) is float else kind_of(level)
+            raise InvalidRequest(f"quantiles[{index}]: expected a number between 0 and 1, got {came}", param=f"quantiles[{index}]")
     if len(set(value)) < len(value):
         raise InvalidRequest("quantiles: a level is there twice", param="quantiles")
     return tuple(value)
