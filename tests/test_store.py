@@ -367,6 +367,18 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -
         database.close()
 
 
+def test_a_database_that_only_lets_read_is_unavailable(server: Postgres, tmp_path: Path) -> None:
+    """As a standby is until it takes over."""
+    url = server.new_database()
+    with closing(Database(url, tmp_path)) as database:
+        database.migrate()
+    with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
+        store = Store(database, tmp_path)
+        assert store.page(None, 10) == ([], False)
+        with pytest.raises(Unavailable):
+            create(store)
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()

@@ -87,7 +87,7 @@ class Database:
         except DataError as error:  # NUL in an id, say: SQLite finds none such, PostgreSQL refuses to look
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction):  # a standby takes over
                 raise Unavailable("the database of jobs went away", retry_after_s=_RETRY_AFTER_S) from error
             raise
 
