@@ -39,8 +39,8 @@ class Feedback:
         """
         query = sa.select(feedback.c.text, feedback.c.correct_label).where(feedback.c.model == model, feedback.c.seq <= until)
         with self._database.read() as connection:
-            found = [row for row in connection.execute(query.order_by(feedback.c.seq)) if visible(row.text) and visible(row.correct_label)]
-        rows = {row.text: row.correct_label for row in found}
+            found = connection.execute(query.order_by(feedback.c.seq)).all()
+        rows = {row.text: row.correct_label for row in found if visible(row.text) and visible(row.correct_label)}
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)

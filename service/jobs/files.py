@@ -103,6 +103,7 @@ class Files:
         place = self._place(found.id, found.format)
         with self._unsettled(place):
             with self._database.write() as connection:
+                self._row(connection, file)  # it may have been deleted since
                 needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
                 user = connection.execute(sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))).first()
                 if user is not None:

@@ -178,7 +178,7 @@ class Worker:
     def _count_jobs(self) -> None:
         try:
             self.metrics.count(self._store.counts(), len(self._leases.workers()))
-        except Unavailable as error:
+        except (Unavailable, StorageFull) as error:
             log.warning("jobs cannot be counted: %s", error.message)
 
     def _look_for_stranded(self) -> None:
