@@ -81,6 +81,8 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
+            if self.embedded:  # the file may have been away, and what was opened meanwhile is an empty one
+                self._engine.dispose()
             if "disk is full" in str(error) or isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
                 raise StorageFull("no space is left for the database of jobs") from error
             raise Unavailable("the database of jobs does not answer", retry_after_s=_RETRY_AFTER_S) from error
