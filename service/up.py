@@ -26,10 +26,14 @@ _LAST_PORT = 65535
 def up(settings: Settings, flags: Sequence[str]) -> int:
     """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is started again.
 
-    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where there is none.
+    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where there is none, or
+    where it is the API's own.
     """
     if settings.metrics_port == _LAST_PORT:
         message = f"--metrics-port: expected less than {_LAST_PORT}, since the worker's metrics take the next port; got {_LAST_PORT}"
+        raise ConfigError(message, param="metrics_port")
+    if settings.metrics_port and settings.metrics_port + 1 == settings.port:
+        message = f"--metrics-port: the worker's metrics take the next port, which is --port; got {settings.metrics_port}"
         raise ConfigError(message, param="metrics_port")
     stopping = threading.Event()
     on_signals(stopping.set)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from models.training.data import read_rows
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 
@@ -57,4 +58,22 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     assert feedback.export("m", until, tmp_path / "rows.jsonl") == 2
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
+    database.close()
+
+
+def test_rows_that_no_job_could_use_are_left_out_of_an_export(tmp_path: Path) -> None:
+    """Nobody can take such a report back: it would fail every later job on the model's feedback."""
+    database = Database("", tmp_path)
+    database.migrate()
+    feedback = Feedback(database)
+    feedback.add("m", " \u200b\n", None, "a")
+    feedback.add("m", "one", None, "\t")
+    odd = ['"quoted"\\', "two\r\nlines", "a\u2028b\x85c", "\x01\x1b[31mred", "é" * 5, "👩‍🚒", "=1+1", '{"text": 1}']
+    for text in odd:
+        feedback.add("m", text, None, "a")
+        feedback.add("m", f"{text}!", None, text)
+    assert feedback.export("m", 1000, tmp_path / "rows.jsonl") == 2 * len(odd)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert rows.texts[0] == [one for text in odd for one in (text, f"{text}!")]
+    assert rows.labels == [one for text in odd for one in ("a", text)]
     database.close()

@@ -18,9 +18,13 @@ from fastapi.testclient import TestClient
 
 from service.api import upload as uploading
 from service.auth import Keyring
+from service.config import Settings
 from service.engine.fake import FakeModel
+from service.jobs import worker
+from service.jobs.database import Database
 from service.jobs.files import Incoming
 from tests.conftest import MakeApp, Served, serving
+from tests.jobs_harness import Bench
 
 ROWS = b'{"text": "a", "label": "b"}\n' * 100
 
@@ -168,6 +172,63 @@ def test_a_full_disk_is_507_and_leaves_nothing_behind(
     answer = send(client)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
     assert on_disk(tmp_path) == []
+
+
+KEPT_YESTERDAY = 2 * 24 * 3600.0
+
+
+def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    kept, deleted = bench.upload(), bench.upload()
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # what comes last has not come
+        bench.files.delete(deleted)
+        killed.setattr(Database, "write", lambda self: pytest.fail("no row is written any more"))
+        with pytest.raises(pytest.fail.Exception):
+            bench.upload()
+    assert len(on_disk(tmp_path)) == 5, "three files, two of them unsettled"
+    bench.files.sweep(KEPT_YESTERDAY, time.time())
+    assert len(on_disk(tmp_path)) == 5, "they may be settled yet"
+    bench.files.sweep(0.0, time.time() + 1)
+    assert on_disk(tmp_path) == [f"{kept}.jsonl"]
+    bench.close()
+
+
+def test_a_mark_that_was_left_costs_no_file_that_has_a_row(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    kept = f"{bench.upload()}.jsonl"
+    (tmp_path / "files" / f".incoming-{kept}").touch()
+    bench.files.sweep(0.0, time.time() + 1)
+    assert on_disk(tmp_path) == [kept]
+    bench.close()
+
+
+def test_an_upload_that_ends_while_others_are_swept_harms_nobody(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / ".incoming-gone").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    bench.files.sweep(0.0, time.time())
+    bench.close()
+
+
+def test_a_worker_sweeps_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(worker, "_SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(worker, "_ABANDONED_UPLOAD_S", -60.0)
+    tending = worker.Worker(Settings(home=tmp_path))
+    for _ in range(2):
+        bench.files.receive().close()
+        tending._tidy()
+        assert on_disk(tmp_path) == []
+    bench.close()
+
+
+def test_a_file_whose_bytes_are_gone_is_404(client: TestClient, tmp_path: Path) -> None:
+    file = send(client).json()["id"]
+    (tmp_path / "files" / f"{file}.jsonl").unlink()
+    answer = client.get(f"/v1/files/{file}/content")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
+    assert client.delete(f"/v1/files/{file}").status_code == 200
 
 
 def test_files_need_a_key_that_may_train(make_app: MakeApp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict, RegistryError
+from models.registry.history import History
 from models.registry.names import check_alias, model_name, parse_name
 from models.registry.registry import Pointer, Registry
 from tests.artifacts import NAME, PowerCut, cut_power, numbered, staging, tree
@@ -270,6 +272,10 @@ def test_aliases_name_a_model_or_one_version_of_it(registry: Registry, source: P
     registry.set_alias("prod", NAME)
     with pytest.raises(RegistryConflict, match=r"is what alias 'prod' means"):
         registry.delete_all(NAME)
+    registry.delete(NAME, 2)
+    with pytest.raises(RegistryConflict, match=r"is what alias 'prod' means"):
+        registry.delete(NAME, 3)
+    assert registry.versions(NAME) == [3]
 
 
 def test_the_stamp_tells_of_every_change_of_what_serves(registry: Registry, source: Path) -> None:
@@ -510,6 +516,38 @@ def test_a_power_cut_while_deleting_leaves_a_whole_version_or_none(
         break
     assert outcomes == sorted(outcomes)
     assert True in outcomes
+
+
+def test_a_move_whose_line_finds_no_space_in_the_ledger_has_happened(
+    registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(registry, source, 2)
+
+    def full(self: History, entry: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "_append", full)
+        assert registry.promote(NAME, 1, **BY) == registry.current(NAME) == Pointer(1, 1, None)
+        with pytest.raises(OSError, match="No space left"):
+            registry.promote(NAME, 2, **BY)
+    assert registry.current(NAME) == Pointer(1, 1, None), "a second line would have been lost"
+    registry.promote(NAME, 2, **BY)
+    assert [line.get("generation") for line in registry.ledger(NAME)] == [None, None, 1, 2]
+
+
+def test_deleting_makes_room_on_a_full_disk(registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(registry, source, 2)
+    place, append = registry.path(NAME, 1), History._append
+
+    def full(self: History, entry: dict[str, Any]) -> None:
+        if place.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, entry)
+
+    monkeypatch.setattr(History, "_append", full)
+    registry.delete(NAME, 1)
+    assert (registry.versions(NAME), place.exists(), registry.ledger(NAME)[-1]["action"]) == ([2], False, "delete")
 
 
 def test_half_a_line_in_the_ledger_is_cut_off(registry: Registry, source: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from service.errors import ConfigError, IdempotencyConflict, InvalidRequest, Job
 from service.jobs.database import Database, engine_url
 from service.jobs.records import Checkpoint, Event, Failure, Job, NewJob, Once, Success
 from service.jobs.store import Leases, Store
-from service.jobs.tables import VERSION, metadata, schema_version, worker_lease
+from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
 from tests.databases import Postgres, postgres
 
 
@@ -365,6 +365,36 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -
         assert store.get("ftjob-1").status == "queued"
         assert time.monotonic() - began < 5
         database.close()
+
+
+def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    store = Store(database, tmp_path)
+    create(store, 1)
+    (away := tmp_path / "away").mkdir()
+    for file in list(tmp_path.glob("sonde.sqlite*")):
+        file.rename(away / file.name)
+    with database.read(), pytest.raises(Unavailable):  # two connections, the second of them to a new and empty file
+        store.get("ftjob-1")
+    for file in away.iterdir():
+        file.rename(tmp_path / file.name)
+    with database.read() as connection:
+        assert store.get("ftjob-1").status == "queued"
+        assert connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() == 1
+    database.close()
+
+
+def test_a_database_that_only_lets_read_is_unavailable(server: Postgres, tmp_path: Path) -> None:
+    """As a standby is until it takes over."""
+    url = server.new_database()
+    with closing(Database(url, tmp_path)) as database:
+        database.migrate()
+    with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
+        store = Store(database, tmp_path)
+        assert store.page(None, 10) == ([], False)
+        with pytest.raises(Unavailable):
+            create(store)
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

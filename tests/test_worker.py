@@ -214,7 +214,12 @@ def test_a_file_that_is_gone_fails_the_job(manned: Bench) -> None:
     new = manned.new()
     manned.files.delete(new.training_file)
     manned.store.create(new, lambda job: {})
-    assert manned.until(new.id).error_code == "file_not_found"
+    failed = manned.until(new.id)
+    assert (failed.error_code, failed.error_param) == ("file_not_found", "training_file")
+    new = replace(manned.new(), validation_file=new.training_file)
+    manned.store.create(new, lambda job: {})
+    failed = manned.until(new.id)
+    assert (failed.error_code, failed.error_param) == ("file_not_found", "validation_file")
 
 
 def test_words_that_are_no_events_become_warnings_and_nan_becomes_null(manned: Bench) -> None:

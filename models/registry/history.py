@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any, Literal
 from models.durable import replace_file, sync
 from models.errors import RegistryError
 from models.registry.files import content_of, read_lines, read_object
+
+log = logging.getLogger(__name__)
 
 Action = Literal["promote", "rollback", "withdraw"]
 
@@ -60,7 +63,10 @@ class History:
         record = self._stamped({"action": action, "version": version, "by": by, "why": why})
         record |= {"generation": after.generation, "previous": after.previous}
         replace_file(self._current, json.dumps(record).encode())
-        self._append(record)
+        try:
+            self._append(record)
+        except OSError as error:  # a full disk: the move has happened, its record is in the pointer, and the next move writes it down
+            log.warning("the ledger is a line behind: %s", error)
         return after
 
     def log(self, action: Literal["publish", "delete"], version: int, by: str) -> None:

@@ -146,7 +146,10 @@ class Registry:
             history.move(None, "withdraw", by=by, why=why)
 
     def delete(self, name: str, version: int, *, by: str = "") -> None:
-        """Delete a version for good. Raises RegistryConflict for the one in service and for one that an alias names."""
+        """Delete a version for good.
+
+        Raises RegistryConflict for the one in service, for one that an alias names, and for the last one of a name that an alias means.
+        """
         with self._alone(name) as history, self._aliases.alone():
             self.path(name, version)
             self._delete(name, [version], history, by)
@@ -154,7 +157,6 @@ class Registry:
     def delete_all(self, name: str, *, by: str = "") -> None:
         """Delete every version of a name. Raises RegistryConflict while one is in service or an alias names it."""
         with self._alone(name) as history, self._aliases.alone():
-            self._aliases.refuse_if_named(name)
             self._delete(name, self.versions(name), history, by)
 
     def set_alias(self, alias: str, target: str) -> None:
@@ -199,6 +201,8 @@ class Registry:
     def _delete(self, name: str, doomed: list[int], history: History, by: str) -> None:
         """The mark is what deletes; all are looked at before the first."""
         serving = history.last().version
+        if doomed == self.versions(name):
+            self._aliases.refuse_if_named(name)
         for version in doomed:
             if version == serving:
                 raise RegistryConflict(f"{name}:v{version} is in service: promote another or withdraw it first", param="model")
@@ -206,8 +210,8 @@ class Registry:
         versions = self._versions(name)
         for version in doomed:
             versions.mark_deleted(version)
+            versions.remove(version)  # first, since on a full disk there is room for a line only then
             history.log("delete", version, by)
-            versions.remove(version)
 
     def _require(self, name: str, version: int | None) -> None:
         if version is not None:

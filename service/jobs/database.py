@@ -81,13 +81,15 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
+            if self.embedded:  # the file may have been away, and what was opened meanwhile is an empty one
+                self._engine.dispose()
             if "disk is full" in str(error) or isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
                 raise StorageFull("no space is left for the database of jobs") from error
             raise Unavailable("the database of jobs does not answer", retry_after_s=_RETRY_AFTER_S) from error
         except DataError as error:  # NUL in an id, say: SQLite finds none such, PostgreSQL refuses to look
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction):  # a standby takes over
                 raise Unavailable("the database of jobs went away", retry_after_s=_RETRY_AFTER_S) from error
             raise
 

@@ -33,10 +33,19 @@ class Feedback:
             return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(feedback.c.model == model)).scalar()
 
     def export(self, model: str, until: int, path: Path) -> int:
-        """Write a model's rows up to number `until` as JSONL of text and label; how many. The last word on a text counts."""
+        """Write a model's rows up to number `until` as JSONL of text and label; how many. The last word on a text counts.
+
+        Rows in which there is nothing to be seen are left out: nobody could take them back, and no job can use them.
+        """
         query = sa.select(feedback.c.text, feedback.c.correct_label).where(feedback.c.model == model, feedback.c.seq <= until)
         with self._database.read() as connection:
-            rows = {row.text: row.correct_label for row in connection.execute(query.order_by(feedback.c.seq))}
+            found = connection.execute(query.order_by(feedback.c.seq)).all()
+        rows = {row.text: row.correct_label for row in found if visible(row.text) and visible(row.correct_label)}
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)
+
+
+def visible(text: str) -> bool:
+    """Whether there is more in a text than whitespace and what has no form, as in every row that a job can use."""
+    return any(character.isprintable() and not character.isspace() for character in text)

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,7 @@ from service.jobs.tables import files, jobs
 
 FORMATS = ("jsonl", "csv", "parquet")
 _LONGEST_NAME = 255
+_PREFIX, _INCOMING = "file-", ".incoming-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +57,19 @@ class Files:
         form = format_of(filename)
         if incoming.bytes == 0:
             raise InvalidRequest("file: expected at least one row, got an empty file", param="file")
-        new = "file-" + secrets.token_hex(12)
-        with _space():
-            incoming.close()
-            incoming.path.replace(self._place(new, form))
-        row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose}
-        try:
-            with self._database.write() as connection:
-                now = self._database.now(connection)
-                connection.execute(files.insert().values(**row, bytes=incoming.bytes, sha256=incoming.digest, created_at=now))
-        except BaseException:
-            self._place(new, form).unlink(missing_ok=True)
-            raise
+        new = _PREFIX + secrets.token_hex(12)
+        with self._unsettled(self._place(new, form)):
+            with _space():
+                incoming.close()
+                incoming.path.replace(self._place(new, form))
+            row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose}
+            try:
+                with self._database.write() as connection:
+                    now = self._database.now(connection)
+                    connection.execute(files.insert().values(**row, bytes=incoming.bytes, sha256=incoming.digest, created_at=now))
+            except BaseException:
+                self._place(new, form).unlink(missing_ok=True)
+                raise
         return self.get(new)
 
     def get(self, file: str) -> StoredFile:
@@ -74,9 +78,12 @@ class Files:
             return _stored(self._row(connection, file))
 
     def path(self, file: str) -> Path:
-        """Where a file's bytes are. Raises FileMissing."""
+        """Where a file's bytes are. Raises FileMissing, also where but its row is left."""
         found = self.get(file)
-        return self._place(found.id, found.format)
+        path = self._place(found.id, found.format)
+        if not path.is_file():
+            raise FileMissing(f"the bytes of {file} are gone", param="file_id")
+        return path
 
     def page(self, after: str | None, limit: int, purpose: str | None, *, newest_first: bool = True) -> tuple[list[StoredFile], bool]:
         """Files, those after `after` where it is given, and whether there are more."""
@@ -92,20 +99,43 @@ class Files:
 
     def delete(self, file: str) -> None:
         """Remove a file. Raises FileInUse while a job that is not finished needs it."""
-        with self._database.write() as connection:
-            found = _stored(self._row(connection, file))
-            needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
-            user = connection.execute(sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))).first()
-            if user is not None:
-                raise FileInUse(f"{file} is needed by {user.id}: cancel that job first", param="file_id")
-            connection.execute(files.delete().where(files.c.id == file))
-        self._place(found.id, found.format).unlink(missing_ok=True)
+        found = self.get(file)
+        place = self._place(found.id, found.format)
+        with self._unsettled(place):
+            with self._database.write() as connection:
+                self._row(connection, file)  # it may have been deleted since
+                needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
+                user = connection.execute(sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))).first()
+                if user is not None:
+                    raise FileInUse(f"{file} is needed by {user.id}: cancel that job first", param="file_id")
+                connection.execute(files.delete().where(files.c.id == file))
+            place.unlink(missing_ok=True)
 
     def sweep(self, older_than_s: float, now: float) -> None:
-        """Remove what uploads that never ended have left behind."""
-        for path in self._directory.glob(".incoming-*"):
-            if path.stat().st_mtime < now - older_than_s:
+        """Remove what uploads that never ended have left behind, and what processes that died while they kept or deleted a file have."""
+        for path in self._directory.glob(f"{_INCOMING}*"):
+            if _modified(path) < now - older_than_s:
+                if (unsettled := path.name.removeprefix(_INCOMING)).startswith(_PREFIX):
+                    self._settle(self._directory / unsettled)
                 path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _unsettled(self, place: Path) -> Iterator[None]:
+        """Leave a mark while a file and its row do not come or go together, for `sweep` to find if this process dies meanwhile."""
+        mark = place.with_name(f"{_INCOMING}{place.name}")
+        with suppress(OSError):  # a full disk keeps nobody from deleting
+            mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _settle(self, place: Path) -> None:
+        """Remove a file that has no row."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(files.c.id).where(files.c.id == place.stem)).first()
+        if row is None:
+            place.unlink(missing_ok=True)
 
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
         row = connection.execute(sa.select(files).where(files.c.id == file)).first()
@@ -121,7 +151,7 @@ class Incoming:
     """A file that is being received; `discard`, or leaving the `with`, removes what `Files.keep` has not taken."""
 
     def __init__(self, directory: Path, most_bytes: int) -> None:
-        self.path = directory / f".incoming-{secrets.token_hex(12)}"
+        self.path = directory / f"{_INCOMING}{secrets.token_hex(12)}"
         self._stream = self.path.open("xb")
         self._hash = hashlib.sha256()
         self._most_bytes = most_bytes
@@ -188,6 +218,14 @@ def format_of(filename: str) -> str:
     if "." not in filename or ending not in FORMATS:
         raise InvalidRequest(f"file: expected a name that ends in .jsonl, .csv or .parquet, got {filename[-100:]!r}", param="file")
     return ending
+
+
+def _modified(path: Path) -> float:
+    """When a file was last written; never, for one that has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _stored(row: sa.Row[Any]) -> StoredFile:

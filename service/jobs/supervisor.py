@@ -80,7 +80,7 @@ class Supervisor:
         try:
             self._attempt(job)
         except FileMissing as error:
-            self._fail(job, Failure("file_not_found", error.message, "training_file"))
+            self._fail(job, Failure("file_not_found", error.message, error.param))
         except RegistryError as error:
             self._fail(job, Failure(error.code, error.message))
         except StorageFull as error:
@@ -122,8 +122,8 @@ class Supervisor:
             "keep_encoder": tuned,
             "task": job.task,
             "hyperparameters": job.hyperparameters,
-            "training_file": str(self._rows_of(job, job.training_file, directory)),
-            "validation_file": str(self._rows_of(job, job.validation_file, directory)) if job.validation_file else None,
+            "training_file": str(self._rows_of(job, "training_file", job.training_file, directory)),
+            "validation_file": str(self._rows_of(job, "validation_file", job.validation_file, directory)) if job.validation_file else None,
             "columns": job.columns,
             "seed": job.seed,
             "device": self._settings.device,
@@ -137,9 +137,12 @@ class Supervisor:
         }
         (directory / "job.json").write_text(json.dumps(about), encoding="utf-8")
 
-    def _rows_of(self, job: Job, name: str, directory: Path) -> Path:
+    def _rows_of(self, job: Job, param: str, name: str, directory: Path) -> Path:
         if not name.startswith(feedback.PREFIX):
-            return self._files.path(name)
+            try:
+                return self._files.path(name)
+            except FileMissing as error:
+                raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
         self._rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from models.errors import SondeError
 from models.registry.registry import Registry
 from service.config import Settings
-from service.errors import LeaseLost, Unavailable
+from service.errors import LeaseLost, StorageFull, Unavailable
 from service.jobs import golden, places
 from service.jobs.database import Database
 from service.jobs.engine import DbosEngine
@@ -33,6 +33,7 @@ from service.signals import on_signals
 log = logging.getLogger(__name__)
 
 _ABANDONED_UPLOAD_S = 24 * 3600.0
+_SWEEP_EVERY_S = 3600.0
 # How much later than others a job's end may be seen that has an earlier time: a transaction takes its time before it ends.
 _LATE_S = 60.0
 
@@ -58,6 +59,7 @@ class Worker:
         self._idle.set()
         self._running: tuple[str, int] | None = None
         self._tidied_until = 0.0
+        self._sweep_at = 0.0
         registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
@@ -107,21 +109,18 @@ class Worker:
 
     def _open(self) -> bool:
         """Open everything, waiting for the database where it is not there yet; False when told to stop meanwhile."""
-        steps: list[Callable[[], None]] = [self._store.migrate, self._engine.migrate, self._keeper.open, self._start, self._sweep]
+        steps: list[Callable[[], None]] = [self._store.migrate, self._engine.migrate, self._keeper.open, self._start]
         while steps and not self.stopping.is_set():
             try:
                 steps[0]()
                 steps.pop(0)
-            except Unavailable as error:
+            except (Unavailable, StorageFull) as error:
                 log.warning("waiting for the database: %s", error.message)
                 self.stopping.wait(self._settings.job_poll_s)
         return not steps
 
     def _start(self) -> None:
         self._engine.start(self.name, self._run, self._settings.job_poll_s)
-
-    def _sweep(self) -> None:
-        self._files.sweep(_ABANDONED_UPLOAD_S, time.time())
 
     def _run(self, job: str, dispatch: int) -> None:
         """What the queue calls, in a thread of its own. Never raises: the queue knows nothing that would help."""
@@ -152,7 +151,7 @@ class Worker:
         except LeaseLost as error:
             log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
             return "lost"
-        except Unavailable as error:
+        except (Unavailable, StorageFull) as error:
             log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
             self._let_go()
             return "lost"
@@ -173,13 +172,13 @@ class Worker:
         """Drop the lease, so that the job counts as lost even though this worker lives on."""
         try:
             self._keeper.drop()
-        except Unavailable as error:
+        except (Unavailable, StorageFull) as error:
             log.warning("the lease expires by itself: %s", error.message)
 
     def _count_jobs(self) -> None:
         try:
             self.metrics.count(self._store.counts(), len(self._leases.workers()))
-        except Unavailable as error:
+        except (Unavailable, StorageFull) as error:
             log.warning("jobs cannot be counted: %s", error.message)
 
     def _look_for_stranded(self) -> None:
@@ -193,12 +192,18 @@ class Worker:
                     dispatch = self._store.redispatch(job.id, job.dispatch)
                     if dispatch is not None:
                         self._engine.submit(job.id, dispatch)
-        except Unavailable as error:
+        except (Unavailable, StorageFull) as error:
             log.warning("no look for stranded jobs: %s", error.message)
 
     def _tidy(self) -> None:
-        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were seen to then."""
+        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were seen to then.
+
+        Now and then, also what uploads that never ended have left.
+        """
         try:
+            if time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
+                self._files.sweep(_ABANDONED_UPLOAD_S, time.time())
             for job, at in self._store.ended(self._tidied_until - _LATE_S):
                 places.tidy(self._home, job)
                 self._tidied_until = max(self._tidied_until, at)
