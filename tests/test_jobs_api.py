@@ -218,6 +218,23 @@ def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: s
     assert desk.engine.waiting == [(first.json()["id"], 1)]
 
 
+def test_a_request_is_answered_as_before_though_its_file_is_gone(http: TestClient, file: str) -> None:
+    def ask(key: str, **more: Any) -> Any:
+        return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": key})
+
+    first = ask("k")
+    http.post(f"/v1/fine_tuning/jobs/{first.json()['id']}/cancel")
+    assert http.delete(f"/v1/files/{file}").status_code == 200
+    assert (ask("k").status_code, ask("k").json()) == (200, first.json())
+    assert (ask("k", seed=1).status_code, ask("other").json()["error"]["param"]) == (422, "training_file")
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_file_that_is_not_there_is_named(http: TestClient, file: str, param: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, param: "file-none"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, param)
+
+
 def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, file: str) -> None:
     http.post("/v1/feedback", json={"model": "ft:x", "text": "t", "correct_label": "b"})
     supervised = {"task": "anomaly", "hyperparameters": {"neighbours": 3}, "columns": {"text": "utterance"}}

@@ -28,7 +28,7 @@ from service.engine.hub import SENSORS
 from service.engine.sensing import Sensing
 from service.engine.servable import Servable
 from service.engine.trained import Trained
-from service.errors import InvalidRequest, JobNotFound, Unavailable, WrongTask
+from service.errors import FileMissing, InvalidRequest, JobNotFound, Unavailable, WrongTask
 from service.jobs.desk import Desk
 from service.jobs.feedback import PREFIX
 from service.jobs.records import Checkpoint, Event, Job, NewJob, Once
@@ -67,6 +67,8 @@ async def create(
     """Queued at once; a worker takes it. With an Idempotency-Key the same request is answered the same and starts nothing."""
     raw = request.raw if isinstance(request, JsonRequest) else b""
     once = Once(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
+    if once is not None and (before := await asyncio.to_thread(jobs.store.answered, once)) is not None:
+        return before
     served = None if body.model == SENSORS else await hub.resolve(body.model)
     return await asyncio.to_thread(_create, body, served, jobs, settings, once)
 
@@ -263,10 +265,18 @@ def _check_rows(jobs: Desk, body: JobBody) -> int | None:
             message = f"training_file: there is no feedback on {body.training_file.removeprefix(PREFIX)[:100]!r}"
             raise InvalidRequest(message, param="training_file")
     else:
-        jobs.files.get(body.training_file)
+        _require_file(jobs, body.training_file, "training_file")
     if body.validation_file is not None:
-        jobs.files.get(body.validation_file)
+        _require_file(jobs, body.validation_file, "validation_file")
     return until
+
+
+def _require_file(jobs: Desk, file: str, param: str) -> None:
+    try:
+        jobs.files.get(file)
+    except FileMissing as error:
+        error.param = param
+        raise
 
 
 def _spec(settings: Settings, name: str) -> str:

@@ -54,6 +54,11 @@ class Store:
                 connection.execute(idempotency.insert().values(**row))
             return answer, True
 
+    def answered(self, once: Once) -> dict[str, Any] | None:
+        """What was answered to the same request before, whatever has become of its file and model. Raises IdempotencyConflict."""
+        with self.database.write() as connection:
+            return self._answered(connection, once)
+
     def get(self, job: str) -> Job:
         """A job by its id. Raises JobNotFound."""
         with self.database.read() as connection:
