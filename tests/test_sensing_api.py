@@ -331,7 +331,8 @@ def test_a_forecast_that_cannot_be_made(client: TestClient, param: str, change: 
 
 
 def test_a_quantile_of_lists_within_lists_is_refused_as_any_other(client: TestClient) -> None:
-    content = '{"model": "%s", "series": [[1, 2]], "quantiles": [%s]}' % (LOAD, "[" * 1000 + "]" * 1000)
+    deep = "[" * 1000 + "]" * 1000
+    content = f'{{"model": "{LOAD}", "series": [[1, 2]], "quantiles": [{deep}]}}'
     answer = client.post(FORECAST, content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "quantiles[0]")
 
