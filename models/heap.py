@@ -26,6 +26,5 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _LEAST_ARENAS
-    wanted = {_MMAP_THRESHOLD: _MAPPED_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES, _ARENA_MAX: max(processors, _LEAST_ARENAS)}
+    wanted = {_MMAP_THRESHOLD: _MAPPED_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES, _ARENA_MAX: max(len(os.sched_getaffinity(0)), _LEAST_ARENAS)}
     return all(mallopt(name, value) for name, value in wanted.items())

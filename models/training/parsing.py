@@ -120,7 +120,7 @@ class RowBuilder:
             raise self._error("not_text", line, column, "text", _got(value))
         if "\0" in value:
             raise self._error("nul", line, column, "text without NUL characters", f"one at character {value.index(chr(0)) + 1}")
-        if not _visible(value):
+        if not visible(value):
             raise self._error("empty_text", line, column, "text that is not empty", "nothing but whitespace" if value else "empty text")
         if len(value) > self._max_text:
             raise self._error("text_too_long", line, column, f"at most {self._max_text:,} characters", f"{len(value):,}")
@@ -137,7 +137,7 @@ class RowBuilder:
             raise self._error("invalid_label", line, column, "a label (text or a whole number)", _got(value))
         if "\0" in value:
             raise self._error("nul", line, column, "a label without NUL characters", f"one at character {value.index(chr(0)) + 1}")
-        if not _visible(value):
+        if not visible(value):
             raise self._error("empty_label", line, column, "a label that is not empty", "an empty one")
         if len(value) > MAX_LABEL_CHARACTERS:
             raise self._error("label_too_long", line, column, f"a label of at most {MAX_LABEL_CHARACTERS} characters", f"{len(value):,}")
@@ -219,7 +219,8 @@ def _check_mapping(columns: Mapping[str, str]) -> None:
         raise TrainingDataError("invalid_columns", "columns: expected each column of the file once, got one twice", "columns")
 
 
-def _visible(text: str) -> bool:
+def visible(text: str) -> bool:
+    """Whether there is more in a text than whitespace and what has no form."""
     return any(character.isprintable() and not character.isspace() for character in text)
 
 

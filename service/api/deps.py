@@ -122,32 +122,22 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
-    watch = _Watch(request)
-    watching = asyncio.ensure_future(watch.wait())
+    watching = asyncio.ensure_future(_cancel_when_gone(request, asyncio.current_task()))
     try:
         return await work
     except asyncio.CancelledError:
-        if watch.gone:
+        if watching.done():
             raise ClientGone("the caller hung up") from None
         raise
     finally:
         watching.cancel()
 
 
-class _Watch:
-    """Cancels the task it was made in as soon as the caller hangs up."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._working = asyncio.current_task()
-        self.gone = False
-
-    async def wait(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._working is not None:
-            self._working.cancel()
+async def _cancel_when_gone(request: Request, working: asyncio.Task[Any] | None) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if working is not None:
+        working.cancel()
 
 
 def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:

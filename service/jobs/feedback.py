@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from models.training.parsing import visible
 from service.jobs.database import Database
 from service.jobs.tables import feedback
 
@@ -44,8 +45,3 @@ class Feedback:
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)
-
-
-def visible(text: str) -> bool:
-    """Whether there is more in a text than whitespace and what has no form, as in every row that a job can use."""
-    return any(character.isprintable() and not character.isspace() for character in text)
