@@ -16,8 +16,9 @@ from service.jobs.database import Database
 from service.jobs.engine import DbosEngine
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
+from service.jobs.leases import Leases
 from service.jobs.records import TERMINAL, Job, NewJob
-from service.jobs.store import Leases, Store
+from service.jobs.store import Store
 from tests.conftest import wait_until
 
 

@@ -19,8 +19,8 @@ from service.engine.fake import FakeModel
 from service.engine.fake_sensor import FakeSensor
 from service.jobs.desk import Desk
 from service.jobs.engine import DbosEngine, FakeEngine
+from service.jobs.leases import Leases
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
-from service.jobs.store import Leases
 from tests.conftest import MakeApp
 from tests.sensors import put_in_service
 from tests.test_plots import PLOTS

@@ -9,7 +9,7 @@ import pytest
 from service.errors import StorageFull, Unavailable
 from service.jobs.database import Database
 from service.jobs.lease import LeaseKeeper
-from service.jobs.store import Leases
+from service.jobs.leases import Leases
 from tests.conftest import wait_until
 
 

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from service.errors import ConfigError, IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost, StorageFull, Unavailable
 from service.jobs.database import Database, engine_url
+from service.jobs.leases import Leases
 from service.jobs.records import Checkpoint, Event, Failure, Job, NewJob, Once, Success
-from service.jobs.store import Leases, Store
+from service.jobs.store import Store
 from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
 from tests.databases import Postgres, postgres
 

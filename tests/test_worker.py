@@ -20,7 +20,7 @@ from models.registry.registry import Registry
 from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.engine import DbosEngine, Run
-from service.jobs.store import Leases
+from service.jobs.leases import Leases
 from service.jobs.worker import Worker
 from tests.artifacts import own_encoder
 from tests.conftest import free_port, metric, wait_until

@@ -24,6 +24,9 @@ _ABANDONED_AFTER_S = 5
 _MIGRATION_LOCK = 0x50DDE  # any number, the same everywhere
 _RETRY_AFTER_S = 2
 
+# What reading and writing raise while the database cannot do it, and may again.
+AWAY = (Unavailable, StorageFull)
+
 
 class Database:
     """Transactions on the tables. Raises Unavailable while the database is away, and works again once it is back."""

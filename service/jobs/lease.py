@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.errors import StorageFull, Unavailable
-from service.jobs.store import Leases
+from service.jobs.database import AWAY
+from service.jobs.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class LeaseKeeper:
         self._thread.join(2 * self._leases.lease_s)
         try:
             self._leases.close(self.lease)
-        except (Unavailable, StorageFull):
+        except AWAY:
             log.warning("the lease could not be given up; it expires by itself")
 
     def renew(self) -> None:
@@ -83,7 +83,7 @@ class LeaseKeeper:
         while not self._ended.wait(self._leases.lease_s / 4):
             try:
                 self.renew()
-            except (Unavailable, StorageFull) as error:
+            except AWAY as error:
                 log.warning("the lease could not be renewed: %s", error.message)
             except Exception:  # whatever a broken database makes a library raise; a worker that never renews again could do nothing
                 log.exception("the lease could not be renewed")

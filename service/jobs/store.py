@@ -7,7 +7,6 @@ which attempt 2 was begun has expired. All methods block and are called from thr
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
 from service.jobs.database import Database
+from service.jobs.leases import in_force
 from service.jobs.records import BEGUN, TERMINAL, Checkpoint, Event, Failure, Job, NewJob, Once, Status, Success, Wish, of
 from service.jobs.tables import checkpoints, events, idempotency, jobs, worker_lease
 
@@ -128,7 +128,7 @@ class Store:
         with self.database.read() as connection:
             now = self.database.now(connection)
             waiting = (jobs.c.status == "queued") & (jobs.c.created_at < now - idle_s)
-            lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(worker_lease.c.id == jobs.c.lease, _in_force(now, self._lease_s))
+            lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
             return [of(Job, row) for row in connection.execute(sa.select(jobs).where(waiting | lost).order_by(jobs.c.seq))]
 
     def ended(self, since: float) -> list[tuple[str, float]]:
@@ -259,7 +259,7 @@ class Store:
 
     def _alive(self, connection: sa.Connection, lease: str | None) -> bool:
         now = self.database.now(connection)
-        found = connection.execute(sa.select(worker_lease.c.id).where(worker_lease.c.id == lease, _in_force(now, self._lease_s)))
+        found = connection.execute(sa.select(worker_lease.c.id).where(worker_lease.c.id == lease, in_force(now, self._lease_s)))
         return found.first() is not None
 
     def _fence(self, connection: sa.Connection, job: Job) -> Job:
@@ -304,47 +304,6 @@ class Store:
                 query = query.where(table.c.seq < after)
             found = [of(kind, row) for row in connection.execute(query.limit(limit + 1))]
         return found[:limit], len(found) > limit
-
-
-class Leases:
-    """The workers' leases: each is renewed while its worker lives, and never again once it has expired."""
-
-    def __init__(self, database: Database, lease_s: float) -> None:
-        self._database = database
-        self.lease_s = lease_s
-
-    def open(self, worker: str, host: str, pid: int) -> str:
-        """A new lease; its id."""
-        lease = "lease-" + secrets.token_hex(8)
-        with self._database.write() as connection:
-            now = self._database.now(connection)
-            connection.execute(worker_lease.delete().where(worker_lease.c.expires_at < now - 3600))
-            row = {"id": lease, "worker": worker, "host": host, "pid": pid, "started_at": now, "expires_at": now + self.lease_s}
-            connection.execute(worker_lease.insert().values(**row))
-        return lease
-
-    def renew(self, lease: str) -> bool:
-        """Hold a lease for longer; False when it has expired."""
-        with self._database.write() as connection:
-            now = self._database.now(connection)
-            mine = worker_lease.update().where(worker_lease.c.id == lease, _in_force(now, self.lease_s))
-            return connection.execute(mine.values(expires_at=now + self.lease_s)).rowcount == 1
-
-    def close(self, lease: str) -> None:
-        """Give a lease up."""
-        with self._database.write() as connection:
-            connection.execute(worker_lease.delete().where(worker_lease.c.id == lease))
-
-    def workers(self) -> frozenset[str]:
-        """The workers that are alive."""
-        with self._database.read() as connection:
-            now = self._database.now(connection)
-            return frozenset(connection.execute(sa.select(worker_lease.c.worker).where(_in_force(now, self.lease_s))).scalars())
-
-
-def _in_force(now: float, lease_s: float) -> sa.ColumnElement[bool]:
-    """Not expired, and not from a future that a clock which was set back has left behind."""
-    return worker_lease.c.expires_at.between(now, now + 2 * lease_s)
 
 
 def _refuse_finished(job: Job, wish: str) -> None:

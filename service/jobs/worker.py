@@ -14,17 +14,18 @@ from collections.abc import Callable, Sequence
 from models.errors import SondeError
 from models.registry.registry import Registry
 from service.config import Settings
-from service.errors import LeaseLost, StorageFull, Unavailable
+from service.errors import LeaseLost, Unavailable
 from service.jobs import golden, places
-from service.jobs.database import Database
+from service.jobs.database import AWAY, Database
 from service.jobs.engine import DbosEngine
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.lease import LeaseKeeper
+from service.jobs.leases import Leases
 from service.jobs.progress import Progress
 from service.jobs.publishing import Check, Publisher
 from service.jobs.records import TERMINAL, Failure, Job, Status
-from service.jobs.store import Leases, Store
+from service.jobs.store import Store
 from service.jobs.supervisor import Supervisor
 from service.jobs.trainer import TRAINER
 from service.metrics import JobMetrics, listen
@@ -114,7 +115,7 @@ class Worker:
             try:
                 steps[0]()
                 steps.pop(0)
-            except (Unavailable, StorageFull) as error:
+            except AWAY as error:
                 log.warning("waiting for the database: %s", error.message)
                 self.stopping.wait(self._settings.job_poll_s)
         return not steps
@@ -151,7 +152,7 @@ class Worker:
         except LeaseLost as error:
             log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
             return "lost"
-        except (Unavailable, StorageFull) as error:
+        except AWAY as error:
             log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
             self._let_go()
             return "lost"
@@ -172,13 +173,13 @@ class Worker:
         """Drop the lease, so that the job counts as lost even though this worker lives on."""
         try:
             self._keeper.drop()
-        except (Unavailable, StorageFull) as error:
+        except AWAY as error:
             log.warning("the lease expires by itself: %s", error.message)
 
     def _count_jobs(self) -> None:
         try:
             self.metrics.count(self._store.counts(), len(self._leases.workers()))
-        except (Unavailable, StorageFull) as error:
+        except AWAY as error:
             log.warning("jobs cannot be counted: %s", error.message)
 
     def _look_for_stranded(self) -> None:
@@ -192,7 +193,7 @@ class Worker:
                     dispatch = self._store.redispatch(job.id, job.dispatch)
                     if dispatch is not None:
                         self._engine.submit(job.id, dispatch)
-        except (Unavailable, StorageFull) as error:
+        except AWAY as error:
             log.warning("no look for stranded jobs: %s", error.message)
 
     def _tidy(self) -> None:
