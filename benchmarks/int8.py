@@ -47,7 +47,7 @@ def main() -> None:
 def vectors(model: Model, texts: list[str]) -> Rows:
     """Rows of length 1, in batches."""
     tokens = model.text.encode(texts)
-    return normalize(np.concatenate([model.forward(tokens[at : at + _BATCH], lambda: None) for at in range(0, len(tokens), _BATCH)]))
+    return normalize(np.concatenate([model.forward(tokens[at : at + _BATCH]) for at in range(0, len(tokens), _BATCH)]))
 
 
 def agreement(rows: Rows, grades: NDArray[np.int64]) -> float:

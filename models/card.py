@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.between import Between, nothing
 from models.text import TextProcessor, Tokens
 
 Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast"]
@@ -88,13 +89,6 @@ class ModelCard:
         }
 
 
-Between = Callable[[], None]
-
-
-def nothing() -> None:
-    """What happens between two layers where nobody has anything more urgent."""
-
-
 class Computes(Protocol):
     """What serving asks of any model, whatever it reads."""
 
@@ -113,7 +107,7 @@ class Model(Computes, Protocol):
     def text(self) -> TextProcessor: ...
 
     def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
-        """One float32 row [card.width] per item, in order. `between` is called between layers and may run another batch.
+        """One float32 row [card.width] per item, in order. `between` is called between its parts.
 
         Raises ModelOutOfMemory when the batch does not fit and DeviceLost when the device is gone.
         """

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.card import Between, ModelCard, nothing
+from models.between import Between, nothing
+from models.card import ModelCard
 from models.collate import collate
 from models.device import Placement
 from models.errors import ModelSourceError

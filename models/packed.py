@@ -7,7 +7,7 @@ each layer, which is most of the time of a single short text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,31 +19,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
-from models.card import Between, nothing
+from models.between import Between, nothing
+from models.blocks import SHARED, Blocks, tile_of
 from models.compiled import compiled
+from models.device import bfloat16_feature
 from models.linear import Linear, padded, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
 
-# Attention works on blocks of one length, a multiple of _TILE, which is that of the processor's tiles and of softmax's steps. Short texts
-# share a block, with a mask between them: one by one they would be mostly overhead.
-_TILE = 32
-# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU. So many scores are made
-# at a time, 8 MB: as many as a text of 512 tokens has with 16 heads.
+# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU without AMX, and with it
+# 1.3 to 3 times. So many scores are made at a time, 8 MB: as many as a text of 512 tokens has with 16 heads.
 _MOST_SCORES = 2**22
-# Between the parts of a layer others are let in from so many tokens on: below, a layer is over sooner than it takes to ask.
-_LARGE = 256
+# A layer has so many parts between which others are let in.
+_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where each text lies: in the packed matrix of all tokens, and in the blocks that attention works on.
 
-    `positions` int64 [tokens] counts within each text and `owner` int64 [tokens] names it; `lengths` int64 [texts]. A block
-    is a long text, or several short ones. `grid` int64 [blocks, longest block] gives the row of each place in a block (row 0
-    where there is none), `places` int64 [tokens] is its inverse, and `mask` [blocks, 1, longest, longest] is added to the
-    attention's scores: 0 within a text, -inf between texts. Where every block is one text and all are equally long, the
-    packed matrix is the blocks already and the three are None.
+    `positions` int64 [tokens] counts within each text and `owner` int64 [tokens] names it; `lengths` int64 [texts].
 
     Past the batch's own `texts` there may be others of one token each, which make the number of rows one that linear layers
     like. They are in no block: attention gives them what it gives the first row, and pooling leaves them out.
@@ -54,36 +49,24 @@ class Layout:
     positions: Tensor
     owner: Tensor
     lengths: Tensor
-    block: int
-    grid: Tensor | None
-    places: Tensor | None
-    mask: Tensor | None
+    blocks: Blocks
 
     @classmethod
     def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, few: int = 0) -> Layout:
         """Lay a batch out; `few` is up to how many rows oneDNN multiplies."""
         lengths = np.array([item.count for item in batch], dtype=np.int64)
-        owner = np.repeat(np.arange(len(batch)), lengths)
-        positions = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
         ids = np.concatenate([item.ids for item in batch]).astype(np.int64)
-
-        blocks, starts, size = _in_blocks(lengths)
-        alike = len(blocks) == blocks[-1] + 1 and bool((lengths == size).all())
         extra = padded(len(ids), few) - len(ids)
+        ids = np.pad(ids, (0, extra))
+        every = np.append(lengths, np.ones(extra, dtype=np.int64))
+        owner = np.repeat(np.arange(len(every)), every)
+        positions = np.arange(len(ids)) - (every.cumsum() - every)[owner]
 
-        def there(array: NDArray[Any]) -> Tensor:
+        def there(array: NDArray[np.int64]) -> Tensor:
             return torch.from_numpy(array).to(device)
 
-        grid = places = mask = None
-        if extra or not alike:
-            place = blocks[owner] * size + starts[owner] + positions
-            rows, owners = np.zeros((blocks[-1] + 1) * size, dtype=np.int64), np.full((blocks[-1] + 1) * size, -1)
-            rows[place], owners[place] = np.arange(len(owner)), owner
-            grid, places = there(rows), there(np.pad(place, (0, extra)))
-            mask = None if alike else _between(there(owners).view(-1, 1, size), dtype)
-        added = np.arange(len(batch), len(batch) + extra)
-        packed = (there(np.pad(ids, (0, extra))), there(np.pad(positions, (0, extra))), there(np.append(owner, added)))
-        return cls(len(batch), *packed, there(np.append(lengths, np.ones_like(added))), size, grid, places, mask)
+        blocks = Blocks.of(lengths, extra, tile_of(device), device, dtype)
+        return cls(len(batch), there(ids), there(positions), there(owner), there(every), blocks)
 
     def positions_from(self, first: int) -> Tensor:
         """Positions int64 [tokens] as RoBERTa counts them: from `first`, past padding tokens (id `first` - 1), which have `first` - 1."""
@@ -118,26 +101,15 @@ class PackedBert(nn.Module):
         self.few = 0
 
     def forward(self, layout: Layout, between: Between = nothing) -> Tensor:
-        """Token vectors [tokens, d] in the weights' dtype; `between` is called before each layer, and twice within one of a large batch."""
+        """Token vectors [tokens, d] in the weights' dtype; `between` is called within each layer while a flag of its is up."""
         whole = self._whole[0]
         places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
-        mask = layout.mask if self.bias is None else _biased(self.bias, layout)
-        if between is nothing:
-            every: Tensor = whole(layout.ids, places, layout.block, layout.grid, layout.places, mask)
-            return every
-        rows = whole.embed(layout.ids, places)
-        for layer in cast("Iterable[_Layer]", whole.layers):
+        blocks = layout.blocks if self.bias is None else _biased(self.bias, layout.blocks)
+        rows, wide, done = whole(layout.ids, places, blocks, _flags(between))
+        while done < _PARTS * self.shape.layers:
             between()
-            if len(rows) < _LARGE:
-                rows = layer(rows, layout.block, layout.grid, layout.places, mask)
-            else:
-                rows = layer.attend(rows, layout.block, layout.grid, layout.places, mask)
-                between()
-                wide = layer.widen(rows)
-                between()
-                rows = layer.narrow_down(wide, rows)
-                del wide  # or the next would be made beside it
-        return rows
+            rows, wide, done = whole.go_on(rows, wide, done, blocks, _flags(between))
+        return cast("Tensor", rows)
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Ready to compute there."""
@@ -168,33 +140,50 @@ class _Embedding(nn.Embedding):
 
 
 class _Whole(nn.Module):
-    """An encoder from token ids to token vectors, in pieces or in one call."""
+    """An encoder from token ids to token vectors in one call, which ends early when somebody wants to be let in.
+
+    Python's lock is won back once and not after every layer, and layers take a tenth less time than one call each (docs/performance.md).
+    """
 
     def __init__(self, words: nn.Module, places: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:
         super().__init__()
-        self.words, self.places, self.norm, self.layers = words, places, norm, layers
+        self.words, self.places, self.norm = words, places, norm
+        self.layers: Any = layers  # of _Layers, as which mypy does not know their items
+        self.parts = _PARTS  # TorchScript reads no globals
 
-    def forward(
-        self, ids: Tensor, positions: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None
-    ) -> Tensor:
-        """Everything at once: Python's lock is won back once and not after every layer."""
-        rows = self.embed(ids, positions)
-        for layer in self.layers:
-            rows = layer(rows, block, grid, places, mask)
-        return rows
+    def forward(self, ids: Tensor, positions: Tensor, blocks: Blocks, flags: list[Tensor]) -> tuple[Tensor, Tensor, int]:
+        """From the beginning: ids and positions int64 [tokens]."""
+        rows: Tensor = self.norm(self.words(ids) + self.places(positions))
+        return self.go_on(rows, rows, 0, blocks, flags)
 
     @torch.jit.export
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """What the first layer reads: int64 [tokens] → [tokens, d]."""
-        rows: Tensor = self.norm(self.words(ids) + self.places(positions))
-        return rows
+    def go_on(self, rows: Tensor, wide: Tensor, done: int, blocks: Blocks, flags: list[Tensor]) -> tuple[Tensor, Tensor, int]:
+        """All parts but the first `done`, or up to the end of one after which a flag is up.
+
+        Gives the rows [tokens, d], what they were widened to where the next part needs it, and how many parts are done.
+        """
+        first, going = 0, True
+        for layer in self.layers:
+            if going and done <= first:
+                rows = layer.attend(rows, blocks)
+                done, going = first + 1, not _any_up(flags)
+            if going and done <= first + 1:
+                wide = layer.widen(rows)
+                done, going = first + 2, not _any_up(flags)
+            if going and done <= first + 2:
+                rows = layer.narrow_down(wide, rows)
+                wide = rows
+                done, going = first + 3, not _any_up(flags)
+            first += self.parts
+        return rows, wide, done
 
 
 class _Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.least, self.most = _TILE, _MOST_SCORES  # TorchScript reads no globals
+        self.least, self.most = SHARED, _MOST_SCORES  # TorchScript reads no globals
+        self.products = bfloat16_feature() != "amx_bf16"
         self.halves = False
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)
@@ -203,46 +192,58 @@ class _Layer(nn.Module):
         self.narrow: nn.Module = Linear(shape.inner, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
-    def forward(self, rows: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Rows [tokens, d] → [tokens, d]; the rest as Layout has it."""
-        rows = self.attend(rows, block, grid, places, mask)
-        return self.narrow_down(self.widen(rows), rows)
-
-    @torch.jit.export
-    def attend(self, rows: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
+    def attend(self, rows: Tensor, blocks: Blocks) -> Tensor:
         """The layer's first part: each row with what it takes from the others of its text."""
-        mixed = self._mix(self.qkv(rows), block, grid, places, mask)
+        mixed = self._mix(self.qkv(rows), blocks)
         attended: Tensor = self.attention_norm(self.out(mixed, "none", rows))
         return attended
 
-    @torch.jit.export
     def widen(self, rows: Tensor) -> Tensor:
         """The second: rows [tokens, d] → [tokens, inner]."""
         wide: Tensor = self.wide(rows, "gelu")
         return wide
 
-    @torch.jit.export
     def narrow_down(self, wide: Tensor, rows: Tensor) -> Tensor:
         """The third: back to [tokens, d], added to what was widened."""
         narrow: Tensor = self.norm(self.narrow(wide, "none", rows))
         return narrow
 
-    def _mix(self, qkv: Tensor, block: int, grid: Tensor | None, places: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Attention within each text: [tokens, 3 d] → [tokens, d]. In bfloat16 where `halves` is set and it is written as products."""
+    def _mix(self, qkv: Tensor, blocks: Blocks) -> Tensor:
+        """Attention within each text: [tokens, 3 d] → [tokens, d]. In bfloat16 where `halves` is set."""
         dtype = qkv.dtype
-        products = qkv.is_cpu and (self.halves or dtype == torch.bfloat16)
-        products = products and block >= self.least and self.heads * block * block <= self.most
-        if products:
+        if self.halves:
             qkv = qkv.to(torch.bfloat16)
+        grid, places = blocks.grid, blocks.places  # TorchScript knows of names alone that they are not None
         if grid is not None:
             qkv = qkv.index_select(0, grid)
-        query, key, value = qkv.view(-1, block, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        if products:
+        mixed: list[Tensor] = []
+        begin = 0
+        for number, size in enumerate(blocks.sizes):
+            end = begin + size * blocks.counts[number]
+            mixed.append(self._within(qkv[begin:end], size, blocks.masks[number]))
+            begin = end
+        rows = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return (rows if places is None else rows.index_select(0, places)).to(dtype)
+
+    def _within(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
+        """Attention within blocks of one size: [places, 3 d] → [places, d]."""
+        query, key, value = qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.products and qkv.is_cpu and qkv.dtype == torch.bfloat16 and self.heads * size * size <= self.most and size >= self.least:
             mixed = _by_products(query, key, value, mask, self.most)
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
-        return (rows if places is None else rows.index_select(0, places)).to(dtype)
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _flags(between: Between) -> list[Tensor]:
+    return [torch.from_numpy(flag) for flag in between.flags]
+
+
+def _any_up(flags: list[Tensor]) -> bool:
+    for flag in flags:  # noqa: SIM110  # TorchScript has no any() of a generator
+        if bool(flag):
+            return True
+    return False
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:
@@ -259,36 +260,17 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _between(owners: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask of blocks whose places belong to `owners` [blocks, 1, size]."""
-    mask = torch.zeros(len(owners), 1, owners.shape[2], owners.shape[2], dtype=dtype, device=owners.device)
-    return mask.masked_fill_(owners.unsqueeze(-1) != owners.unsqueeze(-2), -torch.inf)
-
-
-def _in_blocks(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """For each text the block it goes to and where it starts there; and the size of all blocks."""
-    longest = int(lengths.max())
-    if len(lengths) == 1:
-        return np.zeros_like(lengths), np.zeros_like(lengths), longest
-    size = -(-longest // _TILE) * _TILE
-    blocks, starts = np.zeros_like(lengths), np.zeros_like(lengths)
-    block = used = 0
-    for index, length in enumerate(lengths.tolist()):
-        if used + length > size:
-            block, used = block + 1, 0
-        blocks[index], starts[index] = block, used
-        used += length
-    return blocks, starts, size
-
-
-def _biased(table: nn.Embedding, layout: Layout) -> Tensor:
-    """MPNet's bias by how far apart two tokens are, added to the layout's mask: [1 or blocks, heads, longest, longest].
+def _biased(table: nn.Embedding, blocks: Blocks) -> Blocks:
+    """MPNet's bias by how far apart two tokens are, added to the masks: [1 or blocks, heads, size, size].
 
     Texts lie in one piece in their blocks, so places in a block are as far apart as positions in a text.
     """
-    at = torch.arange(layout.block, device=table.weight.device)
-    bias: Tensor = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
-    return bias.contiguous() if layout.mask is None else bias + layout.mask
+    masks: list[Tensor | None] = []
+    for size, mask in zip(blocks.sizes, blocks.masks, strict=True):
+        at = torch.arange(size, device=table.weight.device)
+        bias: Tensor = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
+        masks.append(bias.contiguous() if mask is None else bias + mask)
+    return blocks._replace(masks=masks)
 
 
 def _buckets(distance: Tensor, buckets: int, furthest: int = 128) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.card import Between, ModelCard, nothing
+from models.between import Between, nothing
+from models.card import ModelCard
 from models.device import Placement, place
 from models.encoder import Encoder
 from models.errors import ModelError

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from models.card import Between, nothing
+from models.between import Between, nothing
 
 
 class _Here(threading.local):
     """What a thread has called."""
 
-    between: Between = staticmethod(nothing)
+    between: Between = nothing
 
 
 class Pauses:

@@ -16,6 +16,7 @@ from models.errors import ModelSourceError
 from models.loader import load
 from models.source import locate
 from tests import tiny
+from tests.turns import Calling
 
 CPU32 = place("cpu", "float32")
 PAIRS = [("a card", "the card is here"), ("a card", "x"), ("a", "b " * 40)]
@@ -67,7 +68,7 @@ def test_padding_changes_nothing(tmp_path: Path) -> None:
 def test_others_may_run_between_two_layers(tmp_path: Path) -> None:
     model = load(locate(str(tiny.classifier(tmp_path / "model"))), CPU32)
     seen: list[bool] = []
-    model.forward(model.text.encode(["a"]), lambda: seen.append(torch.is_grad_enabled()))
+    model.forward(model.text.encode(["a"]), Calling(lambda: seen.append(torch.is_grad_enabled())))
     assert seen == [False, False]
 
 

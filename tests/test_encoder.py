@@ -19,6 +19,7 @@ from models.loader import load
 from models.packed_encoder import PackedEncoder
 from models.source import DEFAULT_MODEL, locate
 from tests import tiny
+from tests.turns import Calling
 
 TEXTS = ["a card", "the card is 12 days late, where is it?", "x", "ü " * 30, "the the the"]
 CPU32 = place("cpu", "float32")
@@ -127,8 +128,8 @@ def test_others_may_run_between_two_layers(tmp_path: Path, architecture: tiny.Ar
     model = load(locate(str(tiny.encoder(tmp_path / "model", architecture))), CPU32)
     batch, urgent = model.text.encode(TEXTS), model.text.encode(["a card"])
     inside: list[NDArray[np.float32]] = []
-    rows = model.forward(batch, lambda: inside.append(model.forward(urgent)))
-    assert len(inside) == 2  # one for each layer
+    rows = model.forward(batch, Calling(lambda: inside.append(model.forward(urgent))))
+    assert len(inside) == (5 if isinstance(model, PackedEncoder) else 2)  # between any two parts of its layers, or before each layer
     np.testing.assert_allclose(inside[1], model.forward(urgent), atol=1e-6)
     np.testing.assert_allclose(rows, model.forward(batch), atol=1e-6)
 
@@ -184,5 +185,5 @@ def test_minilm_by_the_general_path_equals_the_packed_one() -> None:
 def test_no_autograd_graph_is_made(tmp_path: Path) -> None:
     model = load(locate(str(tiny.encoder(tmp_path / "model"))), CPU32)
     seen: list[bool] = []
-    model.forward(model.text.encode(["x"]), lambda: seen.append(torch.is_inference_mode_enabled()))
-    assert seen == [True, True]
+    model.forward(model.text.encode(["x"]), Calling(lambda: seen.append(torch.is_inference_mode_enabled())))
+    assert seen == [True] * 5

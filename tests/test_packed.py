@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,64 +17,32 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.between import flag
+from models.blocks import SHARED
 from models.device import place
 from models.encoder import Encoder
 from models.errors import ModelSourceError
 from models.linear import Linear, padded
 from models.loader import load
-from models.packed import _TILE, Layout, PackedBert, _by_products, _Whole
+from models.packed import Layout, PackedBert, _by_products, _Whole
 from models.packed_encoder import PackedEncoder
 from models.pipeline import Unsupported
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text import Tokens
 from tests import tiny
+from tests.turns import Calling
 
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
 PACKED: tuple[tiny.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 ALL = 2**62
-LENGTHS = st.lists(st.integers(1, _TILE) | st.integers(1, LONGEST), min_size=1, max_size=14)
+LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
 def layout(*lengths: int, few: int = 0) -> Layout:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
     return Layout.of(batch, torch.device("cpu"), torch.float32, few)
-
-
-def blocks(one: Layout) -> list[list[int]]:
-    """Which text owns each place of each block, -1 where there is none."""
-    tokens = int(one.lengths[: one.texts].sum())
-    owners = torch.full((tokens if one.grid is None else len(one.grid),), -1)
-    owners[one.places[:tokens] if one.places is not None else torch.arange(tokens)] = one.owner[:tokens]
-    rows: list[list[int]] = owners.view(-1, one.block).tolist()
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("lengths", "count", "size"),
-    [
-        ([7], 1, 7),  # one text is its own block
-        ([200], 1, 200),
-        ([10, 10, 10], 1, 32),  # short ones share, rounded up to the tile
-        ([16, 16], 1, 32),  # to the brim
-        ([16, 16, 1], 2, 32),
-        ([12] * 5, 3, 32),
-        ([48, 48], 2, 64),
-        ([49, 3, 3], 1, 64),  # beside a long one, too
-        ([3, 49, 49], 2, 64),
-        ([64, 64], 2, 64),
-    ],
-)
-def test_texts_share_blocks_as_long_as_the_longest(lengths: list[int], count: int, size: int) -> None:
-    found = blocks(layout(*lengths))
-    assert (len(found), len(found[0])) == (count, size)
-
-
-@pytest.mark.parametrize("lengths", [[7], [64, 64], [96, 96, 96]])
-def test_equal_blocks_need_neither_grid_nor_mask(lengths: list[int]) -> None:
-    one = layout(*lengths)
-    assert (one.grid, one.places, one.mask) == (None, None, None)
 
 
 def test_tokens_are_counted_within_each_text() -> None:
@@ -83,61 +53,11 @@ def test_tokens_are_counted_within_each_text() -> None:
     assert {tensor.dtype for tensor in (one.ids, one.owner, one.positions, one.lengths)} == {torch.int64}
 
 
-@given(LENGTHS, st.sampled_from([0, 100, ALL]))
-def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], few: int) -> None:
-    one = layout(*lengths, few=few)
-    found = blocks(one)
-    for text, length in enumerate(lengths):
-        (block,) = [block for block in found if text in block]
-        start = block.index(text)
-        assert block[start : start + length] == [text] * length
-        assert block.count(text) == length
-    if len(lengths) > 1:
-        assert one.block == -(-max(lengths) // _TILE) * _TILE
-
-
-@given(LENGTHS, st.sampled_from([0, 100, ALL]))
-def test_places_reverse_the_grid(lengths: list[int], few: int) -> None:
-    one = layout(*lengths, few=few)
-    rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
-    if one.grid is None or one.places is None:
-        assert one.grid is one.places
-        return
-    blocked = rows[one.grid]
-    assert len(blocked) % one.block == 0
-    assert torch.equal(blocked[one.places][: len(rows)], rows)
-    assert len(one.places) == len(one.ids) == padded(len(rows), few)
-
-
 def test_texts_of_one_token_fill_up_the_rows_that_linear_layers_like() -> None:
     one = layout(3, 10, few=ALL)
     assert (one.texts, one.lengths.tolist()) == (2, [3, 10, 1])
     assert one.owner.tolist() == [0] * 3 + [1] * 10 + [2]
     assert (one.ids[13:].tolist(), one.positions[13:].tolist(), one.positions_from(5)[13:].tolist()) == ([0], [0], [5])
-    alike = layout(13, few=ALL)
-    assert alike.mask is None
-    assert alike.places is not None
-    assert alike.places.tolist() == [*range(13), 0]
-
-
-@settings(deadline=None)
-@given(LENGTHS)
-def test_attention_stays_within_a_text(lengths: list[int]) -> None:
-    one = layout(*lengths)
-    if one.mask is None:
-        assert len(set(lengths)) == 1
-        return
-    owners = torch.tensor(blocks(one))
-    same = owners[:, None, :, None] == owners[:, None, None, :]
-    assert torch.equal(one.mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf))
-    assert bool(same.any(dim=-1).all()), "a place that sees nothing would give NaN"
-
-
-def test_the_mask_has_the_dtype_of_the_weights() -> None:
-    batch = [Tokens(np.zeros(length, dtype=np.int32), length) for length in (2, 3)]
-    mask = Layout.of(batch, torch.device("cpu"), torch.bfloat16).mask
-    assert mask is not None
-    assert mask.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -239,16 +159,59 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEnco
     np.testing.assert_allclose(packed.forward(batch), alone, atol=5e-5)
 
 
-@pytest.mark.parametrize(("number", "parts"), [(1, 1), (40, 3)])
-def test_others_are_let_in_between_layers_and_within_those_of_a_large_batch(
-    both: tuple[PackedEncoder, Encoder], number: int, parts: int
-) -> None:
+@pytest.mark.parametrize("number", [1, 40])
+def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(both: tuple[PackedEncoder, Encoder], number: int) -> None:
     packed, general = both
     batch = texts([7] * number, 0, packed.card.vocabulary)
     calls: list[None] = []
-    np.testing.assert_allclose(packed.forward(batch, lambda: calls.append(None)), general.forward(batch), atol=5e-5)
-    assert len(calls) == parts * packed._network.shape.layers
-    np.testing.assert_array_equal(packed.forward(batch), packed.forward(batch, lambda: calls.append(None)))
+    rows = packed.forward(batch, Calling(lambda: calls.append(None)))
+    assert len(calls) == 3 * packed._network.shape.layers - 1
+    np.testing.assert_allclose(rows, general.forward(batch), atol=5e-5)
+    np.testing.assert_array_equal(rows, packed.forward(batch))
+
+
+def test_nobody_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    calls: list[None] = []
+    between = Calling(lambda: calls.append(None))
+    between.flags = (flag(), flag())
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    assert not calls
+
+
+def test_who_has_been_let_in_is_not_called_again(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    calls: list[None] = []
+
+    def enter() -> None:
+        calls.append(None)
+        between.flags[1][0] = False
+
+    between = Calling(enter)
+    between.flags = (flag(), flag(up=True))
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    assert len(calls) == 1
+
+
+@pytest.mark.real
+def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
+    """It goes up from another thread, while the pass holds no lock: a flag read once for all parts would never be seen."""
+    model = load(locate(DEFAULT_MODEL), CPU32)
+    assert isinstance(model, PackedEncoder)
+    batch = texts([120] * 8, 0, model.card.vocabulary)
+    model.forward(batch)
+    began = time.perf_counter()
+    model.forward(batch)
+    half = (time.perf_counter() - began) / 2
+    calls: list[None] = []
+    for _ in range(10):
+        between = Calling(lambda: calls.append(None))
+        between.flags = (late := flag(),)
+        timer = threading.Timer(half, late.fill, [True])
+        timer.start()
+        model.forward(batch, between)
+        timer.join()
+    assert 0 < len(calls) < 10 * (3 * model._network.shape.layers - 1)
 
 
 def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:
@@ -289,10 +252,13 @@ def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> 
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
-def test_bfloat16_stays_near_float32(tmp_path: Path, pooling: str) -> None:
+@pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
+def test_bfloat16_stays_near_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str) -> None:
     source = locate(str(tiny.encoder(tmp_path / "model", pooling=pooling)))
+    monkeypatch.setattr("models.packed.bfloat16_feature", lambda: feature)
+    monkeypatch.setattr("models.blocks.cpu_feature", lambda name: name if name == feature else None)
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
-    batch = texts([3, 20, 48, 7], 0, exact.card.vocabulary)
+    batch = texts([3, 20, 48, 7, 33], 0, exact.card.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)
     assert b.dtype == np.float32
     assert least_cosine(a, b) > 0.999
@@ -346,11 +312,11 @@ def test_weights_may_have_their_architectures_prefix(tmp_path: Path, architectur
     assert torch.equal(run(network(path)), plain)
 
 
-def test_others_get_a_turn_before_each_layer(tmp_path: Path) -> None:
+def test_others_get_a_turn_within_each_layer(tmp_path: Path) -> None:
     turns: list[bool] = []
     with torch.inference_mode():
-        network(tiny.transformer(tmp_path / "model"))(layout(3), lambda: turns.append(True))
-    assert len(turns) == 2
+        network(tiny.transformer(tmp_path / "model"))(layout(3), Calling(lambda: turns.append(True)))
+    assert len(turns) == 5
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from models.quantized import Int8AfterGelu, Int8Linear, quantise
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text import Tokens
 from tests import tiny
+from tests.turns import Calling
 
 CPU32 = place("cpu", "float32")
 pytestmark = pytest.mark.skipif(INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here")
@@ -141,8 +142,8 @@ def test_all_linear_layers_are_replaced_and_others_get_their_turns(rough: ModelS
     kinds = [type(module).__name__ for module in model._network.layers.modules() if "Linear" in type(module).__name__]
     assert kinds == ["Int8Linear"] * 6
     turns: list[bool] = []
-    model.forward(texts([3], model.card.vocabulary), lambda: turns.append(True))
-    assert len(turns) == 2
+    model.forward(texts([3], model.card.vocabulary), Calling(lambda: turns.append(True)))
+    assert len(turns) == 5
 
 
 def test_the_card_says_int8_how_near_it_is_and_what_it_gains(rough: ModelSource) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.card import nothing
+from models.between import Between, nothing
 from models.device import DtypeName, place
 from models.errors import DeviceLost
 from models.packed_encoder import PackedEncoder
@@ -31,6 +31,7 @@ from service.errors import Unavailable
 from service.metrics import Metrics
 from tests.conftest import wait_until
 from tests.items import Doubler, Piece, request
+from tests.turns import Calling
 
 WAIT_S = 5.0
 
@@ -48,6 +49,11 @@ def engine(
         yield made
     finally:
         made.close()
+
+
+def up(between: Between) -> bool:
+    """Whether it asks to be called."""
+    return any(bool(flag[0]) for flag in between.flags)
 
 
 def rest(made: Engine[Piece], runners: int) -> None:
@@ -130,6 +136,23 @@ def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
             give_way()
         give_way()
     assert used == [4, 2, 2]
+
+
+def test_who_is_alone_again_before_it_gives_way_keeps_its_threads() -> None:
+    used: list[int] = []
+    device = Device(runners=2, threads=4, computing_with=noting(used))
+    with device.computing() as give_way:
+        for _ in range(2):
+            with device.computing(alone=False):
+                assert up(give_way)
+            give_way()
+            assert not up(give_way)
+        with device.computing(alone=False):
+            give_way()
+            assert not give_way.flags, "there is nothing left to give way to"
+    assert used == [4, 2, 2, 2, 2]
+    with device.computing(), device.computing() as second:
+        assert second is nothing
 
 
 def test_where_nobody_else_can_begin_nobody_is_given_way_to() -> None:
@@ -251,7 +274,7 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
         def count() -> None:
             met[name] += 1
 
-        with pauses.calling(count):
+        with pauses.calling(Calling(count)):
             inside.wait(WAIT_S)
             for layer in layers:
                 layer(torch.ones(1))

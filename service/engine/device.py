@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
-from models.card import nothing
+from models.between import Between, Flag, flag, nothing
 
 
 class ComputingWith(Protocol):
@@ -35,34 +35,51 @@ class Device:
         self._computing_with = computing_with
         self._room = threading.Semaphore(runners)
         self._count = threading.Lock()
+        self._alone: _GiveWay | None = None
         self.busy = 0
 
     @contextmanager
-    def computing(self, *, alone: bool = True) -> Iterator[Callable[[], None]]:
+    def computing(self, *, alone: bool = True) -> Iterator[Between]:
         """Wait for room and hold it. `alone` says that nothing else of the same engine is about to be computed.
 
         Gives what is to be called now and then: once others compute as well, the rest is done with a share of the threads. More
         threads than processors would wait for each other at every operation, and for a time slice each time. `nothing` where nobody else
-        can begin, or has: then a batch need not be cut in pieces to call it.
+        can begin, or has: then there is nothing to call.
         """
         with self._room, ExitStack() as used:
+            give_way = _GiveWay(self, lambda: used.enter_context(self.sharing()))
             with self._count:
                 self.busy += 1
                 alone = alone and self.busy == 1
+                if alone:
+                    self._alone = give_way
+                elif self._alone is not None:
+                    self._alone.begun[0] = True
             used.enter_context(self._computing_with(self._threads if alone else self._share, alone=alone))
-
-            def give_way() -> None:
-                nonlocal alone
-                if alone and self.busy > 1:
-                    alone = False
-                    used.enter_context(self.sharing())
-
             try:
                 yield give_way if alone and self.runners > 1 else nothing
             finally:
                 with self._count:
                     self.busy -= 1
+                    if self._alone is give_way:
+                        self._alone = None
 
     def sharing(self) -> AbstractContextManager[object]:
         """Compute with a runner's share, as who loads a model while others serve."""
         return self._computing_with(self._share, alone=False)
+
+
+class _GiveWay:
+    """Has who computes alone go on with a share of the threads, once others compute as well. Its flag goes up when one begins."""
+
+    def __init__(self, device: Device, share: Callable[[], object]) -> None:
+        self.begun = flag()
+        self.flags: tuple[Flag, ...] = (self.begun,)
+        self._device = device
+        self._share = share
+
+    def __call__(self) -> None:
+        self.begun[0] = False  # before the look, so that who begins after it is seen the next time
+        if self.flags and self._device.busy > 1:
+            self.flags = ()
+            self._share()

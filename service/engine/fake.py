@@ -12,7 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from models.card import Between, ModelCard, Task, nothing
+from models.between import Between, nothing
+from models.card import ModelCard, Task
 from models.text import TextProcessor, Tokens
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from models.between import flag
 from service.engine.request import Request
 from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded
@@ -15,7 +16,10 @@ _WORTH_SHARING = 64
 
 
 class Queue:
-    """A scheduler between threads. Requests whose time runs out in it end with DeadlineExceeded, uncomputed."""
+    """A scheduler between threads. Requests whose time runs out in it end with DeadlineExceeded, uncomputed.
+
+    The flag `urgent` is up while an interactive request waits.
+    """
 
     def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._name = name
@@ -24,17 +28,13 @@ class Queue:
         self._scheduler = Scheduler(limits)
         self._lock = threading.Lock()
         self._resting: list[threading.Condition] = []
+        self.urgent = flag()
         self.closed = False
 
     @property
     def waiting(self) -> tuple[int, int]:
         """Items and tokens in the queue."""
         return self._scheduler.items, self._scheduler.tokens
-
-    @property
-    def urgent(self) -> bool:
-        """Whether an interactive request waits."""
-        return self._scheduler.interactive_items > 0
 
     @property
     def resting(self) -> int:
@@ -121,5 +121,6 @@ class Queue:
                 self._metrics.queue_wait.labels(self._name).observe(now - request.submitted)
 
     def _report(self) -> None:
+        self.urgent[0] = self._scheduler.interactive_items > 0
         self._metrics.queue_items.labels(self._name).set(self._scheduler.items)
         self._metrics.queue_tokens.labels(self._name).set(self._scheduler.tokens)

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.between import Between, Flag
 from models.errors import DeviceLost, ModelOutOfMemory, SondeError
 from service.engine.cache import RowCache
 from service.engine.device import Device
@@ -32,7 +33,7 @@ _SPEED_SMOOTHING = 0.1
 class Backend(Protocol[ItemT_contra]):
     """What computes. Several threads may call it at once where its device has several runners."""
 
-    def forward(self, batch: Sequence[ItemT_contra], between: Callable[[], None]) -> Row:
+    def forward(self, batch: Sequence[ItemT_contra], between: Between) -> Row:
         """One float32 row [width] per item, in order. `between` is to be called now and then; it may call forward again."""
         ...
 
@@ -96,7 +97,7 @@ class Runner(Generic[ItemT]):
                 self._on_death(error, [request for request, _ in self._in_hand])
                 return
 
-    def _compute(self, batch: list[Slot], give_way: Callable[[], None]) -> list[Row | SondeError]:
+    def _compute(self, batch: list[Slot], give_way: Between) -> list[Row | SondeError]:
         """A row or an error for each slot; equal items are computed once. `give_way` is called between the layers."""
         shared = self._shared
         self._in_hand.extend(batch)
@@ -107,7 +108,7 @@ class Runner(Generic[ItemT]):
             if places.setdefault(item.key, len(unique)) == len(unique):
                 unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
         room = 0 if batch[0][0].interactive else sum(item.count for item in unique)
-        between = _Between(give_way, lambda: self._overtake(give_way), room) if room else give_way
+        between = _Between(give_way, shared.queue.urgent, lambda: self._overtake(give_way), room) if room else give_way
         overtaking_s, began = self._overtaking_s, shared.clock()
         results = self._rows(unique, between)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
@@ -119,11 +120,9 @@ class Runner(Generic[ItemT]):
                 shared.cache.put(shared.key, item.key, row)
         return [results[places[request.items[index].key]] for request, index in batch]
 
-    def _overtake(self, give_way: Callable[[], None]) -> int:
+    def _overtake(self, give_way: Between) -> int:
         """Between two layers of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
         shared = self._shared
-        if not shared.queue.urgent:
-            return 0
         batch = shared.queue.take_urgent()
         if not batch:
             return 0
@@ -132,7 +131,7 @@ class Runner(Generic[ItemT]):
         self._overtaking_s += shared.clock() - began
         return sum(request.items[index].count for request, index in batch)
 
-    def _rows(self, items: list[ItemT], between: Callable[[], None]) -> list[Row | SondeError]:
+    def _rows(self, items: list[ItemT], between: Between) -> list[Row | SondeError]:
         """Run items through the backend; when that fails, halve until only the offender fails."""
         try:
             return list(self._checked(items, self._shared.backend.forward(items, between)))
@@ -188,14 +187,19 @@ class Runner(Generic[ItemT]):
 
 
 class _Between:
-    """What a batch calls between its layers; it is overtaken until that was by as many tokens as it has `room` for."""
+    """What a batch calls between its parts; it is overtaken until that was by as many tokens as it has `room` for."""
 
-    def __init__(self, give_way: Callable[[], None], overtake: Callable[[], int], room: int) -> None:
+    def __init__(self, give_way: Between, urgent: Flag, overtake: Callable[[], int], room: int) -> None:
         self._give_way = give_way
+        self._urgent = urgent
         self._overtake = overtake
         self._room = room
 
+    @property
+    def flags(self) -> Sequence[Flag]:
+        return (*self._give_way.flags, self._urgent) if self._room > 0 else self._give_way.flags
+
     def __call__(self) -> None:
         self._give_way()
-        if self._room > 0:
+        if self._room > 0 and self._urgent[0]:
             self._room -= self._overtake()

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.artifact import Manifest, verify
-from models.card import Between, Model, ModelCard, Numbers, nothing
+from models.between import Between, nothing
+from models.card import Model, ModelCard, Numbers
 from models.detectors.detector import Verdict
 from models.errors import ArtifactError
 from models.golden import Parts, answers, compare, read_parts, read_texts, unit

@@ -1,0 +1,41 @@
+"""What a forward pass does between two of its parts: let others in who have something more urgent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# bool [1], written by whoever wants something and read by a forward pass while it runs, without Python's lock where it can.
+Flag = NDArray[np.bool_]
+
+
+class Between(Protocol):
+    """To be called between two parts; it may run another batch. While all of its `flags` are down, a call would do nothing.
+
+    They are to be read anew after each call, since other flags may matter then.
+    """
+
+    @property
+    def flags(self) -> Sequence[Flag]: ...
+
+    def __call__(self) -> None: ...  # noqa: D102
+
+
+class _Nothing:
+    """Where nobody has anything more urgent."""
+
+    flags: Sequence[Flag] = ()
+
+    def __call__(self) -> None:
+        pass
+
+
+nothing: Between = _Nothing()
+
+
+def flag(*, up: bool = False) -> Flag:
+    """A new one."""
+    return np.array([up])
