@@ -103,6 +103,52 @@ def test_little_work_is_not_divided() -> None:
     assert len(backend.batches) == 1
 
 
+class Held(Doubler):
+    """A backend whose batches with item 0 wait until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__(self._hold)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def _hold(self, batch: Sequence[Piece]) -> None:
+        if batch[0].number == 0:
+            self.begun.set()
+            assert self.go_on.wait(WAIT_S)
+
+
+def test_little_work_waits_for_who_computes_already_and_much_does_not() -> None:
+    backend = Held()
+    with engine(backend, Device(runners=2)) as made:
+        made.start()
+        rest(made, 2)
+        first = made.submit([Piece(0, 90)])
+        assert backend.begun.wait(WAIT_S)
+        little = made.submit([Piece(1, 60)])
+        with pytest.raises(TimeoutError):
+            little.future.result(0.1)
+        made.submit([Piece(2, 70)]).future.result(WAIT_S)
+        assert little.future.done()
+        backend.go_on.set()
+        first.future.result(WAIT_S)
+    assert backend.batches == [[0], [1, 2]]
+
+
+def test_several_callers_at_once_leave_a_processor_to_http() -> None:
+    used: list[int] = []
+    backend = Held()
+    with engine(backend, Device(runners=2, threads=4, computing_with=noting(used))) as made:
+        made.start()
+        rest(made, 2)
+        made.submit([Piece(0)])
+        assert backend.begun.wait(WAIT_S)
+        both = [made.submit([Piece(number)]) for number in (1, 2)]
+        backend.go_on.set()
+        for one in both:
+            one.future.result(WAIT_S)
+    assert backend.batches == [[0], [1, 2]]
+    assert used == [4, 2]
+
+
 def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None:
     names: list[str] = []
     used: list[int] = []

@@ -11,8 +11,9 @@ from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
-# A batch is not made smaller than this, in tokens, to have something left for a runner that is idle.
-_WORTH_SHARING = 64
+# So many tokens are worth another runner beside those that compute. Fewer are sooner done together with what comes next: a small batch
+# takes nearly as long as a larger one, and the processor from the one beside it and from the threads that speak HTTP (docs/performance.md).
+_WORTH_ANOTHER = 128
 
 
 class Queue:
@@ -21,8 +22,9 @@ class Queue:
     The flag `urgent` is up while an interactive request waits.
     """
 
-    def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int = 1) -> None:
         self._name = name
+        self._runners = runners
         self._metrics = metrics
         self._clock = clock
         self._scheduler = Scheduler(limits)
@@ -48,7 +50,7 @@ class Queue:
                 return False
             self._scheduler.add(request, indices)
             self._report()
-            self._wake()
+            self._share()
         return True
 
     def remove(self, request: Request) -> int:
@@ -61,11 +63,11 @@ class Queue:
     def take(self, *, first: bool = True) -> list[Slot] | None:
         """Wait for work and take a batch of it, a fair share where others wait as well; None once the queue is closed.
 
-        Those that wait as `first` are served before others.
+        Little work is left for those that compute already. Those that wait as `first` are served before others.
         """
         with self._lock:
             while not self.closed:
-                if batch := self._next():
+                if self._worth_another(computing=self._runners - len(self._resting) - 1) and (batch := self._next()):
                     return batch
                 self._rest(first)
         return None
@@ -91,13 +93,22 @@ class Queue:
 
     def _next(self, *, urgent: bool = False) -> list[Slot]:
         self._expire()
-        share = max(-(-self._scheduler.tokens // (1 + len(self._resting))), _WORTH_SHARING)
+        sharers = min(1 + len(self._resting), max(self._scheduler.tokens // _WORTH_ANOTHER, 1))
+        share = -(-self._scheduler.tokens // sharers)
         batch = self._scheduler.next_batch(interactive_only=urgent, most_tokens=share)
         self._report()
         self._mark_started(batch)
-        if self._scheduler.items:
-            self._wake()
+        self._share()
         return batch
+
+    def _share(self) -> None:
+        """Wake who waits for work, where there is enough of it."""
+        if self._worth_another(computing=self._runners - len(self._resting)):
+            self._wake()
+
+    def _worth_another(self, computing: int) -> bool:
+        waiting = self._scheduler.tokens
+        return waiting >= _WORTH_ANOTHER or (waiting > 0 and computing == 0)
 
     def _rest(self, first: bool) -> None:
         bell = threading.Condition(self._lock)

@@ -90,7 +90,9 @@ class Runner(Generic[ItemT]):
         queue, device = self._shared.queue, self._shared.device
         while (batch := queue.take(first=self._leads)) is not None:
             try:
-                with device.computing(alone=self._leads and queue.resting == device.runners - 1) as give_way:
+                # Several callers at once keep the threads that speak HTTP busy, too: those get the processor that is left.
+                alone = self._leads and queue.resting == device.runners - 1 and len({request for request, _ in batch}) == 1
+                with device.computing(alone=alone) as give_way:
                     outcomes = self._compute(batch, give_way)
                 self._settle(batch, outcomes)
             except Exception as error:  # the thread's edge: an engine that stands still must never look like one that runs
