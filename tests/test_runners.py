@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
@@ -24,7 +25,7 @@ from service.engine.cache import RowCache
 from service.engine.device import ComputingWith, Device
 from service.engine.engine import Engine
 from service.engine.hub import Hub
-from service.engine.runner import Backend
+from service.engine.runner import _WORTH_ALL_THREADS_S, Backend
 from service.engine.scheduler import BatchLimits, Scheduler
 from service.engine.servable import Caller
 from service.errors import Unavailable
@@ -133,26 +134,37 @@ def test_little_work_waits_for_who_computes_already_and_much_does_not() -> None:
     assert backend.batches == [[0], [1, 2]]
 
 
-def test_several_callers_at_once_leave_a_processor_to_http() -> None:
-    used: list[int] = []
+def test_little_work_of_a_slow_model_does_not_wait() -> None:
     backend = Held()
-    with engine(backend, Device(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(backend, Device(runners=2)) as made:
         made.start()
         rest(made, 2)
+        made._queue.token_s = 0.001
         made.submit([Piece(0)])
         assert backend.begun.wait(WAIT_S)
-        both = [made.submit([Piece(number)]) for number in (1, 2)]
+        made.submit([Piece(1, 15)]).future.result(WAIT_S)
         backend.go_on.set()
-        for one in both:
-            one.future.result(WAIT_S)
-    assert backend.batches == [[0], [1, 2]]
-    assert used == [4, 2]
+
+
+def test_what_takes_no_longer_than_http_leaves_it_a_processor() -> None:
+    used: list[int] = []
+    with engine(Doubler(), Device(runners=2, threads=4, computing_with=noting(used))) as made:
+        made.start()
+        for number in range(3):
+            rest(made, 2)
+            made.submit([Piece(number)]).future.result(WAIT_S)
+    assert used == [4, 2, 2], "nothing is known of the first"
 
 
 def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None:
     names: list[str] = []
     used: list[int] = []
-    backend = Doubler(lambda batch: names.append(threading.current_thread().name))
+
+    def slowly(batch: Sequence[Piece]) -> None:
+        names.append(threading.current_thread().name)
+        time.sleep(2 * _WORTH_ALL_THREADS_S)
+
+    backend = Doubler(slowly)
     with engine(backend, Device(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         for number in range(5):

@@ -11,15 +11,16 @@ from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
-# So many tokens are worth another runner beside those that compute. Fewer are sooner done together with what comes next: a small batch
-# takes nearly as long as a larger one, and the processor from the one beside it and from the threads that speak HTTP (docs/performance.md).
-_WORTH_ANOTHER = 128
+# So much work is worth another runner beside those that compute: so many tokens, or fewer that take a slow model so long. Less is sooner
+# done together with what comes next: a small batch takes nearly as long as a larger one, and the processor from the one beside it and from
+# the threads that speak HTTP (docs/performance.md).
+_WORTH_TOKENS, _WORTH_S = 128, 0.015
 
 
 class Queue:
     """A scheduler between threads. Requests whose time runs out in it end with DeadlineExceeded, uncomputed.
 
-    The flag `urgent` is up while an interactive request waits.
+    The flag `urgent` is up while an interactive request waits. `token_s` is to be about how long a runner takes for a token.
     """
 
     def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int = 1) -> None:
@@ -31,6 +32,7 @@ class Queue:
         self._lock = threading.Lock()
         self._resting: list[threading.Condition] = []
         self.urgent = flag()
+        self.token_s = 0.0
         self.closed = False
 
     @property
@@ -93,7 +95,7 @@ class Queue:
 
     def _next(self, *, urgent: bool = False) -> list[Slot]:
         self._expire()
-        sharers = min(1 + len(self._resting), max(self._scheduler.tokens // _WORTH_ANOTHER, 1))
+        sharers = max(min(1 + len(self._resting), self._worth()), 1)
         share = -(-self._scheduler.tokens // sharers)
         batch = self._scheduler.next_batch(interactive_only=urgent, most_tokens=share)
         self._report()
@@ -107,8 +109,12 @@ class Queue:
             self._wake()
 
     def _worth_another(self, computing: int) -> bool:
-        waiting = self._scheduler.tokens
-        return waiting >= _WORTH_ANOTHER or (waiting > 0 and computing == 0)
+        return self._worth() > 0 or (self._scheduler.items > 0 and computing == 0)
+
+    def _worth(self) -> int:
+        """How many runners what waits is worth."""
+        tokens = self._scheduler.tokens
+        return int(max(tokens / _WORTH_TOKENS, tokens * self.token_s / _WORTH_S))
 
     def _rest(self, first: bool) -> None:
         bell = threading.Condition(self._lock)

@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT", bound=Item)
 ItemT_contra = TypeVar("ItemT_contra", bound=Item, contravariant=True)
 Row = NDArray[np.float32]
-# How much the newest batch counts in the running estimate of tokens a second.
-_SPEED_SMOOTHING = 0.1
+# How much the newest batch counts in the running estimates.
+_SMOOTHING = 0.1
+# Where computing an interactive request takes less, on average, HTTP takes about as long: it gets the processor that is left.
+_WORTH_ALL_THREADS_S = 0.002
 
 
 class Backend(Protocol[ItemT_contra]):
@@ -40,7 +42,9 @@ class Backend(Protocol[ItemT_contra]):
 
 @dataclass(slots=True)
 class Shared(Generic[ItemT]):
-    """What the runners of one engine share. `tokens_per_s` is a running estimate over all of them."""
+    """What the runners of one engine share. Running estimates over all of them are `tokens_per_s`, and `request_s`: how long computing
+    an interactive request takes, that is, its share of a batch.
+    """
 
     name: str
     version: str
@@ -52,6 +56,7 @@ class Shared(Generic[ItemT]):
     device: Device
     clock: Callable[[], float]
     tokens_per_s: float = field(default=0.0, init=False)
+    request_s: float = field(default=0.0, init=False)
 
     @property
     def key(self) -> str:
@@ -90,8 +95,7 @@ class Runner(Generic[ItemT]):
         queue, device = self._shared.queue, self._shared.device
         while (batch := queue.take(first=self._leads)) is not None:
             try:
-                # Several callers at once keep the threads that speak HTTP busy, too: those get the processor that is left.
-                alone = self._leads and queue.resting == device.runners - 1 and len({request for request, _ in batch}) == 1
+                alone = self._leads and queue.resting == device.runners - 1 and not 0 < self._shared.request_s < _WORTH_ALL_THREADS_S
                 with device.computing(alone=alone) as give_way:
                     outcomes = self._compute(batch, give_way)
                 self._settle(batch, outcomes)
@@ -115,8 +119,11 @@ class Runner(Generic[ItemT]):
         results = self._rows(unique, between)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
         self._report(unique, len(batch), seconds)
-        for request in {request for request, _ in batch}:
+        requests = {request for request, _ in batch}
+        for request in requests:
             request.computed(seconds)
+        if batch[0][0].interactive:
+            shared.request_s = _smoothed(shared.request_s, seconds / len(requests))
         for item, row in zip(unique, results, strict=True):
             if not isinstance(row, SondeError):
                 shared.cache.put(shared.key, item.key, row)
@@ -185,7 +192,13 @@ class Runner(Generic[ItemT]):
         metrics.duplicates.labels(name).inc(slots - len(items))
         if seconds > 0:
             speed = tokens / seconds * max(shared.device.busy, 1)
-            shared.tokens_per_s += _SPEED_SMOOTHING * (speed - shared.tokens_per_s) if shared.tokens_per_s else speed
+            shared.tokens_per_s = _smoothed(shared.tokens_per_s, speed)
+            shared.queue.token_s = _smoothed(shared.queue.token_s, seconds / max(tokens, 1))
+
+
+def _smoothed(estimate: float, newest: float) -> float:
+    """The next running estimate; where there was none, 0, it is the newest value."""
+    return estimate + _SMOOTHING * (newest - estimate) if estimate else newest
 
 
 class _Between:
