@@ -231,6 +231,7 @@ class _Layer(nn.Module):
         if self.products and qkv.is_cpu and qkv.dtype == torch.bfloat16 and self.heads * size * size <= self.most and size >= self.least:
             mixed = _by_products(query, key, value, mask, self.most)
         else:
+            mask = mask if mask is None else mask.to(qkv.dtype)
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
