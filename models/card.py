@@ -49,7 +49,7 @@ class ModelCard:
     """A model's identity, place and shapes.
 
     `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. `numbers` is there where it reads
-    numbers instead of texts; `max_tokens` and `vocabulary` are then 0.
+    numbers instead of texts; `max_tokens` and `vocabulary` are then 0. It `pads` where all texts of a batch take as long as the longest.
     """
 
     name: str
@@ -70,6 +70,7 @@ class ModelCard:
     excludes_prompt: bool = False
     normalizes: bool = False
     forward: str = "general"
+    pads: bool = True
     notes: tuple[str, ...] = ()
     numbers: Numbers | None = None
 

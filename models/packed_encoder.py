@@ -71,6 +71,7 @@ class PackedEncoder:
             prompts=pipeline.prompts,
             default_prompt=pipeline.default_prompt,
             normalizes=pipeline.normalizes,
+            pads=placement.device.type != "cpu",  # on a GPU attention's blocks do
             notes=notes,
         )
 

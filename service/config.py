@@ -42,7 +42,9 @@ class Settings(BaseModel):
     runners: int = Field(0, ge=0, description="batches computed at a time on a CPU, which share its threads; 0 takes up to four")
     tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 takes all cores, four at most")
 
-    max_batch_tokens: int = Field(0, ge=0, description="tokens of one batch, padding included; 0 takes 512 on a CPU and 16384 on a GPU")
+    max_batch_tokens: int = Field(
+        0, ge=0, description="tokens of one batch, with the padding where there is any; 0 takes 512 on a CPU and 16384 on a GPU"
+    )
     max_batch_items: int = Field(256, ge=1, description="items of one batch")
     max_queued_items: int = Field(16_384, ge=1, description="inputs inside the service before new ones get 429")
     max_queued_tokens: int = Field(1_000_000, ge=1, description="tokens inside the service before new ones get 429")

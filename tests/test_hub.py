@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -210,8 +211,8 @@ def test_a_lost_device_makes_all_of_it_unready_and_is_told() -> None:
 )
 def test_batches_are_as_large_as_the_device_likes_unless_told(device: str, settings: dict[str, Any], tokens: int, items: int) -> None:
     with empty_hub(**settings) as hub:
-        limits = hub.limits(device)
-    assert (limits.max_tokens, limits.max_items) == (tokens, items)
+        limits = hub.limits(replace(FakeModel("fake").card, device=device, pads=items == 7))
+    assert (limits.max_tokens, limits.max_items, limits.pads) == (tokens, items, items == 7)
 
 
 def test_a_model_is_warm_before_it_is_in_service() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,7 @@ def test_two_texts_of_the_same_words_in_another_order_differ(both: tuple[PackedE
 
 def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, general = both
-    assert packed.card == general.card
+    assert packed.card == replace(general.card, pads=False)
     assert packed.card.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(packed.card.architecture, 0)
 
 

@@ -51,6 +51,11 @@ def test_padding_counts_towards_the_limit() -> None:
     assert counts(scheduler(request(50, 10, 10), limits=limits).next_batch()) == [50, 10]
 
 
+def test_where_nothing_is_padded_tokens_alone_count() -> None:
+    limits = BatchLimits(max_tokens=100, max_padding=0.0, free_padding_tokens=0, interactive_tokens=1000, pads=False)
+    assert counts(scheduler(request(50, 10, 30, 20), limits=limits).next_batch()) == [50, 30, 20]
+
+
 def test_a_single_query_behind_2048_others_is_in_the_next_batch() -> None:
     bulk, single = request(*[30] * 2048, client="bulk"), request(12, client="chat")
     queue = scheduler(bulk)

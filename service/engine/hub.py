@@ -250,7 +250,7 @@ class Hub:
             card.version,
             backend,
             width,
-            limits=self.limits(card.device),
+            limits=self.limits(card),
             cache=cache,
             metrics=self._metrics,
             device=self._device(card.device),
@@ -284,10 +284,10 @@ class Hub:
             "max_request_tokens": self._settings.max_request_tokens,
         }
 
-    def limits(self, device: str) -> BatchLimits:
-        """How large batches on a device may be."""
-        default = _CPU_BATCH_TOKENS if device.startswith("cpu") else _GPU_BATCH_TOKENS
-        return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items)
+    def limits(self, card: ModelCard) -> BatchLimits:
+        """How large a model's batches may be."""
+        default = _CPU_BATCH_TOKENS if card.device.startswith("cpu") else _GPU_BATCH_TOKENS
+        return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=card.pads)
 
 
 def _does(served: Served, task: Task) -> bool:

@@ -20,7 +20,8 @@ Slot = tuple[Request, int]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much one batch may hold. `max_tokens` counts padding too; `max_padding` is the share of it that may be padding.
+    """How much one batch may hold. Where the model `pads`, `max_tokens` counts padding too, and `max_padding` is the share of it that
+    may be padding.
 
     A request of at most `interactive_tokens` is interactive: somebody waits for it. Others are bulk.
     """
@@ -31,10 +32,11 @@ class BatchLimits:
     free_padding_tokens: int = 64
     look_ahead: int = 64
     interactive_tokens: int = 256
+    pads: bool = True
 
     def admits(self, items: int, tokens: int, longest: int) -> bool:
         """Whether a batch of so many items, real tokens and this longest item keeps to the limits."""
-        padded = longest * items
+        padded = longest * items if self.pads else tokens
         waste = padded - tokens
         return items <= self.max_items and padded <= self.max_tokens and waste <= max(self.max_padding * padded, self.free_padding_tokens)
 
