@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -430,3 +431,31 @@ def test_the_document_names_every_status(house: House) -> None:
         ("/v1/aliases/{alias}", "put", {"200", "400", "401", "403", "404", "409", "413", "415", "422"}),
     ):
         assert expected <= set(paths[path][method]["responses"]), path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"/v1/models/{NAME}/promote", {"version": 1}),
+        ("POST", f"/v1/models/{NAME}/rollback", None),
+        ("POST", f"/v1/models/{NAME}/withdraw", None),
+        ("PUT", "/v1/aliases/other", {"target": NAME}),
+        ("DELETE", "/v1/aliases/prod", None),
+    ],
+)
+@pytest.mark.parametrize(("number", "status", "code"), [(errno.ENOSPC, 507, "disk_full"), (errno.EIO, 500, "internal_error")])
+def test_a_full_disk_is_said_and_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: object, number: int, status: int, code: str
+) -> None:
+    house.train()
+    house.train()
+    house.registry.set_alias("prod", NAME)
+    before = house.registry.current(NAME), house.registry.aliases()
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(number, "no")
+
+    for module in ("aliases", "history"):
+        monkeypatch.setattr(f"models.registry.{module}.replace_file", fail)
+    assert house.ask(method, path, body, status=status)["code"] == code
+    assert (house.registry.current(NAME), house.registry.aliases()) == before

@@ -48,7 +48,7 @@ READING = errors(401, 403)
 COMPUTING = errors(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 
 
-WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422)
+WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 507)
 
 
 def answers(model: Any) -> dict[int | str, dict[str, Any]]:

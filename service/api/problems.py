@@ -24,6 +24,7 @@ from models.errors import (
 from models.training.errors import HyperparameterError
 from service import errors as e
 from service.api.inputs import brief
+from service.jobs.files import is_full
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SondeError, _on_sonde_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(OSError, _on_os_error)
 
 
 def path_of(location: tuple[int | str, ...]) -> str | None:
@@ -119,6 +121,14 @@ def path_of(location: tuple[int | str, ...]) -> str | None:
 async def _on_sonde_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SondeError)  # noqa: S101  # what the handler is registered for
     return render(error)
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    """A full disk is for the caller to know, who may wait or delete something; what else a system call may say is a fault of ours."""
+    if not is_full(error):
+        raise error
+    log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)
+    return render(e.StorageFull("no space is left on the server's disk: free some, and send the request again"))
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -33,7 +33,7 @@ AliasPath = Annotated[str, Path(pattern=f"^{ALIAS_PATTERN}$", description="a nam
 _READ = [Depends(requires("infer"))]
 _WRITE = [Depends(requires("admin"))]
 _READING = {**READING, **errors(404)}
-_REMOVING = {**READING, **errors(404, 409)}
+_REMOVING = {**READING, **errors(404, 409, 507)}
 
 
 @router.get(
@@ -133,7 +133,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, hub: Hub
 @router.delete(
     "/v1/aliases/{alias}",
     dependencies=_WRITE,
-    responses={**READING, **errors(404, 422)},
+    responses={**READING, **errors(404, 422, 507)},
     response_model=AliasDeleted,
     summary="Remove an alias",
 )
