@@ -64,11 +64,15 @@ class Metrics:
         self.inference = Histogram("sonde_inference_seconds", "One batch on the device", ["model"], buckets=_LATENCY, registry=r)
         self.batch_items = Histogram("sonde_batch_items", "Items of one batch", ["model"], buckets=_ITEMS, registry=r)
         self.batch_tokens = Histogram(
-            "sonde_batch_tokens", "Tokens of one batch, each text as long as the longest", ["model"], buckets=_TOKENS, registry=r
+            "sonde_batch_tokens",
+            "Tokens of one batch, each text as long as the longest where the model pads",
+            ["model"],
+            buckets=_TOKENS,
+            registry=r,
         )
         self.padding = Histogram(
             "sonde_batch_padding_ratio",
-            "Share of those tokens that is padding; a packed forward pass computes none of it",
+            "Share of those tokens that is padding; 0 for a packed forward pass on a CPU",
             ["model"],
             buckets=_SHARES,
             registry=r,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def engine(
     device: Device | None = None,
     on_failure: Callable[[Exception], None] = lambda error: None,
     start: bool = True,
+    limits: BatchLimits = LIMITS,
 ) -> Iterator[Engine[Piece]]:
     """An engine that is closed in the end. Not started, it lets requests pile up first, so that batches are known."""
     made: Engine[Piece] = Engine(
@@ -53,7 +55,7 @@ def engine(
         "1",
         backend,
         2,
-        limits=LIMITS,
+        limits=limits,
         cache=RowCache(cache_bytes),
         metrics=metrics or Metrics(),
         device=device or Device(),
@@ -332,14 +334,15 @@ def test_engines_on_one_device_take_turns() -> None:
     assert most == [1]
 
 
-def test_batches_are_counted() -> None:
+@pytest.mark.parametrize(("pads", "tokens", "ratio"), [(True, 60, 0.1), (False, 54, 0.0)])
+def test_batches_are_counted(pads: bool, tokens: int, ratio: float) -> None:
     metrics = Metrics()
-    with engine(Doubler(), metrics=metrics, start=False) as made:
+    with engine(Doubler(), metrics=metrics, start=False, limits=replace(LIMITS, pads=pads)) as made:
         request = made.submit([Piece(1, 30), Piece(2, 24)])
         made.start()
         first_column(request)
     assert value(metrics, "sonde_tokens_total") == 54
     assert value(metrics, "sonde_batch_items_sum") == 2
-    assert value(metrics, "sonde_batch_tokens_sum") == 60
-    assert value(metrics, "sonde_batch_padding_ratio_sum") == pytest.approx(0.1)
+    assert value(metrics, "sonde_batch_tokens_sum") == tokens
+    assert value(metrics, "sonde_batch_padding_ratio_sum") == pytest.approx(ratio)
     assert value(metrics, "sonde_queue_items") == 0

@@ -55,6 +55,7 @@ class Shared(Generic[ItemT]):
     metrics: Metrics
     device: Device
     clock: Callable[[], float]
+    pads: bool = True
     tokens_per_s: float = field(default=0.0, init=False)
     request_s: float = field(default=0.0, init=False)
 
@@ -182,7 +183,7 @@ class Runner(Generic[ItemT]):
     def _report(self, items: list[ItemT], slots: int, seconds: float) -> None:
         shared, name = self._shared, self._shared.name
         tokens = sum(item.count for item in items)
-        padded = max(item.count for item in items) * len(items)
+        padded = max(item.count for item in items) * len(items) if shared.pads else tokens
         metrics = shared.metrics
         metrics.inference.labels(name).observe(seconds)
         metrics.batch_items.labels(name).observe(len(items))
