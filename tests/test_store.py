@@ -118,7 +118,8 @@ def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
     assert len(store.page(None, 9)[0]) == 1
 
 
-def test_only_one_worker_gets_a_job(store: Store, leases: Leases) -> None:
+def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
+    store, leases = Store(database, tmp_path), Leases(database, 15.0)  # a busy disk takes its time for six of them
     create(store)
     held = [leases.open(f"w{n}", "host", n) for n in range(6)]
     got: list[Job | None] = []
