@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.device import cpu_feature
+from models.device import has_amx
 
 # Texts up to so many tokens share blocks of this size, with a mask between them: one by one they would be mostly overhead.
 SHARED = 32
@@ -38,20 +38,19 @@ class Blocks(NamedTuple):
     @classmethod
     def of(cls, lengths: NDArray[np.int64], extra: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
         """Blocks of texts that lie one after another in rows. The `extra` rows past them are in none: they get the first row's place."""
-        wanted = _sizes(lengths, tile)
-        starts, blocks = _fill(lengths, wanted)
-        total, rows = int(blocks.sum()), int(lengths.sum())
-        place = np.arange(rows) + np.repeat(starts - (lengths.cumsum() - lengths), lengths)
-        owners = np.full(total, -1)
-        owners[place] = np.repeat(np.arange(len(lengths)), lengths)
+        starts, blocks = _fill(lengths, _sizes(lengths, tile))
+        rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
+        place = rows + (starts - (lengths.cumsum() - lengths))[owner]
+        owners = np.full(blocks.sum(), -1)
+        owners[place] = owner
 
         def there(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(device)
 
         grid = places = None
-        if extra or total > rows or (place != np.arange(rows)).any():
-            inverse = np.zeros(total, dtype=np.int64)
-            inverse[place] = np.arange(rows)
+        if extra or len(owners) > len(rows) or (place != rows).any():
+            inverse = np.zeros_like(owners)
+            inverse[place] = rows
             grid, places = there(inverse), there(np.pad(place, (0, extra)))
         sizes, counts = np.unique(blocks, return_counts=True)
         ends = (sizes * counts).cumsum()
@@ -66,7 +65,7 @@ def tile_of(device: torch.device) -> int:
     """What the sizes of blocks are multiples of."""
     if device.type != "cpu":
         return ONE_SIZE
-    return TILE if cpu_feature("amx_bf16") is None else AMX_TILE
+    return AMX_TILE if has_amx() else TILE
 
 
 def _sizes(lengths: NDArray[np.int64], tile: int) -> NDArray[np.int64]:

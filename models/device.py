@@ -73,6 +73,11 @@ def bfloat16_feature() -> str | None:
     return cpu_feature("amx_bf16", "avx512_bf16")
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies bfloat16 by tiles."""
+    return bfloat16_feature() == "amx_bf16"
+
+
 def _require_int8(device: torch.device) -> None:
     if device.type != "cpu":
         raise ModelError(f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype")

@@ -22,7 +22,7 @@ from models.architectures import ARCHITECTURES, Shape, read_shape, read_weights
 from models.between import Between, nothing
 from models.blocks import SHARED, Blocks, tile_of
 from models.compiled import compiled
-from models.device import bfloat16_feature
+from models.device import has_amx
 from models.linear import Linear, padded, settle
 from models.pipeline import Unsupported
 from models.text import Tokens
@@ -183,7 +183,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.least, self.most = SHARED, _MOST_SCORES  # TorchScript reads no globals
-        self.products = bfloat16_feature() != "amx_bf16"
+        self.products = not has_amx()
         self.halves = False
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)

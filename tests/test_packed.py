@@ -256,8 +256,8 @@ def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> 
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
 def test_bfloat16_stays_near_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str) -> None:
     source = locate(str(tiny.encoder(tmp_path / "model", pooling=pooling)))
-    monkeypatch.setattr("models.packed.bfloat16_feature", lambda: feature)
-    monkeypatch.setattr("models.blocks.cpu_feature", lambda name: name if name == feature else None)
+    for module in ("packed", "blocks"):
+        monkeypatch.setattr(f"models.{module}.has_amx", lambda: feature == "amx_bf16")
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.card.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)

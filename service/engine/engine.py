@@ -52,7 +52,7 @@ class Engine(Generic[ItemT]):
         self._on_failure = on_failure
         self._dying = threading.Lock()
         self._queue = Queue(name, limits, metrics, clock, device.runners)
-        self._shared = Shared(name, version, backend, width, self._queue, cache, metrics, device, clock, limits.pads)
+        self._shared = Shared(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
         self._runners = [Runner(self._shared, number, self._die) for number in range(device.runners)]
         metrics.announce(name)
 

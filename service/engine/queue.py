@@ -23,7 +23,7 @@ class Queue:
     The flag `urgent` is up while an interactive request waits. `token_s` is to be about how long a runner takes for a token.
     """
 
-    def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int = 1) -> None:
+    def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int) -> None:
         self._name = name
         self._runners = runners
         self._metrics = metrics

@@ -17,7 +17,7 @@ from service.engine.cache import RowCache
 from service.engine.device import Device
 from service.engine.queue import Queue
 from service.engine.request import Item, Request
-from service.engine.scheduler import Slot
+from service.engine.scheduler import BatchLimits, Slot
 from service.errors import BackendError, InvalidOutput
 from service.metrics import Metrics
 
@@ -55,7 +55,7 @@ class Shared(Generic[ItemT]):
     metrics: Metrics
     device: Device
     clock: Callable[[], float]
-    pads: bool = True
+    limits: BatchLimits
     tokens_per_s: float = field(default=0.0, init=False)
     request_s: float = field(default=0.0, init=False)
 
@@ -105,7 +105,7 @@ class Runner(Generic[ItemT]):
                 return
 
     def _compute(self, batch: list[Slot], give_way: Between) -> list[Row | SondeError]:
-        """A row or an error for each slot; equal items are computed once. `give_way` is called between the layers."""
+        """A row or an error for each slot; equal items are computed once. `give_way` is called between its parts."""
         shared = self._shared
         self._in_hand.extend(batch)
         places: dict[bytes, int] = {}
@@ -131,7 +131,7 @@ class Runner(Generic[ItemT]):
         return [results[places[request.items[index].key]] for request, index in batch]
 
     def _overtake(self, give_way: Between) -> int:
-        """Between two layers of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
+        """Between two parts of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
         shared = self._shared
         batch = shared.queue.take_urgent()
         if not batch:
@@ -183,7 +183,7 @@ class Runner(Generic[ItemT]):
     def _report(self, items: list[ItemT], slots: int, seconds: float) -> None:
         shared, name = self._shared, self._shared.name
         tokens = sum(item.count for item in items)
-        padded = max(item.count for item in items) * len(items) if shared.pads else tokens
+        padded = shared.limits.padded(len(items), tokens, max(item.count for item in items))
         metrics = shared.metrics
         metrics.inference.labels(name).observe(seconds)
         metrics.batch_items.labels(name).observe(len(items))

@@ -34,9 +34,13 @@ class BatchLimits:
     interactive_tokens: int = 256
     pads: bool = True
 
+    def padded(self, items: int, tokens: int, longest: int) -> int:
+        """What so many items of so many real tokens are together, with the padding where there is any."""
+        return longest * items if self.pads else tokens
+
     def admits(self, items: int, tokens: int, longest: int) -> bool:
         """Whether a batch of so many items, real tokens and this longest item keeps to the limits."""
-        padded = longest * items if self.pads else tokens
+        padded = self.padded(items, tokens, longest)
         waste = padded - tokens
         return items <= self.max_items and padded <= self.max_tokens and waste <= max(self.max_padding * padded, self.free_padding_tokens)
 
