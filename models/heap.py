@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from models import cores
+
 # The names of settings in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 # From where on a block is mapped by itself, and goes back to the system when it is let go of: as large as glibc allows.
@@ -26,5 +28,5 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    wanted = {_MMAP_THRESHOLD: _MAPPED_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES, _ARENA_MAX: max(len(os.sched_getaffinity(0)), _LEAST_ARENAS)}
+    wanted = {_MMAP_THRESHOLD: _MAPPED_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES, _ARENA_MAX: max(len(cores.usable()), _LEAST_ARENAS)}
     return all(mallopt(name, value) for name, value in wanted.items())

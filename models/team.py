@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from models import cores
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class _Team(threading.local):
     """The calling thread's own: where it may run, and whether it has a second thread that stays where it is."""
 
     def __init__(self) -> None:
-        self.processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self.processors = cores.usable()
         self._started = False
 
     @contextmanager
@@ -56,7 +57,7 @@ class _Team(threading.local):
 
     def _stay_on(self, processors: set[int]) -> None:
         try:
-            os.sched_setaffinity(0, processors)
+            cores.stay_on(processors)
         except OSError as error:  # the process was given other processors since, or may not choose
             log.warning("threads run where the system puts them: %s", error)
             self.processors = []

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
+from models import cores
 from models.card import ModelCard
 from models.errors import SondeError
-from service import cores, logs
+from service import logs
 from service.auth import SCOPES, Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings

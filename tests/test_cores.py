@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service import cores
+from models import cores
 
 
 def one_thread(processor: int) -> tuple[int, int]:
@@ -44,6 +44,13 @@ def test_cores_are_divided(processors: range, parts: int, core_of: cores.CoreOf,
 
 def test_this_machine_has_a_core_for_one_process() -> None:
     assert cores.divide(cores.usable(), 1) == [cores.usable()]
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(None, 3), (8.0, 3), (2.5, 2), (0.5, 1)])
+def test_a_process_counts_the_processors_whose_time_it_has(allowed: float | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: [0, 1, 2])
+    monkeypatch.setattr(cores, "quota", lambda: allowed)
+    assert cores.count() == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")

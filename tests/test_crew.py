@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from service import cores
+from models import cores
 from service.config import Settings
 from service.crew.crew import Crew
 from service.crew.doors import listen_on

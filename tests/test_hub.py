@@ -260,6 +260,13 @@ def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: py
     assert asked == [("a", "b"), "cpu", "float32", 2]
 
 
+@pytest.mark.parametrize(("specs", "twice"), [(("x/twin", "other", "twin"), "twin"), (("twin=a", "twin=b"), "twin")])
+def test_two_of_one_name_are_refused_before_anything_is_loaded(specs: tuple[str, ...], twice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.loader.open_models", lambda *_: pytest.fail("loaded"))
+    with empty_hub(model=specs) as hub, pytest.raises(ConfigError, match=f"two models are called '{twice}'"):
+        hub.open()
+
+
 def test_a_model_that_cannot_be_loaded_leaves_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> Iterator[FakeModel]:
         yield FakeModel("a")

@@ -379,6 +379,20 @@ def test_open_loads_what_is_in_service_before_requests_are_taken(house: House, m
     assert house.metric("sonde_ready") == 1
 
 
+def test_an_alias_that_a_model_of_the_settings_hides_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("models.loader.open_models", lambda *how: iter(()))
+    house.promote(house.train())
+    house.registry.set_alias("prod", NAME)
+    house.registry.set_alias("fake", NAME)  # by a service that served no model called so
+    house.hub.open()
+    assert house.label("fake") == "fake:0"
+    assert [record.message for record in caplog.records if "alias" in record.message] == [
+        f"alias 'fake', of {NAME}, is not followed here: a model of the settings is called so"
+    ]
+
+
 # --- encoders of their own --------------------------------------------------------------------------------------------------
 
 

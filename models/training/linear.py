@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from models import cores
 from models.calibration import fit_temperature
 from models.heads import LinearHead
 from models.vectors import originals
@@ -202,7 +202,7 @@ def _gathered(examples: Examples, folds: Ints, parts: Mapping[int, Floats], clas
 @contextmanager
 def many_at_once() -> Iterator[ThreadPoolExecutor]:
     """A pool of one thread a core; the linear algebra inside keeps to one thread each, where more would only get in each other's way."""
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cores.count()) as pool:
         # Not silent: `Fit.converged` says so, and the job's report.
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield pool

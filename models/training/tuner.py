@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from models import cores
 from models.device import Placement
 from models.training import checkpoint as checkpoints
 from models.training.errors import TrainingError
@@ -155,7 +156,7 @@ class Tuner:
         return rate
 
     def _loaded(self, first: int) -> Iterator[Batch]:
-        workers = loader_workers(self._placement.device, os.cpu_count() or 1)
+        workers = loader_workers(self._placement.device, cores.count())
         loader: DataLoader[Batch] = DataLoader(
             self._batches,
             batch_size=None,

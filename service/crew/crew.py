@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service import cores
+from models import cores
 from service.config import Settings
 from service.crew.board import Board, Page
 from service.crew.doors import listen_on

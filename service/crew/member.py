@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from models import cores
 from models.card import ModelCard
-from service import cores
 from service.config import Settings
 from service.crew.board import Board, Page
 from service.metrics import Metrics

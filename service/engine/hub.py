@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from models import cores
 from models.artifact import Manifest
 from models.card import Model, ModelCard, Task
 from models.registry.registry import Registry
-from models.source import ModelSource
+from models.source import ModelSource, parse_spec
 from models.text import Tokens
-from service import cores
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import RowCache
@@ -61,7 +61,7 @@ class Hub:
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
         self._fitted: FittedCache[Fitted] = FittedCache(settings.cache_mb * 2**20)
         self._devices: dict[str, Device] = {}
-        threads = settings.tokenizer_threads or min(len(cores.usable()), 4)
+        threads = settings.tokenizer_threads or min(cores.count(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self.registry = Registry(settings.registry_directory)
@@ -73,23 +73,25 @@ class Hub:
     def open(self) -> None:
         """Load every model of the settings, then those in service in the registry, and keep watching that.
 
-        Blocks; meant for a thread. Raises ModelError when a model of the settings cannot be loaded; a trained one that cannot
-        is reported and holds nobody up.
+        Blocks; meant for a thread. Raises ConfigError, before it loads anything, when two are called the same, and ModelError when
+        a model of the settings cannot be loaded; a trained one that cannot is reported and holds nobody up.
         """
         from models.loader import open_models
 
+        names = [parse_spec(spec)[0] for spec in self._settings.model]
+        for number, name in enumerate(names):
+            _refuse_name(name, names[:number])
         for model in open_models(self._settings.model, self._settings.device, self._settings.dtype, self._settings.threads):
             self.add(model)
         self.shelf.open()
+        for alias in set(self.shelf.aliases) & set(self._served):
+            log.warning("alias %r, of %s, is not followed here: a model of the settings is called so", alias, self.shelf.aliases[alias])
         self.opened = True
 
     def add(self, model: Model) -> Served:
         """Warm a model up and put it in service."""
         card = model.card
-        if card.name == SENSORS:
-            raise ConfigError(f"jobs call the base of models of numbers {SENSORS!r}: take another name, --model NAME=…", param="model")
-        if card.name in self._served:
-            raise ConfigError(f"two models are called {card.name!r}: name one of them with --model NAME=…", param="model")
+        _refuse_name(card.name, self._served)
         served = Served(model, self._engine(model), **self._resources())
         self._served[card.name] = served
         self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
@@ -288,6 +290,14 @@ class Hub:
         """How large a model's batches may be."""
         default = _CPU_BATCH_TOKENS if card.device.startswith("cpu") else _GPU_BATCH_TOKENS
         return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=card.pads)
+
+
+def _refuse_name(name: str, taken: Container[str]) -> None:
+    """Raise ConfigError where a model may not be called that: it is what jobs call the base of sensors, or another's name."""
+    if name == SENSORS:
+        raise ConfigError(f"jobs call the base of models of numbers {SENSORS!r}: take another name, --model NAME=…", param="model")
+    if name in taken:
+        raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
 
 
 def _does(served: Served, task: Task) -> bool:

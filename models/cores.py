@@ -21,6 +21,12 @@ def usable() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def count() -> int:
+    """How many processors' time this process has: one at least, and no more than its container's quota gives."""
+    allowed = quota()
+    return len(usable()) if allowed is None else max(min(len(usable()), int(allowed)), 1)
+
+
 def quota(cgroup: Path = _CGROUP) -> float | None:
     """How many processors' time this process's container may use, as its control group says; None where nothing is said.
 
