@@ -31,6 +31,13 @@ def test_a_clean_report_says_so_in_one_line() -> None:
     assert "Nothing was checked." in Report().to_markdown()
 
 
+def test_labels_of_the_file_become_no_markup() -> None:
+    label = "<img src=x>\n# all is well\n[[click]](https://example.org) a < b"
+    finding = Finding("data", "imbalance", "warn", 40.0, 10.0, f"Few of {label!s}.", f"More of {label!s}.")
+    inert = r"\<img src=x> # all is well [[click]]\(https://example.org) a < b"
+    assert f"Few of {inert}.\n  What to do: More of {inert}." in Report([finding]).to_markdown()
+
+
 def test_statuses_are_the_worst_of_a_rung() -> None:
     report = Report([FINE, LOOK])
     assert [report.status(rung) for rung in RUNGS] == ["warn", "ok", "not run", "not run", "not run"]

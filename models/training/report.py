@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -30,6 +31,8 @@ _PARAMS: dict[Rung, str] = {
     "gradient": "hyperparameters",
     "outcome": "training_file",
 }
+# What begins a tag, or the place of a link or image, in Markdown.
+_ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
 _MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop"}
 
 
@@ -111,9 +114,9 @@ class Report:
         lines: list[str] = []
         for finding in findings:
             if finding.status != "ok":
-                lines += [f"- **{_MARKS[finding.status]}**: {finding.check}. {finding.message}", *_details(finding)]
+                lines += [f"- **{_MARKS[finding.status]}**: {finding.check}. {_inert(finding.message)}", *_details(finding)]
         fine = [finding for finding in findings if finding.status == "ok"]
-        return [*lines, *(f"- {_MARKS['ok']}: {finding.check}. {finding.message}" for finding in fine)]
+        return [*lines, *(f"- {_MARKS['ok']}: {finding.check}. {_inert(finding.message)}" for finding in fine)]
 
 
 def _details(finding: Finding) -> list[str]:
@@ -123,8 +126,13 @@ def _details(finding: Finding) -> list[str]:
         more = f" and {len(finding.rows) - 10} more" if len(finding.rows) > 10 else ""
         lines.append(f"  Rows {named}{more}.")
     if finding.remedy:
-        lines.append(f"  What to do: {finding.remedy}")
+        lines.append(f"  What to do: {_inert(finding.remedy)}")
     return lines
+
+
+def _inert(text: str) -> str:
+    """A message for Markdown: labels and columns of the file in it become neither tags, links nor lines of their own."""
+    return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
