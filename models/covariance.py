@@ -15,8 +15,9 @@ def shrunk_covariance(residuals: Tensor) -> Tensor:
     n, d = residuals.shape
     covariance = residuals.T @ residuals / n
     level = covariance.trace() / d
-    away = ((covariance - level * torch.eye(d, dtype=covariance.dtype)) ** 2).sum() / d
+    target = level * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+    away = ((covariance - target) ** 2).sum() / d
     # The spread of the single rows' outer products around their mean, without making them: |x|^4 summed, less |S|^2.
     noise = ((residuals.square().sum(dim=1) ** 2).sum() / n - covariance.square().sum()) / (n * d)
     share = float((noise.clamp(min=0.0) / away).clamp(max=1.0)) if float(away) > 0 else 1.0
-    return (1 - share) * covariance + share * level * torch.eye(d, dtype=covariance.dtype)
+    return (1 - share) * covariance + share * target

@@ -89,12 +89,23 @@ def test_pieces_with_their_state_score_as_the_whole(sensors: Sensors, key: Key, 
         p_values.append(scored.p_values)
         shares.append(scored.contributions)
         assert sum(one.nbytes for one in scored.state.values()) < 65536
-    np.testing.assert_allclose(np.concatenate(scores), whole.scores, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate(p_values), whole.p_values, atol=2 / 600)
-    np.testing.assert_allclose(np.concatenate([one for one in shares if one is not None]), whole.contributions, atol=1e-4)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.concatenate(scores), whole.scores)
+    np.testing.assert_array_equal(np.concatenate(p_values), whole.p_values)
+    np.testing.assert_allclose(np.concatenate([one for one in shares if one is not None]), whole.contributions, atol=1e-6)  # type: ignore[arg-type]
     assert state is not None
-    np.testing.assert_allclose(state["readings"], whole.state["readings"])
-    np.testing.assert_allclose(state["drift"], whole.state["drift"], rtol=0.05)
+    np.testing.assert_array_equal(state["readings"], whole.state["readings"])
+    np.testing.assert_array_equal(state["drift"], whole.state["drift"])
+
+
+@pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
+def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -> None:
+    sensor, x = sensors[key], normal(700, 5)
+    state, scores = None, []
+    for row in x:
+        scored = sensor.score(row[None], state)
+        state = scored.state or None
+        scores.append(scored.scores)
+    np.testing.assert_array_equal(np.concatenate(scores), sensor.score(x).scores)
 
 
 def test_before_its_window_is_full_a_series_scores_zero(sensors: Sensors) -> None:

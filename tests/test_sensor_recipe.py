@@ -251,7 +251,7 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
     batch = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     detector = RecordAutoencoder(3)
     assert "fail" not in {finding.status for finding in check_examples(detector, batch)}
-    detector.network = Dead()
+    detector.network = nn.Sequential(Dead())
     failed = {finding.check for finding in check_examples(detector, batch) if finding.status == "fail"}
     assert {"all_zero", "constant_output"} <= failed
     windows = torch.randn(64, 3, 32, generator=torch.Generator().manual_seed(0))

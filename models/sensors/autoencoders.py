@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from models.sensors.detector import pieces, windows
 from models.sensors.network import SEEN, NetworkDetector
+from models.sensors.products import as_products
 
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 256
 _SMALLEST = 1e-4
 WINDOW = 32
 # So many of a window's last readings are judged, the rest is what they are judged by.
@@ -19,20 +20,27 @@ _JUDGED = 8
 
 
 class Autoencoder(NetworkDetector):
-    """Base of the two: a network that maps examples to themselves.
+    """Base of the two: a network that maps examples [n, …] to themselves; `judged` is the part of them [n, d, …] that counts.
 
     The score is the root of the mean squared error, each column in units of its usual error.
     """
 
+    network: nn.Sequential
+    judged: nn.Module
     usual: Tensor
 
     def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
         super().__init__(columns, window, seed=seed)
         self.register_buffer("usual", torch.ones(columns, dtype=torch.float64))
 
-    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
-        """Squared errors of examples [n, …] by column, [n, d]."""
+    def build(self) -> nn.Sequential:
+        """Layers that are affine, and GELUs between them."""
         raise NotImplementedError
+
+    def products(self) -> nn.Module:
+        """What is judged of what the network makes of examples, as rows."""
+        shape = self.examples(self.usual.new_zeros(self.window, self.columns)).shape[1:]
+        return as_products(nn.Sequential(*self.network, self.judged), shape)
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Train on every window of every run, then measure the usual error of each column."""
@@ -52,9 +60,14 @@ class Autoencoder(NetworkDetector):
     def _errors(self, x: Tensor) -> Tensor:
         """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
         beyond = (x.abs() - SEEN).clamp(min=0)
-        parts = [self.squares(shown, self.network(shown)).double() for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
+        parts = [self._squares(shown.double()) for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
         errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
         return errors + beyond[len(x) - len(errors) :].square()
+
+    def _squares(self, shown: Tensor) -> Tensor:
+        """Mean squared errors of what is judged of examples [n, …], by column [n, d]."""
+        errors: Tensor = self.judge(shown) - self.judged(shown).flatten(1)
+        return errors.reshape(len(errors), self.columns, -1).square().mean(dim=2)
 
 
 class RecordAutoencoder(Autoencoder):
@@ -64,8 +77,9 @@ class RecordAutoencoder(Autoencoder):
 
     def __init__(self, columns: int, *, seed: int = 0) -> None:
         super().__init__(columns, seed=seed)
+        self.judged = nn.Identity()
 
-    def build(self) -> nn.Module:
+    def build(self) -> nn.Sequential:
         """A middle of about half the columns, so that no column can be copied."""
         d, wide, narrow = self.columns, min(max(4 * self.columns, 16), 128), max(self.columns // 2, 1)
         return nn.Sequential(nn.Linear(d, wide), nn.GELU(), nn.Linear(wide, narrow), nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, d))
@@ -73,10 +87,6 @@ class RecordAutoencoder(Autoencoder):
     def examples(self, x: Tensor) -> Tensor:
         """Rows within sight, [n, d]."""
         return x.clamp(-SEEN, SEEN).float()
-
-    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
-        """Squared errors, [n, d]."""
-        return (made - shown).square()
 
 
 class ConvAutoencoder(Autoencoder):
@@ -86,8 +96,9 @@ class ConvAutoencoder(Autoencoder):
 
     def __init__(self, columns: int, *, seed: int = 0) -> None:
         super().__init__(columns, WINDOW, seed=seed)
+        self.judged = _Last()
 
-    def build(self) -> nn.Module:
+    def build(self) -> nn.Sequential:
         """Two strided convolutions down to a sixteenth of the numbers (at least 4), and two back up."""
         wide, narrow, steps = 16, 8, WINDOW // 4
         code = max(self.columns * WINDOW // 16, 4)
@@ -110,6 +121,10 @@ class ConvAutoencoder(Autoencoder):
         """Windows within sight, [n, d, 32]."""
         return windows(x.clamp(-SEEN, SEEN).float(), self.window).transpose(1, 2)
 
-    def squares(self, shown: Tensor, made: Tensor) -> Tensor:
-        """Mean squared errors of the last 8 readings, [n, d]."""
-        return (made - shown)[:, :, -_JUDGED:].square().mean(dim=2)
+
+class _Last(nn.Module):
+    """The last 8 readings of windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, d, 32] to [n, d, 8]."""
+        return x[:, :, -_JUDGED:]

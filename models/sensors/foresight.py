@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -12,11 +13,12 @@ from torch.nn import functional
 from models.covariance import shrunk_covariance
 from models.sensors.detector import pieces, windows
 from models.sensors.network import SEEN, NetworkDetector
+from models.sensors.products import as_products
 from models.sensors.records import inverse_root
 
 _LAGS, _SMOOTH = 16, 8
 _WIDTH = 32
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 256
 
 
 class StepNetwork(nn.Module):
@@ -25,7 +27,7 @@ class StepNetwork(nn.Module):
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.straight = nn.Linear(columns * _LAGS, columns)
-        self.bent = nn.Sequential(
+        self.bent: nn.Sequential = nn.Sequential(
             nn.Conv1d(columns, _WIDTH, 3, padding=1),
             nn.GELU(),
             nn.Conv1d(_WIDTH, _WIDTH, 4, stride=2, padding=1),
@@ -49,15 +51,22 @@ class ForesightDetector(NetworkDetector):
     """
 
     kind = "foresight"
+    network: StepNetwork
     root: Tensor
 
     def __init__(self, columns: int, *, seed: int = 0) -> None:
         super().__init__(columns, _LAGS + _SMOOTH, seed=seed)
         self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
-    def build(self) -> nn.Module:
+    def build(self) -> StepNetwork:
         """About 5,000 weights for a few columns."""
         return StepNetwork(self.columns)
+
+    def products(self) -> nn.Module:
+        """The same steps of the same past."""
+        made = copy.deepcopy(self.network).double()
+        made.bent = as_products(self.network.bent, (self.columns, _LAGS))
+        return made
 
     def examples(self, x: Tensor) -> Tensor:
         """Each reading but the first 16 and the 16 before it, less the last of these: [n, d, 17]."""
@@ -92,8 +101,8 @@ class ForesightDetector(NetworkDetector):
         return torch.cat([self._missed(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
 
     def _missed(self, steps: Tensor) -> Tensor:
-        foreseen: Tensor = self.network(self.given(steps).clamp(-SEEN, SEEN).float())
-        return self.wanted(steps) - foreseen.double()
+        foreseen: Tensor = self.judge(self.given(steps).clamp(-SEEN, SEEN))
+        return self.wanted(steps) - foreseen
 
 
 def _steps(x: Tensor) -> Tensor:

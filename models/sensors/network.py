@@ -1,8 +1,9 @@
-"""What the networks among the detectors share: seeded weights, one recipe of training, and what the debug ladder looks at."""
+"""What the networks among the detectors share: seeded weights, one recipe of training, what judges, and what the debug ladder looks at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,6 +38,16 @@ class NetworkDetector(SensorDetector):
         """The network, its weights drawn anew."""
         raise NotImplementedError
 
+    def products(self) -> nn.Module:
+        """What takes the network's place once it has learned: the same function in float64, so that company changes no score."""
+        raise NotImplementedError
+
+    @cached_property
+    def judge(self) -> nn.Module:
+        """`products`, made once; neither a part of the module nor of what is saved."""
+        with torch.no_grad():
+            return self.products()
+
     def examples(self, x: Tensor) -> Tensor:
         """What can be learned from a run [rows, d], within sight: float32 [n, …]."""
         raise NotImplementedError
@@ -58,6 +69,7 @@ class NetworkDetector(SensorDetector):
         require_runs(runs, self.window)
         examples = torch.cat([self.examples(run) for run in runs])
         self.descent = descend(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
+        self.__dict__.pop("judge", None)
 
     def settings(self) -> dict[str, Any]:
         """The seed that its weights were drawn by."""

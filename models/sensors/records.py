@@ -76,7 +76,7 @@ class PcaDetector(SensorDetector):
     def _root(self) -> Tensor:
         """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, which has P and what is left of space as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
-        beside = torch.eye(self.columns, dtype=torch.float64) - self.components @ self.components.T
+        beside = torch.eye(self.columns, dtype=torch.float64, device=self.components.device) - self.components @ self.components.T
         # With one column there is no direction left beside the plane.
         return inside + beside * self.limits[1].rsqrt() if self.columns > 1 else inside
 

@@ -91,7 +91,7 @@ class ResidualDetector(SensorDetector):
         past, step = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
         middle, self.bias = past.mean(dim=0), step.mean(dim=0)
         centred = past - middle
-        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(past.shape[1], dtype=past.dtype)
+        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
         self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
         self.bias = self.bias - middle @ self.weight
         self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
