@@ -19,5 +19,5 @@ def shrunk_covariance(residuals: Tensor) -> Tensor:
     away = ((covariance - target) ** 2).sum() / d
     # The spread of the single rows' outer products around their mean, without making them: |x|^4 summed, less |S|^2.
     noise = ((residuals.square().sum(dim=1) ** 2).sum() / n - covariance.square().sum()) / (n * d)
-    share = float((noise.clamp(min=0.0) / away).clamp(max=1.0)) if float(away) > 0 else 1.0
+    share = torch.where(away > 0, noise.clamp(min=0.0) / away, torch.ones_like(away)).clamp(max=1.0)
     return (1 - share) * covariance + share * target

@@ -62,6 +62,14 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8")
 
 
+def place_numbers(device: DeviceName = "auto") -> Placement:
+    """Where detectors of numbers are fitted: they need float64, which Apple's GPU does not have. Raises ModelError as `place` does."""
+    chosen, why = _choose_device(device)
+    if chosen.type == "mps":
+        return Placement(torch.device("cpu"), torch.float64, "Apple's GPU has no float64")
+    return Placement(chosen, torch.float64, f"{why}; float64 as readings are")
+
+
 def cpu_feature(*names: str) -> str | None:
     """The first of these, as PyTorch names them, that the processor has."""
     found = torch.cpu.get_capabilities()

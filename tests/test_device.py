@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.device import place
+from models.device import place, place_numbers
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
 from models.guard import inference
 
@@ -30,6 +30,15 @@ def test_cuda_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     chosen = place()
     assert (chosen.device.type, chosen.dtype_name) == ("cuda", "bfloat16")
+
+
+@pytest.mark.parametrize(("gpu", "device"), [("cuda", "cuda"), ("mps", "cpu"), (None, "cpu")])
+def test_numbers_are_fitted_where_there_is_float64(monkeypatch: pytest.MonkeyPatch, gpu: str | None, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: gpu == "mps")
+    chosen = place_numbers()
+    assert (chosen.device.type, chosen.dtype_name) == (device, "float64")
+    assert "float64" in chosen.reason
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

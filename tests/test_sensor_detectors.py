@@ -19,6 +19,7 @@ from models.sensors.artifact import load_sensor, save_sensor
 from models.sensors.blocks import BlockedCalibration, correlation_time
 from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import cut, fit_sensor
+from models.sensors.kinds import build
 from models.sensors.records import PcaDetector
 from models.sensors.scaling import RobustScale
 from models.sensors.seam import SensorKind
@@ -106,6 +107,25 @@ def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -
         state = scored.state or None
         scores.append(scored.scores)
     np.testing.assert_array_equal(np.concatenate(scores), sensor.score(x).scores)
+
+
+# As on a GPU, tensors of the device "meta" mix with none of the CPU's; but it can say no number, as pca and networks ask while they are fitted.
+@pytest.mark.parametrize(
+    "key", [("records", "mahalanobis"), ("records", "knn"), ("series", "level"), ("series", "residual"), ("series", "combined")]
+)
+def test_it_is_fitted_on_another_device(key: Key) -> None:
+    readings = torch.empty(400, 4, dtype=torch.float64, device="meta")
+    assert build(*key, 4).to("meta").fit([readings]).scored(readings).is_meta
+
+
+@pytest.mark.parametrize("key", [("records", "pca"), ("records", "autoencoder"), ("series", "conv"), ("series", "foresight")])
+def test_it_scores_on_another_device(key: Key) -> None:
+    readings = torch.empty(400, 4, dtype=torch.float64, device="meta")
+    detector = build(*key, 4).to("meta")
+    if isinstance(detector, PcaDetector):
+        detector.root = detector.root_of_limits()
+    assert detector.scored(readings).is_meta
+    assert detector.parts(readings).is_meta
 
 
 def test_before_its_window_is_full_a_series_scores_zero(sensors: Sensors) -> None:

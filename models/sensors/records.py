@@ -53,7 +53,7 @@ class PcaDetector(SensorDetector):
         self.components = vectors[:, :kept].contiguous()
         self.variances = values[:kept].clamp(min=_SMALLEST)
         self.limits = torch.stack([part.quantile(_LIMIT).clamp(min=_SMALLEST) for part in (self.t2(x), self.spe(x))])
-        self.root = self._root()
+        self.root = self.root_of_limits()
         return self
 
     def t2(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class PcaDetector(SensorDetector):
         """Squared coordinates of M½ x, [n, d]."""
         return ((x - self.mean) @ self.root).square()
 
-    def _root(self) -> Tensor:
+    def root_of_limits(self) -> Tensor:
         """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, which has P and what is left of space as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
         beside = torch.eye(self.columns, dtype=torch.float64, device=self.components.device) - self.components @ self.components.T
@@ -149,8 +149,8 @@ class KnnRecords(SensorDetector):
 def inverse_root(covariance: Tensor) -> Tensor:
     """The symmetric square root of a covariance's inverse, float64 [d, d]; directions without variance are left out."""
     values, vectors = _eigh(covariance)
-    least = max(float(values.max()) * 1e-8, _SMALLEST)
-    rates = torch.where(values > least, values.clamp(min=least).rsqrt(), torch.zeros_like(values))
+    least = (values.max() * 1e-8).clamp(min=_SMALLEST)
+    rates = torch.where(values > least, values.maximum(least).rsqrt(), torch.zeros_like(values))
     return vectors * rates @ vectors.T
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.device import place
+from models.device import place_numbers
 from models.errors import ModelSourceError
 from models.sensors import adaptive
 from models.sensors.adaptive import fit_adaptive
@@ -78,7 +78,7 @@ class Divided:
 def train(bench: Bench, settings: Sensing) -> Outcome:
     """Read, check, fit, choose, fit again to all rows; write the model to `bench.result`."""
     bench.prepare()
-    placement = place(bench.job.device, "float32")
+    placement = place_numbers(bench.job.device)
     say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
     parts = read_parts(bench.job, settings)
     say(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
@@ -201,7 +201,7 @@ def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided) -> Judge
 def _fitted(bench: Bench, settings: Sensing, name: str, runs: list[Readings], parts: Divided, watch: Watch | None = None) -> Fitted:
     if name == adaptive.NAME:
         return _adaptive(runs, parts)
-    columns, period_s, device = parts.train.columns, parts.repairs.period_s, place(bench.job.device, "float32").device
+    columns, period_s, device = parts.train.columns, parts.repairs.period_s, place_numbers(bench.job.device).device
     try:
         return fit_sensor(settings.kind, name, columns, runs, seed=bench.job.seed, period_s=period_s, device=device, watch=watch)
     except ValueError as error:
