@@ -109,7 +109,7 @@ def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -
     np.testing.assert_array_equal(np.concatenate(scores), sensor.score(x).scores)
 
 
-# As on a GPU, tensors of the device "meta" mix with none of the CPU's; but it can say no number, as pca and networks ask while they are fitted.
+# As on a GPU, tensors of the device "meta" mix with none of the CPU's. It can say no number, though, as fitting pca and networks takes.
 @pytest.mark.parametrize(
     "key", [("records", "mahalanobis"), ("records", "knn"), ("series", "level"), ("series", "residual"), ("series", "combined")]
 )
