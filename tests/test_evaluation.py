@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, ndcg_score, roc_auc_score
 
 from models.training.evaluation import accuracy, auroc, calibration_error, ndcg, recall_at_in_scope, spearman
-from models.training.measures import class_f1, macro_f1, macro_f1_gain, mean_gain
+from models.training.measures import class_f1, gain_in, macro_f1, macro_f1_gain, mean_gain
 
 RANDOM = np.random.default_rng(4)
 TRUTH = RANDOM.integers(0, 6, 300)
@@ -79,6 +79,18 @@ def test_pairing_sees_a_difference_that_two_intervals_would_miss() -> None:
 def test_the_same_predictions_are_no_win() -> None:
     same = macro_f1_gain(TRUTH, PREDICTED, PREDICTED, 6, seed=0)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_lead_is_measured_in_the_metric_that_is_asked_for() -> None:
+    """Right on many rows of the large classes, wrong on all of the small one: a lead in accuracy, none in macro-F1."""
+    truth = np.repeat([0, 1, 2], [60, 60, 4])
+    ours, theirs = np.where(truth == 2, 0, truth), np.where(np.arange(124) % 9 == 0, (truth + 1) % 2, truth)
+    accuracy_, f1 = (gain_in(name, truth, ours, theirs, 3, seed=0, level=0.8) for name in ("accuracy", "macro_f1"))
+    assert accuracy_.value == pytest.approx(accuracy(truth, ours) - accuracy(truth, theirs))
+    assert accuracy_.low > 0 > f1.high
+    assert f1 == macro_f1_gain(truth, ours, theirs, 3, seed=0, level=0.8)
+    wide = gain_in("accuracy", truth, ours, theirs, 3, seed=0, level=0.99)
+    assert wide.low < accuracy_.low < accuracy_.high < wide.high
 
 
 def test_a_change_that_helps_as_often_as_it_hurts_is_no_win() -> None:

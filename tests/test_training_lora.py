@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from models.device import place
 from models.errors import ModelError, ModelSourceError
 from models.loader import load
 from models.packed_encoder import PackedEncoder
 from models.source import locate
-from models.training.contrastive import tune_contrastive, tune_with_head
+from models.training.contrastive import made_head, tune_contrastive, tune_with_head
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError, TrainingError
 from models.training.ladder import Report
 from models.training.lora import add_lora, merge, targets
-from models.training.settings import Settings
+from models.training.settings import Head, Mode, Settings
 from models.training.trainable import TrainableEncoder, require_same
 from tests import tiny
 
@@ -74,10 +75,34 @@ def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mo
     assert apart(Embedder(model)(TEXTS)) > apart(Embedder(load(source, CPU))(TEXTS))
 
 
-def test_a_head_that_begins_at_its_means_is_not_suspected_of_knowing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: Path, mode: Mode) -> None:
+    source = locate(str(tiny.encoder(tmp_path / "tiny", normalize=True)))
+    rows = {}
+    for head in ("cosine", "linear"):
+        settings = Settings(mode=mode, head=head, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)
+        path = tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / head)
+        rows[head] = Embedder(load(locate(f"tuned={path}"), CPU))(TEXTS)
+    assert apart(rows["linear"]) > apart(Embedder(load(source, CPU))(TEXTS))
+    assert np.abs(rows["linear"] - rows["cosine"]).max() > 1e-4
+
+
+def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> None:
+    means = functional.normalize(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), dim=-1)
+    x = functional.normalize(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), dim=-1)
+    affine = made_head("linear", means, 0.1)
+    torch.testing.assert_close(affine(x), made_head("cosine", means, 0.1)(x))
+    assert isinstance(affine, nn.Linear)
+    with torch.no_grad():
+        affine.bias.copy_(torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(affine(2 * x), 2 * x @ affine.weight.T + affine.bias)
+
+
+@pytest.mark.parametrize("head", ["cosine", "linear"])
+def test_a_head_that_begins_at_its_means_is_not_suspected_of_knowing(tmp_path: Path, head: Head) -> None:
     source = locate(str(tiny.encoder(tmp_path / "tiny", normalize=True)))
     report = Report()
-    settings = Settings(epochs=1, max_steps=1, temperature=0.05)
+    settings = Settings(epochs=1, max_steps=1, temperature=0.05, head=head)
     tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out", report=report)
     assert "connected" in {finding.check for finding in report.findings}
     assert "tiny_loss" not in {finding.check for finding in report.findings}

@@ -26,11 +26,11 @@ from models.heads import LinearHead
 from models.lexical import LexicalHead, load_head
 from models.loader import load
 from models.source import locate
-from models.training import challenger, classification
+from models.training import challenger, classification, measures
 from models.training.candidate import Candidate, Data, held_out_metrics
 from models.training.embedded import Embedder
 from models.training.errors import TrainingError
-from models.training.hyperparameters import Classification
+from models.training.hyperparameters import Classification, Metric
 from models.training.job import Context
 from models.training.run import FAILED, run
 from models.training.tuned import Tuning
@@ -362,6 +362,29 @@ def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_se
     said = [event.get("message", "") for event in events]
     explained = f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, and the lead of one without errors would not show"
     assert any(explained in message for message in said) == (not tuned)
+
+
+@pytest.mark.parametrize(("given", "told"), [({}, "macro-F1"), ({"metric": "accuracy", "confidence": 0.95}, "accuracy")])
+def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str
+) -> None:
+    guess(monkeypatch)
+    monkeypatch.setattr(challenger, "_FEW_ROWS", 0)
+    lead = {"macro_f1": measures.Interval(0.3, 0.2, 0.4), "accuracy": measures.Interval(0.1, -0.1, 0.2)}
+    asked: list[tuple[str, float]] = []
+
+    def gain_in(metric: Metric, *rows: object, seed: int, level: float) -> measures.Interval:
+        asked.append((metric, level))
+        return lead[metric]
+
+    monkeypatch.setattr(measures, "gain_in", gain_in)
+    events: list[Mapping[str, Any]] = []
+    assert run(job(tmp_path / "job", encoder, labelled(8), hyperparameters=TUNED | given), events.append) == 0
+    said = next(event["message"] for event in events if "that it was not tuned on" in event.get("message", ""))
+    assert said.startswith(f"contrastive: {told} on ")
+    assert said.endswith("wins" if not given else "95 % interval -0.1000 to +0.2000: does not win; the frozen encoder stays")
+    assert set(asked) == ({("macro_f1", 0.8)} if not given else {("accuracy", 0.95), ("macro_f1", 0.95)})
+    assert read(tmp_path / "job" / "result.json")["encoder"] == ("base" if given else "own")
 
 
 def test_many_rows_are_judged_by_the_held_out_ones_alone(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from models.training import detecting, evaluation, lexical, linear, measures
 from models.training.candidate import Candidate, Data, examples, judge, number
 from models.training.errors import TrainingError
 from models.training.events import say
-from models.training.hyperparameters import Classification, DetectorKind
+from models.training.hyperparameters import Classification, DetectorKind, Metric
 from models.training.job import Context
 from models.training.tuned import Tuning, reopened
 
@@ -29,8 +29,7 @@ _FEW_ROWS = 1500
 _MORE_ROUNDS = 4
 # Banking77, 10 a class, six tunings: 85.3 % at C = 10, 85.6 % at 30, 85.6 % at 100 on rows of the training part outside the draw.
 _LEAST_STRENGTH = 30.0
-# docs/decisions/0014-few-rows-judge-in-turn.md
-LEVEL = 0.8
+_IN_WORDS: dict[Metric, str] = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,18 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """A tuned candidate, its rounds against the frozen one, and its lead in macro-F1 over all of their rows."""
+    """A tuned candidate, its rounds against the frozen one, and its lead over all of their rows: in macro-F1, and in what decides."""
 
     tuned: Candidate
     tuning: Tuning
     rounds: tuple[Round, ...]
     lead: measures.Interval
+    deciding: measures.Interval
 
     @property
     def won(self) -> bool:
-        """Whether the whole interval of the lead lies above 0."""
-        return self.lead.low > 0
+        """Whether the whole interval of the lead in what decides lies above 0."""
+        return self.deciding.low > 0
 
     @property
     def rows(self) -> Ints:
@@ -85,7 +85,7 @@ def challenge(context: Context, settings: Classification, data: Data, frozen: Ca
     for by name cannot be done.
     """
     juries = _juries(context, settings, data, frozen, crossed=crossed)
-    if settings.mode == "auto" and not _can_be_beaten(context, data.whole, juries):
+    if settings.mode == "auto" and not _can_be_beaten(context, settings, data.whole, juries):
         return None
     try:
         duel = _duel(context, settings, data, frozen, juries)
@@ -95,8 +95,9 @@ def challenge(context: Context, settings: Classification, data: Data, frozen: Ca
         say(context.events, f"no tuned encoder: {error.message}; the frozen one stays", "warn")
         return None
     verdict = "wins" if duel.won else "does not win; the frozen encoder stays"
-    told = f"{duel.tuned.mode}: macro-F1 on {len(duel.rows)} rows that it was not tuned on {duel.lead.value:+.4f} against frozen"
-    say(context.events, f"{told}, {_interval(duel.lead)}: {verdict}")
+    place = f"{_IN_WORDS[settings.metric]} on {len(duel.rows)} rows that it was not tuned on"
+    told = f"{duel.tuned.mode}: {place} {duel.deciding.value:+.4f} against frozen"
+    say(context.events, f"{told}, {_interval(settings, duel.deciding)}: {verdict}")
     return duel
 
 
@@ -129,27 +130,29 @@ def _juries(context: Context, settings: Classification, data: Data, frozen: Cand
     return juries
 
 
-def _can_be_beaten(context: Context, whole: Data, juries: Sequence[Jury]) -> bool:
+def _can_be_beaten(context: Context, settings: Classification, whole: Data, juries: Sequence[Jury]) -> bool:
     """Whether an encoder without errors would be seen to lead; tuning takes minutes. Says why not."""
     rows, frozen = (np.concatenate(numbers) for numbers in zip(*((one.rows, one.frozen) for one in juries), strict=True))
     truth = whole.y[rows]
-    best = measures.macro_f1_gain(truth, truth, frozen, len(whole.labels), seed=context.job.seed, level=LEVEL)
+    level = settings.confidence
+    best = measures.gain_in(settings.metric, truth, truth, frozen, len(whole.labels), seed=context.job.seed, level=level)
     if best.low > 0:
         return True
     errors = f"the frozen one is wrong on {int((frozen != truth).sum())} of {len(rows)} rows"
-    say(context.events, f"no tuned encoder: {errors}, and the lead of one without errors would not show ({_interval(best)})")
+    say(context.events, f"no tuned encoder: {errors}, and the lead of one without errors would not show ({_interval(settings, best)})")
     return False
 
 
-def _interval(lead: measures.Interval) -> str:
-    return f"{100 * LEVEL:.0f} % interval {lead.low:+.4f} to {lead.high:+.4f}"
+def _interval(settings: Classification, lead: measures.Interval) -> str:
+    return f"{100 * settings.confidence:g} % interval {lead.low:+.4f} to {lead.high:+.4f}"
 
 
 def _duel(context: Context, settings: Classification, data: Data, frozen: Candidate, juries: Sequence[Jury]) -> Duel:
     tuning = Tuning(context, settings, len(data.texts))
     tuned, first = _held_out_round(context, settings, data, tuning, frozen, juries[0])
     rounds = (first, *_more_rounds(context, settings, data.whole, tuning, frozen, juries[1:]))
-    return Duel(tuned, tuning, rounds, _lead(context, data.whole, rounds))
+    lead, deciding = (_lead(context, settings, metric, data.whole, rounds) for metric in ("macro_f1", settings.metric))
+    return Duel(tuned, tuning, rounds, lead, deciding)
 
 
 def _held_out_round(
@@ -212,10 +215,11 @@ def _lesson(settings: Classification, data: Data) -> tuple[tuple[str, ...], tupl
     return data.texts + names, tuple(data.labels[row] for row in data.y.tolist()) + (data.labels if names else ())
 
 
-def _lead(context: Context, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
+def _lead(context: Context, settings: Classification, metric: Metric, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
     rows = np.concatenate([one.jury.rows for one in rounds])
     ours, theirs = (np.concatenate(told) for told in zip(*((one.logits.argmax(axis=1), one.jury.frozen) for one in rounds), strict=True))
-    return measures.macro_f1_gain(whole.y[rows], ours, theirs, len(whole.labels), seed=context.job.seed, level=LEVEL)
+    labels, seed, level = len(whole.labels), context.job.seed, settings.confidence
+    return measures.gain_in(metric, whole.y[rows], ours, theirs, labels, seed=seed, level=level)
 
 
 def _detector(settings: Classification, x: Floats, y: Ints, head: LinearHead, seed: int) -> Trained:

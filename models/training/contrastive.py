@@ -18,7 +18,7 @@ from models.training.errors import TrainingDataError
 from models.training.events import Events
 from models.training.features import Augment, Batch, Batches
 from models.training.ladder import Report
-from models.training.settings import Settings
+from models.training.settings import Head, Settings
 from models.training.trainable import TrainableEncoder
 from models.training.tuner import Tuner, fingerprint
 
@@ -92,7 +92,7 @@ def tune_with_head(
     augment: Augment | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Tune the encoder (`settings.mode` full or lora) under a cosine head with cross-entropy; return `directory/encoder`.
+    """Tune the encoder (`settings.mode` full or lora) under `settings.head` with cross-entropy; return `directory/encoder`.
 
     The head is thrown away: a linear one fitted on the tuned embeddings takes its place.
     """
@@ -103,8 +103,8 @@ def tune_with_head(
         shuffled(len(texts), settings.batch_size), epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps
     )
     encoder = TrainableEncoder(source, placement, settings)
-    model = _WithHead(encoder, len(set(labels)), settings.temperature)
-    model.begin_at_means(Batches([texts], targets, _in_order(len(texts), 64), encoder.reading))
+    means = _means(encoder, Batches([texts], targets, _in_order(len(texts), 64), encoder.reading), len(set(labels)))
+    model = _WithHead(encoder, made_head(settings.head, means, settings.temperature))
     data = Batches([texts], targets, batches, encoder.reading, augment=augment)
     run = Tuner(
         model,
@@ -123,30 +123,57 @@ def tune_with_head(
 
 
 class _WithHead(nn.Module):
-    """An encoder and a head of cosines to one vector per label, over a temperature."""
+    """An encoder and a head on its embeddings."""
 
-    def __init__(self, encoder: TrainableEncoder, labels: int, temperature: float) -> None:
+    def __init__(self, encoder: TrainableEncoder, head: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.temperature = encoder, temperature
-        self.head = nn.Parameter(torch.zeros(labels, encoder.width, device=encoder.placement.device))
-
-    def begin_at_means(self, batches: Batches) -> None:
-        """Start each label's vector at the mean of its texts, where a random one would first have to be learned."""
-        self.eval()
-        with torch.no_grad():
-            for step in range(len(batches)):
-                batch = batches[step].to(self.head.device)
-                if batch.targets is not None:
-                    self.head.index_add_(0, batch.targets, self.encoder.columns(batch)[0])
-            self.head.copy_(functional.normalize(self.head, dim=-1))
+        self.encoder, self.head = encoder, head
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of a batch."""
         if batch.targets is None:
             raise ValueError("expected targets, got none")
         losses.require_vector(batch.targets, len(batch), torch.int64)
-        cosines = self.encoder.columns(batch)[0] @ functional.normalize(self.head, dim=-1).T
-        return functional.cross_entropy(cosines / self.temperature, batch.targets)
+        return functional.cross_entropy(self.head(self.encoder.columns(batch)[0]), batch.targets)
+
+
+class _Cosines(nn.Module):
+    """A head of cosines to one vector per label, over a temperature."""
+
+    def __init__(self, begin: Tensor, temperature: float) -> None:
+        super().__init__()
+        self.weight, self.temperature = nn.Parameter(begin.clone()), temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, labels] of embeddings [n, d]."""
+        return x @ functional.normalize(self.weight, dim=-1).T / self.temperature
+
+
+def made_head(kind: Head, means: Tensor, temperature: float) -> nn.Module:
+    """A head that begins at cosines to the labels' means [labels, d] over a temperature: a random one would first have to be learned.
+
+    "linear" is free to go anywhere from there: its weights have any length, and there is a bias.
+    """
+    if kind == "cosine":
+        return _Cosines(means, temperature)
+    head = nn.Linear(means.shape[1], means.shape[0], device=means.device)
+    with torch.no_grad():
+        head.weight.copy_(means / temperature)
+        head.bias.zero_()
+    return head
+
+
+def _means(encoder: TrainableEncoder, batches: Batches, labels: int) -> Tensor:
+    """The mean embedding of each label's texts, at length 1: [labels, d]."""
+    encoder.eval()
+    device = encoder.placement.device
+    sums = torch.zeros(labels, encoder.width, device=device)
+    with torch.no_grad():
+        for step in range(len(batches)):
+            batch = batches[step].to(device)
+            if batch.targets is not None:
+                sums.index_add_(0, batch.targets, encoder.columns(batch)[0])
+    return functional.normalize(sums, dim=-1)
 
 
 def _numbers(labels: Sequence[str]) -> Tensor:

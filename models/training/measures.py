@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.calibration import confidence_gap
+from models.training.hyperparameters import Metric
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -65,6 +66,13 @@ def macro_f1_gain(
         gains.append(macro_f1(truth[rows], ours[rows], classes) - other)
     low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
+
+
+def gain_in(metric: Metric, truth: Ints, ours: Ints, theirs: Ints, classes: int, *, seed: int, level: float) -> Interval:
+    """The lead of `ours` over `theirs` in a metric, with a paired bootstrap over rows."""
+    if metric == "accuracy":
+        return mean_gain(ours == truth, theirs == truth, seed=seed, level=level)
+    return macro_f1_gain(truth, ours, theirs, classes, seed=seed, level=level)
 
 
 def mean_gain(ours: Floats, theirs: Floats | None, *, seed: int, resamples: int = 1000, level: float = 0.95) -> Interval:

@@ -10,6 +10,7 @@ from models.training.augment import Augmenter
 from models.training.lora import Layers
 
 Mode = Literal["full", "lora"]
+Head = Literal["cosine", "linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Settings:
     """How an encoder is tuned; every recipe takes the same.
 
     `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand together in
-    a batch. `loss` None takes the default of the kind of rows. `matryoshka` lists the prefixes of the embedding to train.
+    a batch, `head` what modes full and lora learn labels under. `loss` None takes the default of the kind of rows. `matryoshka`
+    lists the prefixes of the embedding to train.
     `freeze_embeddings` leaves the word vectors as they are: half of a small encoder's weights, most of an optimizer step on a
     CPU, and what the file does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay,
     too, with the words' and places' vectors below them: no gradient has to go down there.
@@ -35,6 +37,7 @@ class Settings:
     max_grad_norm: float = 1.0
     seed: int = 7
     checkpoint_every: int = 0
+    head: Head = "cosine"
     loss: str | None = None
     temperature: float = 0.05
     matryoshka: tuple[int, ...] = ()
