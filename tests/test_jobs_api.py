@@ -250,6 +250,34 @@ def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, fil
     assert (job.training_file, job.feedback_until, job.validation_file) == ("feedback:ft:x", 1, file)
 
 
+@pytest.mark.parametrize(
+    ("supervised", "message"),
+    [
+        ({"columns": {"txt": "x"}}, "columns: expected names among text, label, messages for task classification, got 'txt'"),
+        ({"task": "rerank", "columns": {"text": "x"}}, "names among query, document, label for task rerank, got 'text'"),
+        ({"columns": {"text": "x", "label": "x"}}, "columns: expected each column of the file once, got one twice"),
+    ],
+)
+def test_columns_that_play_no_part_in_the_task_are_refused_before_the_job_is_queued(
+    http: TestClient, desk: Desk, file: str, supervised: dict[str, Any], message: str
+) -> None:
+    body = {"model": "fake", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
+    refused = http.post("/v1/fine_tuning/jobs", json=body)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (422, "invalid_value", "method.supervised.columns")
+    assert message in error["message"]
+    assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize(("task", "given"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 8})])
+def test_jobs_on_numbers_take_no_columns_of_texts(http: TestClient, file: str, task: str, given: dict[str, Any]) -> None:
+    supervised = {"task": task, "hyperparameters": given, "columns": {"text": "x"}}
+    body = {"model": "sensors", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
+    refused = http.post("/v1/fine_tuning/jobs", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "method.supervised.columns")
+    assert "hyperparameters" in refused.json()["error"]["message"]
+
+
 def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
     job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
     refused = http.delete(f"/v1/files/{file}")

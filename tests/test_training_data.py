@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from models.training.data import check_classes, check_validation, read_rows, split
 from models.training.errors import TrainingDataError
+from models.training.parsing import check_columns
 from models.training.rows import Rows, normalised
 
 LABELLED: list[dict[str, object]] = [{"text": "card lost", "label": "lost"}, {"text": "card stolen", "label": "stolen"}]
@@ -343,6 +344,98 @@ def test_an_open_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
 def test_a_bad_mapping_is_the_fault_of_columns(tmp_path: Path, columns: dict[str, str], code: str) -> None:
     error = refused(jsonl(tmp_path, *LABELLED), columns=columns)
     assert (error.code, error.param) == (code, "columns")
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_a_task_that_needs_a_column_more_says_what_was_read_and_what_may_be_meant(tmp_path: Path, format: str) -> None:  # noqa: A002
+    if format == "parquet":
+        file = parquet(tmp_path, {"id": ["1"], "text": ["a"], "lable": ["b"]})
+    elif format == "csv":
+        file = raw(tmp_path, b"id,text,lable\n1,a,b\n", "rows.csv")
+    else:
+        file = jsonl(tmp_path, {"id": "1", "text": "a", "lable": "b"})
+    error = refused(file, task="classification")
+    assert (error.code, error.line, error.column) == ("wrong_row_kind", 2 if format == "csv" else 1, "label")
+    place = {"csv": "line 2", "jsonl": "line 1", "parquet": "row 1"}[format]
+    expected = f"{place}, column 'label': expected columns text and label for task classification, got columns "
+    told = ', of which \'text\' is read as text; others are named in `columns`, such as {"label": "lable"}'
+    assert error.message.startswith(expected)
+    assert error.message.endswith(told)
+    assert read_rows(file, task="classification", columns={"label": "lable"}).labels == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "code", "column", "message"),
+    [
+        ("classification", {"text": "a"}, "wrong_row_kind", "label", "got columns 'text', of which 'text' is read as text"),
+        (
+            "classification",
+            {"utterance": "a", "intent": "b"},
+            "missing_column",
+            "text",
+            'of which none is read; others are named in `columns`, such as {"text": "utterance", "label": "intent"}',
+        ),
+        ("embedding", {"anchor": "a", "postive": "b"}, "missing_column", "positive", 'such as {"positive": "postive"}'),
+        (
+            "embedding",
+            {"sentence1": "a", "sentence2": "b", "scor": 1},
+            "missing_column",
+            "score",
+            "expected columns sentence1 and sentence2 and score for task embedding",
+        ),
+        (
+            "embedding",
+            {"text": "a", "label": "b"},
+            "wrong_row_kind",
+            None,
+            "task embedding (anchor and positive; anchor and positive and negative; sentence1 and sentence2 and score), got columns",
+        ),
+        ("embedding", {"messages": []}, "wrong_row_kind", None, "got columns 'messages', of which none is read"),
+        ("rerank", {"query": "a", "document": "b", "score": 1}, "missing_column", "label", 'such as {"label": "score"}'),
+        ("rerank", {"query": "a", "text": "b", "label": "1"}, "wrong_row_kind", "document", 'such as {"document": "text"}'),
+        ("anomaly", {"anchor": "a", "positive": "b"}, "wrong_row_kind", None, "(text and label; text; or messages)"),
+    ],
+)
+def test_each_task_names_the_columns_that_it_takes(
+    tmp_path: Path, task: str, row: dict[str, object], code: str, column: str | None, message: str
+) -> None:
+    error = refused(jsonl(tmp_path, row), task=task)
+    assert (error.code, error.line, error.column, error.param) == (code, 1, column, "training_file")
+    assert message in error.message
+
+
+def test_what_is_mapped_already_stays_in_what_is_proposed(tmp_path: Path) -> None:
+    error = refused(jsonl(tmp_path, {"utterance": "a", "intent": "b"}), task="classification", columns={"text": "utterance"})
+    assert "of which 'utterance' is read as text" in error.message
+    assert error.message.endswith('such as {"text": "utterance", "label": "intent"}')
+
+
+def test_names_without_end_are_not_compared(tmp_path: Path) -> None:
+    row = {"text": "a"} | {"label" * 200 + str(index): "b" for index in range(300)}
+    error = refused(jsonl(tmp_path, row), task="classification")
+    assert len(error.message) < 1200
+    assert "such as" not in error.message
+
+
+def test_a_later_row_of_another_kind_is_still_told_by_the_first(tmp_path: Path) -> None:
+    assert refused(jsonl(tmp_path, LABELLED[0], {"text": "a"}), task="classification").code == "mixed_row_kinds"
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "message"),
+    [
+        ("classification", {"txt": "x"}, "expected names among text, label, messages for task classification, got 'txt'"),
+        ("classification", {"anchor": "x"}, "expected names among text, label, messages for task classification, got 'anchor'"),
+        ("rerank", {"text": "x"}, "expected names among query, document, label for task rerank, got 'text'"),
+        ("embedding", {"label": "x"}, "anchor, positive, negative, sentence1, sentence2, score for task embedding, got 'label'"),
+    ],
+)
+def test_a_column_can_play_the_parts_of_its_task_alone(tmp_path: Path, task: str, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(TrainingDataError) as caught:
+        check_columns(columns, task)
+    assert (caught.value.code, caught.value.param) == ("invalid_columns", "columns")
+    assert message in caught.value.message
+    check_columns({}, task)
 
 
 def test_rows_are_capped(tmp_path: Path) -> None:

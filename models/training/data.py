@@ -22,6 +22,7 @@ _LISTED = 5
 def read_rows(
     path: Path,
     *,
+    task: str | None = None,
     format: str | None = None,  # noqa: A002 - the word that users read
     columns: Mapping[str, str] = _NO_MAPPING,
     max_rows: int = MAX_ROWS,
@@ -30,11 +31,17 @@ def read_rows(
 ) -> Rows:
     """Read a JSONL, CSV or Parquet file; `columns` maps our column names to the file's, `param` is named in errors.
 
-    Raises TrainingDataError for the first row that cannot be used. Columns that nothing reads are named in `Rows.notes`.
+    Raises TrainingDataError for the first row that cannot be used, or that `task` does not take. Columns that nothing reads are
+    named in `Rows.notes`.
     """
     chosen = find_format(path, format, param)
     builder = RowBuilder(
-        columns, param=param, unit="row" if chosen == "parquet" else "line", textual=chosen == "csv", max_text=max_line_bytes
+        columns,
+        param=param,
+        task=task,
+        unit="row" if chosen == "parquet" else "line",
+        textual=chosen == "csv",
+        max_text=max_line_bytes,
     )
     records: Iterator[Record]
     if chosen == "jsonl":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from models.training.errors import TrainingDataError
 from models.training.rows import TARGET_COLUMN, TEXT_COLUMNS, Kind, Rows, columns_of
@@ -13,8 +15,18 @@ MAX_LABEL_CHARACTERS = 256
 # All texts of a file together: a small Parquet file can hold far more than memory.
 MAX_CHARACTERS = 1 << 30
 _CHAT = "messages"
-_OURS = tuple(dict.fromkeys([column for kind in TEXT_COLUMNS for column in columns_of(kind)] + [_CHAT]))
+# The kinds of rows that a task takes.
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "classification": ("labelled",),
+    "anomaly": ("plain", "labelled"),
+    "embedding": ("pairs", "triplets", "scored"),
+    "rerank": ("relevance",),
+}
+_ALL_KINDS = tuple(TEXT_COLUMNS)
 _MAX_NAMED = 20
+# A proposal compares short names alone: the time goes with the square of their length. "lable" is 0.8 like "label".
+_MAX_COMPARED = 60
+_ALIKE = 0.75
 _MAX_PLANS = 1000
 
 
@@ -29,13 +41,24 @@ class _Plan:
 
 
 class RowBuilder:
-    """Collects records into Rows, refusing the first that does not fit. `unit` is "line" or "row"; `textual`: every value came as text."""
+    """Collects records into Rows, refusing the first that does not fit, or that the task, where one is given, does not take.
+
+    `unit` is "line" or "row"; `textual`: every value came as text.
+    """
 
     def __init__(
-        self, columns: Mapping[str, str], *, param: str, unit: str = "line", textual: bool = False, max_text: int = 1 << 20
+        self,
+        columns: Mapping[str, str],
+        *,
+        param: str,
+        task: str | None = None,
+        unit: str = "line",
+        textual: bool = False,
+        max_text: int = 1 << 20,
     ) -> None:
-        _check_mapping(columns)
+        check_columns(columns, task)
         self._columns = dict(columns)
+        self._kinds, self._for_task = _kinds_of(task), f" for task {task}" if task else ""
         self._param, self._unit, self._textual, self._max_text = param, unit, textual, max_text
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._kind: Kind | None = None
@@ -62,6 +85,8 @@ class RowBuilder:
         """Check one record and append it."""
         plan = self._plan(line, tuple(record))
         if self._kind is None:
+            if plan.kind not in self._kinds:
+                raise self._unfit("wrong_row_kind", line, tuple(record), plan.source)
             self._kind = plan.kind
             self._texts = [[] for _ in TEXT_COLUMNS[plan.kind]]
         elif plan.kind != self._kind:
@@ -170,7 +195,7 @@ class RowBuilder:
 
     def _make_plan(self, line: int, names: tuple[str, ...]) -> _Plan:
         claimed = set(self._columns.values())
-        source = {ours: ours for ours in _OURS if ours in names and ours not in claimed and ours not in self._columns}
+        source = {ours: ours for ours in _roles(None) if ours in names and ours not in claimed and ours not in self._columns}
         source |= {ours: theirs for ours, theirs in self._columns.items() if theirs in names}
         absent = sorted(theirs for theirs in claimed if theirs not in names)
         if absent:
@@ -180,43 +205,74 @@ class RowBuilder:
         best = [kind for kind in fitting if not any(set(columns_of(kind)) < set(columns_of(other)) for other in fitting)]
         chat = _CHAT in source
         if not chat and not best:
-            raise self._missing(line, names, source)
+            raise self._unfit("missing_column", line, names, source)
         if len(best) + chat > 1:
             raise self._error("ambiguous_row", line, None, "the columns of one kind of row", _listed(names))
         kind: Kind = "labelled" if chat else best[0]
         used = {source[_CHAT]} if chat else {source[ours] for ours in columns_of(kind)}
         return _Plan(kind, source, chat, tuple(name for name in names if name not in used))
 
-    def _missing(self, line: int, names: tuple[str, ...], source: Mapping[str, str]) -> TrainingDataError:
-        kinds = [self._kind] if self._kind else [kind for kind in TEXT_COLUMNS if kind != "plain"]
+    def _unfit(self, code: str, line: int, names: tuple[str, ...], source: Mapping[str, str]) -> TrainingDataError:
+        """A row without a column that it should have: which those are, which of its own are read, and how to name others."""
+        kinds = [self._kind] if self._kind else [kind for kind in self._kinds if kind != "plain"]
         nearest = max(kinds, key=lambda kind: len(set(columns_of(kind)) & set(source)) / len(columns_of(kind)))
         lacking = [name for name in columns_of(nearest) if name not in source]
-        if self._kind or len(lacking) < len(columns_of(nearest)):
-            return self._error("missing_column", line, lacking[0], f"columns {' and '.join(columns_of(nearest))}", _listed(names))
-        options = "; ".join(" and ".join(columns_of(kind)) for kind in TEXT_COLUMNS)
-        return self._error(
-            "missing_column",
-            line,
-            None,
-            f"the columns of one kind of row ({options}; or messages), or a mapping in `columns`",
-            _listed(names),
-        )
+        got = _listed(names) + ("" if self._kind else self._hint(names, source, kinds, lacking))
+        if self._kind or len(self._kinds) == 1 or len(lacking) < len(columns_of(nearest)):
+            return self._error(code, line, lacking[0], f"columns {' and '.join(columns_of(nearest))}{self._for_task}", got)
+        options = "; ".join(" and ".join(columns_of(kind)) for kind in TEXT_COLUMNS if kind in self._kinds)
+        chat = "; or messages" if "labelled" in self._kinds else ""
+        return self._error(code, line, None, f"the columns of one kind of row{self._for_task} ({options}{chat})", got)
+
+    def _hint(self, names: Sequence[str], source: Mapping[str, str], kinds: Sequence[Kind], lacking: Sequence[str]) -> str:
+        read = {source[ours]: ours for kind in kinds for ours in columns_of(kind) if ours in source}
+        told = ", ".join(f"{_shown(theirs)} is read as {ours}" for theirs, ours in read.items()) or "none is read"
+        spare = [name for name in names if name not in (*read, _CHAT) and len(name) <= _MAX_COMPARED][:_MAX_NAMED]
+        found = _proposed(lacking, spare)
+        mapping = json.dumps({ours: read_as for ours, read_as in self._columns.items() if read_as in read} | found, ensure_ascii=False)
+        return (f", of which {told}" if names else "") + (f"; others are named in `columns`, such as {mapping}" if found else "")
 
     def _error(self, code: str, line: int, column: str | None, expected: str, got: str, *, param: str | None = None) -> TrainingDataError:
         place = f"{self._unit} {line}" + (f", column {_shown(column)}" if column else "")
         return TrainingDataError(code, f"{place}: expected {expected}, got {got}", param or self._param, line=line, column=column)
 
 
-def _check_mapping(columns: Mapping[str, str]) -> None:
+def check_columns(columns: Mapping[str, str], task: str | None = None) -> None:
+    """Raise TrainingDataError for a mapping that no row of the task, or no row at all, can be read by."""
+    roles = _roles(task)
     for ours, theirs in columns.items():
-        if ours not in _OURS:
-            raise TrainingDataError("invalid_columns", f"columns: expected names among {', '.join(_OURS)}, got {_shown(ours)}", "columns")
+        if ours not in roles:
+            known = ", ".join(roles) + (f" for task {task}" if task else "")
+            raise TrainingDataError("invalid_columns", f"columns: expected names among {known}, got {_shown(ours)}", "columns")
         if not isinstance(theirs, str) or not theirs:
             raise TrainingDataError(
                 "invalid_columns", f"columns.{ours}: expected the name of a column of the file, got {_got(theirs)}", "columns"
             )
     if len(set(columns.values())) != len(columns):
         raise TrainingDataError("invalid_columns", "columns: expected each column of the file once, got one twice", "columns")
+
+
+def _kinds_of(task: str | None) -> tuple[Kind, ...]:
+    return _ALL_KINDS if task is None else KINDS[task]
+
+
+def _roles(task: str | None) -> tuple[str, ...]:
+    """What a column may be in the rows of a task."""
+    kinds = _kinds_of(task)
+    chat = [_CHAT] if "labelled" in kinds else []
+    return tuple(dict.fromkeys([column for kind in kinds for column in columns_of(kind)] + chat))
+
+
+def _proposed(lacking: Sequence[str], spare: Sequence[str]) -> dict[str, str]:
+    """A column for each name that has none: those that are spelled like it first, then the others in their order."""
+    found: dict[str, str] = {}
+    for alike in (True, False):
+        for ours in lacking:
+            left = [name for name in spare if name not in found.values()]
+            matches = get_close_matches(ours, left, 1, _ALIKE) if alike else left[:1]
+            if matches and ours not in found:
+                found[ours] = matches[0]
+    return {ours: found[ours] for ours in lacking if ours in found}
 
 
 def visible(text: str) -> bool:

@@ -15,7 +15,9 @@ from pydantic import WithJsonSchema
 
 from models.registry.names import model_name
 from models.source import parse_spec
+from models.training.errors import TrainingDataError
 from models.training.hyperparameters import PARAM, parse
+from models.training.parsing import check_columns
 from service.api.body import JsonRequest, JsonRoute
 from service.api.context import Context
 from service.api.deps import HubDep, JobsDep, SettingsDep, get_context, requires
@@ -196,6 +198,7 @@ def _create(body: JobBody, served: Servable | None, jobs: Desk, settings: Settin
     place = PARAM if body.method else "hyperparameters"
     base, spec = _beginning(settings, body, supervised, served)
     parse(supervised.task, supervised.hyperparameters, place)
+    _check_columns(supervised, of_numbers=base == SENSORS)
     job = "ftjob-" + secrets.token_hex(12)
     until = _check_rows(jobs, body)
     new = NewJob(
@@ -254,6 +257,18 @@ def _base(settings: Settings, served: Servable) -> tuple[str, str]:
         return served.card.name, _spec(settings, served.card.name)
     base = served.manifest.base
     return base, served.label if served.owns_engine else _spec(settings, base)
+
+
+def _check_columns(supervised: Supervised, *, of_numbers: bool) -> None:
+    """Raise InvalidRequest for a mapping of columns by which no row of the task can be read."""
+    param = "method.supervised.columns"
+    if of_numbers and supervised.columns:
+        raise InvalidRequest(f"columns: maps columns of texts; those of numbers are named in {PARAM}: leave it out", param=param)
+    if not of_numbers:
+        try:
+            check_columns(supervised.columns, supervised.task)
+        except TrainingDataError as error:
+            raise InvalidRequest(error.message, param=param) from error
 
 
 def _check_rows(jobs: Desk, body: JobBody) -> int | None:
