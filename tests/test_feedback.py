@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from models.training.data import read_rows
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
+from tests.databases import Postgres, postgres
 
 ROW = {"model": "support", "text": "my card is gone", "label": "card_arrival", "correct_label": "lost_card"}
 
@@ -59,6 +61,74 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
     database.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    made = Database(request.getfixturevalue("server").new_database() if request.param == "postgresql" else "", tmp_path)
+    made.migrate()
+    yield made
+    made.close()
+
+
+STORED = [
+    "ft:base:local:csv",
+    "ft:base:local:csv:v1",
+    "ft:base:local:csv:v2",
+    "ft:base:local:csv:v12",
+    "ft:base:local:csv2:v1",
+    "ft:base:local:CSV:v1",
+    "ft:base:local",
+    "MiniLM_L6",
+    "MiniLM_L6:abc123",
+    "MiniLM_L6:def",
+    "MiniLMxL6:abc",
+    "ft",
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted"),
+    [
+        ("ft:base:local:csv", STORED[:4]),
+        ("ft:base:local:csv:v1", ["ft:base:local:csv:v1"]),
+        ("ft:base:local:csv:v3", []),
+        ("ft:base:local", ["ft:base:local"]),
+        ("MiniLM_L6", ["MiniLM_L6", "MiniLM_L6:abc123", "MiniLM_L6:def"]),
+        ("MiniLM_L6:def", ["MiniLM_L6:def"]),
+        ("MiniLM_L", []),
+        ("ft", ["ft"]),
+        ("%", []),
+    ],
+)
+def test_feedback_on_any_version_counts_for_the_name(database: Database, tmp_path: Path, asked: str, counted: list[str]) -> None:
+    """Answers name the version that gave them, and so does a bot that sends their `model` back."""
+    feedback = Feedback(database)
+    for name in STORED:
+        feedback.add(name, f"to {name}", None, "a")
+    newest = feedback.newest(asked)
+    assert newest == (max(STORED.index(name) for name in counted) + 1 if counted else None)
+    assert feedback.export(asked, 1000, tmp_path / "rows.jsonl") == len(counted)
+    assert read_texts(tmp_path) == [f"to {name}" for name in counted]
+    assert feedback.export(asked, 3, tmp_path / "rows.jsonl") == len(set(counted) & set(STORED[:3]))
+
+
+def test_the_last_word_on_a_text_may_be_on_another_version(database: Database, tmp_path: Path) -> None:
+    feedback = Feedback(database)
+    feedback.add("ft:b:o:m:v2", "one", None, "b")
+    feedback.add("ft:b:o:m:v1", "one", None, "a")
+    feedback.export("ft:b:o:m", 1000, tmp_path / "rows.jsonl")
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"text": "one", "label": "a"}
+
+
+def read_texts(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in (path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_rows_that_no_job_could_use_are_left_out_of_an_export(tmp_path: Path) -> None:

@@ -278,6 +278,17 @@ def test_jobs_on_numbers_take_no_columns_of_texts(http: TestClient, file: str, t
     assert "hyperparameters" in refused.json()["error"]["message"]
 
 
+def test_feedback_on_the_version_that_answered_is_feedback_on_the_model(http: TestClient, desk: Desk, file: str) -> None:
+    for version in (1, 2):
+        http.post("/v1/feedback", json={"model": f"ft:fake:local:s:v{version}", "text": "t", "correct_label": "b"})
+
+    def begin_on(name: str) -> tuple[int, int | None]:
+        answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": f"feedback:{name}"})
+        return answer.status_code, desk.store.get(answer.json()["id"]).feedback_until if answer.status_code == 200 else None
+
+    assert [begin_on(f"ft:fake:local:s{version}") for version in ("", ":v1", ":v2", ":v3")] == [(200, 2), (200, 1), (200, 2), (422, None)]
+
+
 def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
     job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
     refused = http.delete(f"/v1/files/{file}")

@@ -29,19 +29,30 @@ class Feedback:
             return added, now
 
     def newest(self, model: str) -> int | None:
-        """The number of a model's newest row; None when it has none."""
+        """The number of a model's newest row, on any of its versions unless one is named; None when it has none."""
         with self._database.read() as connection:
-            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(feedback.c.model == model)).scalar()
+            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(_on(model))).scalar()
 
     def export(self, model: str, until: int, path: Path) -> int:
-        """Write a model's rows up to number `until` as JSONL of text and label; how many. The last word on a text counts.
+        """Write the rows that `newest` means, up to number `until`, as JSONL of text and label; how many. The last word on a text counts.
 
         Rows in which there is nothing to be seen are left out: nobody could take them back, and no job can use them.
         """
-        query = sa.select(feedback.c.text, feedback.c.correct_label).where(feedback.c.model == model, feedback.c.seq <= until)
+        query = sa.select(feedback.c.text, feedback.c.correct_label).where(_on(model), feedback.c.seq <= until)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(feedback.c.seq)).all()
         rows = {row.text: row.correct_label for row in found if visible(row.text) and visible(row.correct_label)}
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)
+
+
+def _on(model: str) -> sa.ColumnElement[bool]:
+    """Rows stored under a name; and, where it names no version, under the name with any, as answers and `x-sonde-model` say it."""
+    stored, start = feedback.c.model, f"{model}:"
+    names_version = model.count(":") != (3 if model.startswith("ft:") else 0)
+    if names_version:
+        return stored == model
+    # No LIKE for the name: SQLite's knows no case, and "_" is in names.
+    version = sa.func.substr(stored, len(start) + 1)
+    return (stored == model) | ((sa.func.substr(stored, 1, len(start)) == start) & version.not_like("%:%"))
