@@ -15,12 +15,13 @@ from models.errors import ModelError, ModelSourceError
 from models.loader import load
 from models.packed_encoder import PackedEncoder
 from models.source import locate
-from models.training.contrastive import made_head, tune_contrastive, tune_with_head
+from models.training.contrastive import made_head, own_settings, tune_contrastive, tune_with_head
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError, TrainingError
+from models.training.hyperparameters import parse
 from models.training.ladder import Report
 from models.training.lora import add_lora, merge, targets
-from models.training.settings import Head, Mode, Settings
+from models.training.settings import Head, Mode, Settings, chosen
 from models.training.trainable import TrainableEncoder, require_same
 from tests import tiny
 
@@ -85,6 +86,12 @@ def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: P
         rows[head] = Embedder(load(locate(f"tuned={path}"), CPU))(TEXTS)
     assert apart(rows["linear"]) > apart(Embedder(load(source, CPU))(TEXTS))
     assert np.abs(rows["linear"] - rows["cosine"]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("given", "head"), [({}, "cosine"), ({"head": "auto"}, "cosine"), ({"head": "linear"}, "linear")])
+def test_the_head_that_a_job_asks_for_is_the_one_it_learns_under(given: dict[str, str], head: str) -> None:
+    asked = parse("classification", {"mode": "full", **given})
+    assert chosen(own_settings("full", 100), asked, seed=1).head == head
 
 
 def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> None:
