@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training.report import Finding, Status, named_rows
-from models.training.runs import Repairs, Runs
+from models.training.runs import LEAST_ROWS, Repairs, Runs
 
-LEAST_ROWS = 64
 ENOUGH_ROWS = 500
 MAX_MISSING = 0.05
 MAX_REPEATED = 0.01
@@ -30,17 +29,21 @@ def check_table(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Findi
     yield _missing(train, held_out, repairs)
     if train.times is not None:
         yield from _timestamps(train, held_out, repairs)
-    yield from _units(train)
     yield _repeated_rows(train)
-    yield _moved(train, held_out)
+    if train.normal():  # else the rung has failed, and there is nothing to compare
+        yield from _units(train)
+        yield _moved(train, held_out)
 
 
 def _rows(train: Runs) -> Finding:
-    count, longest = sum(map(len, train.normal())), max(map(len, train.normal()), default=0)
-    message = f"{count} normal rows of {len(train.columns)} columns to train on; the longest run has {longest}."
-    status: Status = "fail" if longest < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
-    remedy = f"Send more normal rows: at least {LEAST_ROWS} in one run, better some thousands; few rows resolve no small alpha."
-    return _finding("rows", status, float(longest), float(LEAST_ROWS), message, remedy)
+    parts = train.normal()
+    count, longest = sum(map(len, parts)), max(map(len, parts), default=0)
+    enough, where = (count, "in all") if train.kind == "records" else (longest, "in one run")
+    told = "" if train.kind == "records" else f"; the longest run has {longest}"
+    message = f"{count} normal rows of {len(train.columns)} columns to train on{told}."
+    status: Status = "fail" if enough < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
+    remedy = f"Send more normal rows: at least {LEAST_ROWS} {where}, better some thousands; few rows resolve no small alpha."
+    return _finding("rows", status, float(enough), float(LEAST_ROWS), message, remedy)
 
 
 def _constant(train: Runs) -> Iterator[Finding]:
