@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.training.report import Finding, Status, named_rows
+from models.training.rung_units import check_units
 from models.training.runs import LEAST_ROWS, Repairs, Runs
 
 ENOUGH_ROWS = 500
@@ -15,10 +15,6 @@ MAX_MISSING = 0.05
 MAX_REPEATED = 0.01
 MAX_JITTER = 0.05
 MAX_SAME = 0.5
-# A column's level and spread that both grow by the same large factor from one stretch to the next: another unit.
-_JUMP = 8.0
-_ALIKE = 1.5
-_STRETCHES, _LEAST_STRETCH = 40, 16
 _MOVED = 3.0
 
 
@@ -31,7 +27,7 @@ def check_table(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Findi
         yield from _timestamps(train, held_out, repairs)
     yield _repeated_rows(train)
     if train.normal():  # else the rung has failed, and there is nothing to compare
-        yield from _units(train)
+        yield check_units(train, held_out)
         yield _moved(train, held_out)
 
 
@@ -86,42 +82,6 @@ def _timestamps(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Findi
     status = "warn" if repairs.jitter > MAX_JITTER else "ok"
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if need be."
     yield _finding("irregular_timestamps", status, repairs.jitter, MAX_JITTER, message, remedy, repairs.silences)
-
-
-def _units(train: Runs) -> Iterator[Finding]:
-    """Columns whose level and spread jump by the same large factor, and the line where they do."""
-    jumps = [jump for rows in train.each() for jump in _jumps(train, rows)]
-    if not jumps:
-        yield _finding("unit_jumps", "ok", 0.0, _JUMP, "No column changes its unit.")
-        return
-    name, line, factor = jumps[0]
-    message = f"{name!r} grows {factor:.3g} times near line {line}, its level and its spread alike, as if its unit had changed."
-    remedy = "Convert the column to one unit; if it is a change of operation, name the two as runs in `group`."
-    yield _finding("unit_jumps", "fail", factor, _JUMP, message, remedy, [line for _, line, _ in jumps])
-
-
-def _jumps(train: Runs, rows: slice) -> Iterator[tuple[str, int, float]]:
-    x = train.readings[rows]
-    count = min(_STRETCHES, len(x) // _LEAST_STRETCH)
-    if count < 2:
-        return
-    stretches = np.array_split(x, count)
-    level = np.array([np.median(np.abs(part), axis=0) for part in stretches])
-    spread = np.array([np.subtract(*np.quantile(part, [0.9, 0.1], axis=0)) for part in stretches])
-    ends = np.cumsum([len(part) for part in stretches])
-    # Two stretches apart: the one between may be of both units.
-    for before in range(count - 1):
-        after = min(before + 2, count - 1)
-        for column in _same_jump(level[before], level[after], spread[before], spread[after]).tolist():
-            yield train.columns[column], int(train.lines[rows.start + ends[before]]), float(level[after][column] / level[before][column])
-
-
-def _same_jump(*parts: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Columns [k] whose level and spread (before, after; before, after) grow by about the same large factor."""
-    positive = np.all([part > 0 for part in parts], axis=0)
-    level, spread = (np.log(np.where(positive, parts[i + 1], 1.0)) - np.log(np.where(positive, parts[i], 1.0)) for i in (0, 2))
-    same = positive & (np.abs(level) > np.log(_JUMP)) & (np.abs(level - spread) < np.log(_ALIKE))
-    return np.flatnonzero(same)
 
 
 def _repeated_rows(train: Runs) -> Finding:

@@ -52,10 +52,13 @@ class Runs:
         return [self.readings[rows] for rows in self.normal_rows()]
 
     def normal_rows(self) -> list[Rows]:
-        """The rows of these stretches: an anomaly ends a series, and is merely left out of records."""
+        """The rows of these stretches: an anomaly ends a series, and is merely left out of records.
+
+        Small groups of records go together, so that whole groups can be held out of a fit.
+        """
         runs = [np.arange(rows.start, rows.stop) for rows in self.each()]
         if self.kind == "records":
-            return _joined([rows if self.labels is None else rows[~self.labels[rows]] for rows in runs])
+            return joined([rows if self.labels is None else rows[~self.labels[rows]] for rows in runs])
         return runs if self.labels is None else [part for rows in runs for part in _unlabelled(rows, self.labels[rows])]
 
     def places(self, rows: Rows) -> list[str] | list[int]:
@@ -196,14 +199,14 @@ def _unlabelled(rows: Rows, labels: NDArray[np.bool_]) -> list[Rows]:
     return [part for part, mark in zip(parts, marks, strict=True) if len(part) and not mark[0]]
 
 
-def _joined(groups: Sequence[Rows]) -> list[Rows]:
-    """Groups of records, small ones together, so that there is enough of each to be held out of a fit."""
+def joined(groups: Sequence[Rows], least: int = LEAST_ROWS) -> list[Rows]:
+    """Groups of rows, those of less than so many together with the next, or the last with the one before."""
     found: list[Rows] = []
     for rows in groups:
-        if found and len(found[-1]) < LEAST_ROWS:
+        if found and len(found[-1]) < least:
             found[-1] = np.concatenate([found[-1], rows])
         else:
             found.append(rows)
-    if len(found) > 1 and len(found[-1]) < LEAST_ROWS:
+    if len(found) > 1 and len(found[-1]) < least:
         found[-2:] = [np.concatenate(found[-2:])]
     return [rows for rows in found if len(rows)]
