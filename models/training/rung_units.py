@@ -146,10 +146,19 @@ def _sides(stretches: Stretches, values: Doubles, pooled: int) -> tuple[Doubles,
 def _factors(stretches: Stretches, scale: Scale, busy: NDArray[np.bool_]) -> Iterator[Jump]:
     """Where level and spread grow, or shrink, by the same large factor."""
     growth, jumps = _grown(stretches, scale)
-    for pair, column in np.argwhere(jumps & ~busy).tolist():
+    for pair, column in _places(np.sign(growth) * (jumps & ~busy)):
         factor = float(np.exp(growth[pair, column]))
         told = f"grows {factor:.3g} times" if factor > 1 else f"shrinks {1 / factor:.3g} times"
         yield Jump(column, int(stretches.begins[pair + 1]), factor, told)
+
+
+def _places(ways: Doubles) -> Iterator[tuple[int, int]]:
+    """The middle pair and the column of each jump: -1, 0 or 1 for each pair and column, [m, d]; neighbours that agree are one jump."""
+    for column in np.flatnonzero(ways.any(axis=0)).tolist():
+        way = ways[:, column]
+        for pairs in np.split(np.arange(len(way)), np.flatnonzero(np.diff(way)) + 1):
+            if way[pairs[0]]:
+                yield int(pairs[len(pairs) // 2]), column
 
 
 def _grown(stretches: Stretches, scale: Scale) -> tuple[Doubles, NDArray[np.bool_]]:
@@ -194,6 +203,6 @@ def _conversions(stretches: Stretches, busy: NDArray[np.bool_]) -> Iterator[Jump
         for scale, shift in ((factor, offset), (1 / factor, -offset / factor)):
             near = np.abs(scale * was + shift - now) < np.minimum(_NEAR * wide, _OFF * np.abs(now - was))
             alike = (np.abs(growth - np.log(scale)) < np.log(_LONG.alike)) & (narrow > 0) & (wide > 0)
-            for pair, column in np.argwhere(far & near & alike & ~busy).tolist():
+            for pair, column in _places(1.0 * (far & near & alike & ~busy)):
                 told = f"moves from {was[pair, column]:.4g} to {now[pair, column]:.4g} ({name})"
                 yield Jump(column, int(stretches.begins[pair + 1]), scale, told)
