@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,38 @@ def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
     directory = job(tmp_path, 70, kind="series")
     assert run(directory, lambda event: None) == FAILED
     assert read(directory / "error.json")["code"] == "rows"
+
+
+def labelled(directory: Path, labels: Sequence[int], groups: int = 1, **settings: Any) -> Path:
+    """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around 4."""
+    job(directory, timestamp=None, group="machine", **settings)
+    x = np.random.default_rng(1).standard_normal((len(labels), 3)) + 4 * np.array(labels)[:, None]
+    machines = [f"m{row * groups // len(labels):03d}" for row in range(len(labels))]
+    rows = [f"{a:.4f},{b:.4f},{c:.4f},{machine},{y}" for (a, b, c), machine, y in zip(x.tolist(), machines, labels, strict=True)]
+    (directory / "train.csv").write_text("a,b,c,machine,bad\n" + "\n".join(rows) + "\n")
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["records", "series"])
+@pytest.mark.parametrize("normal", [0, 200], ids=["all", "all but the held-out ones"])
+def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: Path, kind: str, normal: int) -> None:
+    directory = labelled(tmp_path, [1] * (1000 - normal) + [0] * normal, kind=kind)
+    assert run(directory, lambda event: None) == FAILED
+    error = read(directory / "error.json")
+    assert (error["code"], error["param"]) == ("rows", "training_file")
+    assert error["message"].startswith("0 normal rows")
+
+
+@pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
+@pytest.mark.parametrize("detector", ["auto", "autoencoder"])
+def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(tmp_path: Path, groups: int, detector: str) -> None:
+    labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
+    directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
+    assert run(directory, lambda event: None) == 0
+    metrics = read(directory / "result.json")["metrics"]
+    assert metrics["calibrated_on"] > 1500, "all normal rows calibrate"
+    assert metrics["auroc"] > 0.95
+    assert metrics["false_alarm_rate_0.05"] < 0.09
 
 
 def wide(directory: Path, columns: int, **settings: Any) -> Path:
