@@ -181,6 +181,21 @@ def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
     assert read(directory / "error.json")["code"] == "rows"
 
 
+def test_auto_leaves_out_what_the_longest_run_is_too_short_for(tmp_path: Path) -> None:
+    directory, said = job(tmp_path, 100, kind="series"), list[str]()
+    assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
+    assert read(directory / "result.json")["mode"] == "level"
+    assert [text.partition(": expected")[0] for text in said if text.startswith("left out")] == [
+        f"left out: training_file: detector {name}" for name in ("residual", "combined")
+    ]
+
+
+def test_a_detector_asked_for_that_the_longest_run_is_too_short_for_ends_the_job(tmp_path: Path) -> None:
+    directory = job(tmp_path, 100, kind="series", detector="residual")
+    assert run(directory, lambda event: None) == FAILED
+    assert read(directory / "error.json")["code"] == "too_few_rows"
+
+
 def labelled(directory: Path, labels: Sequence[int], groups: int = 1, **settings: Any) -> Path:
     """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around 4."""
     job(directory, timestamp=None, group="machine", **settings)
