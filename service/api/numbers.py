@@ -186,10 +186,13 @@ def _text(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None) -> list[str]:
-    """A warning where readings are much farther apart than those that the model was trained on."""
-    steps = np.diff(np.asarray(seconds))
+def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None) -> list[str]:
+    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time of the one before."""
+    known = [] if before is None else [before]
+    steps = np.diff(np.concatenate([known, seconds]))
     if period_s is None or not len(steps) or steps.max() <= 3 * period_s:
         return []
-    at = int(steps.argmax())
-    return [f"timestamps[{at}] and [{at + 1}] are {steps[at]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
+    longest = int(steps.argmax())
+    at = longest - len(known)
+    which = f"timestamps[{at}] and [{at + 1}]" if at >= 0 else "the last timestamp of the call before and timestamps[0]"
+    return [f"{which} are {steps[longest]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
