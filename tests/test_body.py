@@ -125,7 +125,10 @@ def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:
 @pytest.mark.parametrize("content", [b'{"a": [%s1]}' % (b"[]," * 5000), b'{"a": [%s NaN]}' % (b"[]," * 5000)])
 def test_the_garbage_collector_waits_for_a_body(content: bytes) -> None:
     passes = list[str]()
-    watch: Any = lambda phase, info: passes.append(phase)  # noqa: E731
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        passes.append(phase)
+
     gc.callbacks.append(watch)
     try:
         with suppress(orjson.JSONDecodeError):
@@ -145,16 +148,22 @@ def test_the_garbage_collector_stays_off_for_whom_it_was() -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("content", [b"[" + b"[]," * 201 + b"1]", b'{"a": [%s{}]}' % (b"{}," * 199), b"[" + b"[" * 201])
+@pytest.mark.parametrize("content", [b"[" + b"[]," * 1200 + b"1]", b'{"a": [%s{}]}' % (b"{}," * 1198), b"[" * 1201])
 def test_more_lists_than_any_request_has_are_not_made(make_app: MakeApp, content: bytes) -> None:
     answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    assert "lists and objects, it may have 200: send fewer inputs" in answer.json()["error"]["message"]
+    assert "lists and objects, it may have 1200: send fewer inputs" in answer.json()["error"]["message"]
+
+
+def test_what_a_request_has_beside_its_inputs_is_not_too_much(make_app: MakeApp) -> None:
+    body = b'{"model": "fake", "input": [[1, 2]], "labels": {"a": [], "b": []}}'
+    answer = post(TestClient(make_app(max_inputs=1, max_readings=1)), body)
+    assert answer.json()["error"]["param"] == "labels"
 
 
 def test_a_nan_is_named_among_too_many_lists_too(make_app: MakeApp) -> None:
-    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), b'{"a": [%s NaN, []]}' % (b"[]," * 300))
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "a[300]")
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), b'{"a": [%s NaN, []]}' % (b"[]," * 1300))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "a[1300]")
 
 
 def test_brackets_in_a_text_are_no_lists(make_app: MakeApp) -> None:

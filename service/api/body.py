@@ -21,8 +21,8 @@ from service.api.problems import path_of
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
-# An input is one list or object at most; up to twice as many as a request may have are counted by the routes, which name the parameter.
-_LISTS_PER_INPUT = 2
+# An input is one list or object at most, and few are beside. Up to twice as many inputs are counted by the routes, which name the parameter.
+_LISTS_PER_INPUT, _LISTS_BESIDE = 2, 1000
 # Also as C and Python print them, which JSON knows as little.
 _NUMBER = re.compile(rb"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)")
 # To look through a large body takes half a second and ten times its memory.
@@ -50,7 +50,8 @@ async def read_json(request: Request) -> JsonRequest:
     prepared = JsonRequest(request.scope, request.receive)
     settings = request.app.state.settings
     prepared.raw = await _read(request, settings.max_body_bytes)
-    prepared.parsed = await _parsed(prepared.raw, _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs))
+    most_lists = _LISTS_BESIDE + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
+    prepared.parsed = await _parsed(prepared.raw, most_lists)
     return prepared
 
 
