@@ -21,7 +21,7 @@ from service.api.problems import path_of
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
-# An input is one list or object at most, and few are beside. Up to twice as many inputs are counted by the routes, which name the parameter.
+# An input is one list or object at most, few are beside. Up to twice as many inputs are counted by the routes, which name the parameter.
 _LISTS_PER_INPUT, _LISTS_BESIDE = 2, 1000
 # Also as C and Python print them, which JSON knows as little.
 _NUMBER = re.compile(rb"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)")
