@@ -26,7 +26,7 @@ from models.training.hyperparameters import Anomaly, Sensing, parse
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
 from models.training.sensor_choice import Judged, Scores, broken_promise, choose
-from service.engine.state import MAX_CHARACTERS, seal
+from service.engine.state import MAX_CHARACTERS, Clock, seal
 from service.errors import BackendError
 
 
@@ -258,9 +258,9 @@ def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None
     window = build("series", detector, 1).window
     most = most_columns(window)
     state = {"readings": np.zeros((window - 1, most)), "drift": DriftMonitor().to_array()}
-    assert len(seal(state, "abc", 1.5)) <= MAX_CHARACTERS
+    assert len(seal(state, "abc", Clock(1.5))) <= MAX_CHARACTERS
     with pytest.raises(BackendError):
-        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", 1.5)
+        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", Clock(1.5))
 
 
 @pytest.mark.parametrize(
