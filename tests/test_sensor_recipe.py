@@ -175,6 +175,14 @@ def test_a_file_that_cannot_be_used_ends_the_job_with_its_reason(tmp_path: Path,
     assert read(directory / "error.json")["code"] == code
 
 
+@pytest.mark.parametrize(("detector", "drawn"), [("level", True), ("adaptive", False)])
+def test_a_threshold_is_drawn_unless_it_moves_with_the_readings(tmp_path: Path, detector: str, drawn: bool) -> None:
+    directory = job(tmp_path, 900, kind="series", detector=detector)
+    assert run(directory, lambda event: None) == 0
+    thresholds = read(directory / "report.json")["plots"]["series"]["threshold"]
+    assert (thresholds["0.05"] is not None) == drawn
+
+
 def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
     directory = job(tmp_path, 70, kind="series")
     assert run(directory, lambda event: None) == FAILED
