@@ -391,15 +391,25 @@ def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: 
     assert ("auroc" in result["metrics"]) == (kind == "with anomalies")
     assert len(result["golden"]["rows"][0]) == 1
     assert sorted(path.name for path in (directory / "result").iterdir()) == ["detector.json", "detector.safetensors"]
+    checks = [found["check"] for found in findings(directory)]
+    assert (checks[0], checks[-1]) == ("false_alarm_rate_0.05", "detector_choice")
+
+
+def findings(directory: Path) -> list[dict[str, Any]]:
+    """Those of a report's last rung."""
     outcome = {rung["rung"]: rung for rung in read(directory / "report.json")["rungs"]}["outcome"]
-    assert outcome["findings"][0]["check"] == "false_alarm_rate_0.05"
+    found: list[dict[str, Any]] = outcome["findings"]
+    return found
 
 
 def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": words("abcde", random.Random(index))} for index in range(30)]
     error = failure(job(tmp_path / "job", encoder, rows, task="anomaly", hyperparameters={"detector": "energy"}))
     assert error["param"] == "method.supervised.hyperparameters.detector"
-    assert "needs labelled rows" in error["message"]
+    assert "needs normal rows of two labels" in error["message"]
+    rows = [row | {"label": "one"} for row in rows]
+    error = failure(job(tmp_path / "one", encoder, rows, task="anomaly", hyperparameters={"detector": "energy"}))
+    assert "the file has fewer" in error["message"]
 
 
 @pytest.mark.parametrize(
