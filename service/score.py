@@ -18,10 +18,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seam import LARGEST, Readings, Sensor
+from models.sensors.seam import LARGEST, Readings, Sensor, SensorKind
 from models.training.errors import TrainingDataError
 from models.training.readers import MAX_LINE_BYTES, Record, read_csv
 from models.training.timestamps import iso, seconds_of
+from service.api.numbers import disorder, first_disorder
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
@@ -43,17 +44,24 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows; drift as of the last one, None where nobody can tell."""
+    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows, and on how many normal readings they rest.
+
+    `threshold` is None where those are too few for alpha, or where it moves with each row; `drift` (as of the last row) where nobody knows.
+    """
 
     scores: NDArray[np.float64]
     p_values: NDArray[np.float64]
     shares: NDArray[np.float64]
     threshold: float | None
+    calibrated_on: int
     drift: bool | None
 
 
 class Scorer(Protocol):
     """What gives scores."""
+
+    @property
+    def kind(self) -> SensorKind: ...
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -74,6 +82,8 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
             raise InvalidRequest(f"{flag}: expected a file in a directory that exists, got {path}")
     scorer: Scorer = _Service(parsed.url, parsed.model, parsed.key) if parsed.url else _Local(settings, parsed.model)
     table = read(parsed.file, scorer.columns, parsed.timestamp)
+    if scorer.kind == "series":
+        _require_order(table, parsed.file.name, parsed.timestamp)
     found = scorer.score(table, parsed.alpha)
     if parsed.out is not None:
         with _told("--out", parsed.out):
@@ -124,6 +134,22 @@ def _number(text: str, where: str) -> float:
     return value
 
 
+def _require_order(table: Table, name: str, column: str) -> None:
+    """Refuse a series that a service would refuse. Texts that are no times say nothing of an order."""
+    seconds = _seconds(table.times or [])
+    if seconds is not None and (at := first_disorder(np.array(seconds))) is not None:
+        why = disorder(seconds[at], seconds[at - 1], f"the one on line {table.lines[at - 1]}")
+        raise InvalidRequest(f"{name}, line {table.lines[at]}, {column}: {why}", param="file")
+
+
+def _seconds(times: list[str]) -> list[float] | None:
+    """Times as training reads them; None where one of them is none."""
+    try:
+        return [seconds_of(time.strip()) for time in times]
+    except ValueError:
+        return None
+
+
 class _Local:
     """A version in the registry of this machine, loaded into this process."""
 
@@ -143,7 +169,7 @@ class _Local:
         if manifest.task != "anomaly" or manifest.encoder != "none":
             raise WrongTask(f"{name} is no detector of numbers", param="model")
         self._sensor = cast(Sensor, load_sensor(path))
-        self.columns = self._sensor.columns
+        self.kind, self.columns = self._sensor.kind, self._sensor.columns
 
     def score(self, table: Table, alpha: float) -> Scores:
         """See Scorer."""
@@ -151,7 +177,9 @@ class _Local:
         scored = self._sensor.score(table.readings, contributions=True)
         shares = np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
         drift = None if scored.drift is None else scored.drift.detected
-        return Scores(scored.scores.astype(np.float64), scored.p_values, shares, self._sensor.threshold(alpha), drift)
+        # As a service says it: what scores a series and knows of no drift learns on, and its threshold moves.
+        threshold = None if self.kind == "series" and drift is None else self._sensor.threshold(alpha)
+        return Scores(scored.scores.astype(np.float64), scored.p_values, shares, threshold, self._sensor.calibrated_on, drift)
 
 
 class _Service:
@@ -165,6 +193,7 @@ class _Service:
         self._signature = about["signature"]
         if about["task"] != "anomaly" or "kind" not in self._signature:
             raise WrongTask(f"{name} is no detector of numbers", param="model")
+        self.kind: SensorKind = self._signature["kind"]
         self.columns = tuple(self._signature["inputs"][0]["columns"])
 
     def score(self, table: Table, alpha: float) -> Scores:
@@ -173,13 +202,13 @@ class _Service:
         answers = list(self._answers(table.readings.tolist(), alpha))
         rows = [item for answer in answers for item in answer["data"]]
         shares = [[item["contributions"][column] for column in self.columns] for item in rows]
-        drift = answers[-1]["drift"]
         scores, p_values = (np.array([item[name] for item in rows]) for name in ("score", "p_value"))
-        return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], None if drift is None else drift["detected"])
+        drift, count = answers[-1]["drift"], answers[-1]["reference"]["count"]
+        return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], count, None if drift is None else drift["detected"])
 
     def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
         """One request after the other: a series goes on from the state of the one before."""
-        records = self._signature["kind"] == "records"
+        records = self.kind == "records"
         state, step = None, rows_each(len(self.columns), self._signature["window"])
         for at in range(0, len(rows), step):
             body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + step]}
@@ -253,11 +282,9 @@ def _draw(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha
 
 
 def _when(times: list[str]) -> list[str]:
-    """Times as a plot takes them, read as training does; as they are written where one of them is none."""
-    try:
-        return [iso(seconds_of(time.strip())) for time in times]
-    except ValueError:
-        return times
+    """Times as a plot takes them; as they are written where one of them is none."""
+    seconds = _seconds(times)
+    return times if seconds is None else [iso(one) for one in seconds]
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:
@@ -273,7 +300,7 @@ def _summary(found: Scores, columns: Sequence[str], alpha: float) -> str:
         shares = found.shares[strange].mean(axis=0)
         most = np.argsort(-shares, kind="stable")[:3].tolist()
         lines.append("most to blame: " + ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in most))
-    if found.threshold is None:
+    if 1 / (1 + found.calibrated_on) > alpha:
         lines.append(f"the model was calibrated on too few normal readings to tell at alpha {alpha:g}")
     if found.drift:
         lines.append("drift: the detector no longer fits these readings; see docs/anomaly.md")

@@ -2,11 +2,11 @@
 
 steps, step_s       how long it goes on; each step leaves a line in `trace` beside the attempts
 checkpoint_every    steps between checkpoints (5)
-fail_code, …        error.json with that code, message and param, exit 3
+fail_code, …        error.json with that code, message and param, exit 3; the message on standard error
 crash_at            dies at this step with SIGKILL, in the attempts before `crash_until` (all)
 deaf                ignores SIGTERM
 score, ece          what result.json says
-full                as a disk that is full: exits 1 with that on standard error
+full                as where the disk is full: exits 4
 chatter             says something that is no JSON
 """
 
@@ -68,10 +68,10 @@ def main() -> int:
         print("not json at all", flush=True)
         say(type="metrics", data={"step": 0, "loss": float("nan")})
     if wanted.get("full"):
-        print("OSError: [Errno 28] No space left on device", file=sys.stderr)
-        return 1
+        return 4
     if "fail_code" in wanted:
         error = {"code": wanted["fail_code"], "message": wanted.get("fail_message", "it is wrong"), "param": wanted.get("fail_param")}
+        print("Traceback:", error["message"], file=sys.stderr)
         (directory / "report.json").write_text(json.dumps({"findings": ["it is wrong"]}))
         (directory / "error.json").write_text(json.dumps(error))
         return 3

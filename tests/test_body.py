@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import orjson
 import pytest
 from fastapi.testclient import TestClient
 
+from service.api.body import _loads
 from tests.conftest import MakeApp
 
 GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
@@ -87,17 +91,85 @@ def test_duplicate_keys_take_the_last(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("content", "place", "came"),
     [
-        (b"NaN", "body", "nan"),
-        (b'{"a": [1, {"b": [2, -Infinity]}, NaN]}', "a[1].b[1]", "-inf"),
-        (b'{"body": {"body": 1e999}}', "body.body", "inf"),
-        (b'{"a": %s}' % (b"9" * 5000), "a", "inf"),
-        (b'[[[1]], {"x": {}}, [], NaN]', "[3]", "nan"),
+        (b"NaN", "body", "NaN"),
+        (b'{"a": [1, {"b": [2, -Infinity]}, NaN]}', "a[1].b[1]", "-Infinity"),
+        (b'{"body": {"body": 1e999}}', "body.body", "1e999"),
+        (b'{"a": %s}' % (b"9" * 5000), "a", "9" * 79 + "…"),
+        (b'[[[1]], {"x": {}}, [], NaN]', "[3]", "NaN"),
+        (b'{"a]": "[,\\\\", "b": "\\"[{", "\xc3\xa9\\u00e9": [ [], {"c":[1]} ,\n-1e400 , NaN]}', "éé[2]", "-1e400"),
+        (b'{"a": [{"b": 1, "c": -nan}]}', "a[0].c", "-nan"),
+        (b'{"a": [inf]', "a[0]", "inf"),
     ],
 )
 def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
     error = post(client, content).json()["error"]
     assert (error["code"], error["param"]) == ("malformed_body", place)
-    assert error["message"].endswith(f"{place}: expected a finite number, at most 1.8e308, got {came}")
+    assert error["message"] == f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {came}"
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1 NaN]", b"1 NaN", b'{"a": 1, NaN}', b"{NaN: 1}", b'{"a" NaN}', b"[01]", b"[nano]", b"[1e9.1e999]", b"[-]"]
+)
+def test_what_is_no_value_at_all_is_not_taken_for_a_number(client: TestClient, content: bytes) -> None:
+    error = post(client, content).json()["error"]
+    assert (error["code"], error["param"]) == ("malformed_body", None)
+    assert error["message"].startswith("the body is not JSON in UTF-8: ")
+
+
+def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:
+    rows = b",".join([b"[1,2,3]"] * 90_000)
+    error = post(client, b'{"model":"fake","series":[%s,[1,2,NaN],%s]}' % (rows, rows)).json()["error"]
+    assert error["param"] == "series[90000][2]"
+
+
+@pytest.mark.parametrize("content", [b'{"a": [%s1]}' % (b"[]," * 5000), b'{"a": [%s NaN]}' % (b"[]," * 5000)])
+def test_the_garbage_collector_waits_for_a_body(content: bytes) -> None:
+    passes = list[str]()
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        passes.append(phase)
+
+    gc.callbacks.append(watch)
+    try:
+        with suppress(orjson.JSONDecodeError):
+            _loads(content)
+    finally:
+        gc.callbacks.remove(watch)
+    assert not passes
+    assert gc.isenabled()
+
+
+def test_the_garbage_collector_stays_off_for_whom_it_was() -> None:
+    gc.disable()
+    try:
+        _loads(b"[[]]")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("content", [b"[" + b"[]," * 1200 + b"1]", b'{"a": [%s{}]}' % (b"{}," * 1198), b"[" * 1201])
+def test_more_lists_than_any_request_has_are_not_made(make_app: MakeApp, content: bytes) -> None:
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert "lists and objects, it may have 1200: send fewer inputs" in answer.json()["error"]["message"]
+
+
+def test_what_a_request_has_beside_its_inputs_is_not_too_much(make_app: MakeApp) -> None:
+    body = b'{"model": "fake", "input": [[1, 2]], "labels": {"a": [], "b": []}}'
+    answer = post(TestClient(make_app(max_inputs=1, max_readings=1)), body)
+    assert answer.json()["error"]["param"] == "labels"
+
+
+def test_a_nan_is_named_among_too_many_lists_too(make_app: MakeApp) -> None:
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), b'{"a": [%s NaN, []]}' % (b"[]," * 1300))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "a[1300]")
+
+
+def test_brackets_in_a_text_are_no_lists(make_app: MakeApp) -> None:
+    texts = ['[{"a": [1]}] \\' * 100] * 100
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), json.dumps({"model": "fake", "input": texts}).encode())
+    assert answer.status_code == 200
 
 
 def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -> None:

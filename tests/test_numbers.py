@@ -152,3 +152,12 @@ def test_gaps_are_told() -> None:
     assert gaps([0, 60, 1000, 1060], None) == []
     [warning] = gaps([0, 60, 1000, 1060], 60)
     assert "timestamps[1] and [2] are 940 s apart" in warning
+
+
+def test_a_gap_since_the_call_before_is_told() -> None:
+    assert gaps([60], 60, before=0) == []
+    assert gaps([1000], None, before=0) == []
+    [warning] = gaps([1000], 60, before=0)
+    assert "the last timestamp of the call before and timestamps[0] are 1000 s apart" in warning
+    [warning] = gaps([1000, 9000], 60, before=0)
+    assert "timestamps[0] and [1] are 8000 s apart" in warning

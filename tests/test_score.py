@@ -12,17 +12,19 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from models.registry.registry import Registry
+from models.sensors.adaptive import fit_adaptive
 from service.cli import main
 from service.config import Settings
 from service.engine.fake_sensor import FakeForecaster, FakeSensor
 from service.score import rows_each
 from tests.artifacts import staging
 from tests.conftest import MakeApp
-from tests.sensors import LOAD, PUMP, RECORDS, sensor_manifest, with_numbers
+from tests.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_manifest, with_numbers
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_what_separates_cells_is_told_as_in_training(service: TestClient, table:
         assert (tmp_path / f"{name}.csv").read_text() == (tmp_path / "comma.csv").read_text()
 
 
-@pytest.mark.parametrize("time", ["{}", "{}000", "{}000000000", "2026-11-23T10:00:00Z", "shift {} of 3", "2026-11-23 {}"])
+@pytest.mark.parametrize("time", ["{}", "{}000", "{}000000000", "now", "shift {} of 3", "2026-11-23 {}"])
 def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_path: Path, time: str) -> None:
     rows = [f"{time.format(1767225600 + n)},{n % 3},{n % 2}" for n in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["at,flow,pressure", *rows]))
@@ -130,12 +132,17 @@ def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPat
     assert len(told(tmp_path / "out.csv")) == 100
 
 
+def publish(directory: Path) -> None:
+    """A version of a detector in the registry of `directory / "home"`."""
+    registry = Registry(directory / "home" / "models")
+    registry.publish(PUMP, staging(directory / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version))
+    registry.promote(PUMP, 1, by="test", why="")
+
+
 def test_the_registry_gives_what_the_service_gives(
     service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = Registry(tmp_path / "home" / "models")
-    registry.publish(PUMP, staging(tmp_path / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version))
-    registry.promote(PUMP, 1, by="test", why="")
+    publish(tmp_path)
     monkeypatch.setattr("models.sensors.artifact.load_sensor", lambda path: FakeSensor("series", window=3))
     by_service, by_registry = tmp_path / "a.csv", tmp_path / "b.csv"
     assert score(str(table), "--model", PUMP, "--url", "http://sonde", "--out", str(by_service)) == 0
@@ -174,6 +181,56 @@ def test_what_cannot_be_scored_says_why(
     path.write_text(content)
     assert score(str(path), "--model", model, "--url", "http://sonde", *flags) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (
+            ["10:02", "10:01", "10:00"],
+            "line 3, at: 2026-11-23T10:01:00Z is before the one on line 2, 2026-11-23T10:02:00Z; expected increasing",
+        ),
+        (
+            ["10:00", "10:01", "10:01"],
+            "line 4, at: 2026-11-23T10:01:00Z repeats the one on line 3, 2026-11-23T10:01:00Z; expected increasing",
+        ),
+        (["10:00", "10:01", "10:01+01:00"], "line 4, at: 2026-11-23T09:01:00Z is before the one on line 3"),
+    ],
+)
+def test_a_series_in_another_order_is_refused(
+    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], times: list[str], said: str
+) -> None:
+    path = tmp_path / "{t}.csv"
+    path.write_text("\n".join(["at,flow,pressure", *[f"2026-11-23T{time},1,2" for time in times]]))
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / "out.csv"))
+    assert score(str(path), "--model", PUMP, *flags) == 1
+    assert f"{path.name}, {said}" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+    assert score(str(path), "--model", RECORDS, *flags) == 0, "records are judged each by itself"
+
+
+def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sensor = fit_adaptive([np.random.default_rng(0).normal(size=(600, 2))], ("pressure", "flow"))
+    app = make_app()
+    put_in_service(app.state.hub, sensor)
+    reached(TestClient(app), monkeypatch)
+    publish(tmp_path)
+    monkeypatch.setattr("models.sensors.artifact.load_sensor", lambda path: sensor)
+    drawn = list[dict[str, object]]()
+
+    def drawing(data: dict[str, dict[str, object]]) -> None:
+        drawn.append(data["threshold"])
+
+    monkeypatch.setattr("service.plots.series", drawing)
+    monkeypatch.setattr("service.plots.written", lambda plot, kind: b"")
+    for where in (("--url", "http://sonde"), ("--home", str(tmp_path / "home"))):
+        assert score(str(table), "--model", PUMP, *where, "--plot", str(tmp_path / "out.png")) == 0
+        assert "too few" not in capsys.readouterr().out
+        assert score(str(table), "--model", PUMP, *where, "--alpha", "0.0001") == 0
+        assert "calibrated on too few normal readings to tell at alpha 0.0001" in capsys.readouterr().out
+    assert drawn == [{"0.05": None}] * 2
 
 
 @pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])

@@ -71,6 +71,17 @@ def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detecto
     ]
 
 
+def test_a_detector_that_learns_on_has_no_one_threshold(make_app: MakeApp) -> None:
+    """Each of its p-values is of another moment: no score would be above those, and only those, that are anomalies."""
+    app = make_app(FakeModel())
+    put_in_service(app.state.hub, trained("adaptive"))
+    put_in_service(app.state.hub, trained("level"), OTHER)
+    client = TestClient(app)
+    moving, staying = (score(client, model=model, series=rows(300)) for model in (PUMP, OTHER))
+    assert (moving["threshold"], moving["warnings"]) == (None, [])
+    assert [row["score"] >= staying["threshold"] for row in staying["data"]] == [row["is_anomaly"] for row in staying["data"]]
+
+
 def test_records_as_objects_or_rows(client: TestClient) -> None:
     objects = score(client, model=RECORDS, records=[{"flow": -30, "pressure": 1.5}, {"pressure": 0, "flow": 1}])
     lists = score(client, model=RECORDS, records=[[1.5, -30], [0, 1]])
@@ -154,6 +165,25 @@ def test_timestamps_are_remembered_from_call_to_call(client: TestClient) -> None
 def test_a_gap_is_told(client: TestClient) -> None:
     [warning] = score(client, model=PUMP, series=rows(3), timestamps=[0, 60, 7260])["warnings"]
     assert "7200 s apart, the model knows readings every 60 s" in warning
+
+
+def test_a_gap_between_two_calls_is_told(client: TestClient) -> None:
+    first = score(client, model=PUMP, series=rows(3), timestamps=[0, 60, 120])
+    [warning] = score(client, model=PUMP, series=rows(2), timestamps=[259_320, 259_380], state=first["state"])["warnings"]
+    before = "the last timestamp of the call before and timestamps[0]"
+    assert warning == f"{before} are 259200 s apart, the model knows readings every 60 s: a gap"
+    assert score(client, model=PUMP, series=rows(1), timestamps=[180], state=first["state"])["warnings"] == []
+    [warning] = score(client, model=PUMP, series=rows(2), timestamps=[420, 7620], state=first["state"])["warnings"]
+    assert "timestamps[0] and [1] are 7200 s apart" in warning, "the longest, as in one call"
+
+
+def test_readings_without_times_are_no_gap(client: TestClient) -> None:
+    state = score(client, model=PUMP, series=rows(3), timestamps=[0, 60, 120])["state"]
+    for _ in range(2):
+        state = score(client, model=PUMP, series=rows(500), state=state)["state"]
+    late = score(client, model=PUMP, series=rows(1), timestamps=[60_180], state=state)
+    assert late["warnings"] == []
+    assert score(client, model=PUMP, series=rows(1), timestamps=[259_200], state=late["state"])["warnings"]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------
@@ -328,6 +358,15 @@ def test_a_forecast_by_default(client: TestClient) -> None:
 )
 def test_a_forecast_that_cannot_be_made(client: TestClient, param: str, change: dict[str, Any]) -> None:
     refused(client, param, "", path=FORECAST, **{"model": LOAD, "series": [[1, 2]] * 4, **change})
+
+
+@pytest.mark.parametrize(
+    ("level", "came"), [("0", "0"), ("0.0", "0.0"), ("1", "1"), ("-0.1", "-0.1"), ("true", "a boolean"), ('"a"', "a string")]
+)
+def test_what_is_no_quantile_is_told_with_what_came(client: TestClient, level: str, came: str) -> None:
+    content = f'{{"model": "{LOAD}", "series": [[1, 2]], "quantiles": [0.5, {level}]}}'
+    answer = client.post(FORECAST, content=content, headers={"content-type": "application/json"})
+    assert answer.json()["error"]["message"] == f"quantiles[1]: expected a number above 0 and below 1, got {came}"
 
 
 def test_a_quantile_of_lists_within_lists_is_refused_as_any_other(client: TestClient) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from models.training.hyperparameters import Anomaly, Sensing, parse
 from models.training.run import FAILED, run
 from models.training.rung_network import check_examples
 from models.training.sensor_choice import Judged, Scores, broken_promise, choose
-from service.engine.state import MAX_CHARACTERS, seal
+from service.engine.state import MAX_CHARACTERS, Clock, seal
 from service.errors import BackendError
 
 
@@ -175,10 +175,65 @@ def test_a_file_that_cannot_be_used_ends_the_job_with_its_reason(tmp_path: Path,
     assert read(directory / "error.json")["code"] == code
 
 
+@pytest.mark.parametrize(("detector", "drawn"), [("level", True), ("adaptive", False)])
+def test_a_threshold_is_drawn_unless_it_moves_with_the_readings(tmp_path: Path, detector: str, drawn: bool) -> None:
+    directory = job(tmp_path, 900, kind="series", detector=detector)
+    assert run(directory, lambda event: None) == 0
+    thresholds = read(directory / "report.json")["plots"]["series"]["threshold"]
+    assert (thresholds["0.05"] is not None) == drawn
+
+
 def test_too_few_rows_end_the_job(tmp_path: Path) -> None:
     directory = job(tmp_path, 70, kind="series")
     assert run(directory, lambda event: None) == FAILED
     assert read(directory / "error.json")["code"] == "rows"
+
+
+def test_auto_leaves_out_what_the_longest_run_is_too_short_for(tmp_path: Path) -> None:
+    directory, said = job(tmp_path, 100, kind="series"), list[str]()
+    assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
+    assert read(directory / "result.json")["mode"] == "level"
+    assert [text.partition(": expected")[0] for text in said if text.startswith("left out")] == [
+        f"left out: training_file: detector {name}" for name in ("residual", "combined")
+    ]
+
+
+def test_a_detector_asked_for_that_the_longest_run_is_too_short_for_ends_the_job(tmp_path: Path) -> None:
+    directory = job(tmp_path, 100, kind="series", detector="residual")
+    assert run(directory, lambda event: None) == FAILED
+    assert read(directory / "error.json")["code"] == "too_few_rows"
+
+
+def labelled(directory: Path, labels: Sequence[int], groups: int = 1, **settings: Any) -> Path:
+    """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around 4."""
+    job(directory, timestamp=None, group="machine", **settings)
+    x = np.random.default_rng(1).standard_normal((len(labels), 3)) + 4 * np.array(labels)[:, None]
+    machines = [f"m{row * groups // len(labels):03d}" for row in range(len(labels))]
+    rows = [f"{a:.4f},{b:.4f},{c:.4f},{machine},{y}" for (a, b, c), machine, y in zip(x.tolist(), machines, labels, strict=True)]
+    (directory / "train.csv").write_text("a,b,c,machine,bad\n" + "\n".join(rows) + "\n")
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["records", "series"])
+@pytest.mark.parametrize("normal", [0, 200], ids=["all", "all but the held-out ones"])
+def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: Path, kind: str, normal: int) -> None:
+    directory = labelled(tmp_path, [1] * (1000 - normal) + [0] * normal, kind=kind)
+    assert run(directory, lambda event: None) == FAILED
+    error = read(directory / "error.json")
+    assert (error["code"], error["param"]) == ("rows", "training_file")
+    assert error["message"].startswith("0 normal rows")
+
+
+@pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
+@pytest.mark.parametrize("detector", ["auto", "autoencoder"])
+def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(tmp_path: Path, groups: int, detector: str) -> None:
+    labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
+    directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
+    assert run(directory, lambda event: None) == 0
+    metrics = read(directory / "result.json")["metrics"]
+    assert metrics["calibrated_on"] > 1500, "all normal rows calibrate"
+    assert metrics["auroc"] > 0.95
+    assert metrics["false_alarm_rate_0.05"] < 0.09
 
 
 def wide(directory: Path, columns: int, **settings: Any) -> Path:
@@ -211,9 +266,9 @@ def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None
     window = build("series", detector, 1).window
     most = most_columns(window)
     state = {"readings": np.zeros((window - 1, most)), "drift": DriftMonitor().to_array()}
-    assert len(seal(state, "abc", 1.5)) <= MAX_CHARACTERS
+    assert len(seal(state, "abc", Clock(1.5))) <= MAX_CHARACTERS
     with pytest.raises(BackendError):
-        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", 1.5)
+        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", Clock(1.5))
 
 
 @pytest.mark.parametrize(

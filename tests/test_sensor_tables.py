@@ -188,6 +188,17 @@ def test_labelled_anomalies_are_not_fitted_to() -> None:
     assert [len(part) for part in runs.normal()] == [4, 4]
 
 
+def test_labels_and_small_groups_do_not_cut_records() -> None:
+    labels = np.arange(300) % 4 == 0
+    runs, _ = to_runs(table(noise(300), labels=labels), "records")
+    np.testing.assert_array_equal(np.concatenate(runs.normal()), runs.readings[~labels])
+    assert len(runs.normal()) == 1
+    groups = tuple(f"{row // 10:03d}" for row in range(300))
+    joined = to_runs(table(noise(300), groups=groups), "records")[0].normal()
+    assert [len(part) for part in joined] == [70, 70, 70, 90], "whole groups, enough of them to be held out of a fit"
+    assert len(to_runs(table(noise(300), groups=groups), "series")[0].normal()) == 30
+
+
 def test_healthy_readings_pass_the_data_rung() -> None:
     findings = found(noise(), times=np.arange(800.0))
     assert {finding.status for finding in findings.values()} == {"ok"}

@@ -6,43 +6,43 @@ import numpy as np
 import pytest
 
 from models.sensors.seam import MOST_STATE_BYTES, State
-from service.engine.state import MAX_CHARACTERS, seal, unseal
+from service.engine.state import MAX_CHARACTERS, Clock, seal, unseal
 from service.errors import BackendError, InvalidState
 
 STATE: State = {"window": np.arange(6, dtype=np.float64).reshape(3, 2), "level": np.array([0.1, -2.5e300]), "empty": np.empty((0, 2))}
 
 
 def test_it_comes_back_bit_by_bit() -> None:
-    text = seal(STATE, "abc", 1_795_000_000.25)
-    state, at = unseal(text, "abc")
-    assert at == 1_795_000_000.25
+    text = seal(STATE, "abc", Clock(1_795_000_000.25, followed=True))
+    state, clock = unseal(text, "abc")
+    assert clock == Clock(1_795_000_000.25, followed=True)
     assert state.keys() == STATE.keys()
     for name, array in STATE.items():
         assert state[name].dtype == np.float64
         assert np.array_equal(state[name], array)
-    assert seal(state, "abc", at) == text
+    assert seal(state, "abc", clock) == text
 
 
 def test_it_may_be_changed_by_who_gets_it() -> None:
-    state, _ = unseal(seal(STATE, "abc", None), "abc")
+    state, _ = unseal(seal(STATE, "abc", Clock()), "abc")
     state["level"][0] = 7.0
     assert state["level"][0] == 7.0
 
 
 def test_it_is_text_that_goes_anywhere() -> None:
-    assert set(seal(STATE, "abc", None)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert set(seal(STATE, "abc", Clock())) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def test_the_largest_one_fits_and_a_larger_one_is_never_written() -> None:
     largest = {f"part{number}": np.ones(MOST_STATE_BYTES // 64) for number in range(8)}
-    assert len(seal(largest, "abc", 1.5)) <= MAX_CHARACTERS
+    assert len(seal(largest, "abc", Clock(1.5))) <= MAX_CHARACTERS
     with pytest.raises(BackendError, match="65544 bytes, 65536 are allowed"):
-        seal({**largest, "more": np.ones(1)}, "abc", 1.5)
+        seal({**largest, "more": np.ones(1)}, "abc", Clock(1.5))
 
 
 @pytest.mark.parametrize("place", [0, 1, 5, 20, 30, 60, -1])
 def test_one_changed_character_is_seen(place: int) -> None:
-    text = seal(STATE, "abc", 3.0)
+    text = seal(STATE, "abc", Clock(3.0))
     changed = list(text)
     changed[place] = "A" if text[place] != "A" else "w"
     with pytest.raises(InvalidState):
@@ -52,8 +52,8 @@ def test_one_changed_character_is_seen(place: int) -> None:
 @pytest.mark.parametrize(
     ("text", "digest", "why"),
     [
-        (seal(STATE, "abc", None), "abd", "another model or another version"),
-        (seal(STATE, "abc", None)[:-8], "abc", "it was changed"),
+        (seal(STATE, "abc", Clock()), "abd", "another model or another version"),
+        (seal(STATE, "abc", Clock())[:-8], "abc", "it was changed"),
         ("", "abc", "not of a format"),
         ("Ag", "abc", "not of a format"),
         ("not base64!", "abc", "not base64url"),

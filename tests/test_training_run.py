@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,11 +29,11 @@ from models.loader import load
 from models.source import locate
 from models.training import challenger, classification, measures
 from models.training.candidate import Candidate, Data, held_out_metrics
-from models.training.embedded import Embedder
+from models.training.embedded import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.hyperparameters import Classification, Metric
 from models.training.job import Context
-from models.training.run import FAILED, run
+from models.training.run import FAILED, FULL, run
 from models.training.tuned import Tuning
 from tests import tiny
 from tests.artifacts import MANIFEST
@@ -413,15 +414,25 @@ def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: 
     assert ("auroc" in result["metrics"]) == (kind == "with anomalies")
     assert len(result["golden"]["rows"][0]) == 1
     assert sorted(path.name for path in (directory / "result").iterdir()) == ["detector.json", "detector.safetensors"]
+    checks = [found["check"] for found in findings(directory)]
+    assert (checks[0], checks[-1]) == ("false_alarm_rate_0.05", "detector_choice")
+
+
+def findings(directory: Path) -> list[dict[str, Any]]:
+    """Those of a report's last rung."""
     outcome = {rung["rung"]: rung for rung in read(directory / "report.json")["rungs"]}["outcome"]
-    assert outcome["findings"][0]["check"] == "false_alarm_rate_0.05"
+    found: list[dict[str, Any]] = outcome["findings"]
+    return found
 
 
 def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": words("abcde", random.Random(index))} for index in range(30)]
     error = failure(job(tmp_path / "job", encoder, rows, task="anomaly", hyperparameters={"detector": "energy"}))
     assert error["param"] == "method.supervised.hyperparameters.detector"
-    assert "needs labelled rows" in error["message"]
+    assert "needs normal rows of two labels" in error["message"]
+    rows = [row | {"label": "one"} for row in rows]
+    error = failure(job(tmp_path / "one", encoder, rows, task="anomaly", hyperparameters={"detector": "energy"}))
+    assert "the file has fewer" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -456,7 +467,37 @@ def test_a_full_disk_is_told_as_such(encoder: Path, tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(LinearHead, "save", full)
-    assert failure(job(tmp_path / "job", encoder, labelled(10)))["code"] == "disk_full"
+    assert run(job(tmp_path / "job", encoder, labelled(10)), lambda event: None) == FULL
+
+
+def test_a_disk_that_the_cache_has_filled_is_one(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = EmbeddingCache._connect
+
+    def cramped(self: EmbeddingCache) -> sqlite3.Connection:
+        database = connect(self)
+        database.execute("PRAGMA max_page_count = 4")
+        return database
+
+    monkeypatch.setattr(EmbeddingCache, "_connect", cramped)
+    assert run(job(tmp_path / "job", encoder, labelled(10)), lambda event: None) == FULL
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("error", "code"), [("IndexError('of\\nours ' + 'x' * 999)", FAILED), ("RuntimeError('of the machine')", 1)])
+def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(encoder: Path, tmp_path: Path, error: str, code: int) -> None:
+    directory = job(tmp_path / "job", encoder, labelled(5))
+    slip = f"from models.training import run\ndef slip(*_):\n    raise {error}\nrun.divide = slip\nrun.main()"
+    done = subprocess.run([sys.executable, "-c", slip, str(directory)], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback (most recent call last)" in done.stderr
+    assert (directory / "report.json").is_file()
+    assert (directory / "error.json").exists() == (code == FAILED)
+    if code == FAILED:
+        told = read(directory / "error.json")
+        assert (told["code"], told["param"]) == ("trainer_crashed", None)
+        assert "a fault of Sonde's own, which another attempt would meet again: IndexError: of ours xxx" in told["message"]
+        assert "…; the worker's log has the traceback" in told["message"]
+        assert len(told["message"]) < 500
 
 
 @pytest.mark.real

@@ -182,6 +182,12 @@ def test_a_failure_has_the_trainers_code_and_the_next_job_runs(manned: Bench) ->
     assert manned.until(good).status == "succeeded"
 
 
+def test_a_fault_of_ours_ends_the_job_at_its_first_attempt_and_is_in_the_log(bench: Bench, worker: WorkerProcess) -> None:
+    failed = bench.until(bench.submit(fail_code="trainer_crashed", fail_message="IndexError: a slip"))
+    assert (failed.status, failed.error_code, failed.attempt) == ("failed", "trainer_crashed", 1)
+    assert "Traceback: IndexError: a slip" in worker.log.read_text()
+
+
 def test_a_full_disk_fails_the_job_by_name(manned: Bench) -> None:
     assert manned.until(manned.submit(full=True)).error_code == "disk_full"
 

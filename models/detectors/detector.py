@@ -52,6 +52,8 @@ class Calibrated(nn.Module):
     """The part that all detectors share: calibration scores, and verdicts by them."""
 
     kind: ClassVar[Kind]
+    # How many normal items it takes to be fitted.
+    least: ClassVar[int] = 2
     calibration: Tensor
 
     def __init__(self) -> None:

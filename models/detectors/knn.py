@@ -35,8 +35,8 @@ class KnnDetector(Calibrated):
 
         Without `calibrated`, `calibrate` has to follow.
         """
-        if x.ndim != 2 or len(x) < 2:
-            raise ValueError(f"reference: expected shape [m, d] with m >= 2, got {list(x.shape)}")
+        if x.ndim != 2 or len(x) < self.least:
+            raise ValueError(f"reference: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
         self.reference = nn.functional.normalize(x.float(), dim=-1)
         if not calibrated:
             return self

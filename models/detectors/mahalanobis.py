@@ -26,6 +26,7 @@ class MahalanobisDetector(Calibrated):
     """
 
     kind = "mahalanobis"
+    least = 4
     means: Tensor
     whitening: Tensor
 
@@ -36,8 +37,8 @@ class MahalanobisDetector(Calibrated):
 
     def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
         """Means and shared covariance of normal items [m, d], m ≥ 4. Without `calibrated`, `calibrate` has to follow."""
-        if x.ndim != 2 or len(x) < 4:
-            raise ValueError(f"normal items: expected shape [m, d] with m >= 4, got {list(x.shape)}")
+        if x.ndim != 2 or len(x) < self.least:
+            raise ValueError(f"normal items: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
         owner = torch.zeros(len(x), dtype=torch.int64) if labels is None else labels
         if owner.shape != (len(x),):
             raise ValueError(f"labels: expected shape [{len(x)}], got {list(owner.shape)}")

@@ -40,6 +40,8 @@ def train(context: Context, settings: Anomaly, parts: Parts) -> Outcome:
     save_detector(detector, context.result)
     seen_as = detector.judge(torch.from_numpy(held_x), explain=1).p_values
     context.report.extend(check_texts_promise(seen_as.double().numpy(), len(detector.calibration)))
+    if len(candidates) > 1:
+        context.report.add(detecting.chosen_here(len(candidates)))
     return Outcome(
         encoder="base",
         mode="frozen",
@@ -56,7 +58,9 @@ def _normal(context: Context, settings: Anomaly, parts: Parts) -> detecting.Norm
     x = context.embedder(parts.train.texts[0])
     if parts.train.labels is None:
         if settings.detector in _NEEDS_HEAD:
-            message = f"detector: {settings.detector!r} needs labelled rows, the file has none; known without labels are knn, mahalanobis"
+            message = (
+                f"detector: {settings.detector!r} needs normal rows of two labels, the file has fewer; without, there are knn, mahalanobis"
+            )
             raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.detector")
         return detecting.sample(detecting.Normal(x), context.job.seed)
     labels, y = np.unique(parts.train.labels, return_inverse=True)
@@ -70,7 +74,8 @@ def _candidates(context: Context, settings: Anomaly, normal: detecting.Normal) -
     neighbours = detecting.neighbours_for(normal, asked)
     kinds: Sequence[DetectorKind] = detecting.SIMPLEST_FIRST if settings.detector == "auto" else (settings.detector,)
     possible = [kind for kind in kinds if normal.head is not None or kind not in _NEEDS_HEAD]
-    return {kind: detecting.fit_detector(kind, normal, neighbours) for kind in possible}
+    enough = detecting.with_enough(possible, normal, context.events)
+    return {kind: detecting.fit_detector(kind, normal, neighbours) for kind in enough}
 
 
 def _choose(candidates: dict[DetectorKind, Trained], held_x: Floats, strangers: Floats) -> tuple[DetectorKind, dict[DetectorKind, float]]:

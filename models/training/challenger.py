@@ -125,7 +125,8 @@ def _juries(context: Context, settings: Classification, data: Data, frozen: Cand
     juries = [Jury(np.arange(len(data.texts), len(whole.texts)), frozen.predicted)]
     if crossed and len(whole.texts) <= _FEW_ROWS:
         folds = linear.stratified(data.y, _MORE_ROUNDS, context.job.seed, context.embedder(data.texts))
-        parts = [np.flatnonzero(folds == fold) for fold in range(_MORE_ROUNDS)]
+        # So few rows that a fold has none make fewer parts.
+        parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
         juries += [Jury(rows, _frozen(context, settings, whole, rows, frozen)) for rows in parts]
     return juries
 

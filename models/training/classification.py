@@ -90,7 +90,10 @@ def _choose_detector(
     if settings.detector != "auto":
         return detecting.fit_detector(settings.detector, normal, neighbours), {}
     if len(strangers) and len(held_x):
-        kinds = {kind: detecting.fit_detector(kind, normal, neighbours) for kind in detecting.SIMPLEST_FIRST}
+        kinds = {
+            kind: detecting.fit_detector(kind, normal, neighbours)
+            for kind in detecting.with_enough(detecting.SIMPLEST_FIRST, normal, context.events)
+        }
         ranking = detecting.rank_by_strangers(kinds, held_x, strangers)
         judges = f"{len(strangers)} out-of-scope texts"
     else:
@@ -115,6 +118,9 @@ def _outcome(context: Context, parts: Parts, data: Data, winner: Candidate, won:
         lines=parts.held_out.lines,
         seed=context.job.seed,
     )
+    ranked = sum(name.startswith("detector_auroc_") for name in winner.metrics)
+    if "oos_auroc" in winner.metrics and ranked > 1:
+        yield detecting.chosen_here(ranked)
     if won is not None:
         yield check_frozen(won.lead, len(won.rows))
 

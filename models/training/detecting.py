@@ -17,8 +17,11 @@ from models.detectors.knn import KnnDetector
 from models.detectors.mahalanobis import MahalanobisDetector
 from models.heads import LinearHead
 from models.training import evaluation
+from models.training.errors import TrainingDataError
+from models.training.events import Events, say
 from models.training.hyperparameters import DetectorKind
 from models.training.linear import Examples, fit_plain
+from models.training.report import Finding
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -32,6 +35,7 @@ _HIDDEN_SHARE = 0.2
 # The simpler detector stays unless another finds this much more.
 _WORTH = 0.002
 SIMPLEST_FIRST: tuple[DetectorKind, ...] = ("knn", "mahalanobis", "energy", "combined")
+_LEAST: Mapping[DetectorKind, int] = {one.kind: one.least for one in (KnnDetector, MahalanobisDetector, EnergyDetector, CombinedDetector)}
 # Hidden classes are nearer to the others than strangers are and praise the energy alone too much: CLINC150's real out-of-scope
 # texts are found better by the combination (AUROC 0.986 against 0.977), its hidden classes by the energy (0.939 against 0.950).
 _JUDGED_BY_CLASSES: tuple[DetectorKind, ...] = ("knn", "mahalanobis", "combined")
@@ -53,7 +57,13 @@ class Normal:
 
 
 def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibrated: bool = True) -> Trained:
-    """A detector fitted to normal items, calibrated by leaving out what it scores; or else `calibrate_on` has to follow."""
+    """A detector fitted to normal items, calibrated by leaving out what it scores; or else `calibrate_on` has to follow.
+
+    Raises TrainingDataError where there are too few items.
+    """
+    if len(normal.x) < _LEAST[kind]:
+        message = f"expected at least {_LEAST[kind]} normal rows for detector {kind!r}, those held out aside, got {len(normal.x)}"
+        raise TrainingDataError("too_few_rows", f"training_file: {message}", "training_file")
     x = torch.from_numpy(normal.x)
     if kind == "mahalanobis":
         return MahalanobisDetector().fit(x, None if normal.y is None else torch.from_numpy(normal.y), calibrated=calibrated)
@@ -68,6 +78,16 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
         return energetic
     combined = CombinedDetector(KnnDetector(neighbours).fit(x, calibrated=calibrated), energetic)
     return combined.fit() if calibrated else combined
+
+
+def with_enough(kinds: Sequence[DetectorKind], normal: Normal, events: Events) -> Sequence[DetectorKind]:
+    """Those of the kinds that there are enough normal items for, telling which are left out; the first, to be refused, where none is."""
+    rows = len(normal.x)
+    enough = [kind for kind in kinds if rows >= _LEAST[kind]]
+    few = ", ".join(f"{kind} (takes {_LEAST[kind]})" for kind in kinds if kind not in enough)
+    if few and enough:
+        say(events, f"too few rows for some detectors, which are left out: {few}, got {rows}", "warn")
+    return enough or kinds[:1]
 
 
 def calibrate_on(detector: Trained, unseen: Floats) -> Trained:
@@ -142,6 +162,12 @@ def best_kind(ranking: Mapping[DetectorKind, float]) -> DetectorKind:
         return "knn"
     best = max(ranking.values())
     return next(kind for kind in SIMPLEST_FIRST if ranking.get(kind, 0.0) >= best - _WORTH)
+
+
+def chosen_here(kinds: int) -> Finding:
+    """What is to be known of figures measured on the rows that the kind of detector, one of several, was chosen on."""
+    message = f"The detector is the best of {kinds} kinds on the very rows that its figures are measured on, which may flatter it."
+    return Finding("outcome", "detector_choice", "ok", float(kinds), None, message, "")
 
 
 def false_alarms(detector: Trained, unseen: Floats) -> dict[str, float]:

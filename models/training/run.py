@@ -1,16 +1,17 @@
 """The training process: `python -m models.training.run DIRECTORY` reads job.json there and writes result/ and result.json.
 
-Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done, 3 the job's own fault
-(error.json says which), 143 stopped by SIGTERM, anything else a fault of ours.
+Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done, 3 another attempt would end
+the same (error.json says why), 4 the disk is full (nothing more can be written), 143 stopped by SIGTERM, anything else may be
+tried again.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import TextIO
 import torch
 
 from models.device import place
+from models.disk import is_full
 from models.errors import SondeError
 from models.heap import keep_freed
 from models.loader import load
@@ -39,23 +41,43 @@ _NICENESS = 10
 OfTexts = Classification | Anomaly | Embedding | Rerank
 # The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the product.
 NUMBERS_VERSION = "1"
-FAILED, STOPPED = 3, 128 + signal.SIGTERM
+FAILED, FULL, STOPPED = 3, 4, 128 + signal.SIGTERM
+# Slips of our code: the same seed would meet them again. What a machine does (OSError, RuntimeError, MemoryError) may pass.
+_SLIPS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+_LONGEST = 300
 
 
 def run(directory: Path, events: Events) -> int:
     """Train the job in `directory`; the exit code."""
-    report = Report()
     try:
-        _train(directory, events, report)
+        return _run(directory, events)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        return FULL
+
+
+def _run(directory: Path, events: Events) -> int:
+    try:
+        with _reporting(directory) as report:
+            _train(directory, events, report)
     except SondeError as error:
         return _failed(directory, error.code, error.message, error.param)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _failed(directory, "disk_full", "the disk is full", None)
-    finally:
-        _write_report(directory, report)
+    except _SLIPS as error:
+        traceback.print_exception(error)
+        return _failed(directory, "trainer_crashed", _admitted(error), None)
     return 0
+
+
+@contextmanager
+def _reporting(directory: Path) -> Iterator[Report]:
+    """A report that is written however the job ends."""
+    report = Report()
+    try:
+        yield report
+    finally:
+        (directory / "report.json").write_bytes(report.to_bytes())
+        (directory / "report.md").write_text(report.to_markdown(), encoding="utf-8")
 
 
 def _train(directory: Path, events: Events, report: Report) -> None:
@@ -138,9 +160,11 @@ def _failed(directory: Path, code: str, message: str, param: str | None) -> int:
     return FAILED
 
 
-def _write_report(directory: Path, report: Report) -> None:
-    (directory / "report.json").write_bytes(report.to_bytes())
-    (directory / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+def _admitted(error: Exception) -> str:
+    """A slip of ours as the job's owner is told of it."""
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    told = told if len(told) <= _LONGEST else told[:_LONGEST] + "…"
+    return f"a fault of Sonde's own, which another attempt would meet again: {told}; the worker's log has the traceback"
 
 
 @contextmanager

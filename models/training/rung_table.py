@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.training.report import Finding, Status, named_rows
-from models.training.runs import Repairs, Runs
+from models.training.rung_units import check_units
+from models.training.runs import LEAST_ROWS, Repairs, Runs
 
-LEAST_ROWS = 64
 ENOUGH_ROWS = 500
 MAX_MISSING = 0.05
 MAX_REPEATED = 0.01
 MAX_JITTER = 0.05
 MAX_SAME = 0.5
-# A column's level and spread that both grow by the same large factor from one stretch to the next: another unit.
-_JUMP = 8.0
-_ALIKE = 1.5
-_STRETCHES, _LEAST_STRETCH = 40, 16
 _MOVED = 3.0
 
 
@@ -30,17 +25,21 @@ def check_table(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Findi
     yield _missing(train, held_out, repairs)
     if train.times is not None:
         yield from _timestamps(train, held_out, repairs)
-    yield from _units(train)
     yield _repeated_rows(train)
-    yield _moved(train, held_out)
+    if train.normal():  # else the rung has failed, and there is nothing to compare
+        yield check_units(train, held_out)
+        yield _moved(train, held_out)
 
 
 def _rows(train: Runs) -> Finding:
-    count, longest = sum(map(len, train.normal())), max(map(len, train.normal()), default=0)
-    message = f"{count} normal rows of {len(train.columns)} columns to train on; the longest run has {longest}."
-    status: Status = "fail" if longest < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
-    remedy = f"Send more normal rows: at least {LEAST_ROWS} in one run, better some thousands; few rows resolve no small alpha."
-    return _finding("rows", status, float(longest), float(LEAST_ROWS), message, remedy)
+    parts = train.normal()
+    count, longest = sum(map(len, parts)), max(map(len, parts), default=0)
+    enough, where = (count, "in all") if train.kind == "records" else (longest, "in one run")
+    told = "" if train.kind == "records" else f"; the longest run has {longest}"
+    message = f"{count} normal rows of {len(train.columns)} columns to train on{told}."
+    status: Status = "fail" if enough < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
+    remedy = f"Send more normal rows: at least {LEAST_ROWS} {where}, better some thousands; few rows resolve no small alpha."
+    return _finding("rows", status, float(enough), float(LEAST_ROWS), message, remedy)
 
 
 def _constant(train: Runs) -> Iterator[Finding]:
@@ -83,42 +82,6 @@ def _timestamps(train: Runs, held_out: Runs, repairs: Repairs) -> Iterator[Findi
     status = "warn" if repairs.jitter > MAX_JITTER else "ok"
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if need be."
     yield _finding("irregular_timestamps", status, repairs.jitter, MAX_JITTER, message, remedy, repairs.silences)
-
-
-def _units(train: Runs) -> Iterator[Finding]:
-    """Columns whose level and spread jump by the same large factor, and the line where they do."""
-    jumps = [jump for rows in train.each() for jump in _jumps(train, rows)]
-    if not jumps:
-        yield _finding("unit_jumps", "ok", 0.0, _JUMP, "No column changes its unit.")
-        return
-    name, line, factor = jumps[0]
-    message = f"{name!r} grows {factor:.3g} times near line {line}, its level and its spread alike, as if its unit had changed."
-    remedy = "Convert the column to one unit; if it is a change of operation, name the two as runs in `group`."
-    yield _finding("unit_jumps", "fail", factor, _JUMP, message, remedy, [line for _, line, _ in jumps])
-
-
-def _jumps(train: Runs, rows: slice) -> Iterator[tuple[str, int, float]]:
-    x = train.readings[rows]
-    count = min(_STRETCHES, len(x) // _LEAST_STRETCH)
-    if count < 2:
-        return
-    stretches = np.array_split(x, count)
-    level = np.array([np.median(np.abs(part), axis=0) for part in stretches])
-    spread = np.array([np.subtract(*np.quantile(part, [0.9, 0.1], axis=0)) for part in stretches])
-    ends = np.cumsum([len(part) for part in stretches])
-    # Two stretches apart: the one between may be of both units.
-    for before in range(count - 1):
-        after = min(before + 2, count - 1)
-        for column in _same_jump(level[before], level[after], spread[before], spread[after]).tolist():
-            yield train.columns[column], int(train.lines[rows.start + ends[before]]), float(level[after][column] / level[before][column])
-
-
-def _same_jump(*parts: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Columns [k] whose level and spread (before, after; before, after) grow by about the same large factor."""
-    positive = np.all([part > 0 for part in parts], axis=0)
-    level, spread = (np.log(np.where(positive, parts[i + 1], 1.0)) - np.log(np.where(positive, parts[i], 1.0)) for i in (0, 2))
-    same = positive & (np.abs(level) > np.log(_JUMP)) & (np.abs(level - spread) < np.log(_ALIKE))
-    return np.flatnonzero(same)
 
 
 def _repeated_rows(train: Runs) -> Finding:

@@ -20,13 +20,15 @@ _SILENCE = 10.0
 _MOST_MISSING = 0.5
 # With so many groups whole groups are held out, else the last part of each.
 _GROUPS_TO_HOLD_OUT = 5
+# Normal rows that a detector needs: of a series in one run, of records in all.
+LEAST_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
     """Readings float64 [n, d], finite, in order; `starts` are the rows at which a run begins (the first is 0).
 
-    `lines`, `times`, `labels` are the rows' own, as in `Table`.
+    `lines`, `times`, `labels` are the rows' own, as in `Table`. Rows of `records` are no neighbours, whatever the order.
     """
 
     columns: tuple[str, ...]
@@ -35,6 +37,7 @@ class Runs:
     starts: Rows
     times: Doubles | None = None
     labels: NDArray[np.bool_] | None = None
+    kind: SensorKind = "series"
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -46,9 +49,17 @@ class Runs:
 
     def normal(self) -> list[Doubles]:
         """Stretches [n, d] of readings that no label calls an anomaly: what may be fitted to."""
-        if self.labels is None:
-            return [self.readings[rows] for rows in self.each()]
-        return [part for rows in self.each() for part in _unlabelled(self.readings[rows], self.labels[rows])]
+        return [self.readings[rows] for rows in self.normal_rows()]
+
+    def normal_rows(self) -> list[Rows]:
+        """The rows of these stretches: an anomaly ends a series, and is merely left out of records.
+
+        Small groups of records go together, so that whole groups can be held out of a fit.
+        """
+        runs = [np.arange(rows.start, rows.stop) for rows in self.each()]
+        if self.kind == "records":
+            return joined([rows if self.labels is None else rows[~self.labels[rows]] for rows in runs])
+        return runs if self.labels is None else [part for rows in runs for part in _unlabelled(rows, self.labels[rows])]
 
     def places(self, rows: Rows) -> list[str] | list[int]:
         """Where rows (indices [n]) are found again: their times in ISO 8601 where the table has times, else their lines."""
@@ -86,7 +97,7 @@ def to_runs(table: Table, kind: SensorKind, *, param: str = "training_file") -> 
     filled = _filled(readings, starts if kind == "series" else None)
     times = None if table.times is None else table.times[order]
     labels = None if table.labels is None else table.labels[order]
-    return Runs(table.columns, filled, table.lines[order], starts, times, labels), repairs
+    return Runs(table.columns, filled, table.lines[order], starts, times, labels, kind), repairs
 
 
 def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "training_file") -> tuple[Runs, Runs]:
@@ -112,7 +123,7 @@ def _chosen(runs: Runs, mask: NDArray[np.bool_]) -> Runs:
     first |= np.concatenate([[True], ~mask[:-1]])
     times = None if runs.times is None else runs.times[mask]
     labels = None if runs.labels is None else runs.labels[mask]
-    return Runs(runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels)
+    return Runs(runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels, runs.kind)
 
 
 def _by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
@@ -182,7 +193,20 @@ def _filled(readings: Doubles, starts: Rows | None) -> Doubles:
     return np.where(last >= begins, seen, medians)
 
 
-def _unlabelled(readings: Doubles, labels: NDArray[np.bool_]) -> Sequence[Doubles]:
+def _unlabelled(rows: Rows, labels: NDArray[np.bool_]) -> list[Rows]:
     edges = np.flatnonzero(np.diff(labels.astype(np.int8))) + 1
-    parts, marks = np.split(readings, edges), np.split(labels, edges)
+    parts, marks = np.split(rows, edges), np.split(labels, edges)
     return [part for part, mark in zip(parts, marks, strict=True) if len(part) and not mark[0]]
+
+
+def joined(groups: Sequence[Rows], least: int = LEAST_ROWS) -> list[Rows]:
+    """Groups of rows, those of less than so many together with the next, or the last with the one before."""
+    found: list[Rows] = []
+    for rows in groups:
+        if found and len(found[-1]) < least:
+            found[-1] = np.concatenate([found[-1], rows])
+        else:
+            found.append(rows)
+    if len(found) > 1 and len(found[-1]) < least:
+        found[-2:] = [np.concatenate(found[-2:])]
+    return [rows for rows in found if len(rows)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from models.training.table_parsing import MOST_COLUMNS, read_table
 JUDGED = "judged"
 # A network learns nothing worth its time from fewer rows.
 _ROWS_FOR_NETWORKS = 2000
+_TOO_FEW = "too_few_rows"
 _GOLDEN_ROWS = 8
 _TOLERANCE = 0.01
 _WATCHED_LOSSES = 100
@@ -88,7 +89,7 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     for name in names:
         _check_network(bench, settings, name, parts)
     phase(bench.events, "running")
-    judged = [_judged(bench, settings, name, parts) for name in names]
+    judged = _all_judged(bench, settings, names, parts)
     chosen, why = choose(judged)
     say(bench.events, _summary(chosen, why, judged))
     bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
@@ -179,6 +180,24 @@ def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -
         bench.report.raise_if_failed("loss")
 
 
+def _all_judged(bench: Bench, settings: Sensing, names: Sequence[str], parts: Divided) -> list[Judged]:
+    """Each of them judged; under `auto` one that needs longer runs than there are is left out, as long as another is not."""
+    judged: list[Judged] = []
+    short: list[TrainingDataError] = []
+    for name in names:
+        try:
+            judged.append(_judged(bench, settings, name, parts))
+        except TrainingDataError as error:
+            if settings.detector != "auto" or error.code != _TOO_FEW:
+                raise
+            short.append(error)
+    if not judged:
+        raise short[0]
+    for one in short:
+        say(bench.events, f"left out: {one.message}", "warn")
+    return judged
+
+
 def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided) -> Judged:
     """Fit to the training part and judge by the later one; the fourth rung, for a network."""
     watches: list[GradientWatch] = []
@@ -205,7 +224,7 @@ def _fitted(bench: Bench, settings: Sensing, name: str, runs: list[Readings], pa
     try:
         return fit_sensor(settings.kind, name, columns, runs, seed=bench.job.seed, period_s=period_s, device=device, watch=watch)
     except ValueError as error:
-        raise TrainingDataError("too_few_rows", f"training_file: detector {name}: {error}", "training_file") from error
+        raise TrainingDataError(_TOO_FEW, f"training_file: detector {name}: {error}", "training_file") from error
 
 
 def _adaptive(runs: list[Readings], parts: Divided) -> Fitted:

@@ -68,7 +68,9 @@ class AnomalyAnswer(Answer):
     object: Literal["list"]
     model: str
     alpha: float
-    threshold: float | None = Field(description="scores above it are anomalies; null when too little is known for this alpha")
+    threshold: float | None = Field(
+        description="scores from it on are anomalies; null when too little is known for this alpha, or where it moves with the stream"
+    )
     data: list[Anomaly]
     drift: Drifting | None = Field(description="of numbers: as of the last reading")
     state: str | None = Field(description=f"of a series: send it with the next readings; at most {MAX_CHARACTERS} characters")
@@ -79,11 +81,11 @@ class AnomalyAnswer(Answer):
 
 def _check_quantiles(value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or len(value) > _MOST_QUANTILES:
-        raise InvalidRequest(f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers between 0 and 1", param="quantiles")
+        raise InvalidRequest(f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers above 0 and below 1", param="quantiles")
     for index, level in enumerate(value):
         if type(level) is not float or not 0 < level < 1:
-            came = level if type(level) is float else kind_of(level)
-            raise InvalidRequest(f"quantiles[{index}]: expected a number between 0 and 1, got {came}", param=f"quantiles[{index}]")
+            came = level if type(level) in {int, float} else kind_of(level)
+            raise InvalidRequest(f"quantiles[{index}]: expected a number above 0 and below 1, got {came}", param=f"quantiles[{index}]")
     if len(set(value)) < len(value):
         raise InvalidRequest("quantiles: a level is there twice", param="quantiles")
     return tuple(value)

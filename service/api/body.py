@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import gc
 import math
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from service.api.inputs import brief
+from service.api.position import count_outside_strings, path_to
 from service.api.problems import path_of
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
-# Python's own parser, which knows NaN, takes a moment for more; the error then names the byte alone.
-_SEARCHED_BYTES = 2**18
+T = TypeVar("T")
+# An input is one list or object at most, few are beside. Up to twice as many inputs are counted by the routes, which name the parameter.
+_LISTS_PER_INPUT, _LISTS_BESIDE = 2, 1000
+# Also as C and Python print them, which JSON knows as little.
+_NUMBER = re.compile(rb"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)")
+# To look through a large body takes half a second and ten times its memory.
+_ONE_AT_A_TIME = ThreadPoolExecutor(1, "bodies")
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
@@ -38,8 +48,10 @@ class JsonRequest(Request):
 async def read_json(request: Request) -> JsonRequest:
     """The request with its JSON. Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone."""
     prepared = JsonRequest(request.scope, request.receive)
-    prepared.raw = await _read(request, request.app.state.settings.max_body_bytes)
-    prepared.parsed = _parse(prepared.raw)
+    settings = request.app.state.settings
+    prepared.raw = await _read(request, settings.max_body_bytes)
+    most_lists = _LISTS_BESIDE + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
+    prepared.parsed = await _parsed(prepared.raw, most_lists)
     return prepared
 
 
@@ -84,37 +96,54 @@ async def _read(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-def _parse(body: bytes) -> Any:
+async def _parsed(body: bytes, most_lists: int) -> Any:
+    if len(body) > most_lists and body.count(b"[") + body.count(b"{") > most_lists:
+        await _apart(_require_few_lists, body, most_lists)
+    try:
+        return _loads(body)
+    except orjson.JSONDecodeError as error:
+        raise await _apart(_fault, body, error) from None
+
+
+async def _apart(work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, work, *arguments)
+
+
+def _require_few_lists(body: bytes, most: int) -> None:
+    """Refuse what would take long to make for nothing. Brackets in texts are no lists; NaN the parser refuses before it makes any."""
+    count = count_outside_strings(body, b"[{")
+    if count > most and not count_outside_strings(body, b"NI"):
+        raise BodyTooLarge(f"the body has {count} lists and objects, it may have {most}: send fewer inputs a request")
+
+
+def _loads(body: bytes) -> Any:
+    """What a body says. Meanwhile the garbage collector waits: it would look through all lists made so far, again and again.
+
+    Only who has switched it off switches it on again: so it ends as it was, whatever other threads do.
+    """
+    if not gc.isenabled():
+        return orjson.loads(body)
+    gc.disable()
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if place := _not_a_number(body):
-            raise MalformedBody(f"{place[0]}: expected a finite number, at most 1.8e308, got {place[1]}", param=place[0]) from None
-        raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from None
+    finally:
+        gc.enable()
 
 
-def _not_a_number(body: bytes) -> tuple[str, float] | None:
-    """Where a body that is JSON but for NaN, Infinity and numbers as large has the first of those; None where that is not the fault."""
-    if len(body) > _SEARCHED_BYTES:
-        return None
-    keys: list[int | str] = []
+def _fault(body: bytes, error: orjson.JSONDecodeError) -> MalformedBody:
+    """What is wrong with a body, with its place where that is a number which is not finite: the parser stops at the first fault."""
+    at = len(error.doc[: error.pos].encode())
+    at -= body[at - 1 : at] == b"-"
+    if (came := _not_finite(body, at)) and (path := path_to(body, at)) is not None:
+        place = path_of(("body", *path)) or "body"
+        return MalformedBody(f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {brief(came)}", param=place)
+    return MalformedBody(f"the body is not JSON in UTF-8: {error}")
+
+
+def _not_finite(body: bytes, at: int) -> str | None:
+    """The number at a byte, as it is written, if it is NaN, infinite or too large."""
+    found = _NUMBER.match(body, at)
     try:
-        rows: list[Iterator[tuple[int | str, Any]]] = [iter([("body", json.loads(body, parse_int=float))])]
-    except (ValueError, RecursionError):
+        return found[0].decode() if found and not math.isfinite(float(found[0])) else None
+    except ValueError:
         return None
-    while rows:
-        for key, value in rows[-1]:
-            if isinstance(value, float) and not math.isfinite(value):
-                return path_of((*keys, key)) or "body", value
-            if isinstance(value, dict | list):
-                keys.append(key)
-                rows.append(_children(value))
-                break
-        else:
-            rows.pop()
-            del keys[-1:]
-    return None
-
-
-def _children(value: dict[str, Any] | list[Any]) -> Iterator[tuple[int | str, Any]]:
-    return iter(value.items()) if isinstance(value, dict) else enumerate(value)

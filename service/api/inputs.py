@@ -56,6 +56,9 @@ def check_texts(value: object, param: str) -> list[str]:
     """A list of at least one text."""
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"{param}: expected a list of at least one string, got {kind_of(value)}", param=param)
+    # A name for each is made only where one of them is wrong.
+    if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
+        return value
     return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,12 +142,22 @@ def times(values: list[Any], count: int, before: float | None) -> Times:
     as_text = isinstance(values[0], str)
     seconds = np.array([_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64)
     if before is not None and seconds[0] <= before:
-        _refuse_order(0, seconds[0], before, "the last one of the call before")
-    wrong = np.flatnonzero(np.diff(seconds) <= 0)
-    if len(wrong):
-        at = int(wrong[0]) + 1
-        _refuse_order(at, seconds[at], float(seconds[at - 1]), "the one before")
+        raise _disordered(0, seconds[0], before, "the last one of the call before")
+    if (at := first_disorder(seconds)) is not None:
+        raise _disordered(at, seconds[at], float(seconds[at - 1]), "the one before")
     return Times(seconds, as_text)
+
+
+def first_disorder(seconds: NDArray[np.float64]) -> int | None:
+    """The index of the first time that is not later than the one before it."""
+    wrong = np.flatnonzero(np.diff(seconds) <= 0)
+    return int(wrong[0]) + 1 if len(wrong) else None
+
+
+def disorder(seconds: float, before: float, what: str) -> str:
+    """What is wrong with a time that is not later than `what` before it."""
+    how = "repeats" if seconds == before else "is before"
+    return f"{_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps"
 
 
 def _seconds(value: object, index: int, *, as_text: bool) -> float:
@@ -165,11 +175,9 @@ def _seconds(value: object, index: int, *, as_text: bool) -> float:
     raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
 
 
-def _refuse_order(index: int, seconds: float, before: float, what: str) -> NoReturn:
-    how = "repeats" if seconds == before else "is before"
-    raise InvalidRequest(
-        f"timestamps[{index}]: {_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps", param=f"timestamps[{index}]"
-    )
+def _disordered(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
+    where = f"timestamps[{index}]"
+    return InvalidRequest(f"{where}: {disorder(seconds, before, what)}", param=where)
 
 
 def _read(text: str) -> float | None:
@@ -186,10 +194,13 @@ def _text(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None) -> list[str]:
-    """A warning where readings are much farther apart than those that the model was trained on."""
-    steps = np.diff(np.asarray(seconds))
+def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None) -> list[str]:
+    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time of the one before."""
+    known = [] if before is None else [before]
+    steps = np.diff(np.concatenate([known, seconds]))
     if period_s is None or not len(steps) or steps.max() <= 3 * period_s:
         return []
-    at = int(steps.argmax())
-    return [f"timestamps[{at}] and [{at + 1}] are {steps[at]:g} s apart, the model knows readings every {period_s:g} s: a gap"]
+    longest = int(steps.argmax())
+    at = longest - len(known)
+    which = f"timestamps[{at}] and [{at + 1}]" if at >= 0 else "the last timestamp of the call before and timestamps[0]"
+    return [f"{which} are {steps[longest]:g} s apart, the model knows readings every {period_s:g} s: a gap"]

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from models.disk import is_full
 from models.errors import (
     ArtifactError,
     BadName,
@@ -24,7 +25,6 @@ from models.errors import (
 from models.training.errors import HyperparameterError
 from service import errors as e
 from service.api.inputs import brief
-from service.jobs.files import is_full
 
 log = logging.getLogger(__name__)
 

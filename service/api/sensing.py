@@ -18,7 +18,7 @@ from service.api.render import unreachable
 from service.config import Settings
 from service.engine.sensing import Sensing
 from service.engine.servable import Caller
-from service.engine.state import seal, unseal
+from service.engine.state import Clock, seal, unseal
 from service.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -34,13 +34,12 @@ async def score_numbers(body: AnomalyBody, request: Request, settings: Settings,
     param = "records" if served.numbers.kind == "records" else "series"
     rows = _rows_of(body, served, param)
     require_count(len(rows), settings.max_readings, param)
-    state, before = (None, None) if body.state is None else unseal(body.state, served.manifest.digest)
-    readings, stamps = await _near(served, len(rows), lambda: _read(body, rows, served, param, before))
+    state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
+    readings, stamps = await _near(served, len(rows), lambda: _read(body, rows, served, param, clock.last_s))
     _require_window(served, len(rows), state)
     work = served.score(readings, caller, state=state, contributions=body.contributions)
     scored, took = await unless_gone(request, work)
-    last = float(stamps.seconds[-1]) if stamps is not None else before
-    content = await _near(served, len(rows), lambda: _written(body, served, scored, stamps, last))
+    content = await _near(served, len(rows), lambda: _written(body, served, scored, stamps, clock))
     return answer(request, content, served, took)
 
 
@@ -77,17 +76,19 @@ def _require_window(served: Sensing, rows: int, state: State | None) -> None:
         )
 
 
-def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times | None, last: float | None) -> bytes:
+def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times | None, clock: Clock) -> bytes:
     """The whole answer, row by row, as bytes: a pydantic object a row would cost more than the detector."""
     series = served.numbers.kind == "series"
     count = served.calibrated_on
     warnings = unreachable(count, body.alpha, "independent normal readings", _REMEDY)
-    warnings += [] if stamps is None else gaps(stamps.seconds, served.numbers.period_s)
+    warnings += [] if stamps is None else gaps(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
+    now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,
-        "threshold": served.threshold(body.alpha),
+        # What knows of no drift learns on: its p-values move with the stream, so that no one score parts anomalies from the rest.
+        "threshold": None if scored.drift is None else served.threshold(body.alpha),
         "drift": _drift(scored.drift),
-        "state": seal(scored.state, served.manifest.digest, last) if series else None,
+        "state": seal(scored.state, served.manifest.digest, now) if series else None,
         "reference": {"count": count, "cached": True, "truncated": 0},
         "warnings": warnings,
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64decode, urlsafe_b64encode
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
 
@@ -26,19 +27,32 @@ _LENGTH_BYTES = 4
 MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
 
 
-def seal(state: State, digest: str, at: float | None) -> str:
-    """A detector's state, and the time (Unix seconds) of the last reading, as a text. Raises BackendError for more than 64 KiB."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The last timestamp of a stream, in Unix seconds, None where none came yet; and whether readings followed it that had none."""
+
+    last_s: float | None = None
+    followed: bool = False
+
+    @property
+    def of_last_reading_s(self) -> float | None:
+        """The last timestamp where it is the last reading's."""
+        return None if self.followed else self.last_s
+
+
+def seal(state: State, digest: str, clock: Clock) -> str:
+    """A detector's state, and what is known of the stream's time, as a text. Raises BackendError for more than 64 KiB."""
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
     if size > MOST_STATE_BYTES:
         raise BackendError(f"the detector's state has {size} bytes, {MOST_STATE_BYTES} are allowed")
-    header = orjson.dumps({"at": at, "arrays": [[name, array.shape] for name, array in arrays]})
+    header = orjson.dumps({"at": clock.last_s, "followed": clock.followed, "arrays": [[name, array.shape] for name, array in arrays]})
     rest = b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *(array.tobytes() for _, array in arrays)])
     return urlsafe_b64encode(_VERSION + _mac(rest, digest) + rest).decode().rstrip("=")
 
 
-def unseal(text: str, digest: str) -> tuple[State, float | None]:
-    """The state and the time in a text that `seal` made with the same digest. Raises InvalidState for any other text."""
+def unseal(text: str, digest: str) -> tuple[State, Clock]:
+    """The state and the clock in a text that `seal` made with the same digest. Raises InvalidState for any other text."""
     sealed = _decoded(text)
     if sealed[:1] != _VERSION:
         raise InvalidState("state: not of a format that this service writes; begin anew without it", param="state")
@@ -56,7 +70,7 @@ def unseal(text: str, digest: str) -> tuple[State, float | None]:
         count = prod(shape)
         state[name] = np.frombuffer(rest, dtype="<f8", count=count, offset=start).reshape(shape).astype(np.float64)
         start += count * 8
-    return state, header["at"]
+    return state, Clock(header["at"], header.get("followed", False))
 
 
 def _decoded(text: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -15,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from models.disk import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
 from service.jobs.database import Database
 from service.jobs.records import TERMINAL
@@ -181,7 +181,7 @@ class Incoming:
         try:
             self._stream.close()
         except OSError as problem:  # the last bytes did not fit, either; the file goes anyway
-            if problem.errno not in _FULL:
+            if not is_full(problem):
                 raise
         finally:
             self.path.unlink(missing_ok=True)
@@ -193,9 +193,6 @@ class Incoming:
         self.discard()
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
 class _space:  # noqa: N801  # reads as a statement
     """Turns "no space left" into StorageFull."""
 
@@ -205,11 +202,6 @@ class _space:  # noqa: N801  # reads as a statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if is_full(error):
             raise StorageFull("no space is left for files") from error
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that the disk is full."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def format_of(filename: str) -> str:

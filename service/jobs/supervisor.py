@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from models.disk import is_full
 from models.errors import RegistryError
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, places
-from service.jobs.files import Files, is_full
+from service.jobs.files import Files
 from service.jobs.lease import LeaseKeeper
 from service.jobs.progress import Progress
 from service.jobs.publishing import Publisher, read_result
@@ -29,7 +30,10 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.1
 _CANCEL_GRACE_S = 2.0
-_FAILED = 3
+# Exit codes of the training process, see `models.training.run`.
+_FAILED, _FULL = 3, 4
+_CRASHED = "trainer_crashed"
+_NO_SPACE = Failure("disk_full", "no space is left for the job's files")
 
 Reason = Literal["cancel", "pause", "stop"]
 
@@ -88,7 +92,7 @@ class Supervisor:
         except OSError as error:
             if not is_full(error):
                 raise
-            self._fail(job, Failure("disk_full", "no space is left for the job's files"))
+            self._fail(job, _NO_SPACE)
         finally:
             self._progress.end()
         return self._tidy(job)
@@ -192,7 +196,10 @@ class Supervisor:
         elif ending.code == 0 and read_result(directory):
             self._publish(job, directory)
         elif ending.code == _FAILED and (failure := _read_error(directory)):
+            self._log_fault(job, failure, words)
             self._fail(job, failure)
+        elif ending.code == _FULL:
+            self._fail(job, _NO_SPACE)
         elif ending.reason == "pause":
             self._again(job, self._patiently(lambda: self._store.paused(job)))
         elif ending.reason == "stop":
@@ -203,13 +210,14 @@ class Supervisor:
 
     def _crashed(self, job: Job, ending: Ending, words: str) -> None:
         log.warning("the training process died", extra={"job": job.id, "exit_code": ending.code, "stderr": words})
-        if "No space left on device" in words:
-            self._fail(job, Failure("disk_full", "no space is left for the job's files"))
-            return
         how = f"by signal {-ending.code}" if ending.code < 0 else f"with exit code {ending.code}"
-        failure = Failure("trainer_crashed", f"The training process ended {how} in attempt {job.attempt}")
+        failure = Failure(_CRASHED, f"The training process ended {how} in attempt {job.attempt}")
         if self._patiently(lambda: self._store.crashed(job, failure, self._settings.job_attempts)) is not None:
             self._again(job, "queued")
+
+    def _log_fault(self, job: Job, failure: Failure, words: str) -> None:
+        if failure.code == _CRASHED:
+            log.error("a fault of ours ended the training process", extra={"job": job.id, "stderr": words})
 
     def _publish(self, job: Job, directory: Path) -> None:
         result = read_result(directory) or {}
