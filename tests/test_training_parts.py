@@ -76,6 +76,12 @@ def test_rows_that_do_not_fit_the_task_are_refused(
     assert (refused.value.code, refused.value.param) == (code, "training_file")
 
 
+def test_rows_of_another_kind_are_named_by_line_and_column_with_what_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"such as {\"label\": \"lable\"}$") as refused:
+        divided(tmp_path, [{"text": "a", "lable": "b"}])
+    assert (refused.value.code, refused.value.line, refused.value.column) == ("wrong_row_kind", 1, "label")
+
+
 @pytest.mark.parametrize("task", ["anomaly", "classification"])
 def test_a_validation_file_of_strangers_alone_is_its_own_fault(tmp_path: Path, task: str) -> None:
     given = {} if task == "anomaly" else {"out_of_scope_label": "anomaly"}

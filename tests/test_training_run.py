@@ -384,8 +384,17 @@ def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins
     said = next(event["message"] for event in events if "that it was not tuned on" in event.get("message", ""))
     assert said.startswith(f"contrastive: {told} on ")
     assert said.endswith("wins" if not given else "95 % interval -0.1000 to +0.2000: does not win; the frozen encoder stays")
-    assert set(asked) == ({("macro_f1", 0.8)} if not given else {("accuracy", 0.95), ("macro_f1", 0.95)})
+    assert set(asked) == {("accuracy", 0.95) if given else ("macro_f1", 0.8)}
     assert read(tmp_path / "job" / "result.json")["encoder"] == ("base" if given else "own")
+
+
+def test_the_report_compares_in_the_metric_that_decides(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guess(monkeypatch)
+    directory = job(tmp_path / "job", encoder, labelled(8), hyperparameters=TUNED | {"metric": "accuracy"})
+    assert run(directory, lambda event: None) == 0
+    findings = [finding for rung in read(directory / "report.json")["rungs"] for finding in rung["findings"]]
+    told = next(finding["message"] for finding in findings if finding["check"] == "against_frozen")
+    assert told.startswith("Accuracy on 24 rows")
 
 
 def test_many_rows_are_judged_by_the_held_out_ones_alone(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

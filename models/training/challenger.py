@@ -54,18 +54,18 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """A tuned candidate, its rounds against the frozen one, and its lead over all of their rows: in macro-F1, and in what decides."""
+    """A tuned candidate, its rounds against the frozen one, and its lead over all of their rows in the measure that decides."""
 
     tuned: Candidate
     tuning: Tuning
     rounds: tuple[Round, ...]
     lead: measures.Interval
-    deciding: measures.Interval
+    measure: str
 
     @property
     def won(self) -> bool:
-        """Whether the whole interval of the lead in what decides lies above 0."""
-        return self.deciding.low > 0
+        """Whether the whole interval of the lead lies above 0."""
+        return self.lead.low > 0
 
     @property
     def rows(self) -> Ints:
@@ -95,9 +95,8 @@ def challenge(context: Context, settings: Classification, data: Data, frozen: Ca
         say(context.events, f"no tuned encoder: {error.message}; the frozen one stays", "warn")
         return None
     verdict = "wins" if duel.won else "does not win; the frozen encoder stays"
-    place = f"{_IN_WORDS[settings.metric]} on {len(duel.rows)} rows that it was not tuned on"
-    told = f"{duel.tuned.mode}: {place} {duel.deciding.value:+.4f} against frozen"
-    say(context.events, f"{told}, {_interval(settings, duel.deciding)}: {verdict}")
+    told = f"{duel.tuned.mode}: {duel.measure} on {len(duel.rows)} rows that it was not tuned on {duel.lead.value:+.4f} against frozen"
+    say(context.events, f"{told}, {_interval(settings, duel.lead)}: {verdict}")
     return duel
 
 
@@ -152,8 +151,7 @@ def _duel(context: Context, settings: Classification, data: Data, frozen: Candid
     tuning = Tuning(context, settings, len(data.texts))
     tuned, first = _held_out_round(context, settings, data, tuning, frozen, juries[0])
     rounds = (first, *_more_rounds(context, settings, data.whole, tuning, frozen, juries[1:]))
-    lead, deciding = (_lead(context, settings, metric, data.whole, rounds) for metric in ("macro_f1", settings.metric))
-    return Duel(tuned, tuning, rounds, lead, deciding)
+    return Duel(tuned, tuning, rounds, _lead(context, settings, data.whole, rounds), _IN_WORDS[settings.metric])
 
 
 def _held_out_round(
@@ -216,11 +214,11 @@ def _lesson(settings: Classification, data: Data) -> tuple[tuple[str, ...], tupl
     return data.texts + names, tuple(data.labels[row] for row in data.y.tolist()) + (data.labels if names else ())
 
 
-def _lead(context: Context, settings: Classification, metric: Metric, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
+def _lead(context: Context, settings: Classification, whole: Data, rounds: Sequence[Round]) -> measures.Interval:
     rows = np.concatenate([one.jury.rows for one in rounds])
     ours, theirs = (np.concatenate(told) for told in zip(*((one.logits.argmax(axis=1), one.jury.frozen) for one in rounds), strict=True))
     labels, seed, level = len(whole.labels), context.job.seed, settings.confidence
-    return measures.gain_in(metric, whole.y[rows], ours, theirs, labels, seed=seed, level=level)
+    return measures.gain_in(settings.metric, whole.y[rows], ours, theirs, labels, seed=seed, level=level)
 
 
 def _detector(settings: Classification, x: Floats, y: Ints, head: LinearHead, seed: int) -> Trained:

@@ -122,7 +122,7 @@ def _outcome(context: Context, parts: Parts, data: Data, winner: Candidate, won:
     if "oos_auroc" in winner.metrics and ranked > 1:
         yield detecting.chosen_here(ranked)
     if won is not None:
-        yield check_frozen(won.lead, len(won.rows))
+        yield check_frozen(won.lead, len(won.rows), won.measure)
 
 
 def incumbent_metrics(context: Context, data: Data) -> dict[str, float] | None:

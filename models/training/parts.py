@@ -10,14 +10,7 @@ from models.training.data import check_classes, check_validation, read_rows, spl
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import Anomaly, Classification, Hyperparameters
 from models.training.job import Job
-from models.training.rows import Kind, Rows
-
-_KINDS: dict[str, tuple[Kind, ...]] = {
-    "classification": ("labelled",),
-    "anomaly": ("plain", "labelled"),
-    "embedding": ("pairs", "triplets", "scored"),
-    "rerank": ("relevance",),
-}
+from models.training.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -59,12 +52,7 @@ def _read(job: Job, param: str) -> Rows:
     path = job.training_file if param == "training_file" else job.validation_file
     if path is None:
         raise ValueError(f"{param} is not given")
-    rows = read_rows(path, columns=job.columns, param=param)
-    allowed = _KINDS[job.task]
-    if rows.kind not in allowed:
-        message = f"{param}: task {job.task} takes rows that are {' or '.join(allowed)}, got {rows.kind} rows"
-        raise TrainingDataError("wrong_row_kind", message, param)
-    return rows
+    return read_rows(path, task=job.task, columns=job.columns, param=param)
 
 
 def _stranger_label(settings: Hyperparameters) -> str | None:

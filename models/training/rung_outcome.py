@@ -62,10 +62,10 @@ def check_outcome(
         yield from check_rank(embeddings, embeddings_before)
 
 
-def check_frozen(lead: Interval, rows: int) -> Finding:
-    """What a tuned encoder's lead in macro-F1 over the frozen one says, on rows that neither had."""
+def check_frozen(lead: Interval, rows: int, measure: str = "macro-F1") -> Finding:
+    """What a tuned encoder's lead over the frozen one in a measure says, on rows that neither had."""
     remedy = "Tuning did not earn its place: keep the frozen encoder with its head, or collect more rows."
-    return _against("against_frozen", lead, f"Macro-F1 on {rows} rows", "frozen", remedy, fails=False)
+    return _against("against_frozen", lead, f"{measure[0].upper()}{measure[1:]} on {rows} rows", "frozen", remedy, fails=False)
 
 
 def check_gain(
