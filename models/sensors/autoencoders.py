@@ -12,7 +12,7 @@ from models.sensors.detector import pieces, windows
 from models.sensors.network import SEEN, NetworkDetector
 from models.sensors.products import as_products
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 512
 _SMALLEST = 1e-4
 WINDOW = 32
 # So many of a window's last readings are judged, the rest is what they are judged by.

@@ -18,7 +18,7 @@ from models.sensors.records import inverse_root
 
 _LAGS, _SMOOTH = 16, 8
 _WIDTH = 32
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 512
 
 
 class StepNetwork(nn.Module):
