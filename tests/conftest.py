@@ -23,7 +23,9 @@ from service.config import Settings
 from service.engine.fake import FakeModel
 from service.engine.hub import Hub
 from service.engine.served import Served as TextModel
+from service.jobs.database import Database
 from service.metrics import Metrics
+from tests.databases import Postgres, postgres
 
 MakeApp = Callable[..., FastAPI]
 
@@ -32,6 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes come first: they take longest, and with two at work the last file should be a short one."""
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    made = Database(request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else "", tmp_path)
+    made.migrate()
+    yield made
+    made.close()
 
 
 def open_hub(settings: Settings, metrics: Metrics, *models: FakeModel) -> Hub:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from fastapi.testclient import TestClient
 from models.training.data import read_rows
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
-from tests.databases import Postgres, postgres
 
 ROW = {"model": "support", "text": "my card is gone", "label": "card_arrival", "correct_label": "lost_card"}
 
@@ -61,20 +59,6 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
     database.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    made = Database(request.getfixturevalue("server").new_database() if request.param == "postgresql" else "", tmp_path)
-    made.migrate()
-    yield made
-    made.close()
 
 
 STORED = [

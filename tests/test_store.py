@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,20 +19,6 @@ from service.jobs.records import Checkpoint, Event, Failure, Job, NewJob, Once, 
 from service.jobs.store import Store
 from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
 from tests.databases import Postgres, postgres
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    made = Database(request.getfixturevalue("server").new_database() if request.param == "postgresql" else "", tmp_path)
-    made.migrate()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -387,9 +372,9 @@ def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path:
     database.close()
 
 
-def test_a_database_that_only_lets_read_is_unavailable(server: Postgres, tmp_path: Path) -> None:
+def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp_path: Path) -> None:
     """As a standby is until it takes over."""
-    url = server.new_database()
+    url = postgresql.new_database()
     with closing(Database(url, tmp_path)) as database:
         database.migrate()
     with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:

@@ -24,16 +24,10 @@ from service.jobs.leases import Leases
 from service.jobs.worker import Worker
 from tests.artifacts import own_encoder
 from tests.conftest import free_port, metric, wait_until
-from tests.databases import Postgres, postgres
+from tests.databases import Postgres
 from tests.jobs_harness import Bench, WorkerProcess, exists, workers
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
 
 
 BOTH = pytest.mark.parametrize("bench", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
@@ -42,7 +36,7 @@ BOTH = pytest.mark.parametrize("bench", ["sqlite", pytest.param("postgresql", ma
 # What depends on the database is told by a few tests; the others run on PostgreSQL when asked for.
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    url = request.getfixturevalue("server").new_database() if request.param == "postgresql" else ""
+    url = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
     made = Bench(tmp_path, url)
     yield made
     made.close()
@@ -57,7 +51,7 @@ def worker(bench: Bench) -> Iterator[WorkerProcess]:
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def manned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """With a worker, for tests that leave it as it is; what they train has names of their own."""
-    url = request.getfixturevalue("server").new_database() if request.param == "postgresql" else ""
+    url = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
     made = Bench(tmp_path_factory.mktemp("manned"), url)
     with contextlib.closing(made), workers(made):
         yield made
@@ -393,12 +387,12 @@ def test_a_job_that_was_never_queued_is_found(manned: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "away_s"), [("fast", 0.0), ("immediate", 4.0)], ids=["restarted", "away longer than the lease"])
-def test_postgresql_goes_away_under_a_running_job(server: Postgres, tmp_path: Path, mode: str, away_s: float) -> None:
-    with contextlib.closing(Bench(tmp_path, server.new_database())) as bench:
+def test_postgresql_goes_away_under_a_running_job(postgresql: Postgres, tmp_path: Path, mode: str, away_s: float) -> None:
+    with contextlib.closing(Bench(tmp_path, postgresql.new_database())) as bench:
         with workers(bench) as running:
             job = bench.submit(steps=100, checkpoint_every=5, step_s=0.05)
             bench.until_step(job, 12)
-            with server.away(mode):
+            with postgresql.away(mode):
                 time.sleep(away_s)
             done = bench.until(job)
             assert bench.until(bench.submit(steps=1)).status == "succeeded"  # the same worker takes the next one
