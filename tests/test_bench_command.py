@@ -34,12 +34,19 @@ def test_open_load_at_random_and_from_a_trace(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "trace.csv").write_text("\n".join(str(second) for second in range(61)))
     with listening(FakeServer()) as url:
         assert cli.main(["bench", "--url", url, "--rate", "100", *QUICK, "--mix", "single:0.5,bulk:0.5"]) == 0
-        assert "at random, texts of a chatbot's lengths, single:0.5,bulk:0.5" in capsys.readouterr().out
+        assert "100 requests/s at random, texts of a chatbot's lengths, single:0.5,bulk:0.5" in capsys.readouterr().out
         trace = ("--arrivals", str(tmp_path / "trace.csv"), "--rate", "50")
         assert cli.main(["bench", "--url", url, *trace, "--words", "5-9", *QUICK]) == 0
     said = capsys.readouterr().out
     assert "50.0 requests/s recorded, texts of 5 to 9 words" in said
     assert "25 requests due in 0.5 s: 25 with 200" in said
+
+
+def test_a_trace_that_ends_early_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "trace.csv").write_text("0\n1\n2\n3\n")
+    with listening(FakeServer()) as url:
+        assert cli.main(["bench", "--url", url, "--arrivals", str(tmp_path / "trace.csv"), "--rate", "20", *QUICK]) == 0
+    assert "requests/s recorded, none in the last 0." in capsys.readouterr().out
 
 
 def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,11 @@ def test_the_warm_up_and_what_comes_after_are_left_out() -> None:
     assert seen.latency_ms.max == pytest.approx(10)
 
 
+def test_a_request_of_the_warm_up_that_fails_in_the_window_counts() -> None:
+    seen = summary(of(sample(1, 9, "timeout"), sample(1, 1, "timeout"), sample(1, 9), sample(7, 1)), warmup_s=6)
+    assert seen.statuses == {"timeout": 1, "200": 1}
+
+
 def test_an_answer_counts_for_the_share_of_its_time_in_the_window() -> None:
     """Four seconds each, back to back from 0 to 12, in a window of 10: two and a half answers of 32 texts."""
     run = of(*(sample(at, 4, inputs=32) for at in (0, 4, 8)), seconds=12)

@@ -25,6 +25,8 @@ from service.errors import ConfigError
 
 # What --ceiling heeds. Its server answers all requests with as many embeddings, whatever they ask for.
 _OF_CEILING = {"ceiling", "clients", "seconds", "model", "lengths", "words", "batch", "repeat_share", "seed"}
+# A recorded load of which more than this share of the time was without a request at the end says so.
+_QUIET = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,18 @@ async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
         load = f"closed loop, {clients} clients"
         done = await closed_loop(target, requests, clients=clients, seconds=whole, timeout_s=parsed.timeout_s)
     else:
-        load = f"open loop, {len(times) / whole:.1f} requests/s {'recorded' if parsed.arrivals else 'at random'}"
+        load = _open_load(parsed, times, whole)
         done = await open_loop(target, requests, times, connections=parsed.connections, timeout_s=parsed.timeout_s)
     summary = Summary.of(done, warmup_s=parsed.warmup_s, until_s=whole, slo_ms=parsed.slo_ms)
     return Measured(f"{target.url}: {load}, {_what(parsed)}", summary, done)
+
+
+def _open_load(parsed: argparse.Namespace, times: list[float], whole: float) -> str:
+    if not parsed.arrivals:
+        return f"open loop, {parsed.rate:g} requests/s at random"
+    quiet = whole - times[-1]
+    ends = f", none in the last {quiet:.1f} s" if quiet > _QUIET * whole else ""
+    return f"open loop, {len(times) / whole:.1f} requests/s recorded{ends}"
 
 
 def _arrivals(parsed: argparse.Namespace) -> list[float] | None:

@@ -59,13 +59,13 @@ class Summary:
 
     @classmethod
     def of(cls, run: Run, *, warmup_s: float, until_s: float, slo_ms: float) -> Summary:
-        """Requests due in the window count for latency, goodput and statuses.
+        """Requests due in the window count for latency, goodput and statuses, and those due before that failed in it.
 
         For the rates, an answer counts for the share of its time that lies in the window: whole answers would make the rate of
         a few long requests jump by one of them.
         """
         window = (warmup_s, until_s)
-        due = [sample for sample in run.samples if warmup_s <= sample.due < until_s]
+        due = [sample for sample in run.samples if _counts(sample, *window)]
         good = [sample for sample in due if sample.good]
         kinds = sorted({sample.kind for sample in due})
         shares = [(sample, _share_within(sample, *window)) for sample in run.samples if sample.good]
@@ -101,6 +101,11 @@ def per_second(run: Run) -> list[int]:
     """Texts answered well in each second of a run, warm-up included."""
     counts = Counter(int(sample.ended) for sample in run.samples if sample.good for _ in range(sample.inputs))
     return [counts[second] for second in range(int(run.seconds) + 1)]
+
+
+def _counts(sample: Sample, start: float, end: float) -> bool:
+    """Where a server hangs, all requests may be due before; they failed all the same."""
+    return start <= sample.due < end or (not sample.good and sample.due < start <= sample.ended)
 
 
 def _share_within(sample: Sample, start: float, end: float) -> float:
