@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seam import LARGEST, Readings, Sensor, SensorKind
+from models.sensors.seam import LARGEST, Readings, Sensor, SensorKind, lasting_threshold
 from models.training.errors import TrainingDataError
 from models.training.readers import MAX_LINE_BYTES, Record, read_csv
 from models.training.timestamps import iso, seconds_of
@@ -177,8 +177,7 @@ class _Local:
         scored = self._sensor.score(table.readings, contributions=True)
         shares = np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
         drift = None if scored.drift is None else scored.drift.detected
-        # As a service says it: what scores a series and knows of no drift learns on, and its threshold moves.
-        threshold = None if self.kind == "series" and drift is None else self._sensor.threshold(alpha)
+        threshold = lasting_threshold(self._sensor, alpha)
         return Scores(scored.scores.astype(np.float64), scored.p_values, shares, threshold, self._sensor.calibrated_on, drift)
 
 

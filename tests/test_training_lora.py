@@ -18,10 +18,10 @@ from models.source import locate
 from models.training.contrastive import made_head, own_settings, tune_contrastive, tune_with_head
 from models.training.embedded import Embedder
 from models.training.errors import TrainingDataError, TrainingError
-from models.training.hyperparameters import parse
+from models.training.hyperparameters import Head, parse
 from models.training.ladder import Report
 from models.training.lora import add_lora, merge, targets
-from models.training.settings import Head, Mode, Settings, chosen
+from models.training.settings import Mode, Settings, chosen
 from models.training.trainable import TrainableEncoder, require_same
 from tests import tiny
 

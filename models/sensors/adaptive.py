@@ -55,6 +55,7 @@ class AdaptiveSensor:
     period_s: float | None = None
 
     kind: Literal["series"] = "series"
+    learns: Literal[True] = True
 
     @property
     def window(self) -> int:

@@ -58,6 +58,11 @@ class Sensor(Protocol):
         """How many (effectively independent) scores of normal readings the p-values rest on."""
         ...
 
+    @property
+    def learns(self) -> bool:
+        """Whether it goes on learning from what it scores: its threshold then moves with the stream."""
+        ...
+
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
         """Readings float64 [n, d], finite, in the order of `columns`. `state` None begins anew; records have an empty state."""
         ...
@@ -69,6 +74,11 @@ class Sensor(Protocol):
     def memory_bytes(self) -> int:
         """What the model holds."""
         ...
+
+
+def lasting_threshold(sensor: Sensor, alpha: float) -> float | None:
+    """The sensor's threshold; None where it moves, so that no one score parts anomalies from the rest."""
+    return None if sensor.learns else sensor.threshold(alpha)
 
 
 @dataclass(frozen=True, slots=True)

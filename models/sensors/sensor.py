@@ -79,6 +79,11 @@ class NumberSensor:
         """Independent scores that the p-values rest on."""
         return self.calibration.blocks
 
+    @property
+    def learns(self) -> bool:
+        """It stays as it was trained."""
+        return False
+
     def threshold(self, alpha: float) -> float | None:
         """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
         return self.calibration.threshold(alpha)

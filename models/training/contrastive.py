@@ -17,8 +17,9 @@ from models.training.batches import Plan, by_label, plan, shuffled
 from models.training.errors import TrainingDataError
 from models.training.events import Events
 from models.training.features import Augment, Batch, Batches
+from models.training.hyperparameters import Head
 from models.training.ladder import Report
-from models.training.settings import Head, Settings
+from models.training.settings import Settings
 from models.training.trainable import TrainableEncoder
 from models.training.tuner import Tuner, fingerprint
 

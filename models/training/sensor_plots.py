@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.adaptive import AdaptiveSensor
-from models.sensors.sensor import Fitted, descent_of
+from models.sensors.seam import lasting_threshold
+from models.sensors.sensor import descent_of
 from models.training.runs import Runs
 from models.training.sensor_choice import ALPHAS, Judged
 
@@ -50,15 +50,10 @@ def _series(chosen: Judged, held_out: Runs, points: Rows, shares: NDArray[np.flo
         "columns": {held_out.columns[column]: held_out.readings[rows, column].tolist() for column in shown.tolist()},
         "scores": chosen.scores.scores[points].tolist(),
         "p_values": p_values.tolist(),
-        "threshold": {str(alpha): _threshold(chosen.sensor, alpha) for alpha in ALPHAS},
+        "threshold": {str(alpha): lasting_threshold(chosen.sensor, alpha) for alpha in ALPHAS},
         "anomalies": np.flatnonzero(p_values <= ALPHAS[0]).tolist(),
         "labels": None if held_out.labels is None else held_out.labels[rows].astype(int).tolist(),
     }
-
-
-def _threshold(sensor: Fitted, alpha: float) -> float | None:
-    """No line is right for all readings where it moves with them."""
-    return None if isinstance(sensor, AdaptiveSensor) else sensor.threshold(alpha)
 
 
 def _points(scores: NDArray[np.float32]) -> Rows:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from models.training.augment import Augmenter
+from models.training.hyperparameters import Head
 from models.training.lora import Layers
 
 Mode = Literal["full", "lora"]
-Head = Literal["cosine", "linear"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,8 @@ async def _apart(work: Callable[..., T], *arguments: Any) -> T:
 
 def _require_few_lists(body: bytes, most: int) -> None:
     """Refuse what would take long to make for nothing. Brackets in texts are no lists; NaN the parser refuses before it makes any."""
-    count = count_outside_strings(body, b"[{")
-    if count > most and not count_outside_strings(body, b"NI"):
+    count, unparsable = count_outside_strings(body, b"[{", b"NI")
+    if count > most and not unparsable:
         raise BodyTooLarge(f"the body has {count} lists and objects, it may have {most}: send fewer inputs a request")
 
 

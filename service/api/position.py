@@ -40,11 +40,10 @@ def _step(text: bytes, start: int, codes: NDArray[np.uint8], own: NDArray[np.boo
     return key
 
 
-def count_outside_strings(text: bytes, marks: bytes) -> int:
-    """How many bytes of a text are one of `marks` and within no string."""
-    wanted = np.zeros(256, dtype=np.bool_)
-    wanted[list(marks)] = True
-    return int(np.count_nonzero(wanted[_outside_strings(text)]))
+def count_outside_strings(text: bytes, *marks: bytes) -> list[int]:
+    """How many bytes of a text are one of each of `marks` and within no string."""
+    codes = _outside_strings(text)
+    return [sum(int(np.count_nonzero(codes == mark)) for mark in each) for each in marks]
 
 
 def _outside_strings(text: bytes) -> NDArray[np.uint8]:

@@ -85,8 +85,7 @@ def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times |
     now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,
-        # What knows of no drift learns on: its p-values move with the stream, so that no one score parts anomalies from the rest.
-        "threshold": None if scored.drift is None else served.threshold(body.alpha),
+        "threshold": served.threshold(body.alpha),
         "drift": _drift(scored.drift),
         "state": seal(scored.state, served.manifest.digest, now) if series else None,
         "reference": {"count": count, "cached": True, "truncated": 0},

@@ -33,6 +33,7 @@ class FakeSensor:
         self.columns = columns
         self.window = window
         self.calibrated_on = calibrated_on
+        self.learns = False
         self.gate = threading.Event()
         self.gate.set()
         self.sizes: list[int] = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.artifact import Manifest
 from models.card import ModelCard, Numbers
-from models.sensors.seam import Drift, Forecast, Forecaster, Readings, Scored, Sensor, State
+from models.sensors.seam import Drift, Forecast, Forecaster, Readings, Scored, Sensor, State, lasting_threshold
 from service.engine.engine import Engine
 from service.engine.servable import Caller, Servable
 
@@ -142,7 +142,7 @@ class Sensing(Servable):
 
     def threshold(self, alpha: float) -> float | None:
         """The score from which a reading is an anomaly at `alpha`; None where that cannot be told."""
-        return cast(Sensor, self._model).threshold(alpha)
+        return lasting_threshold(cast(Sensor, self._model), alpha)
 
     async def score(self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool) -> tuple[Scored, Computed]:
         """Scores of readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
