@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seasons import season_of
-from models.training.forecast_baselines import repeat_last, repeat_season
-from models.training.forecasting import Plan, errors_of, fit_forecaster, held_out_windows
+from models.sensors.seasonality import season_of
+from models.training.data.baselines import repeat_last, repeat_season
+from models.training.sensors.fit_forecaster import Plan, errors_of, fit_forecaster, held_out_windows
 
 CONTEXT, HORIZON = 336, 96
 _TRAIN, _VALIDATION, _TEST = 8640, 2880, 2880

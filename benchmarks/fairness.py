@@ -17,11 +17,9 @@ from typing import Any
 from benchmarks import results
 from benchmarks.processes import MODEL, Server, sonde
 from service.bench.arrivals import poisson
-from service.bench.lengths import NAMED, Lengths
-from service.bench.loops import Run, closed_loop, drive, open_loop
-from service.bench.measure import Latency, Summary
-from service.bench.requests import Request, Requests, parse_mix
-from service.bench.texts import Texts
+from service.bench.load import Run, closed_loop, drive, open_loop
+from service.bench.summary import Latency, Summary
+from service.bench.workload import NAMED, Lengths, Request, Requests, Texts, parse_mix
 
 _SETTLE_S = 1.0
 # Sends queries for so many seconds.

@@ -17,16 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import skab
+from models.sensors.base import SensorKind
+from models.sensors.detectors.factory import DETECTORS
+from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
-from models.sensors.kinds import DETECTORS
-from models.sensors.network import NetworkDetector
-from models.sensors.seam import SensorKind
+from models.training.checks.table import check_table
+from models.training.data.segments import Runs, divide_runs, to_runs
+from models.training.data.table import Table, Wanted, read_table
 from models.training.errors import TrainingDataError
-from models.training.rung_table import check_table
-from models.training.runs import Runs, divide_runs, to_runs
-from models.training.sensor_choice import choose, judge
-from models.training.table import Table, Wanted
-from models.training.table_parsing import read_table
+from models.training.sensors.detector_selection import choose, judge
 
 ALPHAS = (0.05, 0.01)
 

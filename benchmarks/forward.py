@@ -14,14 +14,13 @@ import torch
 
 from benchmarks import results
 from benchmarks.roofline import best_rate
-from models.card import Model
-from models.device import DeviceName, DtypeName, place
-from models.encoder import Encoder
 from models.loader import load
+from models.runtime.placement import DeviceName, DtypeName, place
 from models.source import locate
-from models.text import Tokens
-from service.bench.lengths import NAMED
-from service.bench.texts import Texts
+from models.text.base import Model
+from models.text.encoder import Encoder
+from models.text.tokenization import Tokens
+from service.bench.workload import NAMED, Texts
 
 MODEL = "all-MiniLM-L6-v2"
 # Texts of a pass. On a GPU sixteen times as many.

@@ -23,10 +23,9 @@ from benchmarks.forward import MODEL, in_process
 from benchmarks.loads import GEMM_FLOP
 from benchmarks.processes import sonde
 from benchmarks.roofline import best_rate
-from models.device import DeviceName
+from models.runtime.placement import DeviceName
 from models.source import locate
-from service.bench.lengths import between
-from service.bench.texts import Texts
+from service.bench.workload import Texts, between
 
 _TEXTS = {"cuda": {"short": 32_768, "256 tokens": 4_096}, "cpu": {"short": 128, "256 tokens": 8}}
 _WORDS = {"short": 10, "256 tokens": 254}

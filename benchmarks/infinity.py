@@ -35,7 +35,7 @@ def installed(directory: Path) -> list[str]:
 
 def default_flags() -> list[str]:
     """PyTorch in bfloat16 where the hardware multiplies it, else in float32; its own default of 32 texts a batch."""
-    from models.device import place
+    from models.runtime.placement import place
 
     placement = place("auto", "auto")
     return ["--engine", "torch", "--device", placement.device.type, "--dtype", placement.dtype_name, "--batch-size", "32"]

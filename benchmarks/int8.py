@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from models.card import Model
-from models.device import place
+from models.linalg import normalize
 from models.loader import load
+from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, locate
-from models.vectors import normalize
+from models.text.base import Model
 
 Rows = NDArray[np.float32]
 _BATCH = 32

@@ -18,14 +18,13 @@ import time
 
 from benchmarks.loads import GEMM_FLOP
 from benchmarks.roofline import best_rate
-from models.device import place
-from service.bench.lengths import NAMED
-from service.bench.texts import Texts
+from models.runtime.placement import place
+from service.bench.workload import NAMED, Texts
 from service.config import Settings
-from service.engine.hub import Hub
-from service.engine.servable import Caller
-from service.engine.served import Served
 from service.metrics import Metrics
+from service.serving.model_manager import Hub
+from service.serving.servable import Caller
+from service.serving.text_model import Served
 
 _ROWS = {"short-32": "short", "long-32": "long", "mixed-32": "mixed"}
 _BATCH, _CALLERS = 32, 4

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.nab_scorer import FileScore, Floats, Labels, best_threshold, score_at
-from models.sensors.adaptive import fit_adaptive
+from models.sensors.adaptive.detector import fit_adaptive
 
 FOLDERS = ("realKnownCause", "artificialWithAnomaly", "artificialNoAnomaly")
 

@@ -9,12 +9,10 @@ import argparse
 import time
 
 from benchmarks.processes import MODEL, sonde
-from service.bench.lengths import NAMED
-from service.bench.loops import closed_loop, drive, open_loop
-from service.bench.measure import Summary
-from service.bench.requests import Requests, parse_mix
-from service.bench.table import table
-from service.bench.texts import Texts
+from service.bench.load import closed_loop, drive, open_loop
+from service.bench.report import table
+from service.bench.summary import Summary
+from service.bench.workload import NAMED, Requests, Texts, parse_mix
 
 _CAPACITY_S = 5.0
 

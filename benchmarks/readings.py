@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from models.artifact import Golden, Manifest
+from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
-from models.sensors.artifact import describe, save_sensor
+from models.sensors.base import SensorKind
 from models.sensors.fitting import fit_sensor
-from models.sensors.seam import SensorKind
+from models.sensors.serialization import describe, save_sensor
 from service.bench.client import Target
-from service.bench.loops import closed_loop, drive
-from service.bench.measure import Summary
-from service.bench.requests import Request
+from service.bench.load import closed_loop, drive
+from service.bench.summary import Summary
+from service.bench.workload import Request
 
 _WARM_UP_S = 1.0
 NAME = "ft:sensors:local:bench-{}"

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.plot import bars
-from service.bench.record import processor
+from service.bench.report import processor
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results"

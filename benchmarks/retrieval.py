@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.training import MODEL
-from models.device import place
 from models.loader import load
+from models.runtime.placement import place
 from models.source import locate
-from models.training.embedded import Embedder, EmbeddingCache
+from models.training.embeddings import Embedder, EmbeddingCache
 
 Questions = dict[str, list[str]]
 _NEGATIVES = {"train": 3, "held_out": 9}

@@ -17,11 +17,9 @@ from benchmarks import limit, results
 from benchmarks.infinity import VENV, default_flags, installed
 from benchmarks.loads import ROWS, Row
 from benchmarks.processes import MODEL, Server, infinity, plain, sonde
-from service.bench.lengths import NAMED
-from service.bench.loops import closed_loop, drive
-from service.bench.measure import Summary
-from service.bench.requests import Requests, parse_mix
-from service.bench.texts import Texts
+from service.bench.load import closed_loop, drive
+from service.bench.summary import Summary
+from service.bench.workload import NAMED, Requests, Texts, parse_mix
 
 _SLO_MS = 100.0
 

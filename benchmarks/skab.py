@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.fitting import fit_sensor
-from models.training.runs import to_runs
-from models.training.table import Table, Wanted
-from models.training.table_parsing import read_table
+from models.training.data.segments import to_runs
+from models.training.data.table import Table, Wanted, read_table
 
 COLUMNS = (
     "Accelerometer1RMS",

@@ -25,13 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.detectors.artifact import load_detector
-from models.device import place
-from models.lexical import load_head
 from models.loader import load
+from models.runtime.placement import place
 from models.source import locate
-from models.training import detecting, evaluation, measures
-from models.training.embedded import Embedder, EmbeddingCache
+from models.text.detectors.serialization import load_detector
+from models.text.lexical_head import load_head
+from models.training import metrics as evaluation
+from models.training import metrics as measures
+from models.training.embeddings import Embedder, EmbeddingCache
+from models.training.heads import detector_selection
 
 MODEL = "all-MiniLM-L6-v2"
 Pairs = list[tuple[str, str]]
@@ -88,7 +90,7 @@ def judge(result: Path, base: Embedder, rows: Pairs, strangers: Sequence[str] = 
         "accuracy": evaluation.accuracy(truth, probabilities.argmax(axis=1)),
         "macro_f1": measures.macro_f1(truth, probabilities.argmax(axis=1), probabilities.shape[1]),
         "ece": evaluation.calibration_error(probabilities, truth),
-        **detecting.false_alarms(detector, x),
+        **detector_selection.false_alarms(detector, x),
     }
     if strangers:
         normal, strange = (detector(torch.from_numpy(part)).numpy() for part in (x, embed(strangers)))

@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from models.calibration import confidence_gap
-from models.card import Model
 from models.loader import open_models
-from models.zeroshot import TEMPERATURE
+from models.text.base import Model
+from models.text.zero_shot import TEMPERATURE
 
 _TEMPERATURES = [0.02 + 0.005 * step for step in range(21)]
 _SUBSETS = (2, 5, 10, 20)

@@ -106,3 +106,7 @@ class RegistryConflict(RegistryError):
     """Somebody else was faster, or what is to go is in use."""
 
     code = "registry_conflict"
+
+
+class Unsupported(Exception):
+    """This reader, or the forward pass behind it, does not do that; the message says what. Not an error: another path does."""

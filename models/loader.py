@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from models.card import Model
-from models.classifier import SequenceClassifier
-from models.device import DeviceName, DtypeName, Placement, place
 from models.errors import ModelError, ModelSourceError
-from models.heap import keep_freed
-from models.packed_encoder import packed_or_general
+from models.runtime.malloc import keep_freed
+from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
+from models.text.base import Model
+from models.text.packed.encoder import packed_or_general
+from models.text.sequence_classifier import SequenceClassifier
 
 
 def load(source: ModelSource, placement: Placement) -> Model:

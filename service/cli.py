@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from models import cores
-from models.card import ModelCard
+from models.base import ModelCard
 from models.errors import SondeError
+from models.runtime import cpu
 from service import logs
 from service.auth import SCOPES, Keyring
 from service.bench.flags import add_flags as add_bench_flags
@@ -26,7 +26,7 @@ from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
 if TYPE_CHECKING:
-    from service.crew.member import Member
+    from service.processes.server_process import Member
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def serve(parsed: argparse.Namespace) -> int:
 
 def up(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP and run fine-tuning jobs, as two processes, until SIGTERM."""
-    from service.up import up as run
+    from service.processes.up import up as run
 
     settings = _settings(parsed)
     _keyring(settings)  # refused here, before two processes refuse
@@ -131,7 +131,7 @@ def revoke_key(parsed: argparse.Namespace) -> int:
 
 
 def _within_quota(settings: Settings) -> Settings:
-    return settings.within(cores.quota(), len(cores.usable()))
+    return settings.within(cpu.quota(), len(cpu.usable()))
 
 
 def _prepare_torch() -> None:
@@ -142,14 +142,14 @@ def _prepare_torch() -> None:
 
 def _serve_together(settings: Settings, flags: Sequence[str]) -> int:
     """As several processes, of which this one is the parent."""
-    from service.crew.crew import crew
+    from service.processes.supervisor import crew
 
     return crew(settings, flags)
 
 
 def _serve_as_member(settings: Settings, keyring: Keyring, place: str) -> int:
     """As one of several processes; `place` is what the parent says which."""
-    from service.crew.member import Member, Place
+    from service.processes.server_process import Member, Place
 
     member = Member(Place.load(place))
     logs.configure(settings.log_level, {"process": member.number})
@@ -165,8 +165,8 @@ def _serve(settings: Settings, keyring: Keyring, member: Member | None = None) -
     from service.api.app import create_app
     from service.api.server import Server
     from service.api.server import serve as run
-    from service.engine.hub import Hub
     from service.metrics import Metrics, listen
+    from service.serving.model_manager import Hub
 
     metrics = Metrics()
     hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))

@@ -18,11 +18,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seam import LARGEST, Readings, Sensor, SensorKind, lasting_threshold
+from models.sensors.base import LARGEST, Readings, Sensor, SensorKind, lasting_threshold
+from models.training.data.readers import MAX_LINE_BYTES, Record, read_csv
+from models.training.data.timestamps import iso, seconds_of
 from models.training.errors import TrainingDataError
-from models.training.readers import MAX_LINE_BYTES, Record, read_csv
-from models.training.timestamps import iso, seconds_of
-from service.api.numbers import disorder, first_disorder
+from service.api.readings import disorder, first_disorder
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
@@ -154,10 +154,10 @@ class _Local:
     """A version in the registry of this machine, loaded into this process."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        from models.artifact import verify
+        from models.registry.artifact import verify
         from models.registry.names import parse_name
         from models.registry.registry import Registry
-        from models.sensors.artifact import load_sensor
+        from models.sensors.serialization import load_sensor
 
         registry = Registry(settings.registry_directory)
         bare, version = parse_name(registry.aliases().get(name, name))

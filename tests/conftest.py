@@ -20,12 +20,12 @@ from fastapi.testclient import TestClient
 from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
-from service.engine.fake import FakeModel
-from service.engine.hub import Hub
-from service.engine.served import Served as TextModel
 from service.jobs.database import Database
 from service.metrics import Metrics
-from tests.databases import Postgres, postgres
+from service.serving.model_manager import Hub
+from service.serving.text_model import Served as TextModel
+from tests.fakes.model import FakeModel
+from tests.support.databases import Postgres, postgres
 
 MakeApp = Callable[..., FastAPI]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.durable import make_directory, replace_file
 from models.errors import RegistryConflict
-from models.registry.files import content_of, locked, read_object
+from models.filesystem import make_directory, replace_file
+from models.registry.locked_files import content_of, locked, read_object
 
 
 class Aliases:

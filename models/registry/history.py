@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from models.durable import replace_file, sync
 from models.errors import RegistryError
-from models.registry.files import content_of, read_lines, read_object
+from models.filesystem import replace_file, sync
+from models.registry.locked_files import content_of, read_lines, read_object
 
 log = logging.getLogger(__name__)
 

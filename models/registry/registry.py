@@ -1,6 +1,6 @@
 """Trained models by name and version: published once, promoted by moving a pointer, rolled back by moving it again.
 
-<root>/<name, ":" as "--">/versions/<n>/     an artifact, see `models.artifact`
+<root>/<name, ":" as "--">/versions/<n>/     an artifact, see `models.registry.artifact`
                            versions/<n>.deleted   that number is used up
                            current.json      which version serves, and the record of how that came about
                            ledger.jsonl      all such records
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.artifact import Manifest, publish, read_manifest, verify
-from models.durable import make_directory
 from models.errors import ArtifactError, NotRegistered, RegistryConflict, RegistryError
+from models.filesystem import make_directory
 from models.registry.aliases import Aliases
-from models.registry.files import locked
+from models.registry.artifact import Manifest, publish, read_manifest, verify
 from models.registry.history import Action, History
+from models.registry.locked_files import locked
 from models.registry.names import check_alias, directory_of, name_of, parse_name
 from models.registry.versions import Versions
 
@@ -41,7 +41,7 @@ class Pointer:
 class Registry:
     """The trained models below a directory. Safe between threads and processes of machines that share it (`flock`).
 
-    Whatever changes does so in one step, so that a power cut leaves the old or the new; see `models.durable`.
+    Whatever changes does so in one step, so that a power cut leaves the old or the new; see `models.filesystem`.
     """
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from models.durable import sweep, sync
+from models.filesystem import sweep, sync
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _DELETED = ".deleted"

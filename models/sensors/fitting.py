@@ -9,14 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sensors.blocks import BlockedCalibration, correlation_time
-from models.sensors.descent import Watch
-from models.sensors.detector import SensorDetector
-from models.sensors.kinds import build
-from models.sensors.network import NetworkDetector
+from models.sensors.base import Readings, SensorKind
+from models.sensors.block_calibration import BlockedCalibration, correlation_time
+from models.sensors.calibrated import NumberSensor, ScaledDetector
+from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.factory import build
+from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.scaling import RobustScale
-from models.sensors.seam import Readings, SensorKind
-from models.sensors.sensor import NumberSensor, ScaledDetector
 
 Make = Callable[[], SensorDetector]
 _LEAST_ROWS = 16

@@ -7,9 +7,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artifact import Manifest
-from models.golden import compare
-from models.sensors.seam import Forecaster, Sensor
+from models.registry.artifact import Manifest
+from models.registry.golden import compare
+from models.sensors.base import Forecaster, Sensor
 
 
 def reproduce(manifest: Manifest, model: Sensor | Forecaster) -> None:

@@ -23,7 +23,7 @@ DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
 SensorDetectorKind = Literal[
     "auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "foresight", "adaptive"
 ]
-# `models.training.losses` says which rows feed which; it needs torch.
+# `models.training.tuning.losses` says which rows feed which; it needs torch.
 LabelledLoss = Literal["supervised_contrastive", "contrastive", "batch_hard", "batch_all"]
 EmbeddingLoss = Literal["multiple_negatives", "triplet", "cosent", "angle"]
 RerankLoss = Literal["binary_cross_entropy"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from models.card import Model
-from models.device import DeviceName, DtypeName, Placement
+from models.runtime.placement import DeviceName, DtypeName, Placement
 from models.source import ModelSource
-from models.training.embedded import Embedder, EmbeddingCache
+from models.text.base import Model
+from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events
 from models.training.report import Report
@@ -112,3 +113,25 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a recipe on numbers works with; `directory` is the attempt's own."""
+
+    job: Job
+    directory: Path
+    events: Events
+    report: Report
+
+    @property
+    def result(self) -> Path:
+        """The directory of the files to publish."""
+        return self.directory / RESULT_FILES
+
+    def prepare(self) -> None:
+        """The job's threads and seed, and room for what it gives."""
+        if self.job.threads:
+            torch.set_num_threads(self.job.threads)
+        torch.manual_seed(self.job.seed)
+        self.result.mkdir(exist_ok=True)

@@ -21,20 +21,20 @@ from typing import TextIO
 
 import torch
 
-from models.device import place
-from models.disk import is_full
 from models.errors import SondeError
-from models.heap import keep_freed
+from models.filesystem import is_full
 from models.loader import load
+from models.runtime.malloc import keep_freed
+from models.runtime.placement import place
 from models.source import locate
-from models.training import anomaly, classification, forecast, sensing
-from models.training.embedded import Embedder, EmbeddingCache
+from models.training.checks.before_training import check_rows
+from models.training.data.dataset import Parts, divide
+from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.events import Events, lines, phase, say
 from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
-from models.training.job import ERROR, RESULT, Context, Job, Outcome, read_job, write_json
-from models.training.ladder import Report
-from models.training.parts import Parts, divide
-from models.training.rungs import check_rows
+from models.training.job import ERROR, RESULT, Bench, Context, Job, Outcome, read_job, write_json
+from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
+from models.training.report import Report
 
 # Callers wait for serving, nobody for training: where both share cores, serving goes first.
 _NICENESS = 10
@@ -86,8 +86,8 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     settings = parse(job.task, job.hyperparameters)
     if isinstance(settings, Sensing | Forecasting):
         (directory / "result").mkdir(exist_ok=True)
-        bench = sensing.Bench(job, directory, events, report)
-        outcome = forecast.train(bench, settings) if isinstance(settings, Forecasting) else sensing.train(bench, settings)
+        bench = Bench(job, directory, events, report)
+        outcome = forecast.train(bench, settings) if isinstance(settings, Forecasting) else sensor_anomaly.train(bench, settings)
         write_json(directory / RESULT, _result(job, outcome, NUMBERS_VERSION))
         return
     parts = divide(job, settings)
@@ -120,12 +120,12 @@ def _recipe(settings: OfTexts) -> Callable[[Context, Parts], Outcome]:
     if isinstance(settings, Classification):
         return lambda context, parts: classification.train(context, settings, parts)
     if isinstance(settings, Anomaly):
-        return lambda context, parts: anomaly.train(context, settings, parts)
+        return lambda context, parts: text_anomaly.train(context, settings, parts)
     if isinstance(settings, Embedding):
-        from models.training import embedding
+        from models.training.recipes import embedding
 
         return lambda context, parts: embedding.train(context, settings, parts)
-    from models.training import rerank
+    from models.training.recipes import rerank
 
     return lambda context, parts: rerank.train(context, settings, parts)
 

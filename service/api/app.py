@@ -8,15 +8,16 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.api import anomaly, catalog, classify, embeddings, feedback, files, forecast, jobs, probes, problems, registry, rerank, tei
-from service.api.context import ContextMiddleware
-from service.api.direct import DirectMiddleware
-from service.api.documents import describe
+from service.api import error_responses
+from service.api.fast_path import DirectMiddleware
+from service.api.middleware import ContextMiddleware
+from service.api.openapi import describe
+from service.api.routes import anomaly, classify, embeddings, feedback, files, forecast, health, jobs, models, registry, rerank, tei
 from service.auth import Keyring
 from service.config import Settings
-from service.engine.hub import Hub
-from service.jobs.desk import Desk
+from service.jobs.backend import Desk
 from service.metrics import Metrics
+from service.serving.model_manager import Hub
 
 _COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tei)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
@@ -29,7 +30,7 @@ def create_app(settings: Settings, hub: Hub, keyring: Keyring, metrics: Metrics,
     app.state.jobs, app.state.jobs_migrated = desk or Desk.open(settings), False
     metrics.ready.set_function(lambda: hub.problem is None)
     app.router.routes.extend(_routes().routes)
-    problems.install(app)
+    error_responses.install(app)
     app.add_middleware(DirectMiddleware, routers=[module.router for module in _COMPUTING])
     app.add_middleware(ContextMiddleware, keyring=keyring, metrics=metrics, admit=hub.admit)
     describe(app, settings)
@@ -41,7 +42,7 @@ def _routes() -> APIRouter:
     """All routes. They hold nothing of an application, and FastAPI takes a fifth of a second to work them out."""
     made = APIRouter()
     # The registry before the catalog, whose /v1/models/{model} would take /v1/models/{model}/versions for a model's name.
-    for module in (*_COMPUTING, registry, catalog, files, feedback, jobs, probes):
+    for module in (*_COMPUTING, registry, models, files, feedback, jobs, health):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
     return made

@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Request
 from pydantic import WithJsonSchema
 
 from models.registry.registry import Registry
-from service.api.context import Context
+from service.api.middleware import Context
 from service.auth import Scope
 from service.config import Settings
-from service.engine.hub import Hub
-from service.engine.servable import Caller, Servable, Took
 from service.errors import ClientGone, ScopeDenied
-from service.jobs.desk import Desk
+from service.jobs.backend import Desk
 from service.metrics import Metrics
+from service.serving.model_manager import Hub
+from service.serving.servable import Caller
 
 T = TypeVar("T")
 _MAX_TIMEOUT_MS = 3_600_000
@@ -64,10 +64,11 @@ async def get_registry(request: Request) -> Registry:
 
 async def get_context(request: Request) -> Context:
     """What is known of this request."""
-    return _context(request)
+    return context_of(request)
 
 
-def _context(request: Request) -> Context:
+def context_of(request: Request) -> Context:
+    """The context that the middleware gave this request."""
     context: Context = request.scope["state"]["context"]
     return context
 
@@ -83,7 +84,7 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
 
 def require_scope(request: Request, scope: Scope) -> None:
     """Raise ScopeDenied unless the caller's key has the scope."""
-    key = _context(request).key
+    key = context_of(request).key
     if not key.allows(scope):
         raise ScopeDenied(f"this needs a key with scope {scope!r}; {key.id} has: {', '.join(key.scopes)}")
 
@@ -103,7 +104,7 @@ async def get_caller(
 
 def caller_of(request: Request, timeout_ms: int | None) -> Caller:
     """Who asks, and until when. Fairness is between keys, or between addresses where there are none."""
-    key = _context(request).key
+    key = context_of(request).key
     client = key.id if key.digest else request.client.host if request.client else ""
     seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
     return Caller(client, time.monotonic() + seconds)
@@ -138,27 +139,3 @@ async def _cancel_when_gone(request: Request, working: asyncio.Task[Any] | None)
         pass
     if working is not None:
         working.cancel()
-
-
-def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:
-    """A JSON answer that says which model gave it, how long that took and how many inputs were cut."""
-    response = Response(body, media_type="application/json")
-    truncated = sum(rows.truncated for rows in parts)
-    tokenize, queue, inference = (1000 * max((times[i] for times in map(_times, parts)), default=0.0) for i in range(3))
-    response.headers["x-sonde-model"] = served.label
-    response.headers["x-sonde-truncated"] = str(truncated)
-    response.headers["server-timing"] = f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
-    _context(request).facts.update(
-        model=served.label,
-        inputs=sum(rows.inputs for rows in parts),
-        tokens=sum(rows.token_count for rows in parts),
-        truncated=truncated,
-        tokenize_ms=round(tokenize, 3),
-        queue_ms=round(queue, 3),
-        inference_ms=round(inference, 3),
-    )
-    return response
-
-
-def _times(rows: Took) -> tuple[float, float, float]:
-    return rows.tokenize_s, rows.queue_s, rows.inference_s

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.problems import envelope
+from service.api.error_responses import envelope
 
 log = logging.getLogger(__name__)
 

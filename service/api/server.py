@@ -15,12 +15,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from models.card import ModelCard
+from models.base import ModelCard
 from service.api.protocol import ImpatientProtocol
 from service.config import Settings
-from service.crew.member import Member
-from service.engine.hub import Hub
 from service.errors import ConfigError
+from service.processes.server_process import Member
+from service.serving.model_manager import Hub
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import orjson
 from httptools import HttpRequestParser
 
 from service.bench.client import Target
-from service.bench.loops import closed_loop, drive
-from service.bench.measure import Summary
-from service.bench.requests import Request
+from service.bench.load import closed_loop, drive
+from service.bench.summary import Summary
+from service.bench.workload import Request
 from service.errors import TargetError
 
 _WIDTH = 384

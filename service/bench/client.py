@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
+import orjson
 from httptools import HttpParserError, HttpResponseParser
 
-from service.errors import ConfigError
+from service.bench.workload import Request
+from service.errors import ConfigError, TargetError
 
 TIMEOUT = "timeout"
 CONNECTION = "connection"
@@ -154,3 +156,30 @@ def _split(url: str) -> tuple[SplitResult, str, int | None]:
 def _certificates() -> ssl.SSLContext:
     """Read once: hundreds of connections would each take milliseconds over it."""
     return ssl.create_default_context()
+
+
+_SHOWN = 300
+
+
+async def probe(target: Target, request: Request, timeout_s: float) -> None:
+    """Send one request and look at its answer. Raises TargetError unless it is 200 with one embedding for each text."""
+    connection = Connection(target, keep_bodies=True)
+    answer = await connection.post(request.body, timeout_s)
+    connection.close()
+    shown = answer.body[:_SHOWN].decode(errors="replace")
+    if not answer.status.isdigit():
+        raise TargetError(f"{target.url} did not answer a first request: {answer.status}; is the server up, are --url and --path right?")
+    if answer.status != "200":
+        raise TargetError(f"{target.url} answered a first request with {answer.status}, expected 200: {shown}")
+    found = embeddings(answer.body)
+    if found != request.inputs:
+        raise TargetError(f"{target.url} sent {found} embeddings for {request.inputs} texts, as {shown!r}")
+
+
+def embeddings(body: bytes) -> int:
+    """How many embeddings an OpenAI answer holds; 0 where it is none."""
+    try:
+        data = orjson.loads(body)["data"]
+        return sum(bool(row["embedding"]) for row in data)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return 0

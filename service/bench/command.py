@@ -10,17 +10,12 @@ from typing import Any
 
 from service.bench import arrivals
 from service.bench.ceiling import ceiling, trivial_server
-from service.bench.client import Target
+from service.bench.client import Target, probe
 from service.bench.flags import changed
-from service.bench.lengths import NAMED, Lengths, between
-from service.bench.loops import Run, closed_loop, drive, open_loop
-from service.bench.measure import Summary
-from service.bench.page import page
-from service.bench.probe import probe
-from service.bench.record import as_json, record, write
-from service.bench.requests import Requests, parse_mix
-from service.bench.table import table, warnings
-from service.bench.texts import Texts
+from service.bench.load import Run, closed_loop, drive, open_loop
+from service.bench.report import as_json, page, record, table, warnings, write
+from service.bench.summary import Summary
+from service.bench.workload import NAMED, Lengths, Requests, Texts, between, parse_mix
 from service.errors import ConfigError
 
 # What --ceiling heeds. Its server answers all requests with as many embeddings, whatever they ask for.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.bench.lengths import NAMED
+from service.bench.workload import NAMED
 
 _EPILOG = """examples:
   sonde bench                                        32 clients, one text each, for 10 s against http://127.0.0.1:8000

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
-from models.between import Between, Flag, flag, nothing
+from models.preemption import Between, Flag, flag, nothing
 
 
 class ComputingWith(Protocol):

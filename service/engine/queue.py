@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from models.between import flag
+from models.preemption import flag
 from service.engine.request import Request
 from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.between import Between, Flag
 from models.errors import DeviceLost, ModelOutOfMemory, SondeError
+from models.preemption import Between, Flag
 from service.engine.cache import RowCache
 from service.engine.device import Device
 from service.engine.queue import Queue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from models.training.parsing import visible
+from models.training.data.row_parser import visible
 from service.jobs.database import Database
 from service.jobs.tables import feedback
 

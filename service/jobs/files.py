@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from models.disk import is_full
+from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
 from service.jobs.database import Database
 from service.jobs.records import TERMINAL

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.artifact import Manifest
 from models.errors import ArtifactError
+from models.registry.artifact import Manifest
 from models.registry.registry import Registry
 from service.jobs.records import Job
 

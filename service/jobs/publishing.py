@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.artifact import Golden, Manifest
 from models.errors import RegistryConflict
+from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from service.errors import JobNotFound
-from service.jobs import gate, incumbent
+from service.jobs import incumbent, promotion
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import Store
 
@@ -61,7 +61,7 @@ class Publisher:
     ) -> None:
         """End a job with a model. What comes last is as `Incumbent` was when training began. Raises LeaseLost and ArtifactError."""
         version = self._version(job, attempt, result)
-        decision = gate.decide(
+        decision = promotion.decide(
             result,
             serves=serves,
             incomparable=objection,
@@ -112,17 +112,17 @@ class Publisher:
             sensor=result.get("sensor"),
         )
 
-    def _promote(self, job: Job, version: int, decision: gate.Decision, generation: int) -> gate.Decision:
+    def _promote(self, job: Job, version: int, decision: promotion.Decision, generation: int) -> promotion.Decision:
         done = [line for line in self._registry.ledger(job.name) if line.get("action") == "promote" and line.get("by") == job.id]
         if done:
-            return gate.Decision(True, str(done[0].get("why")))
+            return promotion.Decision(True, str(done[0].get("why")))
         if not decision.promote:
             return decision
         self._store.fence(job)
         try:
             self._registry.promote(job.name, version, by=job.id, why=decision.why, expected=generation)
         except RegistryConflict:
-            return gate.Decision(False, "another version went into service while this one was trained, and was not compared with it")
+            return promotion.Decision(False, "another version went into service while this one was trained, and was not compared with it")
         return decision
 
 

@@ -15,21 +15,20 @@ from models.errors import SondeError
 from models.registry.registry import Registry
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
-from service.jobs import golden, places
+from service.jobs import golden_check, paths
+from service.jobs.attempt import Supervisor
 from service.jobs.database import AWAY, Database
-from service.jobs.engine import DbosEngine
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.lease import LeaseKeeper
-from service.jobs.leases import Leases
+from service.jobs.leases import LeaseKeeper, Leases
 from service.jobs.progress import Progress
 from service.jobs.publishing import Check, Publisher
+from service.jobs.queue import DbosEngine
 from service.jobs.records import TERMINAL, Failure, Job, Status
 from service.jobs.store import Store
-from service.jobs.supervisor import Supervisor
-from service.jobs.trainer import TRAINER
+from service.jobs.training_process import TRAINER
 from service.metrics import JobMetrics, listen
-from service.signals import on_signals
+from service.processes.signals import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class Worker:
         publisher = Publisher(
             self._store,
             registry,
-            check=check or golden.checker(settings),
+            check=check or golden_check.checker(settings),
             auto_promote=settings.auto_promote,
             max_ece=settings.max_calibration_error,
         )
@@ -206,7 +205,7 @@ class Worker:
                 self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
                 self._files.sweep(_ABANDONED_UPLOAD_S, time.time())
             for job, at in self._store.ended(self._tidied_until - _LATE_S):
-                places.tidy(self._home, job)
+                paths.tidy(self._home, job)
                 self._tidied_until = max(self._tidied_until, at)
         except (Unavailable, OSError) as error:
             log.warning("finished jobs are not tidied: %s", error)

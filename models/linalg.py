@@ -1,0 +1,52 @@
+"""Arithmetic on rows of vectors that needs no device: unit length, fewer dimensions, duplicates, covariance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Vectors = NDArray[np.float32]
+# Cosine from which on two rows are one text: bfloat16 gives a text in another batch 0.9999.
+SAME = 0.9999
+_ROWS_AT_ONCE = 1024
+
+
+def normalize(vectors: Vectors) -> Vectors:
+    """Scale rows float32 [n, d] to length 1; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Vectors = vectors / np.maximum(lengths, np.float32(1e-12))
+    return scaled
+
+
+def originals(vectors: Vectors) -> NDArray[np.int64]:
+    """For each row float32 [n, d] of length 1 the number of the first row that is the same, int64 [n]: its own where it is no copy."""
+    first = np.arange(len(vectors))
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        same = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T > SAME
+        copies = np.flatnonzero(same.any(axis=1))
+        first[start + copies] = same[copies].argmax(axis=1)
+    return first
+
+
+def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """Keep the first `dimensions` of each row, as Matryoshka models mean it; the rows are then no longer of length 1."""
+    return vectors if dimensions is None else vectors[:, :dimensions]
+
+
+def shrunk_covariance(residuals: Tensor) -> Tensor:
+    """Covariance float64 [d, d] of centred rows [n, d], shrunk towards a multiple of the identity.
+
+    Ledoit and Wolf: A well-conditioned estimator for large-dimensional covariance matrices, 2004; the amount of shrinkage is
+    the one of least expected squared error.
+    """
+    n, d = residuals.shape
+    covariance = residuals.T @ residuals / n
+    level = covariance.trace() / d
+    target = level * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+    away = ((covariance - target) ** 2).sum() / d
+    # The spread of the single rows' outer products around their mean, without making them: |x|^4 summed, less |S|^2.
+    noise = ((residuals.square().sum(dim=1) ** 2).sum() / n - covariance.square().sum()) / (n * d)
+    share = torch.where(away > 0, noise.clamp(min=0.0) / away, torch.ones_like(away)).clamp(max=1.0)
+    return (1 - share) * covariance + share * target

@@ -1,0 +1,220 @@
+"""One trained model on disk: an immutable directory of safetensors and JSON, hashed, never pickle, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from models.errors import ArtifactError
+from models.filesystem import make_directory, sync, temporary_in
+
+TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
+MANIFEST = "manifest.json"
+# Pickles, archives of them, and code: what runs when it is read.
+FORBIDDEN = frozenset(
+    {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".keras", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".py", ".pyc", ".so"}
+)
+_MAX_MANIFEST_BYTES = 64 * 2**20
+_FINITE = ConfigDict(allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Inputs, and what the model gave for them when it was trained: whoever loads it must get the same within `tolerance`.
+
+    A row is a text's probabilities (classification), its score (anomaly, one number), its embedding, or a pair's relevance
+    between 0 and 1 (rerank, one number; the text is then a pair). Models of numbers have `readings` in place of texts: of a detector each
+    row is the score of one of them, of a forecaster the mean forecast of one step after all of them.
+    """
+
+    __pydantic_config__ = _FINITE
+
+    texts: tuple[str | tuple[str, str], ...]
+    rows: tuple[tuple[float, ...], ...]
+    tolerance: Annotated[float, Field(ge=0)]
+    readings: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Golden:
+        """From `{"texts": […], "rows": [[…]], "tolerance": …}`. Raises ArtifactError naming what is wrong."""
+        golden: Golden = _validated(_GOLDEN, json.dumps(dict(read)), "golden")
+        return golden
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a trained model is, what it came from, and the SHA-256 of each of its files.
+
+    `base_version` is the card's version of the encoder it was trained on. `encoder` is "own" when the directory has an encoder
+    of its own and "base" when the model is a head on the base's embeddings; a model of numbers has "none", and in `sensor` what is
+    known of it without loading it: `kind`, `columns`, `period_s`.
+    """
+
+    __pydantic_config__ = _FINITE
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    task: TrainedTask
+    base: str
+    base_version: str
+    encoder: Literal["base", "own", "none"]
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+    golden: Golden
+    created: int
+    job: str
+    seed: int
+    hyperparameters: dict[str, object] = field(default_factory=dict)
+    sensor: dict[str, object] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits that no other content has."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+_GOLDEN = TypeAdapter(Golden)
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def publish(staging: Path, target: Path, manifest: Manifest) -> None:
+    """Make an artifact of the files in `staging` at `target`, in one step, with their hashes in the manifest.
+
+    The files are copied, so that a publication that a power cut ended can be done again. Raises ArtifactError when `target`
+    exists or a file may not be in an artifact.
+    """
+    if target.exists() or target.is_symlink():
+        raise ArtifactError(f"{target.name} is there already: an artifact never changes")
+    files = list(_files(staging))
+    if MANIFEST in files:
+        raise ArtifactError(f"{MANIFEST} is written by the publication: leave it out of the files to publish")
+    _refuse_unsafe(staging, files)
+    make_directory(target.parent)
+    building = temporary_in(target.parent)
+    try:
+        hashes = {file: _copy(staging / file, building / file) for file in files}
+        _write_manifest(building, replace(manifest, files=hashes))
+        os.rename(building, target)  # noqa: PTH104  # the step that tests make fail
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync(target.parent)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the artifact at `path`, its files not looked at. Raises ArtifactError when it has none that can be read."""
+    file = path / MANIFEST
+    try:
+        if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ArtifactError(f"{path.name}/{MANIFEST} is a link or larger than {_MAX_MANIFEST_BYTES} bytes")
+        manifest: Manifest = _validated(_MANIFEST, file.read_bytes(), f"{path.name}/{MANIFEST}")
+    except OSError as error:
+        raise ArtifactError(f"{path.name}/{MANIFEST} cannot be read: {error.strerror}") from error
+    return manifest
+
+
+def verify(path: Path) -> Manifest:
+    """Read every file of an artifact and compare it with the manifest.
+
+    Raises ArtifactError for a changed, missing or additional file, a link, a file that may not be there, or code.
+    """
+    if path.is_symlink():
+        raise ArtifactError(f"{path.name} is a link; an artifact is a directory of its own")
+    manifest = read_manifest(path)
+    found = [file for file in _files(path) if file != MANIFEST]
+    for file in sorted(set(found) ^ set(manifest.files)):
+        raise ArtifactError(f"{path.name}/{file} is {'not in the manifest' if file in found else 'missing'}")
+    _refuse_unsafe(path, found)
+    for file in found:
+        digest = _sha256(path / file)
+        if digest != manifest.files[file]:
+            raise ArtifactError(f"{path.name}/{file} has SHA-256 {digest}, the manifest says {manifest.files[file]}")
+    return manifest
+
+
+def _files(root: Path, below: str = "") -> Iterator[str]:
+    """Relative paths of all files, sorted. Raises ArtifactError for links and whatever else is neither file nor directory."""
+    if not root.is_dir():
+        raise ArtifactError(f"{root.name} is no directory")
+    with os.scandir(root / below) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            path = f"{below}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(root, f"{path}/")
+            elif entry.is_file(follow_symlinks=False):
+                yield path
+            else:
+                raise ArtifactError(f"{path} is a link or no regular file; an artifact has none")
+
+
+def _refuse_unsafe(root: Path, files: list[str]) -> None:
+    for file in files:
+        name = Path(file).name
+        if Path(file).suffix.lower() in FORBIDDEN:
+            raise ArtifactError(f"{file}: {Path(file).suffix} files can run code; an artifact has safetensors and JSON")
+        if name == "modules.json":
+            for module in _json(root / file, list):
+                kind = module.get("type") if isinstance(module, dict) else module
+                if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+                    raise ArtifactError(f"{file} names {kind!r}: only sentence_transformers modules are loaded")
+        if name in {"config.json", "tokenizer_config.json"} and "auto_map" in _json(root / file, dict):
+            raise ArtifactError(f"{file} has 'auto_map': the model wants code of its own, which is never run")
+
+
+def _json(path: Path, kind: type) -> Any:
+    try:
+        read = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(read, kind):
+        raise ArtifactError(f"{path.name}: expected a JSON {kind.__name__}, got {type(read).__name__}")
+    return read
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file to the disk; the copy's SHA-256."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target, follow_symlinks=False)
+    sync(target)
+    return _sha256(target)
+
+
+def _write_manifest(directory: Path, manifest: Manifest) -> None:
+    """The last file: a directory that has it is whole."""
+    try:
+        content = json.dumps(asdict(manifest), indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the manifest cannot be written as JSON: {error}") from error
+    _validated(_MANIFEST, content, MANIFEST)
+    directory.mkdir(exist_ok=True)
+    (directory / MANIFEST).write_text(content, encoding="utf-8")
+    sync(directory / MANIFEST)
+    for one in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
+        sync(one)
+
+
+def _validated(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> Any:
+    try:
+        read = adapter.validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{where}: {path or 'content'}: {first['msg']}") from error
+    golden = read.golden if isinstance(read, Manifest) else read
+    if not golden.readings and len(golden.texts) != len(golden.rows):
+        raise ArtifactError(f"{where}: {len(golden.texts)} golden texts have {len(golden.rows)} rows")
+    return read
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

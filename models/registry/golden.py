@@ -1,0 +1,38 @@
+"""Golden rows: the comparison of what a model gave when it was trained with what it gives now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ArtifactError
+from models.linalg import normalize
+from models.registry.artifact import Manifest
+
+Rows = NDArray[np.float32]
+
+
+# Training computes in float32; a device that serves in another precision may differ by so much and still be right.
+_REDUCED_PRECISION = 0.03
+
+
+def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
+    """Raise ArtifactError unless `got` is what the golden rows say. Embeddings are compared as directions."""
+    golden = manifest.golden
+    expected = _matrix(golden.rows)
+    if manifest.task == "embedding":
+        expected = normalize(expected)
+    if expected.shape != got.shape:
+        raise ArtifactError(f"golden inputs: expected shape {list(expected.shape)}, got {list(got.shape)}")
+    allowed = golden.tolerance if dtype == "float32" else max(golden.tolerance, _REDUCED_PRECISION)
+    difference = float(np.abs(expected - got).max(initial=0.0))
+    if not difference <= allowed:  # so that NaN is refused, too
+        raise ArtifactError(f"golden inputs: differs by {difference:.3g} from what it gave when it was trained, {allowed:.3g} are allowed")
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> Rows:
+    if len({len(row) for row in rows}) > 1:
+        raise ArtifactError("golden rows: expected rows of one length")
+    return np.array(rows, dtype=np.float32)

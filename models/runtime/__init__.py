@@ -1,0 +1,1 @@
+"""Where and how models compute: device, precision, processors, threads, memory."""

@@ -1,0 +1,40 @@
+"""Turns the libraries' failures into ours and keeps gradients away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from models.errors import DeviceLost, ModelOutOfMemory, ModelSourceError, SondeError, Unsupported
+from models.runtime.placement import Placement
+
+
+@contextmanager
+def reading(name: str, what: str) -> Iterator[None]:
+    """Load a model's files; whatever is wrong with them comes out as a ModelSourceError."""
+    try:
+        yield
+    except (SondeError, Unsupported):
+        raise
+    except Exception as error:  # tokenizers raises bare exceptions, the other libraries a dozen kinds
+        raise ModelSourceError(f"{name}: not {what} that can be read: {error}", param="model") from error
+
+
+@contextmanager
+def inference(placement: Placement) -> Iterator[None]:
+    """Run a forward pass without autograd; out of memory and a lost device come out as errors of ours."""
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        placement.free_cached_memory()
+        raise ModelOutOfMemory(f"the batch does not fit the memory of {placement.device}") from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(f"{placement.device} stopped answering: {type(error).__name__}") from error
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch's CPU allocator has no error class of its own.
+        if isinstance(error, MemoryError) or "not enough memory" in str(error):
+            raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
+        raise

@@ -1,0 +1,1 @@
+"""The detector of live streams, which learns as it scores."""

@@ -1,0 +1,1 @@
+"""Anomaly detectors on readings, of records and of series."""

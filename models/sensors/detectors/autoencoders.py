@@ -1,0 +1,130 @@
+"""Networks that learn to reconstruct normal readings, and fail at what they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from models.sensors.detectors.base import pieces, windows
+from models.sensors.detectors.matrix_products import as_products
+from models.sensors.detectors.network import SEEN, NetworkDetector
+
+_ROWS_AT_ONCE = 512
+_SMALLEST = 1e-4
+WINDOW = 32
+# So many of a window's last readings are judged, the rest is what they are judged by.
+_JUDGED = 8
+
+
+class Autoencoder(NetworkDetector):
+    """Base of the two: a network that maps examples [n, …] to themselves; `judged` is the part of them [n, d, …] that counts.
+
+    The score is the root of the mean squared error, each column in units of its usual error.
+    """
+
+    network: nn.Sequential
+    judged: nn.Module
+    usual: Tensor
+
+    def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
+        super().__init__(columns, window, seed=seed)
+        self.register_buffer("usual", torch.ones(columns, dtype=torch.float64))
+
+    def build(self) -> nn.Sequential:
+        """Layers that are affine, and GELUs between them."""
+        raise NotImplementedError
+
+    def products(self) -> nn.Module:
+        """What is judged of what the network makes of examples, as rows."""
+        shape = self.examples(self.usual.new_zeros(self.window, self.columns)).shape[1:]
+        return as_products(nn.Sequential(*self.network, self.judged), shape)
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Train on every window of every run, then measure the usual error of each column."""
+        self.learn(runs)
+        with torch.no_grad():
+            self.usual = torch.cat([self._errors(run) for run in runs]).mean(dim=0).sqrt().clamp(min=_SMALLEST)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return self.parts(x).mean(dim=1).sqrt()
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Squared errors in units of the usual ones, by column [n, d]."""
+        return self._errors(x) / self.usual.square()
+
+    def _errors(self, x: Tensor) -> Tensor:
+        """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
+        beyond = (x.abs() - SEEN).clamp(min=0)
+        parts = [self._squares(shown.double()) for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
+        errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
+        return errors + beyond[len(x) - len(errors) :].square()
+
+    def _squares(self, shown: Tensor) -> Tensor:
+        """Mean squared errors of what is judged of examples [n, …], by column [n, d]."""
+        errors: Tensor = self.judge(shown) - self.judged(shown).flatten(1)
+        return errors.reshape(len(errors), self.columns, -1).square().mean(dim=2)
+
+
+class RecordAutoencoder(Autoencoder):
+    """A multilayer perceptron with a narrow middle, for single records: d → h → h/4 → h → d."""
+
+    kind = "autoencoder"
+
+    def __init__(self, columns: int, *, seed: int = 0) -> None:
+        super().__init__(columns, seed=seed)
+        self.judged = nn.Identity()
+
+    def build(self) -> nn.Sequential:
+        """A middle of about half the columns, so that no column can be copied."""
+        d, wide, narrow = self.columns, min(max(4 * self.columns, 16), 128), max(self.columns // 2, 1)
+        return nn.Sequential(nn.Linear(d, wide), nn.GELU(), nn.Linear(wide, narrow), nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, d))
+
+    def examples(self, x: Tensor) -> Tensor:
+        """Rows within sight, [n, d]."""
+        return x.clamp(-SEEN, SEEN).float()
+
+
+class ConvAutoencoder(Autoencoder):
+    """A 1-D convolutional autoencoder of the last 32 readings; the score is its error on the last 8 of them."""
+
+    kind = "conv"
+
+    def __init__(self, columns: int, *, seed: int = 0) -> None:
+        super().__init__(columns, WINDOW, seed=seed)
+        self.judged = _Last()
+
+    def build(self) -> nn.Sequential:
+        """Two strided convolutions down to a sixteenth of the numbers (at least 4), and two back up."""
+        wide, narrow, steps = 16, 8, WINDOW // 4
+        code = max(self.columns * WINDOW // 16, 4)
+        return nn.Sequential(
+            nn.Conv1d(self.columns, wide, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(wide, narrow, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(narrow * steps, code),
+            nn.Linear(code, narrow * steps),
+            nn.Unflatten(1, (narrow, steps)),
+            nn.GELU(),
+            nn.ConvTranspose1d(narrow, wide, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.ConvTranspose1d(wide, self.columns, 4, stride=2, padding=1),
+        )
+
+    def examples(self, x: Tensor) -> Tensor:
+        """Windows within sight, [n, d, 32]."""
+        return windows(x.clamp(-SEEN, SEEN).float(), self.window).transpose(1, 2)
+
+
+class _Last(nn.Module):
+    """The last 8 readings of windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, d, 32] to [n, d, 8]."""
+        return x[:, :, -_JUDGED:]

@@ -1,0 +1,75 @@
+"""Two detectors that see different things, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.records import KnnRecords, PcaDetector
+from models.sensors.detectors.series import LevelDetector, ResidualDetector
+
+_LOW, _HIGH = 0.5, 0.99
+_SMALLEST = 1e-9
+
+
+class Combined(SensorDetector):
+    """The mean of its members' scores, each between its median (0) and its 99 % quantile (1) on the normal readings."""
+
+    kinds: ClassVar[tuple[type[SensorDetector], ...]]
+    marks: Tensor
+
+    def __init__(self, columns: int) -> None:
+        members = [kind(columns) for kind in self.kinds]
+        super().__init__(columns, max(member.window for member in members))
+        self.members = nn.ModuleList(members)
+        self.register_buffer("marks", torch.tensor([[0.0, 1.0]] * len(members), dtype=torch.float64))
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Fit each member, then put them on one scale."""
+        marks = []
+        for member in self._members():
+            fitted = member.fit(runs)
+            scores = torch.cat([fitted.scored(run) for run in runs])
+            low, high = (scores.kthvalue(1 + int(q * (len(scores) - 1))).values for q in (_LOW, _HIGH))
+            marks.append(torch.stack([low, (high - low).clamp(min=_SMALLEST)]))
+        self.marks = torch.stack(marks)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return torch.stack(self._normalised(x)).mean(dim=0)
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Each member's shares by column, weighed by how far it is above its median, [n, d]."""
+        total = x.new_zeros(len(x) - self.window + 1, self.columns)
+        for member, score in zip(self._members(), self._normalised(x), strict=True):
+            parts = member.parts(self._reach(member, x))
+            total += parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300) * score.clamp(min=0)[:, None]
+        return total
+
+    def _normalised(self, x: Tensor) -> list[Tensor]:
+        return [(member(self._reach(member, x)) - low) / spread for member, (low, spread) in zip(self._members(), self.marks, strict=True)]
+
+    def _reach(self, member: SensorDetector, x: Tensor) -> Tensor:
+        return x[self.window - member.window :]
+
+    def _members(self) -> list[SensorDetector]:
+        return [member for member in self.members if isinstance(member, SensorDetector)]
+
+
+class CombinedRecords(Combined):
+    """Directions and neighbours."""
+
+    kind = "combined"
+    kinds = (PcaDetector, KnnRecords)
+
+
+class CombinedSeries(Combined):
+    """The level, and what it leads to."""
+
+    kind = "combined"
+    kinds = (LevelDetector, ResidualDetector)

@@ -1,0 +1,134 @@
+"""Detectors of series: is the level of the last readings, or what they lead to, unlike that of normal operation?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.linalg import shrunk_covariance
+from models.sensors.detectors.base import SensorDetector, require_runs, windows
+from models.sensors.detectors.records import inverse_root
+
+LEVEL_WINDOW = 15
+_BLOCK = 20
+# A column's unit grows with the square of how much of it is wandering: one that mostly wanders can hardly accuse anybody.
+_DISTRUST = 2.0
+_NORM = 4.0
+_LAGS, _SMOOTH = 16, 8
+_RIDGE = 1.0
+_SMALLEST = 1e-3
+
+
+class LevelDetector(SensorDetector):
+    """How far the mean of the last 15 readings is from normal, in units that grow where a column wanders by itself.
+
+    Of each column's variance a share w lies within blocks of 20 readings; the rest is wandering from block to block (a
+    temperature that follows the weather), which goes on after training. The mean's distance is multiplied by w²; the score is the
+    4-norm over the columns, so that one column far off is not drowned by many that are not.
+    """
+
+    kind = "level"
+    mean: Tensor
+    trust: Tensor
+
+    def __init__(self, columns: int, window: int = LEVEL_WINDOW) -> None:
+        super().__init__(columns, window)
+        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("trust", torch.ones(columns, dtype=torch.float64))
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Medians, and how far each column's level can be trusted to stay."""
+        require_runs(runs, self.window)
+        x = torch.cat(list(runs))
+        self.mean = x.median(dim=0).values
+        self.trust = steady_share(runs).clamp(min=_SMALLEST) ** _DISTRUST
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + 14, d]."""
+        return (self._away(x) ** _NORM).mean(dim=1) ** (1 / _NORM)
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Fourth powers of the columns' distances, [n, d]."""
+        return self._away(x) ** _NORM
+
+    def settings(self) -> dict[str, Any]:
+        """How many readings make a level."""
+        return {"window": self.window}
+
+    def _away(self, x: Tensor) -> Tensor:
+        return (windows(x, self.window).mean(dim=1) - self.mean).abs() * self.trust
+
+
+class ResidualDetector(SensorDetector):
+    """How badly a linear forecaster foresaw the last 8 readings, each from the 16 before it.
+
+    The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of Zeng et al.,
+    2023, across the columns), so that a level it never saw costs nothing by itself. Errors are whitened by their shrunk
+    covariance; the score is the root of their mean square.
+    """
+
+    kind = "residual"
+    weight: Tensor
+    bias: Tensor
+    root: Tensor
+
+    def __init__(self, columns: int, lags: int = _LAGS, smooth: int = _SMOOTH) -> None:
+        super().__init__(columns, lags + smooth)
+        self.lags, self.smooth = lags, smooth
+        self.register_buffer("weight", torch.zeros((lags - 1) * columns, columns, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
+
+    def fit(self, runs: Sequence[Tensor]) -> Self:
+        """Ridge regression in closed form, over all windows of all runs."""
+        require_runs(runs, self.window)
+        pairs = [self._pairs(run) for run in runs]
+        past, step = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
+        middle, self.bias = past.mean(dim=0), step.mean(dim=0)
+        centred = past - middle
+        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
+        self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
+        self.bias = self.bias - middle @ self.weight
+        self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return self.parts(x).sum(dim=1).sqrt()
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Mean squared whitened errors of the last readings by column, [n, d]."""
+        past, step = self._pairs(x)
+        squares = ((step - past @ self.weight - self.bias) @ self.root).square()
+        return functional.avg_pool1d(squares.T[None], self.smooth, 1)[0].T
+
+    def settings(self) -> dict[str, Any]:
+        """How far back it looks, and over how many errors it averages."""
+        return {"lags": self.lags, "smooth": self.smooth}
+
+    def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The past of each reading but the first `lags`, as differences to the last before it [n, (lags - 1)·d], and the step [n, d]."""
+        last = x[self.lags - 1 : -1]
+        past = windows(x[:-1], self.lags)[:, :-1] - last[:, None, :]
+        return past.flatten(1), x[self.lags :] - last
+
+
+def steady_share(runs: Sequence[Tensor], block: int = _BLOCK) -> Tensor:
+    """The share of each column's variance that lies within blocks of neighbouring readings, [d]; 1 where nothing varies.
+
+    Of white noise about 1 - 1/block, of a slow drift near 0. Runs too short for two blocks are cut into halves.
+    """
+    within, between = [], []
+    for run in runs:
+        size = max(min(block, len(run) // 2), 1)
+        blocks = run[: len(run) // size * size].reshape(-1, size, run.shape[1])
+        within.append(blocks.var(dim=1, unbiased=False).mean(dim=0) * len(run))
+        between.append(blocks.mean(dim=1).var(dim=0, unbiased=False) * len(run))
+    inner, outer = torch.stack(within).sum(dim=0), torch.stack(between).sum(dim=0)
+    total = inner + outer
+    return torch.where(total > 0, inner / total.clamp(min=1e-300), torch.ones_like(total))

@@ -1,0 +1,1 @@
+"""Forecasters of readings, with prediction intervals."""

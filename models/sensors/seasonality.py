@@ -1,0 +1,50 @@
+"""Rhythms of a series: days and weeks where the time between readings is known, else the lag at which it repeats itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.sensors.base import Readings
+
+_DAY_S, _WEEK_S = 86_400.0, 604_800.0
+_LONGEST_ROWS = 2500
+# From this correlation on a series is said to repeat itself.
+_ALIKE = 0.3
+
+
+def calendar(period_s: float) -> tuple[int, ...]:
+    """A week and a day in rows, where they are at least four."""
+    rows = (round(_WEEK_S / period_s), round(_DAY_S / period_s))
+    return tuple(length for length in rows if length >= 4)
+
+
+def repeating(readings: Readings, longest: int = _LONGEST_ROWS) -> tuple[int, ...]:
+    """The season of readings [n, d] in rows, or none."""
+    season = season_of(readings, longest)
+    return () if season is None else (season,)
+
+
+def season_of(readings: Readings, longest: int) -> int | None:
+    """The lag of 2 to `longest` rows at which readings [n, d] repeat best; None where they repeat at none (correlation < 0.3).
+
+    The highest peak of the columns' mean autocorrelation; a lag counts only where the readings hold three of it.
+    """
+    longest = min(longest, len(readings) // 3)
+    spread = readings.std(axis=0)
+    if longest < 3 or not (spread > 0).any():
+        return None
+    standard = ((readings - readings.mean(axis=0)) / np.where(spread > 0, spread, 1.0))[:, spread > 0]
+    correlation = _autocorrelation(standard, longest + 2)
+    inner = correlation[1:-1]
+    peaks = np.flatnonzero((inner >= correlation[:-2]) & (inner > correlation[2:])) + 1
+    peaks = peaks[(peaks >= 2) & (correlation[peaks] >= _ALIKE)]
+    return int(peaks[np.argmax(correlation[peaks])]) if len(peaks) else None
+
+
+def _autocorrelation(standard: Readings, lags: int) -> NDArray[np.float64]:
+    """Mean over the columns of standardised [n, d], for lags 0 to `lags` - 1, by the fast Fourier transform."""
+    size = 1 << (2 * len(standard) - 1).bit_length()
+    spectrum = np.fft.rfft(standard, size, axis=0)
+    products = np.fft.irfft(spectrum * spectrum.conj(), size, axis=0)[:lags].sum(axis=1)
+    return np.asarray(products / products[0])

@@ -1,0 +1,1 @@
+"""Models that read texts: tokenisation, encoders, classifiers, heads."""

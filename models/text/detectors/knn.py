@@ -1,0 +1,80 @@
+"""Neighbours: how far the nearest normal items are."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from models.calibration import conformal_p_values
+from models.linalg import SAME
+from models.text.detectors.base import Calibrated, Verdict
+
+_NEIGHBOURS = 3
+# Similarities are computed for so many rows at a time: 1,024 x 20,000 float32 are 80 MB.
+_ROWS_AT_ONCE = 1024
+
+
+class KnnDetector(Calibrated):
+    """Mean cosine distance to the nearest of the normal items, calibrated by leaving each item and its copies out once.
+
+    `fit` takes normal embeddings float [m, d], m ≥ 2. A score is between 0 (a normal item itself) and 2; higher is stranger.
+    """
+
+    kind = "knn"
+    reference: Tensor
+
+    def __init__(self, neighbours: int = _NEIGHBOURS) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.register_buffer("reference", torch.empty(0, 0))
+
+    def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
+        """Remember normal items [m, d] and score each against the others; labels change nothing.
+
+        Without `calibrated`, `calibrate` has to follow.
+        """
+        if x.ndim != 2 or len(x) < self.least:
+            raise ValueError(f"reference: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
+        self.reference = nn.functional.normalize(x.float(), dim=-1)
+        if not calibrated:
+            return self
+        neighbours = min(self.neighbours, len(x) - 1)
+        parts = []
+        for start in range(0, len(x), _ROWS_AT_ONCE):
+            similarity = self.reference[start : start + _ROWS_AT_ONCE] @ self.reference.T
+            similarity[similarity > SAME] = -torch.inf
+            parts.append(_distance(similarity, neighbours))
+        return self.calibrate(torch.cat(parts))
+
+    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+        """Score items [n, d] and name the `explain` nearest reference items of each."""
+        neighbours = min(self.neighbours, len(self.reference) - 1)
+        scores, nearest, similarities = [], [], []
+        items = nn.functional.normalize(x.float(), dim=-1)
+        for start in range(0, len(items), _ROWS_AT_ONCE):
+            similarity = items[start : start + _ROWS_AT_ONCE] @ self.reference.T
+            scores.append(_distance(similarity, neighbours))
+            best = similarity.topk(min(explain, len(self.reference)), dim=-1)
+            nearest.append(best.indices)
+            similarities.append(best.values.clamp(-1.0, 1.0))
+        whole = torch.cat(scores)
+        return Verdict(whole, conformal_p_values(self.calibration, whole), torch.cat(nearest), torch.cat(similarities))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of items [n, d]."""
+        return self.judge(x, explain=1).scores
+
+    def settings(self) -> dict[str, object]:
+        """How many neighbours count."""
+        return {"neighbours": self.neighbours}
+
+
+class ReferenceDetector(KnnDetector):
+    """The kNN detector of a request that brings its own reference texts."""
+
+
+def _distance(similarity: Tensor, neighbours: int) -> Tensor:
+    # In float32 the cosine of equal vectors may be a little more than 1.
+    return 1.0 - similarity.topk(neighbours, dim=-1).values.clamp(-1.0, 1.0).mean(dim=-1)

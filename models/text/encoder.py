@@ -1,0 +1,141 @@
+"""A sentence-transformers directory as an encoder: tokens in, one vector a text out."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.base import ModelCard
+from models.errors import ModelSourceError
+from models.preemption import Between, nothing
+from models.runtime.inference import inference, reading
+from models.runtime.placement import Placement
+from models.source import ModelSource
+from models.text.layer_hooks import Pauses
+from models.text.model_config import longest_input
+from models.text.padding import collate
+from models.text.tokenization import TextProcessor, Tokens
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+log = logging.getLogger(__name__)
+
+
+class Encoder:
+    """Any sentence-transformers text model: transformer, pooling, Dense; the vectors are not normalised here.
+
+    The transformer runs in the placement's dtype, pooling and what follows in float32: averaging some hundred bfloat16
+    vectors in bfloat16 would lose more than all layers before it.
+    """
+
+    def __init__(self, source: ModelSource, placement: Placement, forward: str = "general") -> None:
+        pipeline, notes = _load(source, placement)
+        modules: list[Any] = list(pipeline)
+        self._placement = placement
+        self._transformer = modules[0]
+        normalizes = bool(modules) and type(modules[-1]).__name__ == "Normalize"
+        self._pauses = Pauses(self._transformer)
+        self._after = [module.float() for module in (modules[1:-1] if normalizes else modules[1:])]
+        tokenizer = pipeline.tokenizer
+        config = self._transformer.config
+        self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self._text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length))
+        self._card = ModelCard(
+            name=source.name,
+            version=source.version,
+            task="embedding",
+            origin=source.origin,
+            architecture=str(config.model_type),
+            width=int(pipeline.get_embedding_dimension() or config.hidden_size),
+            max_tokens=self._text.max_tokens,
+            vocabulary=self._text.vocabulary,
+            device=str(placement.device),
+            dtype=placement.dtype_name,
+            reason=placement.reason,
+            prompts={name: prompt for name, prompt in pipeline.prompts.items() if prompt},
+            default_prompt=pipeline.default_prompt_name,
+            excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in self._after),
+            normalizes=normalizes,
+            forward=forward,
+            notes=notes,
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def text(self) -> TextProcessor:
+        return self._text
+
+    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+        """Vectors float32 [n, width], as the model makes them before any final normalisation."""
+        rows = np.empty((len(batch), self._card.width), dtype=np.float32)
+        for prompt_tokens, indices in _by_prompt(batch).items():
+            with self._pauses.calling(between):
+                part = self._vectors([batch[i] for i in indices], prompt_tokens)
+            rows[indices] = part.float().cpu().numpy()
+        return rows
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+    def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
+        with inference(self._placement):
+            features: dict[str, Any] = dict(collate(batch, self._pad_id, self._placement.device, with_types=self._with_types))
+            if prompt_tokens:
+                features["prompt_length"] = prompt_tokens
+            features = self._transformer(features)
+            features["token_embeddings"] = features["token_embeddings"].float()
+            for module in self._after:
+                features = module(features)
+            vectors: Tensor = features["sentence_embedding"]
+            return vectors
+
+
+def _by_prompt(batch: Sequence[Tokens]) -> dict[int, list[int]]:
+    """Indices by prompt length: pooling that leaves the prompt out takes one length for the whole batch."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, item in enumerate(batch):
+        groups[item.prompt_tokens].append(index)
+    return groups
+
+
+def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype) -> SentenceTransformer:
+    """A sentence-transformers directory as its library reads it: safetensors only, no code of the model's own.
+
+    Raises ModelSourceError for anything else, and where the first module is no transformer.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    with reading(source.name, "a sentence-transformers model"):
+        pipeline = SentenceTransformer(
+            str(source.path),
+            device=str(device),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": dtype},
+        )
+    if not hasattr(pipeline[0], "config"):
+        raise ModelSourceError(f"{source.name}: its first module is {type(pipeline[0]).__name__}, expected a Transformer", param="model")
+    return pipeline
+
+
+def _load(source: ModelSource, placement: Placement) -> tuple[SentenceTransformer, tuple[str, ...]]:
+    pipeline = open_pipeline(source, placement.device, placement.dtype)
+    pipeline.eval().requires_grad_(False)
+    if (source.path / "modules.json").is_file():
+        return pipeline, ()
+    note = "no modules.json: mean pooling assumed"
+    log.warning("model %s: %s", source.name, note)
+    return pipeline, (note,)

@@ -1,0 +1,92 @@
+"""A model's configuration files, read without sentence-transformers: importing that costs seconds, reading them none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import Unsupported
+
+_PLAIN_POOLING = ("mean", "cls", "lasttoken")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the JSON files of a Transformer + Pooling (+ Normalize) model say.
+
+    `pooling` is one of mean, cls and lasttoken.
+    """
+
+    config: dict[str, Any]
+    pooling: str
+    normalizes: bool
+    max_tokens: int
+    prompts: dict[str, str]
+    default_prompt: str | None
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """Read a model directory. Raises Unsupported for anything that needs sentence-transformers itself."""
+    kinds = [(str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))) for module in _json(path / "modules.json", [])]
+    names = [kind for kind, _ in kinds]
+    if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise Unsupported(f"its modules are {', '.join(names) or 'not stated'}")
+    root = path / kinds[0][1]
+    settings, texts = _json(root / "sentence_bert_config.json"), _json(root / "tokenizer_config.json")
+    if settings.get("do_lower_case"):
+        raise Unsupported("it lower-cases outside its tokeniser")
+    config = _json(root / "config.json")
+    stated = settings.get("max_seq_length") or texts.get("model_max_length")
+    about = _json(path / "config_sentence_transformers.json")
+    return Pipeline(
+        config=config,
+        pooling=_pooling(_json(path / kinds[1][1] / "config.json")),
+        normalizes=len(kinds) == 3,
+        max_tokens=longest_input(config, stated if stated and stated < 1_000_000 else None),
+        prompts={name: prompt for name, prompt in about.get("prompts", {}).items() if prompt},
+        default_prompt=about.get("default_prompt_name"),
+    )
+
+
+def _pooling(config: dict[str, Any]) -> str:
+    """The one pooling mode, in the old spelling (a flag each) or the new one."""
+    if config.get("include_prompt", True) is False:
+        raise Unsupported("its pooling leaves the prompt out")
+    mode = config.get("pooling_mode")
+    if mode is None:
+        flags = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+        on = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
+        mode = next((short for short, long in flags.items() if on == [f"pooling_mode_{long}"]), on)
+    if mode not in _PLAIN_POOLING:
+        raise Unsupported(f"its pooling is {mode}")
+    return str(mode)
+
+
+def _json(path: Path, default: Any = None) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ({} if default is None else default)
+
+
+# These count positions from padding_idx + 1, so that many of their position embeddings are never used.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
+_MPNETS_PADDING = 1  # whatever its configuration says
+_FALLBACK = 512
+
+
+def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
+    """The most tokens of one input, special ones included: what the model states, never more than its positions."""
+    positions = int(config.get("max_position_embeddings") or 0)
+    if positions:
+        positions -= first_position(config)
+    known = [limit for limit in (stated, positions) if limit and limit > 0]
+    return min(known, default=_FALLBACK)
+
+
+def first_position(config: Mapping[str, Any]) -> int:
+    """The position of a text's first token. Where it is not 0, the one before it is that of padding tokens, wherever they stand."""
+    kind = config.get("model_type")
+    if kind not in _OFFSET_POSITIONS:
+        return 0
+    return 1 + (_MPNETS_PADDING if kind == "mpnet" else int(config.get("pad_token_id") or 0))

@@ -1,0 +1,1 @@
+"""A forward pass without padding for BERT-like encoders, checked against the general one."""

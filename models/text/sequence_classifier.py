@@ -1,0 +1,105 @@
+"""Transformers with a classification head: cross-encoders for rerank and sequence classifiers by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.base import ModelCard
+from models.errors import ModelSourceError
+from models.preemption import Between, nothing
+from models.runtime.inference import inference, reading
+from models.runtime.placement import Placement
+from models.source import ModelSource
+from models.text.layer_hooks import Pauses
+from models.text.model_config import longest_input
+from models.text.padding import collate
+from models.text.tokenization import TextProcessor, Tokens
+
+
+class SequenceClassifier:
+    """A `…ForSequenceClassification` model: one output is a cross-encoder's relevance, several are classes.
+
+    Rows are logits, float32 [n, labels]; `probabilities` and `relevance` make numbers between 0 and 1 of them.
+    """
+
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
+        self._model, tokenizer = _load(source, placement)
+        self._placement = placement
+        self._pauses = Pauses(self._model)
+        config = self._model.config
+        labels = tuple(config.id2label[i] for i in range(config.num_labels))
+        self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
+        self._text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated))
+        self._card = ModelCard(
+            name=source.name,
+            version=source.version,
+            task="rerank" if len(labels) == 1 else "classification",
+            origin=source.origin,
+            architecture=str(config.model_type),
+            width=len(labels),
+            max_tokens=self._text.max_tokens,
+            vocabulary=self._text.vocabulary,
+            device=str(placement.device),
+            dtype=placement.dtype_name,
+            reason=placement.reason,
+            labels=labels if len(labels) > 1 else (),
+            multi_label=config.problem_type == "multi_label_classification",
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def text(self) -> TextProcessor:
+        return self._text
+
+    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+        """Logits float32 [n, labels]."""
+        with inference(self._placement), self._pauses.calling(between):
+            features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
+            logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
+            return logits
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+
+def probabilities(logits: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
+    """Logits [n, labels] → probabilities of the same shape: each label by itself, or all summing to 1."""
+    tensor = torch.from_numpy(logits)
+    return (tensor.sigmoid() if multi_label else tensor.softmax(dim=-1)).numpy()
+
+
+def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A cross-encoder's logits [n, 1] → relevance [n] between 0 and 1."""
+    return torch.from_numpy(logits[:, 0]).sigmoid().numpy()
+
+
+def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    with reading(source.name, "a sequence classifier"):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source.path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=placement.dtype
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
+    return model.to(placement.device).eval().requires_grad_(False), tokenizer
+
+
+def _stated_length(source: ModelSource) -> int | None:
+    """`max_seq_length` where sentence-transformers saved one beside the model."""
+    path = source.path / "sentence_bert_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
+    return int(stated) if stated else None

@@ -1,0 +1,1 @@
+"""Training files: how they are read, validated and divided."""

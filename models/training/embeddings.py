@@ -1,0 +1,168 @@
+"""Embeddings of texts by a frozen encoder, kept on disk by content: the same text is encoded once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.linalg import normalize
+from models.text.base import Model
+from models.text.tokenization import Tokens
+from models.training.events import Events, Progress
+
+Floats = NDArray[np.float32]
+
+MAX_BYTES = 2 * 1024**3
+_BATCH_TOKENS = 4096
+_BATCH_TEXTS = 64
+# SQLite takes 32,766 parameters of one statement; so many keys are asked for at a time.
+_KEYS_AT_ONCE = 1000
+_LOCK_TIMEOUT_S = 30.0
+
+
+class EmbeddingCache:
+    """Rows float32 [d] by 32-byte keys in one SQLite file; several processes may share it.
+
+    A row is written in a transaction or not at all. Beyond `max_bytes` of rows the ones longest unused make room.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int = MAX_BYTES) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "embeddings.sqlite"
+        self._max_bytes = max_bytes
+        # SQLite refuses at once, whatever the timeout, when two turn the same new file to WAL.
+        with (directory / "embeddings.lock").open("wb") as lock, closing(self._connect()) as database, database:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
+            )
+            database.execute("CREATE INDEX IF NOT EXISTS rows_used ON rows (used)")
+
+    def get(self, keys: Sequence[bytes], width: int) -> dict[bytes, Floats]:
+        """The rows [width] there are; one of another width counts as missing."""
+        found: dict[bytes, Floats] = {}
+        with closing(self._connect()) as database, database:
+            used = self._now(database)
+            for part in _parts(keys):
+                places = ",".join("?" * len(part))
+                rows = database.execute(f"SELECT key, row FROM rows WHERE key IN ({places})", part)  # noqa: S608 - question marks only
+                found.update((bytes(key), np.frombuffer(row, dtype="<f4")) for key, row in rows if len(row) == 4 * width)
+                database.execute(f"UPDATE rows SET used = ? WHERE key IN ({places})", [used, *part])  # noqa: S608
+        return found
+
+    def put(self, rows: Iterable[tuple[bytes, Floats]]) -> None:
+        """Keep rows; then forget the ones longest unused until the rest fits."""
+        with closing(self._connect()) as database, database:
+            used = self._now(database)
+            database.executemany(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", ((key, row.astype("<f4").tobytes(), used) for key, row in rows)
+            )
+            self._shrink(database)
+
+    def size_bytes(self) -> int:
+        """Bytes of all rows."""
+        with closing(self._connect()) as database:
+            return int(database.execute("SELECT COALESCE(SUM(LENGTH(row)), 0) FROM rows").fetchone()[0])
+
+    def _shrink(self, database: sqlite3.Connection) -> None:
+        total, count = database.execute("SELECT COALESCE(SUM(LENGTH(row)), 0), COUNT(*) FROM rows").fetchone()
+        if total > self._max_bytes:
+            surplus = -(-(total - self._max_bytes) * count // total)
+            database.execute("DELETE FROM rows WHERE key IN (SELECT key FROM rows ORDER BY used LIMIT ?)", (surplus,))
+
+    def _now(self, database: sqlite3.Connection) -> int:
+        """A count of uses rather than the time of day, which may jump."""
+        return int(database.execute("SELECT COALESCE(MAX(used), 0) + 1 FROM rows").fetchone()[0])
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S)
+
+
+class Embedder:
+    """Texts to embeddings of length 1, with the encoder's default prompt, through the cache where there is one."""
+
+    def __init__(self, model: Model, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
+        card = model.card
+        self._model = model
+        self._cache = cache
+        self._events = events
+        self._prompt = card.prompts.get(card.default_prompt or "", "")
+        # What decides a text's vector: weights and settings, precision (bfloat16 rows are others), preprocessing, prompt.
+        about = [card.version, card.dtype, asdict(model.text.preprocessing), model.text.max_tokens, self._prompt]
+        self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
+        self.computed = 0
+
+    @property
+    def width(self) -> int:
+        """The length of one embedding."""
+        return self._model.card.width
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        """Embeddings float32 [n, d] of texts, in order; equal texts are encoded once.
+
+        `computed` then counts the texts so far that were not in the cache.
+        """
+        keys = [self._key(text) for text in texts]
+        known = self._cache.get(sorted(set(keys)), self.width) if self._cache else {}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        known |= self._encode(missing)
+        return np.stack([known[key] for key in keys]) if keys else np.empty((0, self.width), np.float32)
+
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of texts as the encoder reads them."""
+        return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.card.excludes_prompt)
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(self._salt + self._model.text.preprocessing(text).encode("utf-8", "surrogatepass")).digest()
+
+    def _encode(self, missing: dict[bytes, str]) -> dict[bytes, Floats]:
+        """Encode texts of like length together, so that little is padded, and keep what comes out."""
+        keys = list(missing)
+        tokens = self.read(list(missing.values()))
+        order = sorted(range(len(keys)), key=lambda index: (-tokens[index].count, keys[index]))
+        progress = Progress(self._events, len(keys)) if self._events and keys else None
+        fresh: dict[bytes, Floats] = {}
+        waiting: list[tuple[bytes, Floats]] = []
+        for batch in _batches(order, [item.count for item in tokens]):
+            rows = normalize(self._model.forward([tokens[index] for index in batch]))
+            waiting.extend((keys[index], row) for index, row in zip(batch, rows, strict=True))
+            if progress:
+                progress(len(fresh) + len(waiting), len(batch))
+            if len(waiting) >= _KEYS_AT_ONCE:
+                self._keep(fresh, waiting)
+        self._keep(fresh, waiting)
+        self.computed += len(keys)
+        return fresh
+
+    def _keep(self, fresh: dict[bytes, Floats], waiting: list[tuple[bytes, Floats]]) -> None:
+        if self._cache and waiting:
+            self._cache.put(waiting)
+        fresh.update(waiting)
+        waiting.clear()
+
+
+def _batches(order: Sequence[int], counts: Sequence[int]) -> Iterable[list[int]]:
+    """Indices, longest first, in batches of at most 64 texts and about 4,096 tokens padding included."""
+    batch: list[int] = []
+    for index in order:
+        longest = counts[batch[0]] if batch else counts[index]
+        if batch and (len(batch) == _BATCH_TEXTS or (len(batch) + 1) * longest > _BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _parts(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))

@@ -1,0 +1,1 @@
+"""Heads and detectors fitted to the embeddings of a frozen encoder."""

@@ -1,0 +1,1 @@
+"""One recipe for each task: what a job of that task does, from rows to result."""

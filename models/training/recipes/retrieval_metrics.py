@@ -1,0 +1,135 @@
+"""What an encoder is worth for search and similarity, on held-out rows and on sentences of no domain."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.training import metrics as evaluation
+from models.training.data.rows import Rows, normalised
+
+Floats = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Floats]
+
+_AT = 10
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Metrics on held-out rows; `each` is the reciprocal rank of every query [q], or empty where rows are not searched."""
+
+    metrics: dict[str, float]
+    each: NDArray[np.float64]
+
+
+def evaluate(embed: Embed, rows: Rows) -> Judged:
+    """Judge an encoder by rows of a kind.
+
+    pairs: `ndcg_at_10`, `mrr`, `accuracy_at_1` of finding an anchor's positives among all held-out positives; triplets: these,
+    the negatives among what is searched, and `triplet_accuracy`, the share of positives nearer than their negative; scored: `spearman`.
+    """
+    columns = [embed(column) for column in rows.texts]
+    if rows.kind == "scored":
+        truth = np.asarray(rows.scores, dtype=np.float64)
+        told = (columns[0] * columns[1]).sum(axis=1).astype(np.float64)
+        return Judged({"spearman": evaluation.spearman(truth, told)}, np.empty(0))
+    if rows.kind not in ("pairs", "triplets"):
+        raise ValueError(f"expected pairs, triplets or scored rows, got {rows.kind}")
+    judged = search(rows, columns)
+    if rows.kind == "triplets":
+        judged.metrics["triplet_accuracy"] = float(((columns[0] * (columns[1] - columns[2])).sum(axis=1) > 0).mean())
+    return judged
+
+
+def search(rows: Rows, columns: Sequence[Floats]) -> Judged:
+    """nDCG@10 (Järvelin and Kekäläinen, 2002), mean reciprocal rank and accuracy of the first hit, an anchor at a time.
+
+    `columns` are the embeddings [n, d] of the rows' texts. Equal texts are one document and one query; among equal scores a
+    positive comes last, so that an encoder that tells nothing apart gains nothing.
+    """
+    pool, where = _pool(rows.texts[1:])
+    documents = np.concatenate(columns[1:])[pool]
+    queries: dict[str, tuple[int, set[int]]] = {}
+    for row, (anchor, positive) in enumerate(zip(rows.texts[0], rows.texts[1], strict=True)):
+        queries.setdefault(normalised(anchor), (row, set()))[1].add(where[normalised(positive)])
+    ranks = _ranks(columns[0], documents, list(queries.values()))
+    first = np.array([rank.min() for rank in ranks])
+    metrics = {
+        f"ndcg_at_{_AT}": float(np.mean([_ndcg(rank) for rank in ranks])),
+        "mrr": float((1.0 / first).mean()),
+        "accuracy_at_1": float((first == 1).mean()),
+    }
+    return Judged(metrics, 1.0 / first)
+
+
+def sanity(embed: Embed) -> dict[str, float]:
+    """How an encoder does on everyday sentences: `sanity_accuracy`, the share of paraphrases nearer than an unrelated sentence, and
+    `sanity_margin`, by how much cosine. What falls here was forgotten.
+    """
+    near, far = _sanity_cosines(embed)
+    return {"sanity_accuracy": float((near > far).mean()), "sanity_margin": float((near - far).mean())}
+
+
+def sanity_texts() -> list[list[str]]:
+    """Columns: sentences, a paraphrase of each, and something else that shares words with it."""
+    rows: list[list[str]] = json.loads((files("models.training.recipes") / "sanity.json").read_text(encoding="utf-8"))
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _sanity_cosines(embed: Embed) -> tuple[Floats, Floats]:
+    one, same, other = (embed(column) for column in sanity_texts())
+    return (one * same).sum(axis=1), (one * other).sum(axis=1)
+
+
+def _pool(columns: Sequence[Sequence[str]]) -> tuple[list[int], dict[str, int]]:
+    """Where each different text stands first in the joined columns, and its number among them."""
+    first: list[int] = []
+    where: dict[str, int] = {}
+    for place, text in enumerate(text for column in columns for text in column):
+        key = normalised(text)
+        if key not in where:
+            where[key] = len(first)
+            first.append(place)
+    return first, where
+
+
+def _ranks(anchors: Floats, documents: Floats, queries: Sequence[tuple[int, set[int]]]) -> list[NDArray[np.int64]]:
+    """For each query (its row, its relevant documents) the ranks from 1 of its relevant documents, best first."""
+    ranks: list[NDArray[np.int64]] = []
+    for start in range(0, len(queries), _ROWS_AT_ONCE):
+        part = queries[start : start + _ROWS_AT_ONCE]
+        similarity = anchors[[row for row, _ in part]] @ documents.T
+        for scores, (_, relevant) in zip(similarity, part, strict=True):
+            own = np.sort(scores[sorted(relevant)])[::-1]
+            # Its own place among the relevant, and behind every other document that scores as much.
+            others = np.delete(scores, sorted(relevant))
+            ranks.append(np.array([1 + place + int((others >= score).sum()) for place, score in enumerate(own)]))
+    return ranks
+
+
+def _ndcg(ranks: NDArray[np.int64]) -> float:
+    best = (1.0 / np.log2(np.arange(2, min(len(ranks), _AT) + 2))).sum()
+    return float((1.0 / np.log2(ranks[ranks <= _AT] + 1)).sum() / best)
+
+
+def relevance_metrics(queries: Sequence[str], grades: Sequence[float], scores: Floats) -> dict[str, float]:
+    """A reranker's `ndcg_at_10`, mean over queries, and `auroc`, over all rows; a metric that the rows cannot tell is left out."""
+    by_query: dict[str, list[int]] = defaultdict(list)
+    for row, query in enumerate(queries):
+        by_query[normalised(query)].append(row)
+    groups = list(by_query.values())
+    metrics: dict[str, float] = {}
+    if any(grade > 0 for grade in grades):
+        ordered = [[grades[row] for row in group] for group in groups], [[float(scores[row]) for row in group] for group in groups]
+        metrics[f"ndcg_at_{_AT}"] = evaluation.ndcg(*ordered, k=_AT)
+    relevant = np.asarray(grades) > 0
+    if relevant.any() and not relevant.all():
+        metrics["auroc"] = evaluation.auroc(scores[~relevant].astype(np.float64), scores[relevant].astype(np.float64))
+    return metrics

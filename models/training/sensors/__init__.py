@@ -1,0 +1,1 @@
+"""Detectors and forecasters fitted to readings, and their plots."""

@@ -1,0 +1,1 @@
+"""Training of the encoder itself: batches, losses, LoRA, checkpoints."""

@@ -1,0 +1,74 @@
+"""How an encoder is tuned: one set of settings for every recipe, from a recipe's own values and what the job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from models.training.hyperparameters import Head
+from models.training.tuning.augment import Augmenter
+from models.training.tuning.lora import Layers
+
+Mode = Literal["full", "lora"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an encoder is tuned; every recipe takes the same.
+
+    `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand together in
+    a batch, `head` what modes full and lora learn labels under. `loss` None takes the default of the kind of rows. `matryoshka`
+    lists the prefixes of the embedding to train.
+    `freeze_embeddings` leaves the word vectors as they are: half of a small encoder's weights, most of an optimizer step on a
+    CPU, and what the file does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay,
+    too, with the words' and places' vectors below them: no gradient has to go down there.
+    """
+
+    mode: Mode = "full"
+    epochs: float = 1.0
+    batch_size: int = 32
+    max_steps: int | None = None
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.01
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+    seed: int = 7
+    checkpoint_every: int = 0
+    head: Head = "cosine"
+    loss: str | None = None
+    temperature: float = 0.05
+    matryoshka: tuple[int, ...] = ()
+    per_label: int = 2
+    hard_negatives: int = 0
+    freeze_embeddings: bool = True
+    frozen_layers: float = 0.0
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    lora_layers: Layers = "all"
+
+
+def chosen(own: Settings, asked: Any, *, seed: int) -> Settings:
+    """A recipe's `own` settings with what a job asked for (an object of `models.training.hyperparameters`) in their place.
+
+    "auto" leaves the recipe's value; `learning_rate_multiplier` multiplies its rate.
+    """
+    renamed = {"n_epochs": "epochs"}
+    known = {field.name for field in fields(Settings)}
+    given: Mapping[str, Any] = {renamed.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
+    set_values = {name: value for name, value in given.items() if name in known and value != "auto"}
+    multiplier = given.get("learning_rate_multiplier", "auto")
+    if multiplier != "auto":
+        set_values["learning_rate"] = own.learning_rate * multiplier
+    if set_values.get("mode") in ("frozen", "contrastive"):
+        del set_values["mode"]
+    return replace(own, **set_values, seed=seed)
+
+
+def augmenter(asked: Any, seed: int) -> Augmenter | None:
+    """What changes training texts, or None where nothing is to change."""
+    settings = {name: float(value) for name, value in asked.model_dump().items() if value}
+    return Augmenter(settings, seed) if settings else None

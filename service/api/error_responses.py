@@ -1,0 +1,156 @@
+"""Every error's way to HTTP: one table from error to status, one envelope, nothing internal in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from models.errors import ArtifactError, BadName, DeviceLost, ModelOutOfMemory, NotRegistered, RegistryConflict, SondeError, TextError
+from models.filesystem import is_full
+from models.training.errors import HyperparameterError
+from service import errors as e
+from service.api.schemas.fields import brief
+
+log = logging.getLogger(__name__)
+
+# The nearest ancestor in this table decides. What has none there is about the service, not about the request; its message
+# may name files and is for the log alone.
+STATUS: dict[type[SondeError], int] = {
+    e.RequestError: 422,
+    e.MalformedBody: 400,
+    e.UnsupportedMedia: 415,
+    e.BodyTooLarge: 413,
+    e.ModelNotFound: 404,
+    e.JobNotFound: 404,
+    e.JobState: 400,  # not 409, which OpenAI's clients try again
+    e.FileMissing: 404,
+    e.FileInUse: 400,
+    e.StorageFull: 507,
+    e.AuthError: 401,
+    e.ScopeDenied: 403,
+    e.CapacityError: 503,
+    e.Overloaded: 429,
+    e.DeadlineExceeded: 504,
+    e.ClientGone: 499,
+    e.BackendError: 500,
+    TextError: 422,
+    HyperparameterError: 422,
+    BadName: 422,
+    NotRegistered: 404,
+    RegistryConflict: 409,
+    ArtifactError: 409,
+    ModelOutOfMemory: 503,
+    DeviceLost: 503,
+}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+_VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
+_HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+
+
+def status_of(error: SondeError) -> int | None:
+    """The HTTP status that an error stands for; None when it is not for callers."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
+
+
+def render(error: SondeError) -> Response:
+    """An error of ours as an answer. A message of ours goes out as it is; it never quotes an exception of a library's."""
+    status = status_of(error)
+    if status is None:
+        log.error("request failed: %s", error.message, exc_info=error)
+        return internal()
+    response = envelope(status, error.message, code=error.code, param=error.param)
+    if isinstance(error, e.CapacityError):
+        response.headers["retry-after"] = str(error.retry_after_s)
+    elif status == 503:
+        response.headers["retry-after"] = "1"
+    if status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def envelope(status: int, message: str, *, code: str, param: str | None = None) -> Response:
+    """The one shape that all errors have."""
+    kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+    body = {"error": {"message": _whole(message), "type": kind, "param": param and _whole(param), "code": code}}
+    response = Response(orjson.dumps(body), status, media_type="application/json")
+    response.headers["x-sonde-error"] = code
+    return response
+
+
+def _whole(text: str) -> str:
+    """The text with halves of characters spelled out: a caller may name a field by one, and JSON in UTF-8 cannot say it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def internal() -> Response:
+    """What a caller learns of a fault of ours: nothing but that it was ours."""
+    return envelope(500, "an internal error; the request id is in x-request-id", code="internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer every error through this module."""
+    app.add_exception_handler(SondeError, _on_sonde_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(OSError, _on_os_error)
+
+
+def path_of(location: tuple[int | str, ...]) -> str | None:
+    """`("body", "input", 3)` → `input[3]`; names that are long are cut."""
+    path = ""
+    for part in location[1:] if location and location[0] in {"body", "header", "path", "query"} else location:
+        path += f"[{part}]" if isinstance(part, int) else f".{brief(part)}" if path else brief(part)
+    return path or None
+
+
+async def _on_sonde_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SondeError)  # noqa: S101  # what the handler is registered for
+    return render(error)
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    """A full disk is for the caller to know, who may wait or delete something; what else a system call may say is a fault of ours."""
+    if not is_full(error):
+        raise error
+    log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)
+    return render(e.StorageFull("no space is left on the server's disk: free some, and send the request again"))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # what the handler is registered for
+    return refused(error.errors())
+
+
+def refused(errors: Sequence[dict[str, Any]]) -> Response:
+    """What pydantic found wrong with a request, by the first of it."""
+    first = errors[0]
+    param = path_of(tuple(first["loc"]))
+    code = _VALIDATION_CODES.get(str(first["type"]), e.InvalidRequest.code)
+    message = f"{param or 'body'}: {first['msg']}"
+    if "input" in first and code == e.InvalidRequest.code:
+        message += f", got {_shortly(first['input'])}"
+    return envelope(422, message, code=code, param=param)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # what the handler is registered for
+    code = _HTTP_CODES.get(error.status_code, e.RequestError.code)
+    response = envelope(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code=code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _shortly(value: object) -> str:
+    """What came, in a few words."""
+    if isinstance(value, str | list | dict) and len(value) > 20:
+        return f"a {type(value).__name__} of length {len(value)}"
+    try:
+        return repr(value)[:80]
+    except RecursionError:  # JSON may be as deep as Python's stack
+        return f"a {type(value).__name__}"

@@ -1,0 +1,134 @@
+"""Around every request: an id, a key, a clock, one log line, the counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.errors import SondeError
+from service.api import error_responses
+from service.auth import ANYONE, Key, Keyring
+from service.errors import ClientGone, Unavailable
+from service.metrics import Metrics
+
+log = logging.getLogger("sonde.requests")
+
+OPEN_PATHS = {"/health", "/health/live", "/health/ready"}
+_WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Context:
+    """What is known of a request besides its body; `facts` go into its log line."""
+
+    request_id: str
+    key: Key = ANYONE
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+class ContextMiddleware:
+    """Default-deny: every path but the probes needs a key as soon as one exists, whether the path is there or not.
+
+    `admit` raises for requests that come too late; whoever has come in before is answered, however slow its body is.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: Metrics, admit: Callable[[], None]) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._metrics = metrics
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, and report on it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        context = Context(_request_id(headers))
+        scope.setdefault("state", {})["context"] = context
+        watched = _WatchedSend(send, context.request_id)
+        began = time.perf_counter()
+        with self._metrics.in_flight.track_inprogress():
+            await self._answer(scope, receive, watched, headers, context)
+        self._report(scope, watched, context, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: _WatchedSend, headers: Headers, context: Context) -> None:
+        try:
+            if scope["path"] not in OPEN_PATHS:
+                context.key = self._keyring.authenticate(_secret(headers))
+                if scope["path"] not in _WATCHING_PATHS:
+                    self._admit()
+            await self._app(scope, receive, send)
+        except SondeError as error:
+            await error_responses.render(error)(scope, receive, send)
+        except asyncio.CancelledError:  # only uvicorn cancels us, at the very end of a shutdown
+            if not send.status:
+                await error_responses.render(Unavailable("the service is shutting down"))(scope, receive, send)
+        except Exception:
+            log.exception("unexpected error", extra={"request_id": context.request_id})
+            if not send.status:
+                await error_responses.internal()(scope, receive, send)
+
+    def _report(self, scope: Scope, sent: _WatchedSend, context: Context, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(route, str(sent.status)).inc()
+        self._metrics.latency.labels(route).observe(seconds)
+        if sent.error_code:
+            self._metrics.errors.labels(sent.error_code).inc()
+        if sent.error_code == ClientGone.code:
+            self._metrics.client_gone.inc()
+        if sent.error_code == "deadline_exceeded":
+            self._metrics.deadline_missed.inc()
+        quiet = scope["path"] in _WATCHING_PATHS
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "request",
+            extra={
+                "request_id": context.request_id,
+                "key": context.key.id,
+                "method": scope["method"],
+                "route": route,
+                "status": sent.status,
+                "outcome": sent.error_code or "ok",
+                "seconds": round(seconds, 6),
+                **context.facts,
+            },
+        )
+
+
+class _WatchedSend:
+    """Remembers the status and error code that went out, and puts the request's id on it."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+        self.error_code = ""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._request_id
+            self.error_code = headers.get("x-sonde-error", "")
+        await self._send(message)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    # Not a secret, so it needs no system call, after which the thread would have to wait for Python's lock again.
+    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+
+
+def _secret(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else headers.get("x-api-key")

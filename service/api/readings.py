@@ -1,0 +1,178 @@
+"""Readings and timestamps of a request as arrays: made in one step where all is well, looked through one by one to say what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.sensors.base import LARGEST, Readings
+from service.api.schemas.fields import _LARGEST_TIME, brief, kind_of
+from service.errors import InvalidRequest
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBERS = {int, float}
+
+
+def matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
+    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest naming the first row and column at fault."""
+    values = _values(rows, columns)
+    if values is not None and set(map(type, values)) <= _NUMBERS:
+        readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+        if np.abs(readings).max() <= LARGEST:  # False for NaN, too
+            return readings
+    raise _fault(rows, columns, param)
+
+
+def _values(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
+    """All values in order; None where rows are not all of one form and of the right width."""
+    kinds = set(map(type, rows))
+    if not (kinds == {list} or kinds == {dict}) or set(map(len, rows)) != {len(columns)}:
+        return None
+    if kinds == {list}:
+        return list(chain.from_iterable(rows))
+    pick = itemgetter(*columns)
+    try:
+        return list(map(pick, rows)) if len(columns) == 1 else list(chain.from_iterable(map(pick, rows)))
+    except KeyError:
+        return None
+
+
+def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequest:
+    expected = f"expected {len(columns)} numbers ({', '.join(columns)})"
+    for index, row in enumerate(rows):
+        where = f"{param}[{index}]"
+        if isinstance(row, dict):
+            _check_names(row, columns, where)
+            row = [row[column] for column in columns]
+        if not isinstance(row, list):
+            message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
+            raise InvalidRequest(message, param=where)
+        if len(row) != len(columns):
+            raise InvalidRequest(f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where)
+        for column, value in zip(columns, row, strict=True):
+            _check_value(value, f"{where}.{column}")
+    kinds = {"objects" if isinstance(row, dict) else "lists" for row in rows}
+    return InvalidRequest(f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param)
+
+
+def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
+    for name in columns:
+        if name not in row:
+            message = f"{where}.{name}: the column is missing; expected {', '.join(columns)}, got {', '.join(row)[:200] or 'none'}"
+            raise InvalidRequest(message, param=f"{where}.{name}")
+    for name in row:
+        if name not in columns:
+            param = f"{where}.{brief(name)}"
+            raise InvalidRequest(f"{param}: no such column; the model has {', '.join(columns)}", param=param)
+
+
+def _check_value(value: object, where: str) -> None:
+    if type(value) not in _NUMBERS:
+        raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
+    if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
+        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Timestamps as Unix seconds float64 [n], strictly increasing; `as_text` when they came as ISO 8601."""
+
+    seconds: NDArray[np.float64]
+    as_text: bool
+
+    def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
+        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of these.
+
+        Raises InvalidRequest where neither is known, or where the form cannot say a time so late.
+        """
+        if period_s is None and len(self.seconds) == 1:
+            raise InvalidRequest("timestamps: how far apart the steps are is not known: send two or more, or none", param="timestamps")
+        step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
+        seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
+        return [_step(one, number) for number, one in enumerate(seconds, start=1)] if self.as_text else seconds
+
+
+def _step(seconds: float, number: int) -> str:
+    try:
+        return _text(seconds)
+    except OverflowError:
+        why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
+        raise InvalidRequest(f"timestamps: {why}", param="timestamps") from None
+
+
+def times(values: list[Any], count: int, before: float | None) -> Times:
+    """A request's timestamps, one a row. `before` is the last one of the call before. Raises InvalidRequest naming the one at fault."""
+    if len(values) != count:
+        raise InvalidRequest(f"timestamps: expected {count}, one a row of series, got {len(values)}", param="timestamps")
+    as_text = isinstance(values[0], str)
+    seconds = np.array([_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64)
+    if before is not None and seconds[0] <= before:
+        raise _disordered(0, seconds[0], before, "the last one of the call before")
+    if (at := first_disorder(seconds)) is not None:
+        raise _disordered(at, seconds[at], float(seconds[at - 1]), "the one before")
+    return Times(seconds, as_text)
+
+
+def first_disorder(seconds: NDArray[np.float64]) -> int | None:
+    """The index of the first time that is not later than the one before it."""
+    wrong = np.flatnonzero(np.diff(seconds) <= 0)
+    return int(wrong[0]) + 1 if len(wrong) else None
+
+
+def disorder(seconds: float, before: float, what: str) -> str:
+    """What is wrong with a time that is not later than `what` before it."""
+    how = "repeats" if seconds == before else "is before"
+    return f"{_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps"
+
+
+def _seconds(value: object, index: int, *, as_text: bool) -> float:
+    where = f"timestamps[{index}]"
+    if as_text and isinstance(value, str):
+        if (read := _read(value)) is not None:
+            return read
+        raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where)
+    if not as_text and type(value) in _NUMBERS:
+        seconds = float(value)  # type: ignore[arg-type]  # a number by now
+        if 0 <= seconds <= _LARGEST_TIME:
+            return seconds
+        raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {_LARGEST_TIME:.0f}, got {value}", param=where)
+    expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
+    raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
+
+
+def _disordered(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
+    where = f"timestamps[{index}]"
+    return InvalidRequest(f"{where}: {disorder(seconds, before, what)}", param=where)
+
+
+def _read(text: str) -> float | None:
+    """ISO 8601 as Unix seconds; None for another text, or a time that in UTC is not within the years 1 to 9999."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if seconds <= _LARGEST_TIME else None  # the last fraction of a second would be rounded up
+
+
+def _text(seconds: float) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None) -> list[str]:
+    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time of the one before."""
+    known = [] if before is None else [before]
+    steps = np.diff(np.concatenate([known, seconds]))
+    if period_s is None or not len(steps) or steps.max() <= 3 * period_s:
+        return []
+    longest = int(steps.argmax())
+    at = longest - len(known)
+    which = f"timestamps[{at}] and [{at + 1}]" if at >= 0 else "the last timestamp of the call before and timestamps[0]"
+    return [f"{which} are {steps[longest]:g} s apart, the model knows readings every {period_s:g} s: a gap"]

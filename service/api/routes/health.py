@@ -1,0 +1,46 @@
+"""For those who watch: liveness, readiness, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.api.deps import HubDep, MetricsDep, requires
+from service.api.openapi import READING
+from service.api.schemas.models import Health
+
+router = APIRouter(tags=["operations"])
+_NOT_READY = {"model": Health, "description": "not ready; the reason is in the body"}
+
+
+@router.get("/health/live", response_model=Health, summary="Is the process alive?")
+async def live() -> dict[str, object]:
+    """200 as long as the process answers at all."""
+    return {"status": "ok", "reason": None}
+
+
+@router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
+@router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
+async def ready(hub: HubDep) -> Response:
+    """200 when models are loaded and warm, their devices answer and no shutdown has begun; 503 otherwise."""
+    problem = hub.problem
+    body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
+    response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
+    if problem is not None:
+        response.headers["retry-after"] = "2"
+    return response
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(requires("infer"))],
+    responses={**READING, 200: {"content": {"text/plain": {}}}},
+    response_class=Response,
+    summary="Prometheus metrics",
+)
+async def metrics_page(metrics: MetricsDep) -> Response:
+    """All metrics in Prometheus' text format, of all processes together where the service is several."""
+    return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,97 @@
+"""What is served: models with their contracts, and the service's own settings."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.concurrency import run_in_threadpool
+
+from models.registry.registry import Registry
+from service.api.deps import HubDep, SettingsDep, requires
+from service.api.openapi import READING, errors
+from service.api.schemas.models import Info, ModelList, ModelObject
+from service.serving.fine_tuned import Trained
+from service.serving.model_manager import Hub
+from service.serving.sensor_model import Sensing
+from service.serving.servable import Servable
+
+router = APIRouter(dependencies=[Depends(requires("infer"))])
+_STARTED = int(time.time())
+
+
+@router.get("/v1/models", responses={**READING, **errors(503)}, response_model=ModelList, tags=["OpenAI"], summary="List models")
+async def list_models(hub: HubDep) -> dict[str, Any]:
+    """All models in service: those of the settings first, then the trained ones."""
+    hub.require_ready()
+    return {"object": "list", "data": await describe_all(hub)}
+
+
+@router.get(
+    "/v1/models/{model:path}",
+    responses={**READING, **errors(404, 422, 503)},
+    response_model=ModelObject,
+    tags=["OpenAI"],
+    summary="One model",
+)
+async def get_model(model: str, hub: HubDep) -> dict[str, Any]:
+    """A model's contract: shapes and dtypes in and out, where it computes and why there; of a trained one, its metrics too."""
+    served = await hub.resolve(model)
+    return await run_in_threadpool(describe, served, hub.registry)
+
+
+@router.get("/info", responses={**READING, **errors(503)}, response_model=Info, tags=["text-embeddings-inference"], summary="The service")
+async def info(hub: HubDep, settings: SettingsDep) -> dict[str, Any]:
+    """The first model as TEI describes it, and all models with device, dtype and the reason for both."""
+    first = hub.find(None).card
+    return {
+        "model_id": first.name,
+        "model_sha": first.version,
+        "model_dtype": first.dtype,
+        "model_type": {first.task: {}},
+        "max_input_length": first.max_tokens,
+        "max_batch_tokens": hub.limits(first).max_tokens,
+        "max_batch_requests": settings.max_batch_items,
+        "max_client_batch_size": settings.max_inputs,
+        "max_request_tokens": settings.max_request_tokens,
+        "max_queued_tokens": settings.max_queued_tokens,
+        "auto_truncate": True,
+        "version": version("sonde"),
+        "models": await describe_all(hub),
+    }
+
+
+async def describe_all(hub: Hub) -> list[dict[str, Any]]:
+    """Every model in service."""
+    return await run_in_threadpool(lambda: [describe(served, hub.registry) for served in hub.all()])
+
+
+def describe(served: Servable, registry: Registry) -> dict[str, Any]:
+    """A model as OpenAI's model object with our fields added. Reads the disk for a trained one."""
+    card = served.card
+    manifest = served.manifest if isinstance(served, Trained | Sensing) else None
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": manifest.created if manifest else _STARTED,
+        "owned_by": "sonde",
+        "version": card.version,
+        "task": card.task,
+        "origin": card.origin,
+        "architecture": card.architecture,
+        "device": card.device,
+        "dtype": card.dtype,
+        "reason": card.reason,
+        "forward": card.forward,
+        "dimensions": card.width if card.task == "embedding" else None,
+        "max_tokens": card.max_tokens,
+        "labels": list(card.labels),
+        "prompts": card.prompts,
+        "notes": list(card.notes),
+        "signature": card.signature(),
+        "base": manifest.base if manifest else None,
+        "versions": registry.versions(manifest.name) if manifest else [],
+        "metrics": manifest.metrics if manifest else {},
+    }

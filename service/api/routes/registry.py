@@ -1,0 +1,193 @@
+"""Trained models: which versions there are, which one serves, and changing that."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+
+from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
+from models.registry.names import ALIAS_PATTERN, parse_name
+from models.registry.registry import Registry
+from service.api.deps import ContextDep, HubDep, RegistryDep, requires
+from service.api.json_body import JsonRoute
+from service.api.openapi import READING, WRITING, errors
+from service.api.schemas.registry import (
+    Alias,
+    AliasBody,
+    AliasDeleted,
+    AliasList,
+    InService,
+    Ledger,
+    ModelDeleted,
+    MoveBody,
+    PromoteBody,
+    VersionList,
+)
+from service.errors import ModelNotFound
+from service.serving.model_manager import SENSORS
+
+# These are plain functions, which FastAPI runs in a thread: they read and write files.
+router = APIRouter(route_class=JsonRoute, tags=["registry"])
+AliasPath = Annotated[str, Path(pattern=f"^{ALIAS_PATTERN}$", description="a name of your own")]
+_READ = [Depends(requires("infer"))]
+_WRITE = [Depends(requires("admin"))]
+_READING = {**READING, **errors(404)}
+_REMOVING = {**READING, **errors(404, 409, 507)}
+
+
+@router.get(
+    "/v1/models/{model:path}/versions", dependencies=_READ, responses=_READING, response_model=VersionList, summary="A model's versions"
+)
+def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
+    """All versions of a trained model with what their training measured, newest first."""
+    name = _known(registry, model)
+    now = registry.current(name)
+    data = [_version(registry, name, one, None if now is None else now.version) for one in reversed(registry.versions(name))]
+    return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
+
+
+@router.get("/v1/models/{model:path}/ledger", dependencies=_READ, responses=_READING, response_model=Ledger, summary="A model's history")
+def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
+    """Who published, promoted, rolled back, withdrew and deleted what, when and why, oldest first."""
+    name = _named(model)[0]
+    told = registry.ledger(name)
+    if not told:
+        raise _unknown(model)
+    return {"object": "list", "model": name, "data": told, "has_more": False}
+
+
+@router.post(
+    "/v1/models/{model:path}/promote", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Put a version in service"
+)
+def promote(model: str, body: PromoteBody, registry: RegistryDep, hub: HubDep, context: ContextDep) -> dict[str, Any]:
+    """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see `sonde_reload_failures`."""
+    name = _known(registry, model)
+    registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
+    hub.shelf.nudge()
+    return _in_service(registry, name)
+
+
+@router.post(
+    "/v1/models/{model:path}/rollback", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Put the one before back"
+)
+def rollback(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep, body: MoveBody | None = None) -> dict[str, Any]:
+    """The version that served before serves again. The body may be left out."""
+    name = _known(registry, model)
+    registry.rollback(name, by=context.key.id, why=body.why if body else "")
+    hub.shelf.nudge()
+    return _in_service(registry, name)
+
+
+@router.post(
+    "/v1/models/{model:path}/withdraw", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Take out of service"
+)
+def withdraw(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep, body: MoveBody | None = None) -> dict[str, Any]:
+    """No version serves any more under this name; promote or rollback puts one back. The body may be left out."""
+    name = _known(registry, model)
+    registry.withdraw(name, by=context.key.id, why=body.why if body else "")
+    hub.shelf.nudge()
+    return _in_service(registry, name)
+
+
+@router.delete(
+    "/v1/models/{model:path}", dependencies=_WRITE, responses=_REMOVING, response_model=ModelDeleted, summary="Delete a trained model"
+)
+def delete(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep) -> dict[str, Any]:
+    """`ft:…:v3` deletes that version, which must not be in service; a name without version deletes all of them, and none may be.
+
+    What an alias means is not deleted either.
+    """
+    name, version = _named(model)
+    _known(registry, name)
+    if version is None:
+        registry.delete_all(name, by=context.key.id)
+    else:
+        registry.delete(name, version, by=context.key.id)
+    hub.shelf.nudge()
+    return {"id": model, "object": "model", "deleted": True}
+
+
+@router.get("/v1/aliases", dependencies=_READ, responses=READING, response_model=AliasList, summary="List aliases")
+def list_aliases(registry: RegistryDep) -> dict[str, Any]:
+    """Names that stand for trained models, sorted."""
+    data = [{"id": alias, "object": "alias", "target": target} for alias, target in sorted(registry.aliases().items())]
+    return {"object": "list", "data": data, "has_more": False}
+
+
+@router.put("/v1/aliases/{alias}", dependencies=_WRITE, responses=WRITING, response_model=Alias, summary="Set an alias")
+def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, hub: HubDep) -> dict[str, Any]:
+    """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
+    if alias == SENSORS:
+        raise RegistryConflict(f"jobs call the base of models of numbers {SENSORS!r}: take another name", param="alias")
+    if any(alias == served.card.name for served in hub.all()):
+        raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
+    try:
+        registry.set_alias(alias, body.target)
+    except (NotRegistered, BadName) as error:
+        raise ModelNotFound(error.message, param="target") from error
+    hub.shelf.nudge()
+    return {"id": alias, "object": "alias", "target": body.target}
+
+
+@router.delete(
+    "/v1/aliases/{alias}",
+    dependencies=_WRITE,
+    responses={**READING, **errors(404, 422, 507)},
+    response_model=AliasDeleted,
+    summary="Remove an alias",
+)
+def remove_alias(alias: AliasPath, registry: RegistryDep, hub: HubDep) -> dict[str, Any]:
+    """Forget an alias; the model stays."""
+    registry.remove_alias(alias)
+    hub.shelf.nudge()
+    return {"id": alias, "object": "alias", "deleted": True}
+
+
+def _named(model: str) -> tuple[str, int | None]:
+    """A name in a path is there or not there, whatever it looks like."""
+    try:
+        return parse_name(model)
+    except BadName:
+        raise _unknown(model) from None
+
+
+def _known(registry: Registry, model: str) -> str:
+    name, version = _named(model)
+    if version is not None or not registry.versions(name):
+        raise _unknown(model)
+    return name
+
+
+def _unknown(model: str) -> ModelNotFound:
+    return ModelNotFound(f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model")
+
+
+def _in_service(registry: Registry, name: str) -> dict[str, Any]:
+    now = registry.current(name)
+    return {
+        "object": "model.pointer",
+        "model": name,
+        "version": now.version if now else None,
+        "generation": registry.generation(name),
+        "previous": registry.previous(name),
+    }
+
+
+def _version(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "id": f"{name}:v{version}",
+        "object": "model.version",
+        "version": version,
+        "in_service": version == current,
+        **dict.fromkeys(("created", "task", "base", "base_version", "encoder", "job", "error")),
+        "labels": [],
+        "metrics": {},
+    }
+    try:
+        manifest = registry.manifest(name, version)
+    except ArtifactError as error:
+        return {**about, "error": error.message}
+    for field in ("created", "task", "base", "base_version", "encoder", "job", "metrics"):
+        about[field] = getattr(manifest, field)
+    return {**about, "labels": list(manifest.labels)}

@@ -1,0 +1,128 @@
+"""Anomaly scores of numbers: records judged each by itself, and series that go on from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import Request, Response
+
+from models.sensors.base import Drift, Readings, Scored, State
+from service.api.deps import unless_gone
+from service.api.readings import Times, gaps, matrix, times
+from service.api.responses import answer, unreachable
+from service.api.schemas.anomaly import AnomalyBody
+from service.api.schemas.fields import require_count
+from service.config import Settings
+from service.errors import InvalidRequest
+from service.serving.sensor_model import Sensing
+from service.serving.servable import Caller
+from service.serving.stream_state import Clock, seal, unseal
+
+T = TypeVar("T")
+_REMEDY = "train on more normal readings (at least {} to calibrate on)"
+# As many rows are read and written on the event loop; more would hold other callers up.
+_INLINE_ROWS = 128
+# Rows written at a time, so that other threads get their turn in between.
+_CHUNK = 1024
+
+
+async def score_numbers(body: AnomalyBody, request: Request, settings: Settings, caller: Caller, served: Sensing) -> Response:
+    """Scores of a request's records or series."""
+    param = "records" if served.numbers.kind == "records" else "series"
+    rows = _rows_of(body, served, param)
+    require_count(len(rows), settings.max_readings, param)
+    state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
+    readings, stamps = await _near(served, len(rows), lambda: _read(body, rows, served, param, clock.last_s))
+    _require_window(served, len(rows), state)
+    work = served.score(readings, caller, state=state, contributions=body.contributions)
+    scored, took = await unless_gone(request, work)
+    content = await _near(served, len(rows), lambda: _written(body, served, scored, stamps, clock))
+    return answer(request, content, served, took)
+
+
+def _rows_of(body: AnomalyBody, served: Sensing, param: str) -> list[Any]:
+    """The rows of the field that the model reads. Raises InvalidRequest where another field came."""
+    rows: list[Any] | None = getattr(body, param)
+    if rows is None:
+        other = "texts" if body.input is not None else "a series" if body.series is not None else "records"
+        came = "input" if body.input is not None else "series" if body.series is not None else "records"
+        columns = served.numbers.columns
+        reads = f'{param}, float64 of shape ["n", {len(columns)}] ({", ".join(columns)})'
+        raise InvalidRequest(f"{served.card.name} reads {reads}; got {other}", param=came)
+    if body.reference is not None:
+        raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
+    return rows
+
+
+async def _near(served: Sensing, rows: int, work: Callable[[], T]) -> T:
+    """Do something with so many rows: at once if they are few, else off the event loop."""
+    return work() if rows <= _INLINE_ROWS else await served.aside(work)
+
+
+def _read(body: AnomalyBody, rows: list[Any], served: Sensing, param: str, before: float | None) -> tuple[Readings, Times | None]:
+    readings = matrix(rows, served.numbers.columns, param)
+    return readings, None if body.timestamps is None else times(body.timestamps, len(rows), before)
+
+
+def _require_window(served: Sensing, rows: int, state: State | None) -> None:
+    window = served.numbers.window
+    if state is None and rows < window:
+        raise InvalidRequest(
+            f"series: has {rows} readings, {served.card.name} needs at least {window} to begin with; calls with state may have fewer",
+            param="series",
+        )
+
+
+def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times | None, clock: Clock) -> bytes:
+    """The whole answer, row by row, as bytes: a pydantic object a row would cost more than the detector."""
+    series = served.numbers.kind == "series"
+    count = served.calibrated_on
+    warnings = unreachable(count, body.alpha, "independent normal readings", _REMEDY)
+    warnings += [] if stamps is None else gaps(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
+    now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
+    rest = {
+        "alpha": body.alpha,
+        "threshold": served.threshold(body.alpha),
+        "drift": _drift(scored.drift),
+        "state": seal(scored.state, served.manifest.digest, now) if series else None,
+        "reference": {"count": count, "cached": True, "truncated": 0},
+        "warnings": warnings,
+        "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
+    }
+    data = b",".join(_chunk(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK))
+    return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
+
+
+def _chunk(scored: Scored, at: int, columns: tuple[str, ...], alpha: float) -> bytes:
+    part = slice(at, at + _CHUNK)
+    scores = scored.scores[part].astype(np.float64).tolist()
+    p_values = scored.p_values[part].tolist()
+    shares = _shares(scored, part, columns, len(scores))
+    rows = [
+        {
+            "object": "anomaly",
+            "index": index,
+            "score": score,
+            "p_value": p_value,
+            "is_anomaly": p_value <= alpha,
+            "contributions": share,
+            "nearest": [],
+            "truncated": False,
+        }
+        for index, (score, p_value, share) in enumerate(zip(scores, p_values, shares, strict=True), start=at)
+    ]
+    return orjson.dumps(rows)[1:-1]
+
+
+def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -> list[dict[str, float] | None]:
+    if scored.contributions is None:
+        return [None] * count
+    rows = scored.contributions[part].astype(np.float64).round(6).tolist()
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _drift(drift: Drift | None) -> dict[str, object] | None:
+    return None if drift is None else {"detected": drift.detected, "p_value": drift.p_value}

@@ -1,0 +1,44 @@
+"""What all bodies share: strict requests, answers, errors, usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MODEL = Field(description="a served model's name, name:version, or an alias", min_length=1, max_length=256)
+
+
+TRUNCATE = Field(True, description="cut texts longer than the model reads (and say so); false refuses them with 422")
+
+
+SIDE: Any = Field("right", description="the side that is cut off")
+
+
+class Body(BaseModel):
+    """Requests: unknown fields and wrong types are refused, never guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Answer(BaseModel):
+    """Answers, for the document alone: they are built as bytes."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ErrorBody(Answer):
+    message: str = Field(description="what was expected, what came, what to do")
+    type: str
+    param: str | None = Field(description="the parameter at fault, like input[3]")
+    code: str
+
+
+class ErrorEnvelope(Answer):
+    error: ErrorBody
+
+
+class Usage(Answer):
+    prompt_tokens: int
+    total_tokens: int
+    readings: int | None = Field(None, description="rows of numbers, where the model reads numbers")

@@ -1,0 +1,176 @@
+"""The HTTP contract of files, feedback and fine-tuning jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from service.api.schemas.base import MODEL, Answer, Body
+from service.api.schemas.fields import whole
+
+# NUL is the one character that PostgreSQL stores in no text.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"^[^\x00]*$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
+Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+METADATA_KEY = r'^[^\x00"\\]{1,64}$'  # what a JSON path can name in both databases
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=METADATA_KEY)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
+Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
+# What has a key of another pattern is refused, which a pattern alone does not say in JSON Schema.
+_NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
+Hyperparameters = Annotated[dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")]
+
+# --- files --------------------------------------------------------------------------------------------------------------
+
+
+class FileObject(Answer):
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    sha256: str
+
+
+class FileList(Answer):
+    object: Literal["list"]
+    data: list[FileObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class FileDeleted(Answer):
+    id: str
+    object: Literal["file"]
+    deleted: bool
+
+
+# --- feedback -----------------------------------------------------------------------------------------------------------
+
+
+class FeedbackBody(Body):
+    model: Name = Field(description="the model that was asked")
+    text: Text
+    label: Label | None = Field(None, description="the label it gave")
+    correct_label: Label = Field(description="the label it should have given; the same one to confirm it")
+
+
+class FeedbackObject(Answer):
+    id: str
+    object: Literal["feedback"]
+    created_at: int
+    model: str
+    text: str
+    label: str | None
+    correct_label: str
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------------
+
+
+class Supervised(Body):
+    task: Task = Field("classification", description="what the model is to do")
+    hyperparameters: Hyperparameters = Field(default_factory=dict)
+    columns: dict[Name, Name] = Field(
+        default_factory=dict, max_length=16, description="field that is expected → column of the file", json_schema_extra=_NO_OTHERS
+    )
+
+
+class Method(Body):
+    type: Literal["supervised"]
+    supervised: Supervised = Field(default_factory=Supervised)
+
+
+class JobBody(Body):
+    model: str = MODEL
+    training_file: FileName = Field(description="a file's id, or feedback:MODEL")
+    validation_file: FileName | None = Field(None, description="a file's id; without one, rows are held out")
+    suffix: Suffix | None = Field(None, description="last part of the new model's name")
+    seed: Seed | None = Field(None, description="the same seed on the same machine gives the same model; 0 by default")
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = Field(None, description="older way to say method.supervised.hyperparameters")
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra=_NO_OTHERS)] | None = None
+    integrations: None = Field(None, description="accepted as null, as clients send it")
+
+    @model_validator(mode="after")
+    def _once(self) -> JobBody:
+        if self.hyperparameters and self.method is not None:
+            raise ValueError("give hyperparameters either in method.supervised or at the top, not both")
+        return self
+
+
+class JobError(Answer):
+    code: str
+    message: str
+    param: str | None
+
+
+class JobObject(Answer):
+    id: str
+    object: Literal["fine_tuning.job"]
+    created_at: int
+    finished_at: int | None
+    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    paused: bool = Field(description="a paused job has the status queued, since OpenAI's clients know no other")
+    model: str
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    seed: int
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    organization_id: str
+    error: JobError | None
+    estimated_finish: int | None
+    trained_tokens: int | None
+    metadata: dict[str, str] | None
+    attempt: int = Field(description="how often it was begun")
+    result: dict[str, Any] | None = Field(description="version, metrics, promoted or held, and why")
+
+
+class JobList(Answer):
+    object: Literal["list"]
+    data: list[JobObject]
+    has_more: bool
+
+
+class EventObject(Answer):
+    id: str
+    object: Literal["fine_tuning.job.event"]
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+
+class EventList(Answer):
+    object: Literal["list"]
+    data: list[EventObject]
+    has_more: bool
+
+
+class CheckpointObject(Answer):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"]
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: dict[str, Any]
+
+
+class CheckpointList(Answer):
+    object: Literal["list"]
+    data: list[CheckpointObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None

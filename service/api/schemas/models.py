@@ -1,0 +1,55 @@
+"""Bodies that say what is served, and how it is."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.api.schemas.base import Answer
+
+
+class ModelObject(Answer):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    version: str
+    task: str
+    origin: str
+    architecture: str
+    device: str
+    dtype: str
+    reason: str = Field(description="why this device and this dtype")
+    forward: str = Field(description="which forward pass runs, and why that one")
+    dimensions: int | None
+    max_tokens: int
+    labels: list[str]
+    prompts: dict[str, str]
+    notes: list[str] = Field(description="what was assumed at load because the model does not say it")
+    base: str | None = Field(description="of a trained model: what it was trained on")
+    versions: list[int] = Field(description="of a trained model: all there are")
+    metrics: dict[str, float] = Field(description="of a trained model: what its training measured")
+    signature: dict[str, Any] = Field(description="names, dtypes and shapes of what goes in and comes out")
+
+
+class ModelList(Answer):
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+class Info(Answer):
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    max_input_length: int
+    max_batch_tokens: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    version: str
+    models: list[ModelObject]
+
+
+class Health(Answer):
+    status: Literal["ok", "unavailable"]
+    reason: str | None

@@ -1,0 +1,104 @@
+"""Bodies of the registry: promote, roll back, aliases, versions, ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from models.registry.names import NAME_PATTERN
+from service.api.schemas.base import Answer, Body
+from service.api.schemas.fields import (
+    Count,
+    whole,
+)
+
+
+class ModelDeleted(Answer):
+    id: str
+    object: Literal["model"]
+    deleted: bool
+
+
+WHY = Field("", description="for the ledger", max_length=1000)
+
+
+class PromoteBody(Body):
+    version: Count
+    why: str = WHY
+    expected_generation: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = Field(
+        None, description="refuse with 409 when the generation is another by now"
+    )
+
+
+class MoveBody(Body):
+    why: str = WHY
+
+
+class AliasBody(Body):
+    target: str = Field(description="a trained model's name, or name:vN", pattern=f"^{NAME_PATTERN}$")
+
+
+class InService(Answer):
+    object: Literal["model.pointer"]
+    model: str
+    version: int | None = Field(description="the version in service; null when none is")
+    generation: int = Field(description="how often that has changed")
+    previous: int | None = Field(description="what a rollback leads to")
+
+
+class Version(Answer):
+    id: str = Field(description="a name that every route takes")
+    object: Literal["model.version"]
+    version: int
+    in_service: bool
+    created: int | None
+    task: str | None
+    base: str | None
+    base_version: str | None
+    encoder: Literal["base", "own", "none"] | None = Field(description="whether it has an encoder of its own, or reads numbers")
+    labels: list[str]
+    metrics: dict[str, float]
+    job: str | None
+    error: str | None = Field(description="why it cannot be read, when it cannot")
+
+
+class VersionList(Answer):
+    object: Literal["list"]
+    model: str
+    generation: int
+    data: list[Version]
+    has_more: bool
+
+
+class LedgerEntry(Answer):
+    at: int = Field(description="Unix seconds")
+    action: Literal["publish", "promote", "rollback", "withdraw", "delete"]
+    version: int | None
+    by: str
+    why: str
+
+
+class Ledger(Answer):
+    object: Literal["list"]
+    model: str
+    data: list[LedgerEntry]
+    has_more: bool
+
+
+class Alias(Answer):
+    id: str
+    object: Literal["alias"]
+    target: str
+
+
+class AliasList(Answer):
+    object: Literal["list"]
+    data: list[Alias]
+    has_more: bool
+
+
+class AliasDeleted(Answer):
+    id: str
+    object: Literal["alias"]
+    deleted: bool

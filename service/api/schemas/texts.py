@@ -1,0 +1,176 @@
+"""The HTTP contract as pydantic classes: what comes in is validated by them, what goes out is documented by them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+
+from service.api.schemas.base import MODEL, TRUNCATE, Answer, Body, Usage
+from service.api.schemas.fields import (
+    MAX_INPUTS,
+    TEXT_SCHEMA,
+    Count,
+    brief,
+    check_text,
+    check_texts,
+    one_text,
+    text_or_texts,
+    texts_or_ids,
+    whole,
+)
+from service.errors import InvalidRequest
+
+# --- errors -------------------------------------------------------------------------------------------------------------
+
+
+# --- OpenAI -------------------------------------------------------------------------------------------------------------
+
+
+class EmbeddingsBody(Body):
+    model: str = MODEL
+    input: texts_or_ids("input")  # type: ignore[valid-type]
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32")
+    dimensions: Count | None = Field(None, description="keep so many leading dimensions, renormalised; up to the model's own")
+    user: str | None = Field(None, description="accepted as OpenAI does, and not used")
+    prompt_name: str | None = Field(None, description="one of the model's prompts to put before each text")
+    normalize: bool = Field(True, description="scale vectors to length 1")
+    truncate: bool = TRUNCATE
+
+
+class Embedding(Answer):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    truncated: bool = Field(description="whether the text was cut to the model's length")
+
+
+class EmbeddingsAnswer(Answer):
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+# --- the registry -------------------------------------------------------------------------------------------------------
+
+
+# --- classification ----------------------------------------------------------------------------------------------------
+
+
+def _check_labels(value: object) -> dict[str, str | list[str]]:
+    """`["a", …]`, `{"a": "description"}` or `{"a": ["example", …]}` → name → description or examples."""
+    if isinstance(value, list):
+        names = check_texts(value, "labels")
+        if len(set(names)) < len(names):
+            raise InvalidRequest("labels: a label is there twice", param="labels")
+        return {name: [] for name in names}
+    if not isinstance(value, dict) or not value:
+        raise InvalidRequest("labels: expected a list of names, or an object from name to description or examples", param="labels")
+    return {check_text(name, "labels"): _check_about(about, f"labels.{brief(name)}") for name, about in value.items()}
+
+
+def _check_about(value: object, param: str) -> str | list[str]:
+    return check_text(value, param) if isinstance(value, str) else check_texts(value, param)
+
+
+_ABOUT = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}
+Labels = Annotated[
+    dict[str, str | list[str]],
+    PlainValidator(_check_labels),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, "uniqueItems": True, **MAX_INPUTS},
+                {"type": "object", "minProperties": 1, "propertyNames": TEXT_SCHEMA, "additionalProperties": _ABOUT},
+            ]
+        }
+    ),
+]
+
+
+class ClassifyBody(Body):
+    model: str = MODEL
+    input: text_or_texts("input")  # type: ignore[valid-type]
+    labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
+    multi_label: bool = Field(False, description="each label by itself instead of probabilities that sum to 1")
+    top_k: Count | None = Field(None, description="so many best labels; all without it")
+    truncate: bool = TRUNCATE
+
+
+class LabelScore(Answer):
+    label: str
+    score: float = Field(ge=0, le=1, description="a probability")
+
+
+class Classification(Answer):
+    object: Literal["classification"]
+    index: int
+    label: str = Field(description="the best label")
+    labels: list[LabelScore]
+    out_of_scope: bool | None = Field(description="like none of the labels' examples; null where too few examples are known to tell")
+    p_value: float | None = Field(description="small when the text is stranger than nearly all examples are to each other")
+    truncated: bool
+
+
+class ClassifyAnswer(Answer):
+    object: Literal["list"]
+    model: str
+    data: list[Classification]
+    label_set: dict[str, Any] | None = Field(description="of labels sent along: how many texts, whether cached, how many cut")
+    usage: Usage
+
+
+# --- rerank -------------------------------------------------------------------------------------------------------------
+
+
+class Document(Body):
+    text: one_text("documents")  # type: ignore[valid-type]
+
+
+def _check_documents(value: object) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest("documents: expected a list of strings, or of objects with a text", param="documents")
+    return [check_text(_document_text(item, index), f"documents[{index}]") for index, item in enumerate(value)]
+
+
+def _document_text(item: object, index: int) -> object:
+    if isinstance(item, dict):
+        if set(item) != {"text"}:
+            raise InvalidRequest(f"documents[{index}]: expected an object with 'text' alone", param=f"documents[{index}]")
+        return item["text"]
+    return item
+
+
+_DOCUMENT = {
+    "anyOf": [TEXT_SCHEMA, {"type": "object", "properties": {"text": TEXT_SCHEMA}, "required": ["text"], "additionalProperties": False}]
+}
+Documents = Annotated[
+    list[str], PlainValidator(_check_documents), WithJsonSchema({"type": "array", "items": _DOCUMENT, "minItems": 1, **MAX_INPUTS})
+]
+
+
+class RerankBody(Body):
+    model: str = MODEL
+    query: one_text("query")  # type: ignore[valid-type]
+    documents: Documents
+    top_n: Count | None = Field(None, description="so many best documents; all without it")
+    max_tokens_per_doc: Count | None = Field(None, description="cut documents after so many tokens")
+    return_documents: bool = Field(False, description="send the texts back (Cohere's v1)")
+    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(whole)] | None = Field(
+        None, description="accepted as Cohere does, and not used: callers are served fairly"
+    )
+
+
+class RerankResult(Answer):
+    index: int
+    relevance_score: float = Field(ge=0, le=1)
+
+
+class RerankAnswer(Answer):
+    id: str
+    results: list[RerankResult]
+    meta: dict[str, Any]
+
+
+# --- the service itself -------------------------------------------------------------------------------------------------

@@ -1,0 +1,132 @@
+"""Load on a server: closed (so many clients, each waiting for its answer) or open (at given times, whatever is answered)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from service.bench.client import Answer, Connection, Target
+from service.bench.workload import Request
+
+T = TypeVar("T")
+# A server that is gone refuses at once; clients that asked again at once would only heat the room.
+_AFTER_FAILURE_S = 0.05
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, on uvloop where there is one: it sends half as many requests again.
+
+    Python's garbage collector does not look at what is there already meanwhile: the pause, 0.1 s where PyTorch is loaded, would
+    count as the server's.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            return runner.run(work)
+    finally:
+        gc.unfreeze()
+
+
+class Sample(NamedTuple):
+    """One request: when it was due, sent and answered (seconds from the start), how it ended and what it carried."""
+
+    due: float
+    sent: float
+    ended: float
+    status: str
+    kind: str
+    inputs: int
+    tokens: int
+
+    @property
+    def latency_s(self) -> float:
+        """From when it was due: what waited in the generator, because earlier ones were not answered, counts."""
+        return self.ended - self.due
+
+    @property
+    def good(self) -> bool:
+        return self.status == "200"
+
+
+@dataclass(slots=True)
+class Run:
+    """Every sample of one load, and the processor's seconds that this process took for it."""
+
+    samples: list[Sample] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
+    cpu_s: float = field(default_factory=time.process_time)
+    seconds: float = 0.0
+
+    def add(self, request: Request, due: float, sent: float, answer: Answer) -> None:
+        """`due` in seconds from the start, `sent` on `time.perf_counter`."""
+        times = (due, sent - self.began, answer.ended - self.began)
+        self.samples.append(Sample(*times, answer.status, request.kind, request.inputs, request.tokens))
+
+    def finish(self) -> Run:
+        """Stop the clocks."""
+        self.seconds = time.perf_counter() - self.began
+        self.cpu_s = time.process_time() - self.cpu_s
+        return self
+
+
+async def closed_loop(target: Target, requests: Iterator[Request], *, clients: int, seconds: float, timeout_s: float = 60.0) -> Run:
+    """So many clients, each sending its next request when the last is answered, for so many seconds; then the last answers come in."""
+    run = Run()
+
+    async def client() -> None:
+        connection = Connection(target)
+        while time.perf_counter() - run.began < seconds:
+            request = next(requests)
+            sent = time.perf_counter()
+            answer = await connection.post(request.body, timeout_s)
+            run.add(request, sent - run.began, sent, answer)
+            if not answer.status.isdigit():
+                await asyncio.sleep(_AFTER_FAILURE_S)
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return run.finish()
+
+
+async def open_loop(
+    target: Target, requests: Iterator[Request], arrivals: Iterable[float], *, connections: int = 256, timeout_s: float = 60.0
+) -> Run:
+    """Requests at given seconds from the start, whether or not earlier ones are answered, over at most so many connections.
+
+    A request that finds no connection free waits for one, and its wait counts. Bodies are made beforehand.
+    """
+    planned = [(at, next(requests)) for at in arrivals]
+    free = [Connection(target) for _ in range(connections)]
+    freed = asyncio.Semaphore(connections)
+    run = Run()
+
+    async def one(at: float, request: Request) -> None:
+        async with freed:
+            connection = free.pop()  # the one used last, so that a few stay warm
+            sent = time.perf_counter()
+            left = max(0.0, run.began + at + timeout_s - sent)
+            answer = await connection.post(request.body, left)
+            free.append(connection)
+        run.add(request, at, sent, answer)
+
+    async with asyncio.TaskGroup() as group:
+        for at, request in planned:
+            await asyncio.sleep(max(0.0, run.began + at - time.perf_counter()))
+            group.create_task(one(at, request))
+    for connection in free:
+        connection.close()
+    return run.finish()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()

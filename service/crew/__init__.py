@@ -1,1 +1,0 @@
-"""Several processes of the service behind one port: `sonde serve --workers N`."""

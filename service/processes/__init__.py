@@ -1,0 +1,1 @@
+"""Processes: supervision of servers, signals, sockets, and metrics of several processes."""

@@ -1,0 +1,1 @@
+"""Models in service: opened, found by name, reloaded, and asked for rows."""

@@ -1,0 +1,87 @@
+"""What a stream's client carries from call to call: a detector's state as a text, so that any replica can go on.
+
+    version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · the arrays, float64, little-endian
+
+The hash is keyed by the digest of the model's files. So a state that was cut, changed, or made by another model or version is told from
+a good one. It is no secret: whoever has the model's files can make one.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import prod
+
+import numpy as np
+import orjson
+
+from models.sensors.base import MOST_STATE_BYTES, State
+from service.errors import BackendError, InvalidState
+
+_VERSION = b"\x01"
+_MAC_BYTES = 16
+_LENGTH_BYTES = 4
+# Version, hash, header and base64's third on top.
+MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The last timestamp of a stream, in Unix seconds, None where none came yet; and whether readings followed it that had none."""
+
+    last_s: float | None = None
+    followed: bool = False
+
+    @property
+    def of_last_reading_s(self) -> float | None:
+        """The last timestamp where it is the last reading's."""
+        return None if self.followed else self.last_s
+
+
+def seal(state: State, digest: str, clock: Clock) -> str:
+    """A detector's state, and what is known of the stream's time, as a text. Raises BackendError for more than 64 KiB."""
+    arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
+    size = sum(array.nbytes for _, array in arrays)
+    if size > MOST_STATE_BYTES:
+        raise BackendError(f"the detector's state has {size} bytes, {MOST_STATE_BYTES} are allowed")
+    header = orjson.dumps({"at": clock.last_s, "followed": clock.followed, "arrays": [[name, array.shape] for name, array in arrays]})
+    rest = b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *(array.tobytes() for _, array in arrays)])
+    return urlsafe_b64encode(_VERSION + _mac(rest, digest) + rest).decode().rstrip("=")
+
+
+def unseal(text: str, digest: str) -> tuple[State, Clock]:
+    """The state and the clock in a text that `seal` made with the same digest. Raises InvalidState for any other text."""
+    sealed = _decoded(text)
+    if sealed[:1] != _VERSION:
+        raise InvalidState("state: not of a format that this service writes; begin anew without it", param="state")
+    mac, rest = sealed[1 : 1 + _MAC_BYTES], sealed[1 + _MAC_BYTES :]
+    if not hmac.compare_digest(mac, _mac(rest, digest)):
+        raise InvalidState(
+            "state: it was changed, or is of another model or another version of this one: send it to the version named in the"
+            " x-sonde-model header that came with it, or begin anew without it",
+            param="state",
+        )
+    start = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES], "little")
+    header = orjson.loads(rest[_LENGTH_BYTES:start])
+    state: State = {}
+    for name, shape in header["arrays"]:
+        count = prod(shape)
+        state[name] = np.frombuffer(rest, dtype="<f8", count=count, offset=start).reshape(shape).astype(np.float64)
+        start += count * 8
+    return state, Clock(header["at"], header.get("followed", False))
+
+
+def _decoded(text: str) -> bytes:
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidState(f"state: {len(text)} characters, {MAX_CHARACTERS} are allowed; send what the last answer had", param="state")
+    try:
+        return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise InvalidState("state: not base64url; send back what the last answer had", param="state") from None
+
+
+def _mac(content: bytes, digest: str) -> bytes:
+    key = blake2b(b"sonde stream state " + digest.encode(), digest_size=32).digest()
+    return blake2b(content, key=key, digest_size=_MAC_BYTES).digest()

@@ -1,0 +1,126 @@
+"""A model without weights, for tests of everything around one: same seam, predictable rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from models.base import ModelCard, Task
+from models.preemption import Between, nothing
+from models.text.tokenization import TextProcessor, Tokens
+
+
+class FakeModel:
+    """Its row for a text is the normalised sum of one fixed random vector per token, so like words are near; another `seed`
+    gives other vectors.
+
+    `fault` may raise for a batch. `gate`, while unset, holds every batch, and `entered` tells that one has come. `batches`
+    records what was computed.
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        *,
+        task: Task = "embedding",
+        labels: tuple[str, ...] = (),
+        width: int = 16,
+        max_tokens: int = 32,
+        fault: Callable[[Sequence[Tokens]], None] | None = None,
+        prompts: dict[str, str] | None = None,
+        version: str = "0",
+        seed: int = 0,
+    ) -> None:
+        self._text = TextProcessor(_word_tokenizer(), max_tokens)
+        self._fault = fault
+        self.entered = threading.Event()
+        self._seed = seed
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[list[Tokens]] = []
+        self._card = ModelCard(
+            name=name,
+            version=version,
+            task=task,
+            origin="fake",
+            architecture="fake",
+            width=len(labels) if task == "classification" else 1 if task == "rerank" else width,
+            max_tokens=max_tokens,
+            vocabulary=self._text.vocabulary,
+            device="cpu",
+            dtype="float32",
+            reason="a fake computes on the CPU",
+            labels=labels,
+            prompts=prompts or {},
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def text(self) -> TextProcessor:
+        return self._text
+
+    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+        """Wait for the gate, record the batch, let others in between, raise the fault or give rows."""
+        self.entered.set()
+        self.gate.wait()
+        self.batches.append(list(batch))
+        between()
+        if self._fault is not None:
+            self._fault(batch)
+        return np.stack([_row(item, self._card.width, self._seed) for item in batch])
+
+    def memory_bytes(self) -> int:
+        """Nothing: it computes on the CPU."""
+        return 0
+
+
+def _row(item: Tokens, width: int, seed: int) -> NDArray[np.float32]:
+    total = sum((_token_vector(int(token), width, seed) for token in item.ids[1:-1]), np.zeros(width, dtype=np.float32))
+    length = float(np.linalg.norm(total))
+    return (total / length if length else _token_vector(0, width, seed)).astype(np.float32)
+
+
+def _token_vector(token: int, width: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(token + 1 + 1_000_003 * seed).standard_normal(width).astype(np.float32)
+
+
+def _word_tokenizer(words: int = 1024) -> Tokenizer:
+    """Words by themselves; unknown ones share an id. [CLS] and [SEP] around, as BERT has."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"w{n}" for n in range(words))]
+    known = [
+        "the",
+        "is",
+        "my",
+        "card",
+        "lost",
+        "refund",
+        "order",
+        "hello",
+        "world",
+        "where",
+        "please",
+        "help",
+        "weather",
+        "rain",
+        "pizza",
+        "reset",
+        "password",
+    ]
+    vocabulary = {name: index for index, name in enumerate(dict.fromkeys([*names, *known]))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))  # no password
+    tokenizer.pre_tokenizer = Whitespace()
+    specials = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=specials)
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    return tokenizer

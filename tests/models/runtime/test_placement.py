@@ -1,0 +1,67 @@
+"""Devices and precisions are chosen with a reason, or refused with one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.runtime.inference import inference
+from models.runtime.placement import place, place_numbers
+
+CPU = place("cpu", "float32")
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    assert (CPU.device, CPU.dtype) == (torch.device("cpu"), torch.float32)
+    assert CPU.reason == "device cpu as asked; float32 as asked"
+
+
+@pytest.mark.parametrize(("features", "dtype"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")])
+def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], dtype: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    chosen = place("cpu", "auto")
+    assert chosen.dtype_name == dtype
+    assert "the processor has" in chosen.reason
+
+
+def test_cuda_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    chosen = place()
+    assert (chosen.device.type, chosen.dtype_name) == ("cuda", "bfloat16")
+
+
+@pytest.mark.parametrize(("gpu", "device"), [("cuda", "cuda"), ("mps", "cpu"), (None, "cpu")])
+def test_numbers_are_fitted_where_there_is_float64(monkeypatch: pytest.MonkeyPatch, gpu: str | None, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: gpu == "mps")
+    chosen = place_numbers()
+    assert (chosen.device.type, chosen.dtype_name) == (device, "float64")
+    assert "float64" in chosen.reason
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match=r"'cuda' was asked for, but PyTorch sees only: .*cpu"):
+        place("cuda")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), ModelOutOfMemory),
+        (MemoryError(), ModelOutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), ModelOutOfMemory),
+        (torch.AcceleratorError("device-side assert"), DeviceLost),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_torchs_failures_become_ours(raised: Exception, expected: type[Exception]) -> None:
+    with pytest.raises(expected), inference(CPU):
+        raise raised
+
+
+def test_inference_keeps_no_gradients() -> None:
+    with inference(CPU):
+        assert not torch.is_grad_enabled()

@@ -1,0 +1,118 @@
+"""The blocks that attention works on: where each text lies in them, and who sees whom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.text.packed.attention_blocks import AMX_TILE, ONE_SIZE, SHARED, TILE, Blocks, tile_of
+
+CPU = torch.device("cpu")
+TILES = [TILE, AMX_TILE, ONE_SIZE]
+LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
+
+
+def lay_out(*lengths: int, extra: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> Blocks:
+    """Blocks of texts of so many tokens."""
+    return Blocks.of(np.array(lengths, dtype=np.int64), extra, tile, CPU, dtype)
+
+
+def owners(one: Blocks, *lengths: int) -> list[torch.Tensor]:
+    """For each size which text owns each place of each block, int64 [blocks, size], -1 where there is none."""
+    rows = sum(lengths)
+    total = sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))
+    found = torch.full((total,), -1)
+    found[one.places[:rows] if one.places is not None else torch.arange(rows)] = torch.arange(len(lengths)).repeat_interleave(
+        torch.tensor(lengths)
+    )
+    parts = torch.split(found, [size * count for size, count in zip(one.sizes, one.counts, strict=True)])
+    return [part.view(-1, size) for part, size in zip(parts, one.sizes, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tile", "expected"),
+    [
+        ([7], TILE, {7: 1}),  # one text is its own block
+        ([200], TILE, {200: 1}),
+        ([7], AMX_TILE, {7: 1}),
+        ([200], AMX_TILE, {208: 1}),  # but for AMX, where attention of other lengths takes much longer
+        ([10, 10, 10], TILE, {32: 1}),  # short ones share
+        ([16, 16], TILE, {32: 1}),  # to the brim
+        ([16, 16, 1], TILE, {32: 2}),
+        ([12] * 5, AMX_TILE, {32: 3}),
+        ([48, 48], TILE, {64: 2}),
+        ([48, 48], AMX_TILE, {48: 2}),
+        ([49, 3, 3], TILE, {32: 1, 64: 1}),  # each size by itself
+        ([200, 3, 40, 33], TILE, {32: 1, 64: 2, 224: 1}),
+        ([200, 3, 40, 33], AMX_TILE, {32: 1, 48: 2, 208: 1}),
+        ([200, 3, 40, 33], ONE_SIZE, {224: 2}),  # on a GPU all as long as the longest, which others share
+        ([200], ONE_SIZE, {200: 1}),
+    ],
+)
+def test_texts_lie_in_blocks_of_a_few_sizes(lengths: list[int], tile: int, expected: dict[int, int]) -> None:
+    one = lay_out(*lengths, tile=tile)
+    assert dict(zip(one.sizes, one.counts, strict=True)) == expected
+
+
+@pytest.mark.parametrize("lengths", [[7], [64, 64], [32, 64, 96, 96]])
+def test_full_blocks_in_order_need_neither_grid_nor_mask(lengths: list[int]) -> None:
+    one = lay_out(*lengths)
+    assert (one.grid, one.places, set(one.masks)) == (None, None, {None})
+
+
+def test_full_blocks_in_another_order_need_a_grid_alone() -> None:
+    one = lay_out(64, 32)
+    assert one.masks == [None, None]
+    assert one.places is not None
+    assert one.places.tolist() == [*range(32, 96), *range(32)]
+
+
+@given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
+def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int, extra: int) -> None:
+    found = [block.tolist() for size in owners(lay_out(*lengths, tile=tile, extra=extra), *lengths) for block in size]
+    for text, length in enumerate(lengths):
+        (block,) = [block for block in found if text in block]
+        start = block.index(text)
+        assert block[start : start + length] == [text] * length
+        assert block.count(text) == length
+
+
+@given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
+def test_places_reverse_the_grid(lengths: list[int], tile: int, extra: int) -> None:
+    one = lay_out(*lengths, tile=tile, extra=extra)
+    rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
+    if one.grid is None or one.places is None:
+        assert one.grid is one.places
+        assert extra == 0
+        return
+    blocked = rows[one.grid]
+    assert len(blocked) == sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))
+    assert torch.equal(blocked[one.places][: len(rows)], rows)
+    assert len(one.places) == len(rows) + extra
+    assert one.places[len(rows) :].tolist() == [0] * extra
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.sampled_from(TILES))
+def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
+    one = lay_out(*lengths, tile=tile)
+    for owned, mask in zip(owners(one, *lengths), one.masks, strict=True):
+        same = owned[:, None, :, None] == owned[:, None, None, :]
+        assert torch.equal(torch.zeros(same.shape) if mask is None else mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf))
+        assert bool(same.any(dim=-1).all()), "a place that sees nothing would give NaN"
+
+
+def test_the_mask_has_the_dtype_of_the_weights() -> None:
+    [mask] = lay_out(2, 3, dtype=torch.bfloat16).masks
+    assert mask is not None
+    assert mask.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("capabilities", "tile"), [({"amx_bf16": True}, AMX_TILE), ({"avx512_bf16": True}, TILE), ({}, TILE)])
+def test_sizes_are_what_the_processor_likes(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], tile: int) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert tile_of(CPU) == tile
+    assert tile_of(torch.device("cuda")) == ONE_SIZE

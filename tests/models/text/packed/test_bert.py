@@ -1,0 +1,372 @@
+"""The packed forward pass: where each text lies, and that it gives the general path's vectors for any mix of lengths."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.errors import ModelSourceError, Unsupported
+from models.loader import load
+from models.preemption import flag
+from models.runtime.placement import place
+from models.source import DEFAULT_MODEL, ModelSource, locate
+from models.text.encoder import Encoder
+from models.text.packed.attention_blocks import SHARED
+from models.text.packed.bert import Layout, PackedBert, _by_products, _Whole
+from models.text.packed.encoder import PackedEncoder
+from models.text.packed.linear import Linear, padded
+from models.text.tokenization import Tokens
+from tests.support import tiny_models
+from tests.support.preemption import Calling
+
+CPU32 = place("cpu", "float32")
+LONGEST = 80  # as many positions as the tiny models have
+PACKED: tuple[tiny_models.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+ALL = 2**62
+LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1, max_size=14)
+
+
+def layout(*lengths: int, few: int = 0) -> Layout:
+    """The layout of texts of so many tokens."""
+    batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
+    return Layout.of(batch, torch.device("cpu"), torch.float32, few)
+
+
+def test_tokens_are_counted_within_each_text() -> None:
+    one = layout(2, 3, 1)
+    assert one.ids.tolist() == one.owner.tolist() == [0, 0, 1, 1, 1, 2]
+    assert one.positions.tolist() == [0, 1, 0, 1, 2, 0]
+    assert one.lengths.tolist() == [2, 3, 1]
+    assert {tensor.dtype for tensor in (one.ids, one.owner, one.positions, one.lengths)} == {torch.int64}
+
+
+def test_texts_of_one_token_fill_up_the_rows_that_linear_layers_like() -> None:
+    one = layout(3, 10, few=ALL)
+    assert (one.texts, one.lengths.tolist()) == (2, [3, 10, 1])
+    assert one.owner.tolist() == [0] * 3 + [1] * 10 + [2]
+    assert (one.ids[13:].tolist(), one.positions[13:].tolist(), one.positions_from(5)[13:].tolist()) == ([0], [0], [5])
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("mean", [[1.0, 2.0], [5.0, 6.0]]), ("cls", [[0.0, 1.0], [4.0, 5.0]]), ("lasttoken", [[2.0, 3.0], [6.0, 7.0]])]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]], dtype: torch.dtype) -> None:
+    rows = torch.arange(8, dtype=dtype).view(4, 2)
+    pooled = layout(2, 2).pool(rows, mode)
+    assert pooled.dtype == torch.float32
+    assert pooled.tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
+def test_pooling_leaves_out_what_fills_up(mode: str) -> None:
+    rows = torch.randn(64, 2)
+    one = layout(30, 31, few=ALL)
+    assert torch.equal(one.pool(rows, mode), layout(30, 31).pool(rows[:61], mode))
+
+
+def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
+    rows = torch.tensor([[256.0]] + [[1.0]] * 255, dtype=torch.bfloat16)  # 256 + 1 is 256 in bfloat16
+    assert layout(256).pool(rows, "mean").item() == pytest.approx(511 / 256)
+
+
+@pytest.mark.parametrize("most", [1, 2 * 4 * 32 * 32, 2**20])  # one block at a time, two, all
+@pytest.mark.parametrize("masked", ["not", "each block", "all alike"])
+def test_attention_as_products_is_attention(most: int, masked: str) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 5, 4, 32, 8).unbind(0)
+    mask = torch.zeros(1 if masked == "all alike" else 5, 1, 32, 32)
+    mask[..., 20:] = -torch.inf
+    mask[-1, :, :, 10:] = -torch.inf
+    given = None if masked == "not" else mask
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
+    torch.testing.assert_close(_by_products(query, key, value, given, most), expected)
+
+
+def change(path: Path, **values: object) -> Path:
+    """Put other values into a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return path
+
+
+@pytest.fixture(scope="module", params=PACKED)
+def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """One random model of each architecture that is packed."""
+    path = tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("packed") / "model", request.param))
+    change(path / "sentence_bert_config.json", max_seq_length=LONGEST)
+    return locate(str(path))
+
+
+@pytest.fixture(scope="module")
+def both(rough: ModelSource) -> tuple[PackedEncoder, Encoder]:
+    """It by both forward passes."""
+    return PackedEncoder(rough, CPU32), Encoder(rough, CPU32)
+
+
+def texts(lengths: list[int], seed: int, vocabulary: int) -> list[Tokens]:
+    """Random texts of so many tokens."""
+    chance = np.random.default_rng(seed)
+    return [Tokens(chance.integers(5, vocabulary, length, dtype=np.int32), length) for length in lengths]
+
+
+@settings(max_examples=12, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
+@example(lengths=[1], seed=0)
+@example(lengths=[1, 1, 1], seed=0)
+@example(lengths=[10_000], seed=0)
+@example(lengths=[10_000, 1, 10_000, 48, 10_000], seed=0)
+@example(lengths=[*range(1, 60)] * 3, seed=0)
+def test_any_mix_of_lengths_equals_the_general_path(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+    packed, general = both
+    batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
+    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+
+
+@pytest.mark.parametrize("lengths", [[1], [13], [3, 30, 6], [29, 29, 29], [70] * 3, [*range(1, 60)]])
+def test_rows_are_filled_up_and_texts_keep_their_vectors(
+    both: tuple[PackedEncoder, Encoder], lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, general = both
+    batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
+    monkeypatch.setattr(network, "few", ALL)
+    monkeypatch.setattr(network, "_whole", [_Whole(network.words, network.places, network.norm, network.layers)])
+    hooks = [one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0]))) for one in network.modules() if isinstance(one, Linear)]
+    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+    for hook in hooks:
+        hook.remove()
+    assert seen == {padded(sum(lengths), ALL)} != {sum(lengths)}
+
+
+@settings(max_examples=8, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
+def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+    packed, _ = both
+    batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
+    alone = np.concatenate([packed.forward([item]) for item in batch])
+    np.testing.assert_allclose(packed.forward(batch), alone, atol=5e-5)
+
+
+@pytest.mark.parametrize("number", [1, 40])
+def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(both: tuple[PackedEncoder, Encoder], number: int) -> None:
+    packed, general = both
+    batch = texts([7] * number, 0, packed.card.vocabulary)
+    calls: list[None] = []
+    rows = packed.forward(batch, Calling(lambda: calls.append(None)))
+    assert len(calls) == 3 * packed._network.shape.layers - 1
+    np.testing.assert_allclose(rows, general.forward(batch), atol=5e-5)
+    np.testing.assert_array_equal(rows, packed.forward(batch))
+
+
+def test_nobody_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    calls: list[None] = []
+    between = Calling(lambda: calls.append(None))
+    between.flags = (flag(), flag())
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    assert not calls
+
+
+def test_who_has_been_let_in_is_not_called_again(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    calls: list[None] = []
+
+    def enter() -> None:
+        calls.append(None)
+        between.flags[1][0] = False
+
+    between = Calling(enter)
+    between.flags = (flag(), flag(up=True))
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    assert len(calls) == 1
+
+
+@pytest.mark.real
+def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
+    """It goes up from another thread, while the pass holds no lock: a flag read once for all parts would never be seen."""
+    model = load(locate(DEFAULT_MODEL), CPU32)
+    assert isinstance(model, PackedEncoder)
+    batch = texts([120] * 8, 0, model.card.vocabulary)
+    model.forward(batch)
+    began = time.perf_counter()
+    model.forward(batch)
+    half = (time.perf_counter() - began) / 2
+    calls: list[None] = []
+    for _ in range(10):
+        between = Calling(lambda: calls.append(None))
+        between.flags = (late := flag(),)
+        timer = threading.Timer(half, late.fill, [True])
+        timer.start()
+        model.forward(batch, between)
+        timer.join()
+    assert 0 < len(calls) < 10 * (3 * model._network.shape.layers - 1)
+
+
+def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, general = both
+    batch = [Tokens(np.array(ids, dtype=np.int32), len(ids)) for ids in ([2, 7, 0, 8, 3], [1, 1, 0, 9], [0], [2, 9, 3])]
+    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+
+
+def test_bfloat16_differs_from_float32_no_more_than_by_the_general_path(rough: ModelSource) -> None:
+    bfloat16 = place("cpu", "bfloat16")
+    packed, general, exact = PackedEncoder(rough, bfloat16), Encoder(rough, bfloat16), Encoder(rough, CPU32)
+    batch = texts([1, 30, packed.card.max_tokens, 7, 48], 0, packed.card.vocabulary)
+    right = exact.forward(batch)
+    assert least_cosine(packed.forward(batch), right) > 0.999
+    assert least_cosine(packed.forward(batch), right) > least_cosine(general.forward(batch), right) - 0.0005
+
+
+def test_each_architecture_is_packed_at_load(rough: ModelSource) -> None:
+    model = load(rough, CPU32)
+    assert isinstance(model, PackedEncoder)
+    assert float(model.card.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+
+
+def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+def test_two_texts_of_the_same_words_in_another_order_differ(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, _ = both
+    one, other = packed.forward(packed.text.encode(["the card", "card the"]))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> None:
+    packed, general = both
+    assert packed.card == replace(general.card, pads=False)
+    assert packed.card.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(packed.card.architecture, 0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
+def test_bfloat16_stays_near_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str) -> None:
+    source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
+    for module in ("packed", "blocks"):
+        monkeypatch.setattr(f"models.{module}.has_amx", lambda: feature == "amx_bf16")
+    exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
+    batch = texts([3, 20, 48, 7, 33], 0, exact.card.vocabulary)
+    a, b = exact.forward(batch), rounded.forward(batch)
+    assert b.dtype == np.float32
+    assert least_cosine(a, b) > 0.999
+
+
+def network(path: Path, **changes: object) -> PackedBert:
+    config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    return PackedBert.load(path, {**config, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_type": "modernbert"}, "its architecture is modernbert"),
+        ({"model_type": "roberta", "pad_token_id": 0, "is_decoder": True}, "its architecture is roberta"),
+        ({"model_type": "distilbert", "activation": "relu"}, "its activation is relu"),
+        ({"model_type": "distilbert", "activation": "gelu"}, "does not say dim"),
+        ({"model_type": None}, "its architecture is None"),
+        ({"is_decoder": True}, "its architecture"),
+        ({"add_cross_attention": True}, "its architecture"),
+        ({"hidden_act": "relu"}, "its activation is relu"),
+        ({"hidden_act": "gelu_new"}, "its activation is gelu_new"),
+        ({"position_embedding_type": "relative_key"}, "its positions are relative_key"),
+    ],
+)
+def test_only_plain_encoders_are_packed(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    path = tiny_models.transformer(tmp_path / "model")
+    with pytest.raises(Unsupported, match=why):
+        network(path, **changes)
+
+
+def test_weights_in_several_files_are_left_to_the_general_path(tmp_path: Path) -> None:
+    path = tiny_models.transformer(tmp_path / "model")
+    (path / "model.safetensors").rename(path / "model-00001-of-00001.safetensors")
+    with pytest.raises(Unsupported, match="several files"):
+        network(path)
+
+
+def run(one: PackedBert) -> Tensor:
+    with torch.inference_mode():
+        return one(layout(3, 5))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("architecture", PACKED)
+def test_weights_may_have_their_architectures_prefix(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+    path = tiny_models.transformer(tmp_path / "model", architecture)
+    plain = run(network(path))
+    weights = load_file(path / "model.safetensors")
+    prefix = architecture.removeprefix("xlm-")
+    save_file({f"{prefix}.{name}": tensor for name, tensor in weights.items()}, path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(run(network(path)), plain)
+
+
+def test_others_get_a_turn_within_each_layer(tmp_path: Path) -> None:
+    turns: list[bool] = []
+    with torch.inference_mode():
+        network(tiny_models.transformer(tmp_path / "model"))(layout(3), Calling(lambda: turns.append(True)))
+    assert len(turns) == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "why"),
+    [
+        ("1_Pooling/config.json", {"include_prompt": False}, "its pooling leaves the prompt out"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "its pooling is max"),
+        ("config.json", {"hidden_act": "relu"}, "its activation is relu"),
+    ],
+)
+def test_what_cannot_be_packed_goes_the_general_way_and_says_why(tmp_path: Path, file: str, changes: dict[str, object], why: str) -> None:
+    path = tiny_models.encoder(tmp_path / "model")
+    change(path / file, **changes)
+    model = load(locate(str(path)), CPU32)
+    assert isinstance(model, Encoder)
+    assert model.card.forward == f"general: {why}"
+
+
+def test_without_a_tokenizer_file_there_is_no_packing(tmp_path: Path) -> None:
+    path = tiny_models.encoder(tmp_path / "model")
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(Unsupported, match=r"no tokenizer\.json"):
+        PackedEncoder(locate(str(path)), CPU32)
+
+
+def test_a_model_without_some_weights_is_a_clear_error(tmp_path: Path) -> None:
+    path = tiny_models.encoder(tmp_path / "model")
+    weights = load_file(path / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelSourceError, match="not a BERT-like encoder that can be read"):
+        load(locate(str(path)), CPU32)
+
+
+@pytest.mark.real
+def test_the_shipped_model_is_checked_against_the_vectors_that_ship_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NDArray[np.float32]:
+        pytest.fail("the general path was loaded")
+
+    monkeypatch.setattr("models.text.packed.encoder.Encoder", refuse)
+    model = load(locate(DEFAULT_MODEL), CPU32)
+    assert isinstance(model, PackedEncoder)
+    assert float(model.card.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+
+
+def test_a_model_reads_no_more_tokens_than_it_has_positions(tmp_path: Path) -> None:
+    path = tiny_models.encoder(tmp_path / "model")
+    change(path / "sentence_bert_config.json", max_seq_length=512)
+    source = locate(str(path))
+    packed = PackedEncoder(source, CPU32)
+    assert packed.card.max_tokens == LONGEST
+    [item] = packed.text.encode(["card " * 600])
+    np.testing.assert_allclose(packed.forward([item]), Encoder(source, CPU32).forward([item]), atol=1e-4)

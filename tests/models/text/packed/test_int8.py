@@ -1,0 +1,233 @@
+"""int8: near float32, alike in every company, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.errors import ModelError
+from models.loader import load
+from models.runtime.placement import INT8_ENGINE, Placement, place
+from models.source import DEFAULT_MODEL, ModelSource, locate
+from models.text.encoder import Encoder
+from models.text.packed import encoder, linear
+from models.text.packed import int8 as quantized
+from models.text.packed.bert import Layout, PackedBert
+from models.text.packed.encoder import PROBES, PackedEncoder
+from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
+from models.text.tokenization import Tokens
+from tests.support import tiny_models
+from tests.support.preemption import Calling
+
+CPU32 = place("cpu", "float32")
+pytestmark = pytest.mark.skipif(INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here")
+
+
+def int8() -> Placement:
+    return place("cpu", "int8")
+
+
+@pytest.fixture(scope="module", params=["bert", "distilbert", "mpnet"])
+def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    return locate(str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4)))
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return result
+
+
+def texts(lengths: list[int], vocabulary: int) -> list[Tokens]:
+    chance = np.random.default_rng(3)
+    return [Tokens(chance.integers(5, vocabulary, length, dtype=np.int32), length) for length in lengths]
+
+
+def test_vectors_stay_near_those_of_float32(rough: ModelSource) -> None:
+    exact, rounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
+    batch = texts([1, 40, 7, 48, 13, 2, 30], exact.card.vocabulary)
+    found = cosines(exact.forward(batch), rounded.forward(batch))
+    assert found.mean() > 0.99
+    assert found.min() > 0.98
+    assert found.max() < 0.9999999, "nothing was rounded"
+
+
+def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> None:
+    model = PackedEncoder(rough, int8())
+    batch = texts([1, 40, 7, 48, 13], model.card.vocabulary)
+    alone = np.concatenate([model.forward([item]) for item in batch])
+    assert cosines(model.forward(batch), alone).min() > 0.999
+
+
+class Unrounded(nn.Module):
+    """What Int8Linear and Int8AfterGelu do, with float32 products."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, shares: Tensor) -> None:
+        super().__init__()
+        self._weight, self._bias, self._shares = weight, bias, shares
+
+    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
+        result = functional.linear(rows, self._weight, self._bias)
+        if follow == "gelu":
+            return functional.gelu(result)
+        return result if plus is None else result + plus * self._shares
+
+
+def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def linear(weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> Unrounded:
+        return Unrounded(weight, bias, torch.ones(()) if shares is None else shares)
+
+    monkeypatch.setattr(quantized, "Int8Linear", linear)
+    monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
+    monkeypatch.setattr(quantized, "bfloat16_feature", lambda: None)
+    exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
+    batch = texts([1, 40, 7, 48], exact.card.vocabulary)
+    np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
+
+
+def test_attention_is_bfloat16_where_the_processor_multiplies_that(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = {}
+    for feature in ("avx512_bf16", None):
+        monkeypatch.setattr(quantized, "bfloat16_feature", lambda feature=feature: feature)
+        model = PackedEncoder(rough, int8())
+        vectors[feature] = model.forward(texts([40, 33], model.card.vocabulary))
+    assert not np.array_equal(vectors["avx512_bf16"], vectors[None])
+    assert cosines(vectors["avx512_bf16"], vectors[None]).min() > 0.999
+
+
+def test_large_channels_are_divided_and_their_weights_multiplied() -> None:
+    shares = quantized._shares(torch.tensor([100.0, 1.0]), torch.ones(3, 2))
+    assert shares.tolist() == pytest.approx([2 * 10 / 11, 2 * 1 / 11])
+
+
+def test_a_product_after_gelu_holds_its_outliers_and_what_is_below_zero() -> None:
+    torch.manual_seed(0)
+    rows = functional.gelu(torch.randn(50, 64))
+    rows[3, 5], rows[4] = 30.0, -0.17
+    weight, bias, plus = torch.randn(24, 64), torch.randn(24), torch.randn(50, 24)
+    right = functional.linear(rows, weight, bias) + 2 * plus
+    got = Int8AfterGelu(weight, bias, torch.full((24,), 2.0))(rows.clone(), "none", plus)
+    errors = (got - right).norm(dim=1) / right.norm(dim=1)
+    assert float(errors.mean()) < 0.02
+    assert float(errors.max()) < 0.1
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_an_input_that_is_larger_than_any_seen_is_cut_off(gelu: bool) -> None:
+    one = Int8Linear(torch.eye(4), torch.zeros(4), 1 / 127)
+    got = one(torch.tensor([[0.5, -0.5, 5.0, -5.0]]), "gelu" if gelu else "none")
+    right = torch.tensor([[0.5, -0.5, 1.0, -128 / 127]])
+    torch.testing.assert_close(got, functional.gelu(right) if gelu else right, atol=0.01, rtol=0)
+
+
+def test_pytorchs_engine_stays_as_it_was() -> None:
+    before = torch.backends.quantized.engine
+    other = next(name for name in torch.backends.quantized.supported_engines if name not in ("none", INT8_ENGINE))
+    try:
+        torch.backends.quantized.engine = other
+        Int8Linear(torch.eye(4), torch.zeros(4), 1.0)
+        assert torch.backends.quantized.engine == other
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def test_all_linear_layers_are_replaced_and_others_get_their_turns(rough: ModelSource) -> None:
+    model = PackedEncoder(rough, int8())
+    kinds = [type(module).__name__ for module in model._network.layers.modules() if "Linear" in type(module).__name__]
+    assert kinds == ["Int8Linear"] * 6
+    turns: list[bool] = []
+    model.forward(texts([3], model.card.vocabulary), Calling(lambda: turns.append(True)))
+    assert len(turns) == 5
+
+
+def test_the_card_says_int8_how_near_it_is_and_what_it_gains(rough: ModelSource) -> None:
+    card = load(rough, int8()).card
+    assert card.dtype == "int8"
+    assert card.reason == "device cpu as asked; int8 as asked"
+    assert 0.99 <= float(card.forward.removeprefix("packed: least cosine to the general forward pass ")) < 0.9999999
+    assert any("of the time of" in note and "timed at load" in note for note in card.notes)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.5, 0), (1.5, 1)])
+def test_where_it_gains_nothing_the_log_says_so(
+    rough: ModelSource, share: float, warned: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = iter([1.0, share])
+    monkeypatch.setattr(encoder, "_seconds", lambda network, layout: next(times))
+    with caplog.at_level(logging.WARNING, "models.text.packed.encoder"):
+        model = PackedEncoder(rough, int8())
+    assert len(caplog.records) == warned
+    assert model.card.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
+
+
+def test_it_is_compared_with_what_the_machine_would_take_otherwise(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
+    model = PackedEncoder(rough, int8())
+    assert "of the time of bfloat16 for" in model.card.notes[0]
+    batch = texts([3, 20], model.card.vocabulary)
+    assert cosines(model.forward(batch), PackedEncoder(rough, CPU32).forward(batch)).min() > 0.98
+
+
+def test_a_device_that_is_no_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ModelError, match="int8 is for CPUs, and models compute on cuda"):
+        place("auto", "int8")
+
+
+def test_a_pytorch_without_the_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.runtime.placement.INT8_ENGINE", "another")
+    with pytest.raises(ModelError, match="int8 needs another, which PyTorch does not have"):
+        place("cpu", "int8")
+
+
+def test_a_classifier_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="int8 is for encoders, and this is a sequence classifier"):
+        load(locate(str(tiny_models.classifier(tmp_path / "model"))), int8())
+
+
+def test_an_encoder_that_is_not_packed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="packed forward pass, and its architecture is modernbert: set another dtype"):
+        load(locate(str(tiny_models.encoder(tmp_path / "model", "modernbert"))), int8())
+
+
+def test_vectors_that_are_too_far_off_are_refused(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "quantise", lambda network, layout: network.norm.bias.add_(1))
+    with pytest.raises(ModelError, match="the packed forward pass differs, least cosine"):
+        load(rough, int8())
+
+
+def test_the_comparison_is_with_float32(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def noted(source: ModelSource, placement: Placement) -> object:
+        taken.append(placement.dtype_name)
+        return Encoder(source, placement)
+
+    monkeypatch.setattr(encoder, "Encoder", noted)
+    load(rough, int8())
+    assert taken == ["float32"]
+
+
+@pytest.mark.real
+def test_minilm_keeps_its_directions() -> None:
+    source = locate(DEFAULT_MODEL)
+    exact, rounded = load(source, CPU32), load(source, int8())
+    asked = [*PROBES, "I lost my card", "what's the exchange rate?", "a", "SELECT * FROM t;", "Thẻ của tôi ở đâu?"]
+    found = cosines(exact.forward(exact.text.encode(asked)), rounded.forward(rounded.text.encode(asked)))
+    assert found.mean() > 0.995
+    assert found.min() > 0.99
+
+
+def test_the_float32_weights_are_given_up(rough: ModelSource) -> None:
+    network = PackedBert.load(rough.path, json.loads((rough.path / "config.json").read_text()))
+    quantise(network, Layout.of(texts([5, 9], 90), torch.device("cpu"), torch.float32))
+    left = {name for layer in network.layers for name, _ in layer.named_parameters()}
+    assert left == {"attention_norm.weight", "attention_norm.bias", "norm.weight", "norm.bias"}

@@ -1,0 +1,150 @@
+"""Linear layers: whichever way multiplies, the result is the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from models.text.packed import linear
+from models.text.packed.linear import Linear, has_onednn, padded, settle
+
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
+FEW = 5
+
+
+def layer(inputs: int = 24, outputs: int = 40) -> Linear:
+    torch.manual_seed(0)
+    return Linear(inputs, outputs).requires_grad_(False)
+
+
+def expected(one: Linear, rows: Tensor, *, gelu: bool, plus: Tensor | None) -> Tensor:
+    result = rows.double() @ one.weight.double().T + one.bias.double()
+    if gelu:
+        result = functional.gelu(result)
+    return result if plus is None else result + plus
+
+
+@needs_onednn
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
+@pytest.mark.parametrize(("gelu", "residual"), [(False, False), (True, False), (False, True)])
+def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual: bool) -> None:
+    one = layer()
+    rows, plus = torch.randn(count, 24), torch.randn(count, 40) if residual else None
+    right = expected(one, rows, gelu=gelu, plus=plus)
+    one.lay_out_for_mkl()
+    one.use_onednn(FEW)
+    torch.testing.assert_close(one(rows, "gelu" if gelu else "none", plus).double(), right, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_only_few_rows_take_onednns_form() -> None:
+    one = layer()
+    one.use_onednn(FEW)
+    one.weight = torch.nn.Parameter(torch.zeros_like(one.weight), requires_grad=False)  # so that PyTorch's own form gives the bias alone
+    for count, own in ((1, False), (FEW, False), (FEW + 1, True)):
+        assert torch.equal(one(torch.randn(count, 24)), one.bias.expand(count, 40)) is own
+
+
+@needs_onednn
+def test_where_onednn_multiplies_all_the_other_form_is_let_go() -> None:
+    one, rows = layer(), torch.randn(70, 24)
+    right = expected(one, rows, gelu=False, plus=None)
+    one.use_onednn()
+    torch.testing.assert_close(one(rows).double(), right, atol=1e-5, rtol=1e-5)
+    assert one.weight.numel() == 0
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("features", "dtype", "all_rows"),
+    [
+        ({"avx512_f"}, torch.float32, True),
+        ({"avx2"}, torch.float32, False),
+        ({"avx512_f"}, torch.bfloat16, False),
+        ({"avx512_bf16"}, torch.bfloat16, True),
+        ({"amx_bf16"}, torch.bfloat16, True),
+    ],
+)
+def test_the_processor_decides_what_onednn_multiplies(
+    features: set[str], dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+    one, taken = layer().to(dtype), list[int | None]()
+    monkeypatch.setattr(Linear, "use_onednn", lambda self, few=None: taken.append(few))
+    settle([one])
+    assert (taken == [None]) is all_rows
+
+
+def test_the_residual_is_left_as_it_was() -> None:
+    one, rows = layer(24, 24), torch.randn(3, 24)
+    before = rows.clone()
+    settle([one])
+    one(rows, "none", rows)
+    assert torch.equal(rows, before)
+
+
+def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
+    one = layer()
+    before = one.weight.clone()
+    one.lay_out_for_mkl()
+    assert torch.equal(one.weight, before)
+    assert one.weight.stride() == (1, 40)
+    assert not one.weight.requires_grad
+
+
+@pytest.fixture
+def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without AVX-512."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+
+
+@needs_onednn
+@pytest.mark.usefixtures("avx2")
+def test_more_threads_make_more_rows_few() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        layers = [layer(), layer()]
+        few = settle(layers)
+    finally:
+        torch.set_num_threads(threads)
+    assert [few, *(one.few for one in layers)] == [192] * 3
+
+
+@pytest.mark.usefixtures("avx2")
+def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_MOST_BYTES", 2 * 24 * 40 * 4 - 1)
+    layers = [layer(), layer()]
+    settle(layers)
+    assert [(one.few, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
+
+
+def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    one = layer()
+    assert settle([one]) == one.few == 0
+
+
+@pytest.mark.usefixtures("avx2")
+def test_other_dtypes_and_devices_stay_as_they_are() -> None:
+    for one in (layer().to(torch.bfloat16), layer().to("meta")):
+        assert settle([one]) == 0
+        assert (one.few, one.weight.stride()) == (0, (24, 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 2), (2, 2), (13, 14), (32, 32), (33, 36), (64, 64), (65, 72), (250, 256), (257, 288), (480, 480), (513, 576)]
+)
+def test_rows_are_padded_to_one_of_eight_sizes_from_each_power_of_two_to_the_next(rows: int, size: int) -> None:
+    assert padded(rows, 1000) == size
+
+
+@given(st.integers(1, 5000), st.integers(0, 5000))
+def test_what_onednn_does_not_multiply_is_not_padded(rows: int, few: int) -> None:
+    size = padded(rows, few)
+    assert size == rows or rows < size <= min(few, rows + max(1, rows // 8))
+    assert padded(size, few) == size

@@ -1,0 +1,189 @@
+"""Encoders give sentence-transformers' vectors, whatever the architecture, and by either forward pass."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from models.errors import ModelSourceError
+from models.loader import load
+from models.runtime.placement import place
+from models.source import DEFAULT_MODEL, locate
+from models.text.base import Model
+from models.text.encoder import Encoder
+from models.text.packed.encoder import PackedEncoder
+from tests.support import tiny_models
+from tests.support.preemption import Calling
+
+TEXTS = ["a card", "the card is 12 days late, where is it?", "x", "ü " * 30, "the the the"]
+CPU32 = place("cpu", "float32")
+
+
+def expected(path: Path, texts: list[str], **how: str) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = SentenceTransformer(str(path), device="cpu").encode(texts, **how)
+    return vectors
+
+
+def encode(model: Model, texts: list[str], prompt: str = "") -> NDArray[np.float32]:
+    return model.forward(model.text.encode(texts, prompt=prompt, exclude_prompt=model.card.excludes_prompt))
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
+
+
+def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float((unit(a) * unit(b)).sum(axis=1).min())
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_every_architecture_equals_sentence_transformers(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+    path = tiny_models.encoder(tmp_path / "model", architecture, sees_whitespace=architecture == "modernbert")
+    np.testing.assert_allclose(encode(load(locate(str(path)), CPU32), TEXTS), expected(path, TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken", "max", "weightedmean"])
+def test_every_pooling_equals_sentence_transformers(tmp_path: Path, pooling: str) -> None:
+    path = tiny_models.encoder(tmp_path / "model", pooling=pooling)
+    np.testing.assert_allclose(encode(load(locate(str(path)), CPU32), TEXTS), expected(path, TEXTS), atol=1e-5)
+
+
+def test_a_dense_module_changes_the_width(tmp_path: Path) -> None:
+    path = tiny_models.encoder(tmp_path / "model", dense=12)
+    model = load(locate(str(path)), CPU32)
+    assert model.card.width == 12
+    np.testing.assert_allclose(encode(model, TEXTS), expected(path, TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])  # the one is packed, the other is not
+def test_vectors_come_before_normalisation_and_the_card_says_that_there_is_one(tmp_path: Path, pooling: str) -> None:
+    path = tiny_models.encoder(tmp_path / "model", pooling=pooling, normalize=True)
+    model = load(locate(str(path)), CPU32)
+    raw = encode(model, TEXTS)
+    assert model.card.normalizes
+    assert abs(np.linalg.norm(raw[0]) - 1) > 0.01
+    np.testing.assert_allclose(unit(raw), expected(path, TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_prompts_are_read_before_the_text_and_pooled_only_if_the_model_says_so(tmp_path: Path, include: bool) -> None:
+    path = tiny_models.encoder(tmp_path / "model", include_prompt=include, prompts={"query": "find: "})
+    model = load(locate(str(path)), CPU32)
+    assert model.card.prompts == {"query": "find: "}
+    assert model.card.excludes_prompt is not include
+    np.testing.assert_allclose(encode(model, TEXTS, "find: "), expected(path, TEXTS, prompt_name="query"), atol=1e-5)
+
+
+def test_texts_with_and_without_prompt_may_share_a_batch(tmp_path: Path) -> None:
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model", include_prompt=False))), CPU32)
+    plain, asked = model.text.encode(TEXTS), model.text.encode(TEXTS, prompt="find: ", exclude_prompt=True)
+    together = model.forward([*plain, *asked])
+    np.testing.assert_allclose(together, np.concatenate([model.forward(plain), model.forward(asked)]), atol=1e-5)
+
+
+def test_a_plain_transformers_directory_gets_mean_pooling_and_a_note(tmp_path: Path) -> None:
+    path = tiny_models.transformer(tmp_path / "model")
+    model = load(locate(str(path)), CPU32)
+    assert "mean pooling assumed" in model.card.notes[0]
+    np.testing.assert_allclose(encode(model, TEXTS), expected(path, TEXTS), atol=1e-5)
+
+
+def test_plain_encoders_are_packed_and_other_models_say_why_not(tmp_path: Path) -> None:
+    packed = load(locate(str(tiny_models.encoder(tmp_path / "bert"))), CPU32)
+    assert isinstance(packed, PackedEncoder)
+    assert packed.card.forward.startswith("packed: least cosine")
+    other = load(locate(str(tiny_models.encoder(tmp_path / "modernbert", "modernbert"))), CPU32)
+    assert other.card.forward == "general: its architecture is modernbert"
+
+
+def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = PackedEncoder.forward
+
+    def wrong(self: PackedEncoder, batch: object) -> NDArray[np.float32]:
+        return right(self, batch) + 1  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PackedEncoder, "forward", wrong)
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
+    assert isinstance(model, Encoder)
+    assert "the packed forward pass differs" in model.card.forward
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_nothing_keeps_gradients_and_the_model_is_in_eval_mode(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model", architecture))), CPU32)
+    network = model._network if isinstance(model, PackedEncoder) else model._transformer  # type: ignore[attr-defined]
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "distilbert", "modernbert", "xlm-roberta"])
+def test_others_may_run_between_two_layers(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model", architecture))), CPU32)
+    batch, urgent = model.text.encode(TEXTS), model.text.encode(["a card"])
+    inside: list[NDArray[np.float32]] = []
+    rows = model.forward(batch, Calling(lambda: inside.append(model.forward(urgent))))
+    assert len(inside) == (5 if isinstance(model, PackedEncoder) else 2)  # between any two parts of its layers, or before each layer
+    np.testing.assert_allclose(inside[1], model.forward(urgent), atol=1e-6)
+    np.testing.assert_allclose(rows, model.forward(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("config.json", b'{"model_type": "no-such-thing"}'), ("model.safetensors", b"no weights"), ("tokenizer.json", b"{}")],
+)
+def test_a_broken_directory_is_a_clear_error(tmp_path: Path, architecture: tiny_models.Architecture, file: str, content: bytes) -> None:
+    path = tiny_models.encoder(tmp_path / "model", architecture)
+    (path / file).write_bytes(content)
+    with pytest.raises(ModelSourceError, match=r"model: not a .* that can be read"):
+        load(locate(str(path)), CPU32)
+
+
+@pytest.fixture(scope="module")
+def mixed_texts() -> list[str]:
+    """200 texts of 1 to 400 tokens, as many of 1 to 20 as of 20 to 400."""
+    chance = random.Random(7)
+    words = ["where", "is", "my", "card", "the", "refund", "order", "12", "arrived,", "please", "help!", "naïve", "café", "reset", "an"]
+    return [" ".join(chance.choices(words, k=round(380 ** chance.random()))) for _ in range(200)]
+
+
+@pytest.fixture(scope="module")
+def reference(mixed_texts: list[str]) -> NDArray[np.float32]:
+    return expected(locate(DEFAULT_MODEL).path, mixed_texts)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999), ("bfloat16", 0.999)])
+def test_minilm_equals_sentence_transformers_on_mixed_lengths(
+    mixed_texts: list[str], reference: NDArray[np.float32], dtype: str, least: float
+) -> None:
+    model = load(locate(DEFAULT_MODEL), place("cpu", dtype))  # type: ignore[arg-type]
+    emulated = dtype == "bfloat16" and place("cpu").dtype_name != dtype  # ten times as slow as where the processor has it
+    texts = mixed_texts[:24] if emulated else mixed_texts
+    rows = encode(model, texts)
+    assert least_cosine(rows, reference[: len(texts)]) >= least
+    alone = np.concatenate([encode(model, [text]) for text in texts[:40]])
+    assert least_cosine(rows[:40], alone) >= (0.9999 if dtype == "float32" else 0.9995)
+
+
+@pytest.mark.real
+def test_minilm_by_the_general_path_equals_the_packed_one() -> None:
+    general, packed = Encoder(locate(DEFAULT_MODEL), CPU32), load(locate(DEFAULT_MODEL), CPU32)
+    assert isinstance(packed, PackedEncoder)
+    assert least_cosine(encode(general, TEXTS), encode(packed, TEXTS)) > 0.999999
+    assert (packed.card.width, packed.card.max_tokens, packed.card.normalizes) == (384, 256, True)
+
+
+def test_no_autograd_graph_is_made(tmp_path: Path) -> None:
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
+    seen: list[bool] = []
+    model.forward(model.text.encode(["x"]), Calling(lambda: seen.append(torch.is_inference_mode_enabled())))
+    assert seen == [True] * 5

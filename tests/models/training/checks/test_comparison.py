@@ -1,0 +1,88 @@
+"""The outcome rung against rivals: praises only what is better beyond chance, and blames only what is worse beyond chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from models.training.checks.comparison import Said, _lead, auroc, check_incumbent, check_trivial, f1, limits
+from models.training.report import Finding
+
+ROWS = np.random.default_rng(0).random(4000)
+STRANGE = np.arange(2000) % 20 == 0
+NOBODY = np.zeros(2000, np.bool_)
+GOOD = Said(ROWS[:2000] + STRANGE, STRANGE | (ROWS[:2000] > 0.97))
+NOISE = Said(ROWS[2000:], ROWS[2000:] > 0.95)
+
+
+def statuses(findings: list[Finding]) -> dict[str, str]:
+    assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in findings)
+    return {finding.check: finding.status for finding in findings}
+
+
+def trivial(ours: Said, theirs: Said, stride: int = 1) -> dict[str, str]:
+    return statuses(list(check_trivial(ours, theirs, STRANGE, stride, seed=0)))
+
+
+def incumbent(ours: Said, theirs: Said, strange: np.ndarray[tuple[int], np.dtype[np.bool_]], stride: int = 1) -> dict[str, str]:
+    return statuses(list(check_incumbent(ours, theirs, strange, stride, seed=0)))
+
+
+def test_only_a_detector_that_beats_the_largest_z_score_is_fine() -> None:
+    assert trivial(GOOD, NOISE) == {"against_trivial": "ok", "f1_against_trivial": "ok"}
+    assert trivial(NOISE, GOOD) == {"against_trivial": "warn", "f1_against_trivial": "warn"}
+    assert trivial(GOOD, GOOD) == {"against_trivial": "warn", "f1_against_trivial": "warn"}
+
+
+def test_alarms_may_be_worse_where_scores_are_better() -> None:
+    deaf = Said(GOOD.scores, NOBODY)
+    assert trivial(deaf, NOISE) == {"against_trivial": "ok", "f1_against_trivial": "warn"}
+
+
+def test_both_figures_and_the_interval_are_told() -> None:
+    _, finding = check_trivial(GOOD, NOISE, STRANGE, 1, seed=0)
+    ours, theirs = (f1_score(STRANGE, said.alarms) for said in (GOOD, NOISE))
+    assert finding.value == pytest.approx(ours - theirs)
+    assert f"F1 at alpha 0.05 is {ours:.3f}, that of the largest robust z-score {theirs:.3f}" in finding.message
+    assert "better beyond chance" in finding.message
+
+
+def test_f1_and_auroc_by_hand() -> None:
+    strange = np.array([True, True, False, False])
+    said = Said(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, False, True, False]))
+    assert (f1(said, strange), auroc(said, strange)) == (0.5, 0.75)
+    assert f1(Said(said.scores, np.zeros(4, np.bool_)), strange) == 0
+
+
+def test_neighbours_widen_the_interval() -> None:
+    turn = np.repeat(np.random.default_rng(1).random(20) < 0.5, 100)
+    ours, theirs = (Said(NOISE.scores, STRANGE & whose) for whose in (turn, ~turn))
+    by_row, by_run = (_lead(f1, ours, theirs, STRANGE, stride, 0) for stride in (1, 100))
+    assert by_run.value == by_row.value
+    assert by_run.high - by_run.low > 1.5 * (by_row.high - by_row.low)
+
+
+def test_what_serves_now_is_no_reason_to_worry_unless_it_is_better() -> None:
+    assert incumbent(GOOD, NOISE, STRANGE) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}
+    assert incumbent(GOOD, GOOD, STRANGE) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}
+    assert incumbent(NOISE, GOOD, STRANGE) == {"against_incumbent": "warn", "f1_against_incumbent": "warn"}
+
+
+def test_without_labels_the_one_nearer_to_alpha_is_better() -> None:
+    loud = Said(ROWS[:2000], ROWS[:2000] > 0.8)
+    quiet = Said(ROWS[:2000], NOBODY)
+    assert incumbent(NOISE, loud, NOBODY) == {"against_incumbent": "ok"}
+    assert incumbent(loud, NOISE, NOBODY) == {"against_incumbent": "warn"}
+    assert incumbent(quiet, NOISE, NOBODY) == {"against_incumbent": "warn"}
+    [finding] = check_incumbent(NOISE, loud, NOBODY, 1, seed=0)
+    assert "that of what serves now 20." in finding.message
+
+
+def test_limits_flag_a_twentieth_of_the_normal_rows_and_what_is_far_out() -> None:
+    normal = np.random.default_rng(2).standard_normal((2000, 3)) * [1, 10, 100]
+    assert limits(normal, normal).alarms.mean() == pytest.approx(0.05, abs=0.001)
+    far = limits(np.array([[0.0, 0, 0], [0, 90, 0]]), normal)
+    assert far.alarms.tolist() == [False, True]
+    constant = limits(np.array([[5.0]]), np.zeros((10, 1)))
+    assert (constant.scores.tolist(), constant.alarms.tolist()) == ([0.0], [False]), "a constant column has no unit"

@@ -1,0 +1,60 @@
+"""Liveness, readiness and metrics tell the truth."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from models.errors import DeviceLost
+from service.serving.model_manager import Hub
+from tests.conftest import MakeApp, wait_until
+from tests.fakes.model import FakeModel
+
+
+def test_a_service_that_takes_requests_is_ready(client: TestClient) -> None:
+    for path in ("/health", "/health/ready", "/health/live"):
+        assert (client.get(path).status_code, client.get(path).json()) == (200, {"status": "ok", "reason": None})
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), [("opened", False, "loading"), ("draining", True, "shutting down")])
+def test_one_that_does_not_says_why(make_app: MakeApp, name: str, value: bool, reason: str) -> None:
+    app = make_app()
+    client = TestClient(app)
+    setattr(app.state.hub, name, value)
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert reason in answer.json()["reason"]
+    assert client.get("/health/live").status_code == 200, "alive all the same"
+    refused = client.post("/v1/embeddings", json={"model": "fake", "input": "a"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "sonde_ready 0.0" in client.get("/metrics").text
+
+
+def test_a_lost_device_ends_readiness(make_app: MakeApp) -> None:
+    lost = [False]
+
+    def lose(batch: object) -> None:
+        if lost[0]:
+            raise DeviceLost("gone")
+
+    app = make_app(FakeModel("fake", fault=lose))
+    client, hub = TestClient(app), app.state.hub
+    assert isinstance(hub, Hub)
+    lost[0] = True
+    answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    wait_until(lambda: hub.problem is not None)
+    assert client.get("/health/ready").status_code == 503
+
+
+def test_metrics_are_prometheus_text(client: TestClient) -> None:
+    client.post("/v1/embeddings", json={"model": "fake", "input": "hello"})
+    client.post("/v1/embeddings", json={"model": "fake", "input": ""})
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert 'sonde_requests_total{route="/v1/embeddings",status="200"} 1.0' in lines
+    assert 'sonde_errors_total{code="invalid_value"} 1.0' in lines
+    assert 'sonde_inputs_total{model="fake",task="embedding"} 1.0' in lines
+    assert "sonde_ready 1.0" in lines

@@ -1,0 +1,486 @@
+"""Jobs through the openai client, strict and lenient, and what it does not know."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.auth import Keyring
+from service.config import Settings
+from service.jobs.backend import Desk
+from service.jobs.leases import Leases
+from service.jobs.queue import DbosEngine, FakeEngine
+from service.jobs.records import Checkpoint, Event, Failure, Job, Success
+from tests.conftest import MakeApp
+from tests.fakes.model import FakeModel
+from tests.fakes.sensor import FakeSensor
+from tests.service.test_plots import PLOTS
+from tests.support.sensors import put_in_service
+
+ROWS = b'{"text": "a", "label": "b"}\n'
+
+
+@pytest.fixture
+def application(make_app: MakeApp, tmp_path: Path) -> Iterator[FastAPI]:
+    made = make_app(FakeModel())
+    made.state.jobs.close()
+    made.state.jobs = Desk.open(Settings.read({"home": tmp_path}, {}), FakeEngine())
+    yield made
+    made.state.jobs.close()
+
+
+@pytest.fixture
+def desk(application: FastAPI) -> Desk:
+    found: Desk = application.state.jobs
+    return found
+
+
+@pytest.fixture
+def http(application: FastAPI) -> Iterator[TestClient]:
+    with TestClient(application) as client:
+        yield client
+
+
+@pytest.fixture(params=[False, True], ids=["lenient", "strict"])
+def client(request: pytest.FixtureRequest, http: TestClient) -> openai.OpenAI:
+    transport: Any = http
+    return openai.OpenAI(
+        base_url="http://testserver/v1",
+        api_key="none",
+        http_client=transport,
+        _strict_response_validation=request.param,
+        max_retries=0,
+    )
+
+
+@pytest.fixture
+def file(desk: Desk) -> str:
+    desk.store.migrate()
+    with desk.files.receive() as incoming:
+        incoming.write(ROWS)
+        return desk.files.keep(incoming, "rows.jsonl", "fine-tune").id
+
+
+def begin(desk: Desk, job: str) -> Job:
+    """Be the worker."""
+    found = desk.store.get(job)
+    claimed = desk.store.claim(job, found.dispatch, Leases(desk.database, 15.0).open("w", "host", 1), 3)
+    assert claimed is not None
+    return claimed
+
+
+def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, desk: Desk) -> None:
+    file = client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune")
+    assert [one.id for one in client.files.list()] == [file.id]
+    # Keys of ours go where OpenAI's types have none.
+    method: Any = {"type": "supervised", "supervised": {"task": "classification", "hyperparameters": {"n_epochs": 3, "mode": "lora"}}}
+    job = client.fine_tuning.jobs.create(
+        model="fake",
+        training_file=file.id,
+        suffix="support",
+        seed=7,
+        metadata={"team": "a"},
+        method=method,
+    )
+    assert (job.object, job.status, job.seed, job.metadata, job.organization_id) == (
+        "fine_tuning.job",
+        "queued",
+        7,
+        {"team": "a"},
+        "local",
+    )
+    assert job.method is not None
+    assert job.method.model_dump()["supervised"]["task"] == "classification"
+    begun = begin(desk, job.id)
+    steps = [Event("info", f"Step {n}", "metrics", {"step": n, "loss": 0.5, "eta_s": 3.0}) for n in range(3)]
+    desk.store.record(begun, said=steps, saved=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running")
+    running = client.fine_tuning.jobs.retrieve(job.id)
+    assert (running.status, running.estimated_finish is not None) == ("running", True)
+    desk.store.succeed(begun, Success("ft:fake:local:support:v1", 12, {"version": 1, "decision": "promoted"}))
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    assert (done.status, done.fine_tuned_model, done.trained_tokens) == ("succeeded", "ft:fake:local:support:v1", 12)
+    assert [one.id for one in client.fine_tuning.jobs.list()] == [job.id]
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+    assert [event.message for event in events][:2] == ["The job has successfully completed", "Step 2"]
+    assert [event.data["step"] for event in events if event.type == "metrics" and isinstance(event.data, dict)] == [2, 1, 0]
+    checkpoint = next(iter(client.fine_tuning.jobs.checkpoints.list(job.id)))
+    assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 0.5)
+    assert client.files.content(file.id).read() == ROWS
+    assert client.files.delete(file.id).deleted
+
+
+def test_a_failed_job_says_why(client: openai.OpenAI, desk: Desk, file: str) -> None:
+    job = client.fine_tuning.jobs.create(model="fake", training_file=file)
+    desk.store.fail(begin(desk, job.id), Failure("one_class", "expected two labels", "training_file"))
+    failed = client.fine_tuning.jobs.retrieve(job.id)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message, failed.error.param) == ("one_class", "expected two labels", "training_file")
+    assert failed.finished_at is not None
+
+
+def test_cancelling_pausing_and_resuming(client: openai.OpenAI, desk: Desk, file: str) -> None:
+    job = client.fine_tuning.jobs.create(model="fake", training_file=file)
+    paused = client.fine_tuning.jobs.pause(job.id)
+    assert (paused.status, paused.model_dump()["paused"]) == ("queued", True)
+    assert client.fine_tuning.jobs.resume(job.id).model_dump()["paused"] is False
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    for wrong in (client.fine_tuning.jobs.cancel, client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume):
+        with pytest.raises(openai.BadRequestError) as refused:
+            wrong(job.id)
+        assert refused.value.code == "invalid_job_state"
+
+
+def test_what_is_not_there_is_404(client: openai.OpenAI, desk: Desk) -> None:
+    jobs = client.fine_tuning.jobs
+    for ask in (jobs.retrieve, jobs.cancel, jobs.list_events, jobs.checkpoints.list):
+        with pytest.raises(openai.NotFoundError) as missing:
+            ask("ftjob-none")
+        assert missing.value.code == "job_not_found"
+    for model, code in (("fake", "file_not_found"), ("other", "model_not_found")):
+        with pytest.raises(openai.NotFoundError) as missing:
+            jobs.create(model=model, training_file="file-none")
+        assert missing.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"suffix": "../x"}, "suffix"),
+        ({"suffix": "a:b"}, "suffix"),
+        ({"suffix": "x" * 65}, "suffix"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**31}, "seed"),
+        ({"training_file": ""}, "training_file"),
+        ({"training_file": "feedback:none"}, "training_file"),
+        ({"method": {"type": "dpo"}}, "method.type"),
+        ({"method": {"type": "supervised", "supervised": {"task": "chat"}}}, "method.supervised.task"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"out_of_scope_label": "\x00"}}}},
+            "method.supervised.hyperparameters",
+        ),
+        ({"metadata": {"k": 1}}, "metadata.k"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"integrations": []}, "integrations"),
+        ({"surprise": 1}, "surprise"),
+        ({"method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 1}}, None),
+    ],
+)
+def test_what_breaks_the_contract_is_named(http: TestClient, file: str, changed: dict[str, Any], param: str | None) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **changed})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "code", "param"),
+    [
+        ("classification", {"mode": "qlora"}, "invalid_hyperparameter", "mode"),
+        ("classification", {"mode": "frozen", "n_epochs": 3}, "invalid_hyperparameter", "n_epochs"),
+        ("embedding", {"learning_rate": 11}, "invalid_hyperparameter", "learning_rate"),
+        ("anomaly", {"alpha": 0.1}, "unknown_hyperparameter", "alpha"),
+        ("anomaly", {"x" * 100_000: 1}, "unknown_hyperparameter", "x" * 60),
+    ],
+)
+def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
+    http: TestClient, file: str, task: str, given: dict[str, Any], code: str, param: str
+) -> None:
+    method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": given}}
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "method": method})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, code, f"method.supervised.hyperparameters.{param}"), error
+    assert len(answer.content) < 2000
+    assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize(("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")])
+def test_what_the_older_form_says_wrong_is_named_as_it_was_sent(http: TestClient, file: str, given: dict[str, Any], param: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "hyperparameters": given})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, f"hyperparameters{param}")
+
+
+def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: str) -> None:
+    def ask(**more: Any) -> Any:
+        return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": "k"})
+
+    first, again, other = ask(), ask(), ask(seed=1)
+    assert (first.status_code, first.json()) == (200, again.json())
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_conflict")
+    assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 1
+    assert isinstance(desk.engine, FakeEngine)
+    assert desk.engine.waiting == [(first.json()["id"], 1)]
+
+
+def test_a_request_is_answered_as_before_though_its_file_is_gone(http: TestClient, file: str) -> None:
+    def ask(key: str, **more: Any) -> Any:
+        return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": key})
+
+    first = ask("k")
+    http.post(f"/v1/fine_tuning/jobs/{first.json()['id']}/cancel")
+    assert http.delete(f"/v1/files/{file}").status_code == 200
+    assert (ask("k").status_code, ask("k").json()) == (200, first.json())
+    assert (ask("k", seed=1).status_code, ask("other").json()["error"]["param"]) == (422, "training_file")
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_file_that_is_not_there_is_named(http: TestClient, file: str, param: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, param: "file-none"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, param)
+
+
+def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, file: str) -> None:
+    http.post("/v1/feedback", json={"model": "ft:x", "text": "t", "correct_label": "b"})
+    supervised = {"task": "anomaly", "hyperparameters": {"neighbours": 3}, "columns": {"text": "utterance"}}
+    body = {"model": "fake", "training_file": "feedback:ft:x", "validation_file": file, "suffix": "s"}
+    made = http.post("/v1/fine_tuning/jobs", json={**body, "method": {"type": "supervised", "supervised": supervised}}).json()
+    job = desk.store.get(made["id"])
+    assert (job.name, job.task, job.hyperparameters, job.columns) == (
+        "ft:fake:local:s",
+        "anomaly",
+        {"neighbours": 3},
+        {"text": "utterance"},
+    )
+    assert (job.training_file, job.feedback_until, job.validation_file) == ("feedback:ft:x", 1, file)
+
+
+@pytest.mark.parametrize(
+    ("supervised", "message"),
+    [
+        ({"columns": {"txt": "x"}}, "columns: expected names among text, label, messages for task classification, got 'txt'"),
+        ({"task": "rerank", "columns": {"text": "x"}}, "names among query, document, label for task rerank, got 'text'"),
+        ({"columns": {"text": "x", "label": "x"}}, "columns: expected each column of the file once, got one twice"),
+    ],
+)
+def test_columns_that_play_no_part_in_the_task_are_refused_before_the_job_is_queued(
+    http: TestClient, desk: Desk, file: str, supervised: dict[str, Any], message: str
+) -> None:
+    body = {"model": "fake", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
+    refused = http.post("/v1/fine_tuning/jobs", json=body)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (422, "invalid_value", "method.supervised.columns")
+    assert message in error["message"]
+    assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize(("task", "given"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 8})])
+def test_jobs_on_numbers_take_no_columns_of_texts(http: TestClient, file: str, task: str, given: dict[str, Any]) -> None:
+    supervised = {"task": task, "hyperparameters": given, "columns": {"text": "x"}}
+    body = {"model": "sensors", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
+    refused = http.post("/v1/fine_tuning/jobs", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "method.supervised.columns")
+    assert "hyperparameters" in refused.json()["error"]["message"]
+
+
+def test_feedback_on_the_version_that_answered_is_feedback_on_the_model(http: TestClient, desk: Desk, file: str) -> None:
+    for version in (1, 2):
+        http.post("/v1/feedback", json={"model": f"ft:fake:local:s:v{version}", "text": "t", "correct_label": "b"})
+
+    def begin_on(name: str) -> tuple[int, int | None]:
+        answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": f"feedback:{name}"})
+        return answer.status_code, desk.store.get(answer.json()["id"]).feedback_until if answer.status_code == 200 else None
+
+    assert [begin_on(f"ft:fake:local:s{version}") for version in ("", ":v1", ":v2", ":v3")] == [(200, 2), (200, 1), (200, 2), (422, None)]
+
+
+def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
+    job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
+    refused = http.delete(f"/v1/files/{file}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "file_in_use")
+    http.post(f"/v1/fine_tuning/jobs/{job}/cancel")
+    assert http.delete(f"/v1/files/{file}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "kind", "content"),
+    [
+        ("", "*/*", "application/json", b'{"findings": []}'),
+        ("", "text/markdown", "text/markdown; charset=utf-8", b"# Report\n"),
+        ("?format=md", "*/*", "text/markdown; charset=utf-8", b"# Report\n"),
+        ("?format=json", "text/markdown", "application/json", b'{"findings": []}'),
+    ],
+)
+def test_the_newest_report_is_shown(
+    http: TestClient, desk: Desk, file: str, tmp_path: Path, query: str, accept: str, kind: str, content: bytes
+) -> None:
+    job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
+    missing = http.get(f"/v1/fine_tuning/jobs/{job}/report")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "job_not_found")
+    for attempt, json_report, markdown in ((2, b"old", b"old"), (10, b'{"findings": []}', b"# Report\n")):
+        directory = tmp_path / "jobs" / job / f"attempt-{attempt}"
+        directory.mkdir(parents=True)
+        (directory / "report.json").write_bytes(json_report)
+        (directory / "report.md").write_bytes(markdown)
+    answer = http.get(f"/v1/fine_tuning/jobs/{job}/report{query}", headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, kind, content)
+
+
+@pytest.mark.parametrize("after", ["x", "ftevent-", "ftevent-x", "ftevent-" + "9" * 30, "ftckpt-1"])
+def test_a_cursor_that_is_none_is_refused(http: TestClient, file: str, after: str) -> None:
+    job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
+    answer = http.get(f"/v1/fine_tuning/jobs/{job}/events", params={"after": after})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "after")
+
+
+@pytest.mark.parametrize("key", ['a"b', "a\\b", ""])
+def test_a_metadata_key_that_cannot_be_asked_for_is_refused(http: TestClient, file: str, key: str) -> None:
+    made = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "metadata": {key: "x"}})
+    asked = http.get("/v1/fine_tuning/jobs", params={f"metadata[{key}]": "x"})
+    assert (made.status_code, asked.status_code) == (422, 422)
+
+
+@pytest.mark.parametrize(
+    "path", ["files/a%00b", "fine_tuning/jobs/a%00b", "files?after=a%00b", "files?purpose=%00", "fine_tuning/jobs?after=%00"]
+)
+def test_nul_is_in_no_id(http: TestClient, file: str, path: str) -> None:
+    assert http.get(f"/v1/{path}").status_code in (404, 422) or path == "files?purpose=%00"
+
+
+def test_metadata_filters_the_list(http: TestClient, file: str) -> None:
+    for team in ("a", "b"):
+        http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "metadata": {"team": team}})
+    found = http.get("/v1/fine_tuning/jobs", params={"metadata[team]": "a"}).json()["data"]
+    assert [job["metadata"] for job in found] == [{"team": "a"}]
+
+
+def test_jobs_need_a_key_that_may_train(application: FastAPI, http: TestClient) -> None:
+    ring = Keyring(application.state.settings.keys_file)
+    infer, train = ring.create(["infer"])[1], ring.create(["train"])[1]
+    paths = ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/x", "/v1/fine_tuning/jobs/x/report"]
+    assert {http.get(path, headers={"x-api-key": infer}).status_code for path in paths} == {403}
+    assert http.post("/v1/fine_tuning/jobs/x/cancel", headers={"x-api-key": infer}).status_code == 403
+    assert [http.get(path, headers={"x-api-key": train}).status_code for path in paths] == [200, 404, 404]
+
+
+def test_while_the_database_is_away_jobs_are_503_and_the_rest_goes_on(make_app: MakeApp) -> None:
+    application = make_app(FakeModel(), database_url="postgresql://sonde@127.0.0.1:1/none")
+    with TestClient(application) as client:
+        away = client.get("/v1/fine_tuning/jobs")
+        assert (away.status_code, away.json()["error"]["code"], away.headers["retry-after"]) == (503, "unavailable", "2")
+        assert client.post("/v1/embeddings", json={"model": "fake", "input": "a"}).status_code == 200
+
+
+def test_a_queue_that_is_away_keeps_no_job_from_being_made(application: FastAPI, http: TestClient, file: str, tmp_path: Path) -> None:
+    queue = DbosEngine("", tmp_path)  # whose tables no worker has made yet
+    application.state.jobs = Desk(**{**{name: getattr(application.state.jobs, name) for name in Desk.__slots__}, "engine": queue})
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file})
+    queue.close()
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+
+
+def test_many_callers_at_once_get_a_job_each(http: TestClient, file: str) -> None:
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 12
+    assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 12
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------------
+
+
+def numbers_job(http: TestClient, file: str, task: str = "anomaly", model: str = "sensors", **hyperparameters: object) -> Any:
+    method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": hyperparameters}}
+    return http.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": file, "suffix": "pump", "method": method})
+
+
+@pytest.mark.parametrize(
+    ("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {"horizon": 12})]
+)
+def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file: str, task: str, more: dict[str, Any]) -> None:
+    answer = numbers_job(http, file, task, **more)
+    assert answer.status_code == 200, answer.text
+    job = desk.store.get(answer.json()["id"])
+    assert (job.model, job.spec, job.task, job.name) == ("sensors", "sensors", task, "ft:sensors:local:pump")
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "more", "param", "code"),
+    [
+        ("classification", "sensors", {}, "model", "wrong_task"),
+        ("rerank", "sensors", {}, "model", "wrong_task"),
+        ("forecast", "fake", {}, "model", "wrong_task"),
+        ("anomaly", "fake", {"kind": "series"}, "model", "wrong_task"),
+        ("anomaly", "ft:sensors:local:pump", {"kind": "series"}, "model", "wrong_task"),
+        ("anomaly", "sensors", {}, "method.supervised.hyperparameters.kind", "invalid_value"),
+        ("anomaly", "sensors", {"kind": "texts"}, "method.supervised.hyperparameters.kind", "invalid_value"),
+    ],
+)
+def test_a_base_of_the_wrong_kind_is_refused(
+    http: TestClient, application: FastAPI, file: str, task: str, model: str, more: dict[str, str], param: str, code: str
+) -> None:
+    put_in_service(application.state.hub, FakeSensor())
+    answer = numbers_job(http, file, task, model, **more)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
+
+
+def test_a_kind_of_lists_within_lists_is_refused_as_any_other(http: TestClient) -> None:
+    supervised = b'{"task": "anomaly", "hyperparameters": {"kind": %s}}' % (b"[" * 1015 + b"]" * 1015)
+    body = b'{"model": "sensors", "training_file": "f", "method": {"type": "supervised", "supervised": %s}}' % supervised
+    answer = http.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"].endswith("expected records or series, got a list of 1")
+
+
+@pytest.mark.parametrize(("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)])
+def test_a_reranker_is_the_base_of_rerankers_alone(make_app: MakeApp, desk: Desk, file: str, task: str, status: int) -> None:
+    made = make_app(FakeModel(task="rerank"))
+    made.state.jobs.close()
+    made.state.jobs = desk
+    with TestClient(made) as client:
+        answer = numbers_job(client, file, task, "fake")
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("wrong_task", "model")
+
+
+def test_feedback_on_texts_trains_no_detector_of_numbers(http: TestClient) -> None:
+    answer = numbers_job(http, "feedback:fake", kind="records")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "training_file")
+
+
+@pytest.fixture
+def reported(http: TestClient, tmp_path: Path, file: str) -> str:
+    """A job whose report has plots."""
+    job: str = numbers_job(http, file, kind="series").json()["id"]
+    directory = tmp_path / "jobs" / job / "attempt-1"
+    directory.mkdir(parents=True)
+    finding = {"check": "<script>", "status": "warn", "message": "a & b", "remedy": "look"}
+    rungs = [{"rung": "data", "status": "warn", "findings": [finding]}, {"rung": "loss", "status": "not run", "findings": []}]
+    report = {"object": "fine_tuning.report", "status": "warn", "rungs": rungs, "plots": {**PLOTS, "training": None}}
+    (directory / "report.json").write_text(json.dumps(report))
+    (directory / "report.md").write_text("# Debug ladder\n")
+    return f"/v1/fine_tuning/jobs/{job}/report"
+
+
+def test_a_report_leads_to_its_plots(http: TestClient, reported: str) -> None:
+    files = http.get(reported).json()["plot_files"]
+    assert files == {name: f"{reported}/plots/{name}.svg" for name in ("series", "contributions")}
+    assert http.get(files["series"]).headers["content-type"] == "image/svg+xml"
+    assert http.get(f"{reported}/plots/contributions.png").content.startswith(b"\x89PNG")
+    assert f"![series]({files['series']})" in http.get(f"{reported}?format=md").text
+    for missing in ("training.svg", "series.pdf", "series", "nothing.svg"):
+        assert http.get(f"{reported}/plots/{missing}").status_code == 404
+
+
+def test_a_report_is_a_page_that_needs_no_other_file(http: TestClient, reported: str) -> None:
+    for page in (http.get(f"{reported}?format=html"), http.get(reported, headers={"accept": "text/html"})):
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.text.count("data:image/svg+xml;base64,") == 2
+        assert "<script>" not in page.text
+        assert "&lt;script&gt;" in page.text
+        assert "a &amp; b" in page.text

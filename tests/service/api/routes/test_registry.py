@@ -1,0 +1,461 @@
+"""Trained models over HTTP: answering in every route, promoted, rolled back, deleted and named anew."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from models.registry.registry import Registry
+from service.auth import Keyring
+from service.config import Settings
+from service.jobs.backend import Desk
+from service.jobs.queue import FakeEngine
+from service.serving.model_manager import Hub
+from tests.conftest import MakeApp
+from tests.fakes.model import FakeModel
+from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
+
+BASE = FakeModel("fake")
+
+
+@dataclass
+class House:
+    """An application over one fake encoder, its registry, and a client."""
+
+    app: FastAPI
+    client: TestClient
+    where: Path
+
+    @property
+    def hub(self) -> Hub:
+        hub: Hub = self.app.state.hub
+        return hub
+
+    @property
+    def registry(self) -> Registry:
+        registry: Registry = self.app.state.registry
+        return registry
+
+    def train(self, promote: bool = True, **changes: Any) -> int:
+        return self.serve(train(self.registry, self.where, BASE, **changes), promote)
+
+    def own(self, promote: bool = True, **changes: Any) -> int:
+        return self.serve(own_encoder(self.registry, self.where, **changes), promote)
+
+    def serve(self, version: int, promote: bool) -> int:
+        if promote:
+            self.registry.promote(NAME, version, by="test", why="")
+            self.hub.shelf.sync()
+        return version
+
+    def ask(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
+        answer = self.client.request(method, path, **json_of(body))
+        assert answer.status_code == status, answer.text
+        self.hub.shelf.sync()
+        return answer.json() if status == 200 else answer.json()["error"]
+
+
+def json_of(body: object) -> dict[str, Any]:
+    return {} if body is None else {"json": body}
+
+
+@pytest.fixture
+def house(make_app: MakeApp, tmp_path: Path) -> Iterator[House]:
+    app = make_app(BASE)
+    with TestClient(app) as client:
+        yield House(app, client, tmp_path)
+
+
+# --- answering --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [NAME, f"{NAME}:v1", "prod"])
+def test_a_trained_classifier_answers_by_each_of_its_names(house: House, asked: str) -> None:
+    house.train()
+    house.registry.set_alias("prod", NAME)
+    house.hub.shelf.sync()
+    answer = house.client.post("/v1/classify", json={"model": asked, "input": ["hello", "pizza"]})
+    assert answer.headers["x-sonde-model"] == f"{NAME}:v1"
+    body = answer.json()
+    assert (body["model"], [item["label"] for item in body["data"]]) == (asked, ["v1", "v1"])
+    [item, _] = body["data"]
+    assert [entry["label"] for entry in item["labels"]] == ["v1", "other"]
+    assert sum(entry["score"] for entry in item["labels"]) == pytest.approx(1)
+    assert (item["out_of_scope"], item["p_value"], body["label_set"]) == (None, None, None)
+
+
+def test_an_older_version_answers_when_it_is_asked_for(house: House) -> None:
+    house.train()
+    house.train()
+    for asked, version in ((NAME, 2), (f"{NAME}:v1", 1), (f"{NAME}:v2", 2)):
+        answer = house.client.post("/v1/classify", json={"model": asked, "input": "hello"})
+        assert answer.headers["x-sonde-model"] == f"{NAME}:v{version}"
+        assert answer.json()["data"][0]["label"] == f"v{version}"
+
+
+def test_its_detector_tells_what_is_out_of_scope(house: House) -> None:
+    house.train(detector=True)
+    items = house.ask("POST", "/v1/classify", {"model": NAME, "input": [NORMAL[3], "pizza weather rain"]})["data"]
+    assert [item["out_of_scope"] for item in items] == [False, True]
+    assert items[1]["p_value"] == pytest.approx(1 / 41)
+
+
+def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:
+    house.train()
+    error = house.ask("POST", "/v1/classify", {"model": NAME, "input": "hello", "labels": ["a"]}, 422)
+    assert (error["param"], "labels of its own" in error["message"]) == ("labels", True)
+
+
+def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head's job begins with the encoder below it, a tuned encoder's with that encoder."""
+    open_fake_encoders(monkeypatch)
+    jobs = house.app.state.jobs = Desk.open(Settings.read({"home": house.where}, {}), FakeEngine())
+    jobs.store.migrate()
+    with jobs.files.receive() as incoming:
+        incoming.write(b'{"text": "a", "label": "b"}\n')
+        file = jobs.files.keep(incoming, "rows.jsonl", "fine-tune").id
+    house.train(seed=1)
+    house.own(seed=2)
+    begun = {}
+    for asked in (NAME, f"{NAME}:v1", "fake"):
+        job = house.ask("POST", "/v1/fine_tuning/jobs", {"model": asked, "training_file": file, "suffix": "next"})
+        kept = jobs.store.get(job["id"])
+        assert (job["model"], kept.name) == ("fake", "ft:fake:local:next")
+        begun[asked] = kept.spec
+    jobs.close()
+    assert begun == {NAME: f"{NAME}:v2", f"{NAME}:v1": "fake", "fake": "fake"}
+
+
+def test_predict_speaks_as_tei_does(house: House) -> None:
+    house.train()
+    [best, other] = house.ask("POST", "/predict", {"inputs": "hello", "model": NAME})
+    assert (best["label"], other["label"]) == ("v1", "other")
+    assert best["score"] + other["score"] == pytest.approx(1)
+    raw = house.ask("POST", "/predict", {"inputs": [["hello"], ["pizza"]], "model": NAME, "raw_scores": True})
+    assert [line[0]["score"] - line[1]["score"] for line in raw] == [pytest.approx(6, abs=1e-4)] * 2
+    assert house.ask("POST", "/predict", {"inputs": "hello"})[0]["label"] == "v1", "nobody else classifies"
+    error = house.ask("POST", "/predict", {"inputs": ["hello", "pizza"], "model": NAME}, 422)
+    assert (error["param"], error["message"]) == ("inputs", f"{NAME} reads single texts, got pairs")
+
+
+def test_a_trained_detector_needs_no_reference(house: House) -> None:
+    house.train(task="anomaly", labels=())
+    body = {"model": NAME, "input": [NORMAL[3], "pizza weather rain"], "alpha": 0.05}
+    answer = house.ask("POST", "/v1/anomaly/score", body)
+    normal, strange = answer["data"]
+    assert (normal["is_anomaly"], strange["is_anomaly"]) == (False, True)
+    assert strange["score"] > answer["threshold"] > normal["score"]
+    assert strange["p_value"] == pytest.approx(1 / 41)
+    assert answer["reference"] == {"count": 40, "cached": True, "truncated": 0}
+    assert normal["nearest"][0]["index"] == 3
+    assert answer["warnings"] == []
+    assert "train on at least 99 texts" in house.ask("POST", "/v1/anomaly/score", {**body, "alpha": 0.01})["warnings"][0]
+    error = house.ask("POST", "/v1/anomaly/score", {**body, "reference": ["a", "b"]}, 422)
+    assert (error["param"], "leave reference out" in error["message"]) == ("reference", True)
+
+
+def test_an_encoder_still_needs_a_reference(house: House) -> None:
+    error = house.ask("POST", "/v1/anomaly/score", {"model": "fake", "input": "hello"}, 422)
+    assert (error["param"], "give it a reference" in error["message"]) == ("reference", True)
+
+
+def test_a_trained_classifier_scores_no_anomalies(house: House) -> None:
+    house.train()
+    error = house.ask("POST", "/v1/anomaly/score", {"model": NAME, "input": "hello"}, 422)
+    assert error["code"] == "wrong_task"
+    assert house.ask("POST", "/v1/embeddings", {"model": NAME, "input": "hello"}, 422)["code"] == "wrong_task"
+
+
+def test_a_tuned_encoder_does_all_that_encoders_do(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_fake_encoders(monkeypatch)
+    house.own(seed=1)
+    base = house.ask("POST", "/v1/embeddings", {"model": "fake", "input": "hello"})["data"][0]["embedding"]
+    tuned = house.ask("POST", "/v1/embeddings", {"model": NAME, "input": "hello"})["data"][0]["embedding"]
+    assert len(base) == len(tuned)
+    assert base != tuned
+    assert house.ask("POST", "/embed", {"model": NAME, "inputs": "hello"})[0] == pytest.approx(tuned)
+    ranked = house.ask("POST", "/v2/rerank", {"model": NAME, "query": "my card", "documents": ["pizza", "my card"]})["results"]
+    assert ranked[0]["index"] == 1
+    assert house.ask("POST", "/rerank", {"model": NAME, "query": "my card", "texts": ["pizza", "my card"]})[0]["index"] == 1
+    similar = {"model": NAME, "inputs": {"source_sentence": "my card", "sentences": ["my card"]}}
+    assert house.ask("POST", "/similarity", similar) == [pytest.approx(1)]
+    assert house.ask("POST", "/v1/classify", {"model": NAME, "input": "card", "labels": ["card", "pizza"]})["data"][0]["label"] == "card"
+    strange = {"model": NAME, "input": "pizza", "reference": list(NORMAL)}
+    assert house.ask("POST", "/v1/anomaly/score", strange)["data"][0]["is_anomaly"] is True
+    assert house.ask("POST", "/tokenize", {"model": NAME, "inputs": "card"})[0][1]["text"] == "card"
+    assert house.ask("POST", "/v1/tokenize", {"model": f"{NAME}:v1", "input": "card"})["data"][0]["truncated"] is False
+    assert house.ask("POST", "/decode", {"model": NAME, "ids": [40]}) == ["w10"]
+
+
+def test_a_tuned_reranker_ranks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_fake_encoders(monkeypatch)
+    house.own(seed=1, task="rerank")
+    answer = house.client.post("/v2/rerank", json={"model": NAME, "query": "my card", "documents": ["pizza", "my card"]})
+    assert answer.headers["x-sonde-model"] == f"{NAME}:v1"
+    assert len(answer.json()["results"]) == 2
+
+
+def test_models_are_listed_with_what_their_training_measured(house: House) -> None:
+    house.train(promote=False)
+    house.train()
+    listed = {model["id"]: model for model in house.ask("GET", "/v1/models")["data"]}
+    assert list(listed) == ["fake", NAME]
+    trained = listed[NAME]
+    assert (trained["version"], trained["versions"], trained["base"]) == ("v2", [1, 2], "fake")
+    assert (trained["metrics"], trained["created"], trained["task"]) == ({"macro_f1": 0.9}, MANIFEST.created, "classification")
+    assert (listed["fake"]["base"], listed["fake"]["versions"], listed["fake"]["metrics"]) == (None, [], {})
+    assert house.ask("GET", f"/v1/models/{NAME}") == trained
+    assert house.ask("GET", f"/v1/models/{NAME}:v1")["version"] == "v1"
+    assert [model["id"] for model in house.ask("GET", "/info")["models"]] == ["fake", NAME]
+
+
+def test_what_cannot_be_loaded_says_why(house: House) -> None:
+    version = house.train()
+    (house.registry.path(NAME, house.train(promote=False)) / "report.md").write_text("changed")
+    error = house.ask("POST", "/v1/classify", {"model": f"{NAME}:v2", "input": "hello"}, 503)
+    assert error["code"] == "model_unservable"
+    assert "2/report.md has SHA-256" in error["message"]
+    assert house.ask("POST", "/v1/classify", {"model": NAME, "input": "hello"})["data"][0]["label"] == f"v{version}"
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------------
+
+
+def test_promote_and_roll_back_in_one_call_each(house: House) -> None:
+    for _ in range(2):
+        house.train(promote=False)
+    promoted = house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 1, "why": "better"})
+    assert promoted == {"object": "model.pointer", "model": NAME, "version": 1, "generation": 1, "previous": None}
+    assert house.hub.find(NAME).label == f"{NAME}:v1"
+    assert house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 2, "expected_generation": 1})["generation"] == 2
+    assert house.hub.find(NAME).label == f"{NAME}:v2"
+    rolled = house.ask("POST", f"/v1/models/{NAME}/rollback")
+    assert (rolled["version"], rolled["generation"], rolled["previous"]) == (1, 3, 2)
+    assert house.hub.find(NAME).label == f"{NAME}:v1"
+    assert house.ask("POST", f"/v1/models/{NAME}/rollback", {"why": "no, it is"})["version"] == 2
+    withdrawn = house.ask("POST", f"/v1/models/{NAME}/withdraw", {})
+    assert (withdrawn["version"], withdrawn["generation"], withdrawn["previous"]) == (None, 5, 2)
+    told = [(line["action"], line["version"], line["by"], line["why"]) for line in house.ask("GET", f"/v1/models/{NAME}/ledger")["data"]]
+    assert told[2:] == [
+        ("promote", 1, "anonymous", "better"),
+        ("promote", 2, "anonymous", ""),
+        ("rollback", 1, "anonymous", ""),
+        ("rollback", 2, "anonymous", "no, it is"),
+        ("withdraw", None, "anonymous", ""),
+    ]
+
+
+def test_versions_are_told_newest_first(house: House) -> None:
+    house.train()
+    house.train(promote=False)
+    (house.registry.path(NAME, house.train(promote=False)) / "manifest.json").write_text("{")
+    told = house.ask("GET", f"/v1/models/{NAME}/versions")
+    assert (told["object"], told["model"], told["generation"], told["has_more"]) == ("list", NAME, 1, False)
+    broken, held, serving = told["data"]
+    assert [one["in_service"] for one in told["data"]] == [False, False, True]
+    assert serving == {
+        "id": f"{NAME}:v1",
+        "object": "model.version",
+        "version": 1,
+        "in_service": True,
+        "created": MANIFEST.created,
+        "task": "classification",
+        "base": "fake",
+        "base_version": "0",
+        "encoder": "base",
+        "job": "ftjob-1",
+        "error": None,
+        "labels": ["v1", "other"],
+        "metrics": {"macro_f1": 0.9},
+    }
+    assert (held["version"], held["error"]) == (2, None)
+    assert (broken["version"], broken["task"], "Invalid JSON" in broken["error"]) == (3, None, True)
+
+
+def test_the_openai_client_deletes_a_version(house: House) -> None:
+    house.train()
+    house.train()
+    client = openai.OpenAI(api_key="none", base_url="http://testserver/v1", http_client=house.client, max_retries=0)
+    deleted = client.models.delete(f"{NAME}:v1")
+    assert (deleted.id, deleted.object, deleted.deleted) == (f"{NAME}:v1", "model", True)
+    assert house.registry.versions(NAME) == [2]
+    with pytest.raises(openai.ConflictError, match="is in service"):
+        client.models.delete(f"{NAME}:v2")
+    with pytest.raises(openai.ConflictError, match="is in service"):
+        client.models.delete(NAME)
+    assert [model.id for model in client.models.list()] == ["fake", NAME]
+    assert client.models.retrieve(NAME).id == NAME
+    house.ask("POST", f"/v1/models/{NAME}/withdraw")
+    assert client.models.delete(NAME).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.models.delete(NAME)
+    assert [model.id for model in client.models.list()] == ["fake"]
+
+
+@pytest.mark.parametrize("missing", ["fake", "ft:fake:team:nothing", f"{NAME}:v9", "..", "ft:../a:b", "ft:a:b:" + "c" * 99, "%00", "é"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/versions", None),
+        ("GET", "/ledger", None),
+        ("POST", "/promote", {"version": 1}),
+        ("POST", "/rollback", None),
+        ("POST", "/withdraw", None),
+        ("DELETE", "", None),
+    ],
+)
+def test_what_is_not_there_is_404(house: House, missing: str, method: str, path: str, body: object) -> None:
+    house.train()
+    if path == "/ledger" and missing == f"{NAME}:v9":
+        return  # the ledger is the name's, whichever of its versions is asked for
+    error = house.ask(method, f"/v1/models/{missing.replace('/', '%2F').replace('..', '%2E%2E')}{path}", body, 404)
+    assert error["code"] in {"model_not_found", "not_registered"}
+    assert house.registry.versions(NAME) == [1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("promote", {"version": 3}, 404, "model"),
+        ("promote", {"version": 2, "expected_generation": 7}, 409, "model"),
+        ("promote", {"version": 0}, 422, "version"),
+        ("promote", {"version": "2"}, 422, "version"),
+        ("promote", {}, 422, "version"),
+        ("promote", {"version": 2, "force": True}, 422, "force"),
+        ("rollback", None, 409, "model"),
+        ("rollback", {"version": 1}, 422, "version"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(house: House, path: str, body: object, status: int, param: str) -> None:
+    house.train()
+    house.train(promote=False)
+    error = house.ask("POST", f"/v1/models/{NAME}/{path}", body, status)
+    assert error["param"] == param
+    if status == 409:
+        assert (error["type"], error["code"]) == ("conflict_error", "registry_conflict")
+    assert house.registry.generation(NAME) == 1
+
+
+def test_a_corrupt_version_cannot_be_promoted(house: House) -> None:
+    house.train()
+    (house.registry.path(NAME, house.train(promote=False)) / "report.md").write_text("changed")
+    assert house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 2}, 409)["code"] == "invalid_artifact"
+
+
+def test_aliases_come_and_go(house: House) -> None:
+    house.train()
+    assert house.ask("GET", "/v1/aliases") == {"object": "list", "data": [], "has_more": False}
+    assert house.ask("PUT", "/v1/aliases/prod", {"target": NAME}) == {"id": "prod", "object": "alias", "target": NAME}
+    house.ask("PUT", "/v1/aliases/old", {"target": f"{NAME}:v1"})
+    assert [alias["id"] for alias in house.ask("GET", "/v1/aliases")["data"]] == ["old", "prod"]
+    assert house.ask("POST", "/v1/classify", {"model": "old", "input": "hello"})["data"][0]["label"] == "v1"
+    assert house.ask("GET", "/v1/models/prod")["id"] == NAME
+    assert house.ask("DELETE", "/v1/aliases/prod") == {"id": "prod", "object": "alias", "deleted": True}
+    house.ask("POST", "/v1/classify", {"model": "prod", "input": "hello"}, 404)
+    house.ask("DELETE", "/v1/aliases/prod", status=404)
+
+
+@pytest.mark.parametrize(
+    ("alias", "target", "status"),
+    [
+        ("fake", NAME, 409),
+        ("sensors", NAME, 409),
+        ("prod", "ft:fake:team:nothing", 404),
+        ("prod", f"{NAME}:v2", 404),
+        ("prod", "ft:fake:team:a--b", 404),
+        ("prod", "fake", 422),
+        ("prod", "..", 422),
+        ("-x", NAME, 422),
+        ("a:b", NAME, 422),
+        ("x" * 65, NAME, 422),
+    ],
+)
+def test_an_alias_that_means_nothing_is_refused(house: House, alias: str, target: str, status: int) -> None:
+    house.train()
+    house.ask("PUT", f"/v1/aliases/{alias}", {"target": target}, status)
+    assert house.registry.aliases() == {}
+
+
+CHANGES: list[tuple[str, str, object]] = [
+    ("POST", f"/v1/models/{NAME}/promote", {"version": 1}),
+    ("POST", f"/v1/models/{NAME}/rollback", None),
+    ("POST", f"/v1/models/{NAME}/withdraw", None),
+    ("DELETE", f"/v1/models/{NAME}:v1", None),
+    ("PUT", "/v1/aliases/prod", {"target": NAME}),
+    ("DELETE", "/v1/aliases/prod", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+@pytest.mark.parametrize("scope", ["infer", "train"])
+def test_only_admins_change_what_serves(house: House, method: str, path: str, body: object, scope: Any) -> None:
+    house.train(promote=False)
+    keyring = Keyring(house.app.state.settings.keys_file)
+    _, secret = keyring.create([scope])
+
+    def send(key: str) -> Any:
+        return house.client.request(method, path, headers={"x-api-key": key}, **json_of(body))
+
+    answer = send(secret)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
+    assert house.registry.versions(NAME) == [1]
+    assert house.registry.generation(NAME) == 0
+    admin, secret = keyring.create(["admin"])
+    assert send(secret).status_code != 403
+    assert all(line["by"] in {admin.id, "ftjob-1"} for line in house.registry.ledger(NAME))
+
+
+@pytest.mark.parametrize("path", [f"/v1/models/{NAME}/versions", f"/v1/models/{NAME}/ledger", "/v1/aliases"])
+def test_whoever_may_infer_may_read(house: House, path: str) -> None:
+    house.train()
+    _, secret = Keyring(house.app.state.settings.keys_file).create(["infer"])
+    assert house.client.get(path).status_code == 401
+    assert house.client.get(path, headers={"x-api-key": secret}).status_code == 200
+
+
+def test_the_document_names_every_status(house: House) -> None:
+    paths = house.app.openapi()["paths"]
+    for path, method, expected in (
+        ("/v1/models/{model}/promote", "post", {"200", "400", "401", "403", "404", "409", "413", "415", "422"}),
+        ("/v1/models/{model}/rollback", "post", {"200", "400", "401", "403", "404", "409", "413", "415", "422"}),
+        ("/v1/models/{model}/versions", "get", {"200", "401", "403", "404"}),
+        ("/v1/models/{model}", "delete", {"200", "401", "403", "404", "409"}),
+        ("/v1/aliases/{alias}", "put", {"200", "400", "401", "403", "404", "409", "413", "415", "422"}),
+    ):
+        assert expected <= set(paths[path][method]["responses"]), path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"/v1/models/{NAME}/promote", {"version": 1}),
+        ("POST", f"/v1/models/{NAME}/rollback", None),
+        ("POST", f"/v1/models/{NAME}/withdraw", None),
+        ("PUT", "/v1/aliases/other", {"target": NAME}),
+        ("DELETE", "/v1/aliases/prod", None),
+    ],
+)
+@pytest.mark.parametrize(("number", "status", "code"), [(errno.ENOSPC, 507, "disk_full"), (errno.EIO, 500, "internal_error")])
+def test_a_full_disk_is_said_and_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: object, number: int, status: int, code: str
+) -> None:
+    house.train()
+    house.train()
+    house.registry.set_alias("prod", NAME)
+    before = house.registry.current(NAME), house.registry.aliases()
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(number, "no")
+
+    for module in ("aliases", "history"):
+        monkeypatch.setattr(f"models.registry.{module}.replace_file", fail)
+    assert house.ask(method, path, body, status=status)["code"] == code
+    assert (house.registry.current(NAME), house.registry.aliases()) == before

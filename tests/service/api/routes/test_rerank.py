@@ -1,0 +1,85 @@
+"""Rerank as Cohere's clients ask for it, by an encoder and by a cross-encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.conftest import MakeApp
+from tests.fakes.model import FakeModel
+
+DOCUMENTS = ["pizza", "my card is lost", "card", "rain weather"]
+
+
+@pytest.fixture
+def both(make_app: MakeApp) -> TestClient:
+    return TestClient(make_app(FakeModel("fake", prompts={"query": "w1 ", "document": "w2 "}), FakeModel("cross", task="rerank")))
+
+
+def rerank(client: TestClient, path: str = "/v2/rerank", **body: object) -> Any:
+    answer = client.post(path, json={"model": "fake", "query": "card lost", "documents": DOCUMENTS, **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_documents_come_by_relevance(client: TestClient) -> None:
+    answer = rerank(client)
+    assert [entry["index"] for entry in answer["results"]][:2] in ([1, 2], [2, 1])
+    scores = [entry["relevance_score"] for entry in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= value <= 1 for value in scores)
+    assert answer["meta"]["billed_units"] == {"search_units": 1}
+
+
+@pytest.mark.parametrize(("path", "version"), [("/v1/rerank", "1"), ("/v2/rerank", "2")])
+def test_both_versions_of_the_route_answer(client: TestClient, path: str, version: str) -> None:
+    assert rerank(client, path)["meta"]["api_version"] == {"version": version}
+
+
+def test_documents_may_be_objects_and_come_back(client: TestClient) -> None:
+    answer = rerank(client, "/v1/rerank", documents=[{"text": "pizza"}, "card lost"], return_documents=True, top_n=1)
+    assert [(entry["index"], entry["document"]) for entry in answer["results"]] == [(1, {"text": "card lost"})]
+
+
+def test_a_cross_encoder_reads_query_and_document_together(both: TestClient) -> None:
+    answer = rerank(both, model="cross")
+    assert sorted(entry["index"] for entry in answer["results"]) == [0, 1, 2, 3]
+    # [CLS] card lost [SEP] … [SEP]
+    assert answer["meta"]["tokens"]["input_tokens"] == sum(5 + len(text.split()) for text in DOCUMENTS)
+
+
+def test_an_encoder_uses_its_prompts_for_queries_and_documents(both: TestClient) -> None:
+    # [CLS] w2 … [SEP] for each document, and [CLS] w1 card lost [SEP]
+    assert rerank(both)["meta"]["tokens"]["input_tokens"] == sum(3 + len(text.split()) for text in DOCUMENTS) + 5
+
+
+def test_long_documents_may_be_cut(client: TestClient) -> None:
+    answer = rerank(client, documents=["card is lost " * 5, "card lost"], max_tokens_per_doc=2)
+    assert answer["meta"]["truncated"] == 1
+    # [CLS] card is [SEP], [CLS] card lost [SEP] twice
+    assert answer["meta"]["tokens"]["input_tokens"] == 12
+
+
+def test_a_cross_encoder_cuts_the_document_and_not_the_query(both: TestClient) -> None:
+    answer = rerank(both, model="cross", query="where is my card", documents=["card is lost " * 5], max_tokens_per_doc=2)
+    assert answer["meta"]["tokens"]["input_tokens"] == 3 + 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"documents": []}, "documents"),
+        ({"documents": ["a", {"title": "b"}]}, "documents[1]"),
+        ({"documents": ["a", ""]}, "documents[1]"),
+        ({"documents": ["a"] * 6}, "documents"),
+        ({"query": ""}, "query"),
+        ({"top_n": 0}, "top_n"),
+        ({"priority": 1000}, "priority"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: dict[str, Any], param: str) -> None:
+    client = TestClient(make_app(max_inputs=5))
+    answer = client.post("/v2/rerank", json={"model": "fake", "query": "a", "documents": ["b"], **change})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)

@@ -1,0 +1,124 @@
+"""Routes that compute are called straight from the middleware, and answer as they do by FastAPI's way."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from service.api.app import _COMPUTING
+from service.api.deps import TIMEOUT_HEADER
+from service.api.fast_path import DirectMiddleware
+from service.api.middleware import Context
+from service.auth import Keyring
+from tests.conftest import MakeApp
+from tests.fakes.model import FakeModel
+from tests.fakes.sensor import FakeForecaster
+from tests.support.sensors import LOAD, with_numbers
+
+PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}
+GOOD: dict[str, Any] = {
+    "/v1/embeddings": {"model": "fake", "input": ["w1", "w2 w3"], "dimensions": 2},
+    "/v1/classify": {"model": "fake", "input": "w1", "labels": ["w1", "w2"]},
+    "/v1/anomaly/score": {"model": "fake", "input": "w1", "reference": ["w1", "w2", "w3"]},
+    "/v1/forecast": {"model": LOAD, "series": [[1.0, 2.0]] * 40},
+    "/v1/rerank": {"model": "fake", **PAIRS},
+    "/v2/rerank": {"model": "fake", **PAIRS},
+    "/embed": {"inputs": "w1"},
+    "/predict": {"inputs": "w1", "model": "judge"},
+    "/rerank": {"query": "w1", "texts": ["w1 w2", "w3"]},
+    "/similarity": {"inputs": {"source_sentence": "w1", "sentences": ["w1", "w2"]}},
+    "/tokenize": {"inputs": "w1 w2"},
+    "/decode": {"ids": [5, 6]},
+    "/v1/tokenize": {"model": "fake", "input": "w1"},
+}
+BAD: list[bytes] = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"5",
+    b'{"surprise":1}',
+    b'{"model":"none","input":"w1"}',
+    b'{"input":7,"inputs":7,"model":7}',
+]
+OWN = ("x-request-id", "server-timing")
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> FastAPI:
+    return with_numbers(make_app(FakeModel(), FakeModel("judge", task="classification")), (LOAD, FakeForecaster()))
+
+
+def seen(answer: Any) -> tuple[int, Any, dict[str, str]]:
+    """What must be the same: all but the request's id and its times."""
+    content = json.loads(re.sub(r'"id":"[^"]*"', '"id":""', answer.text))
+    return answer.status_code, content, {name: value for name, value in answer.headers.items() if name not in OWN}
+
+
+def both(client: TestClient, path: str, content: bytes, **headers: str) -> list[Any]:
+    """The direct way's answer and FastAPI's, which a deadline takes."""
+    given = {"content-type": "application/json", **headers}
+    return [client.post(path, content=content, headers={**given, **more}) for more in ({}, {TIMEOUT_HEADER: "60000"})]
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_good_requests_are_answered_alike(app: FastAPI, path: str) -> None:
+    client, content = TestClient(app), json.dumps(GOOD[path]).encode()
+    client.post(
+        path, content=content, headers={"content-type": "application/json"}
+    )  # what is kept of labels and references is there from now on
+    direct, other = both(client, path, content)
+    assert direct.status_code == 200, direct.text
+    assert seen(direct) == seen(other)
+    assert direct.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("content", BAD)
+@pytest.mark.parametrize("path", GOOD)
+def test_bad_requests_are_refused_alike(app: FastAPI, path: str, content: bytes) -> None:
+    direct, other = both(TestClient(app), path, content)
+    assert 400 <= direct.status_code < 500, direct.text
+    assert seen(direct) == seen(other)
+
+
+@pytest.mark.parametrize("kind", ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b"])
+def test_content_types_are_read_or_refused_alike(app: FastAPI, kind: str) -> None:
+    content = json.dumps(GOOD["/v1/embeddings"]).encode()
+    direct, other = both(TestClient(app), "/v1/embeddings", content, **{"content-type": kind})
+    assert seen(direct) == seen(other)
+
+
+def test_a_key_without_the_scope_is_refused_alike(app: FastAPI) -> None:
+    _, secret = Keyring(app.state.settings.keys_file).create(["train"])
+    direct, other = both(TestClient(app), "/v1/embeddings", b"null", authorization=f"Bearer {secret}")
+    assert (direct.status_code, direct.json()["error"]["code"]) == (403, "insufficient_scope")
+    assert seen(direct) == seen(other)
+
+
+def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
+    passed: list[str] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        passed.append(scope["path"])
+        await app(scope, receive, send)
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["app"] = app
+            scope.setdefault("state", {})["context"] = Context("id")
+        await DirectMiddleware(inner, [module.router for module in _COMPUTING])(scope, receive, send)
+
+    client = TestClient(outer)
+    for path, body in GOOD.items():
+        assert client.post(path, json=body).status_code == 200, path
+    assert passed == []
+    others = [("POST", "/"), ("GET", "/v1/embeddings"), ("GET", "/v1/models"), ("POST", "/v1/feedback")]
+    for method, path in others:
+        client.request(method, path, json={})
+    assert passed == [path for _, path in others]

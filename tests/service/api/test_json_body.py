@@ -1,0 +1,182 @@
+"""Bodies that are no bodies: each is an error of ours, in our envelope, and none costs more than it must."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.json_body import _loads
+from tests.conftest import MakeApp
+
+GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
+
+
+def post(client: TestClient, content: bytes | Iterator[bytes], kind: str | None = "application/json") -> Any:
+    return client.post("/v1/embeddings", content=content, headers={"content-type": kind} if kind else {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b'{"model": "fake", "input": "a",}',
+        b'{"model": "fake", "input": "\xff\xfe"}',
+        b'{"model": "fake", "input": "\\ud800"}',
+        b'{"model": "fake", "input": NaN}',
+        b"[" * 100_000 + b"]" * 100_000,
+        GOOD + GOOD,
+    ],
+    ids=["empty", "cut", "no json", "trailing comma", "no utf-8", "half a character", "NaN", "very deep", "twice"],
+)
+def test_what_is_no_json_is_malformed(client: TestClient, content: bytes) -> None:
+    answer = post(client, content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_body")
+
+
+@pytest.mark.parametrize("content", [b"null", b"5", b'"text"', b"[]", b"[1, 2]"])
+def test_json_that_is_no_object_breaks_the_contract(client: TestClient, content: bytes) -> None:
+    answer = post(client, content)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_request_error")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None, "json"])
+def test_other_content_types_are_refused(client: TestClient, kind: str | None) -> None:
+    answer = post(client, GOOD, kind)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"])
+def test_json_by_any_of_its_names_is_read(client: TestClient, kind: str) -> None:
+    assert post(client, GOOD, kind).status_code == 200
+
+
+def test_a_body_too_large_by_its_own_account_is_not_read(make_app: MakeApp) -> None:
+    client = TestClient(make_app(max_body_bytes=100))
+    answer = post(client, b'{"model": "fake", "input": "%s"}' % (b"a" * 100))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert "100 bytes" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_does_not_tell_its_length_is_cut_off(make_app: MakeApp) -> None:
+    taken = []
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(1000):
+            taken.append(number)
+            yield b"a" * 50
+
+    answer = post(TestClient(make_app(max_body_bytes=100)), chunks())
+    assert answer.status_code == 413
+
+
+def test_a_body_of_just_the_limit_is_read(make_app: MakeApp) -> None:
+    assert post(TestClient(make_app(max_body_bytes=len(GOOD))), GOOD).status_code == 200
+
+
+def test_duplicate_keys_take_the_last(client: TestClient) -> None:
+    assert post(client, b'{"model": "nothing", "model": "fake", "input": "a"}').status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "came"),
+    [
+        (b"NaN", "body", "NaN"),
+        (b'{"a": [1, {"b": [2, -Infinity]}, NaN]}', "a[1].b[1]", "-Infinity"),
+        (b'{"body": {"body": 1e999}}', "body.body", "1e999"),
+        (b'{"a": %s}' % (b"9" * 5000), "a", "9" * 79 + "…"),
+        (b'[[[1]], {"x": {}}, [], NaN]', "[3]", "NaN"),
+        (b'{"a]": "[,\\\\", "b": "\\"[{", "\xc3\xa9\\u00e9": [ [], {"c":[1]} ,\n-1e400 , NaN]}', "éé[2]", "-1e400"),
+        (b'{"a": [{"b": 1, "c": -nan}]}', "a[0].c", "-nan"),
+        (b'{"a": [inf]', "a[0]", "inf"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
+    error = post(client, content).json()["error"]
+    assert (error["code"], error["param"]) == ("malformed_body", place)
+    assert error["message"] == f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {came}"
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1 NaN]", b"1 NaN", b'{"a": 1, NaN}', b"{NaN: 1}", b'{"a" NaN}', b"[01]", b"[nano]", b"[1e9.1e999]", b"[-]"]
+)
+def test_what_is_no_value_at_all_is_not_taken_for_a_number(client: TestClient, content: bytes) -> None:
+    error = post(client, content).json()["error"]
+    assert (error["code"], error["param"]) == ("malformed_body", None)
+    assert error["message"].startswith("the body is not JSON in UTF-8: ")
+
+
+def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:
+    rows = b",".join([b"[1,2,3]"] * 90_000)
+    error = post(client, b'{"model":"fake","series":[%s,[1,2,NaN],%s]}' % (rows, rows)).json()["error"]
+    assert error["param"] == "series[90000][2]"
+
+
+@pytest.mark.parametrize("content", [b'{"a": [%s1]}' % (b"[]," * 5000), b'{"a": [%s NaN]}' % (b"[]," * 5000)])
+def test_the_garbage_collector_waits_for_a_body(content: bytes) -> None:
+    passes = list[str]()
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        passes.append(phase)
+
+    gc.callbacks.append(watch)
+    try:
+        with suppress(orjson.JSONDecodeError):
+            _loads(content)
+    finally:
+        gc.callbacks.remove(watch)
+    assert not passes
+    assert gc.isenabled()
+
+
+def test_the_garbage_collector_stays_off_for_whom_it_was() -> None:
+    gc.disable()
+    try:
+        _loads(b"[[]]")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("content", [b"[" + b"[]," * 1200 + b"1]", b'{"a": [%s{}]}' % (b"{}," * 1198), b"[" * 1201])
+def test_more_lists_than_any_request_has_are_not_made(make_app: MakeApp, content: bytes) -> None:
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert "lists and objects, it may have 1200: send fewer inputs" in answer.json()["error"]["message"]
+
+
+def test_what_a_request_has_beside_its_inputs_is_not_too_much(make_app: MakeApp) -> None:
+    body = b'{"model": "fake", "input": [[1, 2]], "labels": {"a": [], "b": []}}'
+    answer = post(TestClient(make_app(max_inputs=1, max_readings=1)), body)
+    assert answer.json()["error"]["param"] == "labels"
+
+
+def test_a_nan_is_named_among_too_many_lists_too(make_app: MakeApp) -> None:
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), b'{"a": [%s NaN, []]}' % (b"[]," * 1300))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "a[1300]")
+
+
+def test_brackets_in_a_text_are_no_lists(make_app: MakeApp) -> None:
+    texts = ['[{"a": [1]}] \\' * 100] * 100
+    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), json.dumps({"model": "fake", "input": texts}).encode())
+    assert answer.status_code == 200
+
+
+def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -> None:
+    content = json.dumps({"k" * 50_000: [1] * 40_000 + [math.nan]}).encode()
+    tracemalloc.start()
+    answer = post(client, content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.status_code == 400
+    assert peak < 20 * len(content)

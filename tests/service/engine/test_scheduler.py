@@ -1,0 +1,205 @@
+"""Which items run next: tables of cases, and properties that hold for all arrivals."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.engine.request import Request
+from service.engine.scheduler import BatchLimits, Scheduler, Slot
+from tests.fakes.item import request
+
+LIMITS = BatchLimits(max_tokens=100, max_items=6, max_padding=0.25, free_padding_tokens=8, interactive_tokens=40)
+
+
+def scheduler(*requests: Request, limits: BatchLimits = LIMITS) -> Scheduler:
+    made = Scheduler(limits)
+    for one in requests:
+        made.add(one)
+    return made
+
+
+def counts(batch: list[Slot]) -> list[int]:
+    return [owner.items[index].count for owner, index in batch]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [
+        ([], []),
+        ([[10]], [10]),
+        ([[500]], [500]),  # alone, though it is over the limit
+        ([[10], [10], [10]], [10, 10, 10]),  # several callers share a batch
+        ([[5] * 8], [5] * 6),  # at most six items
+        ([[30] * 4], [30] * 3),  # at most 100 tokens
+        ([[20, 50, 21]], [50]),  # longest first, and 21 beside 50 would be padding
+        ([[50, 45, 44]], [50, 45]),  # like lengths go together
+        ([[10], [40], [11]], [10, 11]),  # the first in line, and what goes well with it
+        ([[10], [60, 60]], [10]),  # interactive and bulk apart
+    ],
+)
+def test_batches(waiting: list[list[int]], expected: list[int]) -> None:
+    assert counts(scheduler(*(request(*each) for each in waiting)).next_batch()) == expected
+
+
+def test_padding_counts_towards_the_limit() -> None:
+    limits = BatchLimits(max_tokens=100, max_padding=1.0, interactive_tokens=1000)
+    assert counts(scheduler(request(50, 10, 10), limits=limits).next_batch()) == [50, 10]
+
+
+def test_where_nothing_is_padded_tokens_alone_count() -> None:
+    limits = BatchLimits(max_tokens=100, max_padding=0.0, free_padding_tokens=0, interactive_tokens=1000, pads=False)
+    assert counts(scheduler(request(50, 10, 30, 20), limits=limits).next_batch()) == [50, 30, 20]
+
+
+def test_a_single_query_behind_2048_others_is_in_the_next_batch() -> None:
+    bulk, single = request(*[30] * 2048, client="bulk"), request(12, client="chat")
+    queue = scheduler(bulk)
+    queue.next_batch()
+    queue.add(single)
+    assert queue.next_batch() == [(single, 0)]
+
+
+def test_interactive_only_leaves_bulk_alone() -> None:
+    queue = scheduler(request(*[30] * 9), request(12))
+    assert counts(queue.next_batch(interactive_only=True)) == [12]
+    assert queue.next_batch(interactive_only=True) == []
+    assert queue.items == 9
+
+
+def drained(queue: Scheduler, batches: int) -> Counter[str]:
+    """Tokens by client over so many batches."""
+    served: Counter[str] = Counter()
+    for _ in range(batches):
+        for owner, index in queue.next_batch():
+            served[owner.client] += owner.items[index].count
+    return served
+
+
+def test_two_bulk_clients_get_equal_tokens() -> None:
+    queue = scheduler(request(*[20] * 500, client="a"), request(*[45] * 500, client="b"))
+    served = drained(queue, 100)
+    assert abs(served["a"] - served["b"]) <= 200  # two batches' worth
+
+
+def test_many_requests_of_one_client_do_not_beat_one_of_another() -> None:
+    many = [request(*[25] * 100, client="many") for _ in range(8)]
+    queue = scheduler(*many, request(*[25] * 400, client="one"))
+    served = drained(queue, 60)
+    assert 0.4 < served["one"] / served.total() < 0.6
+
+
+def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:
+    bulk = request(*[25] * 40, client="bulk")
+    queue = scheduler(bulk)
+    for _ in range(60):
+        for _ in range(4):
+            queue.add(request(20, client="chat"))
+        queue.next_batch()
+    assert not any(owner is bulk for owner, _ in drain_all(queue)), "after so many batches the bulk request must be done"
+
+
+def drain_all(queue: Scheduler) -> list[Slot]:
+    slots: list[Slot] = []
+    while batch := queue.next_batch():
+        slots += batch
+    return slots
+
+
+def test_removed_requests_never_run() -> None:
+    gone, stays = request(10, 10), request(10)
+    queue = scheduler(gone, stays)
+    assert queue.remove(gone) == 2
+    assert queue.remove(gone) == 0
+    assert drain_all(queue) == [(stays, 0)]
+
+
+def test_a_half_served_request_can_be_removed() -> None:
+    long = request(*[60] * 3)
+    queue = scheduler(long)
+    queue.next_batch()
+    assert queue.remove(long) == 2
+    assert (queue.items, queue.tokens, queue.next_batch()) == (0, 0, [])
+
+
+def test_expired_names_those_whose_time_is_up() -> None:
+    late, timely, patient = request(10, deadline=5.0), request(10, deadline=9.0), request(10)
+    queue = scheduler(late, timely, patient)
+    assert queue.expired(4.9) == []
+    assert queue.expired(5.0) == [late]
+
+
+def test_drain_empties_the_queue() -> None:
+    waiting = [request(10), request(60, 60)]
+    queue = scheduler(*waiting)
+    assert queue.drain() == waiting
+    assert (queue.items, queue.tokens, queue.interactive_items, queue.next_batch()) == (0, 0, 0, [])
+
+
+def test_a_request_may_be_queued_in_part() -> None:
+    queue = Scheduler(LIMITS)
+    one = request(10, 20, 30)
+    queue.add(one, [2])
+    assert queue.next_batch() == [(one, 2)]
+
+
+@given(st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=12), max_size=12))
+def test_everything_runs_exactly_once_within_the_limits(waiting: list[list[int]]) -> None:
+    requests = [request(*each, client=str(number % 3)) for number, each in enumerate(waiting)]
+    queue = scheduler(*requests)
+    seen: list[tuple[int, int]] = []
+    while queue.items:
+        batch = queue.next_batch()
+        assert batch, "work waits, so there is a batch"
+        sizes = counts(batch)
+        assert len(batch) == 1 or LIMITS.admits(len(batch), sum(sizes), max(sizes))
+        assert len({owner.interactive for owner, _ in batch}) == 1
+        seen += [(owner.number, index) for owner, index in batch]
+    assert sorted(seen) == sorted((one.number, index) for one in requests for index in range(len(one.items)))
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any order of adding, taking and removing keeps the books right and starves nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Scheduler(LIMITS)
+        self.waiting: dict[int, tuple[Request, set[int]]] = {}
+
+    @rule(sizes=st.lists(st.integers(1, 110), min_size=1, max_size=8), client=st.sampled_from("abc"))
+    def add(self, sizes: list[int], client: str) -> None:
+        one = request(*sizes, client=client)
+        self.queue.add(one)
+        self.waiting[one.number] = (one, set(range(len(sizes))))
+
+    @rule(interactive_only=st.booleans())
+    def take(self, interactive_only: bool) -> None:
+        could = [one for one, _ in self.waiting.values() if one.interactive or not interactive_only]
+        batch = self.queue.next_batch(interactive_only=interactive_only)
+        assert bool(batch) == bool(could)
+        for owner, index in batch:
+            _, left = self.waiting[owner.number]
+            left.remove(index)
+            if not left:
+                del self.waiting[owner.number]
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        one, left = self.waiting.pop(data.draw(st.sampled_from(sorted(self.waiting))))
+        assert self.queue.remove(one) == len(left)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        items = [(one, index) for one, left in self.waiting.values() for index in left]
+        assert self.queue.items == len(items)
+        assert self.queue.tokens == sum(one.items[index].count for one, index in items)
+        assert self.queue.interactive_items == sum(one.interactive for one, _ in items)
+
+
+TestQueue = QueueMachine.TestCase
+TestQueue.settings = settings(max_examples=60, stateful_step_count=40)

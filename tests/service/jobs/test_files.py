@@ -1,0 +1,297 @@
+"""Uploads: complete and hashed on disk under ids of our own, or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api import multipart as uploading
+from service.auth import Keyring
+from service.config import Settings
+from service.jobs import worker
+from service.jobs.database import Database
+from service.jobs.files import Incoming
+from tests.conftest import MakeApp, Served, serving
+from tests.fakes.model import FakeModel
+from tests.support.jobs import Bench
+
+ROWS = b'{"text": "a", "label": "b"}\n' * 100
+
+
+@pytest.fixture
+def client(make_app: MakeApp) -> Iterator[TestClient]:
+    with TestClient(make_app(FakeModel(), max_file_bytes=10_000, max_body_bytes=500)) as client:
+        yield client
+
+
+def send(client: TestClient, content: bytes = ROWS, name: str = "rows.jsonl", purpose: str | None = "fine-tune") -> httpx.Response:
+    data = {} if purpose is None else {"purpose": purpose}
+    return client.post("/v1/files", files={"file": (name, BytesIO(content))}, data=data)  # type: ignore[return-value]
+
+
+def on_disk(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "files").glob("*"))
+
+
+def test_a_file_is_kept_with_its_hash_and_comes_back_as_it_was(client: TestClient, tmp_path: Path) -> None:
+    made = send(client).json()
+    assert made.pop("created_at") == pytest.approx(time.time(), abs=5)
+    assert made == {
+        "id": made["id"],
+        "object": "file",
+        "bytes": len(ROWS),
+        "filename": "rows.jsonl",
+        "purpose": "fine-tune",
+        "status": "processed",
+        "sha256": hashlib.sha256(ROWS).hexdigest(),
+    }
+    assert on_disk(tmp_path) == [f"{made['id']}.jsonl"]
+    content = client.get(f"/v1/files/{made['id']}/content")
+    assert (content.content, content.headers["content-disposition"]) == (ROWS, "attachment")
+    assert client.get(f"/v1/files/{made['id']}").json()["sha256"] == made["sha256"]
+
+
+def test_pages_go_on_where_the_last_one_ended(client: TestClient) -> None:
+    ids = [send(client).json()["id"] for _ in range(3)]
+    first = client.get("/v1/files", params={"limit": 2}).json()
+    second = client.get("/v1/files", params={"limit": 2, "after": first["last_id"]}).json()
+    assert [[one["id"] for one in page["data"]] for page in (first, second)] == [[ids[2], ids[1]], [ids[0]]]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    assert [one["id"] for one in client.get("/v1/files", params={"order": "asc"}).json()["data"]] == ids
+
+
+def test_a_deleted_file_is_gone(client: TestClient, tmp_path: Path) -> None:
+    file = send(client).json()["id"]
+    assert client.delete(f"/v1/files/{file}").json() == {"id": file, "object": "file", "deleted": True}
+    assert on_disk(tmp_path) == []
+    answers = [client.get(f"/v1/files/{file}"), client.get(f"/v1/files/{file}/content"), client.delete(f"/v1/files/{file}")]
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(404, "file_not_found")] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "code", "param"),
+    [
+        ({"name": "rows.exe"}, 422, "invalid_value", "file"),
+        ({"name": "rows"}, 422, "invalid_value", "file"),
+        ({"name": ""}, 422, "invalid_value", "file"),
+        ({"content": b""}, 422, "invalid_value", "file"),
+        ({"purpose": "assistants"}, 422, "invalid_value", "purpose"),
+        ({"purpose": None}, 422, "invalid_value", "purpose"),
+        ({"purpose": "x" * 5000}, 422, "invalid_value", "purpose"),
+        ({"content": b"x" * 10_001}, 413, "body_too_large", "file"),
+        ({"content": b"x" * 200_000}, 413, "body_too_large", "file"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    client: TestClient, tmp_path: Path, given: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    answer = send(client, **given)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    if given.get("name") != "":
+        assert answer.json()["error"]["param"] == param
+    assert on_disk(tmp_path) == []
+
+
+def test_a_file_of_exactly_the_limit_is_kept(client: TestClient) -> None:
+    assert send(client, b"x" * 10_000).json()["bytes"] == 10_000
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd.csv", "/etc/cron.d/x.csv", "..\\x.csv", "a\x00b.csv", "é" * 200 + ".csv"])
+def test_a_callers_name_is_shown_and_never_a_path(client: TestClient, tmp_path: Path, name: str) -> None:
+    made = send(client, name=name).json()
+    assert on_disk(tmp_path) == [f"{made['id']}.csv"]
+    assert made["filename"].endswith(".csv")
+
+
+def body(*parts: tuple[str, bytes], end: bytes = b"--xx--\r\n") -> bytes:
+    return b"".join(b"--xx\r\ncontent-disposition: form-data; %s\r\n\r\n%s\r\n" % (about.encode(), value) for about, value in parts) + end
+
+
+FILE = ('name="file"; filename="a.csv"', b"text\na\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (body(('name="purpose"', b"fine-tune"), FILE), 200),
+        (body(FILE, ('name="purpose"', b"fine-tune")), 200),
+        (body(('name="purpose"', b"fine-tune"), FILE, end=b""), 422),
+        (body(('name="purpose"', b"fine-tune")), 422),
+        (body(FILE, FILE), 422),
+        (body(('name="other"; filename="a.csv"', b"x")), 422),
+        (body(FILE, ('name="purpose"', b"fine-tune"), ('name="surprise"', b"1")), 422),
+        (body(FILE, *[(f'name="{n}"', b"1") for n in range(20)]), 422),
+        (body(FILE, *[(f'name="{n}"', b"1" * 4000) for n in range(10)], ('name="x"; y="' + "z" * 60_000 + '"', b"")), 413),
+        (b"rubbish", 422),
+        (b"", 422),
+        (body(('name="purpose"', b"fine-tune"), FILE) + b"x" * 100_000, 413),
+    ],
+)
+def test_bodies_are_read_with_caution(client: TestClient, tmp_path: Path, content: bytes, status: int) -> None:
+    answer = client.post("/v1/files", content=content, headers={"content-type": "multipart/form-data; boundary=xx"})
+    assert answer.status_code == status, answer.text
+    assert len(on_disk(tmp_path)) == (status == 200)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "", "multipart/form-data; boundary=" + "x" * 300])
+def test_another_content_type_is_refused(client: TestClient, kind: str) -> None:
+    answer = client.post("/v1/files", content=b"{}", headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_a_full_disk_is_507_and_leaves_nothing_behind(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*about: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if where == "write":
+        monkeypatch.setattr(uploading, "_write", lambda incoming, pieces: incoming.write(pieces[0]))
+        opened = Incoming.__init__
+
+        def open_full(self: Incoming, directory: Path, most_bytes: int) -> None:
+            opened(self, directory, most_bytes)
+            self._stream.close()
+            self._stream = Path("/dev/full").open("wb", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+
+        monkeypatch.setattr(Incoming, "__init__", open_full)
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    answer = send(client)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+    assert on_disk(tmp_path) == []
+
+
+KEPT_YESTERDAY = 2 * 24 * 3600.0
+
+
+def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    kept, deleted = bench.upload(), bench.upload()
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # what comes last has not come
+        bench.files.delete(deleted)
+        killed.setattr(Database, "write", lambda self: pytest.fail("no row is written any more"))
+        with pytest.raises(pytest.fail.Exception):
+            bench.upload()
+    assert len(on_disk(tmp_path)) == 5, "three files, two of them unsettled"
+    bench.files.sweep(KEPT_YESTERDAY, time.time())
+    assert len(on_disk(tmp_path)) == 5, "they may be settled yet"
+    bench.files.sweep(0.0, time.time() + 1)
+    assert on_disk(tmp_path) == [f"{kept}.jsonl"]
+    bench.close()
+
+
+def test_a_mark_that_was_left_costs_no_file_that_has_a_row(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    kept = f"{bench.upload()}.jsonl"
+    (tmp_path / "files" / f".incoming-{kept}").touch()
+    bench.files.sweep(0.0, time.time() + 1)
+    assert on_disk(tmp_path) == [kept]
+    bench.close()
+
+
+def test_an_upload_that_ends_while_others_are_swept_harms_nobody(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / ".incoming-gone").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    bench.files.sweep(0.0, time.time())
+    bench.close()
+
+
+def test_a_worker_sweeps_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(worker, "_SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(worker, "_ABANDONED_UPLOAD_S", -60.0)
+    tending = worker.Worker(Settings(home=tmp_path))
+    for _ in range(2):
+        bench.files.receive().close()
+        tending._tidy()
+        assert on_disk(tmp_path) == []
+    bench.close()
+
+
+def test_a_file_whose_bytes_are_gone_is_404(client: TestClient, tmp_path: Path) -> None:
+    file = send(client).json()["id"]
+    (tmp_path / "files" / f"{file}.jsonl").unlink()
+    answer = client.get(f"/v1/files/{file}/content")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
+    assert client.delete(f"/v1/files/{file}").status_code == 200
+
+
+def test_files_need_a_key_that_may_train(make_app: MakeApp) -> None:
+    application = make_app()
+    ring = Keyring(application.state.settings.keys_file)
+    infer, train = ring.create(["infer"])[1], ring.create(["train"])[1]
+    with TestClient(application) as client:
+        answers = [client.get("/v1/files", headers={"x-api-key": key}).status_code for key in (infer, train)]
+    assert answers == [403, 200]
+
+
+def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
+    """Send a file in pieces; what was answered (nothing, when the connection was closed)."""
+    host, port = url.removeprefix("http://").split(":")
+    head = b'--xx\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+    head += b'--xx\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+    tail = b"\r\n--xx--\r\n"
+    length = len(head) + pieces * len(piece) + len(tail)
+    request = f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=xx\r\ncontent-length: {length}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        try:
+            connection.sendall(request.encode() + head)
+            for _ in range(pieces):
+                connection.sendall(piece)
+                time.sleep(pause_s)
+            connection.sendall(tail)
+            return connection.recv(4096)
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that waits for a sender no longer than a second."""
+    with serving(tmp_path_factory.mktemp("hasty"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000") as served:
+        yield served
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_large_upload_takes_no_memory(hasty: Served) -> None:
+    status = Path(f"/proc/{hasty.process.pid}/status")
+    before = resident(status)
+    with httpx.Client(timeout=120) as client:
+        answer = client.post(f"{hasty.url}/v1/files", files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))}, data={"purpose": "fine-tune"})
+    assert answer.json()["bytes"] == 200 * 2**20
+    assert resident(status) - before < 40 * 2**20
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_long_upload_may_take_its_time_and_a_slow_one_may_not(hasty: Served) -> None:
+    assert upload_slowly(hasty.url, 40, b"x" * 2000, 0.1).startswith(b"HTTP/1.1 200")
+    began = time.monotonic()
+    assert upload_slowly(hasty.url, 400, b"x" * 20, 0.05) == b""
+    assert time.monotonic() - began < 5
+    # What is sent after the answer is nobody's to read.
+    began = time.monotonic()
+    upload_slowly(hasty.url.replace("/v1", ""), 100_000_000, b"x" * 20_000, 0.05)
+    assert time.monotonic() - began < 10
+
+
+def resident(status: Path) -> int:
+    """Most bytes of memory that a process has had."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

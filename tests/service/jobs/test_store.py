@@ -1,0 +1,402 @@
+"""The store on both databases: what is fenced stays out, what is asked for twice is done once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.errors import ConfigError, IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost, StorageFull, Unavailable
+from service.jobs.database import Database, engine_url
+from service.jobs.leases import Leases
+from service.jobs.records import Checkpoint, Event, Failure, Job, NewJob, Once, Success
+from service.jobs.store import Store
+from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
+from tests.support.databases import Postgres, postgres
+
+
+@pytest.fixture
+def store(database: Database, tmp_path: Path) -> Store:
+    return Store(database, tmp_path, lease_s=1.0)
+
+
+@pytest.fixture
+def leases(database: Database) -> Leases:
+    return Leases(database, 1.0)
+
+
+def new(number: int = 1, **more: Any) -> NewJob:
+    return replace(NewJob(f"ftjob-{number}", "fake", "fake", "classification", "ft:fake:local:x", 0, "file-1"), **more)
+
+
+def brief(job: Job) -> dict[str, Any]:
+    return {"id": job.id, "status": job.status}
+
+
+def create(store: Store, number: int = 1, **more: Any) -> Job:
+    store.create(new(number, **more), brief)
+    return store.get(f"ftjob-{number}")
+
+
+def claim(store: Store, leases: Leases, job: str = "ftjob-1", dispatch: int = 1, crashes: int = 3) -> Job:
+    claimed = store.claim(job, dispatch, leases.open("w", "host", 1), crashes)
+    assert claimed is not None
+    return claimed
+
+
+def expire(database: Database, by_s: float = 1000.0) -> None:
+    with database.write() as connection:
+        connection.execute(worker_lease.update().values(expires_at=worker_lease.c.expires_at - by_s))
+
+
+def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
+    given: dict[str, Any] = {"hyperparameters": {"a": [1, None]}, "columns": {"text": "t"}, "metadata": {"k": "v"}, "feedback_until": 3}
+    job = create(store, **given)
+    assert {name: getattr(job, name) for name in given} == given
+    assert (job.status, job.dispatch, job.attempt, job.lease) == ("queued", 1, 0, None)
+    assert abs(job.created_at - time.time()) < 5
+
+
+def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
+    for number in range(5):
+        create(store, number, metadata={"team": "a" if number % 2 else "b"} if number else None)
+    first, more = store.page(None, 2)
+    rest, no_more = store.page(first[-1].id, 5)
+    assert [job.id for job in first + rest] == [f"ftjob-{n}" for n in (4, 3, 2, 1, 0)]
+    assert (more, no_more) == (True, False)
+    assert [job.id for job in store.page(None, 9, {"team": "a"})[0]] == ["ftjob-3", "ftjob-1"]
+    with pytest.raises(JobNotFound):
+        store.page("ftjob-none", 2)
+
+
+def test_the_same_key_and_body_give_the_same_answer(store: Store) -> None:
+    once = Once("key-1", "k", "f" * 64)
+    first = store.create(new(1), brief, once)
+    store.wish("ftjob-1", "cancel")
+    again = store.create(new(2), brief, once)
+    assert (first, again) == (({"id": "ftjob-1", "status": "queued"}, True), ({"id": "ftjob-1", "status": "queued"}, False))
+    with pytest.raises(IdempotencyConflict):
+        store.create(new(3), brief, replace(once, fingerprint="e" * 64))
+    assert store.create(new(4), brief, replace(once, owner="key-2"))[1]  # another caller's key is another key
+    assert [job.id for job in store.page(None, 9)[0]] == ["ftjob-4", "ftjob-1"]
+
+
+def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
+    once, answers = Once("key-1", "k", "f" * 64), []
+
+    def ask(number: int) -> None:
+        answers.append(store.create(new(number), brief, once))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(is_new for _, is_new in answers) == [False] * 5 + [True]
+    assert len({answer["id"] for answer, _ in answers}) == 1
+    assert len(store.page(None, 9)[0]) == 1
+
+
+def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
+    store, leases = Store(database, tmp_path), Leases(database, 15.0)  # a busy disk takes its time for six of them
+    create(store)
+    held = [leases.open(f"w{n}", "host", n) for n in range(6)]
+    got: list[Job | None] = []
+    threads = [threading.Thread(target=lambda lease=lease: got.append(store.claim("ftjob-1", 1, lease, 3))) for lease in held]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [job.attempt for job in got if job] == [1]
+
+
+def test_an_old_dispatch_is_not_run(store: Store, leases: Leases) -> None:
+    create(store)
+    assert store.redispatch("ftjob-1", 1) == 2
+    assert store.redispatch("ftjob-1", 1) is None
+    assert store.claim("ftjob-1", 1, leases.open("w", "host", 1), 3) is None
+    assert claim(store, leases, dispatch=2).attempt == 1
+
+
+def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases, database: Database) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.record(job, said=[Event("info", "one"), Event("info", "two", "metrics", {"eta_s": 5})], status="running")
+    assert store.get(job.id).status == "running"
+    assert store.get(job.id).estimated_finish == pytest.approx(time.time() + 5, abs=5)
+    expire(database)
+    for write in (
+        lambda: store.record(job, said=[Event("info", "late")]),
+        lambda: store.record(job, saved=[Checkpoint(1, "x", {})]),
+        lambda: store.succeed(job, Success("m", 0, {})),
+        lambda: store.fail(job, Failure("c", "m")),
+        lambda: store.cancelled(job),
+        lambda: store.paused(job),
+        lambda: store.give_back(job, "why"),
+        lambda: store.crashed(job, Failure("c", "m"), 3),
+        lambda: store.fence(job),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert [event.message for event in store.events(job.id, None, 9)[0]] == ["two", "one", "Created fine-tuning job: ftjob-1"]
+    assert store.get(job.id).status == "running"
+
+
+def test_an_attempt_writes_nothing_once_another_has_begun(store: Store, leases: Leases, database: Database) -> None:
+    create(store)
+    first = claim(store, leases)
+    expire(database)
+    second = claim(store, leases)
+    assert (second.attempt, second.crashes) == (2, 1)
+    with pytest.raises(LeaseLost):
+        store.record(first, said=[Event("info", "late")])
+    store.succeed(second, Success("ft:fake:local:x:v1", 3, {"version": 1}))
+    with pytest.raises(LeaseLost):
+        store.fail(first, Failure("late", "late"))
+    with pytest.raises(LeaseLost):
+        store.succeed(second, Success("twice", 3, {}))
+    assert (store.get("ftjob-1").status, store.get("ftjob-1").fine_tuned_model) == ("succeeded", "ft:fake:local:x:v1")
+
+
+def test_a_lease_is_renewed_until_it_has_expired(leases: Leases, database: Database) -> None:
+    lease = leases.open("w", "host", 1)
+    assert leases.renew(lease)
+    assert leases.workers() == {"w"}
+    expire(database)
+    assert not leases.renew(lease)
+    assert leases.workers() == frozenset()
+
+
+def test_a_lease_from_the_future_counts_as_expired(leases: Leases, database: Database) -> None:
+    lease = leases.open("w", "host", 1)
+    expire(database, by_s=-3600)  # the clock was set back by an hour
+    assert not leases.renew(lease)
+    assert leases.workers() == frozenset()
+
+
+def test_a_worker_that_dies_too_often_fails_the_job(store: Store, leases: Leases, database: Database) -> None:
+    create(store)
+    for _ in range(3):
+        claim(store, leases)
+        expire(database)
+    assert store.claim("ftjob-1", 1, leases.open("w", "host", 1), 3) is None
+    assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "worker_lost")
+
+
+def test_a_checkpoint_forgives_what_died_before(store: Store, leases: Leases, database: Database) -> None:
+    create(store)
+    claim(store, leases)
+    expire(database)
+    job = claim(store, leases)
+    store.record(job, saved=[Checkpoint(5, "jobs/x/5", {"train_loss": 0.1})])
+    assert store.get(job.id).crashes == 0
+    [newest] = store.checkpoints(job.id, None, 10)[0]
+    assert (newest.step, newest.attempt, newest.metrics) == (5, 2, {"train_loss": 0.1})
+
+
+def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Store, leases: Leases) -> None:
+    create(store)
+    outcomes = [store.crashed(claim(store, leases, dispatch=n), Failure("trainer_crashed", "it died"), 3) for n in (1, 2, 3)]
+    assert outcomes == [2, 3, None]
+    said = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
+    assert said == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
+    assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "trainer_crashed")
+
+
+def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> None:
+    create(store)
+    job = claim(store, leases)
+    assert store.wish(job.id, "pause").control == "pause"
+    assert store.wish(job.id, "cancel").control == "cancel"
+    assert store.paused(job) == "cancelled"  # the last wish counts
+    with pytest.raises(JobState):
+        store.wish(job.id, "cancel")
+    with pytest.raises(JobState):
+        store.resume(job.id)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["alive", "worker gone"])
+def test_a_cancel_is_not_lost_to_a_pause_that_follows(store: Store, leases: Leases, database: Database, lost: bool) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.wish(job.id, "cancel")
+    if lost:
+        expire(database)
+    with pytest.raises(JobState, match="is being cancelled: it cannot be paused any more"):
+        store.wish(job.id, "pause")
+    assert (store.get(job.id).status, store.get(job.id).control) == ("validating_files", "cancel")
+
+
+def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.wish(job.id, "pause")
+    assert store.resume(job.id).control is None
+    assert store.paused(job) == "queued"  # the trainer was stopped already: it goes on
+
+
+def test_a_queued_job_is_paused_and_resumed_at_once(store: Store) -> None:
+    create(store)
+    assert store.wish("ftjob-1", "pause").status == "paused"
+    assert store.wish("ftjob-1", "pause").status == "paused"
+    resumed = store.resume("ftjob-1")
+    assert (resumed.status, resumed.dispatch) == ("queued", 2)
+    with pytest.raises(JobState):
+        store.resume("ftjob-1")
+
+
+def test_what_nobody_runs_is_found(store: Store, leases: Leases, database: Database) -> None:
+    for number in range(4):
+        create(store, number)
+    claim(store, leases, "ftjob-1")
+    expire(database)
+    claim(store, leases, "ftjob-2")
+    store.wish("ftjob-3", "pause")
+    assert [job.id for job in store.stranded(0)] == ["ftjob-0", "ftjob-1"]
+    assert [job.id for job in store.stranded(60)] == ["ftjob-1"]
+
+
+def test_what_has_ended_is_found(store: Store) -> None:
+    for number in range(3):
+        create(store, number)
+    for number in (1, 2):
+        store.wish(f"ftjob-{number}", "cancel")
+    ended = dict(store.ended(0))
+    assert ended == {f"ftjob-{number}": store.get(f"ftjob-{number}").finished_at for number in (1, 2)}
+    assert [job for job, _ in store.ended(ended["ftjob-2"])][-1] == "ftjob-2"
+    assert store.ended(ended["ftjob-2"] + 1) == []
+
+
+def test_an_id_with_nul_is_no_fault_of_the_databases(store: Store) -> None:
+    with pytest.raises((JobNotFound, InvalidRequest)):
+        store.get("a\0b")
+
+
+def test_events_are_paged_from_the_newest(store: Store, leases: Leases) -> None:
+    create(store)
+    job = claim(store, leases)
+    store.record(job, said=[Event("info", str(n)) for n in range(5)])
+    first, more = store.events(job.id, None, 3)
+    rest, no_more = store.events(job.id, first[-1].seq, 9)
+    assert [event.message for event in first + rest][:5] == ["4", "3", "2", "1", "0"]
+    assert (more, no_more) == (True, False)
+
+
+def test_tables_are_made_once_whoever_asks(database: Database, tmp_path: Path) -> None:
+    with database.write() as connection:
+        metadata.drop_all(connection)
+    threads = [threading.Thread(target=database.migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(sa.select(schema_version.c.version)).scalars().all() == [VERSION]
+
+
+def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(schema_version.update().values(version=VERSION + 1))
+    with pytest.raises(ConfigError, match="use a newer one"):
+        database.migrate()
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "redis://", "x"])
+def test_another_database_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected postgresql://"):
+        engine_url(url, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path) -> None:
+    with postgres() as server, ExitStack() as stack:
+        url = server.new_database()
+        frozen, alive = (stack.enter_context(closing(Database(url, tmp_path))) for _ in range(2))
+        frozen.migrate()
+        lock = sa.select(schema_version.c.version).with_for_update()
+
+        def hold() -> None:
+            with frozen.write() as connection:
+                connection.execute(lock)
+                with alive.write() as other:
+                    assert other.execute(lock).scalar_one()
+                connection.execute(lock)
+
+        with pytest.raises(Unavailable):
+            hold()
+
+
+def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
+    assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
+    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith("options=-c%20lock_timeout%3D9")
+
+
+def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:
+    with postgres() as server:
+        database = Database(server.new_database(), tmp_path)
+        database.migrate()
+        store = Store(database, tmp_path)
+        create(store)
+        server.stop()
+        with pytest.raises(Unavailable) as away:
+            store.get("ftjob-1")
+        assert away.value.retry_after_s == 2
+        server.start()
+        began = time.monotonic()
+        assert store.get("ftjob-1").status == "queued"
+        assert time.monotonic() - began < 5
+        database.close()
+
+
+def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    store = Store(database, tmp_path)
+    create(store, 1)
+    (away := tmp_path / "away").mkdir()
+    for file in list(tmp_path.glob("sonde.sqlite*")):
+        file.rename(away / file.name)
+    with database.read(), pytest.raises(Unavailable):  # two connections, the second of them to a new and empty file
+        store.get("ftjob-1")
+    for file in away.iterdir():
+        file.rename(tmp_path / file.name)
+    with database.read() as connection:
+        assert store.get("ftjob-1").status == "queued"
+        assert connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() == 1
+    database.close()
+
+
+def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp_path: Path) -> None:
+    """As a standby is until it takes over."""
+    url = postgresql.new_database()
+    with closing(Database(url, tmp_path)) as database:
+        database.migrate()
+    with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
+        store = Store(database, tmp_path)
+        assert store.page(None, 10) == ([], False)
+        with pytest.raises(Unavailable):
+            create(store)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    store = Store(database, tmp_path)
+    with database.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    with database.read() as connection:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for number in range(1000):
+            create(store, number, hyperparameters={"x": "y" * 5000})
+
+    with pytest.raises(StorageFull):
+        fill()
+    database.close()

@@ -1,0 +1,99 @@
+"""`sonde up` and `sonde worker` as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.config import Settings
+from service.errors import ConfigError, Unavailable
+from service.processes.up import up
+from tests.conftest import wait_until
+from tests.support.jobs import Bench, exists
+from tests.support.processes import upped
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+def children(pid: int) -> dict[str, int]:
+    """Process ids of the commands that a process has started."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+            if "service.cli" in words:
+                found[words[words.index("service.cli") + 1]] = int(child)
+    return found
+
+
+def worker_of(bench: Bench) -> frozenset[str]:
+    try:
+        return bench.leases.workers()
+    except Unavailable:
+        return frozenset()
+
+
+def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with upped(tmp_path) as (process, url):
+        wait_until(lambda: len(worker_of(bench)) == 1, 30)
+        first, before = children(process.pid), worker_of(bench)
+        os.kill(first["worker"], signal.SIGKILL)
+        wait_until(lambda: bool(worker_of(bench) - before), 30)
+        assert httpx.get(f"{url}/health/ready").status_code == 200
+        now = children(process.pid)
+        assert now["serve"] == first["serve"]
+        assert now["worker"] != first["worker"]
+        process.terminate()
+        assert process.wait(40) == 0
+        assert not any(exists(pid) for pid in now.values())
+    bench.close()
+
+
+def test_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
+    with upped(tmp_path) as (process, _):
+        both = children(process.pid)
+        os.kill(both["serve"], signal.SIGTERM)
+        assert process.wait(40) == 0
+        wait_until(lambda: not exists(both["worker"]), 5)
+
+
+def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
+    with upped(tmp_path) as (process, _):
+        both = children(process.pid)
+        process.kill()
+        wait_until(lambda: not any(exists(pid) for pid in both.values()), 40)
+
+
+def test_what_serve_cannot_do_ends_up_with_its_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(tmp_path), "--model", "/nowhere"]
+    began = time.monotonic()
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
+    assert time.monotonic() - began < 40
+
+
+def test_a_metrics_port_without_a_next_one_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.processes.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
+    with pytest.raises(ConfigError, match="--metrics-port"):
+        up(Settings(metrics_port=65535), [])
+
+
+def test_a_metrics_port_whose_next_one_is_the_apis_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.processes.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
+    with pytest.raises(ConfigError, match="the next port, which is --port; got 7999"):
+        up(Settings(port=8000, metrics_port=7999), [])
+
+
+def test_a_database_of_another_kind_ends_up_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(tmp_path), "--database-url", "mysql://a:secret@b/c"]
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
+    assert ended.returncode == 2
+    assert "expected postgresql://" in ended.stderr
+    assert "secret" not in ended.stderr

@@ -1,0 +1,235 @@
+"""The command line: keys are made, shown and revoked, and no service is open to others by mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import cli
+from service.auth import Keyring
+from service.config import Settings
+from service.errors import MissingKey
+
+Sonde = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SONDE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings with which a service would have been started."""
+    started: list[Settings] = []
+
+    def start(settings: Settings, more: object) -> int:
+        started.append(settings)
+        return 0
+
+    monkeypatch.setattr(cli, "_serve", start)
+    monkeypatch.setattr(cli, "_serve_together", start)
+    monkeypatch.setattr("service.logs.configure", lambda level: None)
+    return started
+
+
+@pytest.fixture
+def sonde(tmp_path: Path) -> Sonde:
+    """Runs `sonde` with a home of its own; the exit code."""
+
+    def run(*arguments: str) -> int:
+        return cli.main([*arguments, "--home", str(tmp_path)])
+
+    return run
+
+
+def keyring(home: Path) -> Keyring:
+    return Keyring(home / "keys.json")
+
+
+def test_a_new_keys_secret_is_all_that_is_printed(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sonde("keys", "create", "--scope", "infer", "--name", "mine") == 0
+    said = capsys.readouterr()
+    key = keyring(tmp_path).authenticate(said.out.removesuffix("\n"))
+    assert (key.scopes, key.name) == (("infer",), "mine")
+    assert f"{key.id} may infer." in said.err
+    assert said.out.strip() not in said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "scopes"),
+    [("infer", ("infer",)), ("admin, infer", ("infer", "admin")), ("train,infer,train", ("infer", "train"))],
+)
+def test_a_key_may_have_several_scopes(sonde: Sonde, tmp_path: Path, given: str, scopes: tuple[str, ...]) -> None:
+    assert sonde("keys", "create", "--scope", given) == 0
+    assert [key.scopes for key in keyring(tmp_path).keys] == [scopes]
+
+
+@pytest.mark.parametrize(("given", "unknown"), [("root", "root"), ("infer,root,all", "root, all"), ("", ""), ("Infer", "Infer")])
+def test_an_unknown_scope_is_refused(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, unknown: str) -> None:
+    assert sonde("keys", "create", "--scope", given) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"sonde: --scope: expected some of infer, train, admin, got {unknown}\n")
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_keys_are_listed_without_their_secrets(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets = [keyring(tmp_path).create(["infer"], "one")[1], keyring(tmp_path).create(["train", "admin"], "two")[1]]
+    assert sonde("keys", "list") == 0
+    said = capsys.readouterr().out
+    first, second = keyring(tmp_path).keys
+    assert [line.split() for line in said.splitlines()] == [[first.id, "infer", "one"], [second.id, "train,admin", "two"]]
+    assert not any(secret in said for secret in [*secrets, first.digest, second.digest])
+
+
+def test_without_keys_the_list_is_empty(sonde: Sonde, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sonde("keys", "list") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_revoked_key_is_gone(sonde: Sonde, tmp_path: Path) -> None:
+    key, secret = keyring(tmp_path).create(["infer"])
+    keyring(tmp_path).create(["infer"])
+    assert sonde("keys", "revoke", key.id) == 0
+    with pytest.raises(MissingKey):
+        keyring(tmp_path).authenticate(secret)
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(sonde: Sonde, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sonde("keys", "revoke", "key-1") == 2
+    assert capsys.readouterr().err == "sonde: there is no key 'key-1'; 'sonde keys list' shows them\n"
+
+
+def test_a_broken_keys_file_is_named(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys.json").write_text("{")
+    assert sonde("keys", "list") == 2
+    assert f"{tmp_path / 'keys.json'} is not a list of keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", [(), ("state",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("keys", "create", "--scope", "infer"), ("keys", "list"), ("keys", "revoke", "key-1")),
+        *(("serve",), ("up",), ("worker",), ("score", "x.csv", "--model", "ft:sensors:local:pump")),
+    ],
+)
+def test_a_home_that_is_a_file_is_refused(
+    served: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], below: tuple[str, ...]
+) -> None:
+    (tmp_path / "home").write_text("")
+    home = (tmp_path / "home").joinpath(*below)
+    assert cli.main([*command, "--home", str(home)]) == 2
+    assert capsys.readouterr().err == f"sonde: --home (or SONDE_HOME): expected a directory, got {home}: Not a directory\n"
+    assert served == []
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7"])
+def test_no_service_is_open_to_others_without_keys(
+    sonde: Sonde, served: list[Settings], capsys: pytest.CaptureFixture[str], command: str, host: str
+) -> None:
+    assert sonde(command, "--host", host) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"sonde: --host {host} is reachable from other machines and there is no API key")
+    assert "sonde keys create" in message
+    assert served == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "with_key"),
+    [([], False), (["--host", "localhost"], False), (["--host", "0.0.0.0", "--insecure"], False), (["--host", "0.0.0.0"], True)],
+)
+def test_a_service_starts_on_loopback_or_with_a_key_or_where_it_is_told_to(
+    sonde: Sonde, served: list[Settings], tmp_path: Path, flags: list[str], with_key: bool
+) -> None:
+    if with_key:
+        keyring(tmp_path).create(["infer"])
+    assert sonde("serve", *flags) == 0
+    assert [settings.home for settings in served] == [tmp_path]
+
+
+def given_as(name: str) -> tuple[list[str], object]:
+    """A value for a setting's flag, and what it means."""
+    field = Settings.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        return [flag], True
+    if typing.get_origin(field.annotation) is typing.Literal:
+        choice = typing.get_args(field.annotation)[-1]
+        return [flag, choice], choice
+    others: dict[str, Any] = {"home": Path("/x"), "host": "::1", "model": ("a", "b=c,d"), "org": "us", "max_calibration_error": 0.5}
+    others["database_url"] = "postgresql://x/y"
+    value = others[name] if name in others else field.default + 1
+    return [part for one in (value if name == "model" else [value]) for part in (flag, str(one))], value
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_flag(served: list[Settings], name: str) -> None:
+    flags, value = given_as(name)
+    assert cli.main(["serve", *flags]) == 0
+    assert [getattr(settings, name) for settings in served] == [value]
+
+
+def test_without_flags_the_environment_counts(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONDE_PORT", "9")
+    monkeypatch.setenv("SONDE_MAX_INPUTS", "5")
+    assert cli.main(["serve", "--max-inputs", "6"]) == 0
+    assert [(settings.port, settings.max_inputs) for settings in served] == [(9, 6)]
+
+
+def test_a_wrong_setting_is_named(sonde: Sonde, served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    assert sonde("serve", "--port", "99999") == 2
+    assert capsys.readouterr().err.startswith("sonde: --port (or SONDE_PORT): ")
+    assert served == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["keys"],
+        ["keys", "fly"],
+        ["keys", "create"],
+        ["keys", "revoke"],
+        ["serve", "--prot", "1"],
+        ["serve", "--device", "tpu"],
+    ],
+)
+def test_what_is_asked_for_wrongly_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: sonde" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["up", "serve", "worker"])
+def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    for name, field in Settings.model_fields.items():
+        default = "all-MiniLM-L6-v2" if name == "model" else field.default
+        told = f"default {default}, " if name != "database_url" else ""
+        assert f"--{name.replace('_', '-')}" in said
+        assert f"({told}or $SONDE_{name.upper()})" in said
+
+
+@pytest.mark.parametrize(("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")])
+def test_the_first_line_is_a_command_to_try(capsys: pytest.CaptureFixture[str], task: str, path: str) -> None:
+    from tests.fakes.model import FakeModel
+
+    cli._announce("http://127.0.0.1:8000", FakeModel("m", task=task).card)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert said.startswith("Sonde is ready on http://127.0.0.1:8000 (docs: http://127.0.0.1:8000/docs). ")
+    assert f"curl http://127.0.0.1:8000{path} " in said
+    assert json.loads(said.split(" -d '")[1].split("'")[0])["model"] == "m"

@@ -1,0 +1,259 @@
+"""`sonde score`: a CSV by a running service or by the registry, the same either way."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from models.registry.registry import Registry
+from models.sensors.adaptive.detector import fit_adaptive
+from service.cli import main
+from service.config import Settings
+from service.score import rows_each
+from tests.conftest import MakeApp
+from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.artifacts import staging
+from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_manifest, with_numbers
+
+
+@pytest.fixture
+def service(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A service that urllib reaches without a socket."""
+    models = (PUMP, FakeSensor("series", window=3)), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
+    return reached(TestClient(with_numbers(make_app(), *models)), monkeypatch)
+
+
+def reached(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """What urllib opens from now on."""
+
+    @contextmanager
+    def opened(request: urllib.request.Request, timeout: float) -> Iterator[BytesIO]:
+        path = urlsplit(request.full_url).path
+        if request.data is None:
+            answer = client.get(path)
+        else:
+            assert isinstance(request.data, bytes)
+            answer = client.post(path, content=request.data, headers=dict(request.header_items()))
+        if answer.status_code != 200:
+            raise HTTPError(request.full_url, answer.status_code, "", answer.headers, BytesIO(answer.content))  # type: ignore[arg-type]
+        yield BytesIO(answer.content)
+
+    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    return client
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "pump.csv"
+    rows = [f"2026-11-23T10:{n // 60:02}:{n % 60:02},{n % 3},{90 if n == 50 else n % 2},note" for n in range(100)]
+    path.write_text("\n".join(["at,flow,pressure,remark", *rows]) + "\n")
+    return path
+
+
+def score(*arguments: str) -> int:
+    return main(["score", *arguments])
+
+
+def told(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_series_by_a_service(service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, plot = tmp_path / "scores.csv", tmp_path / "out.png"
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(out), "--plot", str(plot), "--alpha", "0.02")
+    assert score(str(table), "--model", PUMP, *flags) == 0
+    rows = told(out)
+    assert len(rows) == 100
+    assert [row["line"] for row in rows if row["is_anomaly"] == "1"] == ["52"]
+    assert rows[50]["timestamp"] == "2026-11-23T10:00:50"
+    assert float(rows[50]["contribution_pressure"]) > 0.9
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
+    assert "most to blame: pressure" in said
+
+
+def test_what_separates_cells_is_told_as_in_training(service: TestClient, table: Path, tmp_path: Path) -> None:
+    for name, separator in (("comma", ","), ("semicolon", ";"), ("tab", "\t")):
+        (tmp_path / name).write_text(table.read_text().replace(",", separator), encoding="utf-8-sig")
+        flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / f"{name}.csv"))
+        assert score(str(tmp_path / name), "--model", PUMP, *flags) == 0
+        assert (tmp_path / f"{name}.csv").read_text() == (tmp_path / "comma.csv").read_text()
+
+
+@pytest.mark.parametrize("time", ["{}", "{}000", "{}000000000", "now", "shift {} of 3", "2026-11-23 {}"])
+def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_path: Path, time: str) -> None:
+    rows = [f"{time.format(1767225600 + n)},{n % 3},{n % 2}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["at,flow,pressure", *rows]))
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
+    assert score(str(tmp_path / "t.csv"), "--model", PUMP, *flags) == 0
+    assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_in_several_requests_as_in_one(service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
+        monkeypatch.setattr("service.score._NUMBERS", numbers)
+        for model in (PUMP, RECORDS):
+            assert score(str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")) == 0
+    for model in (PUMP, RECORDS):
+        for name in ("several", "window"):
+            assert (tmp_path / f"one-{model}").read_text() == (tmp_path / f"{name}-{model}").read_text()
+
+
+@pytest.mark.parametrize(("columns", "window", "rows"), [(1, 1, 10_000), (20, 64, 10_000), (82, 64, 2_439), (5_000, 64, 64)])
+def test_a_request_has_as_many_rows_as_a_body_may_and_a_window_needs(columns: int, window: int, rows: int) -> None:
+    assert rows_each(columns, window) == rows
+
+
+def test_a_full_request_is_a_body_that_is_taken() -> None:
+    longest = len(f"{-sys.float_info.max}, ")
+    assert rows_each(82, 64) * 82 * longest < Settings().max_body_bytes / 2
+
+
+def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    columns = tuple(f"c{number}" for number in range(82))
+    app = with_numbers(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
+    reached(TestClient(app), monkeypatch)
+    monkeypatch.setattr("service.score._NUMBERS", 1_000)
+    (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
+    assert score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv")) == 0
+    assert len(told(tmp_path / "out.csv")) == 100
+
+
+def publish(directory: Path) -> None:
+    """A version of a detector in the registry of `directory / "home"`."""
+    registry = Registry(directory / "home" / "models")
+    registry.publish(PUMP, staging(directory / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version))
+    registry.promote(PUMP, 1, by="test", why="")
+
+
+def test_the_registry_gives_what_the_service_gives(
+    service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path)
+    monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: FakeSensor("series", window=3))
+    by_service, by_registry = tmp_path / "a.csv", tmp_path / "b.csv"
+    assert score(str(table), "--model", PUMP, "--url", "http://sonde", "--out", str(by_service)) == 0
+    for name in (PUMP, f"{PUMP}:v1"):
+        assert score(str(table), "--model", name, "--home", str(tmp_path / "home"), "--out", str(by_registry)) == 0
+        assert by_registry.read_text() == by_service.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "model", "flags", "said"),
+    [
+        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'"),
+        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'"),
+        ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
+        ("flow,pressure\n1,2\n1,2,3\n", RECORDS, (), "t.csv, line 3: expected 2 cells as in the header, got 3"),
+        ("flow,flow,pressure\n1,2,3\n", RECORDS, (), "t.csv, line 1, column 'flow': expected each column once"),
+        ("flow,pressure\n-2e15,1\n", RECORDS, (), "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'"),
+        ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
+        ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),
+        ("flow,pressure\n", RECORDS, (), "no rows"),
+        ("", RECORDS, (), "no rows"),
+        ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
+        ("flow,pressure\n1,2\n", LOAD, (), "is no detector of numbers"),
+        ("flow,pressure\n1,2\n", "fake", (), "is no detector of numbers"),
+        ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--plot", "out.pdf"), "expected a file that ends in .png or .svg"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--alpha", "7"), "--alpha"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--out", "/dev/full"), "--out /dev/full: No space left on device"),
+    ],
+)
+def test_what_cannot_be_scored_says_why(
+    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, model: str, flags: tuple[str, ...], said: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    assert score(str(path), "--model", model, "--url", "http://sonde", *flags) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (
+            ["10:02", "10:01", "10:00"],
+            "line 3, at: 2026-11-23T10:01:00Z is before the one on line 2, 2026-11-23T10:02:00Z; expected increasing",
+        ),
+        (
+            ["10:00", "10:01", "10:01"],
+            "line 4, at: 2026-11-23T10:01:00Z repeats the one on line 3, 2026-11-23T10:01:00Z; expected increasing",
+        ),
+        (["10:00", "10:01", "10:01+01:00"], "line 4, at: 2026-11-23T09:01:00Z is before the one on line 3"),
+    ],
+)
+def test_a_series_in_another_order_is_refused(
+    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], times: list[str], said: str
+) -> None:
+    path = tmp_path / "{t}.csv"
+    path.write_text("\n".join(["at,flow,pressure", *[f"2026-11-23T{time},1,2" for time in times]]))
+    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / "out.csv"))
+    assert score(str(path), "--model", PUMP, *flags) == 1
+    assert f"{path.name}, {said}" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+    assert score(str(path), "--model", RECORDS, *flags) == 0, "records are judged each by itself"
+
+
+def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sensor = fit_adaptive([np.random.default_rng(0).normal(size=(600, 2))], ("pressure", "flow"))
+    app = make_app()
+    put_in_service(app.state.hub, sensor)
+    reached(TestClient(app), monkeypatch)
+    publish(tmp_path)
+    monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: sensor)
+    drawn = list[dict[str, object]]()
+
+    def drawing(data: dict[str, dict[str, object]]) -> None:
+        drawn.append(data["threshold"])
+
+    monkeypatch.setattr("service.plots.series", drawing)
+    monkeypatch.setattr("service.plots.written", lambda plot, kind: b"")
+    for where in (("--url", "http://sonde"), ("--home", str(tmp_path / "home"))):
+        assert score(str(table), "--model", PUMP, *where, "--plot", str(tmp_path / "out.png")) == 0
+        assert "too few" not in capsys.readouterr().out
+        assert score(str(table), "--model", PUMP, *where, "--alpha", "0.0001") == 0
+        assert "calibrated on too few normal readings to tell at alpha 0.0001" in capsys.readouterr().out
+    assert drawn == [{"0.05": None}] * 2
+
+
+@pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])
+@pytest.mark.parametrize("flag", ["--out", "--plot"])
+def test_where_nothing_can_be_written_nothing_is_scored(table: Path, capsys: pytest.CaptureFixture[str], flag: str, place: str) -> None:
+    (table.parent / "taken.svg").mkdir()
+    assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1", flag, str(table.parent / place)) == 1
+    assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'{"object":"model","id":"m"}'])
+def test_a_service_of_another_kind(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: nullcontext(BytesIO(answer)))
+    assert score(str(table), "--model", PUMP, "--url", "http://other") == 1
+    assert "http://other is no Sonde" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])
+def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert score(str(table), "--model", PUMP, "--url", url) == 1
+    assert f"{url} does not answer" in capsys.readouterr().err
+
+
+def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(str(table), "--model", PUMP, "--home", str(tmp_path)) == 1
+    assert "has no version in service" in capsys.readouterr().err

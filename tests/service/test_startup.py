@@ -1,0 +1,40 @@
+"""What a service loads before it is ready: nothing that serving the shipped encoder does without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+# Each costs from half a second to several; SymPy comes with the parts of PyTorch that describe operators.
+HEAVY = ("sentence_transformers", "transformers", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "pyarrow", "peft", "accelerate",
+         "cleanlab", "dbos", "sympy", "torch._dynamo", "torch._inductor")  # fmt: skip
+SERVE = f"""
+import sys
+from pathlib import Path
+from service import cli
+from service.api.app import create_app
+from service.api.server import Server
+from service.auth import Keyring
+from service.config import Settings
+from service.serving.model_manager import Hub
+from service.metrics import Metrics
+
+settings, metrics = Settings.read({{"home": Path(sys.argv[1])}}, {{}}), Metrics()
+hub = Hub(settings, metrics)
+Server(create_app(settings, hub, Keyring(settings.keys_file), metrics), settings, hub, cli._announce).config.load()
+hub.open()
+assert hub.problem is None
+hub.close()
+print(*(name for name in {HEAVY!r} if name in sys.modules))
+"""
+
+
+def test_a_service_is_ready_without_heavy_libraries(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SERVE, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == []

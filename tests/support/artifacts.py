@@ -1,0 +1,150 @@
+"""Artifacts made by the tests, trained models over fakes, and power cuts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.registry.artifact import Golden, Manifest
+from models.registry.registry import Registry
+from models.source import ModelSource
+from models.text.base import Model
+from models.text.detectors.knn import KnnDetector
+from models.text.detectors.serialization import save_detector
+from models.text.golden import answers, read_parts, read_texts
+from models.text.heads import LinearHead
+from tests.fakes.model import FakeModel
+
+NAME = "ft:fake:team:intents"
+MANIFEST = Manifest(
+    name=NAME,
+    version=1,
+    task="classification",
+    base="fake",
+    base_version="0",
+    encoder="base",
+    labels=("yes", "no"),
+    metrics={"macro_f1": 0.9},
+    golden=Golden(("hello",), ((0.25, 0.75),), 1e-3),
+    created=1_700_000_000,
+    job="ftjob-1",
+    seed=7,
+    hyperparameters={"mode": "frozen"},
+)
+PLAIN = {"head.json": "{}", "encoder/config.json": "{}"}
+
+
+class PowerCut(BaseException):
+    """What no code of ours catches."""
+
+
+def staging(path: Path, files: dict[str, str] = PLAIN) -> Path:
+    """A directory with files to publish."""
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(content)
+    return path
+
+
+def numbered(name: str = NAME, **changes: Any) -> Callable[[int], Manifest]:
+    """What `Registry.publish` asks for the manifest."""
+    return lambda version: replace(MANIFEST, name=name, version=version, **changes)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file below a directory with its content."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def cut_power(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None:
+    """End everything before or after the `at`-th step (from 0) that reaches the disk, and let nothing tidy up after it."""
+    steps = iter(range(1_000_000))
+
+    def ending(real: Callable[..., None]) -> Callable[..., None]:
+        def step(*given: Any, **more: Any) -> None:
+            now = next(steps)
+            if now > at:
+                raise PowerCut
+            if now == at and before:
+                raise PowerCut
+            real(*given, **more)
+            if now == at:
+                raise PowerCut
+
+        return step
+
+    for name in ("fsync", "replace", "rename"):
+        monkeypatch.setattr(os, name, ending(getattr(os, name)))
+    monkeypatch.setattr("shutil.rmtree", ending(lambda *given, **more: None))
+    monkeypatch.setattr(Path, "unlink", ending(lambda *given, **more: None))
+
+
+# --- trained models over fakes ----------------------------------------------------------------------------------------------
+
+NORMAL = tuple(f"my card is lost please help w{number}" for number in range(40))
+TEXTS = ("hello world", "my card is lost", "pizza")
+
+
+def train(
+    registry: Registry,
+    where: Path,
+    encoder: Model,
+    /,
+    *,
+    name: str = NAME,
+    detector: bool = False,
+    files: dict[str, str] | None = None,
+    **changes: Any,
+) -> int:
+    """Publish a version over a fake. A classifier of version n answers `vn` to everything, so that answers tell versions apart."""
+    version = max(registry.versions(name), default=0) + 1
+    manifest = numbered(name, **{"base": encoder.card.name, "base_version": encoder.card.version, **changes})(version)
+    staged = staging(where / f"{name.replace(':', '-')}-{version}", files or {"report.md": "# report"})
+    if manifest.task == "classification" and encoder.card.task == "embedding":
+        manifest = replace(manifest, labels=changes.get("labels", (f"v{version}", "other")))
+        width = encoder.card.width
+        LinearHead(0.1 * torch.ones(2, width), torch.tensor([3.0, -3.0]), manifest.labels).save(staged)
+    if manifest.task == "anomaly" or detector:
+        save_detector(KnnDetector().fit(torch.from_numpy(encoder.forward(encoder.text.encode(NORMAL)))), staged)
+    if "golden" not in changes:
+        manifest = replace(manifest, golden=golden(staged, manifest, encoder))
+    return registry.publish(name, staged, lambda number: manifest)
+
+
+def golden(staged: Path, manifest: Manifest, encoder: Model) -> Golden:
+    """What the files in `staged` give for some texts."""
+    texts: tuple[str | tuple[str, str], ...] = tuple((text, text) for text in TEXTS) if manifest.task == "rerank" else TEXTS
+    asked = Golden(texts, (), 1e-4)
+    there = replace(manifest, files={path.name: "" for path in staged.iterdir()})
+    tokens = read_texts(asked, encoder)
+    rows = answers(there, read_parts(staged, there), encoder.forward(tokens), tokens)
+    return replace(asked, rows=tuple(tuple(map(float, row)) for row in rows))
+
+
+def own_encoder(registry: Registry, where: Path, *, seed: int, name: str = NAME, task: Any = "embedding", **changes: Any) -> int:
+    """Publish a version with an encoder of its own: a fake, which `open_fake_encoders` makes of its files."""
+    labels = changes.get("labels", ())
+    files = {"encoder/config.json": json.dumps({"seed": seed, "task": task, "labels": labels})}
+    model = FakeModel(name, task=task, labels=labels, seed=seed)
+    base = {"base": "fake", "base_version": "0", "encoder": "own", "task": task}
+    return train(registry, where, model, name=name, files=files, **{**base, "labels": labels, **changes})
+
+
+def open_fake_encoders(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
+    """Have the loader make fakes of `own_encoder`'s files; the list is what it made."""
+    made: list[FakeModel] = []
+
+    def load(source: ModelSource, placement: object) -> FakeModel:
+        about = json.loads((source.path / "config.json").read_text())
+        made.append(FakeModel(source.name, task=about["task"], labels=tuple(about["labels"]), version=source.version, seed=about["seed"]))
+        return made[-1]
+
+    monkeypatch.setattr("models.loader.load", load)
+    return made

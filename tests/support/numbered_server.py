@@ -1,0 +1,49 @@
+"""A server process without a model: answers connections with its number. `python -m tests.support.numbered_server PLACE [WAY]`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+
+from service.processes.server_process import Member, Place
+
+_CODES = {"wrong": 2, "broken": 1}
+
+
+class Number(asyncio.Protocol):
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(f"{self.member.number}\n".encode())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.member.closed()
+
+
+async def serve(member: Member, way: str) -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if way == "deaf" else ended.set)
+    member.take_connections(lambda: Number(member))
+    if way != "loading":
+        member.tell("ready", f"all ready, says {member.number}")
+    await ended.wait()
+    member.tell("draining")
+
+
+def main(place: str, way: str = "") -> int:
+    """Serve until SIGTERM, or end at once in a wrong way."""
+    if way in _CODES:
+        return _CODES[way]
+    if way == "killed":
+        signal.raise_signal(signal.SIGKILL)
+        time.sleep(60)
+    asyncio.run(serve(Member(Place.load(place)), way))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

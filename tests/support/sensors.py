@@ -1,0 +1,45 @@
+"""Fake models of numbers in service, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi import FastAPI
+
+from models.registry.artifact import Golden, Manifest
+from models.sensors.base import Sensor
+from service.engine.cache import RowCache
+from service.serving.fine_tuned import sensor_card
+from service.serving.model_manager import Hub
+from service.serving.sensor_model import Blocks, Sensing, SensorModel
+from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.artifacts import MANIFEST
+
+PUMP = "ft:sensors:local:pump"
+RECORDS = "ft:sensors:local:records"
+LOAD = "ft:sensors:local:load"
+
+
+def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
+    """The manifest of a model of numbers without golden readings."""
+    about: dict[str, Any] = {"task": "anomaly", "base": "sensors", "base_version": "1", "encoder": "none", "labels": (), "job": ""}
+    return replace(MANIFEST, name=name, golden=Golden((), (), 1e-3), **{"sensor": {"period_s": 60.0}, **about, **changes})
+
+
+def put_in_service(hub: Hub, model: Sensor | FakeForecaster, name: str = PUMP, **changes: Any) -> Sensing:
+    """A model, mostly a fake, under a trained model's name, without a registry."""
+    task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
+    manifest = sensor_manifest(name, task=task, **changes)
+    card = sensor_card(model, manifest)
+    engine = hub._started(card, Blocks(), 1, RowCache(0))
+    sensing = Sensing(SensorModel(model, card), engine, manifest, **hub._resources())
+    hub.shelf.current = {**hub.shelf.current, name: sensing}
+    return sensing
+
+
+def with_numbers(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:
+    """The application with models of numbers in service, too."""
+    for name, model in models:
+        put_in_service(app.state.hub, model, name)
+    return app
