@@ -2,8 +2,9 @@
 
 python -m benchmarks.etth1 [--data ../shared/data] [--model linear|patch|auto]
 
-The usual protocol: 12 months to train, 4 to validate, 4 to test, standardised by the training part, every window of the test
-part. Prints mean squared and mean absolute error and what the 80 % intervals cover; published are NLinear 0.375, FEDformer 0.376.
+The usual protocol: 12 months to train, 4 to validate, 4 to test, standardised by the training part, every window of
+the test part. Prints mean squared and mean absolute error and what the 80 % intervals cover; published are NLinear
+0.375, FEDformer 0.376.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.seasonality import season_of
+from models.sensors.seasonality import find_season
 from models.training.data.baselines import repeat_last, repeat_season
-from models.training.sensors.fit_forecaster import Plan, errors_of, fit_forecaster, held_out_windows
+from models.training.sensors.fit_forecaster import ForecastPlan, errors_of, fit_forecaster, held_out_windows
 
 CONTEXT, HORIZON = 336, 96
 _TRAIN, _VALIDATION, _TEST = 8640, 2880, 2880
@@ -41,10 +42,10 @@ def main() -> None:
     columns, rows = read(chosen.data)
     began = time.perf_counter()
     validation, test = rows[_TRAIN - CONTEXT : _TRAIN + _VALIDATION], rows[_TRAIN + _VALIDATION - CONTEXT :]
-    found = fit_forecaster([rows[:_TRAIN]], [validation], Plan(columns, CONTEXT, HORIZON, chosen.model))
+    found = fit_forecaster([rows[:_TRAIN]], [validation], ForecastPlan(columns, CONTEXT, HORIZON, chosen.model))
     took_s = time.perf_counter() - began
     windows = held_out_windows(found.forecaster, [test])
-    season = season_of(rows[:_TRAIN], CONTEXT)
+    season = find_season(rows[:_TRAIN], CONTEXT)
     models = {"last value again": repeat_last(HORIZON), found.forecaster.model.kind: found.forecaster.model}
     if season is not None:
         models = {f"last {season} steps again": repeat_season(season, HORIZON), **models}

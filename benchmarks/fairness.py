@@ -1,9 +1,11 @@
-"""Short queries' latency, idle and while a bulk client sends 256 long texts at a time without pause, and what bulk loses by it.
+"""Short queries' latency, idle and while a bulk client sends 256 long texts at a time without pause, and what bulk
+loses by it.
 
-python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--rate 20] [--write [--append]] [-- flags of sonde serve]
+python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--rate 20] [--write [--append]] [-- flags of
+sonde serve]
 
-Queries come one at a time without pause, and then as those of independent callers, `--rate` a second: the former alone take a
-good part of the machine, of which no scheduler can give bulk anything back.
+Queries come one at a time without pause, and then as those of independent callers, `--rate` a second: the former
+alone take a good part of the machine, of which no scheduler can give bulk anything back.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from benchmarks.processes import MODEL, Server, sonde
 from service.bench.arrivals import poisson
 from service.bench.load import Run, closed_loop, drive, open_loop
 from service.bench.summary import Latency, Summary
-from service.bench.workload import NAMED, Lengths, Request, Requests, Texts, parse_mix
+from service.bench.workload import NAMED, Lengths, PreparedRequest, Requests, Texts, parse_mix
 
 _SETTLE_S = 1.0
 # Sends queries for so many seconds.
@@ -46,22 +48,28 @@ def main() -> None:
             number = collected.begin()
             seen = one_round(server, ways, bulk, chosen.seconds)
             collected.add("sonde", seen)
-            print(f"round {number + 1}  " + "  ".join(f"{name} {value:.1f}" for name, value in seen.items()), flush=True)
+            print(
+                f"round {number + 1}  " + "  ".join(f"{name} {value:.1f}" for name, value in seen.items()), flush=True
+            )
     collected.finish(write=chosen.write)
 
 
-def one_by_one(queries: Iterator[Request]) -> Querying:
+def one_by_one(queries: Iterator[PreparedRequest]) -> Querying:
     """A client that sends its next query when the last is answered."""
     return lambda server, seconds: closed_loop(server.target, queries, clients=1, seconds=seconds)
 
 
-def arriving(queries: Iterator[Request], rate: float) -> Querying:
+def arriving(queries: Iterator[PreparedRequest], rate: float) -> Querying:
     """Independent callers, so many a second on average; latency counts from when a query was due."""
     return lambda server, seconds: open_loop(server.target, queries, poisson(rate, seconds))
 
 
-def one_round(server: Server, ways: dict[str, Querying], bulk: Iterator[Request], seconds: float) -> dict[str, float]:
-    """Bulk alone, and for each way of querying: queries alone, and both. p50 and p99 in milliseconds, bulk in texts a second."""
+def one_round(
+    server: Server, ways: dict[str, Querying], bulk: Iterator[PreparedRequest], seconds: float
+) -> dict[str, float]:
+    """Bulk alone, and for each way of querying: queries alone, and both. p50 and p99 in milliseconds, bulk in texts
+    a second.
+    """
     seen = {"bulk_alone_per_s": _rate(drive(closed_loop(server.target, bulk, clients=1, seconds=seconds)), seconds)}
     for way, queries in ways.items():
         idle = _latency(drive(queries(server, seconds)))
@@ -73,7 +81,7 @@ def one_round(server: Server, ways: dict[str, Querying], bulk: Iterator[Request]
     return seen
 
 
-async def _both(server: Server, queries: Querying, bulk: Iterator[Request], seconds: float) -> tuple[Run, Run]:
+async def _both(server: Server, queries: Querying, bulk: Iterator[PreparedRequest], seconds: float) -> tuple[Run, Run]:
     """The queries' run, begun a second after that of the bulk client, and the bulk client's, which ends with them."""
     sender = asyncio.create_task(closed_loop(server.target, bulk, clients=1, seconds=seconds + _SETTLE_S))
     await asyncio.sleep(_SETTLE_S)
@@ -82,10 +90,12 @@ async def _both(server: Server, queries: Querying, bulk: Iterator[Request], seco
 
 
 def _requests(lengths: Lengths, batch: int) -> Requests:
-    return Requests(MODEL, Texts(lengths, seed=batch), parse_mix(None, batch, 1), encoding_format="base64" if batch > 1 else None)
+    return Requests(
+        MODEL, Texts(lengths, seed=batch), parse_mix(None, batch, 1), encoding_format="base64" if batch > 1 else None
+    )
 
 
-def _made_beforehand(requests: Requests) -> Iterator[Request]:
+def _made_beforehand(requests: Requests) -> Iterator[PreparedRequest]:
     """Four different ones in turn, so that making them costs nothing while queries are timed."""
     return itertools.cycle(list(itertools.islice(requests, 4)))
 

@@ -1,6 +1,8 @@
-"""Texts to vectors in one process: Sonde's forward pass in each precision, its general path, sentence-transformers, torch.compile.
+"""Texts to vectors in one process: Sonde's forward pass in each precision, its general path, sentence-transformers,
+torch.compile.
 
-python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write [--append]]
+python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write
+[--append]]
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from benchmarks.roofline import best_rate
 from models.loader import load
 from models.runtime.placement import DeviceName, DtypeName, place
 from models.source import locate
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.encoder import Encoder
 from models.text.tokenization import Tokens
 from service.bench.workload import NAMED, Texts
@@ -107,11 +109,18 @@ def main() -> None:
     collected = results.Rounds("forward", about, append=chosen.append)
     for _ in range(chosen.rounds):
         number = collected.begin()
-        collected.add("limit", {precision: best_rate(precision, chosen.device)[0] for precision in sorted(set(precisions.values()))})
+        collected.add(
+            "limit",
+            {precision: best_rate(precision, chosen.device)[0] for precision in sorted(set(precisions.values()))},
+        )
         for name, encode in made.items():
             seen = {lengths: timed(encode, lengths, chosen.device) for lengths in COUNTS}
             collected.add(name, {**seen, "single": {"ms": one_text_ms(encode)}})
-            print(f"round {number + 1}  {name:16}" + "".join(f"{k} {v['texts_per_s']:.1f} texts/s  " for k, v in seen.items()), flush=True)
+            print(
+                f"round {number + 1}  {name:16}"
+                + "".join(f"{k} {v['texts_per_s']:.1f} texts/s  " for k, v in seen.items()),
+                flush=True,
+            )
     collected.finish(write=chosen.write)
 
 
@@ -120,7 +129,7 @@ def precision_of(backend: str, device: DeviceName) -> str:
     return _PRECISION[backend.removeprefix("packed-") if backend.startswith("packed-") else place(device).dtype_name]
 
 
-def _batched(model: Model, kind: str) -> Encode:
+def _batched(model: TextModel, kind: str) -> Encode:
     def encode(texts: list[str]) -> object:
         return [model.forward(batch) for batch in batches(model.text.encode(texts), _BATCH_TOKENS[kind])]
 

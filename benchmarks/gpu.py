@@ -1,6 +1,7 @@
 """On a GPU: Sonde's forward pass against sentence-transformers' fp16 encode and the matrix rate, and bulk through HTTP.
 
-python -m benchmarks.gpu [--rounds 3] [--generators 4] [--device cuda] [--write] [-- flags of sonde serve, such as --workers 8]
+python -m benchmarks.gpu [--rounds 3] [--generators 4] [--device cuda] [--write] [-- flags of sonde serve, such as
+--workers 8]
 
 With `--device cpu` everything runs, in float32 and with few texts, to see that it works; its figures then say nothing.
 """
@@ -39,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--generators", type=int, default=4, help="load generators, a process each (default %(default)s)")
+    parser.add_argument(
+        "--generators", type=int, default=4, help="load generators, a process each (default %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=6)
     results.add_flags(parser)
     parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
@@ -59,7 +62,9 @@ def main() -> None:
     collected.finish(write=chosen.write)
 
 
-def compared(ours: Callable[[list[str]], object], theirs: Callable[[list[str]], object], device: DeviceName) -> dict[str, float]:
+def compared(
+    ours: Callable[[list[str]], object], theirs: Callable[[list[str]], object], device: DeviceName
+) -> dict[str, float]:
     """Tokens a second of both, their ratio on short texts, and the share of the matrix rate at 256 tokens."""
     kind = "cuda" if device == "cuda" else "cpu"
     seen: dict[str, float] = {}
@@ -110,7 +115,8 @@ def through_http(chosen: argparse.Namespace) -> float:
         ]
         command += ["--encoding-format", "base64", "--seconds", str(chosen.seconds), "--json"]
         loads = [
-            subprocess.Popen([*command, str(file), "--seed", str(number)], stdout=subprocess.DEVNULL) for number, file in enumerate(files)
+            subprocess.Popen([*command, str(file), "--seed", str(number)], stdout=subprocess.DEVNULL)
+            for number, file in enumerate(files)
         ]
         codes = [load.wait() for load in loads]
         if any(codes):

@@ -27,7 +27,10 @@ def installed(directory: Path) -> list[str]:
     """The versions that say most, as `name==version`. SystemExit where the environment is not there."""
     pip = directory / "bin" / "python"
     if not pip.exists():
-        raise SystemExit(f"{directory} is not there: make it with 'python -m benchmarks.infinity', or leave Infinity out with --servers")
+        raise SystemExit(
+            f"{directory} is not there: make it with 'python -m benchmarks.infinity', or leave Infinity out with "
+            f"--servers"
+        )
     frozen = subprocess.run([str(pip), "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
     names = {line.partition("==")[0].lower().replace("_", "-"): line for line in frozen.splitlines()}
     return [names[name] for name in _TOLD if name in names]
@@ -38,7 +41,16 @@ def default_flags() -> list[str]:
     from models.runtime.placement import place
 
     placement = place("auto", "auto")
-    return ["--engine", "torch", "--device", placement.device.type, "--dtype", placement.dtype_name, "--batch-size", "32"]
+    return [
+        "--engine",
+        "torch",
+        "--device",
+        placement.device.type,
+        "--dtype",
+        placement.dtype_name,
+        "--batch-size",
+        "32",
+    ]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 python -m benchmarks.int8 [--data ../shared/data] [--texts 600]
 
-Texts are CLINC150's validation utterances; a pair is graded 2 with one intent, 1 with one domain, 0 otherwise. Banking77's questions, the
-English and the Vietnamese paragraphs of XQuAD are for cosines alone.
+Texts are CLINC150's validation utterances; a pair is graded 2 with one intent, 1 with one domain, 0 otherwise.
+Banking77's questions, the English and the Vietnamese paragraphs of XQuAD are for cosines alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.linalg import normalize
 from models.loader import load
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, locate
-from models.text.base import Model
+from models.text.base import TextModel
 
 Rows = NDArray[np.float32]
 _BATCH = 32
@@ -38,13 +38,16 @@ def main() -> None:
     exact, rounded = load(source, place("cpu", "float32")), load(source, place("cpu", "int8"))
     for name, texts in _texts(chosen.data, chosen.texts).items():
         cosines = (vectors(exact, texts) * vectors(rounded, texts)).sum(axis=1)
-        print(f"{name:24} {len(texts):5} texts  cosine to float32: mean {cosines.mean():.4f}  least {cosines.min():.4f}", flush=True)
+        print(
+            f"{name:24} {len(texts):5} texts  cosine to float32: mean {cosines.mean():.4f}  least {cosines.min():.4f}",
+            flush=True,
+        )
     asked, grades = similarity_set(chosen.data, chosen.texts)
     before, after = (agreement(vectors(model, asked), grades) for model in (exact, rounded))
     print(f"Spearman with the grades, in points: float32 {before:.2f}, int8 {after:.2f}, lost {before - after:.2f}")
 
 
-def vectors(model: Model, texts: list[str]) -> Rows:
+def vectors(model: TextModel, texts: list[str]) -> Rows:
     """Rows of length 1, in batches."""
     tokens = model.text.encode(texts)
     return normalize(np.concatenate([model.forward(tokens[at : at + _BATCH]) for at in range(0, len(tokens), _BATCH)]))

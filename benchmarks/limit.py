@@ -1,6 +1,8 @@
-"""The limit beside the servers: the machine's GEMM rate, and the engine's own texts a second in process, in a process of its own.
+"""The limit beside the servers: the machine's GEMM rate, and the engine's own texts a second in process, in a
+process of its own.
 
-python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads, --runners, --max-batch-tokens]
+python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads,
+--runners, --max-batch-tokens]
 
 The engine gets requests as it does over HTTP, from as many callers at a time.
 
@@ -22,9 +24,9 @@ from models.runtime.placement import place
 from service.bench.workload import NAMED, Texts
 from service.config import Settings
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from service.serving.text_model import Served
+from service.serving.text_model import ServedText
 
 _ROWS = {"short-32": "short", "long-32": "long", "mixed-32": "mixed"}
 _BATCH, _CALLERS = 32, 4
@@ -35,7 +37,9 @@ _PRECISION = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
 def measured(rows: str, flags: list[str]) -> dict[str, dict[str, float]]:
     """Run this in a process of its own: for each row `inputs_per_s`, and under `gemm` the machine's `gflops`."""
     command = [sys.executable, "-m", "benchmarks.limit", "--rows", rows, "--", *flags]
-    result: dict[str, dict[str, float]] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result: dict[str, dict[str, float]] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
     return result
 
 
@@ -51,16 +55,16 @@ def main() -> None:
     precision = "int8" if settings.dtype == "int8" else _PRECISION[str(placement.dtype)]
     rate, way = best_rate(precision, placement.device.type)
     seen: dict[str, dict[str, object]] = {"gemm": {"gflops": rate, "way": way}}
-    hub = Hub(settings, Metrics())
-    hub.open()
+    manager = ModelManager(settings, Metrics())
+    manager.open()
     for row in chosen.rows.split(","):
         if row in _ROWS:
-            seen[row] = asyncio.run(_speed(hub.find_for("embedding", None), _ROWS[row], chosen.seconds, rate))
-    hub.close()
+            seen[row] = asyncio.run(_speed(manager.find_for("embedding", None), _ROWS[row], chosen.seconds, rate))
+    manager.close()
     print(json.dumps(seen))
 
 
-async def _speed(served: Served, lengths: str, seconds: float, gemm_gflops: float) -> dict[str, object]:
+async def _speed(served: ServedText, lengths: str, seconds: float, gemm_gflops: float) -> dict[str, object]:
     source = Texts(NAMED[lengths], seed=5)
 
     async def call(client: str, until: float) -> tuple[int, int]:
@@ -81,7 +85,11 @@ async def _speed(served: Served, lengths: str, seconds: float, gemm_gflops: floa
     done = await all_call(seconds)
     took = time.perf_counter() - began
     texts, tokens = (sum(one) for one in zip(*done, strict=True))
-    return {"inputs_per_s": texts / took, "tokens_per_s": tokens / took, "of_gemm": tokens / took * GEMM_FLOP / 1e9 / gemm_gflops}
+    return {
+        "inputs_per_s": texts / took,
+        "tokens_per_s": tokens / took,
+        "of_gemm": tokens / took * GEMM_FLOP / 1e9 / gemm_gflops,
+    }
 
 
 def _flags(flags: list[str]) -> dict[str, str]:

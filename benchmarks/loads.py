@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Operations of all-MiniLM-L6-v2's matrix products for one token, attention's own left out: two for each weight of six layers.
+# Operations of all-MiniLM-L6-v2's matrix products for one token, attention's own left out: two for each weight of six
+# layers.
 GEMM_FLOP = 2 * 6 * (384 * 1152 + 384 * 384 + 2 * 384 * 1536)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A load: how long texts are, how many a request carries, how many clients there are; and the figure that is compared."""
+    """A load: how long texts are, how many a request carries, how many clients there are; and the figure that is
+    compared.
+    """
 
     about: str
     lengths: str

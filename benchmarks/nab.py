@@ -1,10 +1,12 @@
-"""The Numenta Anomaly Benchmark on the adaptive detector: one configuration, one threshold, row by row without the future.
+"""The Numenta Anomaly Benchmark on the adaptive detector: one configuration, one threshold, row by row without the
+future.
 
 python -m benchmarks.nab [--data ../shared/data] [--folders realKnownCause …]
 
-Each file's detector is trained on the rows of its probation (the first 15 %, at most 750) and then goes on by itself. Prints
-the standard profile's score, normalised on the files of each folder and of all, with the threshold that is best for all files at
-once, as the benchmark's optimiser has it. Of the whole corpus are known: HTM 70.5, KNN-CAD 58.0, windowed Gaussian 39.6.
+Each file's detector is trained on the rows of its probation (the first 15 %, at most 750) and then goes on by
+itself. Prints the standard profile's score, normalised on the files of each folder and of all, with the threshold
+that is best for all files at once, as the benchmark's optimiser has it. Of the whole corpus are known: HTM 70.5,
+KNN-CAD 58.0, windowed Gaussian 39.6.
 """
 
 from __future__ import annotations
@@ -49,7 +51,12 @@ def _stream(path: Path, windows: list[list[str]]) -> Stream:
     # The rows of a window by their times: a clock that was put back has some twice.
     inside = [np.flatnonzero((times >= _seconds(first)) & (times <= _seconds(last))) for first, last in windows]
     labels = Labels(len(rows), tuple((int(found[0]), int(found[-1])) for found in inside))
-    return Stream(f"{path.parent.name}/{path.stem}", np.array([value for _, value in rows]), float(np.median(np.diff(times))), labels)
+    return Stream(
+        f"{path.parent.name}/{path.stem}",
+        np.array([value for _, value in rows]),
+        float(np.median(np.diff(times))),
+        labels,
+    )
 
 
 def _seconds(stamp: str) -> float:
@@ -75,7 +82,10 @@ def main() -> None:
     files = [(detect(stream), stream.labels) for stream in streams]
     took_s = time.perf_counter() - began
     threshold = best_threshold(files)
-    print(f"{sum(len(scores) for scores, _ in files) / took_s:,.0f} rows a second; threshold {threshold:.3f} for all files")
+    print(
+        f"{sum(len(scores) for scores, _ in files) / took_s:,.0f} rows a second; threshold {threshold:.3f} for all "
+        f"files"
+    )
     result = score_at(files, threshold)
     for stream, score in zip(streams, result.files, strict=True):
         print(f"  {stream.name:60} {_told(score)}")
@@ -83,7 +93,9 @@ def main() -> None:
         part = [file for stream, file in zip(streams, files, strict=True) if stream.name.startswith(f"{folder}/")]
         if any(labels.scorable for _, labels in part):
             alone = score_at(part, best_threshold(part)).normalised
-            print(f"{folder}: {score_at(part, threshold).normalised:.1f} at the threshold of all, {alone:.1f} at its own")
+            print(
+                f"{folder}: {score_at(part, threshold).normalised:.1f} at the threshold of all, {alone:.1f} at its own"
+            )
     print(f"all files: {result.normalised:.1f}")
 
 

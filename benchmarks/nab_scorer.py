@@ -1,9 +1,9 @@
 """How the Numenta Anomaly Benchmark scores detections in labelled windows.
 
-Lavin and Ahmad: Evaluating Real-time Anomaly Detection Algorithms, 2015, with the details of the benchmark's version 1.1:
-a detection is worth the more the earlier it comes in its window, only the earliest in a window counts, a false one costs the
-less the closer it follows a window, and the first rows of a file are for learning. One threshold holds for all files; it is
-the one with the best score, as the benchmark's own optimiser has it.
+Lavin and Ahmad: Evaluating Real-time Anomaly Detection Algorithms, 2015, with the details of the benchmark's version
+1.1: a detection is worth the more the earlier it comes in its window, only the earliest in a window counts, a false
+one costs the less the closer it follows a window, and the first rows of a file are for learning. One threshold holds
+for all files; it is the one with the best score, as the benchmark's own optimiser has it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _FAR_PAST = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a found window earns, and what a false detection and a missed window cost: the benchmark's "standard" profile."""
+    """What a found window earns, and what a false detection and a missed window cost: the benchmark's "standard"
+    profile.
+    """
 
     found: float = 1.0
     false: float = 0.11
@@ -67,7 +69,9 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class FileScore:
-    """One file's result: per scorable window what it earned or cost, and the false detections with their cost (negative)."""
+    """One file's result: per scorable window what it earned or cost, and the false detections with their cost
+    (negative).
+    """
 
     windows: tuple[float, ...]
     false_detections: int
@@ -89,7 +93,9 @@ class Result:
 
     @property
     def normalised(self) -> float:
-        """100 for every window found at its first row and nothing else; 0 for a detector that never speaks; ValueError without windows."""
+        """100 for every window found at its first row and nothing else; 0 for a detector that never speaks;
+        ValueError without windows.
+        """
         windows = sum(len(file.windows) for file in self.files)
         if not windows:
             raise ValueError("files without a window have no normalised score")
@@ -98,15 +104,19 @@ class Result:
 
 
 def scaled_sigmoid(position: Floats) -> Floats:
-    """2 / (1 + e^(5y)) - 1 of positions y in window widths: -1 a window's first row, 0 its end, above 0 behind it; -1 from 3 on."""
+    """2 / (1 + e^(5y)) - 1 of positions y in window widths: -1 a window's first row, 0 its end, above 0 behind it;
+    -1 from 3 on.
+    """
     return np.where(position >= _FAR_PAST, -1.0, 2.0 / (1.0 + np.exp(5.0 * np.minimum(position, _FAR_PAST))) - 1.0)
 
 
 def row_values(labels: Labels, profile: Profile = STANDARD) -> tuple[Floats, NDArray[np.int64]]:
-    """What a detection at each row is worth [n], and the index of the row's window among the scorable ones [n], -1 outside.
+    """What a detection at each row is worth [n], and the index of the row's window among the scorable ones [n], -1
+    outside.
 
-    The benchmark places row i of a window first..last of w rows at y = -(last - i + 1) / w and divides by the sigmoid at -1, so
-    that the first row earns 1 and the last a little more than 0. A row behind it is at y = (i - last) / (w - 1).
+    The benchmark places row i of a window first..last of w rows at y = -(last - i + 1) / w and divides by the
+    sigmoid at -1, so that the first row earns 1 and the last a little more than 0. A row behind it is at y = (i -
+    last) / (w - 1).
     """
     values = np.full(labels.rows, -profile.false)
     member = np.full(labels.rows, -1, dtype=np.int64)
@@ -139,8 +149,8 @@ def score_at(files: Sequence[tuple[Floats, Labels]], threshold: float, profile: 
 def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = STANDARD) -> float:
     """The threshold of the highest raw score over all files, the highest such; infinity where silence is best.
 
-    The scores are taken from the highest down and each row adds what it changes: a false detection its cost, a row of a window
-    what it earns beyond the best row of that window so far.
+    The scores are taken from the highest down and each row adds what it changes: a false detection its cost, a row
+    of a window what it earns beyond the best row of that window so far.
     """
     scores, values, window, windows = _pooled(files, profile)
     order = np.argsort(-scores, kind="stable")
@@ -156,7 +166,9 @@ def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = ST
 
 
 def _pooled(files: Sequence[tuple[Floats, Labels]], profile: Profile) -> tuple[Floats, Floats, NDArray[np.int64], int]:
-    """Scores, worth and window of every row after the probation, windows numbered through all files; and how many there are."""
+    """Scores, worth and window of every row after the probation, windows numbered through all files; and how many
+    there are.
+    """
     if not files:
         raise ValueError("expected at least one file")
     parts: list[tuple[Floats, Floats, NDArray[np.int64]]] = []

@@ -1,4 +1,5 @@
-"""Writes models/text/packed/parity.json: the shipped model's vectors by the general path in float32, which the packed path must equal.
+"""Writes models/text/packed/parity.json: the shipped model's vectors by the general path in float32, which the
+packed path must equal.
 
 python -m benchmarks.parity_vectors
 """

@@ -29,4 +29,7 @@ def embeddings(request: Request) -> dict[str, object]:
     """A plain `def`, so FastAPI runs it in a thread."""
     texts = [request.input] if isinstance(request.input, str) else request.input
     vectors = model.encode(texts, show_progress_bar=False)
-    return {"object": "list", "data": [{"object": "embedding", "index": i, "embedding": v.tolist()} for i, v in enumerate(vectors)]}
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": v.tolist()} for i, v in enumerate(vectors)],
+    }

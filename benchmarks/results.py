@@ -29,8 +29,14 @@ PAGE = HERE / "RESULTS.md"
 PLOT = HERE / "serving.svg"
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 _INTRODUCTION = (
-    "Written by the benchmarks themselves (`--write`); `make bench` runs them. [docs/performance.md](../docs/performance.md) says what",
-    "they measure. Where others use the machine too, figures drift from round to round: compare those of the same rounds.",
+    (
+        "Written by the benchmarks themselves (`--write`); `make bench` runs them. "
+        "[docs/performance.md](../docs/performance.md) says what"
+    ),
+    (
+        "they measure. Where others use the machine too, figures drift from round to round: compare those of the same "
+        "rounds."
+    ),
 )
 _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "serving": ("Over HTTP, against others", tables.serving),
@@ -43,7 +49,9 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What every benchmark understands."""
-    parser.add_argument("--write", action="store_true", help="keep the result in benchmarks/results/ and write RESULTS.md again")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the result in benchmarks/results/ and write RESULTS.md again"
+    )
     parser.add_argument("--append", action="store_true", help="add rounds to those that are kept already")
 
 
@@ -60,7 +68,9 @@ class Rounds:
         if append and file.is_file():
             kept = json.loads(file.read_text(encoding="utf-8"))
             if (kept["about"], kept["machine"]) != (json.loads(json.dumps(about)), self._machine):
-                raise SystemExit(f"{file.name} was measured with other settings or on another machine: leave --append out")
+                raise SystemExit(
+                    f"{file.name} was measured with other settings or on another machine: leave --append out"
+                )
             self._rounds, self._loads, self._note = kept["rounds"], kept["load_averages"], kept["note"]
         self._loads.append(round(os.getloadavg()[0], 1))  # the machine should be idle now
 
@@ -121,8 +131,13 @@ def write_page() -> None:
 
 def _where(content: dict[str, Any]) -> list[str]:
     at = content["machine"]
-    where = f"{at['cores']} cores of {at['processor']} ({', '.join(at['instructions'])})" + (f", {at['gpu']}" if at["gpu"] else "")
-    versions = f"{at['system']}, Python {at['python']}, PyTorch {at['torch']}, sentence-transformers {at['sentence-transformers']}"
+    where = f"{at['cores']} cores of {at['processor']} ({', '.join(at['instructions'])})" + (
+        f", {at['gpu']}" if at["gpu"] else ""
+    )
+    versions = (
+        f"{at['system']}, Python {at['python']}, PyTorch {at['torch']}, sentence-transformers "
+        f"{at['sentence-transformers']}"
+    )
     about = "; ".join(f"{name.replace('_', ' ')}: {_words(value)}" for name, value in content["about"].items() if value)
     loads = f"Load average before: {_words(content['load_averages']) or 'not kept'}. {content['note']}".rstrip()
     command = f"`{content['command']}`, {content['date']}, {len(content['rounds'])} rounds."

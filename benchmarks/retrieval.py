@@ -1,9 +1,11 @@
-"""What the embedding and rerank recipes gain on questions and the paragraphs that answer them (XQuAD, English), through real jobs.
+"""What the embedding and rerank recipes gain on questions and the paragraphs that answer them (XQuAD, English),
+through real jobs.
 
 python -m benchmarks.retrieval [--data ../shared/data] [--steps 40] [--only lora|full|negatives|rerank]
 
-A third of the paragraphs, with their questions, is the validation file: no question and no paragraph of it is trained on, and its
-questions search among its paragraphs. Rerank rows are a question with its paragraph (1) and the base encoder's nearest others (0).
+A third of the paragraphs, with their questions, is the validation file: no question and no paragraph of it is
+trained on, and its questions search among its paragraphs. Rerank rows are a question with its paragraph (1) and the
+base encoder's nearest others (0).
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ _NEGATIVES = {"train": 3, "held_out": 9}
 def questions(data: Path) -> tuple[Questions, Questions]:
     """Paragraphs with their questions: those to train on and a third held out, the same on every run."""
     articles = json.loads((data / "xquad/xquad.en.json").read_text(encoding="utf-8"))["data"]
-    found = [(part["context"], [one["question"] for one in part["qas"]]) for article in articles for part in article["paragraphs"]]
+    found = [
+        (part["context"], [one["question"] for one in part["qas"]])
+        for article in articles
+        for part in article["paragraphs"]
+    ]
     random.Random(0).shuffle(found)
     cut = len(found) // 3
     return dict(found[cut:]), dict(found[:cut])
@@ -53,28 +59,52 @@ def graded(asked: Questions, embed: Embedder, negatives: int) -> list[dict[str, 
     rows: list[dict[str, object]] = []
     for text, order in zip(texts, near, strict=True):
         others = [paragraphs[index] for index in order if paragraphs[index] != of[text]][:negatives]
-        rows += [{"query": text, "document": document, "label": int(document == of[text])} for document in (of[text], *others)]
+        rows += [
+            {"query": text, "document": document, "label": int(document == of[text])}
+            for document in (of[text], *others)
+        ]
     return rows
 
 
-def run(task: str, train: Iterable[Mapping[str, object]], held: Iterable[Mapping[str, object]], settings: Mapping[str, object]) -> None:
+def run(
+    task: str,
+    train: Iterable[Mapping[str, object]],
+    held: Iterable[Mapping[str, object]],
+    settings: Mapping[str, object],
+) -> None:
     """A job as the worker would run it; print what its result says."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for file, rows in (("train", train), ("held", held)):
             (directory / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        job: dict[str, Any] = {"job": "ftjob-benchmark", "model": MODEL, "base": MODEL, "task": task, "hyperparameters": settings}
-        job |= {"training_file": str(directory / "train.jsonl"), "validation_file": str(directory / "held.jsonl"), "seed": 7}
+        job: dict[str, Any] = {
+            "job": "ftjob-benchmark",
+            "model": MODEL,
+            "base": MODEL,
+            "task": task,
+            "hyperparameters": settings,
+        }
+        job |= {
+            "training_file": str(directory / "train.jsonl"),
+            "validation_file": str(directory / "held.jsonl"),
+            "seed": 7,
+        }
         (directory / "job.json").write_text(json.dumps(job), encoding="utf-8")
         began = time.monotonic()
         with (directory / "events.jsonl").open("w") as events:
-            ended = subprocess.run([sys.executable, "-m", "models.training.run", name], stdout=events, check=False).returncode
+            ended = subprocess.run(
+                [sys.executable, "-m", "models.training.run", name], stdout=events, check=False
+            ).returncode
         spent = time.monotonic() - began
         if ended:
             print(task, settings, f"ended with {ended}: {(directory / 'events.jsonl').read_text()[-500:]}")
             return
         metrics = json.loads((directory / "result.json").read_text())["metrics"]
-    print(f"{task} {json.dumps(settings)}: {spent:.0f} s, " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()), flush=True)
+    print(
+        f"{task} {json.dumps(settings)}: {spent:.0f} s, "
+        + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -85,9 +115,16 @@ def main() -> None:
     parser.add_argument("--only", choices=("lora", "full", "negatives", "rerank"))
     chosen = parser.parse_args()
     train, held = questions(chosen.data)
-    print(f"{len(train)} paragraphs to train on, {len(held)} held out, with {len(pairs(train))} and {len(pairs(held))} questions")
+    print(
+        f"{len(train)} paragraphs to train on, {len(held)} held out, with {len(pairs(train))} and {len(pairs(held))} "
+        f"questions"
+    )
     few: dict[str, object] = {"max_steps": chosen.steps, "batch_size": 16}
-    kinds: dict[str, dict[str, object]] = {"lora": {}, "full": {"mode": "full"}, "negatives": {"mode": "full", "hard_negatives": 1}}
+    kinds: dict[str, dict[str, object]] = {
+        "lora": {},
+        "full": {"mode": "full"},
+        "negatives": {"mode": "full", "hard_negatives": 1},
+    }
     for name, more in kinds.items():
         if chosen.only in (None, name):
             run("embedding", pairs(train), pairs(held), {**few, **more})

@@ -1,4 +1,5 @@
-"""What the machine can do at most: matrix multiplications of the model's shapes in each precision and way, and memory bandwidth.
+"""What the machine can do at most: matrix multiplications of the model's shapes in each precision and way, and
+memory bandwidth.
 
 python -m benchmarks.roofline [--threads N] [--device cuda] [--write]
 """
@@ -17,7 +18,8 @@ from torch.nn import functional
 
 from benchmarks import results
 
-# all-MiniLM-L6-v2's four matrices of one layer, (in, out): Q, K and V together; after attention; feed-forward up and down.
+# all-MiniLM-L6-v2's four matrices of one layer, (in, out): Q, K and V together; after attention; feed-forward up and
+# down.
 SHAPES = ((384, 1152), (384, 384), (384, 1536), (1536, 384))
 ROWS = (12, 64, 512, 2048)
 _TIME_S = 0.12
@@ -68,7 +70,9 @@ def fbgemm_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
     quantised, scales = _int8(weight)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with warnings.catch_warnings(action="ignore"):  # these tensors are to go one day; until then it is a way
-        packed = torch.ops.quantized.linear_prepack(torch._make_per_channel_quantized_tensor(quantised, scales, zeros, 0), bias)
+        packed = torch.ops.quantized.linear_prepack(
+            torch._make_per_channel_quantized_tensor(quantised, scales, zeros, 0), bias
+        )
     return lambda: torch.ops.quantized.linear_dynamic(rows, packed, reduce_range=True)
 
 
@@ -106,7 +110,9 @@ def refusal(way: Way, device: str) -> str | None:
 
 
 def seconds_of(work: Work, device: str, time_s: float = _TIME_S) -> float:
-    """Seconds of one call: the lower quartile of as many as fit into the time, three at least; neighbours only ever add."""
+    """Seconds of one call: the lower quartile of as many as fit into the time, three at least; neighbours only ever
+    add.
+    """
     work()
     taken: list[float] = []
     until = time.perf_counter() + time_s
@@ -132,9 +138,13 @@ def layer_gflops(way: Way, rows: int, device: str, time_s: float = _TIME_S) -> f
 
 
 def best_rate(precision: str, device: str = "cpu", rows: int = 512, time_s: float = _TIME_S) -> tuple[float, str]:
-    """The machine's GEMM rate at the model's shapes in a precision (fp32, bf16, int8): GFLOP/s of the best way, and which that is."""
+    """The machine's GEMM rate at the model's shapes in a precision (fp32, bf16, int8): GFLOP/s of the best way, and
+    which that is.
+    """
     ways = {name: way for name, way in _ways(device).items() if name.startswith(precision)}
-    rates = {name: layer_gflops(way, rows, device, time_s) for name, way in ways.items() if refusal(way, device) is None}
+    rates = {
+        name: layer_gflops(way, rows, device, time_s) for name, way in ways.items() if refusal(way, device) is None
+    }
     best = max(rates, key=lambda name: rates[name])
     return rates[best], best
 
@@ -155,7 +165,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    collected = results.Rounds("roofline", {"device": chosen.device, "threads": torch.get_num_threads()}, append=chosen.append)
+    collected = results.Rounds(
+        "roofline", {"device": chosen.device, "threads": torch.get_num_threads()}, append=chosen.append
+    )
     collected.begin()
     with torch.inference_mode():
         for name, way in _ways(chosen.device).items():
@@ -173,7 +185,11 @@ def _ways(device: str) -> dict[str, Way]:
 
 def _example(rows: int, shape: tuple[int, int], device: str) -> tuple[Tensor, Tensor, Tensor]:
     wide, out = shape
-    return torch.randn(rows, wide, device=device), torch.randn(out, wide, device=device) / 20, torch.randn(out, device=device)
+    return (
+        torch.randn(rows, wide, device=device),
+        torch.randn(out, wide, device=device) / 20,
+        torch.randn(out, device=device),
+    )
 
 
 def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:

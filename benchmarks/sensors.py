@@ -2,8 +2,8 @@
 
 python -m benchmarks.sensors [--rows 10000] [--columns 8] [--threads 2]
 
-Trains each detector on made-up readings (fit and calibration), then scores 100,000 rows without contributions; and times a whole
-job with `detector: "auto"` of each kind, from reading the CSV to the published files.
+Trains each detector on made-up readings (fit and calibration), then scores 100,000 rows without contributions; and
+times a whole job with `detector: "auto"` of each kind, from reading the CSV to the published files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ SCORED = 100_000
 def readings(rows: int, columns: int, seed: int = 0) -> Readings:
     """Columns that share three causes, and a slow wave."""
     random = np.random.default_rng(seed)
-    x = random.standard_normal((rows, 3)) @ random.standard_normal((3, columns)) + 0.3 * random.standard_normal((rows, columns))
+    x = random.standard_normal((rows, 3)) @ random.standard_normal((3, columns)) + 0.3 * random.standard_normal(
+        (rows, columns)
+    )
     x[:, 0] += np.sin(np.arange(rows) / 50)
     return x
 
@@ -39,7 +41,13 @@ def job(kind: str, x: Readings) -> float:
         directory = Path(folder)
         header = ",".join(f"c{column}" for column in range(x.shape[1]))
         np.savetxt(directory / "train.csv", x, "%.6f", delimiter=",", header=header, comments="")
-        wanted = {"job": "j", "model": "sensors", "base": "sensors", "task": "anomaly", "training_file": str(directory / "train.csv")}
+        wanted = {
+            "job": "j",
+            "model": "sensors",
+            "base": "sensors",
+            "task": "anomaly",
+            "training_file": str(directory / "train.csv"),
+        }
         (directory / "job.json").write_text(json.dumps(wanted | {"hyperparameters": {"kind": kind}}))
         began = time.perf_counter()
         if run(directory, lambda event: None):
@@ -64,7 +72,9 @@ def main() -> None:
             trained = time.perf_counter()
             sensor.score(many)
             rate = SCORED / (time.perf_counter() - trained)
-            print(f"{kind:8} {detector:12} trained in {trained - began:6.1f} s, scores {rate:10,.0f} rows/s", flush=True)
+            print(
+                f"{kind:8} {detector:12} trained in {trained - began:6.1f} s, scores {rate:10,.0f} rows/s", flush=True
+            )
     for kind in DETECTORS:
         print(f"{kind:8} a job with detector auto: {job(kind, x):6.1f} s", flush=True)
 

@@ -1,6 +1,8 @@
-"""Sonde against Infinity and FastAPI + model.encode over HTTP: one server after another, alternating rounds, medians and ratios.
+"""Sonde against Infinity and FastAPI + model.encode over HTTP: one server after another, alternating rounds, medians
+and ratios.
 
-python -m benchmarks.serving [--rounds 3] [--seconds 6] [--rows short-1,long-32] [--servers sonde,infinity,plain] [--write [--append]]
+python -m benchmarks.serving [--rounds 3] [--seconds 6] [--rows short-1,long-32] [--servers sonde,infinity,plain]
+[--write [--append]]
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ def measure(server: Server, row: Row, seed: int, warmup_s: float, seconds: float
     failures = Counter(sample.status for sample in done.samples if not sample.good)
     if failures:
         raise SystemExit(f"{server.url}, {row.about}: {dict(failures)}")
-    rates = {"inputs_per_s": summary.inputs_per_s, "tokens_per_s": summary.tokens_per_s, "generator_cores": summary.generator_cores}
+    rates = {
+        "inputs_per_s": summary.inputs_per_s,
+        "tokens_per_s": summary.tokens_per_s,
+        "generator_cores": summary.generator_cores,
+    }
     # None where requests take longer than the window; the rates count shares of them.
     latencies = asdict(summary.latency_ms) if summary.latency_ms else {}
     return {**rates, **{f"{name}_ms": value for name, value in latencies.items()}}
@@ -42,10 +48,14 @@ def measure(server: Server, row: Row, seed: int, warmup_s: float, seconds: float
 def one_round(
     server: AbstractContextManager[Server], rows: list[str], seed: int, warmup_s: float, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Start a server, put each load on it, and stop it: for each row its figures, and under `process` its start and its memory."""
+    """Start a server, put each load on it, and stop it: for each row its figures, and under `process` its start and
+    its memory.
+    """
     with server as ready:
         # Another seed for each row, or one row's texts would be in the cache from the row before.
-        seen = {name: measure(ready, ROWS[name], 100 * seed + place, warmup_s, seconds) for place, name in enumerate(rows)}
+        seen = {
+            name: measure(ready, ROWS[name], 100 * seed + place, warmup_s, seconds) for place, name in enumerate(rows)
+        }
         return {**seen, "process": {"ready_s": ready.ready_s, "peak_mb": ready.peak_mb()}}
 
 
@@ -83,7 +93,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--servers", default="sonde,infinity,plain")
     parser.add_argument("--infinity", type=Path, default=VENV, help="its virtual environment (default %(default)s)")
     parser.add_argument("--infinity-flags", help="default: those of benchmarks/infinity.py")
-    parser.add_argument("--no-limit", dest="limit", action="store_false", help="leave out the GEMM rate and the engine in process")
+    parser.add_argument(
+        "--no-limit", dest="limit", action="store_false", help="leave out the GEMM rate and the engine in process"
+    )
     results.add_flags(parser)
     parser.add_argument("flags", nargs="*", help="passed to sonde serve, after --")
     return parser.parse_args()
@@ -91,7 +103,9 @@ def _arguments() -> argparse.Namespace:
 
 def _line(seen: dict[str, dict[str, float]]) -> str:
     figures = [f"{name} {values[ROWS[name].figure]:.1f}" for name, values in seen.items() if name in ROWS]
-    return "  ".join([*figures, f"ready {seen['process']['ready_s']:.1f} s", f"peak {seen['process']['peak_mb']:.0f} MB"])
+    return "  ".join(
+        [*figures, f"ready {seen['process']['ready_s']:.1f} s", f"peak {seen['process']['peak_mb']:.0f} MB"]
+    )
 
 
 if __name__ == "__main__":

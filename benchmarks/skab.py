@@ -2,9 +2,10 @@
 
 python -m benchmarks.skab [--data ../shared/data] [--detector level] [--alpha 0.05]
 
-Per file the first 400 rows train and calibrate a detector, as a job on `kind: "series"` does; the rest is scored in the order of
-time, and a row is an anomaly where its p-value is at most alpha. Nothing is tuned per file. Prints, for each file and over the
-rows of all files, F1, the false-alarm rate (share of normal rows flagged) and the missing-alarm rate.
+Per file the first 400 rows train and calibrate a detector, as a job on `kind: "series"` does; the rest is scored in
+the order of time, and a row is an anomaly where its p-value is at most alpha. Nothing is tuned per file. Prints, for
+each file and over the rows of all files, F1, the false-alarm rate (share of normal rows flagged) and the
+missing-alarm rate.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.fitting import fit_sensor
-from models.training.data.segments import to_runs
+from models.training.data.segments import to_segments
 from models.training.data.table import Table, Wanted, read_table
 
 COLUMNS = (
@@ -57,7 +58,10 @@ class Counts:
 
     def __str__(self) -> str:
         f1 = 2 * self.hits / max(2 * self.hits + self.false_alarms + self.misses, 1)
-        false, missing = self.false_alarms / max(self.false_alarms + self.passes, 1), self.misses / max(self.misses + self.hits, 1)
+        false, missing = (
+            self.false_alarms / max(self.false_alarms + self.passes, 1),
+            self.misses / max(self.misses + self.hits, 1),
+        )
         return f"F1 {f1:.3f}  false-alarm rate {false:.1%}  missing-alarm rate {missing:.1%}"
 
 
@@ -65,7 +69,7 @@ def evaluate(path: Path, detector: str, alpha: float) -> Counts:
     """Train on the first 400 rows of a file, and judge the rest by its labels."""
     table = read_table(path, Wanted(COLUMNS, "datetime", label="anomaly"))
     first = Table(table.columns, table.readings[:TRAIN_ROWS], table.lines[:TRAIN_ROWS])
-    runs, _ = to_runs(first, "series")
+    runs, _ = to_segments(first, "series")
     sensor = fit_sensor("series", detector, runs.columns, runs.normal())
     state = sensor.score(table.readings[:TRAIN_ROWS]).state
     scored = sensor.score(table.readings[TRAIN_ROWS:], state)
@@ -81,7 +85,11 @@ def main() -> None:
     parser.add_argument("--detector", default="level")
     parser.add_argument("--alpha", type=float, default=0.05)
     asked = parser.parse_args()
-    folders = [folder for folder in sorted((asked.data / "skab" / "data").iterdir()) if folder.is_dir() and folder.name != "anomaly-free"]
+    folders = [
+        folder
+        for folder in sorted((asked.data / "skab" / "data").iterdir())
+        if folder.is_dir() and folder.name != "anomaly-free"
+    ]
     total = Counts(0, 0, 0, 0)
     for path in (path for folder in folders for path in sorted(folder.glob("*.csv"), key=lambda path: int(path.stem))):
         counts = evaluate(path, asked.detector, asked.alpha)

@@ -27,7 +27,9 @@ def median(rounds: list[Content], *path: str) -> float:
 
 
 def most(rounds: list[Content], *path: str) -> float:
-    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has it."""
+    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has
+    it.
+    """
     return max((value for seen in rounds if (value := _at(seen, path)) is not None), default=math.nan)
 
 
@@ -41,7 +43,10 @@ def serving(content: Content) -> list[str]:
         for row in [*ROWS, *ALWAYS]
         if any(row in medians[name] for name in who)
     ]
-    return [*table(["", *who, *(f"sonde : {name}" for name in others)], rows), *_limit(content, medians.get("sonde", {}))]
+    return [
+        *table(["", *who, *(f"sonde : {name}" for name in others)], rows),
+        *_limit(content, medians.get("sonde", {})),
+    ]
 
 
 def serving_medians(content: Content) -> dict[str, dict[str, float]]:
@@ -61,19 +66,33 @@ def titles() -> dict[str, str]:
 
 
 def interactive(content: Content) -> list[str]:
-    """Queries one by one and as they arrive: latencies, p99 beside bulk to idle p99, and what bulk keeps of its rate."""
+    """Queries one by one and as they arrive: latencies, p99 beside bulk to idle p99, and what bulk keeps of its
+    rate.
+    """
     rounds, ways = content["rounds"], {"": "one at a time", "arriving_": f"{content['about']['rate']:g} a second"}
     figures = {way: {name: median(rounds, "sonde", f"{way}{name}") for name in _QUERIES} for way in ways}
     alone = median(rounds, "sonde", "bulk_alone_per_s")
     rows = [[about, *(form(seen[name], ".4g") for seen in figures.values())] for name, about in _QUERIES.items()]
     rows.append(["bulk alone, texts/s", *[form(alone, ".4g")] * len(ways)])
-    rows.append(["p99 beside bulk : idle p99", *(form(seen["beside_p99_ms"] / seen["idle_p99_ms"], ".2f") for seen in figures.values())])
-    rows.append(["what bulk keeps of its rate", *(f"{100 * seen['bulk_beside_per_s'] / alone:.0f} %" for seen in figures.values())])
+    rows.append(
+        [
+            "p99 beside bulk : idle p99",
+            *(form(seen["beside_p99_ms"] / seen["idle_p99_ms"], ".2f") for seen in figures.values()),
+        ]
+    )
+    rows.append(
+        [
+            "what bulk keeps of its rate",
+            *(f"{100 * seen['bulk_beside_per_s'] / alone:.0f} %" for seen in figures.values()),
+        ]
+    )
     return table(["short queries", *ways.values()], rows)
 
 
 def forward(content: Content) -> list[str]:
-    """Texts a second by backend, the share of the GEMM rate that long ones take, mixed lengths against uniform ones, a single text."""
+    """Texts a second by backend, the share of the GEMM rate that long ones take, mixed lengths against uniform ones,
+    a single text.
+    """
     rounds, precisions = content["rounds"], content["about"]["precisions"]
     rows = []
     for name, precision in precisions.items():
@@ -81,7 +100,11 @@ def forward(content: Content) -> list[str]:
         rate = most(rounds, "limit", precision)
         share = 100 * tokens["long"] * GEMM_FLOP / 1e9 / rate
         cells = [form(median(rounds, name, lengths, "texts_per_s"), ".1f") for lengths in _LENGTHS]
-        cells += [f"{tokens['long']:.0f}", f"{share:.0f} % of {rate:.0f} {precision}", f"{tokens['mixed'] / tokens['long']:.2f}"]
+        cells += [
+            f"{tokens['long']:.0f}",
+            f"{share:.0f} % of {rate:.0f} {precision}",
+            f"{tokens['mixed'] / tokens['long']:.2f}",
+        ]
         rows.append([name, *cells, form(median(rounds, name, "single", "ms"), ".2f")])
     heading = [
         *(f"{lengths}, texts/s" for lengths in _LENGTHS),
@@ -97,9 +120,15 @@ def roofline(content: Content) -> list[str]:
     """GFLOP/s by way and number of rows, and the bandwidth."""
     rounds = content["rounds"]
     counts = list(next(iter(rounds[0].values())))
-    rows = [[way, *(form(median(rounds, way, count), ".1f") for count in counts)] for way in rounds[0] if way != "memory"]
+    rows = [
+        [way, *(form(median(rounds, way, count), ".1f") for count in counts)] for way in rounds[0] if way != "memory"
+    ]
     memory = median(rounds, "memory", "gb_s")
-    return [*table(["GFLOP/s at so many rows", *counts], rows), "", f"Memory: {memory:.1f} GB/s read and written together in a copy."]
+    return [
+        *table(["GFLOP/s at so many rows", *counts], rows),
+        "",
+        f"Memory: {memory:.1f} GB/s read and written together in a copy.",
+    ]
 
 
 def gpu(content: Content) -> list[str]:
@@ -136,10 +165,20 @@ def _limit(content: Content, ours: dict[str, float]) -> list[str]:
     for row in (row for row in ROWS if not math.isnan(median(rounds, "limit", row, "inputs_per_s"))):
         inside = median(rounds, "limit", row, "inputs_per_s")
         share = median(rounds, "sonde", row, "tokens_per_s") * GEMM_FLOP / 1e9 / rate
-        rows.append([ROWS[row].about, form(inside, ".4g"), f"{100 * ours.get(row, math.nan) / inside:.0f} %", f"{100 * share:.0f} %"])
+        rows.append(
+            [
+                ROWS[row].about,
+                form(inside, ".4g"),
+                f"{100 * ours.get(row, math.nan) / inside:.0f} %",
+                f"{100 * share:.0f} %",
+            ]
+        )
     if not rows:
         return []
-    return ["", *table(["", "engine in process", "HTTP reaches of that", f"of the GEMM rate, {rate:.0f} GFLOP/s"], rows)]
+    return [
+        "",
+        *table(["", "engine in process", "HTTP reaches of that", f"of the GEMM rate, {rate:.0f} GFLOP/s"], rows),
+    ]
 
 
 def _at(seen: Content, path: Sequence[str]) -> float | None:

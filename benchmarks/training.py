@@ -1,10 +1,12 @@
 """What the classification recipe is worth on two public intent sets, through real jobs.
 
-python -m benchmarks.training [--data ../shared/data] [--seeds 3] [--cache DIR] [--only banking77|few|clinc150] [--mode frozen|auto|…]
+python -m benchmarks.training [--data ../shared/data] [--seeds 3] [--cache DIR] [--only banking77|few|clinc150]
+[--mode frozen|auto|…]
 
-The texts that are reported on (a fifth of Banking77's training file by a fixed seed; CLINC150's validation part) are never in
-a job's files: each job holds out rows of its own for its choices. Prints accuracy, macro-F1, calibration error, false-alarm
-rates on unseen in-scope texts, out-of-scope AUROC and recall, and the seconds (wall and processor) from start to result.
+The texts that are reported on (a fifth of Banking77's training file by a fixed seed; CLINC150's validation part) are
+never in a job's files: each job holds out rows of its own for its choices. Prints accuracy, macro-F1, calibration
+error, false-alarm rates on unseen in-scope texts, out-of-scope AUROC and recall, and the seconds (wall and
+processor) from start to result.
 """
 
 from __future__ import annotations
@@ -63,10 +65,21 @@ def few(rows: Pairs, each: int, seed: int) -> Pairs:
     return [row for label in sorted(by_label) for row in chance.sample(by_label[label], each)]
 
 
-def train(rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters: Mapping[str, object]) -> dict[str, float]:
+def train(
+    rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters: Mapping[str, object]
+) -> dict[str, float]:
     """Run a job as the worker would; its metrics, with `wall_s` and `cpu_s` of the whole process."""
-    (directory / "train.jsonl").write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
-    job = {"job": "ftjob-benchmark", "model": MODEL, "base": MODEL, "task": "classification", "seed": seed, "cache": str(cache)}
+    (directory / "train.jsonl").write_text(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+    )
+    job = {
+        "job": "ftjob-benchmark",
+        "model": MODEL,
+        "base": MODEL,
+        "task": "classification",
+        "seed": seed,
+        "cache": str(cache),
+    }
     job |= {"training_file": str(directory / "train.jsonl"), "hyperparameters": dict(hyperparameters)}
     (directory / "job.json").write_text(json.dumps(job))
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -79,7 +92,7 @@ def train(rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters:
     return metrics | {"tuned": float(result["encoder"] == "own"), "wall_s": time.monotonic() - start, "cpu_s": spent}
 
 
-def judge(result: Path, base: Embedder, rows: Pairs, strangers: Sequence[str] = ()) -> dict[str, float]:
+def judge(result: Path, base: Embedder, rows: Pairs, out_of_scope: Sequence[str] = ()) -> dict[str, float]:
     """What the trained files are worth on rows that no job has seen."""
     head, detector = load_head(result), load_detector(result)
     embed = Embedder(load(locate(f"tuned={result / 'encoder'}"), place())) if (result / "encoder").is_dir() else base
@@ -92,20 +105,31 @@ def judge(result: Path, base: Embedder, rows: Pairs, strangers: Sequence[str] = 
         "ece": evaluation.calibration_error(probabilities, truth),
         **detector_selection.false_alarms(detector, x),
     }
-    if strangers:
-        normal, strange = (detector(torch.from_numpy(part)).numpy() for part in (x, embed(strangers)))
-        told |= {"oos_auroc": evaluation.auroc(normal, strange), "oos_recall_at_95": evaluation.recall_at_in_scope(normal, strange)}
+    if out_of_scope:
+        normal, strange = (detector(torch.from_numpy(part)).numpy() for part in (x, embed(out_of_scope)))
+        told |= {
+            "oos_auroc": evaluation.auroc(normal, strange),
+            "oos_recall_at_95": evaluation.recall_at_in_scope(normal, strange),
+        }
     return told
 
 
 def report(name: str, measured: Sequence[Mapping[str, float]]) -> None:
     """Means over seeds."""
     means = {key: float(np.mean([run[key] for run in measured])) for key in measured[0]}
-    print(f"{name:18} ({len(measured)} seeds) " + ", ".join(f"{key} {value:.4f}" for key, value in means.items()), flush=True)
+    print(
+        f"{name:18} ({len(measured)} seeds) " + ", ".join(f"{key} {value:.4f}" for key, value in means.items()),
+        flush=True,
+    )
 
 
 def measure(
-    name: str, parts: Sequence[Pairs], unseen: Pairs, strangers: Sequence[str], cache: Path, settings: Mapping[str, object]
+    name: str,
+    parts: Sequence[Pairs],
+    unseen: Pairs,
+    out_of_scope: Sequence[str],
+    cache: Path,
+    settings: Mapping[str, object],
 ) -> None:
     """A job for each part, judged on the unseen rows."""
     embed = Embedder(load(locate(MODEL), place()), EmbeddingCache(cache))
@@ -113,7 +137,7 @@ def measure(
     for seed, rows in enumerate(parts):
         with tempfile.TemporaryDirectory() as directory:
             spent = train(rows, Path(directory), cache, seed, settings)
-            judged = judge(Path(directory) / "result", embed, unseen, strangers)
+            judged = judge(Path(directory) / "result", embed, unseen, out_of_scope)
         # A tuned encoder's head has no word pieces.
         measured.append(judged | {key: spent.get(key, 0.0) for key in ("C", "lexical", "tuned", "wall_s", "cpu_s")})
     report(name, measured)
@@ -137,8 +161,8 @@ def main() -> None:
             draws = [few(rows, each, seed) for seed in range(chosen.seeds)]
             measure(f"banking77, {each} each", draws, unseen, (), cache, {"held_out": 0.1, "mode": chosen.mode})
         if chosen.only in (None, "clinc150"):
-            train_rows, val, strangers = clinc(chosen.data)
-            measure("clinc150", [train_rows], val, strangers, cache, {"held_out": 0.1, "mode": chosen.mode})
+            train_rows, val, out_of_scope = clinc(chosen.data)
+            measure("clinc150", [train_rows], val, out_of_scope, cache, {"held_out": 0.1, "mode": chosen.mode})
 
 
 if __name__ == "__main__":

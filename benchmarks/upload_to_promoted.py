@@ -2,8 +2,8 @@
 
 python -m benchmarks.upload_to_promoted [--data ../shared/data] [--mode frozen] [--each 0] [--device auto]
 
-The seconds begin with the upload and end when a request under the model's name is answered by the new version. `--each 10`
-takes ten rows of each label instead of all.
+The seconds begin with the upload and end when a request under the model's name is answered by the new version.
+`--each 10` takes ten rows of each label instead of all.
 """
 
 from __future__ import annotations
@@ -43,8 +43,12 @@ def measure(client: httpx.Client, content: bytes, mode: str) -> None:
     while status not in _LAST:
         now = client.get(f"/fine_tuning/jobs/{job['id']}").json()
         status = now["status"]
-        for event in reversed(client.get(f"/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]):
-            if event["id"] not in told and (event["type"] == "message" or event["data"]["step"] == event["data"]["total_steps"]):
+        for event in reversed(
+            client.get(f"/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
+        ):
+            if event["id"] not in told and (
+                event["type"] == "message" or event["data"]["step"] == event["data"]["total_steps"]
+            ):
                 print(f"{time.monotonic() - began:6.1f} s  {status}: {event['message']}", flush=True)
             told.add(event["id"])
         time.sleep(0.2)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.calibration import confidence_gap
 from models.loader import open_models
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.zero_shot import TEMPERATURE
 
 _TEMPERATURES = [0.02 + 0.005 * step for step in range(21)]
@@ -32,12 +32,18 @@ def read(data: Path, count: int) -> dict[str, list[tuple[str, str]]]:
     """Pairs of text and label from Banking77 and CLINC150, `count` of each by a fixed seed."""
     with (data / "banking77/train.csv").open(encoding="utf-8") as stream:
         banking = [(row["text"], row["category"]) for row in csv.DictReader(stream)]
-    clinc = [(text, label) for text, label in json.loads((data / "clinc150/data_full_train_val.json").read_text(encoding="utf-8"))["val"]]
+    clinc = [
+        (text, label)
+        for text, label in json.loads((data / "clinc150/data_full_train_val.json").read_text(encoding="utf-8"))["val"]
+    ]
     chance = random.Random(0)
-    return {"banking77": chance.sample(banking, min(count, len(banking))), "clinc150": chance.sample(clinc, min(count, len(clinc)))}
+    return {
+        "banking77": chance.sample(banking, min(count, len(banking))),
+        "clinc150": chance.sample(clinc, min(count, len(clinc))),
+    }
 
 
-def embed(model: Model, texts: list[str]) -> Tensor:
+def embed(model: TextModel, texts: list[str]) -> Tensor:
     """Vectors of length 1, [n, d]."""
     tokens = model.text.encode(texts)
     rows = [model.forward(tokens[at : at + 32]) for at in range(0, len(tokens), 32)]
@@ -56,13 +62,19 @@ def report(name: str, cosine: Tensor, truth: Tensor) -> None:
     chance = random.Random(1)
     for labels in (*_SUBSETS, cosine.shape[1]):
         draws = [subset(cosine, truth, labels, chance) for _ in range(20 if labels < cosine.shape[1] else 1)]
-        loss = {t: float(np.mean([torch.nn.functional.cross_entropy(c / t, y).item() for c, y in draws])) for t in _TEMPERATURES}
+        loss = {
+            t: float(np.mean([torch.nn.functional.cross_entropy(c / t, y).item() for c, y in draws]))
+            for t in _TEMPERATURES
+        }
         probabilities = [(c / TEMPERATURE).softmax(-1).max(-1) for c, _ in draws]
         right = torch.cat([p.indices == y for p, (_, y) in zip(probabilities, draws, strict=True)])
         error = confidence_gap(torch.cat([p.values for p in probabilities]), right, bins=10)
         best = min(loss, key=lambda t: loss[t])
         accuracy = float(right.float().mean())
-        print(f"{name:10} {labels:4} labels: accuracy {accuracy:.3f}, best temperature {best:.3f}, ECE at {TEMPERATURE} {error:.3f}")
+        print(
+            f"{name:10} {labels:4} labels: accuracy {accuracy:.3f}, best temperature {best:.3f}, ECE at "
+            f"{TEMPERATURE} {error:.3f}"
+        )
 
 
 def main() -> None:
@@ -75,7 +87,9 @@ def main() -> None:
     pairs: list[tuple[Tensor, Tensor]] = []
     for name, rows in read(chosen.data, chosen.texts).items():
         labels = sorted({label for _, label in rows})
-        cosine = embed(model, [text for text, _ in rows]) @ embed(model, [label.replace("_", " ") for label in labels]).T
+        cosine = (
+            embed(model, [text for text, _ in rows]) @ embed(model, [label.replace("_", " ") for label in labels]).T
+        )
         truth = torch.tensor([labels.index(label) for _, label in rows])
         report(name, cosine, truth)
         pairs.append((cosine, torch.nn.functional.one_hot(truth, len(labels))))

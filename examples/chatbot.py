@@ -1,4 +1,5 @@
-"""A FAQ bot in about a hundred lines, on the OpenAI client: search by embeddings, intent by labels, "I don't know" by anomaly score.
+"""A FAQ bot in about a hundred lines, on the OpenAI client: search by embeddings, intent by labels, "I don't know"
+by anomaly score.
 
 make serve                         # in one terminal
 python examples/chatbot.py         # in another; needs `pip install openai`
@@ -91,7 +92,9 @@ class Bot:
         return str(item["label"]) if item["labels"][0]["score"] >= SURE else "question"
 
     def _is_strange(self, text: str) -> bool:
-        """Stranger than 95 in 100 of the questions that the bot knows. The reference is cached by the service: sending it is cheap."""
+        """Stranger than 95 in 100 of the questions that the bot knows. The reference is cached by the service:
+        sending it is cheap.
+        """
         [item] = self._post("/anomaly/score", input=text, reference=self._asked, alpha=0.05)["data"]
         return bool(item["is_anomaly"])
 

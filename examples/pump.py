@@ -1,4 +1,5 @@
-"""A pump that breaks, from a CSV of normal operation to a detector that says when and which sensor: the figures of docs/anomaly.md.
+"""A pump that breaks, from a CSV of normal operation to a detector that says when and which sensor: the figures of
+docs/anomaly.md.
 
 sonde up                                  # in one terminal
 python -m examples.pump ./pump            # in another; writes the CSVs and the plots there
@@ -97,7 +98,10 @@ class Plant:
 
     def train(self, path: Path, suffix: str, task: str, **hyperparameters: object) -> dict[str, Any]:
         """A finished job."""
-        method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": {"timestamp": "time", **hyperparameters}}}
+        method = {
+            "type": "supervised",
+            "supervised": {"task": task, "hyperparameters": {"timestamp": "time", **hyperparameters}},
+        }
         body = {"model": "sensors", "training_file": self.upload(path), "suffix": suffix, "seed": 7, "method": method}
         job: dict[str, Any] = self.call("/v1/fine_tuning/jobs", body)
         while job["status"] not in ("succeeded", "failed", "cancelled"):
@@ -114,7 +118,14 @@ class Plant:
             piece = readings[at : at + _PIECE].tolist()
             times = [(start + (at + number) * PERIOD).isoformat() for number in range(len(piece))]
             state = answers[-1]["state"] if answers else None
-            body = {"model": model, "series": piece, "timestamps": times, "state": state, "alpha": alpha, "contributions": True}
+            body = {
+                "model": model,
+                "series": piece,
+                "timestamps": times,
+                "state": state,
+                "alpha": alpha,
+                "contributions": True,
+            }
             answers.append(self.call("/v1/anomaly/score", body))
         return answers
 
@@ -135,11 +146,17 @@ def told(name: str, answers: list[dict[str, Any]]) -> None:
     inside = [number for number in strange if FAULT.start <= number < FAULT.stop]
     drifts = [number for number, answer in enumerate(answers) if (answer["drift"] or {}).get("detected")]
     alpha = answers[0]["alpha"]
-    print(f"{name}, alpha {alpha:g}: {len(strange)} of {len(rows)} readings are anomalies, {len(inside)} of them in the fault")
+    print(
+        f"{name}, alpha {alpha:g}: {len(strange)} of {len(rows)} readings are anomalies, {len(inside)} of them in "
+        f"the fault"
+    )
     print(f"  drift: {f'from hour {drifts[0]} on' if drifts else 'none'}")
     if strange:
         shares = {column: np.mean([rows[number]["contributions"][column] for number in strange]) for column in COLUMNS}
-        print("  to blame: " + ", ".join(f"{column} {share:.2f}" for column, share in sorted(shares.items(), key=lambda item: -item[1])))
+        print(
+            "  to blame: "
+            + ", ".join(f"{column} {share:.2f}" for column, share in sorted(shares.items(), key=lambda item: -item[1]))
+        )
 
 
 def main() -> None:
@@ -152,7 +169,10 @@ def main() -> None:
     parsed.directory.mkdir(parents=True, exist_ok=True)
     later = START + NORMAL_READINGS * PERIOD
     normal = write(parsed.directory / "normal.csv", pump(NORMAL_READINGS, 1), START)
-    files = {name: write(parsed.directory / f"{name}.csv", made, later) for name, made in (("live", live()), ("remounted", remounted()))}
+    files = {
+        name: write(parsed.directory / f"{name}.csv", made, later)
+        for name, made in (("live", live()), ("remounted", remounted()))
+    }
     plant = Plant(parsed.url)
     job = plant.train(normal, "pump", "anomaly", kind="series", detector=parsed.detector)
     model = job["fine_tuned_model"].rpartition(":")[0]
@@ -173,7 +193,22 @@ def _draw(parsed: argparse.Namespace, model: str, files: dict[str, Path]) -> Non
 
     for name, path in files.items():
         plot = str(parsed.directory / f"{name}.png")
-        sonde(["score", str(path), "--model", model, "--url", parsed.url, "--timestamp", "time", "--alpha", "0.01", "--plot", plot])
+        sonde(
+            [
+                "score",
+                str(path),
+                "--model",
+                model,
+                "--url",
+                parsed.url,
+                "--timestamp",
+                "time",
+                "--alpha",
+                "0.01",
+                "--plot",
+                plot,
+            ]
+        )
 
 
 def _wandering(steps: NDArray[np.float64], memory: float, size: float) -> NDArray[np.float64]:

@@ -45,9 +45,9 @@ def smallest_p_value(calibrated_on: int) -> float:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature of least negative log-likelihood for logits [n, classes] of unseen items with labels int64 [n].
 
-    One number that leaves the order of the classes as it is (Guo et al.: On Calibration of Modern Neural Networks, 2017). The
-    likelihood is concave in 1/T, so that a golden-section search on log T finds the one best, the same on every run; it stays
-    within 0.02 to 50, where data without a single mistake would send it to 0.
+    One number that leaves the order of the classes as it is (Guo et al.: On Calibration of Modern Neural Networks,
+    2017). The likelihood is concave in 1/T, so that a golden-section search on log T finds the one best, the same on
+    every run; it stays within 0.02 to 50, where data without a single mistake would send it to 0.
     """
     _require_logits(logits, labels)
     known = logits.double()
@@ -78,7 +78,8 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def confidence_gap(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
-    """The gap between mean confidence [n] and accuracy (`right` [n]) in `bins` equal bins of confidence, weighted by their size.
+    """The gap between mean confidence [n] and accuracy (`right` [n]) in `bins` equal bins of confidence, weighted by
+    their size.
 
     The expected calibration error of Guo et al., 2017; 0 without any rows.
     """
@@ -96,7 +97,9 @@ def _nll(logits: Tensor, labels: Tensor, log_temperature: float) -> float:
 
 def _require_logits(rows: Tensor, labels: Tensor) -> None:
     if rows.ndim != 2 or labels.ndim != 1 or len(rows) != len(labels) or not len(labels):
-        raise ValueError(f"expected rows [n, classes] and labels [n], n >= 1, got {list(rows.shape)} and {list(labels.shape)}")
+        raise ValueError(
+            f"expected rows [n, classes] and labels [n], n >= 1, got {list(rows.shape)} and {list(labels.shape)}"
+        )
 
 
 def _require_vector(tensor: Tensor, name: str) -> None:

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 
 class SondeError(Exception):
-    """Base of every error of ours: a message for the caller, a stable `code`, and the parameter at fault if there is one."""
+    """Base of every error of ours: a message for the caller, a stable `code`, and the parameter at fault if there is
+    one.
+    """
 
     code = "internal_error"
 
@@ -109,4 +111,6 @@ class RegistryConflict(RegistryError):
 
 
 class Unsupported(Exception):
-    """This reader, or the forward pass behind it, does not do that; the message says what. Not an error: another path does."""
+    """This reader, or the forward pass behind it, does not do that; the message says what. Not an error: another
+    path does.
+    """

@@ -18,7 +18,7 @@ def temporary_in(directory: Path) -> Path:
     return directory / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def sync(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Have the disk hold what was written to a file, or which names a directory has."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -32,22 +32,24 @@ def make_directory(path: Path) -> None:
     missing = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for one in reversed(missing):
-        sync(one.parent)
+        sync_directory(one.parent)
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file new content in one step: whoever reads it, and whatever is left after a power cut, is the old or the new."""
+    """Give a file new content in one step: whoever reads it, and whatever is left after a power cut, is the old or
+    the new.
+    """
     temporary = temporary_in(path.parent)
     try:
         temporary.write_bytes(content)
-        sync(temporary)
+        sync_directory(temporary)
         os.replace(temporary, path)  # noqa: PTH105  # the step that tests make fail
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    sync_directory(path.parent)
 
 
-def sweep(directory: Path) -> None:
+def remove_temporary(directory: Path) -> None:
     """Remove what was left behind. Only for who has the directory to themselves."""
     for path in directory.glob(f"{TEMPORARY}*"):
         if path.is_dir():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 Vectors = NDArray[np.float32]
 # Cosine from which on two rows are one text: bfloat16 gives a text in another batch 0.9999.
-SAME = 0.9999
+SAME_VECTOR_COSINE = 0.9999
 _ROWS_AT_ONCE = 1024
 
 
@@ -20,26 +20,30 @@ def normalize(vectors: Vectors) -> Vectors:
     return scaled
 
 
-def originals(vectors: Vectors) -> NDArray[np.int64]:
-    """For each row float32 [n, d] of length 1 the number of the first row that is the same, int64 [n]: its own where it is no copy."""
+def first_occurrences(vectors: Vectors) -> NDArray[np.int64]:
+    """For each row float32 [n, d] of length 1 the number of the first row that is the same, int64 [n]: its own where
+    it is no copy.
+    """
     first = np.arange(len(vectors))
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        same = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T > SAME
+        same = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T > SAME_VECTOR_COSINE
         copies = np.flatnonzero(same.any(axis=1))
         first[start + copies] = same[copies].argmax(axis=1)
     return first
 
 
 def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Keep the first `dimensions` of each row, as Matryoshka models mean it; the rows are then no longer of length 1."""
+    """Keep the first `dimensions` of each row, as Matryoshka models mean it; the rows are then no longer of length
+    1.
+    """
     return vectors if dimensions is None else vectors[:, :dimensions]
 
 
 def shrunk_covariance(residuals: Tensor) -> Tensor:
     """Covariance float64 [d, d] of centred rows [n, d], shrunk towards a multiple of the identity.
 
-    Ledoit and Wolf: A well-conditioned estimator for large-dimensional covariance matrices, 2004; the amount of shrinkage is
-    the one of least expected squared error.
+    Ledoit and Wolf: A well-conditioned estimator for large-dimensional covariance matrices, 2004; the amount of
+    shrinkage is the one of least expected squared error.
     """
     n, d = residuals.shape
     covariance = residuals.T @ residuals / n

@@ -8,22 +8,26 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from models.errors import ModelError, ModelSourceError
-from models.runtime.malloc import keep_freed
+from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.packed.encoder import packed_or_general
 from models.text.sequence_classifier import SequenceClassifier
 
 
-def load(source: ModelSource, placement: Placement) -> Model:
+def load(source: ModelSource, placement: Placement) -> TextModel:
     """Load the encoder, cross-encoder or classifier that lies in `source`.
 
-    Raises ModelSourceError when the directory holds nothing of the kind, ModelError when it cannot be int8 and is to be.
+    Raises ModelSourceError when the directory holds nothing of the kind, ModelError when it cannot be int8 and is to
+    be.
     """
     if _classifies(source):
         if placement.int8:
-            raise ModelError(f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype", param="dtype")
+            raise ModelError(
+                f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype",
+                param="dtype",
+            )
         return SequenceClassifier(source, placement)
     return packed_or_general(source, placement)
 
@@ -33,16 +37,20 @@ def _classifies(source: ModelSource) -> bool:
     if not config.is_file():
         if (source.path / "modules.json").is_file():
             return False
-        raise ModelSourceError(f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model")
+        raise ModelSourceError(
+            f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
+        )
     architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
-def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Model]:
-    """Load the models that `--model` names, one after another, all in one place. `threads` = 0 leaves PyTorch's own choice."""
+def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:
+    """Load the models that `--model` names, one after another, all in one place. `threads` = 0 leaves PyTorch's own
+    choice.
+    """
     if threads:
         torch.set_num_threads(threads)
-    keep_freed()
+    keep_freed_memory()
     placement = place(device, dtype)
     for spec in specs:
         yield load(locate(spec), placement)

@@ -24,7 +24,9 @@ _WANTED = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model directory on disk: the name it is served under, its origin in words, and a digest of its weights and settings."""
+    """A model directory on disk: the name it is served under, its origin in words, and a digest of its weights and
+    settings.
+    """
 
     name: str
     path: Path
@@ -40,7 +42,8 @@ def parse_spec(spec: str) -> tuple[str, str]:
         name = Path(place).name if place not in _DEFAULT_NAMES else DEFAULT_MODEL
     if not place or not _SERVED_NAME.fullmatch(name):
         raise ModelSourceError(
-            f"--model takes a directory or hub id, or NAME=it with letters, digits, '.', '_', '-', '/' in NAME; got {spec!r}",
+            f"--model takes a directory or hub id, or NAME=it with letters, digits, '.', '_', '-', '/' in NAME; got "
+            f"{spec!r}",
             param="model",
         )
     return name, place
@@ -63,7 +66,9 @@ def locate(spec: str) -> ModelSource:
     weights = refuse_unsafe(path)
     digest = _sha256(weights)
     if origin == _SHIPPED and digest != DEFAULT_MODEL_SHA256:
-        raise ModelSourceError(f"the shipped {DEFAULT_MODEL} has SHA-256 {digest}, expected {DEFAULT_MODEL_SHA256}: reinstall it")
+        raise ModelSourceError(
+            f"the shipped {DEFAULT_MODEL} has SHA-256 {digest}, expected {DEFAULT_MODEL_SHA256}: reinstall it"
+        )
     settings = _sha256(sorted(path.rglob("*.json")))
     return ModelSource(name, path, origin, hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12])
 
@@ -74,16 +79,21 @@ def refuse_unsafe(path: Path) -> list[Path]:
     if not weights:
         pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pkl") for p in path.glob(suffix))
         found = f"found only {', '.join(pickles)}, which are pickles that can run code" if pickles else "found none"
-        raise UnsafeModelError(f"{path.name}: expected weights in .safetensors, {found}; convert the model first", param="model")
+        raise UnsafeModelError(
+            f"{path.name}: expected weights in .safetensors, {found}; convert the model first", param="model"
+        )
     for config in ("config.json", "tokenizer_config.json"):
         if "auto_map" in _read_json(path / config, {}):
             raise UnsafeModelError(
-                f"{path.name}/{config} has 'auto_map': the model wants code of its own, which is never run", param="model"
+                f"{path.name}/{config} has 'auto_map': the model wants code of its own, which is never run",
+                param="model",
             )
     for module in _read_json(path / "modules.json", []):
         kind = str(module.get("type", ""))
         if not kind.startswith("sentence_transformers."):
-            raise UnsafeModelError(f"{path.name}/modules.json names {kind!r}: only sentence_transformers modules are loaded", param="model")
+            raise UnsafeModelError(
+                f"{path.name}/modules.json names {kind!r}: only sentence_transformers modules are loaded", param="model"
+            )
     return weights
 
 
@@ -103,7 +113,9 @@ def _download(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelSourceError(f"{hub_id!r} is no directory here and could not be fetched from the hub: {reason}", param="model") from error
+        raise ModelSourceError(
+            f"{hub_id!r} is no directory here and could not be fetched from the hub: {reason}", param="model"
+        ) from error
 
 
 _Json = TypeVar("_Json", dict[str, object], list[dict[str, object]])
@@ -117,7 +129,9 @@ def _read_json(path: Path, default: _Json) -> _Json:
     except ValueError as error:
         raise ModelSourceError(f"{path.parent.name}/{path.name} is not JSON: {error}", param="model") from error
     if not isinstance(read, type(default)):
-        raise ModelSourceError(f"{path.parent.name}/{path.name}: expected a JSON {type(default).__name__}", param="model")
+        raise ModelSourceError(
+            f"{path.parent.name}/{path.name}: expected a JSON {type(default).__name__}", param="model"
+        )
     return read
 
 

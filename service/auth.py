@@ -50,8 +50,9 @@ ANYONE = Key(id="anonymous", scopes=SCOPES, digest="", created=0)
 class Keyring:
     """The keys in a file, read again when the file changes, so that a new key works without a restart.
 
-    While there is no file, anyone may call, unless `open_without_keys` is false. Once there is one, a key is needed, even
-    when the last has been revoked; and a file that cannot be read leaves the keys that were known before, and is tried again.
+    While there is no file, anyone may call, unless `open_without_keys` is false. Once there is one, a key is needed,
+    even when the last has been revoked; and a file that cannot be read leaves the keys that were known before, and
+    is tried again.
     """
 
     def __init__(self, path: Path, *, open_without_keys: bool = True) -> None:
@@ -91,7 +92,9 @@ class Keyring:
         """Make a key; the second value is the secret, which is not kept."""
         chosen = tuple(dict.fromkeys(scopes))
         secret = _MARK + secrets.token_urlsafe(32)
-        key = Key(id="key-" + secrets.token_hex(6), scopes=chosen, digest=_digest(secret), created=int(time.time()), name=name)
+        key = Key(
+            id="key-" + secrets.token_hex(6), scopes=chosen, digest=_digest(secret), created=int(time.time()), name=name
+        )
         with self._alone():
             self._write([*self.keys, key])
         return key, secret

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from models.base import ModelCard
+from models.base import ModelMetadata
 from models.errors import SondeError
 from models.runtime import cpu
 from service import logs
@@ -26,7 +26,7 @@ from service.config import PREFIX, Settings
 from service.errors import ConfigError
 
 if TYPE_CHECKING:
-    from service.processes.server_process import Member
+    from service.processes.server_process import ServerProcess
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """`main` as a command, and the end of the process.
 
-    Python takes the interpreter down around threads that still run, and PyTorch aborts the process when that befalls one which is
-    loading a model. What had to be closed is closed by then, so where threads are left nothing more is waited for.
+    Python takes the interpreter down around threads that still run, and PyTorch aborts the process when that befalls
+    one which is loading a model. What had to be closed is closed by then, so where threads are left nothing more is
+    waited for.
     """
     code = main()
     if threading.active_count() > 1:
@@ -110,9 +111,14 @@ def create_key(parsed: argparse.Namespace) -> int:
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
         raise ConfigError(f"--scope: expected some of {', '.join(SCOPES)}, got {', '.join(unknown)}")
-    key, secret = Keyring(_settings(parsed).keys_file).create([scope for scope in SCOPES if scope in scopes], parsed.name)
+    key, secret = Keyring(_settings(parsed).keys_file).create(
+        [scope for scope in SCOPES if scope in scopes], parsed.name
+    )
     print(secret)
-    print(f"{key.id} may {', '.join(key.scopes)}. The line above is the only time that the key itself is shown.", file=sys.stderr)
+    print(
+        f"{key.id} may {', '.join(key.scopes)}. The line above is the only time that the key itself is shown.",
+        file=sys.stderr,
+    )
     return 0
 
 
@@ -131,7 +137,7 @@ def revoke_key(parsed: argparse.Namespace) -> int:
 
 
 def _within_quota(settings: Settings) -> Settings:
-    return settings.within(cpu.quota(), len(cpu.usable()))
+    return settings.within(cpu.quota(), len(cpu.usable_processors()))
 
 
 def _prepare_torch() -> None:
@@ -142,16 +148,16 @@ def _prepare_torch() -> None:
 
 def _serve_together(settings: Settings, flags: Sequence[str]) -> int:
     """As several processes, of which this one is the parent."""
-    from service.processes.supervisor import crew
+    from service.processes.supervisor import supervise
 
-    return crew(settings, flags)
+    return supervise(settings, flags)
 
 
 def _serve_as_member(settings: Settings, keyring: Keyring, place: str) -> int:
     """As one of several processes; `place` is what the parent says which."""
-    from service.processes.server_process import Member, Place
+    from service.processes.server_process import ProcessSpec, ServerProcess
 
-    member = Member(Place.load(place))
+    member = ServerProcess(ProcessSpec.load(place))
     logs.configure(settings.log_level, {"process": member.number})
     try:
         return _serve(member.settle(settings), keyring, member)
@@ -159,31 +165,32 @@ def _serve_as_member(settings: Settings, keyring: Keyring, place: str) -> int:
         member.close()
 
 
-def _serve(settings: Settings, keyring: Keyring, member: Member | None = None) -> int:
+def _serve(settings: Settings, keyring: Keyring, member: ServerProcess | None = None) -> int:
     _prepare_torch()
     # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
     from service.api.app import create_app
     from service.api.server import Server
     from service.api.server import serve as run
     from service.metrics import Metrics, listen
-    from service.serving.model_manager import Hub
+    from service.serving.model_manager import ModelManager
 
     metrics = Metrics()
-    hub = Hub(settings, metrics, on_failure=lambda error: server.fail(error))
+    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
     if member is not None:
         member.publish(metrics)
     announce = _announce if member is None else member.announcing(_greeting)
-    server = Server(create_app(settings, hub, keyring, metrics), settings, hub, announce, member)
+    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, member)
     listen(metrics.registry, settings.host, settings.metrics_port)
-    return run(server, hub)
+    return run(server, manager)
 
 
 # Measured in docs/benchmarks.md.
 _TORCH_ENVIRONMENT = {
-    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. On cores that
-    # others use as well (a training job, say) each wait then costs a time slice.
+    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. On cores
+    # that others use as well (a training job, say) each wait then costs a time slice.
     "GOMP_SPINCOUNT": "10000",
-    # Two caches of compiled kernels, one per shape. Batches have hundreds of shapes, and a thousand of each would be 200 MB.
+    # Two caches of compiled kernels, one per shape. Batches have hundreds of shapes, and a thousand of each would be
+    # 200 MB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
 }
@@ -196,14 +203,17 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _announce(url: str, card: ModelCard) -> None:
+def _announce(url: str, card: ModelMetadata) -> None:
     print(_greeting(url, card), flush=True)
 
 
-def _greeting(url: str, card: ModelCard) -> str:
+def _greeting(url: str, card: ModelMetadata) -> str:
     path, body = _EXAMPLES[card.task]
     data = json.dumps({"model": card.name, **body})
-    return f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' -d '{data}'"
+    return (
+        f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' "
+        f"-d '{data}'"
+    )
 
 
 def _keyring(settings: Settings) -> Keyring:
@@ -241,7 +251,11 @@ def parser() -> argparse.ArgumentParser:
     """The commands and flags of `sonde`."""
     made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    abouts = {up: "serve models and run fine-tuning jobs on this machine", serve: "serve models over HTTP", worker: "run fine-tuning jobs"}
+    abouts = {
+        up: "serve models and run fine-tuning jobs on this machine",
+        serve: "serve models over HTTP",
+        worker: "run fine-tuning jobs",
+    }
     for run, about in abouts.items():
         command = commands.add_parser(run.__name__, help=about, description=run.__doc__)
         for setting, field in Settings.model_fields.items():
@@ -254,21 +268,39 @@ def parser() -> argparse.ArgumentParser:
     load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)
     add_bench_flags(load)
     load.set_defaults(run=bench)
-    _add_keys(commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION"))
+    _add_keys(
+        commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
+            required=True, metavar="ACTION"
+        )
+    )
     return made
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", type=Path, help="a CSV with a header; columns that the model does not read are left out")
-    command.add_argument("--model", required=True, help="a detector of numbers: a name, name:vN, or (with --url) an alias")
-    command.add_argument("--url", help="a running service, like http://127.0.0.1:8000; without it the registry below --home is read")
-    command.add_argument("--key", help="the service's API key, where it needs one")
-    command.add_argument("--alpha", type=float, default=0.05, help="the share of normal rows that may be called anomalies (default 0.05)")
     command.add_argument(
-        "--timestamp", metavar="COLUMN", help="the column of times (ISO 8601, or numbers since 1970), for the plot and the output"
+        "file", type=Path, help="a CSV with a header; columns that the model does not read are left out"
     )
-    command.add_argument("--plot", type=Path, help="draw readings, scores and anomalies: a file that ends in .png or .svg")
-    command.add_argument("--out", type=Path, help="write each row's score, p-value, verdict and shares by column as CSV")
+    command.add_argument(
+        "--model", required=True, help="a detector of numbers: a name, name:vN, or (with --url) an alias"
+    )
+    command.add_argument(
+        "--url", help="a running service, like http://127.0.0.1:8000; without it the registry below --home is read"
+    )
+    command.add_argument("--key", help="the service's API key, where it needs one")
+    command.add_argument(
+        "--alpha", type=float, default=0.05, help="the share of normal rows that may be called anomalies (default 0.05)"
+    )
+    command.add_argument(
+        "--timestamp",
+        metavar="COLUMN",
+        help="the column of times (ISO 8601, or numbers since 1970), for the plot and the output",
+    )
+    command.add_argument(
+        "--plot", type=Path, help="draw readings, scores and anomalies: a file that ends in .png or .svg"
+    )
+    command.add_argument(
+        "--out", type=Path, help="write each row's score, p-value, verdict and shares by column as CSV"
+    )
     _add_flag(command, "home", Settings.model_fields["home"])
     command.set_defaults(run=score)
 
@@ -287,7 +319,9 @@ def _add_keys(actions: Any) -> None:
 
 
 def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same messages."""
+    """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same
+    messages.
+    """
     default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
     told = f"default {default}, " if default else ""
     about = f"{field.description} ({told}or ${PREFIX}{name.upper()})"

@@ -39,7 +39,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, always: Mapping[str, object] | None = None) -> None:
-    """Send all logs, uvicorn's too, to standard error as JSON, each with the fields of `always`. Called once, by the command line."""
+    """Send all logs, uvicorn's too, to standard error as JSON, each with the fields of `always`. Called once, by the
+    command line.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(always))
     root = logging.getLogger()

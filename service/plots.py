@@ -1,4 +1,6 @@
-"""What a job on numbers found, and what `sonde score` did, as pictures. matplotlib is imported with the first of them."""
+"""What a job on numbers found, and what `sonde score` did, as pictures. matplotlib is imported with the first of
+them.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
 def series(data: Mapping[str, Any]) -> Figure:
     """Readings, and below them their scores, thresholds, and what is an anomaly.
 
-    `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or None), `anomalies`
-    (indices into x), and perhaps `labels` (0 or 1).
+    `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or
+    None), `anomalies` (indices into x), and perhaps `labels` (0 or 1).
     """
     x = _places(data["x"])
     columns = list(data["columns"].items())[:_MOST_PANELS]
@@ -59,8 +61,8 @@ def series(data: Mapping[str, Any]) -> Figure:
 def forecast(data: Mapping[str, Any]) -> Figure:
     """What came, and what was forecast of it a horizon at a time: the median and the 80 % interval.
 
-    `data` has `x` (times, texts or numbers), `origins` (indices into x at which forecasts begin), and `columns` (name → `actual` for
-    all of x; `median`, `low` and `high` from the first origin on).
+    `data` has `x` (times, texts or numbers), `origins` (indices into x at which forecasts begin), and `columns`
+    (name → `actual` for all of x; `median`, `low` and `high` from the first origin on).
     """
     x, columns = _places(data["x"]), list(data["columns"].items())[:_MOST_PANELS]
     figure = _figure(1.0 + 1.5 * _PANEL * len(columns))
@@ -71,9 +73,17 @@ def forecast(data: Mapping[str, Any]) -> Figure:
         # Each forecast by itself: a line from the end of one to the beginning of the next would be nobody's forecast.
         for begin, end in zip(data["origins"], [*data["origins"][1:], len(x)], strict=True):
             part, told = slice(begin - first, end - first), begin == first
-            axis.plot(x[begin:end], known["median"][part], color=_BLUE, linewidth=1.0, label="median forecast" if told else None)
+            axis.plot(
+                x[begin:end],
+                known["median"][part],
+                color=_BLUE,
+                linewidth=1.0,
+                label="median forecast" if told else None,
+            )
             label = "80 % interval" if told else None
-            axis.fill_between(x[begin:end], known["low"][part], known["high"][part], color=_BLUE, alpha=0.2, linewidth=0, label=label)
+            axis.fill_between(
+                x[begin:end], known["low"][part], known["high"][part], color=_BLUE, alpha=0.2, linewidth=0, label=label
+            )
             axis.axvline(x[begin], color=_GREY, linestyle=":", linewidth=0.7)
         axis.set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     axes[0].legend(loc="upper left", fontsize=8)
@@ -87,7 +97,9 @@ def horizon(errors: Mapping[str, Sequence[float]]) -> Figure:
     figure = _figure(3.5)
     axis = figure.subplots()
     for (name, steps), color, style in zip(errors.items(), (_BLUE, _GREY, _RED), ("-", "--", ":"), strict=False):
-        axis.plot(range(1, len(steps) + 1), steps, style, color=color, marker="." if len(steps) == 1 else None, label=name)
+        axis.plot(
+            range(1, len(steps) + 1), steps, style, color=color, marker="." if len(steps) == 1 else None, label=name
+        )
     axis.set_xlabel("steps ahead")
     axis.set_ylabel("mean squared error")
     axis.set_ylim(bottom=0)
@@ -107,7 +119,9 @@ def contributions(shares: Mapping[str, float]) -> Figure:
 
 
 def training(curve: Mapping[str, Sequence[float]]) -> Figure:
-    """The mean loss of each epoch, and the error on the `validation` part before the first and after each, where there was one."""
+    """The mean loss of each epoch, and the error on the `validation` part before the first and after each, where
+    there was one.
+    """
     figure = _figure(3.0)
     axis = figure.subplots()
     axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE, marker=".", label="training")
@@ -160,7 +174,9 @@ def _labelled(axes: Sequence[Axes], x: Sequence[Any], labels: Sequence[int] | No
 
 def _runs(labels: Sequence[int]) -> list[tuple[int, int]]:
     """First and last index of each run of ones."""
-    edges = [at for at in range(len(labels) + 1) if (at < len(labels) and labels[at]) != (at > 0 and bool(labels[at - 1]))]
+    edges = [
+        at for at in range(len(labels) + 1) if (at < len(labels) and labels[at]) != (at > 0 and bool(labels[at - 1]))
+    ]
     return [(first, after - 1) for first, after in zip(edges[::2], edges[1::2], strict=True)]
 
 

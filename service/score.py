@@ -22,7 +22,7 @@ from models.sensors.base import LARGEST, Readings, Sensor, SensorKind, lasting_t
 from models.training.data.readers import MAX_LINE_BYTES, Record, read_csv
 from models.training.data.timestamps import iso, seconds_of
 from models.training.errors import TrainingDataError
-from service.api.readings import disorder, first_disorder
+from service.api.readings import first_disorder, order_error
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
@@ -34,8 +34,10 @@ _MOST_PLOTTED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A CSV's readings float64 [n, d] with the line that each row begins at, and their timestamps as they are written."""
+class ScoreTable:
+    """A CSV's readings float64 [n, d] with the line that each row begins at, and their timestamps as they are
+    written.
+    """
 
     readings: Readings
     lines: list[int]
@@ -43,10 +45,12 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows, and on how many normal readings they rest.
+class ScoredRows:
+    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows, and on how many normal readings they
+    rest.
 
-    `threshold` is None where those are too few for alpha, or where it moves with each row; `drift` (as of the last row) where nobody knows.
+    `threshold` is None where those are too few for alpha, or where it moves with each row; `drift` (as of the last
+    row) where nobody knows.
     """
 
     scores: NDArray[np.float64]
@@ -66,7 +70,7 @@ class Scorer(Protocol):
     @property
     def columns(self) -> tuple[str, ...]: ...
 
-    def score(self, table: Table, alpha: float) -> Scores:
+    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
         """Scores of all rows."""
         ...
 
@@ -95,8 +99,10 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def read(path: Path, columns: Sequence[str], timestamp: str | None) -> Table:
-    """A CSV's columns of readings. Raises InvalidRequest naming line and column of the first value that is no finite number."""
+def read(path: Path, columns: Sequence[str], timestamp: str | None) -> ScoreTable:
+    """A CSV's columns of readings. Raises InvalidRequest naming line and column of the first value that is no finite
+    number.
+    """
     try:
         return _rows(read_csv(path, max_line_bytes=MAX_LINE_BYTES, param="file"), columns, timestamp, path.name)
     except TrainingDataError as error:
@@ -105,7 +111,7 @@ def read(path: Path, columns: Sequence[str], timestamp: str | None) -> Table:
         raise InvalidRequest(f"{path.name} cannot be read: {error}", param="file") from error
 
 
-def _rows(records: Iterable[Record], columns: Sequence[str], timestamp: str | None, name: str) -> Table:
+def _rows(records: Iterable[Record], columns: Sequence[str], timestamp: str | None, name: str) -> ScoreTable:
     values, lines, times = list[list[float]](), list[int](), list[str]()
     for line, row in records:
         if not lines:
@@ -115,7 +121,7 @@ def _rows(records: Iterable[Record], columns: Sequence[str], timestamp: str | No
         times.append(str(row[timestamp]) if timestamp else "")
     if not values:
         raise InvalidRequest(f"{name}: no rows below its header", param="file")
-    return Table(np.array(values, dtype=np.float64), lines, times if timestamp else None)
+    return ScoreTable(np.array(values, dtype=np.float64), lines, times if timestamp else None)
 
 
 def _require(row: Mapping[str, object], columns: Sequence[str], name: str) -> None:
@@ -130,15 +136,17 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = float("nan")
     if not abs(value) <= LARGEST:  # NaN, too
-        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g}, got {(text or 'nothing')[:40]!r}", param="file")
+        raise InvalidRequest(
+            f"{where}: expected a finite number of at most {LARGEST:g}, got {(text or 'nothing')[:40]!r}", param="file"
+        )
     return value
 
 
-def _require_order(table: Table, name: str, column: str) -> None:
+def _require_order(table: ScoreTable, name: str, column: str) -> None:
     """Refuse a series that a service would refuse. Texts that are no times say nothing of an order."""
     seconds = _seconds(table.times or [])
     if seconds is not None and (at := first_disorder(np.array(seconds))) is not None:
-        why = disorder(seconds[at], seconds[at - 1], f"the one on line {table.lines[at - 1]}")
+        why = order_error(seconds[at], seconds[at - 1], f"the one on line {table.lines[at - 1]}")
         raise InvalidRequest(f"{name}, line {table.lines[at]}, {column}: {why}", param="file")
 
 
@@ -171,14 +179,18 @@ class _Local:
         self._sensor = cast(Sensor, load_sensor(path))
         self.kind, self.columns = self._sensor.kind, self._sensor.columns
 
-    def score(self, table: Table, alpha: float) -> Scores:
+    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self._sensor.window)
         scored = self._sensor.score(table.readings, contributions=True)
-        shares = np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
+        shares = (
+            np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
+        )
         drift = None if scored.drift is None else scored.drift.detected
         threshold = lasting_threshold(self._sensor, alpha)
-        return Scores(scored.scores.astype(np.float64), scored.p_values, shares, threshold, self._sensor.calibrated_on, drift)
+        return ScoredRows(
+            scored.scores.astype(np.float64), scored.p_values, shares, threshold, self._sensor.calibrated_on, drift
+        )
 
 
 class _Service:
@@ -195,7 +207,7 @@ class _Service:
         self.kind: SensorKind = self._signature["kind"]
         self.columns = tuple(self._signature["inputs"][0]["columns"])
 
-    def score(self, table: Table, alpha: float) -> Scores:
+    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self._signature["window"])
         answers = list(self._answers(table.readings.tolist(), alpha))
@@ -203,14 +215,26 @@ class _Service:
         shares = [[item["contributions"][column] for column in self.columns] for item in rows]
         scores, p_values = (np.array([item[name] for item in rows]) for name in ("score", "p_value"))
         drift, count = answers[-1]["drift"], answers[-1]["reference"]["count"]
-        return Scores(scores, p_values, np.array(shares), answers[-1]["threshold"], count, None if drift is None else drift["detected"])
+        return ScoredRows(
+            scores,
+            p_values,
+            np.array(shares),
+            answers[-1]["threshold"],
+            count,
+            None if drift is None else drift["detected"],
+        )
 
     def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
         """One request after the other: a series goes on from the state of the one before."""
         records = self.kind == "records"
         state, step = None, rows_each(len(self.columns), self._signature["window"])
         for at in range(0, len(rows), step):
-            body = {"model": self._name, "alpha": alpha, "contributions": True, "records" if records else "series": rows[at : at + step]}
+            body = {
+                "model": self._name,
+                "alpha": alpha,
+                "contributions": True,
+                "records" if records else "series": rows[at : at + step],
+            }
             answer = self._call("/v1/anomaly/score", body if records else {**body, "state": state})
             state = answer["state"]
             yield answer
@@ -223,7 +247,7 @@ class _Service:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise RequestError(f"{self._url}{path}: {_said(error)}") from error
+            raise RequestError(f"{self._url}{path}: {_service_error(error)}") from error
         except (OSError, ValueError, HTTPException) as error:
             raise RequestError(f"{self._url} does not answer: {error}") from error
 
@@ -233,12 +257,14 @@ def rows_each(columns: int, window: int) -> int:
     return max(min(_ROWS, _NUMBERS // columns), window)
 
 
-def _require_window(table: Table, window: int) -> None:
+def _require_window(table: ScoreTable, window: int) -> None:
     if len(table.readings) < window:
-        raise InvalidRequest(f"the file has {len(table.readings)} rows, the model needs at least {window}", param="file")
+        raise InvalidRequest(
+            f"the file has {len(table.readings)} rows, the model needs at least {window}", param="file"
+        )
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _service_error(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -254,18 +280,20 @@ def _told(flag: str, path: Path) -> Iterator[None]:
         raise InvalidRequest(f"{flag} {path}: {error.strerror}") from error
 
 
-def _write(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:
+def _write(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
     times = table.times or [""] * len(table.lines)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["line", "timestamp", "score", "p_value", "is_anomaly", *(f"contribution_{column}" for column in columns)])
+        writer.writerow(
+            ["line", "timestamp", "score", "p_value", "is_anomaly", *(f"contribution_{column}" for column in columns)]
+        )
         for place, line in enumerate(table.lines):
             p_value = float(found.p_values[place])
             shares = [round(float(share), 6) for share in found.shares[place]]
             writer.writerow([line, times[place], float(found.scores[place]), p_value, int(p_value <= alpha), *shares])
 
 
-def _draw(path: Path, table: Table, found: Scores, columns: Sequence[str], alpha: float) -> None:
+def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
     from service import plots
 
     kept = _peaks(found.scores)
@@ -287,18 +315,24 @@ def _when(times: list[str]) -> list[str]:
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:
-    """The row of highest score of each of some thousand stretches: a peak must not fall between two points of a plot."""
+    """The row of highest score of each of some thousand stretches: a peak must not fall between two points of a
+    plot.
+    """
     stretches = np.array_split(np.arange(len(scores)), min(_MOST_PLOTTED, len(scores)))
     return [int(part[scores[part].argmax()]) for part in stretches]
 
 
-def _summary(found: Scores, columns: Sequence[str], alpha: float) -> str:
+def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:
     strange = found.p_values <= alpha
-    lines = [f"{len(strange)} rows, {int(strange.sum())} anomalies at alpha {alpha:g} ({100 * float(strange.mean()):.1f} %)"]
+    lines = [
+        f"{len(strange)} rows, {int(strange.sum())} anomalies at alpha {alpha:g} ({100 * float(strange.mean()):.1f} %)"
+    ]
     if strange.any():
         shares = found.shares[strange].mean(axis=0)
         most = np.argsort(-shares, kind="stable")[:3].tolist()
-        lines.append("most to blame: " + ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in most))
+        lines.append(
+            "most to blame: " + ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in most)
+        )
     if 1 / (1 + found.calibrated_on) > alpha:
         lines.append(f"the model was calibrated on too few normal readings to tell at alpha {alpha:g}")
     if found.drift:

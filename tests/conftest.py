@@ -22,8 +22,8 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.database import Database
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
-from service.serving.text_model import Served as TextModel
+from service.serving.model_manager import ModelManager
+from service.serving.text_model import ServedText as TextModel
 from tests.fakes.model import FakeModel
 from tests.support.databases import Postgres, postgres
 
@@ -31,7 +31,9 @@ MakeApp = Callable[..., FastAPI]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes come first: they take longest, and with two at work the last file should be a short one."""
+    """Files that start processes come first: they take longest, and with two at work the last file should be a short
+    one.
+    """
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
 
@@ -44,24 +46,26 @@ def postgresql() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    made = Database(request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else "", tmp_path)
+    made = Database(
+        request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else "", tmp_path
+    )
     made.migrate()
     yield made
     made.close()
 
 
-def open_hub(settings: Settings, metrics: Metrics, *models: FakeModel) -> Hub:
+def open_manager(settings: Settings, metrics: Metrics, *models: FakeModel) -> ModelManager:
     """A hub that serves fakes."""
-    hub = Hub(settings, metrics)
+    manager = ModelManager(settings, metrics)
     for model in models or (FakeModel(),):
-        hub.add(model)
-    hub.opened = True
-    return hub
+        manager.add(model)
+    manager.opened = True
+    return manager
 
 
-def text_model(hub: Hub, name: str) -> TextModel:
+def text_model(manager: ModelManager, name: str) -> TextModel:
     """The model of texts that serves under a name."""
-    found = hub.find(name)
+    found = manager.find(name)
     assert isinstance(found, TextModel)
     return found
 
@@ -74,9 +78,9 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         def make(*models: FakeModel, **settings: object) -> FastAPI:
             chosen = Settings.read({"home": tmp_path, **settings}, {})
             metrics = Metrics()
-            hub = open_hub(chosen, metrics, *models)
-            stack.callback(hub.close)
-            return create_app(chosen, hub, Keyring(chosen.keys_file), metrics)
+            manager = open_manager(chosen, metrics, *models)
+            stack.callback(manager.close)
+            return create_app(chosen, manager, Keyring(chosen.keys_file), metrics)
 
         yield make
 
@@ -107,7 +111,9 @@ def serving(home: Path, *flags: str, environment: dict[str, str] | None = None) 
     """Start the real command on a free port and wait until it says that it is ready."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", str(home), *flags]
     log = (home / "server.log").open("w")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
+    )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()

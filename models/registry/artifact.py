@@ -14,13 +14,30 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import ArtifactError
-from models.filesystem import make_directory, sync, temporary_in
+from models.filesystem import make_directory, sync_directory, temporary_in
 
 TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
 # Pickles, archives of them, and code: what runs when it is read.
 FORBIDDEN = frozenset(
-    {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".keras", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".py", ".pyc", ".so"}
+    {
+        ".bin",
+        ".ckpt",
+        ".dill",
+        ".h5",
+        ".joblib",
+        ".keras",
+        ".npy",
+        ".npz",
+        ".pickle",
+        ".pkl",
+        ".pt",
+        ".pt2",
+        ".pth",
+        ".py",
+        ".pyc",
+        ".so",
+    }
 )
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -28,11 +45,13 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Inputs, and what the model gave for them when it was trained: whoever loads it must get the same within `tolerance`.
+    """Inputs, and what the model gave for them when it was trained: whoever loads it must get the same within
+    `tolerance`.
 
-    A row is a text's probabilities (classification), its score (anomaly, one number), its embedding, or a pair's relevance
-    between 0 and 1 (rerank, one number; the text is then a pair). Models of numbers have `readings` in place of texts: of a detector each
-    row is the score of one of them, of a forecaster the mean forecast of one step after all of them.
+    A row is a text's probabilities (classification), its score (anomaly, one number), its embedding, or a pair's
+    relevance between 0 and 1 (rerank, one number; the text is then a pair). Models of numbers have `readings` in
+    place of texts: of a detector each row is the score of one of them, of a forecaster the mean forecast of one step
+    after all of them.
     """
 
     __pydantic_config__ = _FINITE
@@ -53,9 +72,9 @@ class Golden:
 class Manifest:
     """What a trained model is, what it came from, and the SHA-256 of each of its files.
 
-    `base_version` is the card's version of the encoder it was trained on. `encoder` is "own" when the directory has an encoder
-    of its own and "base" when the model is a head on the base's embeddings; a model of numbers has "none", and in `sensor` what is
-    known of it without loading it: `kind`, `columns`, `period_s`.
+    `base_version` is the card's version of the encoder it was trained on. `encoder` is "own" when the directory has
+    an encoder of its own and "base" when the model is a head on the base's embeddings; a model of numbers has
+    "none", and in `sensor` what is known of it without loading it: `kind`, `columns`, `period_s`.
     """
 
     __pydantic_config__ = _FINITE
@@ -89,8 +108,8 @@ _MANIFEST = TypeAdapter(Manifest)
 def publish(staging: Path, target: Path, manifest: Manifest) -> None:
     """Make an artifact of the files in `staging` at `target`, in one step, with their hashes in the manifest.
 
-    The files are copied, so that a publication that a power cut ended can be done again. Raises ArtifactError when `target`
-    exists or a file may not be in an artifact.
+    The files are copied, so that a publication that a power cut ended can be done again. Raises ArtifactError when
+    `target` exists or a file may not be in an artifact.
     """
     if target.exists() or target.is_symlink():
         raise ArtifactError(f"{target.name} is there already: an artifact never changes")
@@ -107,11 +126,13 @@ def publish(staging: Path, target: Path, manifest: Manifest) -> None:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    sync(target.parent)
+    sync_directory(target.parent)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the artifact at `path`, its files not looked at. Raises ArtifactError when it has none that can be read."""
+    """The manifest of the artifact at `path`, its files not looked at. Raises ArtifactError when it has none that
+    can be read.
+    """
     file = path / MANIFEST
     try:
         if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -142,7 +163,9 @@ def verify(path: Path) -> Manifest:
 
 
 def _files(root: Path, below: str = "") -> Iterator[str]:
-    """Relative paths of all files, sorted. Raises ArtifactError for links and whatever else is neither file nor directory."""
+    """Relative paths of all files, sorted. Raises ArtifactError for links and whatever else is neither file nor
+    directory.
+    """
     if not root.is_dir():
         raise ArtifactError(f"{root.name} is no directory")
     with os.scandir(root / below) as entries:
@@ -184,7 +207,7 @@ def _copy(source: Path, target: Path) -> str:
     """Copy a file to the disk; the copy's SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target, follow_symlinks=False)
-    sync(target)
+    sync_directory(target)
     return _sha256(target)
 
 
@@ -197,9 +220,9 @@ def _write_manifest(directory: Path, manifest: Manifest) -> None:
     _validated(_MANIFEST, content, MANIFEST)
     directory.mkdir(exist_ok=True)
     (directory / MANIFEST).write_text(content, encoding="utf-8")
-    sync(directory / MANIFEST)
+    sync_directory(directory / MANIFEST)
     for one in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
-        sync(one)
+        sync_directory(one)
 
 
 def _validated(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> Any:

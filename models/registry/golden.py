@@ -29,7 +29,10 @@ def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
     allowed = golden.tolerance if dtype == "float32" else max(golden.tolerance, _REDUCED_PRECISION)
     difference = float(np.abs(expected - got).max(initial=0.0))
     if not difference <= allowed:  # so that NaN is refused, too
-        raise ArtifactError(f"golden inputs: differs by {difference:.3g} from what it gave when it was trained, {allowed:.3g} are allowed")
+        raise ArtifactError(
+            f"golden inputs: differs by {difference:.3g} from what it gave when it was trained, {allowed:.3g} are "
+            f"allowed"
+        )
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Rows:

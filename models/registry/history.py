@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import RegistryError
-from models.filesystem import replace_file, sync
+from models.filesystem import replace_file, sync_directory
 from models.registry.locked_files import content_of, read_lines, read_object
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,9 @@ Action = Literal["promote", "rollback", "withdraw"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Which version serves since the last move, or None; which move it was, from 1 on; and which version a rollback leads to."""
+    """Which version serves since the last move, or None; which move it was, from 1 on; and which version a rollback
+    leads to.
+    """
 
     version: int | None
     generation: int
@@ -42,7 +44,9 @@ class History:
     def last(self) -> Move:
         """The last move; of generation 0 where there was none. Raises RegistryError."""
         record = self._record()
-        return Move(None, 0, None) if record is None else Move(record["version"], record["generation"], record["previous"])
+        return (
+            Move(None, 0, None) if record is None else Move(record["version"], record["generation"], record["previous"])
+        )
 
     def ledger(self) -> list[dict[str, Any]]:
         """All that was written down, oldest first."""
@@ -65,7 +69,8 @@ class History:
         replace_file(self._current, json.dumps(record).encode())
         try:
             self._append(record)
-        except OSError as error:  # a full disk: the move has happened, its record is in the pointer, and the next move writes it down
+        # a full disk: the move has happened, its record is in the pointer, and the next move writes it down
+        except OSError as error:
             log.warning("the ledger is a line behind: %s", error)
         return after
 
@@ -74,7 +79,9 @@ class History:
         self._append(self._stamped({"action": action, "version": version, "by": by, "why": ""}))
 
     def _way_back(self, before: Move, version: int | None) -> int | None:
-        """Which version served before `version` will: where that is `version` itself, withdrawn since, the one before it."""
+        """Which version served before `version` will: where that is `version` itself, withdrawn since, the one
+        before it.
+        """
         last = before.previous if before.version is None else before.version
         if last != version:
             return last
@@ -105,4 +112,4 @@ class History:
             content = stream.read()
             stream.truncate(content.rfind(b"\n") + 1)
             stream.write(json.dumps(entry).encode() + b"\n")
-        sync(self._ledger)
+        sync_directory(self._ledger)

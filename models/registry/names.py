@@ -28,7 +28,8 @@ def check_name(name: str) -> None:
     # "--" stands for ":" on disk, so a part that has it could be taken for two.
     if not _NAME.fullmatch(name) or "--" in name:
         raise BadName(
-            f"expected ft:BASE:ORGANISATION:SUFFIX, each part 1 to 64 letters, digits, '.', '_', '-' without '--', got {name[:300]!r}",
+            f"expected ft:BASE:ORGANISATION:SUFFIX, each part 1 to 64 letters, digits, '.', '_', '-' without '--', "
+            f"got {name[:300]!r}",
             param="model",
         )
 
@@ -48,7 +49,9 @@ def check_alias(alias: str) -> None:
 
 
 def directory_of(name: str) -> str:
-    """The directory that stands for a name: made of nothing but characters that `check_name` lets through. Raises BadName."""
+    """The directory that stands for a name: made of nothing but characters that `check_name` lets through. Raises
+    BadName.
+    """
     check_name(name)
     return name.replace(":", "--")
 

@@ -49,7 +49,8 @@ class Registry:
         self._clock = clock
         self._aliases = Aliases(root)
 
-    # --- reading --------------------------------------------------------------------------------------------------------
+    # --- reading
+    # --------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
@@ -96,11 +97,14 @@ class Registry:
         return self._aliases.all()
 
     def stamp(self) -> object:
-        """A value that differs after any pointer, alias or set of versions has changed, cheap enough to ask for every second."""
+        """A value that differs after any pointer, alias or set of versions has changed, cheap enough to ask for
+        every second.
+        """
         names = self._names()
         return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
-    # --- writing --------------------------------------------------------------------------------------------------------
+    # --- writing
+    # --------------------------------------------------------------------------------------------------------
 
     def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
         """Make a version of the files in `staging`, described by `make(its number)`; return the number.
@@ -110,11 +114,13 @@ class Registry:
         make_directory(self._directory(name) / "versions")
         versions = self._versions(name)
         with self._alone(name) as history:
-            versions.sweep()
+            versions.remove_deleted()
             version = versions.next()
             manifest = make(version)
             if (manifest.name, manifest.version) != (name, version):
-                raise RegistryError(f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}")
+                raise RegistryError(
+                    f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
+                )
             publish(staging, versions.path(version), manifest)
             history.log("publish", version, manifest.job)
             return version
@@ -122,8 +128,8 @@ class Registry:
     def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
         """Put a version in service; one that serves already stays, without a new generation.
 
-        `expected` is the generation that the decision was made on. Raises RegistryConflict when there has been another since,
-        NotRegistered, and ArtifactError when the files are not what was published.
+        `expected` is the generation that the decision was made on. Raises RegistryConflict when there has been
+        another since, NotRegistered, and ArtifactError when the files are not what was published.
         """
         return self._serve(name, version, "promote", by, why, expected)
 
@@ -134,12 +140,17 @@ class Registry:
             was = "no version served before" if last.previous is None else f"version {last.previous} was deleted"
             raise RegistryConflict(f"{name} cannot be rolled back: {was}", param="model")
         if last.previous == last.version:  # as earlier versions of this code wrote after a withdrawal
-            said = f"{name} cannot be rolled back: version {last.version} serves already; promote the version that you want"
+            said = (
+                f"{name} cannot be rolled back: version {last.version} serves already; promote the version that "
+                f"you want"
+            )
             raise RegistryConflict(said, param="model")
         return self._serve(name, last.previous, "rollback", by, why, last.generation)
 
     def withdraw(self, name: str, *, by: str, why: str) -> None:
-        """Take a name out of service; `promote` or `rollback` puts it back. Raises RegistryConflict when it is not in service."""
+        """Take a name out of service; `promote` or `rollback` puts it back. Raises RegistryConflict when it is not
+        in service.
+        """
         with self._alone(name) as history:
             if history.last().version is None:
                 raise RegistryConflict(f"{name} is not in service", param="model")
@@ -148,7 +159,8 @@ class Registry:
     def delete(self, name: str, version: int, *, by: str = "") -> None:
         """Delete a version for good.
 
-        Raises RegistryConflict for the one in service, for one that an alias names, and for the last one of a name that an alias means.
+        Raises RegistryConflict for the one in service, for one that an alias names, and for the last one of a name
+        that an alias means.
         """
         with self._alone(name) as history, self._aliases.alone():
             self.path(name, version)
@@ -175,7 +187,8 @@ class Registry:
                 raise NotRegistered(f"there is no alias {alias[:300]!r}", param="alias")
             self._aliases.write({key: target for key, target in aliases.items() if key != alias})
 
-    # --- steps ----------------------------------------------------------------------------------------------------------
+    # --- steps
+    # ----------------------------------------------------------------------------------------------------------
 
     def _serve(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
         """Have the pointer at a version whose files are whole, unless it has moved since the generation `expected`."""
@@ -191,7 +204,9 @@ class Registry:
             return Pointer(version, last.generation, last.previous)
 
     def _made_by(self, name: str, version: int) -> str | None:
-        """The job that a version says it is of; None where it says nothing that can be read, which shall not stop its successors."""
+        """The job that a version says it is of; None where it says nothing that can be read, which shall not stop
+        its successors.
+        """
         try:
             return self.manifest(name, version).job
         except ArtifactError as error:
@@ -205,7 +220,9 @@ class Registry:
             self._aliases.refuse_if_named(name)
         for version in doomed:
             if version == serving:
-                raise RegistryConflict(f"{name}:v{version} is in service: promote another or withdraw it first", param="model")
+                raise RegistryConflict(
+                    f"{name}:v{version} is in service: promote another or withdraw it first", param="model"
+                )
             self._aliases.refuse_if_named(f"{name}:v{version}")
         versions = self._versions(name)
         for version in doomed:
@@ -219,7 +236,8 @@ class Registry:
         elif not self.versions(name):
             raise NotRegistered(f"there is no trained model {name}", param="model")
 
-    # --- places ---------------------------------------------------------------------------------------------------------
+    # --- places
+    # ---------------------------------------------------------------------------------------------------------
 
     def _directory(self, name: str) -> Path:
         return self._root / directory_of(name)

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from models.filesystem import sweep, sync
+from models.filesystem import remove_temporary, sync_directory
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _DELETED = ".deleted"
@@ -38,15 +38,15 @@ class Versions:
     def mark_deleted(self, number: int) -> None:
         """What deletes a version; its files go after it, now or, after a power cut, never to be seen."""
         (self._directory / f"{number}{_DELETED}").touch()
-        sync(self._directory)
+        sync_directory(self._directory)
 
     def remove(self, number: int) -> None:
         """Remove the files of a deleted version."""
         shutil.rmtree(self.path(number))
 
-    def sweep(self) -> None:
+    def remove_deleted(self) -> None:
         """Remove the files of deleted versions, and what publications left that a power cut ended."""
-        sweep(self._directory)
+        remove_temporary(self._directory)
         there, deleted = self._found()
         for number in there & deleted:
             self.remove(number)

@@ -14,21 +14,22 @@ _CGROUP = Path("/sys/fs/cgroup")
 CoreOf = Callable[[int], tuple[int, int]]
 
 
-def usable() -> list[int]:
+def usable_processors() -> list[int]:
     """The logical processors that this process may run on, sorted. They may be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def count() -> int:
+def count_cores() -> int:
     """How many processors' time this process has: one at least, and no more than its container's quota gives."""
     allowed = quota()
-    return len(usable()) if allowed is None else max(min(len(usable()), int(allowed)), 1)
+    return len(usable_processors()) if allowed is None else max(min(len(usable_processors()), int(allowed)), 1)
 
 
 def quota(cgroup: Path = _CGROUP) -> float | None:
-    """How many processors' time this process's container may use, as its control group says; None where nothing is said.
+    """How many processors' time this process's container may use, as its control group says; None where nothing is
+    said.
 
     A process that computes with more threads than that is stopped for the rest of every tenth of a second.
     """
@@ -52,7 +53,8 @@ def core_of(processor: int) -> tuple[int, int]:
 
 
 def divide(processors: Iterable[int], parts: int, core_of: CoreOf = core_of) -> list[list[int]] | None:
-    """Logical processors for each of `parts` processes: whole cores, neighbours together. None when there are fewer cores.
+    """Logical processors for each of `parts` processes: whole cores, neighbours together. None when there are fewer
+    cores.
 
     Two threads of one core never go to two processes, which would compute in each other's way.
     """
@@ -63,7 +65,7 @@ def divide(processors: Iterable[int], parts: int, core_of: CoreOf = core_of) -> 
     return [sorted(chain.from_iterable(cores[start:end])) for start, end in pairwise(ends)]
 
 
-def stay_on(processors: Iterable[int]) -> None:
+def pin_to(processors: Iterable[int]) -> None:
     """Have this process run on these alone, where the system can do that. PyTorch then takes as many threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, processors)

@@ -12,7 +12,7 @@ from models.runtime.placement import Placement
 
 
 @contextmanager
-def reading(name: str, what: str) -> Iterator[None]:
+def loading(name: str, what: str) -> Iterator[None]:
     """Load a model's files; whatever is wrong with them comes out as a ModelSourceError."""
     try:
         yield
@@ -23,7 +23,7 @@ def reading(name: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def inference(placement: Placement) -> Iterator[None]:
+def inference_mode(placement: Placement) -> Iterator[None]:
     """Run a forward pass without autograd; out of memory and a lost device come out as errors of ours."""
     try:
         with torch.inference_mode():

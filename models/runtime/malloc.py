@@ -17,16 +17,22 @@ _LEAST_ARENAS = 2
 _SET_BY_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 
-def keep_freed() -> bool:
-    """Keep up to 64 MiB that tensors have let go of, where glibc gives most of it back and then asks the system for it again, page by page.
+def keep_freed_memory() -> bool:
+    """Keep up to 64 MiB that tensors have let go of, where glibc gives most of it back and then asks the system for
+    it again, page by page.
 
-    There are then as many arenas as processors, at least two, where glibc has eight times as many, each with free memory of its own.
-    Returns whether all that is so now: with another C library, and where the user has set the like, nothing changes.
+    There are then as many arenas as processors, at least two, where glibc has eight times as many, each with free
+    memory of its own. Returns whether all that is so now: with another C library, and where the user has set the
+    like, nothing changes.
     """
     if any(name in os.environ for name in _SET_BY_USERS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    wanted = {_MMAP_THRESHOLD: _MAPPED_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES, _ARENA_MAX: max(len(cpu.usable()), _LEAST_ARENAS)}
+    wanted = {
+        _MMAP_THRESHOLD: _MAPPED_BYTES,
+        _TRIM_THRESHOLD: _KEPT_BYTES,
+        _ARENA_MAX: max(len(cpu.usable_processors()), _LEAST_ARENAS),
+    }
     return all(mallopt(name, value) for name, value in wanted.items())

@@ -20,7 +20,9 @@ INT8_ENGINE = "fbgemm"  # what multiplies integers in PyTorch on x86
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and a dtype, chosen once at load, and why these. With `int8`, linear layers multiply integers and `dtype` is of the rest."""
+    """A device and a dtype, chosen once at load, and why these. With `int8`, linear layers multiply integers and
+    `dtype` is of the rest.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -62,8 +64,10 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8")
 
 
-def place_numbers(device: DeviceName = "auto") -> Placement:
-    """Where detectors of numbers are fitted: they need float64, which Apple's GPU does not have. Raises ModelError as `place` does."""
+def place_sensor(device: DeviceName = "auto") -> Placement:
+    """Where detectors of numbers are fitted: they need float64, which Apple's GPU does not have. Raises ModelError
+    as `place` does.
+    """
     chosen, why = _choose_device(device)
     if chosen.type == "mps":
         return Placement(torch.device("cpu"), torch.float64, "Apple's GPU has no float64")
@@ -88,9 +92,14 @@ def has_amx() -> bool:
 
 def _require_int8(device: torch.device) -> None:
     if device.type != "cpu":
-        raise ModelError(f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype")
+        raise ModelError(
+            f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype"
+        )
     if INT8_ENGINE not in torch.backends.quantized.supported_engines:
-        raise ModelError(f"int8 needs {INT8_ENGINE}, which PyTorch does not have on {platform.machine()}: set another dtype", param="dtype")
+        raise ModelError(
+            f"int8 needs {INT8_ENGINE}, which PyTorch does not have on {platform.machine()}: set another dtype",
+            param="dtype",
+        )
 
 
 def _choose_device(asked: DeviceName) -> tuple[torch.device, str]:

@@ -18,31 +18,32 @@ _DIVIDED = 1 << 17
 
 
 @contextmanager
-def computing_with(threads: int, *, alone: bool) -> Iterator[None]:
+def compute_threads(threads: int, *, alone: bool) -> Iterator[None]:
     """Compute with so many threads; OpenMP and MKL keep their number for each thread that calls.
 
-    Two threads of a process that has two processors, and computes nothing else meanwhile, take one each. Linux may wake the second
-    on the processor of the first and leave both there, spinning, for tens of milliseconds while the other is idle; it does so after
-    every pause of some 20 ms on virtual machines, whose halted processors do not count as idle. A larger team is left to Linux:
-    OpenMP ends and starts its threads as it goes, and new ones would inherit the one processor of the thread that starts them.
+    Two threads of a process that has two processors, and computes nothing else meanwhile, take one each. Linux may
+    wake the second on the processor of the first and leave both there, spinning, for tens of milliseconds while the
+    other is idle; it does so after every pause of some 20 ms on virtual machines, whose halted processors do not
+    count as idle. A larger team is left to Linux: OpenMP ends and starts its threads as it goes, and new ones would
+    inherit the one processor of the thread that starts them.
     """
     torch.set_num_threads(threads)
-    if alone and threads == 2 and len(_team.processors) == 2:
-        with _team.apart():
+    if alone and threads == 2 and len(_affinity.processors) == 2:
+        with _affinity.pinned_pair():
             yield
     else:
         yield
 
 
-class _Team(threading.local):
+class _ThreadAffinity(threading.local):
     """The calling thread's own: where it may run, and whether it has a second thread that stays where it is."""
 
     def __init__(self) -> None:
-        self.processors = cpu.usable()
+        self.processors = cpu.usable_processors()
         self._started = False
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def pinned_pair(self) -> Iterator[None]:
         """Run on the first of two processors, with the second thread on the second."""
         first, second = self.processors
         if not self._started:
@@ -57,10 +58,10 @@ class _Team(threading.local):
 
     def _stay_on(self, processors: set[int]) -> None:
         try:
-            cpu.stay_on(processors)
+            cpu.pin_to(processors)
         except OSError as error:  # the process was given other processors since, or may not choose
             log.warning("threads run where the system puts them: %s", error)
             self.processors = []
 
 
-_team = _Team()
+_affinity = _ThreadAffinity()

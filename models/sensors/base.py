@@ -19,7 +19,9 @@ MOST_STATE_BYTES = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Whether p-values of recent readings are still uniform, as those of normal readings are; `p_value` small = they are not."""
+    """Whether p-values of recent readings are still uniform, as those of normal readings are; `p_value` small = they
+    are not.
+    """
 
     detected: bool
     p_value: float
@@ -27,9 +29,9 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What readings [n, d] got: `scores` float32 [n] (higher is stranger), `p_values` float64 [n], `contributions` float32 [n, d] (shares
-    of the score by column, each row sums to 1 or is all zero) where asked for, `drift` as of the last reading, and the `state` to go on
-    from.
+    """What readings [n, d] got: `scores` float32 [n] (higher is stranger), `p_values` float64 [n], `contributions`
+    float32 [n, d] (shares of the score by column, each row sums to 1 or is all zero) where asked for, `drift` as of
+    the last reading, and the `state` to go on from.
     """
 
     scores: NDArray[np.float32]
@@ -40,7 +42,9 @@ class Scored:
 
 
 class Sensor(Protocol):
-    """A trained detector of numbers. Scoring readings in pieces, each with the state of the one before, equals scoring them at once."""
+    """A trained detector of numbers. Scoring readings in pieces, each with the state of the one before, equals
+    scoring them at once.
+    """
 
     @property
     def kind(self) -> SensorKind: ...
@@ -64,11 +68,15 @@ class Sensor(Protocol):
         ...
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Readings float64 [n, d], finite, in the order of `columns`. `state` None begins anew; records have an empty state."""
+        """Readings float64 [n, d], finite, in the order of `columns`. `state` None begins anew; records have an
+        empty state.
+        """
         ...
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
+        """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to
+        tell.
+        """
         ...
 
     def memory_bytes(self) -> int:

@@ -22,13 +22,15 @@ _MOST_LAGS = 2000
 class BlockedCalibration:
     """Scores of normal readings that had no part in the fit, float32 [m] ascending, worth `blocks` independent ones.
 
-    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks): the conformal p-value where a whole block takes the place of a
-    single score. With scores in no order `blocks` is m and this is `models.calibration.conformal_p_values`.
+    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks): the conformal p-value where a whole block takes the
+    place of a single score. With scores in no order `blocks` is m and this is
+    `models.calibration.conformal_p_values`.
 
-    Scores with a correlation time τ are worth 2m / (1 + τ) blocks, not m / τ, although that many are independent. Half of the
-    1 / (m + 1) by which the p-value of independent scores exceeds their share pays for ranks that lie apart; scores that change
-    little from one to the next fill the space between. On simulated series (autoregressive, averaged, heavy-tailed) of 100 τ readings
-    the mean false-alarm rate is 0.0065 to 0.0090 at an alpha of 0.01; with m / τ it would be 0.001 to 0.005.
+    Scores with a correlation time τ are worth 2m / (1 + τ) blocks, not m / τ, although that many are independent.
+    Half of the 1 / (m + 1) by which the p-value of independent scores exceeds their share pays for ranks that lie
+    apart; scores that change little from one to the next fill the space between. On simulated series
+    (autoregressive, averaged, heavy-tailed) of 100 τ readings the mean false-alarm rate is 0.0065 to 0.0090 at an
+    alpha of 0.01; with m / τ it would be 0.001 to 0.005.
     """
 
     scores: Scores
@@ -60,10 +62,11 @@ class BlockedCalibration:
 
 
 def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
-    """After how many readings the scores of runs have forgotten: 1 + 2 · the sum of autocorrelations, up to the first not positive.
+    """After how many readings the scores of runs have forgotten: 1 + 2 · the sum of autocorrelations, up to the
+    first not positive.
 
-    The integrated autocorrelation time (Sokal: Monte Carlo Methods in Statistical Mechanics, 1997) of the scores' ranks, so that
-    single high scores do not hide what the others remember; each run around its own mean. At least 1.
+    The integrated autocorrelation time (Sokal: Monte Carlo Methods in Statistical Mechanics, 1997) of the scores'
+    ranks, so that single high scores do not hide what the others remember; each run around its own mean. At least 1.
     """
     ranks = _ranked(runs)
     lags = min(max((len(run) for run in runs), default=1) // 2, _MOST_LAGS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.sensors.base import MOST_STATE_BYTES, Readings, Scored, Sensor, SensorKind, State
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
-from models.sensors.detectors.network import Descent, NetworkDetector
+from models.sensors.detectors.network import NetworkDetector, TrainingCurve
 from models.sensors.drift import DriftMonitor
 from models.sensors.scaling import RobustScale
 
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 16_384
 
 
 @runtime_checkable
-class Fitted(Sensor, Protocol):
+class FittedSensor(Sensor, Protocol):
     """A sensor as the recipe needs it: it also knows how many readings lie between independent ones."""
 
     @property
@@ -54,11 +54,11 @@ class ScaledDetector(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberSensor:
+class CalibratedSensor:
     """Implements `seam.Sensor` with a detector of records (window 1, no state) or of series.
 
-    A series' state is its last window - 1 readings, and the drift check's memory. `stride` is how many readings lie between
-    independent ones; `period_s` the median seconds between readings, where there were timestamps.
+    A series' state is its last window - 1 readings, and the drift check's memory. `stride` is how many readings lie
+    between independent ones; `period_s` the median seconds between readings, where there were timestamps.
     """
 
     kind: SensorKind
@@ -84,11 +84,15 @@ class NumberSensor:
         return False
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to tell."""
+        """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to
+        tell.
+        """
         return self.calibration.threshold(alpha)
 
     def monitor(self) -> DriftMonitor:
-        """A drift check for p-values of this sensor that nothing is known of yet; for records whoever serves keeps one."""
+        """A drift check for p-values of this sensor that nothing is known of yet; for records whoever serves keeps
+        one.
+        """
         return DriftMonitor(self.stride)
 
     def memory_bytes(self) -> int:
@@ -97,7 +101,9 @@ class NumberSensor:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + self.calibration.scores.nbytes
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite. Raises ValueError for another shape or a state that is not this sensor's."""
+        """Score readings float64 [n, d], finite. Raises ValueError for another shape or a state that is not this
+        sensor's.
+        """
         self._require(readings)
         if self.kind == "records":
             scores, shares = self._scored(readings, contributions)
@@ -138,8 +144,16 @@ class NumberSensor:
         if set(state) != {"readings", "drift"}:
             raise ValueError(f"state: expected readings and drift, got {sorted(state)}")
         tail = state["readings"]
-        if tail.ndim != 2 or tail.shape[1] != len(self.columns) or len(tail) >= max(self.window, 1) or not np.isfinite(tail).all():
-            raise ValueError(f"state: expected at most {self.window - 1} finite readings of {len(self.columns)} columns, got {tail.shape}")
+        if (
+            tail.ndim != 2
+            or tail.shape[1] != len(self.columns)
+            or len(tail) >= max(self.window, 1)
+            or not np.isfinite(tail).all()
+        ):
+            raise ValueError(
+                f"state: expected at most {self.window - 1} finite readings of {len(self.columns)} columns, got "
+                f"{tail.shape}"
+            )
         return tail, DriftMonitor.from_array(state["drift"], self.stride)
 
     def _require(self, readings: Readings) -> None:
@@ -158,8 +172,8 @@ def _shares(parts: Tensor) -> Tensor:
     return torch.where(total > 0, parts / total.clamp(min=1e-300), torch.zeros_like(parts))
 
 
-def descent_of(sensor: Sensor) -> Descent:
+def training_curve(sensor: Sensor) -> TrainingCurve:
     """What a network fitted in this process went through; empty for other detectors."""
-    if isinstance(sensor, NumberSensor) and isinstance(sensor.model.detector, NetworkDetector):
+    if isinstance(sensor, CalibratedSensor) and isinstance(sensor.model.detector, NetworkDetector):
         return sensor.model.detector.descent
-    return Descent()
+    return TrainingCurve()

@@ -20,11 +20,11 @@ _RICHEST = 1e6
 class DriftMonitor:
     """The Simple Jumper (Vovk et al.: Retrain or not retrain, 2021), a gambler who bets that p-values are not uniform.
 
-    He holds three bets (small p-values, no bet, large ones) and moves 1 % of his capital between them at each; while the
-    p-values are uniform and independent, nothing makes his capital grow. It starts again from 1 whenever it falls below
-    (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that what happened long ago does not count, and is held below 10⁶,
-    so that he forgets a drift that is over. `p_value` is 1 / capital; drift is detected from a capital of 10,000 on: on
-    uniform p-values that takes 10,000 bets on average, or more.
+    He holds three bets (small p-values, no bet, large ones) and moves 1 % of his capital between them at each; while
+    the p-values are uniform and independent, nothing makes his capital grow. It starts again from 1 whenever it
+    falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that what happened long ago does not count,
+    and is held below 10⁶, so that he forgets a drift that is over. `p_value` is 1 / capital; drift is detected from
+    a capital of 10,000 on: on uniform p-values that takes 10,000 bets on average, or more.
 
     Neighbouring readings resemble each other, so only every `stride`-th p-value is bet on.
     """

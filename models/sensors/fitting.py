@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.sensors.base import Readings, SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
-from models.sensors.calibrated import NumberSensor, ScaledDetector
+from models.sensors.calibrated import CalibratedSensor, ScaledDetector
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.network import NetworkDetector, Watch
@@ -31,7 +31,7 @@ def fit_sensor(
     period_s: float | None = None,
     device: torch.device | None = None,
     watch: Watch | None = None,
-) -> NumberSensor:
+) -> CalibratedSensor:
     """Fit the detector `name` to normal runs, each float64 [n, d] in the order of time, and calibrate it out of fold.
 
     `watch` looks at the steps of a network that is fitted to all of it. Raises ValueError where the runs are too short.
@@ -46,13 +46,13 @@ def fit_sensor(
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
     stride = max(1, round(correlation_time(scores)))
-    return NumberSensor(kind, columns, _fitted(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
+    return CalibratedSensor(kind, columns, _fitted(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
 
 
 def out_of_fold(make: Make, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:
     """Scores of stretches of the runs, each by a detector fitted to the others; a stretch's first window gives none."""
     example = make()
-    folds = cut(runs, example.folds, least=max(2 * example.window, _LEAST_ROWS))
+    folds = split_for_calibration(runs, example.folds, least=max(2 * example.window, _LEAST_ROWS))
     scores = []
     for number, held in enumerate(folds):
         rest = [run for other, fold in enumerate(folds) if other != number for run in fold]
@@ -62,8 +62,9 @@ def out_of_fold(make: Make, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]
     return scores
 
 
-def cut(runs: Sequence[Tensor], folds: int, *, least: int) -> list[list[Tensor]]:
-    """Folds of stretches, each of at least `least` readings: whole runs where there are enough, else equal times of each run.
+def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> list[list[Tensor]]:
+    """Folds of stretches, each of at least `least` readings: whole runs where there are enough, else equal times of
+    each run.
 
     Fewer folds where the runs are short, but two. Raises ValueError where not even that is possible.
     """

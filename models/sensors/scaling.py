@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-# A normal distribution's 5 % and 95 % quantiles are so many standard deviations apart. Quartiles would resist more, but of a
-# coarse gauge, which mostly shows the same two values, they give a spread of nearly nothing.
+# A normal distribution's 5 % and 95 % quantiles are so many standard deviations apart. Quartiles would resist more, but
+# of a coarse gauge, which mostly shows the same two values, they give a spread of nearly nothing.
 _LOW, _HIGH, _APART = 0.05, 0.95, 3.29
 # Beyond so many units nothing is told apart any more; it keeps squares finite in float32.
 _FARTHEST = 1e6
@@ -17,7 +17,8 @@ _ROUNDING = 1e-12
 
 
 class RobustScale(nn.Module):
-    """Readings float64 [n, d] → (x - median) / spread, float64 [n, d]; the spread is the range of the middle 90 % / 3.29.
+    """Readings float64 [n, d] → (x - median) / spread, float64 [n, d]; the spread is the range of the middle 90 % /
+    3.29.
 
     Where 90 % of a column are one value, its standard deviation takes that place. A column that never varied says
     nothing: it has `rate` 0 and gives 0.

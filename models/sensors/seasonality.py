@@ -1,4 +1,6 @@
-"""Rhythms of a series: days and weeks where the time between readings is known, else the lag at which it repeats itself."""
+"""Rhythms of a series: days and weeks where the time between readings is known, else the lag at which it repeats
+itself.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,13 @@ def calendar(period_s: float) -> tuple[int, ...]:
 
 def repeating(readings: Readings, longest: int = _LONGEST_ROWS) -> tuple[int, ...]:
     """The season of readings [n, d] in rows, or none."""
-    season = season_of(readings, longest)
+    season = find_season(readings, longest)
     return () if season is None else (season,)
 
 
-def season_of(readings: Readings, longest: int) -> int | None:
-    """The lag of 2 to `longest` rows at which readings [n, d] repeat best; None where they repeat at none (correlation < 0.3).
+def find_season(readings: Readings, longest: int) -> int | None:
+    """The lag of 2 to `longest` rows at which readings [n, d] repeat best; None where they repeat at none
+    (correlation < 0.3).
 
     The highest peak of the columns' mean autocorrelation; a lag counts only where the readings hold three of it.
     """

@@ -16,7 +16,7 @@ from models.sensors.adaptive import detector as adaptive
 from models.sensors.adaptive.detector import AdaptiveSensor
 from models.sensors.base import Forecaster, Sensor, SensorKind
 from models.sensors.block_calibration import BlockedCalibration
-from models.sensors.calibrated import NumberSensor, ScaledDetector
+from models.sensors.calibrated import CalibratedSensor, ScaledDetector
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.forecasting.forecaster import SeriesForecaster, restore_forecaster
 from models.sensors.scaling import RobustScale
@@ -28,13 +28,15 @@ _CALIBRATION = "calibration"
 def save_sensor(sensor: Sensor, directory: Path) -> None:
     """Write both files into `directory`."""
     save_file(_tensors(sensor), directory / STATE)
-    (directory / SETTINGS).write_text(json.dumps(describe(sensor), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / SETTINGS).write_text(
+        json.dumps(describe(sensor), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def _tensors(sensor: Sensor) -> dict[str, Tensor]:
     if isinstance(sensor, AdaptiveSensor):
         return {name: tensor.contiguous() for name, tensor in sensor.tensors().items()}
-    if not isinstance(sensor, NumberSensor):
+    if not isinstance(sensor, CalibratedSensor):
         raise TypeError(f"expected a sensor of this package, got {type(sensor).__name__}")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sensor.model.state_dict().items()}
     return tensors | {_CALIBRATION: torch.from_numpy(sensor.calibration.scores)}
@@ -44,7 +46,7 @@ def describe(sensor: Sensor) -> dict[str, Any]:
     """What `sensor.json` holds: all but the tensors."""
     if isinstance(sensor, AdaptiveSensor):
         return sensor.describe()
-    if not isinstance(sensor, NumberSensor):
+    if not isinstance(sensor, CalibratedSensor):
         raise TypeError(f"expected a sensor of this package, got {type(sensor).__name__}")
     detector = sensor.model.detector
     return {
@@ -60,17 +62,21 @@ def describe(sensor: Sensor) -> dict[str, Any]:
 
 
 def load_sensor(directory: Path, device: torch.device | None = None) -> Sensor | Forecaster:
-    """Read what `save_sensor` wrote. Raises ModelSourceError when it is not a model of numbers that this version can read."""
+    """Read what `save_sensor` wrote. Raises ModelSourceError when it is not a model of numbers that this version can
+    read.
+    """
     try:
         settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
         return _restore(settings, load_file(directory / STATE), device or torch.device("cpu"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ModelSourceError(f"{directory.name}: not a model of numbers that can be read: {error}", param="model") from error
+        raise ModelSourceError(
+            f"{directory.name}: not a model of numbers that can be read: {error}", param="model"
+        ) from error
 
 
 def _restore(
     settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
-) -> NumberSensor | AdaptiveSensor | SeriesForecaster:
+) -> CalibratedSensor | AdaptiveSensor | SeriesForecaster:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("a tensor is not finite")
     if settings["kind"] == "forecast":
@@ -82,7 +88,9 @@ def _restore(
     scores = tensors.pop(_CALIBRATION)
     if scores.ndim != 1 or not len(scores) or scores.dtype != torch.float32:
         raise ValueError(f"calibration: expected float32 [m], m >= 1, got {scores.dtype} {list(scores.shape)}")
-    model = ScaledDetector(RobustScale(len(columns)), build(kind, str(settings["detector"]), len(columns), settings["settings"]))
+    model = ScaledDetector(
+        RobustScale(len(columns)), build(kind, str(settings["detector"]), len(columns), settings["settings"])
+    )
     _resize(model, tensors)
     if tensors["scale.center"].shape != (len(columns),):
         raise ValueError(f"columns: expected {tensors['scale.center'].shape[0]}, got {len(columns)}")
@@ -94,7 +102,7 @@ def _restore(
         raise ValueError(f"blocks and stride: expected at least 1, got {blocks} and {stride}")
     calibration = BlockedCalibration(scores.sort().values.numpy(), blocks)
     ready = model.to(device).eval().requires_grad_(requires_grad=False)
-    return NumberSensor(kind, columns, ready, calibration, stride, None if period is None else float(period))
+    return CalibratedSensor(kind, columns, ready, calibration, stride, None if period is None else float(period))
 
 
 def _kind(named: object) -> SensorKind:
@@ -109,6 +117,9 @@ def _resize(model: ScaledDetector, tensors: dict[str, Tensor]) -> None:
     for name, place in list(model.named_buffers()):
         found = tensors.get(name)
         if found is None or found.ndim != place.ndim or found.dtype != place.dtype:
-            raise ValueError(f"{name}: expected {place.dtype} of {place.ndim} dimensions, got {found if found is None else found.shape}")
+            raise ValueError(
+                f"{name}: expected {place.dtype} of {place.ndim} dimensions, got "
+                f"{found if found is None else found.shape}"
+            )
         owner, _, buffer = name.rpartition(".")
         setattr(model.get_submodule(owner), buffer, torch.empty_like(found))

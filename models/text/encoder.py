@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.base import ModelCard
+from models.base import ModelMetadata
 from models.errors import ModelSourceError
-from models.preemption import Between, nothing
-from models.runtime.inference import inference, reading
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.layer_hooks import Pauses
+from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor, Tokens
@@ -42,14 +42,16 @@ class Encoder:
         self._placement = placement
         self._transformer = modules[0]
         normalizes = bool(modules) and type(modules[-1]).__name__ == "Normalize"
-        self._pauses = Pauses(self._transformer)
+        self._layer_hooks = LayerHooks(self._transformer)
         self._after = [module.float() for module in (modules[1:-1] if normalizes else modules[1:])]
         tokenizer = pipeline.tokenizer
         config = self._transformer.config
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
-        self._text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length))
-        self._card = ModelCard(
+        self._text = TextProcessor(
+            tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
+        )
+        self._card = ModelMetadata(
             name=source.name,
             version=source.version,
             task="embedding",
@@ -70,18 +72,18 @@ class Encoder:
         )
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> ModelMetadata:
         return self._card
 
     @property
     def text(self) -> TextProcessor:
         return self._text
 
-    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
         rows = np.empty((len(batch), self._card.width), dtype=np.float32)
         for prompt_tokens, indices in _by_prompt(batch).items():
-            with self._pauses.calling(between):
+            with self._layer_hooks.calling(preempt):
                 part = self._vectors([batch[i] for i in indices], prompt_tokens)
             rows[indices] = part.float().cpu().numpy()
         return rows
@@ -91,8 +93,10 @@ class Encoder:
         return self._placement.memory_bytes()
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
-        with inference(self._placement):
-            features: dict[str, Any] = dict(collate(batch, self._pad_id, self._placement.device, with_types=self._with_types))
+        with inference_mode(self._placement):
+            features: dict[str, Any] = dict(
+                collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
+            )
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens
             features = self._transformer(features)
@@ -118,7 +122,7 @@ def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype)
     """
     from sentence_transformers import SentenceTransformer
 
-    with reading(source.name, "a sentence-transformers model"):
+    with loading(source.name, "a sentence-transformers model"):
         pipeline = SentenceTransformer(
             str(source.path),
             device=str(device),
@@ -127,7 +131,9 @@ def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype)
             model_kwargs={"use_safetensors": True, "dtype": dtype},
         )
     if not hasattr(pipeline[0], "config"):
-        raise ModelSourceError(f"{source.name}: its first module is {type(pipeline[0]).__name__}, expected a Transformer", param="model")
+        raise ModelSourceError(
+            f"{source.name}: its first module is {type(pipeline[0]).__name__}, expected a Transformer", param="model"
+        )
     return pipeline
 
 

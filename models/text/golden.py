@@ -1,4 +1,6 @@
-"""Does a trained model still give what it gave when it was trained? From an encoder's rows to its answers, and the comparison."""
+"""Does a trained model still give what it gave when it was trained? From an encoder's rows to its answers, and the
+comparison.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from models.errors import ArtifactError
 from models.linalg import normalize
 from models.registry.artifact import Golden, Manifest
 from models.registry.golden import Rows, compare
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.detectors.base import Detector
 from models.text.detectors.serialization import load_detector
 from models.text.heads import LinearHead
@@ -22,40 +24,46 @@ from models.text.tokenization import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ModelParts:
     """What an artifact has beside an encoder."""
 
     head: LinearHead | None
     detector: Detector | None
 
     def logits(self, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
-        """An encoder's rows [n, d] and the tokens they came from → logits [n, labels]; a sequence classifier's rows are logits already."""
+        """An encoder's rows [n, d] and the tokens they came from → logits [n, labels]; a sequence classifier's rows
+        are logits already.
+        """
         if self.head is None:
             return rows
         with torch.inference_mode():
-            logits: Rows = self.head(unit(rows), tokens).numpy()
+            logits: Rows = self.head(normalize_rows(rows), tokens).numpy()
             return logits
 
 
-def unit(rows: Rows) -> torch.Tensor:
+def normalize_rows(rows: Rows) -> torch.Tensor:
     """Rows [n, d] as heads and detectors take them: of length 1."""
     return torch.from_numpy(normalize(rows))
 
 
-def read_parts(path: Path, manifest: Manifest) -> Parts:
-    """The head and the detector in an artifact's directory. Raises ArtifactError when one that its task needs is missing."""
+def read_parts(path: Path, manifest: Manifest) -> ModelParts:
+    """The head and the detector in an artifact's directory. Raises ArtifactError when one that its task needs is
+    missing.
+    """
     head = load_head(path) if "head.json" in manifest.files else None
     detector = load_detector(path) if "detector.json" in manifest.files else None
     if manifest.task == "anomaly" and detector is None:
         raise ArtifactError(f"{manifest.name}:v{manifest.version} is for anomalies and has no detector")
     if manifest.task == "classification" and head is None and manifest.encoder == "base":
-        raise ArtifactError(f"{manifest.name}:v{manifest.version} is a classifier on its base's embeddings and has no head")
+        raise ArtifactError(
+            f"{manifest.name}:v{manifest.version} is a classifier on its base's embeddings and has no head"
+        )
     if head is not None and head.labels != manifest.labels:
         raise ArtifactError(f"{manifest.name}:v{manifest.version}: the head has other labels than the manifest")
-    return Parts(head, detector)
+    return ModelParts(head, detector)
 
 
-def read_texts(golden: Golden, model: Model) -> list[Tokens]:
+def read_texts(golden: Golden, model: TextModel) -> list[Tokens]:
     """The golden texts as the model reads those of requests: with its default prompt, cut to its length."""
     pairs = [text for text in golden.texts if isinstance(text, tuple)]
     singles = [text for text in golden.texts if isinstance(text, str)]
@@ -66,11 +74,15 @@ def read_texts(golden: Golden, model: Model) -> list[Tokens]:
     if pairs:
         return model.text.encode_pairs(pairs)
     card = model.card
-    return model.text.encode(singles, prompt=card.prompts.get(card.default_prompt or "", ""), exclude_prompt=card.excludes_prompt)
+    return model.text.encode(
+        singles, prompt=card.prompts.get(card.default_prompt or "", ""), exclude_prompt=card.excludes_prompt
+    )
 
 
-def answers(manifest: Manifest, parts: Parts, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
-    """Rows and their tokens → what the golden rows hold: probabilities, scores [n, 1], embeddings of length 1, relevance [n, 1]."""
+def answers(manifest: Manifest, parts: ModelParts, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
+    """Rows and their tokens → what the golden rows hold: probabilities, scores [n, 1], embeddings of length 1,
+    relevance [n, 1].
+    """
     if manifest.task == "classification":
         return probabilities(parts.logits(rows, tokens), multi_label=False)
     if manifest.task == "rerank":
@@ -78,12 +90,14 @@ def answers(manifest: Manifest, parts: Parts, rows: Rows, tokens: Sequence[Token
     if manifest.task == "embedding" or parts.detector is None:
         return normalize(rows)
     with torch.inference_mode():
-        scores: Rows = parts.detector(unit(rows)).float().numpy()[:, None]
+        scores: Rows = parts.detector(normalize_rows(rows)).float().numpy()[:, None]
         return scores
 
 
-def reproduce(path: Path, manifest: Manifest, model: Model) -> None:
-    """Run the golden inputs of the artifact at `path` on its encoder. Raises ArtifactError when the answers are others."""
+def reproduce(path: Path, manifest: Manifest, model: TextModel) -> None:
+    """Run the golden inputs of the artifact at `path` on its encoder. Raises ArtifactError when the answers are
+    others.
+    """
     if not manifest.golden.texts:
         return
     tokens = read_texts(manifest.golden, model)

@@ -21,8 +21,9 @@ WEIGHTS, SETTINGS = "head.safetensors", "head.json"
 class LinearHead(nn.Module):
     """logits = (x @ weight.T + bias) / temperature.
 
-    `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the encoder gives
-    them after L2 normalisation. The temperature makes the softmax of the logits honest probabilities (Guo et al., 2017).
+    `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the
+    encoder gives them after L2 normalisation. The temperature makes the softmax of the logits honest probabilities
+    (Guo et al., 2017).
     """
 
     kind: ClassVar[str] = "linear"
@@ -81,14 +82,21 @@ class LinearHead(nn.Module):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote. Raises ModelSourceError when it is not a head of this kind that this version can read."""
+        """Read what `save` wrote. Raises ModelSourceError when it is not a head of this kind that this version can
+        read.
+        """
         try:
             settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
             tensors = load_file(directory / WEIGHTS)
             if settings["kind"] != cls.kind or set(tensors) != set(cls.parts):
-                raise ValueError(f"expected kind {cls.kind!r} with {list(cls.parts)}, got {settings['kind']!r} with {sorted(tensors)}")
+                raise ValueError(
+                    f"expected kind {cls.kind!r} with {list(cls.parts)}, got {settings['kind']!r} with "
+                    f"{sorted(tensors)}"
+                )
             if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
                 raise ValueError("weight or bias is not finite")
             return cls.of(tensors, tuple(map(str, settings["labels"])), float(settings["temperature"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise ModelSourceError(f"{directory.name}: not a classifier head that can be read: {error}", param="model") from error
+            raise ModelSourceError(
+                f"{directory.name}: not a classifier head that can be read: {error}", param="model"
+            ) from error

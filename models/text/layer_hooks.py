@@ -9,32 +9,34 @@ from typing import Any
 
 from torch import nn
 
-from models.preemption import Between, nothing
+from models.preemption import NO_PREEMPTION, Preemption
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """What a thread has called."""
 
-    between: Between = nothing
+    preempt: Preemption = NO_PREEMPTION
 
 
-class Pauses:
-    """Calls a function before each layer of a transformer: of its longest list of modules, whatever its architecture calls it."""
+class LayerHooks:
+    """Calls a function before each layer of a transformer: of its longest list of modules, whatever its architecture
+    calls it.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._here = _Here()
+        self._here = _ThreadState()
         lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
         for layer in max(lists, key=len, default=[]):
-            layer.register_forward_pre_hook(self._pause)
+            layer.register_forward_pre_hook(self._preempt)
 
     @contextmanager
-    def calling(self, between: Between) -> Iterator[None]:
-        """Have `between` called for this thread during this block; a block inside another one has its own."""
-        before, self._here.between = self._here.between, between
+    def calling(self, preempt: Preemption) -> Iterator[None]:
+        """Have `preempt` called for this thread during this block; a block inside another one has its own."""
+        before, self._here.preempt = self._here.preempt, preempt
         try:
             yield
         finally:
-            self._here.between = before
+            self._here.preempt = before
 
-    def _pause(self, module: nn.Module, inputs: Any) -> None:
-        self._here.between()
+    def _preempt(self, module: nn.Module, inputs: Any) -> None:
+        self._here.preempt()

@@ -1,4 +1,6 @@
-"""Heads that look at a text's word pieces beside its embedding: exact words tell apart what an encoder puts close together."""
+"""Heads that look at a text's word pieces beside its embedding: exact words tell apart what an encoder puts close
+together.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _LEAST_TEXTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A sparse matrix [n, features] by rows: `columns` int64 and `values` float32 [stored], row i from `starts[i]` to `starts[i + 1]`."""
+    """A sparse matrix [n, features] by rows: `columns` int64 and `values` float32 [stored], row i from `starts[i]`
+    to `starts[i + 1]`.
+    """
 
     columns: NDArray[np.int64]
     values: NDArray[np.float32]
@@ -43,11 +47,15 @@ class WordPieces:
 
     def __post_init__(self) -> None:
         if self.keys.ndim != 1 or self.keys.shape != self.idf.shape or bool((np.diff(self.keys) <= 0).any()):
-            raise ValueError(f"expected ascending keys [f] with idf [f], got {list(self.keys.shape)} and {list(self.idf.shape)}")
+            raise ValueError(
+                f"expected ascending keys [f] with idf [f], got {list(self.keys.shape)} and {list(self.idf.shape)}"
+            )
 
     @classmethod
     def fit(cls, tokens: Sequence[Tokens], most: int = MOST_FEATURES) -> WordPieces:
-        """Those that are in most of the texts, in two at least and not in all: idf = ln((1 + n) / (1 + texts with it)) + 1."""
+        """Those that are in most of the texts, in two at least and not in all: idf = ln((1 + n) / (1 + texts with
+        it)) + 1.
+        """
         found = [_keys(item) for item in tokens]
         keys, texts = np.unique(np.concatenate(found) if found else np.empty(0, np.int64), return_counts=True)
         telling = (texts >= _LEAST_TEXTS) & (texts < len(tokens))
@@ -84,7 +92,13 @@ class LexicalHead(LinearHead):
     words: Tensor
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, pieces: WordPieces, words: Tensor, labels: tuple[str, ...], temperature: float = 1.0
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        pieces: WordPieces,
+        words: Tensor,
+        labels: tuple[str, ...],
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(weight, bias, labels, temperature)
         if words.shape != (len(pieces.keys), len(labels)):
@@ -118,7 +132,14 @@ class LexicalHead(LinearHead):
         keys, idf = tensors["keys"], tensors["idf"]
         if keys.dtype != torch.int64 or idf.dtype != torch.float32:
             raise ValueError(f"expected keys int64 and idf float32, got {keys.dtype} and {idf.dtype}")
-        return cls(tensors["weight"], tensors["bias"], WordPieces(keys.numpy(), idf.numpy()), tensors["words"], labels, temperature)
+        return cls(
+            tensors["weight"],
+            tensors["bias"],
+            WordPieces(keys.numpy(), idf.numpy()),
+            tensors["words"],
+            labels,
+            temperature,
+        )
 
 
 def load_head(directory: Path) -> LinearHead:
@@ -126,7 +147,9 @@ def load_head(directory: Path) -> LinearHead:
     try:
         kind = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelSourceError(f"{directory.name}: not a classifier head that can be read: {error}", param="model") from error
+        raise ModelSourceError(
+            f"{directory.name}: not a classifier head that can be read: {error}", param="model"
+        ) from error
     return LexicalHead.load(directory) if kind == LexicalHead.kind else LinearHead.load(directory)
 
 

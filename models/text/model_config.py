@@ -1,4 +1,6 @@
-"""A model's configuration files, read without sentence-transformers: importing that costs seconds, reading them none."""
+"""A model's configuration files, read without sentence-transformers: importing that costs seconds, reading them
+none.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ class Pipeline:
 
 def read_pipeline(path: Path) -> Pipeline:
     """Read a model directory. Raises Unsupported for anything that needs sentence-transformers itself."""
-    kinds = [(str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))) for module in _json(path / "modules.json", [])]
+    kinds = [
+        (str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", "")))
+        for module in _json(path / "modules.json", [])
+    ]
     names = [kind for kind, _ in kinds]
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise Unsupported(f"its modules are {', '.join(names) or 'not stated'}")
@@ -85,7 +90,9 @@ def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
 
 
 def first_position(config: Mapping[str, Any]) -> int:
-    """The position of a text's first token. Where it is not 0, the one before it is that of padding tokens, wherever they stand."""
+    """The position of a text's first token. Where it is not 0, the one before it is that of padding tokens, wherever
+    they stand.
+    """
     kind = config.get("model_type")
     if kind not in _OFFSET_POSITIONS:
         return 0

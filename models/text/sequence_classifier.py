@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import ModelCard
+from models.base import ModelMetadata
 from models.errors import ModelSourceError
-from models.preemption import Between, nothing
-from models.runtime.inference import inference, reading
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.layer_hooks import Pauses
+from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor, Tokens
@@ -31,14 +31,16 @@ class SequenceClassifier:
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         self._model, tokenizer = _load(source, placement)
         self._placement = placement
-        self._pauses = Pauses(self._model)
+        self._layer_hooks = LayerHooks(self._model)
         config = self._model.config
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
         stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
-        self._text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated))
-        self._card = ModelCard(
+        self._text = TextProcessor(
+            tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
+        )
+        self._card = ModelMetadata(
             name=source.name,
             version=source.version,
             task="rerank" if len(labels) == 1 else "classification",
@@ -55,16 +57,16 @@ class SequenceClassifier:
         )
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> ModelMetadata:
         return self._card
 
     @property
     def text(self) -> TextProcessor:
         return self._text
 
-    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        with inference(self._placement), self._pauses.calling(between):
+        with inference_mode(self._placement), self._layer_hooks.calling(preempt):
             features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits
@@ -88,7 +90,7 @@ def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with reading(source.name, "a sequence classifier"):
+    with loading(source.name, "a sequence classifier"):
         model = AutoModelForSequenceClassification.from_pretrained(
             source.path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=placement.dtype
         )

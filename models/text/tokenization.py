@@ -22,7 +22,8 @@ _REPEATED_PUNCTUATION = re.compile(r"([^\w\s])\1+")
 _CHARACTERS_PER_TOKEN = 16
 _WIDER = 4  # times as many then
 _WHITESPACE = re.compile(r"\s")
-# One text of so few characters is tokenised without letting go of the GIL: getting it back can take longer than the text.
+# One text of so few characters is tokenised without letting go of the GIL: getting it back can take longer than the
+# text.
 _BRIEF = 1_000
 
 
@@ -114,9 +115,17 @@ class TextProcessor:
         return self._tokenizer.token_to_id(token) if isinstance(token, str) else None
 
     def encode(
-        self, texts: Sequence[str], *, prompt: str = "", exclude_prompt: bool = False, side: Side = "right", max_tokens: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        exclude_prompt: bool = False,
+        side: Side = "right",
+        max_tokens: int | None = None,
     ) -> list[Tokens]:
-        """Tokenise texts, each with `prompt` before it, cut from `side` after `max_tokens` tokens of its own and at the model's limit."""
+        """Tokenise texts, each with `prompt` before it, cut from `side` after `max_tokens` tokens of its own and at
+        the model's limit.
+        """
         limit = self.max_tokens
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
@@ -127,14 +136,21 @@ class TextProcessor:
         else:
             encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _tokens(encoding, len(encoding), skip) if len(encoding) <= limit else self._cut(text, limit, side, prompt, skip)
+            _tokens(encoding, len(encoding), skip)
+            if len(encoding) <= limit
+            else self._cut(text, limit, side, prompt, skip)
             for encoding, text in zip(encodings, read, strict=True)
         ]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, max_tokens: int | None = None) -> list[Tokens]:
-        """Tokenise pairs as one input each, as a cross-encoder reads them; the second is cut first, and after `max_tokens` tokens."""
+        """Tokenise pairs as one input each, as a cross-encoder reads them; the second is cut first, and after
+        `max_tokens` tokens.
+        """
         limit, most = self.max_tokens, self.max_tokens if max_tokens is None else max_tokens
-        clean = [(self._readable(self.preprocessing(a), limit), self._readable(self.preprocessing(b), limit)) for a, b in pairs]
+        clean = [
+            (self._readable(self.preprocessing(a), limit), self._readable(self.preprocessing(b), limit))
+            for a, b in pairs
+        ]
         encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=True)
         return [
             _tokens(encoding, len(encoding), paired=True)
@@ -239,7 +255,9 @@ def require_whole(tokens: Sequence[Tokens], named: Callable[[int], str] = "input
         if item.truncated:
             name = named(index)
             raise TextTooLong(
-                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it or set truncate=true", param=name
+                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it or set "
+                f"truncate=true",
+                param=name,
             )
 
 
@@ -249,11 +267,16 @@ def _tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, paire
 
 
 def _beginning(text: str, least: int) -> str:
-    """The beginning of `text` up to the first whitespace after `least` characters; where there is none for long, up to there."""
+    """The beginning of `text` up to the first whitespace after `least` characters; where there is none for long, up
+    to there.
+    """
     found = _WHITESPACE.search(text, least, least * _WIDER)
     return text[: found.start() if found else least * _WIDER]
 
 
 def _sees_whitespace(tokenizer: Tokenizer) -> bool:
     """Whether runs of whitespace change the tokens; collapsing them must not change a pretrained model's results."""
-    return tokenizer.encode("a \n\t b", add_special_tokens=False).ids != tokenizer.encode("a b", add_special_tokens=False).ids
+    return (
+        tokenizer.encode("a \n\t b", add_special_tokens=False).ids
+        != tokenizer.encode("a b", add_special_tokens=False).ids
+    )

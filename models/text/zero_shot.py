@@ -10,7 +10,8 @@ from torch import Tensor, nn
 # Fitted with all-MiniLM-L6-v2 on Banking77 and CLINC150, label names alone (benchmarks/zeroshot.py): the likelihood is
 # best at 0.045 to 0.065 for 2 to 150 labels. An encoder whose cosines are spread otherwise is less well calibrated.
 TEMPERATURE = 0.05
-# The same, label by label, for ten labels: the cosine at which a text belongs as likely as not, and how sharply that turns.
+# The same, label by label, for ten labels: the cosine at which a text belongs as likely as not, and how sharply that
+# turns.
 MULTI_LABEL_BIAS = 0.47
 MULTI_LABEL_TEMPERATURE = 0.077
 
@@ -34,7 +35,9 @@ class ZeroShotHead(nn.Module):
         owner = torch.tensor(owners)
         if vectors.ndim != 2 or len(owner) != len(vectors):
             raise ValueError(f"expected vectors [m, d] and m owners, got {list(vectors.shape)} and {len(owner)}")
-        sums = torch.zeros(int(owner.max()) + 1, vectors.shape[1]).index_add_(0, owner, nn.functional.normalize(vectors.float(), dim=-1))
+        sums = torch.zeros(int(owner.max()) + 1, vectors.shape[1]).index_add_(
+            0, owner, nn.functional.normalize(vectors.float(), dim=-1)
+        )
         return cls(nn.functional.normalize(sums, dim=-1))
 
     def forward(self, x: Tensor, *, multi_label: bool = False) -> Tensor:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.linalg import normalize
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.tokenization import Tokens
-from models.training.events import Events, Progress
+from models.training.events import Events, ProgressEvents
 
 Floats = NDArray[np.float32]
 
@@ -44,7 +44,8 @@ class EmbeddingCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             database.execute("PRAGMA journal_mode=WAL")
             database.execute(
-                "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL, used INTEGER NOT NULL) "
+                "WITHOUT ROWID"
             )
             database.execute("CREATE INDEX IF NOT EXISTS rows_used ON rows (used)")
 
@@ -56,7 +57,9 @@ class EmbeddingCache:
             for part in _parts(keys):
                 places = ",".join("?" * len(part))
                 rows = database.execute(f"SELECT key, row FROM rows WHERE key IN ({places})", part)  # noqa: S608 - question marks only
-                found.update((bytes(key), np.frombuffer(row, dtype="<f4")) for key, row in rows if len(row) == 4 * width)
+                found.update(
+                    (bytes(key), np.frombuffer(row, dtype="<f4")) for key, row in rows if len(row) == 4 * width
+                )
                 database.execute(f"UPDATE rows SET used = ? WHERE key IN ({places})", [used, *part])  # noqa: S608
         return found
 
@@ -65,7 +68,8 @@ class EmbeddingCache:
         with closing(self._connect()) as database, database:
             used = self._now(database)
             database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", ((key, row.astype("<f4").tobytes(), used) for key, row in rows)
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)",
+                ((key, row.astype("<f4").tobytes(), used) for key, row in rows),
             )
             self._shrink(database)
 
@@ -91,13 +95,14 @@ class EmbeddingCache:
 class Embedder:
     """Texts to embeddings of length 1, with the encoder's default prompt, through the cache where there is one."""
 
-    def __init__(self, model: Model, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
+    def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
         card = model.card
         self._model = model
         self._cache = cache
         self._events = events
         self._prompt = card.prompts.get(card.default_prompt or "", "")
-        # What decides a text's vector: weights and settings, precision (bfloat16 rows are others), preprocessing, prompt.
+        # What decides a text's vector: weights and settings, precision (bfloat16 rows are others), preprocessing,
+        # prompt.
         about = [card.version, card.dtype, asdict(model.text.preprocessing), model.text.max_tokens, self._prompt]
         self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         self.computed = 0
@@ -123,14 +128,16 @@ class Embedder:
         return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.card.excludes_prompt)
 
     def _key(self, text: str) -> bytes:
-        return hashlib.sha256(self._salt + self._model.text.preprocessing(text).encode("utf-8", "surrogatepass")).digest()
+        return hashlib.sha256(
+            self._salt + self._model.text.preprocessing(text).encode("utf-8", "surrogatepass")
+        ).digest()
 
     def _encode(self, missing: dict[bytes, str]) -> dict[bytes, Floats]:
         """Encode texts of like length together, so that little is padded, and keep what comes out."""
         keys = list(missing)
         tokens = self.read(list(missing.values()))
         order = sorted(range(len(keys)), key=lambda index: (-tokens[index].count, keys[index]))
-        progress = Progress(self._events, len(keys)) if self._events and keys else None
+        progress = ProgressEvents(self._events, len(keys)) if self._events and keys else None
         fresh: dict[bytes, Floats] = {}
         waiting: list[tuple[bytes, Floats]] = []
         for batch in _batches(order, [item.count for item in tokens]):

@@ -1,4 +1,5 @@
-"""Errors of training, a branch of the one tree: each says what is wrong, under a stable code, and which parameter is at fault.
+"""Errors of training, a branch of the one tree: each says what is wrong, under a stable code, and which parameter is
+at fault.
 
 SondeError
 └── TrainingError             a job cannot be trained as asked
@@ -23,15 +24,19 @@ class TrainingError(SondeError):
 
 
 class TrainingDataError(TrainingError):
-    """The file's rows cannot be used; `line` (1-based line, or row of a Parquet file) and `column` are None where there is no one place."""
+    """The file's rows cannot be used; `line` (1-based line, or row of a Parquet file) and `column` are None where
+    there is no one place.
+    """
 
-    def __init__(self, code: str, message: str, param: str | None = None, *, line: int | None = None, column: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, param: str | None = None, *, line: int | None = None, column: str | None = None
+    ) -> None:
         super().__init__(code, message, param)
         self.line = line
         self.column = column
 
 
-class LadderError(TrainingError):
+class CheckFailed(TrainingError):
     """A rung of the debug ladder failed; training on would be a waste of hours."""
 
 

@@ -21,7 +21,7 @@ def lines(stream: TextIO) -> Events:
     return emit
 
 
-def say(events: Events, message: str, level: Level = "info") -> None:
+def emit(events: Events, message: str, level: Level = "info") -> None:
     """A message for the job's event list."""
     events({"type": "message", "level": level, "message": message})
 
@@ -31,10 +31,14 @@ def phase(events: Events, name: Literal["validating_files", "running"]) -> None:
     events({"type": "phase", "phase": name})
 
 
-class Progress:
-    """Metrics events of work whose steps are known beforehand, at most one every `interval_s` seconds and one at the end."""
+class ProgressEvents:
+    """Metrics events of work whose steps are known beforehand, at most one every `interval_s` seconds and one at the
+    end.
+    """
 
-    def __init__(self, events: Events, total_steps: int, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, events: Events, total_steps: int, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._events = events
         self._total = total_steps
         self._interval_s = interval_s
@@ -43,7 +47,9 @@ class Progress:
         self._examples = 0
 
     def __call__(self, step: int, examples: int) -> None:
-        """Step number `step` is done, `examples` more rows went through it. No loss and no learning rate: nothing is descending."""
+        """Step number `step` is done, `examples` more rows went through it. No loss and no learning rate: nothing is
+        descending.
+        """
         self._examples += examples
         now = self._clock()
         if step < self._total and now - self._told < self._interval_s:

@@ -48,7 +48,9 @@ class Augmentation(_Settings):
 
 
 class _Common(_Settings):
-    """What every recipe takes: `held_out` is the share of training rows kept for evaluation when no validation file is given."""
+    """What every recipe takes: `held_out` is the share of training rows kept for evaluation when no validation file
+    is given.
+    """
 
     held_out: _Share = 0.2
 
@@ -56,8 +58,8 @@ class _Common(_Settings):
 class _Tuned(_Common):
     """What every recipe takes that changes the encoder's weights.
 
-    `learning_rate` is the rate itself; `learning_rate_multiplier` (OpenAI's name) multiplies the recipe's own. `warmup` is a
-    share of all steps. "auto" leaves a value to the recipe.
+    `learning_rate` is the rate itself; `learning_rate_multiplier` (OpenAI's name) multiplies the recipe's own.
+    `warmup` is a share of all steps. "auto" leaves a value to the recipe.
     """
 
     n_epochs: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
@@ -89,21 +91,23 @@ _LORA = ("lora_rank", "lora_alpha", "lora_dropout")
 _WITHOUT_NEIGHBOURS = ("energy", "mahalanobis")
 _WITHOUT_HEAD = ("knn", "mahalanobis")
 _DESCENT = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
-# OpenAI's clients send these three as "auto" or as numbers with every job; a recipe without epochs reads "auto" as nothing.
+# OpenAI's clients send these three as "auto" or as numbers with every job; a recipe without epochs reads "auto" as
+# nothing.
 _FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
-class Classification(_Tuned):
+class ClassificationHyperparameters(_Tuned):
     """A linear head on embeddings, and, unless `mode` is frozen, a tuned encoder that has to beat it.
 
-    `loss` is that of contrastive tuning, which mode auto tries, too; modes lora and full learn by the cross-entropy of a `head`:
-    cosines to a vector per label ("auto"), or an affine map. What is fitted to the embeddings afterwards is linear in every mode.
-    A tuned encoder wins if the interval of its lead in `metric`, at the level `confidence`, lies above 0.
-    `C` is the inverse of the regularisation, "auto" chooses it by cross-validation. `label_names` adds each label's name as one
-    more example, "auto" does so where there are few rows a label. `lexical` adds the texts' word pieces to the frozen encoder's head,
-    "auto" does so where it is better out of fold. `out_of_scope_label` names rows that show what does not
-    belong: no class of their own, but judges of the detector. `refit` fits the winning head once more, to the held-out rows too,
-    after they have judged.
+    `loss` is that of contrastive tuning, which mode auto tries, too; modes lora and full learn by the cross-entropy
+    of a `head`: cosines to a vector per label ("auto"), or an affine map. What is fitted to the embeddings
+    afterwards is linear in every mode. A tuned encoder wins if the interval of its lead in `metric`, at the level
+    `confidence`, lies above 0. `C` is the inverse of the regularisation, "auto" chooses it by cross-validation.
+    `label_names` adds each label's name as one more example, "auto" does so where there are few rows a label.
+    `lexical` adds the texts' word pieces to the frozen encoder's head, "auto" does so where it is better out of
+    fold. `out_of_scope_label` names rows that show what does not
+    belong: no class of their own, but judges of the detector. `refit` fits the winning head once more, to the
+    held-out rows too, after they have judged.
     """
 
     mode: Mode = "auto"
@@ -120,7 +124,7 @@ class Classification(_Tuned):
     refit: bool = True
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Classification:
+    def _meaningful(self) -> ClassificationHyperparameters:
         if self.mode == "frozen":
             _require_unset(self, (*_DESCENT, "metric", "confidence"), "mode 'frozen' tunes nothing")
         elif self.mode != "lora":
@@ -130,7 +134,9 @@ class Classification(_Tuned):
             if self.head == "linear":
                 _require_unset(self, ("temperature",), "a linear head has none")
         elif self.head == "cosine":
-            raise ValueError(f"head: the head of mode {self.mode!r} is linear; leave it out, or take mode 'lora' or 'full'")
+            raise ValueError(
+                f"head: the head of mode {self.mode!r} is linear; leave it out, or take mode 'lora' or 'full'"
+            )
         if self.loss not in ("auto", "supervised_contrastive"):
             _require_unset(self, ("temperature",), f"loss {self.loss!r} has none")
         if self.detector in _WITHOUT_NEIGHBOURS:
@@ -138,7 +144,7 @@ class Classification(_Tuned):
         return self
 
 
-class Anomaly(_Common):
+class TextAnomalyHyperparameters(_Common):
     """A detector of texts unlike the normal ones. `C` and energy need labelled rows."""
 
     detector: DetectorKind = "auto"
@@ -148,7 +154,7 @@ class Anomaly(_Common):
     mode: Literal["auto", "frozen"] = "auto"
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Anomaly:
+    def _meaningful(self) -> TextAnomalyHyperparameters:
         if self.detector in _WITHOUT_NEIGHBOURS:
             _require_unset(self, ("neighbours",), f"detector {self.detector!r} looks at no neighbours")
         if self.detector in _WITHOUT_HEAD:
@@ -156,12 +162,12 @@ class Anomaly(_Common):
         return self
 
 
-class Sensing(_Common):
+class SensorAnomalyHyperparameters(_Common):
     """A detector of numbers: of single `records`, or of `series` in the order of time.
 
-    `columns` are the readings, by default all that have no other part. `timestamp`, `group` (one run of a machine) and `label`
-    (0 or 1, for evaluation alone) name columns. `refit` fits the chosen detector once more, to the held-out rows too, after they
-    have judged.
+    `columns` are the readings, by default all that have no other part. `timestamp`, `group` (one run of a machine)
+    and `label` (0 or 1, for evaluation alone) name columns. `refit` fits the chosen detector once more, to the
+    held-out rows too, after they have judged.
     """
 
     kind: Literal["records", "series"]
@@ -173,19 +179,21 @@ class Sensing(_Common):
     refit: bool = True
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Sensing:
+    def _meaningful(self) -> SensorAnomalyHyperparameters:
         known = OF_RECORDS if self.kind == "records" else OF_SERIES
         if self.detector not in ("auto", *known):
-            raise ValueError(f"detector: expected one of auto, {', '.join(known)} for {self.kind}, got {self.detector!r}")
+            raise ValueError(
+                f"detector: expected one of auto, {', '.join(known)} for {self.kind}, got {self.detector!r}"
+            )
         _require_one_part(self.columns, (self.timestamp, self.group, self.label), "timestamp, group or label")
         return self
 
 
-class Forecasting(_Common):
+class ForecastHyperparameters(_Common):
     """A forecaster of series: `horizon` steps from `context` readings, by the columns together or each by itself.
 
-    `model` auto tries the linear map and the network; the network alone reads `n_epochs`, `batch_size` (windows a step) and
-    `learning_rate`. `season` is a number of readings for the baseline that repeats, "auto" looks for one.
+    `model` auto tries the linear map and the network; the network alone reads `n_epochs`, `batch_size` (windows a
+    step) and `learning_rate`. `season` is a number of readings for the baseline that repeats, "auto" looks for one.
     """
 
     horizon: Annotated[int, Field(ge=1, le=1024)]
@@ -200,16 +208,16 @@ class Forecasting(_Common):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Forecasting:
+    def _meaningful(self) -> ForecastHyperparameters:
         if self.model == "linear":
             _require_unset(self, ("n_epochs", "batch_size", "learning_rate"), "model 'linear' is solved in one step")
         _require_one_part(self.columns, (self.timestamp, self.group), "timestamp or group")
         return self
 
 
-class Embedding(_Tuned):
-    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by themselves,
-    beside the whole.
+class EmbeddingHyperparameters(_Tuned):
+    """An encoder tuned on pairs, triplets or scores. `matryoshka` lists lengths of embeddings that shall be good by
+    themselves, beside the whole.
     """
 
     mode: Literal["auto", "lora", "full"] = "auto"
@@ -218,7 +226,7 @@ class Embedding(_Tuned):
     hard_negatives: int = Field(0, ge=0, le=16)
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Embedding:
+    def _meaningful(self) -> EmbeddingHyperparameters:
         if self.mode == "full":
             _require_unset(self, _LORA, "mode 'full' adds no LoRA")
         if self.loss == "triplet":
@@ -228,46 +236,70 @@ class Embedding(_Tuned):
         return self
 
 
-class Rerank(_Tuned):
+class RerankHyperparameters(_Tuned):
     """A cross-encoder tuned on query, document and label."""
 
     mode: Literal["auto", "full", "lora"] = "auto"
     loss: Literal["auto", RerankLoss] = "auto"
 
     @model_validator(mode="after")
-    def _meaningful(self) -> Rerank:
+    def _meaningful(self) -> RerankHyperparameters:
         if self.mode != "lora":
             _require_unset(self, _LORA, f"mode {self.mode!r} adds no LoRA")
         _require_unset(self, ("temperature",), "binary cross-entropy has none")
         return self
 
 
-Hyperparameters = Classification | Anomaly | Sensing | Forecasting | Embedding | Rerank
+Hyperparameters = (
+    ClassificationHyperparameters
+    | TextAnomalyHyperparameters
+    | SensorAnomalyHyperparameters
+    | ForecastHyperparameters
+    | EmbeddingHyperparameters
+    | RerankHyperparameters
+)
 _CLASSES: dict[str, type[_Common]] = {
-    "classification": Classification,
-    "anomaly": Anomaly,
-    "embedding": Embedding,
-    "rerank": Rerank,
-    "forecast": Forecasting,
+    "classification": ClassificationHyperparameters,
+    "anomaly": TextAnomalyHyperparameters,
+    "embedding": EmbeddingHyperparameters,
+    "rerank": RerankHyperparameters,
+    "forecast": ForecastHyperparameters,
 }
 
 
 def parse(task: str, given: Mapping[str, Any], place: str = PARAM) -> Hyperparameters:
     """Check what a job sets for its task.
 
-    Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path from `place` on.
+    Raises HyperparameterError that names the first one at fault and what is allowed; `param` is its full path from
+    `place` on.
     """
     # Texts have no kind; of numbers it has to be said what they are.
-    chosen = Sensing if task == "anomaly" and given.get("kind") is not None else _CLASSES.get(task)
+    chosen = SensorAnomalyHyperparameters if task == "anomaly" and given.get("kind") is not None else _CLASSES.get(task)
     if chosen is None:
         allowed = ", ".join(get_args(Task))
-        raise HyperparameterError("unknown_task", f"task: expected one of {allowed}, got {task!r}", "method.supervised.task")
-    meant = {name: value for name, value in given.items() if value is not None and not (name in _FROM_OPENAI and value == "auto")}
+        raise HyperparameterError(
+            "unknown_task", f"task: expected one of {allowed}, got {task!r}", "method.supervised.task"
+        )
+    meant = {
+        name: value
+        for name, value in given.items()
+        if value is not None and not (name in _FROM_OPENAI and value == "auto")
+    }
     try:
         made = chosen.model_validate(meant)
     except ValidationError as error:
         raise _refused(task, chosen, error, place) from error
-    if not isinstance(made, (Classification, Anomaly, Sensing, Forecasting, Embedding, Rerank)):
+    if not isinstance(
+        made,
+        (
+            ClassificationHyperparameters,
+            TextAnomalyHyperparameters,
+            SensorAnomalyHyperparameters,
+            ForecastHyperparameters,
+            EmbeddingHyperparameters,
+            RerankHyperparameters,
+        ),
+    ):
         raise TypeError(f"no hyperparameters for task {task!r}")
     return made
 
@@ -285,12 +317,16 @@ def _refused(task: str, chosen: type[_Common], error: ValidationError, place: st
     if first["type"] == "value_error":
         reason = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
         culprit = reason.split(":", 1)[0].split(" ", 1)[0]
-        return HyperparameterError("invalid_hyperparameter", reason, f"{place}.{culprit}" if culprit in chosen.model_fields else param)
-    allowed = "; ".join(dict.fromkeys(item["msg"] for item in error.errors(include_url=False) if item["loc"][:1] == first["loc"][:1]))
-    return HyperparameterError("invalid_hyperparameter", f"{name}: {allowed}, got {_shortly(first['input'])!r}", param)
+        return HyperparameterError(
+            "invalid_hyperparameter", reason, f"{place}.{culprit}" if culprit in chosen.model_fields else param
+        )
+    allowed = "; ".join(
+        dict.fromkeys(item["msg"] for item in error.errors(include_url=False) if item["loc"][:1] == first["loc"][:1])
+    )
+    return HyperparameterError("invalid_hyperparameter", f"{name}: {allowed}, got {_shorten(first['input'])!r}", param)
 
 
-def _shortly(value: object) -> str:
+def _shorten(value: object) -> str:
     """What came, in a few words."""
     try:
         return str(value)[:60]
@@ -300,7 +336,9 @@ def _shortly(value: object) -> str:
 
 def _is_branch(part: int | str) -> bool:
     """Whether pydantic names a branch of a union here rather than a field."""
-    return isinstance(part, str) and (part.startswith(("constrained-", "literal[", "function-")) or part in ("int", "float", "bool", "str"))
+    return isinstance(part, str) and (
+        part.startswith(("constrained-", "literal[", "function-")) or part in ("int", "float", "bool", "str")
+    )
 
 
 def _require_one_part(columns: tuple[str, ...], others: tuple[str | None, ...], parts: str) -> None:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.runtime.placement import DeviceName, DtypeName, Placement
 from models.source import ModelSource
-from models.text.base import Model
+from models.text.base import TextModel
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events
@@ -24,7 +24,7 @@ JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.j
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """job.json: what to train on what. Paths are the worker's own; nothing of a client's is joined to them."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -51,32 +51,32 @@ class Job:
     keep_encoder: bool = False
 
 
-_JOB = TypeAdapter(Job)
+_JOB = TypeAdapter(TrainingJob)
 
 
-def read_job(directory: Path) -> Job:
+def read_job(directory: Path) -> TrainingJob:
     """Read `directory/job.json`. Raises TrainingError when it is not a job of this version."""
     try:
-        job: Job = _JOB.validate_json((directory / JOB).read_bytes())
+        job: TrainingJob = _JOB.validate_json((directory / JOB).read_bytes())
     except (OSError, ValidationError) as error:
         raise TrainingError("invalid_job", f"{JOB} cannot be read: {error}") from error
     return job
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class TextContext:
     """What every recipe works with: the job, the base encoder with its cache of embeddings, and where things go.
 
     `directory` is the attempt's own; what the recipe trained goes to `result`.
     """
 
-    job: Job
+    job: TrainingJob
     directory: Path
     events: Events
     report: Report
     source: ModelSource
     placement: Placement
-    model: Model
+    model: TextModel
     cache: EmbeddingCache | None
     embedder: Embedder
 
@@ -90,8 +90,8 @@ class Context:
 class Outcome:
     """What a recipe hands back once `result/` is written.
 
-    `golden` is `{"texts", "rows", "tolerance"}` (of numbers `readings` too): inputs and what the trained model gives for them.
-    `sensor` describes a model of numbers, which has no encoder.
+    `golden` is `{"texts", "rows", "tolerance"}` (of numbers `readings` too): inputs and what the trained model gives
+    for them. `sensor` describes a model of numbers, which has no encoder.
     """
 
     encoder: Literal["base", "own", "none"]
@@ -116,10 +116,10 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class SensorContext:
     """What a recipe on numbers works with; `directory` is the attempt's own."""
 
-    job: Job
+    job: TrainingJob
     directory: Path
     events: Events
     report: Report

@@ -54,8 +54,9 @@ def spearman(a: Floats, b: Floats) -> float:
 def ndcg(grades: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], k: int = 10) -> float:
     """Mean nDCG@k over queries: for each, its documents' grades (≥ 0) and the scores that rank them.
 
-    Gain 2^grade - 1, discount log2(rank + 1) (Järvelin and Kekäläinen, 2002); equal scores keep the file's order reversed, the
-    worst case, so that a constant model gains nothing. Queries without a relevant document are left out.
+    Gain 2^grade - 1, discount log2(rank + 1) (Järvelin and Kekäläinen, 2002); equal scores keep the file's order
+    reversed, the worst case, so that a constant model gains nothing. Queries without a relevant document are left
+    out.
     """
     values = [_ndcg_of(np.asarray(g, float), np.asarray(s, float), k) for g, s in zip(grades, scores, strict=True)]
     told = [value for value in values if value is not None]
@@ -104,7 +105,13 @@ class Interval:
     @property
     def verdict(self) -> str:
         """What it says of a lead, in words."""
-        return "better beyond chance" if self.low > 0 else "worse beyond chance" if self.high < 0 else "no difference beyond chance"
+        return (
+            "better beyond chance"
+            if self.low > 0
+            else "worse beyond chance"
+            if self.high < 0
+            else "no difference beyond chance"
+        )
 
 
 def encoded(truth: Sequence[str], *predictions: Sequence[str]) -> tuple[list[str], list[Ints]]:
@@ -129,7 +136,9 @@ def macro_f1(truth: Ints, predicted: Ints, classes: int) -> float:
 def macro_f1_gain(
     truth: Ints, ours: Ints, theirs: Ints | None, classes: int, *, seed: int, resamples: int = 1000, level: float = 0.95
 ) -> Interval:
-    """Macro-F1 of `ours`, or its lead over `theirs`, with a paired bootstrap over rows (Efron & Tibshirani 1993, ch. 13)."""
+    """Macro-F1 of `ours`, or its lead over `theirs`, with a paired bootstrap over rows (Efron & Tibshirani 1993, ch.
+    13).
+    """
     rng = np.random.default_rng(seed)
     value = macro_f1(truth, ours, classes) - (macro_f1(truth, theirs, classes) if theirs is not None else 0.0)
     gains: list[float] = []
@@ -141,14 +150,18 @@ def macro_f1_gain(
     return Interval(value, float(low), float(high))
 
 
-def gain_in(metric: Metric, truth: Ints, ours: Ints, theirs: Ints, classes: int, *, seed: int, level: float) -> Interval:
+def gain_in(
+    metric: Metric, truth: Ints, ours: Ints, theirs: Ints, classes: int, *, seed: int, level: float
+) -> Interval:
     """The lead of `ours` over `theirs` in a metric, with a paired bootstrap over rows."""
     if metric == "accuracy":
         return mean_gain(ours == truth, theirs == truth, seed=seed, level=level)
     return macro_f1_gain(truth, ours, theirs, classes, seed=seed, level=level)
 
 
-def mean_gain(ours: Floats, theirs: Floats | None, *, seed: int, resamples: int = 1000, level: float = 0.95) -> Interval:
+def mean_gain(
+    ours: Floats, theirs: Floats | None, *, seed: int, resamples: int = 1000, level: float = 0.95
+) -> Interval:
     """Mean of per-row measures [n], or of their lead over another's [n], with a bootstrap over rows."""
     lead = np.asarray(ours, dtype=np.float64) - (0.0 if theirs is None else np.asarray(theirs, dtype=np.float64))
     if lead.ndim != 1 or len(lead) == 0:
@@ -165,14 +178,20 @@ def weighted_calibration_error(confidence: Floats, right: NDArray[np.bool_], bin
 
 
 def calibration_noise(confidence: Floats, *, seed: int, resamples: int = 200, level: float = 0.95) -> float:
-    """The calibration error that a perfectly calibrated model stays under in `level` of samples of this size and confidence."""
+    """The calibration error that a perfectly calibrated model stays under in `level` of samples of this size and
+    confidence.
+    """
     rng = np.random.default_rng(seed)
-    values = [weighted_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(resamples)]
+    values = [
+        weighted_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(resamples)
+    ]
     return float(np.quantile(values, level))
 
 
 def effective_rank(x: Floats) -> float:
-    """exp of the entropy of the normalised singular values of x [n, d] (Roy & Vetterli 2007): 1 when all rows point the same way."""
+    """exp of the entropy of the normalised singular values of x [n, d] (Roy & Vetterli 2007): 1 when all rows point
+    the same way.
+    """
     values = np.linalg.svd(np.asarray(x, dtype=np.float64), compute_uv=False)
     total = values.sum()
     if total == 0:

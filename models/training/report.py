@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from models.training.errors import LadderError
+from models.training.errors import CheckFailed
 
 Rung = Literal["data", "forward", "loss", "gradient", "outcome"]
 Status = Literal["ok", "warn", "fail"]
@@ -38,7 +38,9 @@ _MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check of one rung: what was measured against what, which rows (lines of the file) it is about, and what to do."""
+    """One check of one rung: what was measured against what, which rows (lines of the file) it is about, and what to
+    do.
+    """
 
     rung: Rung
     check: str
@@ -51,7 +53,9 @@ class Finding:
 
 
 class Report:
-    """Findings in the order of the rungs; what was not run is said too. `plots` is what a job on numbers has to be drawn."""
+    """Findings in the order of the rungs; what was not run is said too. `plots` is what a job on numbers has to be
+    drawn.
+    """
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
@@ -68,7 +72,10 @@ class Report:
     def of(self, rung: Rung) -> list[Finding]:
         """The findings of a rung, worst first, else as they came."""
         order = ("fail", "warn", "ok")
-        return sorted((finding for finding in self.findings if finding.rung == rung), key=lambda finding: order.index(finding.status))
+        return sorted(
+            (finding for finding in self.findings if finding.rung == rung),
+            key=lambda finding: order.index(finding.status),
+        )
 
     def status(self, rung: Rung | None = None) -> Status | Literal["not run"]:
         """The worst status of a rung, or of all of them."""
@@ -76,15 +83,22 @@ class Report:
         return next((status for status in ("fail", "warn", "ok") if status in found), "not run")
 
     def raise_if_failed(self, rung: Rung) -> None:
-        """Raise LadderError for a failed rung; its code is the first failed check's name, its message says what to do."""
+        """Raise LadderError for a failed rung; its code is the first failed check's name, its message says what to
+        do.
+        """
         failed = [finding for finding in self.of(rung) if finding.status == "fail"]
         if failed:
             others = f" ({len(failed) - 1} more checks failed; see the report)" if len(failed) > 1 else ""
-            raise LadderError(failed[0].check, f"{failed[0].message} {failed[0].remedy}{others}".strip(), _PARAMS[rung])
+            raise CheckFailed(failed[0].check, f"{failed[0].message} {failed[0].remedy}{others}".strip(), _PARAMS[rung])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`; numbers that JSON lacks become text."""
-        rungs = [{"rung": rung, "status": self.status(rung), "findings": [_plain(finding) for finding in self.of(rung)]} for rung in RUNGS]
+        """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`; numbers that JSON lacks
+        become text.
+        """
+        rungs = [
+            {"rung": rung, "status": self.status(rung), "findings": [_plain(finding) for finding in self.of(rung)]}
+            for rung in RUNGS
+        ]
         plots = {} if self.plots is None else {"plots": self.plots}
         return {"object": "fine_tuning.report", "status": self.status(), "rungs": rungs} | plots
 
@@ -114,7 +128,10 @@ class Report:
         lines: list[str] = []
         for finding in findings:
             if finding.status != "ok":
-                lines += [f"- **{_MARKS[finding.status]}**: {finding.check}. {_inert(finding.message)}", *_details(finding)]
+                lines += [
+                    f"- **{_MARKS[finding.status]}**: {finding.check}. {_inert(finding.message)}",
+                    *_details(finding),
+                ]
         fine = [finding for finding in findings if finding.status == "ok"]
         return [*lines, *(f"- {_MARKS['ok']}: {finding.check}. {_inert(finding.message)}" for finding in fine)]
 
@@ -131,7 +148,9 @@ def _details(finding: Finding) -> list[str]:
 
 
 def _inert(text: str) -> str:
-    """A message for Markdown: labels and columns of the file in it become neither tags, links nor lines of their own."""
+    """A message for Markdown: labels and columns of the file in it become neither tags, links nor lines of their
+    own.
+    """
     return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 

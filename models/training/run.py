@@ -1,8 +1,9 @@
-"""The training process: `python -m models.training.run DIRECTORY` reads job.json there and writes result/ and result.json.
+"""The training process: `python -m models.training.run DIRECTORY` reads job.json there and writes result/ and
+result.json.
 
-Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done, 3 another attempt would end
-the same (error.json says why), 4 the disk is full (nothing more can be written), 143 stopped by SIGTERM, anything else may be
-tried again.
+Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done, 3 another attempt
+would end the same (error.json says why), 4 the disk is full (nothing more can be written), 143 stopped by SIGTERM,
+anything else may be tried again.
 """
 
 from __future__ import annotations
@@ -24,25 +25,35 @@ import torch
 from models.errors import SondeError
 from models.filesystem import is_full
 from models.loader import load
-from models.runtime.malloc import keep_freed
+from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import place
 from models.source import locate
 from models.training.checks.before_training import check_rows
-from models.training.data.dataset import Parts, divide
+from models.training.data.dataset import DataSplit, divide
 from models.training.embeddings import Embedder, EmbeddingCache
-from models.training.events import Events, lines, phase, say
-from models.training.hyperparameters import Anomaly, Classification, Embedding, Forecasting, Rerank, Sensing, parse
-from models.training.job import ERROR, RESULT, Bench, Context, Job, Outcome, read_job, write_json
+from models.training.events import Events, emit, lines, phase
+from models.training.hyperparameters import (
+    ClassificationHyperparameters,
+    EmbeddingHyperparameters,
+    ForecastHyperparameters,
+    RerankHyperparameters,
+    SensorAnomalyHyperparameters,
+    TextAnomalyHyperparameters,
+    parse,
+)
+from models.training.job import ERROR, RESULT, Outcome, SensorContext, TextContext, TrainingJob, read_job, write_json
 from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
 from models.training.report import Report
 
 # Callers wait for serving, nobody for training: where both share cores, serving goes first.
 _NICENESS = 10
-OfTexts = Classification | Anomaly | Embedding | Rerank
-# The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the product.
-NUMBERS_VERSION = "1"
+OfTexts = ClassificationHyperparameters | TextAnomalyHyperparameters | EmbeddingHyperparameters | RerankHyperparameters
+# The version of the base "sensors", which has no weights: what models of numbers are made of in this version of the
+# product.
+SENSOR_VERSION = "1"
 FAILED, FULL, STOPPED = 3, 4, 128 + signal.SIGTERM
-# Slips of our code: the same seed would meet them again. What a machine does (OSError, RuntimeError, MemoryError) may pass.
+# Slips of our code: the same seed would meet them again. What a machine does (OSError, RuntimeError, MemoryError) may
+# pass.
 _SLIPS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
 _LONGEST = 300
 
@@ -84,14 +95,18 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     phase(events, "validating_files")
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
-    if isinstance(settings, Sensing | Forecasting):
+    if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
         (directory / "result").mkdir(exist_ok=True)
-        bench = Bench(job, directory, events, report)
-        outcome = forecast.train(bench, settings) if isinstance(settings, Forecasting) else sensor_anomaly.train(bench, settings)
-        write_json(directory / RESULT, _result(job, outcome, NUMBERS_VERSION))
+        bench = SensorContext(job, directory, events, report)
+        outcome = (
+            forecast.train(bench, settings)
+            if isinstance(settings, ForecastHyperparameters)
+            else sensor_anomaly.train(bench, settings)
+        )
+        write_json(directory / RESULT, _result(job, outcome, SENSOR_VERSION))
         return
     parts = divide(job, settings)
-    say(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
+    emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open(directory, job, events, report)
     check_rows(context, parts)
     phase(events, "running")
@@ -100,7 +115,7 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     write_json(directory / RESULT, _result(job, outcome, context.model.card.version))
 
 
-def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
+def _open(directory: Path, job: TrainingJob, events: Events, report: Report) -> TextContext:
     """Load the encoder where the job is to run, and make room for what it gives."""
     if job.threads:
         torch.set_num_threads(job.threads)
@@ -109,19 +124,21 @@ def _open(directory: Path, job: Job, events: Events, report: Report) -> Context:
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
     source = locate(job.model)
     model = load(source, placement)
-    say(events, f"{job.base} on {placement.device}: {placement.reason}")
+    emit(events, f"{job.base} on {placement.device}: {placement.reason}")
     cache = EmbeddingCache(job.cache) if job.cache is not None else None
     (directory / "result").mkdir(exist_ok=True)
-    return Context(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
+    return TextContext(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
 
 
-def _recipe(settings: OfTexts) -> Callable[[Context, Parts], Outcome]:
-    """The recipe for these settings. Those that train a whole model are imported only for their jobs: it takes seconds."""
-    if isinstance(settings, Classification):
+def _recipe(settings: OfTexts) -> Callable[[TextContext, DataSplit], Outcome]:
+    """The recipe for these settings. Those that train a whole model are imported only for their jobs: it takes
+    seconds.
+    """
+    if isinstance(settings, ClassificationHyperparameters):
         return lambda context, parts: classification.train(context, settings, parts)
-    if isinstance(settings, Anomaly):
+    if isinstance(settings, TextAnomalyHyperparameters):
         return lambda context, parts: text_anomaly.train(context, settings, parts)
-    if isinstance(settings, Embedding):
+    if isinstance(settings, EmbeddingHyperparameters):
         from models.training.recipes import embedding
 
         return lambda context, parts: embedding.train(context, settings, parts)
@@ -130,7 +147,7 @@ def _recipe(settings: OfTexts) -> Callable[[Context, Parts], Outcome]:
     return lambda context, parts: rerank.train(context, settings, parts)
 
 
-def _with_encoder(context: Context, outcome: Outcome) -> Outcome:
+def _with_encoder(context: TextContext, outcome: Outcome) -> Outcome:
     """The outcome with its encoder beside it, where the base is no model that is always served."""
     if not context.job.keep_encoder or outcome.encoder == "own":
         return outcome
@@ -138,7 +155,7 @@ def _with_encoder(context: Context, outcome: Outcome) -> Outcome:
     return replace(outcome, encoder="own")
 
 
-def _result(job: Job, outcome: Outcome, base_version: str) -> dict[str, object]:
+def _result(job: TrainingJob, outcome: Outcome, base_version: str) -> dict[str, object]:
     incumbent = outcome.incumbent_metrics
     numbers = {} if outcome.sensor is None else {"sensor": dict(outcome.sensor)}
     return numbers | {
@@ -187,7 +204,7 @@ def main() -> None:
         sys.exit("usage: python -m models.training.run DIRECTORY")
     signal.signal(signal.SIGTERM, _stop)
     os.nice(_NICENESS)
-    keep_freed()
+    keep_freed_memory()
     with _event_stream() as stream:
         code = run(Path(sys.argv[1]), lines(stream))
     sys.exit(code)

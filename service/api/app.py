@@ -9,30 +9,50 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import error_responses
-from service.api.fast_path import DirectMiddleware
+from service.api.fast_path import FastPathMiddleware
 from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
-from service.api.routes import anomaly, classify, embeddings, feedback, files, forecast, health, jobs, models, registry, rerank, tei
+from service.api.routes import (
+    anomaly,
+    classify,
+    embeddings,
+    feedback,
+    files,
+    forecast,
+    health,
+    jobs,
+    models,
+    registry,
+    rerank,
+    tei,
+)
 from service.auth import Keyring
 from service.config import Settings
-from service.jobs.backend import Desk
+from service.jobs.backend import JobBackend
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 
 _COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tei)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
 
-def create_app(settings: Settings, hub: Hub, keyring: Keyring, metrics: Metrics, desk: Desk | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
+) -> FastAPI:
     """An application over a hub that somebody else opens and closes."""
     app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
-    app.state.settings, app.state.hub, app.state.metrics, app.state.registry = settings, hub, metrics, hub.registry
-    app.state.jobs, app.state.jobs_migrated = desk or Desk.open(settings), False
-    metrics.ready.set_function(lambda: hub.problem is None)
+    app.state.settings, app.state.manager, app.state.metrics, app.state.registry = (
+        settings,
+        manager,
+        metrics,
+        manager.registry,
+    )
+    app.state.jobs, app.state.jobs_migrated = backend or JobBackend.open(settings), False
+    metrics.ready.set_function(lambda: manager.problem is None)
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
-    app.add_middleware(DirectMiddleware, routers=[module.router for module in _COMPUTING])
-    app.add_middleware(ContextMiddleware, keyring=keyring, metrics=metrics, admit=hub.admit)
+    app.add_middleware(FastPathMiddleware, routers=[module.router for module in _COMPUTING])
+    app.add_middleware(ContextMiddleware, keyring=keyring, metrics=metrics, admit=manager.admit)
     describe(app, settings)
     return app
 
@@ -41,7 +61,8 @@ def create_app(settings: Settings, hub: Hub, keyring: Keyring, metrics: Metrics,
 def _routes() -> APIRouter:
     """All routes. They hold nothing of an application, and FastAPI takes a fifth of a second to work them out."""
     made = APIRouter()
-    # The registry before the catalog, whose /v1/models/{model} would take /v1/models/{model}/versions for a model's name.
+    # The registry before the catalog, whose /v1/models/{model} would take /v1/models/{model}/versions for a model's
+    # name.
     for module in (*_COMPUTING, registry, models, files, feedback, jobs, health):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)

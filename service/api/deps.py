@@ -11,13 +11,13 @@ from fastapi import Depends, Header, Request
 from pydantic import WithJsonSchema
 
 from models.registry.registry import Registry
-from service.api.middleware import Context
+from service.api.middleware import RequestContext
 from service.auth import Scope
 from service.config import Settings
 from service.errors import ClientGone, ScopeDenied
-from service.jobs.backend import Desk
+from service.jobs.backend import JobBackend
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 
 T = TypeVar("T")
@@ -29,10 +29,10 @@ TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 # None depends on another: FastAPI solves every one anew for every request, which costs more than they do as well.
 
 
-async def get_hub(request: Request) -> Hub:
+async def get_manager(request: Request) -> ModelManager:
     """The models in service."""
-    hub: Hub = request.app.state.hub
-    return hub
+    manager: ModelManager = request.app.state.manager
+    return manager
 
 
 async def get_settings(request: Request) -> Settings:
@@ -47,9 +47,11 @@ async def get_metrics(request: Request) -> Metrics:
     return metrics
 
 
-async def get_jobs(request: Request) -> Desk:
-    """Files and fine-tuning jobs; the tables are made with the first use, so that a database which is away stops nothing else."""
-    jobs: Desk = request.app.state.jobs
+async def get_jobs(request: Request) -> JobBackend:
+    """Files and fine-tuning jobs; the tables are made with the first use, so that a database which is away stops
+    nothing else.
+    """
+    jobs: JobBackend = request.app.state.jobs
     if not request.app.state.jobs_migrated:
         await asyncio.to_thread(jobs.store.migrate)
         request.app.state.jobs_migrated = True
@@ -62,14 +64,14 @@ async def get_registry(request: Request) -> Registry:
     return registry
 
 
-async def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> RequestContext:
     """What is known of this request."""
     return context_of(request)
 
 
-def context_of(request: Request) -> Context:
+def context_of(request: Request) -> RequestContext:
     """The context that the middleware gave this request."""
-    context: Context = request.scope["state"]["context"]
+    context: RequestContext = request.scope["state"]["context"]
     return context
 
 
@@ -93,7 +95,12 @@ async def get_caller(
     request: Request,
     timeout_ms: Annotated[
         int | None,
-        Header(alias=TIMEOUT_HEADER, ge=1, le=_MAX_TIMEOUT_MS, description="milliseconds after which the answer is of no use"),
+        Header(
+            alias=TIMEOUT_HEADER,
+            ge=1,
+            le=_MAX_TIMEOUT_MS,
+            description="milliseconds after which the answer is of no use",
+        ),
         # A header cannot be null; without this the document would say that it can.
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
     ] = None,
@@ -112,18 +119,18 @@ def caller_of(request: Request, timeout_ms: int | None) -> Caller:
 
 # Of every router whose routes compute.
 INFER = Depends(requires("infer"))
-HubDep = Annotated[Hub, Depends(get_hub)]
+ManagerDep = Annotated[ModelManager, Depends(get_manager)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
-JobsDep = Annotated[Desk, Depends(get_jobs)]
+JobsDep = Annotated[JobBackend, Depends(get_jobs)]
 RegistryDep = Annotated[Registry, Depends(get_registry)]
-ContextDep = Annotated[Context, Depends(get_context)]
+ContextDep = Annotated[RequestContext, Depends(get_context)]
 MetricsDep = Annotated[Metrics, Depends(get_metrics)]
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
-    watching = asyncio.ensure_future(_cancel_when_gone(request, asyncio.current_task()))
+    watching = asyncio.ensure_future(_cancel_when_disconnected(request, asyncio.current_task()))
     try:
         return await work
     except asyncio.CancelledError:
@@ -134,7 +141,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         watching.cancel()
 
 
-async def _cancel_when_gone(request: Request, working: asyncio.Task[Any] | None) -> None:
+async def _cancel_when_disconnected(request: Request, working: asyncio.Task[Any] | None) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     if working is not None:

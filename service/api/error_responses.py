@@ -11,7 +11,16 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from models.errors import ArtifactError, BadName, DeviceLost, ModelOutOfMemory, NotRegistered, RegistryConflict, SondeError, TextError
+from models.errors import (
+    ArtifactError,
+    BadName,
+    DeviceLost,
+    ModelOutOfMemory,
+    NotRegistered,
+    RegistryConflict,
+    SondeError,
+    TextError,
+)
 from models.filesystem import is_full
 from models.training.errors import HyperparameterError
 from service import errors as e
@@ -19,8 +28,8 @@ from service.api.schemas.fields import brief
 
 log = logging.getLogger(__name__)
 
-# The nearest ancestor in this table decides. What has none there is about the service, not about the request; its message
-# may name files and is for the log alone.
+# The nearest ancestor in this table decides. What has none there is about the service, not about the request; its
+# message may name files and is for the log alone.
 STATUS: dict[type[SondeError], int] = {
     e.RequestError: 422,
     e.MalformedBody: 400,
@@ -48,7 +57,13 @@ STATUS: dict[type[SondeError], int] = {
     ModelOutOfMemory: 503,
     DeviceLost: 503,
 }
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
 _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
@@ -58,8 +73,10 @@ def status_of(error: SondeError) -> int | None:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
-def render(error: SondeError) -> Response:
-    """An error of ours as an answer. A message of ours goes out as it is; it never quotes an exception of a library's."""
+def error_response(error: SondeError) -> Response:
+    """An error of ours as an answer. A message of ours goes out as it is; it never quotes an exception of a
+    library's.
+    """
     status = status_of(error)
     if status is None:
         log.error("request failed: %s", error.message, exc_info=error)
@@ -84,7 +101,9 @@ def envelope(status: int, message: str, *, code: str, param: str | None = None) 
 
 
 def _whole(text: str) -> str:
-    """The text with halves of characters spelled out: a caller may name a field by one, and JSON in UTF-8 cannot say it."""
+    """The text with halves of characters spelled out: a caller may name a field by one, and JSON in UTF-8 cannot say
+    it.
+    """
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -111,30 +130,32 @@ def path_of(location: tuple[int | str, ...]) -> str | None:
 
 async def _on_sonde_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SondeError)  # noqa: S101  # what the handler is registered for
-    return render(error)
+    return error_response(error)
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
-    """A full disk is for the caller to know, who may wait or delete something; what else a system call may say is a fault of ours."""
+    """A full disk is for the caller to know, who may wait or delete something; what else a system call may say is a
+    fault of ours.
+    """
     if not is_full(error):
         raise error
     log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)
-    return render(e.StorageFull("no space is left on the server's disk: free some, and send the request again"))
+    return error_response(e.StorageFull("no space is left on the server's disk: free some, and send the request again"))
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what the handler is registered for
-    return refused(error.errors())
+    return validation_response(error.errors())
 
 
-def refused(errors: Sequence[dict[str, Any]]) -> Response:
+def validation_response(errors: Sequence[dict[str, Any]]) -> Response:
     """What pydantic found wrong with a request, by the first of it."""
     first = errors[0]
     param = path_of(tuple(first["loc"]))
     code = _VALIDATION_CODES.get(str(first["type"]), e.InvalidRequest.code)
     message = f"{param or 'body'}: {first['msg']}"
     if "input" in first and code == e.InvalidRequest.code:
-        message += f", got {_shortly(first['input'])}"
+        message += f", got {_shorten(first['input'])}"
     return envelope(422, message, code=code, param=param)
 
 
@@ -146,7 +167,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return response
 
 
-def _shortly(value: object) -> str:
+def _shorten(value: object) -> str:
     """What came, in a few words."""
     if isinstance(value, str | list | dict) and len(value) > 20:
         return f"a {type(value).__name__} of length {len(value)}"

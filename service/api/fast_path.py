@@ -1,7 +1,7 @@
 """The way from the middleware straight to the routes that compute.
 
-What FastAPI does between a request and its route (exit stacks, dependencies solved anew, handlers around handlers) takes a quarter of
-what a short text takes of the event loop, which all callers share.
+What FastAPI does between a request and its route (exit stacks, dependencies solved anew, handlers around handlers)
+takes a quarter of what a short text takes of the event loop, which all callers share.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from service.api import error_responses
 from service.api.deps import INFER, TIMEOUT_HEADER, caller_of, require_scope
 from service.api.json_body import read_json
 
-_GIVEN = ["body", "request", "hub", "settings", "caller"]
+_GIVEN = ["body", "request", "manager", "settings", "caller"]
 
 
-class DirectMiddleware:
-    """Calls routes that take a body and what every route that computes is given, with just that, and answers as FastAPI would.
+class FastPathMiddleware:
+    """Calls routes that take a body and what every route that computes is given, with just that, and answers as
+    FastAPI would.
 
     All else goes on to FastAPI, as does a request that says how long it may take, since FastAPI reads that header.
     """
@@ -45,7 +46,11 @@ class DirectMiddleware:
 
 def _is_plain(route: APIRoute) -> bool:
     """Whether there is nothing about a route that only FastAPI knows to do."""
-    return route.methods == {"POST"} and route.dependencies == [INFER] and list(signature(route.endpoint).parameters) == _GIVEN
+    return (
+        route.methods == {"POST"}
+        and route.dependencies == [INFER]
+        and list(signature(route.endpoint).parameters) == _GIVEN
+    )
 
 
 async def _answer(route: APIRoute, request: Request) -> Response:
@@ -56,6 +61,6 @@ async def _answer(route: APIRoute, request: Request) -> Response:
         raise TypeError(f"{route.path} takes a body")
     body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
     if errors:
-        return error_responses.refused(errors)
-    answer: Response = await route.endpoint(body, prepared, state.hub, state.settings, caller_of(request, None))
+        return error_responses.validation_response(errors)
+    answer: Response = await route.endpoint(body, prepared, state.manager, state.settings, caller_of(request, None))
     return answer

@@ -1,4 +1,6 @@
-"""A job's report in the form that is asked for: JSON, Markdown, or a page with its plots; and the plots by themselves."""
+"""A job's report in the form that is asked for: JSON, Markdown, or a page with its plots; and the plots by
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ import orjson
 from service import plots
 from service.errors import JobNotFound
 from service.jobs import paths
-from service.jobs.backend import Desk
+from service.jobs.backend import JobBackend
 
-Form = Literal["json", "md", "html"]
+ReportFormat = Literal["json", "md", "html"]
 MEDIA = {"json": "application/json", "md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8"}
-_STYLE = "body{font:15px sans-serif;max-width:62em;margin:2em auto;padding:0 1em}img{max-width:100%}.fail{color:#b00}.warn{color:#a60}"
+_STYLE = (
+    "body{font:15px sans-serif;max-width:62em;margin:2em auto;padding:0 "
+    "1em}img{max-width:100%}.fail{color:#b00}.warn{color:#a60}"
+)
 
 
-def read_report(jobs: Desk, job: str, form: Form, path: str) -> bytes:
+def read_report(jobs: JobBackend, job: str, form: ReportFormat, path: str) -> bytes:
     """The newest report; `path` is where plots are found. Raises JobNotFound while there is none."""
     if form == "md":
         return _file(jobs, job, "md") + _links(_plots(jobs, job), path).encode()
@@ -30,10 +35,12 @@ def read_report(jobs: Desk, job: str, form: Form, path: str) -> bytes:
         return _page(job, content, drawn).encode()
     if not drawn:
         return written
-    return orjson.dumps({**content, "plot_files": {name: f"{path}/plots/{name}.svg" for name in drawn}}, option=orjson.OPT_INDENT_2)
+    return orjson.dumps(
+        {**content, "plot_files": {name: f"{path}/plots/{name}.svg" for name in drawn}}, option=orjson.OPT_INDENT_2
+    )
 
 
-def read_plot(jobs: Desk, job: str, name: str, form: plots.Format) -> bytes:
+def read_plot(jobs: JobBackend, job: str, name: str, form: plots.Format) -> bytes:
     """One plot of the newest report. Raises JobNotFound where there is no report, or nothing in it to draw."""
     found = _plots(jobs, job)
     if name not in plots.available(found):
@@ -42,14 +49,14 @@ def read_plot(jobs: Desk, job: str, name: str, form: plots.Format) -> bytes:
     return plots.draw(name, found, form)
 
 
-def _file(jobs: Desk, job: str, suffix: str) -> bytes:
+def _file(jobs: JobBackend, job: str, suffix: str) -> bytes:
     found = paths.report(jobs.home, jobs.store.get(job).id, suffix)
     if found is None:
         raise JobNotFound(f"{job} has no report yet", param="fine_tuning_job_id")
     return found.read_bytes()
 
 
-def _plots(jobs: Desk, job: str) -> dict[str, Any]:
+def _plots(jobs: JobBackend, job: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(_file(jobs, job, "json")).get("plots") or {}
     return found
 
@@ -64,7 +71,10 @@ def _page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
     pictures = [f"<h3>{name}</h3><img alt={name} src='{_inline(name, content['plots'])}'>" for name in drawn]
     rungs = [_rung(rung) for rung in content["rungs"]]
     title = f"Report of {escape(job)}"
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+    head = (
+        f"<!doctype html><html lang=en><meta "
+        f"charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+    )
     return head + "".join(["<h2>Plots</h2>", *pictures] if pictures else []) + "".join(rungs)
 
 
@@ -74,8 +84,12 @@ def _rung(rung: dict[str, Any]) -> str:
 
 
 def _finding(finding: dict[str, Any]) -> str:
-    remedy = f" <em>What to do: {escape(finding['remedy'])}</em>" if finding["remedy"] and finding["status"] != "ok" else ""
-    return f"<li class={escape(finding['status'])}><b>{escape(finding['check'])}</b>. {escape(finding['message'])}{remedy}"
+    remedy = (
+        f" <em>What to do: {escape(finding['remedy'])}</em>" if finding["remedy"] and finding["status"] != "ok" else ""
+    )
+    return (
+        f"<li class={escape(finding['status'])}><b>{escape(finding['check'])}</b>. {escape(finding['message'])}{remedy}"
+    )
 
 
 def _inline(name: str, found: dict[str, Any]) -> str:

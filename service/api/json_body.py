@@ -21,7 +21,8 @@ from service.api.schemas.fields import brief
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
-# An input is one list or object at most, few are beside. Up to twice as many inputs are counted by the routes, which name the parameter.
+# An input is one list or object at most, few are beside. Up to twice as many inputs are counted by the routes, which
+# name the parameter.
 _LISTS_PER_INPUT, _LISTS_BESIDE = 2, 1000
 # Also as C and Python print them, which JSON knows as little.
 _NUMBER = re.compile(rb"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)")
@@ -110,14 +111,17 @@ async def _apart(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _require_few_lists(body: bytes, most: int) -> None:
-    """Refuse what would take long to make for nothing. Brackets in texts are no lists; NaN the parser refuses before it makes any."""
+    """Refuse what would take long to make for nothing. Brackets in texts are no lists; NaN the parser refuses before
+    it makes any.
+    """
     count, unparsable = count_outside_strings(body, b"[{", b"NI")
     if count > most and not unparsable:
         raise BodyTooLarge(f"the body has {count} lists and objects, it may have {most}: send fewer inputs a request")
 
 
 def _loads(body: bytes) -> Any:
-    """What a body says. Meanwhile the garbage collector waits: it would look through all lists made so far, again and again.
+    """What a body says. Meanwhile the garbage collector waits: it would look through all lists made so far, again
+    and again.
 
     Only who has switched it off switches it on again: so it ends as it was, whatever other threads do.
     """
@@ -131,12 +135,16 @@ def _loads(body: bytes) -> Any:
 
 
 def _fault(body: bytes, error: orjson.JSONDecodeError) -> MalformedBody:
-    """What is wrong with a body, with its place where that is a number which is not finite: the parser stops at the first fault."""
+    """What is wrong with a body, with its place where that is a number which is not finite: the parser stops at the
+    first fault.
+    """
     at = len(error.doc[: error.pos].encode())
     at -= body[at - 1 : at] == b"-"
     if (came := _not_finite(body, at)) and (path := path_to(body, at)) is not None:
         place = path_of(("body", *path)) or "body"
-        return MalformedBody(f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {brief(came)}", param=place)
+        return MalformedBody(
+            f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {brief(came)}", param=place
+        )
     return MalformedBody(f"the body is not JSON in UTF-8: {error}")
 
 

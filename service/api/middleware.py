@@ -27,7 +27,7 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 @dataclass(slots=True)
-class Context:
+class RequestContext:
     """What is known of a request besides its body; `facts` go into its log line."""
 
     request_id: str
@@ -53,7 +53,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        context = Context(_request_id(headers))
+        context = RequestContext(_request_id(headers))
         scope.setdefault("state", {})["context"] = context
         watched = _WatchedSend(send, context.request_id)
         began = time.perf_counter()
@@ -61,7 +61,9 @@ class ContextMiddleware:
             await self._answer(scope, receive, watched, headers, context)
         self._report(scope, watched, context, time.perf_counter() - began)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: _WatchedSend, headers: Headers, context: Context) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: _WatchedSend, headers: Headers, context: RequestContext
+    ) -> None:
         try:
             if scope["path"] not in OPEN_PATHS:
                 context.key = self._keyring.authenticate(_secret(headers))
@@ -69,16 +71,16 @@ class ContextMiddleware:
                     self._admit()
             await self._app(scope, receive, send)
         except SondeError as error:
-            await error_responses.render(error)(scope, receive, send)
+            await error_responses.error_response(error)(scope, receive, send)
         except asyncio.CancelledError:  # only uvicorn cancels us, at the very end of a shutdown
             if not send.status:
-                await error_responses.render(Unavailable("the service is shutting down"))(scope, receive, send)
+                await error_responses.error_response(Unavailable("the service is shutting down"))(scope, receive, send)
         except Exception:
             log.exception("unexpected error", extra={"request_id": context.request_id})
             if not send.status:
                 await error_responses.internal()(scope, receive, send)
 
-    def _report(self, scope: Scope, sent: _WatchedSend, context: Context, seconds: float) -> None:
+    def _report(self, scope: Scope, sent: _WatchedSend, context: RequestContext, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(route, str(sent.status)).inc()
         self._metrics.latency.labels(route).observe(seconds)

@@ -54,7 +54,9 @@ def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1"))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
-        raise UnsupportedMedia(f"expected content-type multipart/form-data with a boundary, got {kind.decode('latin-1')[:80] or 'none'}")
+        raise UnsupportedMedia(
+            f"expected content-type multipart/form-data with a boundary, got {kind.decode('latin-1')[:80] or 'none'}"
+        )
     if len(boundary) > 256:
         raise UnsupportedMedia("the multipart boundary is longer than 256 characters")
     return boundary

@@ -35,7 +35,12 @@ _HEADERS = {
 # The check itself is the middleware's, since it also covers paths that do not exist.
 _KEYS = {
     "HTTPBearer": {"type": "http", "description": "an API key, once any exists", "scheme": "bearer"},
-    "APIKeyHeader": {"type": "apiKey", "description": "the same key, for clients without Bearer", "in": "header", "name": "X-API-Key"},
+    "APIKeyHeader": {
+        "type": "apiKey",
+        "description": "the same key, for clients without Bearer",
+        "in": "header",
+        "name": "X-API-Key",
+    },
 }
 
 

@@ -1,4 +1,6 @@
-"""Where in a JSON text something is, told from its bytes alone: by steps over the whole text, which leave other threads their turns."""
+"""Where in a JSON text something is, told from its bytes alone: by steps over the whole text, which leave other
+threads their turns.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def path_to(text: bytes, at: int) -> tuple[int | str, ...] | None:
 
 
 def _step(text: bytes, start: int, codes: NDArray[np.uint8], own: NDArray[np.bool_]) -> int | str:
-    """The index or key after the last comma of a list or an object that begins at `start`; `own` are the bytes that are in no other."""
+    """The index or key after the last comma of a list or an object that begins at `start`; `own` are the bytes that
+    are in no other.
+    """
     commas = np.flatnonzero((codes == _COMMA) & own)
     if codes[0] == _LIST:
         return len(commas)

@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 MOST_HEAD_BYTES = 64 * 2**10
 
 
-class ImpatientProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, closing connections whose request does not come, or whose head does not end; uvicorn itself would wait and
-    read for ever.
+class TimeoutProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, closing connections whose request does not come, or whose head does not end; uvicorn
+    itself would wait and read for ever.
 
-    A request has `receive_timeout_s` to be there. One that is not, and whose body comes at `min_receive_bytes_per_s` or more on
-    average, has as long again, and so on: a large upload may take its time, a slow one may not.
+    A request has `receive_timeout_s` to be there. One that is not, and whose body comes at `min_receive_bytes_per_s`
+    or more on average, has as long again, and so on: a large upload may take its time, a slow one may not.
     """
 
     receive_timeout_s = 15.0
@@ -87,14 +87,14 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._patience = None
-        if self._gets_on():
+        if self._is_progressing():
             self._arrived_bytes = 0
             self._wait()
         elif self.transport and not self.transport.is_closing():
             log.info("closed a connection whose request did not come within %g s", self.receive_timeout_s)
             self.transport.close()
 
-    def _gets_on(self) -> bool:
+    def _is_progressing(self) -> bool:
         """Whether there is reason to wait on. What is sent after the answer has gone out is nobody's to read."""
         if self._is_idle():
             return False

@@ -1,4 +1,6 @@
-"""Readings and timestamps of a request as arrays: made in one step where all is well, looked through one by one to say what is not."""
+"""Readings and timestamps of a request as arrays: made in one step where all is well, looked through one by one to
+say what is not.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}
 
 
-def matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
-    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest naming the first row and column at fault."""
+def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
+    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest naming the first row and
+    column at fault.
+    """
     values = _values(rows, columns)
     if values is not None and set(map(type, values)) <= _NUMBERS:
         readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
@@ -55,17 +59,24 @@ def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequ
             message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
             raise InvalidRequest(message, param=where)
         if len(row) != len(columns):
-            raise InvalidRequest(f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where)
+            raise InvalidRequest(
+                f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where
+            )
         for column, value in zip(columns, row, strict=True):
             _check_value(value, f"{where}.{column}")
     kinds = {"objects" if isinstance(row, dict) else "lists" for row in rows}
-    return InvalidRequest(f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param)
+    return InvalidRequest(
+        f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param
+    )
 
 
 def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
     for name in columns:
         if name not in row:
-            message = f"{where}.{name}: the column is missing; expected {', '.join(columns)}, got {', '.join(row)[:200] or 'none'}"
+            message = (
+                f"{where}.{name}: the column is missing; expected {', '.join(columns)}, got "
+                f"{', '.join(row)[:200] or 'none'}"
+            )
             raise InvalidRequest(message, param=f"{where}.{name}")
     for name in row:
         if name not in columns:
@@ -77,23 +88,28 @@ def _check_value(value: object, where: str) -> None:
     if type(value) not in _NUMBERS:
         raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
     if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
-        raise InvalidRequest(f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where)
+        raise InvalidRequest(
+            f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimestampColumn:
     """Timestamps as Unix seconds float64 [n], strictly increasing; `as_text` when they came as ISO 8601."""
 
     seconds: NDArray[np.float64]
     as_text: bool
 
     def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
-        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of these.
+        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of
+        these.
 
         Raises InvalidRequest where neither is known, or where the form cannot say a time so late.
         """
         if period_s is None and len(self.seconds) == 1:
-            raise InvalidRequest("timestamps: how far apart the steps are is not known: send two or more, or none", param="timestamps")
+            raise InvalidRequest(
+                "timestamps: how far apart the steps are is not known: send two or more, or none", param="timestamps"
+            )
         step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
         seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
         return [_step(one, number) for number, one in enumerate(seconds, start=1)] if self.as_text else seconds
@@ -107,17 +123,23 @@ def _step(seconds: float, number: int) -> str:
         raise InvalidRequest(f"timestamps: {why}", param="timestamps") from None
 
 
-def times(values: list[Any], count: int, before: float | None) -> Times:
-    """A request's timestamps, one a row. `before` is the last one of the call before. Raises InvalidRequest naming the one at fault."""
+def to_timestamps(values: list[Any], count: int, before: float | None) -> TimestampColumn:
+    """A request's timestamps, one a row. `before` is the last one of the call before. Raises InvalidRequest naming
+    the one at fault.
+    """
     if len(values) != count:
-        raise InvalidRequest(f"timestamps: expected {count}, one a row of series, got {len(values)}", param="timestamps")
+        raise InvalidRequest(
+            f"timestamps: expected {count}, one a row of series, got {len(values)}", param="timestamps"
+        )
     as_text = isinstance(values[0], str)
-    seconds = np.array([_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64)
+    seconds = np.array(
+        [_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64
+    )
     if before is not None and seconds[0] <= before:
         raise _disordered(0, seconds[0], before, "the last one of the call before")
     if (at := first_disorder(seconds)) is not None:
         raise _disordered(at, seconds[at], float(seconds[at - 1]), "the one before")
-    return Times(seconds, as_text)
+    return TimestampColumn(seconds, as_text)
 
 
 def first_disorder(seconds: NDArray[np.float64]) -> int | None:
@@ -126,7 +148,7 @@ def first_disorder(seconds: NDArray[np.float64]) -> int | None:
     return int(wrong[0]) + 1 if len(wrong) else None
 
 
-def disorder(seconds: float, before: float, what: str) -> str:
+def order_error(seconds: float, before: float, what: str) -> str:
     """What is wrong with a time that is not later than `what` before it."""
     how = "repeats" if seconds == before else "is before"
     return f"{_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps"
@@ -149,7 +171,7 @@ def _seconds(value: object, index: int, *, as_text: bool) -> float:
 
 def _disordered(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
     where = f"timestamps[{index}]"
-    return InvalidRequest(f"{where}: {disorder(seconds, before, what)}", param=where)
+    return InvalidRequest(f"{where}: {order_error(seconds, before, what)}", param=where)
 
 
 def _read(text: str) -> float | None:
@@ -166,8 +188,12 @@ def _text(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-def gaps(seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None) -> list[str]:
-    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time of the one before."""
+def gap_warnings(
+    seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None
+) -> list[str]:
+    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time
+    of the one before.
+    """
     known = [] if before is None else [before]
     steps = np.diff(np.concatenate([known, seconds]))
     if period_s is None or not len(steps) or steps.max() <= 3 * period_s:

@@ -16,33 +16,35 @@ from models.calibration import smallest_p_value
 from models.linalg import normalize, shorten
 from service.api.deps import context_of
 from service.errors import InvalidRequest
-from service.serving.servable import Servable, Took
-from service.serving.text_model import Rows, Served
+from service.serving.servable import Servable, Timings
+from service.serving.text_model import ModelOutput, ServedText
 
 Vectors = NDArray[np.float32]
 # Fewer numbers than this are written on the event loop; more would hold other callers up.
 INLINE_NUMBERS = 16_384
 
 
-def finished(vectors: Vectors, *, normalized: bool, dimensions: int | None) -> Vectors:
+def finish_vectors(vectors: Vectors, *, normalized: bool, dimensions: int | None) -> Vectors:
     """Vectors as the caller wants them: shortened first, then scaled."""
     short = shorten(vectors, dimensions)
     return normalize(short) if normalized else np.ascontiguousarray(short)
 
 
-def check_dimensions(dimensions: int | None, served: Served) -> None:
+def check_dimensions(dimensions: int | None, served: ServedText) -> None:
     """Refuse more dimensions than the model has."""
     if dimensions is not None and dimensions > served.card.width:
-        raise InvalidRequest(f"dimensions: {served.card.name} has {served.card.width}, got {dimensions}", param="dimensions")
+        raise InvalidRequest(
+            f"dimensions: {served.card.name} has {served.card.width}, got {dimensions}", param="dimensions"
+        )
 
 
-def usage(*parts: Rows) -> dict[str, int]:
+def usage(*parts: ModelOutput) -> dict[str, int]:
     """OpenAI's usage object: all tokens computed, special ones included."""
     total = sum(rows.token_count for rows in parts)
     return {"prompt_tokens": total, "total_tokens": total}
 
 
-def embeddings_body(vectors: Vectors, rows: Rows, model: str, encoding: Literal["float", "base64"]) -> bytes:
+def embeddings_body(vectors: Vectors, rows: ModelOutput, model: str, encoding: Literal["float", "base64"]) -> bytes:
     """OpenAI's answer, vector by vector, so that other threads get their turn in between."""
     write = _base64 if encoding == "base64" else _numbers
     items = b",".join(
@@ -50,7 +52,11 @@ def embeddings_body(vectors: Vectors, rows: Rows, model: str, encoding: Literal[
         % (index, write(vector), b"true" if tokens.truncated else b"false")
         for index, (vector, tokens) in enumerate(zip(vectors, rows.tokens, strict=True))
     )
-    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (items, orjson.dumps(model), orjson.dumps(usage(rows)))
+    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
+        items,
+        orjson.dumps(model),
+        orjson.dumps(usage(rows)),
+    )
 
 
 def vectors_body(vectors: Vectors) -> bytes:
@@ -80,14 +86,16 @@ def _base64(vector: Vectors) -> bytes:
     return b'"%b"' % b64encode(vector.astype("<f4", copy=False).tobytes())
 
 
-def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Response:
+def build_response(request: Request, body: bytes, served: Servable, *parts: Timings) -> Response:
     """A JSON answer that says which model gave it, how long that took and how many inputs were cut."""
     response = Response(body, media_type="application/json")
     truncated = sum(rows.truncated for rows in parts)
     tokenize, queue, inference = (1000 * max((times[i] for times in map(_times, parts)), default=0.0) for i in range(3))
     response.headers["x-sonde-model"] = served.label
     response.headers["x-sonde-truncated"] = str(truncated)
-    response.headers["server-timing"] = f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
+    response.headers["server-timing"] = (
+        f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
+    )
     context_of(request).facts.update(
         model=served.label,
         inputs=sum(rows.inputs for rows in parts),
@@ -100,5 +108,5 @@ def answer(request: Request, body: bytes, served: Servable, *parts: Took) -> Res
     return response
 
 
-def _times(rows: Took) -> tuple[float, float, float]:
+def _times(rows: Timings) -> tuple[float, float, float]:
     return rows.tokenize_s, rows.queue_s, rows.inference_s

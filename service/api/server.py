@@ -15,12 +15,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from models.base import ModelCard
-from service.api.protocol import ImpatientProtocol
+from models.base import ModelMetadata
+from service.api.protocol import TimeoutProtocol
 from service.config import Settings
 from service.errors import ConfigError
-from service.processes.server_process import Member
-from service.serving.model_manager import Hub
+from service.processes.server_process import ServerProcess
+from service.serving.model_manager import ModelManager
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class Server(uvicorn.Server):
         self,
         app: FastAPI,
         settings: Settings,
-        hub: Hub,
-        announce: Callable[[str, ModelCard], None],
-        member: Member | None = None,
+        manager: ModelManager,
+        announce: Callable[[str, ModelMetadata], None],
+        member: ServerProcess | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         )
         self.exit_code = 0
         self._settings = settings
-        self._hub = hub
+        self._manager = manager
         self._announce = announce
         self._member = member
         self._draining: asyncio.Task[None] | None = None
@@ -101,13 +101,13 @@ class Server(uvicorn.Server):
     def _open(self) -> None:
         try:
             with _uncollected():
-                self._hub.open()
+                self._manager.open()
         except Exception as error:  # the thread's edge: whatever it is, the process must end with it
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self.fail(error)
             return
-        self._announce(self._url(), next(iter(self._hub.all())).card)
+        self._announce(self._url(), next(iter(self._manager.all())).card)
 
     def _url(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port
@@ -118,20 +118,24 @@ class Server(uvicorn.Server):
         if self._draining is not None:
             self.force_exit = self.should_exit = True
             return
-        self._hub.draining = True
+        self._manager.draining = True
         if self._member is not None:
             self._member.tell("draining")
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Wait for those who were inside, as long as the settings allow, then let uvicorn close. Later ones get their 503."""
+        """Wait for those who were inside, as long as the settings allow, then let uvicorn close. Later ones get
+        their 503.
+        """
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_s
         waiting = set(self.server_state.tasks)
         while (waiting := waiting & self.server_state.tasks) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_S)
         if waiting:
-            log.warning("%d requests were not answered within %g s and get 503", len(waiting), self._settings.shutdown_s)
-            await asyncio.to_thread(self._hub.stop)
+            log.warning(
+                "%d requests were not answered within %g s and get 503", len(waiting), self._settings.shutdown_s
+            )
+            await asyncio.to_thread(self._manager.stop)
         self.should_exit = True
 
 
@@ -139,8 +143,8 @@ class Server(uvicorn.Server):
 def _uncollected() -> Iterator[None]:
     """Have Python's garbage collector never look at what is made meanwhile.
 
-    PyTorch and the models are a million objects that stay. To look through them takes 0.1 s, several times while they are loaded,
-    and again in the midst of serving.
+    PyTorch and the models are a million objects that stay. To look through them takes 0.1 s, several times while
+    they are loaded, and again in the midst of serving.
     """
     gc.disable()
     try:
@@ -150,15 +154,18 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _protocol(settings: Settings, member: Member | None) -> type[ImpatientProtocol]:
+def _protocol(settings: Settings, member: ServerProcess | None) -> type[TimeoutProtocol]:
     """The protocol with the patience of the settings."""
-    own: dict[str, Any] = {"receive_timeout_s": settings.receive_timeout_s, "min_receive_bytes_per_s": settings.min_receive_bytes_per_s}
+    own: dict[str, Any] = {
+        "receive_timeout_s": settings.receive_timeout_s,
+        "min_receive_bytes_per_s": settings.min_receive_bytes_per_s,
+    }
     if member is not None:
         own["on_closed"] = staticmethod(member.closed)
-    return type("Protocol", (ImpatientProtocol,), own)
+    return type("Protocol", (TimeoutProtocol,), own)
 
 
-def serve(server: Server, hub: Hub) -> int:
+def serve(server: Server, manager: ModelManager) -> int:
     """Run until a signal or a failure; return the exit code."""
     # Other threads hold the interpreter for Python's default of 5 ms, which is as long as a whole batch takes.
     sys.setswitchinterval(0.0001)
@@ -167,5 +174,5 @@ def serve(server: Server, hub: Hub) -> int:
     except SystemExit:  # how uvicorn ends when it cannot listen; it has logged why
         return 1
     finally:
-        hub.close()
+        manager.close()
     return server.exit_code

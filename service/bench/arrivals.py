@@ -23,7 +23,8 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
 
 
 def recorded(file: Path) -> list[float]:
-    """Arrivals from a CSV's first column, in seconds from its first: numbers, or timestamps in ISO 8601; a heading is skipped.
+    """Arrivals from a CSV's first column, in seconds from its first: numbers, or timestamps in ISO 8601; a heading
+    is skipped.
 
     Raises ConfigError where it cannot be read, is not ascending, or holds fewer than two.
     """
@@ -36,7 +37,9 @@ def recorded(file: Path) -> list[float]:
         raise ConfigError(f"--arrivals {file}: expected a CSV in UTF-8: {error}") from error
     times = [_seconds(cell, file) for cell in (cells if cells and _readable(cells[0]) else cells[1:])]
     if len(times) < 2 or times[-1] <= times[0] or any(later < earlier for earlier, later in itertools.pairwise(times)):
-        raise ConfigError(f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows")
+        raise ConfigError(
+            f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows"
+        )
     return [time - times[0] for time in times]
 
 
@@ -58,7 +61,9 @@ def _seconds(cell: str, file: Path) -> float:
     try:
         return _parse(cell)
     except ValueError as error:
-        raise ConfigError(f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}") from error
+        raise ConfigError(
+            f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}"
+        ) from error
 
 
 def _parse(cell: str) -> float:

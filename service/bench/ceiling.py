@@ -15,7 +15,7 @@ from httptools import HttpRequestParser
 from service.bench.client import Target
 from service.bench.load import closed_loop, drive
 from service.bench.summary import Summary
-from service.bench.workload import Request
+from service.bench.workload import PreparedRequest
 from service.errors import TargetError
 
 _WIDTH = 384
@@ -45,7 +45,9 @@ class TrivialServer(asyncio.Protocol):
 def canned(inputs: int) -> bytes:
     """An answer of so many embeddings as they look on the wire: about 20 digits a number."""
     row = [0.012345678901234567] * _WIDTH
-    body = orjson.dumps({"object": "list", "data": [{"object": "embedding", "index": i, "embedding": row} for i in range(inputs)]})
+    body = orjson.dumps(
+        {"object": "list", "data": [{"object": "embedding", "index": i, "embedding": row} for i in range(inputs)]}
+    )
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -68,7 +70,7 @@ def trivial_server(inputs: int) -> Iterator[str]:
             process.terminate()
 
 
-async def ceiling(url: str, requests: Iterator[Request], *, clients: int, seconds: float) -> Summary:
+async def ceiling(url: str, requests: Iterator[PreparedRequest], *, clients: int, seconds: float) -> Summary:
     """Closed load on the trivial server."""
     done = await closed_loop(Target.of(url), requests, clients=clients, seconds=seconds + _WARMUP_S)
     return Summary.of(done, warmup_s=_WARMUP_S, until_s=seconds + _WARMUP_S, slo_ms=100)

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import orjson
 from httptools import HttpParserError, HttpResponseParser
 
-from service.bench.workload import Request
+from service.bench.workload import PreparedRequest
 from service.errors import ConfigError, TargetError
 
 TIMEOUT = "timeout"
@@ -22,8 +22,10 @@ CONNECTION = "connection"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """How a request ended (an HTTP status in digits, `timeout` or `connection`), when on `time.perf_counter`, and its body if kept."""
+class BenchResponse:
+    """How a request ended (an HTTP status in digits, `timeout` or `connection`), when on `time.perf_counter`, and
+    its body if kept.
+    """
 
     status: str
     ended: float
@@ -64,10 +66,10 @@ class Connection(asyncio.Protocol):
         self._keep = keep_bodies
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[BenchResponse] | None = None
         self._pieces: list[bytes] = []
 
-    async def post(self, body: bytes, timeout_s: float) -> Answer:
+    async def post(self, body: bytes, timeout_s: float) -> BenchResponse:
         """Send a body and wait for the whole answer."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -76,9 +78,9 @@ class Connection(asyncio.Protocol):
                 return await self._send(body)
         except TimeoutError:
             self.close()
-            return Answer(TIMEOUT, time.perf_counter())
+            return BenchResponse(TIMEOUT, time.perf_counter())
         except OSError:
-            return Answer(CONNECTION, time.perf_counter())
+            return BenchResponse(CONNECTION, time.perf_counter())
 
     def close(self) -> None:
         """Hang up."""
@@ -91,7 +93,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, self._target.host, self._target.port, ssl=context)
 
-    def _send(self, body: bytes) -> asyncio.Future[Answer]:
+    def _send(self, body: bytes) -> asyncio.Future[BenchResponse]:
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = HttpResponseParser(self)
         self._pieces = []
@@ -103,7 +105,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, status: str) -> None:
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(Answer(status, time.perf_counter(), b"".join(self._pieces)))
+            self._waiting.set_result(BenchResponse(status, time.perf_counter(), b"".join(self._pieces)))
 
     # What asyncio calls:
 
@@ -161,14 +163,17 @@ def _certificates() -> ssl.SSLContext:
 _SHOWN = 300
 
 
-async def probe(target: Target, request: Request, timeout_s: float) -> None:
+async def probe(target: Target, request: PreparedRequest, timeout_s: float) -> None:
     """Send one request and look at its answer. Raises TargetError unless it is 200 with one embedding for each text."""
     connection = Connection(target, keep_bodies=True)
     answer = await connection.post(request.body, timeout_s)
     connection.close()
     shown = answer.body[:_SHOWN].decode(errors="replace")
     if not answer.status.isdigit():
-        raise TargetError(f"{target.url} did not answer a first request: {answer.status}; is the server up, are --url and --path right?")
+        raise TargetError(
+            f"{target.url} did not answer a first request: {answer.status}; is the server up, are --url and --path "
+            f"right?"
+        )
     if answer.status != "200":
         raise TargetError(f"{target.url} answered a first request with {answer.status}, expected 200: {shown}")
     found = embeddings(answer.body)

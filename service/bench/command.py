@@ -93,7 +93,9 @@ def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
 def _ceiling(parsed: argparse.Namespace, requests: Requests) -> str:
     ignored = [f"--{name.replace('_', '-')}" for name in changed(parsed) if name not in _OF_CEILING]
     if ignored:
-        raise ConfigError(f"--ceiling is closed load on a server of its own, shown as a table alone: leave out {', '.join(ignored)}")
+        raise ConfigError(
+            f"--ceiling is closed load on a server of its own, shown as a table alone: leave out {', '.join(ignored)}"
+        )
     with trivial_server(parsed.batch) as url:
         summary = drive(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
     return table(f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_what(parsed)}", summary)
@@ -126,4 +128,8 @@ def _what(parsed: argparse.Namespace) -> str:
 def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """What was asked for; never the key."""
     left_out = {"run", "flags", "key"}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(parsed).items() if name not in left_out}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(parsed).items()
+        if name not in left_out
+    }

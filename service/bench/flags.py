@@ -30,32 +30,52 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     target.add_argument("--model", default="all-MiniLM-L6-v2", help="the model's name there (default %(default)s)")
     target.add_argument("--key", help="an API key, sent as a bearer token")
     load = command.add_argument_group("how much")
-    load.add_argument("--clients", type=_count, help="closed loop: so many clients, each waiting for its answer (default 32)")
+    load.add_argument(
+        "--clients", type=_count, help="closed loop: so many clients, each waiting for its answer (default 32)"
+    )
     load.add_argument("--rate", type=_positive, help="open loop: requests a second, at random (Poisson) times")
-    load.add_argument("--arrivals", type=Path, metavar="FILE", help="open loop: times from a CSV's first column; --rate scales them")
+    load.add_argument(
+        "--arrivals", type=Path, metavar="FILE", help="open loop: times from a CSV's first column; --rate scales them"
+    )
     load.add_argument("--seconds", type=_positive, default=10.0, help="how long to measure (default %(default)g)")
-    load.add_argument("--warmup-s", type=_from_zero, default=2.0, help="the same load before, not counted (default %(default)g)")
-    load.add_argument("--connections", type=_count, default=256, help="open loop: most connections at once (default %(default)s)")
-    load.add_argument("--timeout-s", type=_positive, default=60.0, help="a request that takes longer has failed (default %(default)g)")
-    load.add_argument("--slo-ms", type=_positive, default=100.0, help="goodput counts answers within it (default %(default)g)")
+    load.add_argument(
+        "--warmup-s", type=_from_zero, default=2.0, help="the same load before, not counted (default %(default)g)"
+    )
+    load.add_argument(
+        "--connections", type=_count, default=256, help="open loop: most connections at once (default %(default)s)"
+    )
+    load.add_argument(
+        "--timeout-s", type=_positive, default=60.0, help="a request that takes longer has failed (default %(default)g)"
+    )
+    load.add_argument(
+        "--slo-ms", type=_positive, default=100.0, help="goodput counts answers within it (default %(default)g)"
+    )
     _add_text_flags(command.add_argument_group("what"))
     shown = command.add_argument_group("reports beside the table")
     shown.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
     shown.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
-    shown.add_argument("--ceiling", action="store_true", help="measure the generator itself, against a server that does nothing")
+    shown.add_argument(
+        "--ceiling", action="store_true", help="measure the generator itself, against a server that does nothing"
+    )
 
 
 def _add_text_flags(what: Any) -> None:
     length = what.add_mutually_exclusive_group()
-    length.add_argument("--lengths", choices=list(NAMED), help="how long texts are (default intents: as what is asked of chatbots)")
+    length.add_argument(
+        "--lengths", choices=list(NAMED), help="how long texts are (default intents: as what is asked of chatbots)"
+    )
     length.add_argument("--short", dest="lengths", action="store_const", const="short", help="12 tokens each")
     length.add_argument("--long", dest="lengths", action="store_const", const="long", help="120 tokens each")
     length.add_argument("--words", metavar="N[-M]", help="so many words each, of one token of BERT's English ones")
     what.add_argument("--batch", type=_count, default=1, help="texts in a request (default %(default)s)")
     what.add_argument("--mix", help="parts by share of the requests, such as single:0.9,bulk:0.1 or 1:0.5,8:0.5")
     what.add_argument("--bulk", type=_count, default=32, help="texts in a bulk request of --mix (default %(default)s)")
-    what.add_argument("--repeat-share", type=_share, default=0.0, help="share of texts that were sent before (default %(default)g)")
-    what.add_argument("--encoding-format", choices=("float", "base64"), help="sent along (default: not sent, which means float)")
+    what.add_argument(
+        "--repeat-share", type=_share, default=0.0, help="share of texts that were sent before (default %(default)g)"
+    )
+    what.add_argument(
+        "--encoding-format", choices=("float", "base64"), help="sent along (default: not sent, which means float)"
+    )
     what.add_argument("--seed", type=int, default=0, help="of texts and arrivals (default %(default)s)")
 
 

@@ -1,4 +1,6 @@
-"""Load on a server: closed (so many clients, each waiting for its answer) or open (at given times, whatever is answered)."""
+"""Load on a server: closed (so many clients, each waiting for its answer) or open (at given times, whatever is
+answered).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from service.bench.client import Answer, Connection, Target
-from service.bench.workload import Request
+from service.bench.client import BenchResponse, Connection, Target
+from service.bench.workload import PreparedRequest
 
 T = TypeVar("T")
 # A server that is gone refuses at once; clients that asked again at once would only heat the room.
@@ -21,8 +23,8 @@ _AFTER_FAILURE_S = 0.05
 def drive(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, on uvloop where there is one: it sends half as many requests again.
 
-    Python's garbage collector does not look at what is there already meanwhile: the pause, 0.1 s where PyTorch is loaded, would
-    count as the server's.
+    Python's garbage collector does not look at what is there already meanwhile: the pause, 0.1 s where PyTorch is
+    loaded, would count as the server's.
     """
     gc.collect()
     gc.freeze()
@@ -63,7 +65,7 @@ class Run:
     cpu_s: float = field(default_factory=time.process_time)
     seconds: float = 0.0
 
-    def add(self, request: Request, due: float, sent: float, answer: Answer) -> None:
+    def add(self, request: PreparedRequest, due: float, sent: float, answer: BenchResponse) -> None:
         """`due` in seconds from the start, `sent` on `time.perf_counter`."""
         times = (due, sent - self.began, answer.ended - self.began)
         self.samples.append(Sample(*times, answer.status, request.kind, request.inputs, request.tokens))
@@ -75,8 +77,12 @@ class Run:
         return self
 
 
-async def closed_loop(target: Target, requests: Iterator[Request], *, clients: int, seconds: float, timeout_s: float = 60.0) -> Run:
-    """So many clients, each sending its next request when the last is answered, for so many seconds; then the last answers come in."""
+async def closed_loop(
+    target: Target, requests: Iterator[PreparedRequest], *, clients: int, seconds: float, timeout_s: float = 60.0
+) -> Run:
+    """So many clients, each sending its next request when the last is answered, for so many seconds; then the last
+    answers come in.
+    """
     run = Run()
 
     async def client() -> None:
@@ -95,9 +101,15 @@ async def closed_loop(target: Target, requests: Iterator[Request], *, clients: i
 
 
 async def open_loop(
-    target: Target, requests: Iterator[Request], arrivals: Iterable[float], *, connections: int = 256, timeout_s: float = 60.0
+    target: Target,
+    requests: Iterator[PreparedRequest],
+    arrivals: Iterable[float],
+    *,
+    connections: int = 256,
+    timeout_s: float = 60.0,
 ) -> Run:
-    """Requests at given seconds from the start, whether or not earlier ones are answered, over at most so many connections.
+    """Requests at given seconds from the start, whether or not earlier ones are answered, over at most so many
+    connections.
 
     A request that finds no connection free waits for one, and its wait counts. Bodies are made beforehand.
     """
@@ -106,7 +118,7 @@ async def open_loop(
     freed = asyncio.Semaphore(connections)
     run = Run()
 
-    async def one(at: float, request: Request) -> None:
+    async def one(at: float, request: PreparedRequest) -> None:
         async with freed:
             connection = free.pop()  # the one used last, so that a few stay warm
             sent = time.perf_counter()

@@ -59,7 +59,10 @@ def table(title: str, summary: Summary) -> str:
     lines = [
         title,
         f"  {summary.requests} requests due in {summary.seconds:.1f} s: {_statuses(summary)}",
-        f"  {summary.requests_per_s:10.1f} requests/s {summary.inputs_per_s:12.1f} texts/s {summary.tokens_per_s:14.0f} tokens/s",
+        (
+            f"  {summary.requests_per_s:10.1f} requests/s {summary.inputs_per_s:12.1f} texts/s "
+            f"{summary.tokens_per_s:14.0f} tokens/s"
+        ),
         f"  {good.per_s:10.1f} requests/s within {good.slo_ms:g} ms ({100 * good.share:.1f} % of those due)",
         f"  {'latency, ms':24}{'mean':>9}{'p50':>9}{'p90':>9}{'p95':>9}{'p99':>9}{'max':>9}",
         _row("all good answers", summary.latency_ms),
@@ -76,10 +79,13 @@ def warnings(summary: Summary) -> list[str]:
     said = []
     if summary.generator_cores > _BUSY_CORES:
         said.append(
-            f"  the generator used {summary.generator_cores:.2f} cores of its one: it may be what was measured; see 'sonde bench --ceiling'"
+            f"  the generator used {summary.generator_cores:.2f} cores of its one: it may be what was measured; see "
+            f"'sonde bench --ceiling'"
         )
     if summary.failed:
-        said.append(f"  {summary.failed} of {summary.requests} requests failed; percentiles are of the good answers alone")
+        said.append(
+            f"  {summary.failed} of {summary.requests} requests failed; percentiles are of the good answers alone"
+        )
     return said
 
 
@@ -96,7 +102,11 @@ def _statuses(summary: Summary) -> str:
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 260, 60, 34
 _PERCENTS = (0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99)
-_STYLE = "body{font:15px sans-serif;max-width:780px;margin:2em auto;color:#222}table{border-collapse:collapse}td,th{padding:3px 12px;text-align:right;border-bottom:1px solid #ddd}svg text{font:11px sans-serif;fill:#555}"  # noqa: E501
+_STYLE = (
+    "body{font:15px sans-serif;max-width:780px;margin:2em "
+    "auto;color:#222}table{border-collapse:collapse}td,th{padding:3px 12px;text-align:right;"
+    "border-bottom:1px solid #ddd}svg text{font:11px sans-serif;fill:#555}"
+)
 
 
 def page(title: str, recorded: dict[str, Any], run: Run) -> str:
@@ -126,7 +136,11 @@ def _figures(summary: dict[str, Any]) -> str:
         **{f"status {status}": str(count) for status, count in summary["statuses"].items()},
         "cores the generator used": f"{summary['generator_cores']:.2f}",
     }
-    return "<table>" + "".join(f"<tr><th>{html.escape(name)}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"
+    return (
+        "<table>"
+        + "".join(f"<tr><th>{html.escape(name)}</th><td>{value}</td></tr>" for name, value in rows.items())
+        + "</table>"
+    )
 
 
 def _percentile_plot(latencies: list[float]) -> str:
@@ -135,7 +149,11 @@ def _percentile_plot(latencies: list[float]) -> str:
         return "<p>No good answer.</p>"
     shown = [percent for percent in _PERCENTS if percent < 100 * (1 - 0.5 / len(latencies))]
     points = [(-math.log10(1 - percent / 100), percentile(latencies, percent)) for percent in shown]
-    ticks = [(x, f"{percent:g}") for (x, _), percent in zip(points, shown, strict=True) if percent in (0, 50, 90, 99, 99.9, 99.99)]
+    ticks = [
+        (x, f"{percent:g}")
+        for (x, _), percent in zip(points, shown, strict=True)
+        if percent in (0, 50, 90, 99, 99.9, 99.99)
+    ]
     return _line_plot(points, ticks)
 
 
@@ -144,7 +162,10 @@ def _rate_plot(rates: list[int]) -> str:
     if len(whole) < 2:
         return "<p>Too short a run to draw.</p>"
     step = max(1, len(whole) // 10)
-    return _line_plot([(float(i), float(rate)) for i, rate in enumerate(whole)], [(float(i), str(i)) for i in range(0, len(whole), step)])
+    return _line_plot(
+        [(float(i), float(rate)) for i, rate in enumerate(whole)],
+        [(float(i), str(i)) for i in range(0, len(whole), step)],
+    )
 
 
 def _line_plot(points: list[tuple[float, float]], ticks: list[tuple[float, str]]) -> str:

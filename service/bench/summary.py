@@ -61,8 +61,8 @@ class Summary:
     def of(cls, run: Run, *, warmup_s: float, until_s: float, slo_ms: float) -> Summary:
         """Requests due in the window count for latency, goodput and statuses, and those due before that failed in it.
 
-        For the rates, an answer counts for the share of its time that lies in the window: whole answers would make the rate of
-        a few long requests jump by one of them.
+        For the rates, an answer counts for the share of its time that lies in the window: whole answers would make
+        the rate of a few long requests jump by one of them.
         """
         window = (warmup_s, until_s)
         due = [sample for sample in run.samples if _counts(sample, *window)]
@@ -77,7 +77,9 @@ class Summary:
             inputs_per_s=sum(sample.inputs * share for sample, share in shares) / length,
             tokens_per_s=sum(sample.tokens * share for sample, share in shares) / length,
             latency_ms=Latency.of([sample.latency_s for sample in good]),
-            by_kind_ms={kind: Latency.of([sample.latency_s for sample in good if sample.kind == kind]) for kind in kinds},
+            by_kind_ms={
+                kind: Latency.of([sample.latency_s for sample in good if sample.kind == kind]) for kind in kinds
+            },
             goodput=_goodput(due, slo_ms, length),
             statuses=dict(Counter(sample.status for sample in due).most_common()),
             late_ms=Latency.of([sample.sent - sample.due for sample in due]),
@@ -90,7 +92,9 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which so many per cent of ascending values lie, linear between two of them (type 7 of Hyndman & Fan 1996)."""
+    """The value below which so many per cent of ascending values lie, linear between two of them (type 7 of Hyndman
+    & Fan 1996).
+    """
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
     high = min(low + 1, len(ordered) - 1)

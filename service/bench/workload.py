@@ -13,20 +13,21 @@ from service.errors import ConfigError
 
 # Each is one token of BERT's English vocabulary.
 _VOCABULARY = """
-my card has not arrived yet and the app still says that it is on its way please tell me where order payment account transfer bank
-money cash top up limit password reset phone number email address change close open new old lost stolen fee charge exchange rate
-travel abroad weekend delivery parcel late broken wrong size colour return label shop store manager receipt tax month year price
-plan upgrade cancel trial support agent chat wait minute hour day week tomorrow a an any ask at back bad bill book box buy by call
-can cheap city clear clock code cost country credit customer date did do does double down due early extra fast find first form
-found free from full get give good had hand help here hold home hotel how if in into item job just keep know last law leave left
-less letter link list little live look made make many map may member might mine more most much must name near need never next nice
-no none note now off offer office often one only or other our out over own page pass past pay people person pick place point post
-pound press problem proof pull push put quick rather read ready real reason record red report request right road room round run
-safe said same save second see sell send sent service set she should show sign simple since sit six small so some soon speak spend
-start state station stay stop street such sure switch system talk team ten test than thank their them then there these they thing
-think this those three through time today together told too town train try turn two type under until upon us use user very view
-visit want was watch web well went were what when which while who why will with within without word work would write yes yesterday
-you your zone
+my card has not arrived yet and the app still says that it is on its way please tell me where order payment account
+transfer bank money cash top up limit password reset phone number email address change close open new old lost stolen
+fee charge exchange rate travel abroad weekend delivery parcel late broken wrong size colour return label shop store
+manager receipt tax month year price plan upgrade cancel trial support agent chat wait minute hour day week tomorrow a
+an any ask at back bad bill book box buy by call can cheap city clear clock code cost country credit customer date did
+do does double down due early extra fast find first form found free from full get give good had hand help here hold
+home hotel how if in into item job just keep know last law leave left less letter link list little live look made make
+many map may member might mine more most much must name near need never next nice no none note now off offer office
+often one only or other our out over own page pass past pay people person pick place point post pound press problem
+proof pull push put quick rather read ready real reason record red report request right road room round run safe said
+same save second see sell send sent service set she should show sign simple since sit six small so some soon speak
+spend start state station stay stop street such sure switch system talk team ten test than thank their them then there
+these they thing think this those three through time today together told too town train try turn two type under until
+upon us use user very view visit want was watch web well went were what when which while who why will with within
+without word work would write yes yesterday you your zone
 """
 WORDS = tuple(_VOCABULARY.split())
 # Longer ones are different by chance: with six words there are 10^15 of them.
@@ -69,21 +70,23 @@ class Texts:
         return text, words + 2
 
 
-# Tokens of all-MiniLM-L6-v2, [CLS] and [SEP] included, of the 28,203 texts of Banking77 (train; CC BY 4.0) and CLINC150 (train and
-# val, out-of-scope ones included; CC BY 3.0): the percentiles from 0 to 100.
+# Tokens of all-MiniLM-L6-v2, [CLS] and [SEP] included, of the 28,203 texts of Banking77 (train; CC BY 4.0) and CLINC150
+# (train and val, out-of-scope ones included; CC BY 3.0): the percentiles from 0 to 100.
 INTENTS = (
-    *(3, 5, 6, 6, 6, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10),
-    *(10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 13, 13, 13),
-    *(13, 13, 13, 13, 13, 13, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15, 15, 15, 16, 16, 16, 16, 17, 17, 18, 18, 18, 19, 20, 21),
-    *(22, 23, 26, 30, 35, 43, 98),
-)
+    3, 5, 6, 6, 6, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 9,
+    9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 12,
+    12, 12, 12, 12, 12, 12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14, 14, 14, 15, 15,
+    15, 15, 15, 15, 16, 16, 16, 16, 17, 17, 18, 18, 18, 19, 20, 21, 22, 23, 26, 30, 35, 43, 98,
+)  # fmt: skip
 SPECIAL = 2
 Draw = Callable[[random.Random], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A distribution of text lengths; `draw` gives words, each one token, beside which a text has two special tokens."""
+    """A distribution of text lengths; `draw` gives words, each one token, beside which a text has two special
+    tokens.
+    """
 
     name: str
     draw: Draw
@@ -115,7 +118,7 @@ NAMED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PreparedRequest:
     """One request's body, how many texts and tokens are in it, and which part of the mix it is of."""
 
     body: bytes
@@ -125,7 +128,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MixPart:
     """A part of a mix: its name, its share of the requests, and how many texts each of them carries."""
 
     name: str
@@ -136,7 +139,9 @@ class Part:
 class Requests:
     """An endless source of embedding requests."""
 
-    def __init__(self, model: str, texts: Texts, mix: Sequence[Part], *, seed: int = 0, encoding_format: str | None = None) -> None:
+    def __init__(
+        self, model: str, texts: Texts, mix: Sequence[MixPart], *, seed: int = 0, encoding_format: str | None = None
+    ) -> None:
         self._texts = texts
         self._mix = list(mix)
         self._shares = [part.share for part in mix]
@@ -145,32 +150,33 @@ class Requests:
         if encoding_format:
             self._base["encoding_format"] = encoding_format
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[PreparedRequest]:
         return self
 
-    def __next__(self) -> Request:
+    def __next__(self) -> PreparedRequest:
         part = self._mix[0] if len(self._mix) == 1 else self._chance.choices(self._mix, self._shares)[0]
         taken = [self._texts.take() for _ in range(part.batch)]
         texts = [text for text, _ in taken]
         body = orjson.dumps({**self._base, "input": texts[0] if part.batch == 1 else texts})
-        return Request(body, part.name, part.batch, sum(tokens for _, tokens in taken))
+        return PreparedRequest(body, part.name, part.batch, sum(tokens for _, tokens in taken))
 
 
-def parse_mix(mix: str | None, batch: int, bulk: int) -> list[Part]:
-    """`single:0.9,bulk:0.1` as parts, `bulk` being of so many texts; without a mix, every request carries `batch` texts.
+def parse_mix(mix: str | None, batch: int, bulk: int) -> list[MixPart]:
+    """`single:0.9,bulk:0.1` as parts, `bulk` being of so many texts; without a mix, every request carries `batch`
+    texts.
 
     A part may also be a number of texts: `1:0.7,8:0.2,256:0.1`. Raises ConfigError.
     """
     if mix is None:
-        return [Part("single" if batch == 1 else f"batch {batch}", 1.0, batch)]
+        return [MixPart("single" if batch == 1 else f"batch {batch}", 1.0, batch)]
     return [_part(piece.strip(), bulk, mix) for piece in mix.split(",")]
 
 
-def _part(piece: str, bulk: int, mix: str) -> Part:
+def _part(piece: str, bulk: int, mix: str) -> MixPart:
     name, _, share = piece.partition(":")
     try:
         batch = {"single": 1, "bulk": bulk}.get(name) or int(name)
-        part = Part(name if name in ("single", "bulk") else f"batch {batch}", float(share), batch)
+        part = MixPart(name if name in ("single", "bulk") else f"batch {batch}", float(share), batch)
     except ValueError as error:
         raise ConfigError(f"--mix: expected parts like 'single:0.9,bulk:0.1' or '1:0.5,32:0.5', got {mix!r}") from error
     if batch < 1 or not 0 < part.share < math.inf:

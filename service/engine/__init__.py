@@ -1,1 +1,1 @@
-"""The batching engine. Knows neither torch nor HTTP; `hub` alone loads models."""
+"""The batching engine. Knows neither torch nor HTTP; `manager` alone loads models."""

@@ -11,7 +11,9 @@ from service.metrics import Metrics
 
 
 class Admission:
-    """Counts items and (estimated) tokens of all requests inside. Used from the event loop alone, so it needs no lock."""
+    """Counts items and (estimated) tokens of all requests inside. Used from the event loop alone, so it needs no
+    lock.
+    """
 
     def __init__(self, max_items: int, max_tokens: int, metrics: Metrics) -> None:
         self._max_items = max_items
@@ -40,4 +42,6 @@ class Admission:
         if held and held + more > most:
             self._metrics.shed.labels(what).inc()
             wait = math.ceil(self.tokens / (tokens_per_s() or self.tokens or 1.0))
-            raise Overloaded(f"{held} {what} are waiting and {most} may; try again in {max(wait, 1)} s", retry_after_s=max(wait, 1))
+            raise Overloaded(
+                f"{held} {what} are waiting and {most} may; try again in {max(wait, 1)} s", retry_after_s=max(wait, 1)
+            )

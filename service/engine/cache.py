@@ -1,4 +1,6 @@
-"""Caches, bounded in bytes: rows by what they were computed from, and objects fitted to texts that a caller sends along."""
+"""Caches, bounded in bytes: rows by what they were computed from, and objects fitted to texts that a caller sends
+along.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ class RowCache:
 T = TypeVar("T")
 
 
-class Fitted(Protocol):
+class Sized(Protocol):
     """Something fitted, and how much of the cache it takes."""
 
     @property
@@ -74,7 +76,9 @@ def content_key(version: str, content: object) -> str:
 
 
 class FittedCache(Generic[T]):
-    """The most recently used objects, bounded by the bytes their owners say they take. For the event loop's thread alone."""
+    """The most recently used objects, bounded by the bytes their owners say they take. For the event loop's thread
+    alone.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

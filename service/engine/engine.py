@@ -10,10 +10,10 @@ from typing import Generic
 
 from models.errors import SondeError
 from service.engine.cache import RowCache
-from service.engine.device import Device
+from service.engine.device import ComputeDevice
 from service.engine.queue import Queue
 from service.engine.request import Request
-from service.engine.runner import Backend, ItemT, Runner, Shared
+from service.engine.runner import Backend, ItemT, Runner, RunnerContext
 from service.engine.scheduler import BatchLimits
 from service.errors import Unavailable
 from service.metrics import Metrics
@@ -40,7 +40,7 @@ class Engine(Generic[ItemT]):
         limits: BatchLimits,
         cache: RowCache,
         metrics: Metrics,
-        device: Device,
+        device: ComputeDevice,
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
@@ -52,7 +52,7 @@ class Engine(Generic[ItemT]):
         self._on_failure = on_failure
         self._dying = threading.Lock()
         self._queue = Queue(name, limits, metrics, clock, device.runners)
-        self._shared = Shared(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
+        self._shared = RunnerContext(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
         self._runners = [Runner(self._shared, number, self._die) for number in range(device.runners)]
         metrics.announce(name)
 
@@ -63,7 +63,9 @@ class Engine(Generic[ItemT]):
 
     def submit(self, items: Sequence[ItemT], *, client: str = "", deadline: float | None = None) -> Request:
         """Queue items; rows found in the cache are filled in at once. Raises Unavailable when the engine has ended."""
-        request = Request(items, self.width, client=client, deadline=deadline, submitted=self._clock(), clock=self._clock)
+        request = Request(
+            items, self.width, client=client, deadline=deadline, submitted=self._clock(), clock=self._clock
+        )
         missing = self._fill_from_cache(request)
         if missing and not self._queue.add(request, missing):
             raise Unavailable(_LOST, retry_after_s=10) if self.failure else Unavailable("the service is shutting down")
@@ -111,7 +113,8 @@ class Engine(Generic[ItemT]):
         return missing
 
     def _die(self, error: Exception, in_hand: list[Request]) -> None:
-        """The device is gone, or a fault of ours ends the engine: say so to everyone who waits, and to whoever can restart the process.
+        """The device is gone, or a fault of ours ends the engine: say so to everyone who waits, and to whoever can
+        restart the process.
 
         Of several runners that die, the first one's reason is kept; each has its own requests in hand.
         """

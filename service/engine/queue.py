@@ -5,25 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from models.preemption import flag
+from models.preemption import new_flag
 from service.engine.request import Request
 from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
-# So much work is worth another runner beside those that compute: so many tokens, or fewer that take a slow model so long. Less is sooner
-# done together with what comes next: a small batch takes nearly as long as a larger one, and the processor from the one beside it and from
-# the threads that speak HTTP (docs/performance.md).
+# So much work is worth another runner beside those that compute: so many tokens, or fewer that take a slow model so
+# long. Less is sooner done together with what comes next: a small batch takes nearly as long as a larger one, and the
+# processor from the one beside it and from the threads that speak HTTP (docs/performance.md).
 _WORTH_TOKENS, _WORTH_S = 128, 0.015
 
 
 class Queue:
     """A scheduler between threads. Requests whose time runs out in it end with DeadlineExceeded, uncomputed.
 
-    The flag `urgent` is up while an interactive request waits. `token_s` is to be about how long a runner takes for a token.
+    The flag `urgent` is up while an interactive request waits. `token_s` is to be about how long a runner takes for
+    a token.
     """
 
-    def __init__(self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int) -> None:
+    def __init__(
+        self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int
+    ) -> None:
         self._name = name
         self._runners = runners
         self._metrics = metrics
@@ -31,7 +34,7 @@ class Queue:
         self._scheduler = Scheduler(limits)
         self._lock = threading.Lock()
         self._resting: list[threading.Condition] = []
-        self.urgent = flag()
+        self.urgent = new_flag()
         self.token_s = 0.0
         self.closed = False
 
@@ -69,9 +72,9 @@ class Queue:
         """
         with self._lock:
             while not self.closed:
-                if self._worth_another(computing=self._runners - len(self._resting) - 1) and (batch := self._next()):
+                if self._needs_another(computing=self._runners - len(self._resting) - 1) and (batch := self._next()):
                     return batch
-                self._rest(first)
+                self._wait(first)
         return None
 
     def take_urgent(self) -> list[Slot]:
@@ -95,7 +98,7 @@ class Queue:
 
     def _next(self, *, urgent: bool = False) -> list[Slot]:
         self._expire()
-        sharers = max(min(1 + len(self._resting), self._worth()), 1)
+        sharers = max(min(1 + len(self._resting), self._runners_needed()), 1)
         share = -(-self._scheduler.tokens // sharers)
         batch = self._scheduler.next_batch(interactive_only=urgent, most_tokens=share)
         self._report()
@@ -105,21 +108,21 @@ class Queue:
 
     def _share(self) -> None:
         """Wake who waits for work, where there is enough of it."""
-        if self._worth_another(computing=self._runners - len(self._resting)):
+        if self._needs_another(computing=self._runners - len(self._resting)):
             self._wake()
 
-    def _worth_another(self, computing: int) -> bool:
-        return self._worth() > 0 or (self._scheduler.items > 0 and computing == 0)
+    def _needs_another(self, computing: int) -> bool:
+        return self._runners_needed() > 0 or (self._scheduler.items > 0 and computing == 0)
 
-    def _worth(self) -> int:
+    def _runners_needed(self) -> int:
         """How many runners what waits is worth."""
         tokens = self._scheduler.tokens
         return int(max(tokens / _WORTH_TOKENS, tokens * self.token_s / _WORTH_S))
 
-    def _rest(self, first: bool) -> None:
-        bell = threading.Condition(self._lock)
-        self._resting.insert(len(self._resting) if first else 0, bell)
-        bell.wait()
+    def _wait(self, first: bool) -> None:
+        wakeup = threading.Condition(self._lock)
+        self._resting.insert(len(self._resting) if first else 0, wakeup)
+        wakeup.wait()
 
     def _wake(self) -> None:
         if self._resting:

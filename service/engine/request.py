@@ -95,7 +95,9 @@ class Request:
 
     @property
     def inference_s(self) -> float:
-        """For how long any of its items were being computed; where several runners were at it at once, that time counts once."""
+        """For how long any of its items were being computed; where several runners were at it at once, that time
+        counts once.
+        """
         return sum(ended - began for began, ended in self._spans)
 
     def fail(self, error: Exception) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DeviceLost, ModelOutOfMemory, SondeError
-from models.preemption import Between, Flag
+from models.preemption import Preemption, PreemptionFlag
 from service.engine.cache import RowCache
-from service.engine.device import Device
+from service.engine.device import ComputeDevice
 from service.engine.queue import Queue
 from service.engine.request import Item, Request
 from service.engine.scheduler import BatchLimits, Slot
@@ -28,22 +28,25 @@ ItemT_contra = TypeVar("ItemT_contra", bound=Item, contravariant=True)
 Row = NDArray[np.float32]
 # How much the newest batch counts in the running estimates.
 _SMOOTHING = 0.1
-# Where computing an interactive request takes less, on average, HTTP takes about as long: it gets the processor that is left.
+# Where computing an interactive request takes less, on average, HTTP takes about as long: it gets the processor that is
+# left.
 _WORTH_ALL_THREADS_S = 0.002
 
 
 class Backend(Protocol[ItemT_contra]):
     """What computes. Several threads may call it at once where its device has several runners."""
 
-    def forward(self, batch: Sequence[ItemT_contra], between: Between) -> Row:
-        """One float32 row [width] per item, in order. `between` is to be called now and then; it may call forward again."""
+    def forward(self, batch: Sequence[ItemT_contra], preempt: Preemption) -> Row:
+        """One float32 row [width] per item, in order. `preempt` is to be called now and then; it may call forward
+        again.
+        """
         ...
 
 
 @dataclass(slots=True)
-class Shared(Generic[ItemT]):
-    """What the runners of one engine share. Running estimates over all of them are `tokens_per_s`, and `request_s`: how long computing
-    an interactive request takes, that is, its share of a batch.
+class RunnerContext(Generic[ItemT]):
+    """What the runners of one engine share. Running estimates over all of them are `tokens_per_s`, and `request_s`:
+    how long computing an interactive request takes, that is, its share of a batch.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Shared(Generic[ItemT]):
     queue: Queue
     cache: RowCache
     metrics: Metrics
-    device: Device
+    device: ComputeDevice
     clock: Callable[[], float]
     limits: BatchLimits
     tokens_per_s: float = field(default=0.0, init=False)
@@ -68,17 +71,19 @@ class Shared(Generic[ItemT]):
 class Runner(Generic[ItemT]):
     """One of an engine's threads: three verbs, take, compute, settle.
 
-    Interactive requests overtake its bulk batch between two layers, so they never wait for all of it; in return such a batch
-    is overtaken by no more tokens than it has itself.
+    Interactive requests overtake its bulk batch between two layers, so they never wait for all of it; in return such
+    a batch is overtaken by no more tokens than it has itself.
 
     It ends when the queue is closed, or by itself, when the device is lost: `on_death` is then called
     with the reason and the requests whose items it has in hand.
     """
 
-    def __init__(self, shared: Shared[ItemT], number: int, on_death: Callable[[Exception, list[Request]], None]) -> None:
+    def __init__(
+        self, shared: RunnerContext[ItemT], number: int, on_death: Callable[[Exception, list[Request]], None]
+    ) -> None:
         self._shared = shared
         self._on_death = on_death
-        self._leads = number == 0
+        self._is_primary = number == 0
         self._in_hand: list[Slot] = []
         self._overtaking_s = 0.0
         self._thread = threading.Thread(target=self._loop, name=f"engine-{shared.name}-{number}", daemon=True)
@@ -94,18 +99,26 @@ class Runner(Generic[ItemT]):
 
     def _loop(self) -> None:
         queue, device = self._shared.queue, self._shared.device
-        while (batch := queue.take(first=self._leads)) is not None:
+        while (batch := queue.take(first=self._is_primary)) is not None:
             try:
-                alone = self._leads and queue.resting == device.runners - 1 and not 0 < self._shared.request_s < _WORTH_ALL_THREADS_S
-                with device.computing(alone=alone) as give_way:
-                    outcomes = self._compute(batch, give_way)
+                alone = (
+                    self._is_primary
+                    and queue.resting == device.runners - 1
+                    and not 0 < self._shared.request_s < _WORTH_ALL_THREADS_S
+                )
+                with device.computing(alone=alone) as yield_threads:
+                    outcomes = self._compute(batch, yield_threads)
                 self._settle(batch, outcomes)
-            except Exception as error:  # the thread's edge: an engine that stands still must never look like one that runs
+            except (
+                Exception
+            ) as error:  # the thread's edge: an engine that stands still must never look like one that runs
                 self._on_death(error, [request for request, _ in self._in_hand])
                 return
 
-    def _compute(self, batch: list[Slot], give_way: Between) -> list[Row | SondeError]:
-        """A row or an error for each slot; equal items are computed once. `give_way` is called between its parts."""
+    def _compute(self, batch: list[Slot], yield_threads: Preemption) -> list[Row | SondeError]:
+        """A row or an error for each slot; equal items are computed once. `yield_threads` is called between its
+        parts.
+        """
         shared = self._shared
         self._in_hand.extend(batch)
         places: dict[bytes, int] = {}
@@ -115,9 +128,13 @@ class Runner(Generic[ItemT]):
             if places.setdefault(item.key, len(unique)) == len(unique):
                 unique.append(item)  # type: ignore[arg-type]  # a request holds what submit() was given
         room = 0 if batch[0][0].interactive else sum(item.count for item in unique)
-        between = _Between(give_way, shared.queue.urgent, lambda: self._overtake(give_way), room) if room else give_way
+        preempt = (
+            _BatchPreemption(yield_threads, shared.queue.urgent, lambda: self._overtake(yield_threads), room)
+            if room
+            else yield_threads
+        )
         overtaking_s, began = self._overtaking_s, shared.clock()
-        results = self._rows(unique, between)
+        results = self._rows(unique, preempt)
         seconds = shared.clock() - began - (self._overtaking_s - overtaking_s)
         self._report(unique, len(batch), seconds)
         requests = {request for request, _ in batch}
@@ -130,21 +147,21 @@ class Runner(Generic[ItemT]):
                 shared.cache.put(shared.key, item.key, row)
         return [results[places[request.items[index].key]] for request, index in batch]
 
-    def _overtake(self, give_way: Between) -> int:
+    def _overtake(self, yield_threads: Preemption) -> int:
         """Between two parts of a bulk batch: run what interactive callers wait for; return how many tokens that was."""
         shared = self._shared
         batch = shared.queue.take_urgent()
         if not batch:
             return 0
         began = shared.clock()
-        self._settle(batch, self._compute(batch, give_way))
+        self._settle(batch, self._compute(batch, yield_threads))
         self._overtaking_s += shared.clock() - began
         return sum(request.items[index].count for request, index in batch)
 
-    def _rows(self, items: list[ItemT], between: Between) -> list[Row | SondeError]:
+    def _rows(self, items: list[ItemT], preempt: Preemption) -> list[Row | SondeError]:
         """Run items through the backend; when that fails, halve until only the offender fails."""
         try:
-            return list(self._checked(items, self._shared.backend.forward(items, between)))
+            return list(self._checked(items, self._shared.backend.forward(items, preempt)))
         except DeviceLost:
             raise
         except Exception as error:
@@ -154,7 +171,7 @@ class Runner(Generic[ItemT]):
             if len(items) == 1:
                 return [error if isinstance(error, SondeError) else BackendError("the model failed on this input")]
         half = len(items) // 2
-        return self._rows(items[:half], between) + self._rows(items[half:], between)
+        return self._rows(items[:half], preempt) + self._rows(items[half:], preempt)
 
     def _checked(self, items: list[ItemT], rows: Row) -> list[Row | SondeError]:
         """Refuse a wrong number of rows altogether, and single rows with NaN or infinity in them."""
@@ -202,20 +219,22 @@ def _smoothed(estimate: float, newest: float) -> float:
     return estimate + _SMOOTHING * (newest - estimate) if estimate else newest
 
 
-class _Between:
+class _BatchPreemption:
     """What a batch calls between its parts; it is overtaken until that was by as many tokens as it has `room` for."""
 
-    def __init__(self, give_way: Between, urgent: Flag, overtake: Callable[[], int], room: int) -> None:
-        self._give_way = give_way
+    def __init__(
+        self, yield_threads: Preemption, urgent: PreemptionFlag, overtake: Callable[[], int], room: int
+    ) -> None:
+        self._yield_threads = yield_threads
         self._urgent = urgent
         self._overtake = overtake
         self._room = room
 
     @property
-    def flags(self) -> Sequence[Flag]:
-        return (*self._give_way.flags, self._urgent) if self._room > 0 else self._give_way.flags
+    def flags(self) -> Sequence[PreemptionFlag]:
+        return (*self._yield_threads.flags, self._urgent) if self._room > 0 else self._yield_threads.flags
 
     def __call__(self) -> None:
-        self._give_way()
+        self._yield_threads()
         if self._room > 0 and self._urgent[0]:
             self._room -= self._overtake()

@@ -3,8 +3,9 @@
 A pure data structure: no torch, no threads, no clock of its own.
 
 Fairness is weighted fair queueing over tokens (Demers, Keshav, Shenker, 1989). Each request carries a virtual finish
-time: where it would be if all clients shared the model token by token. A single query that arrives while 2,048 texts of
-somebody else wait is next in line, and the 2,048 still get their share. A client's own requests divide its share among them.
+time: where it would be if all clients shared the model token by token. A single query that arrives while 2,048 texts
+of somebody else wait is next in line, and the 2,048 still get their share. A client's own requests divide its share
+among them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Slot = tuple[Request, int]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much one batch may hold. Where the model `pads`, `max_tokens` counts padding too, and `max_padding` is the share of it that
-    may be padding.
+    """How much one batch may hold. Where the model `pads`, `max_tokens` counts padding too, and `max_padding` is the
+    share of it that may be padding.
 
     A request of at most `interactive_tokens` is interactive: somebody waits for it. Others are bulk.
     """
@@ -42,7 +43,11 @@ class BatchLimits:
         """Whether a batch of so many items, real tokens and this longest item keeps to the limits."""
         padded = self.padded(items, tokens, longest)
         waste = padded - tokens
-        return items <= self.max_items and padded <= self.max_tokens and waste <= max(self.max_padding * padded, self.free_padding_tokens)
+        return (
+            items <= self.max_items
+            and padded <= self.max_tokens
+            and waste <= max(self.max_padding * padded, self.free_padding_tokens)
+        )
 
 
 class _Flow:
@@ -106,7 +111,9 @@ class Scheduler:
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
     def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[Slot]:
-        """Take the most urgent item and what goes well with it, `most_tokens` in all; empty only when nothing (of that kind) waits."""
+        """Take the most urgent item and what goes well with it, `most_tokens` in all; empty only when nothing (of
+        that kind) waits.
+        """
         batch: list[Slot] = []
         tokens = longest = 0
         aside: list[_Flow] = []

@@ -18,13 +18,13 @@ from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
 from service.jobs.files import Files
-from service.jobs.leases import LeaseKeeper
-from service.jobs.progress import Progress
+from service.jobs.leases import LeaseRenewer
+from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
 from service.jobs.records import Checkpoint, Event, Failure, Job, Status
 from service.jobs.store import Store
 from service.jobs.trainer_output import clean
-from service.jobs.training_process import Trainer
+from service.jobs.training_process import TrainingProcess
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ Reason = Literal["cancel", "pause", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ProcessEnd:
     """How a training process ended: by itself (`reason` is None) or because it was stopped."""
 
     code: int
     reason: Reason | None
 
 
-class Supervisor:
+class AttemptRunner:
     """Runs attempts. `submit` queues a job again under a new dispatch number."""
 
     def __init__(
@@ -56,12 +56,12 @@ class Supervisor:
         files: Files,
         rows: feedback.Feedback,
         publisher: Publisher,
-        keeper: LeaseKeeper,
+        keeper: LeaseRenewer,
         *,
         command: Sequence[str],
         submit: Callable[[str, int], None],
         stopping: threading.Event,
-        progress: Progress,
+        progress: ProgressDisplay,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -95,7 +95,7 @@ class Supervisor:
             self._fail(job, _NO_SPACE)
         finally:
             self._progress.end()
-        return self._tidy(job)
+        return self._remove_leftovers(job)
 
     def _attempt(self, job: Job) -> None:
         directory = paths.attempt_directory(self._home, job.id, job.attempt)
@@ -104,14 +104,14 @@ class Supervisor:
         finished = next((one for one in paths.attempts(self._home, job.id) if read_result(one)), None)
         if job.control is None and finished is None:
             self._prepare(job, directory)
-            with Trainer(self._command, directory, self._home) as trainer:
+            with TrainingProcess(self._command, directory, self._home) as trainer:
                 ending = self._watch(job, trainer)
-                words = trainer.last_words()
+                words = trainer.stderr_tail()
             self._conclude(job, directory, ending, words)
         elif job.control is None and finished is not None:
             self._publish(job, finished)
         else:
-            self._conclude(job, directory, Ending(0, job.control), "")
+            self._conclude(job, directory, ProcessEnd(0, job.control), "")
 
     def _prepare(self, job: Job, directory: Path) -> None:
         incumbent = self._publisher.incumbent(job)
@@ -127,7 +127,9 @@ class Supervisor:
             "task": job.task,
             "hyperparameters": job.hyperparameters,
             "training_file": str(self._rows_of(job, "training_file", job.training_file, directory)),
-            "validation_file": str(self._rows_of(job, "validation_file", job.validation_file, directory)) if job.validation_file else None,
+            "validation_file": str(self._rows_of(job, "validation_file", job.validation_file, directory))
+            if job.validation_file
+            else None,
             "columns": job.columns,
             "seed": job.seed,
             "device": self._settings.device,
@@ -151,9 +153,9 @@ class Supervisor:
         self._rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 
-    def _watch(self, job: Job, trainer: Trainer) -> Ending:
+    def _watch(self, job: Job, trainer: TrainingProcess) -> ProcessEnd:
         """Report, look whether to stop, until it ends. Raises LeaseLost."""
-        outbox = _Outbox(self._store, job, self._progress)
+        outbox = PendingWrites(self._store, job, self._progress)
         next_look = 0.0
         while (code := trainer.wait(_TICK_S)) is None:
             outbox.post(trainer.said())
@@ -163,9 +165,9 @@ class Supervisor:
                 if reason := self._reason(job):
                     return self._stop(job, trainer, outbox, reason)
         outbox.post(trainer.said(), patience_s=self._settings.job_lease_s)
-        return Ending(code, None)
+        return ProcessEnd(code, None)
 
-    def _stop(self, job: Job, trainer: Trainer, outbox: _Outbox, reason: Reason) -> Ending:
+    def _stop(self, job: Job, trainer: TrainingProcess, outbox: PendingWrites, reason: Reason) -> ProcessEnd:
         log.info("stopping the training process", extra={"job": job.id, "why": reason})
         trainer.ask_to_stop()
         deadline = time.monotonic() + (_CANCEL_GRACE_S if reason == "cancel" else self._settings.job_stop_s)
@@ -176,7 +178,7 @@ class Supervisor:
                 return self._stop(job, trainer, outbox, "cancel")
         trainer.kill()
         outbox.post(trainer.said(), patience_s=self._settings.job_lease_s)
-        return Ending(code if code is not None else -9, reason)
+        return ProcessEnd(code if code is not None else -9, reason)
 
     def _require_lease(self, job: Job) -> None:
         if not self._keeper.holds(job.lease):
@@ -190,7 +192,7 @@ class Supervisor:
         except Unavailable:
             return None  # the lease says how long to go on without a database
 
-    def _conclude(self, job: Job, directory: Path, ending: Ending, words: str) -> None:
+    def _conclude(self, job: Job, directory: Path, ending: ProcessEnd, words: str) -> None:
         if ending.reason == "cancel":
             self._patiently(lambda: self._store.cancelled(job))
         elif ending.code == 0 and read_result(directory):
@@ -208,7 +210,7 @@ class Supervisor:
         else:
             self._crashed(job, ending, words)
 
-    def _crashed(self, job: Job, ending: Ending, words: str) -> None:
+    def _crashed(self, job: Job, ending: ProcessEnd, words: str) -> None:
         log.warning("the training process died", extra={"job": job.id, "exit_code": ending.code, "stderr": words})
         how = f"by signal {-ending.code}" if ending.code < 0 else f"with exit code {ending.code}"
         failure = Failure(_CRASHED, f"The training process ended {how} in attempt {job.attempt}")
@@ -237,10 +239,10 @@ class Supervisor:
         log.info("job failed", extra={"job": job.id, "code": failure.code})
         self._patiently(lambda: self._store.fail(job, failure))
 
-    def _tidy(self, job: Job) -> Status:
+    def _remove_leftovers(self, job: Job) -> Status:
         now = self._store.get(job.id)
         if now.finished_at is not None:
-            paths.tidy(self._home, job.id)
+            paths.remove_leftovers(self._home, job.id)
         return now.status
 
     def _patiently(self, write: Callable[[], Any]) -> Any:
@@ -255,10 +257,10 @@ class Supervisor:
                 time.sleep(self._settings.job_poll_s)
 
 
-class _Outbox:
+class PendingWrites:
     """What was said and is not written yet: kept while the database is away, so that a short absence loses nothing."""
 
-    def __init__(self, store: Store, job: Job, progress: Progress) -> None:
+    def __init__(self, store: Store, job: Job, progress: ProgressDisplay) -> None:
         self._store = store
         self._job = job
         self._progress = progress
@@ -294,6 +296,8 @@ def _read_error(directory: Path) -> Failure | None:
     try:
         read = json.loads((directory / "error.json").read_text(encoding="utf-8"))
         param = read.get("param")
-        return Failure(clean(str(read["code"]))[:64], clean(str(read["message"])), None if param is None else clean(str(param)))
+        return Failure(
+            clean(str(read["code"]))[:64], clean(str(read["message"])), None if param is None else clean(str(param))
+        )
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

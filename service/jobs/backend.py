@@ -9,12 +9,12 @@ from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.queue import DbosEngine, JobEngine
+from service.jobs.queue import DbosEngine, JobQueue
 from service.jobs.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class JobBackend:
     """Where callers' wishes about files and jobs are taken."""
 
     home: Path
@@ -22,10 +22,10 @@ class Desk:
     store: Store
     files: Files
     feedback: Feedback
-    engine: JobEngine
+    engine: JobQueue
 
     @classmethod
-    def open(cls, settings: Settings, engine: JobEngine | None = None) -> Desk:
+    def open(cls, settings: Settings, engine: JobQueue | None = None) -> JobBackend:
         """From the settings. Raises ConfigError for a database URL of another kind."""
         home = settings.home.absolute()
         database = Database(settings.database_url, home)

@@ -1,4 +1,6 @@
-"""One database of jobs: SQLite in a file by default, PostgreSQL by its URL; short transactions; one owner of the schema."""
+"""One database of jobs: SQLite in a file by default, PostgreSQL by its URL; short transactions; one owner of the
+schema.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,23 @@ from service.jobs.tables import VERSION, metadata, schema_version
 
 _BUSY_TIMEOUT_S = 5
 _CONNECT_TIMEOUT_S = 3
-# A worker that is stopped (SIGSTOP, a frozen virtual machine) within a transaction would keep its locks from everybody for ever.
+# A worker that is stopped (SIGSTOP, a frozen virtual machine) within a transaction would keep its locks from everybody
+# for ever.
 _ABANDONED_AFTER_S = 5
 _MIGRATION_LOCK = 0x50DDE  # any number, the same everywhere
 _RETRY_AFTER_S = 2
 
 # What reading and writing raise while the database cannot do it, and may again.
-AWAY = (Unavailable, StorageFull)
+DATABASE_UNAVAILABLE = (Unavailable, StorageFull)
 
 
 class Database:
     """Transactions on the tables. Raises Unavailable while the database is away, and works again once it is back."""
 
     def __init__(self, url: str, home: Path) -> None:
-        """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. Nothing is opened before the first use."""
+        """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. Nothing is opened before the
+        first use.
+        """
         self.url = engine_url(url, home)
         self.embedded = self.url.startswith("sqlite")
         self._directory = Path(make_url(self.url).database or "").parent if self.embedded else None
@@ -40,7 +45,9 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that holds what it has read: SQLite locks at once, PostgreSQL rows that are asked for `FOR UPDATE`."""
+        """A transaction that holds what it has read: SQLite locks at once, PostgreSQL rows that are asked for `FOR
+        UPDATE`.
+        """
         with self._transaction(self._engine) as connection:
             yield connection
 
@@ -69,7 +76,9 @@ class Database:
             schema_version.create(connection, checkfirst=True)
             found = connection.execute(sa.select(schema_version.c.version)).scalar()
             if found is not None and found > VERSION:
-                raise ConfigError(f"the database has tables of version {found}, this program knows {VERSION}: use a newer one")
+                raise ConfigError(
+                    f"the database has tables of version {found}, this program knows {VERSION}: use a newer one"
+                )
             if found is None:
                 metadata.create_all(connection)
                 connection.execute(schema_version.insert().values(version=VERSION))
@@ -92,7 +101,9 @@ class Database:
         except DataError as error:  # NUL in an id, say: SQLite finds none such, PostgreSQL refuses to look
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction):  # a standby takes over
+            if error.connection_invalidated or isinstance(
+                error.orig, psycopg.errors.ReadOnlySqlTransaction
+            ):  # a standby takes over
                 raise Unavailable("the database of jobs went away", retry_after_s=_RETRY_AFTER_S) from error
             raise
 
@@ -137,5 +148,10 @@ def _sqlite(url: str) -> sa.Engine:
 
 def _postgres(url: str) -> sa.Engine:
     return sa.create_engine(
-        url, pool_pre_ping=True, pool_size=5, max_overflow=5, pool_timeout=5, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S}
+        url,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=5,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
     )

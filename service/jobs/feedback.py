@@ -34,7 +34,8 @@ class Feedback:
             return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(_on(model))).scalar()
 
     def export(self, model: str, until: int, path: Path) -> int:
-        """Write the rows that `newest` means, up to number `until`, as JSONL of text and label; how many. The last word on a text counts.
+        """Write the rows that `newest` means, up to number `until`, as JSONL of text and label; how many. The last
+        word on a text counts.
 
         Rows in which there is nothing to be seen are left out: nobody could take them back, and no job can use them.
         """
@@ -48,7 +49,9 @@ class Feedback:
 
 
 def _on(model: str) -> sa.ColumnElement[bool]:
-    """Rows stored under a name; and, where it names no version, under the name with any, as answers and `x-sonde-model` say it."""
+    """Rows stored under a name; and, where it names no version, under the name with any, as answers and
+    `x-sonde-model` say it.
+    """
     stored, start = feedback.c.model, f"{model}:"
     names_version = model.count(":") != (3 if model.startswith("ft:") else 0)
     if names_version:

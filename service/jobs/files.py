@@ -66,7 +66,9 @@ class Files:
             try:
                 with self._database.write() as connection:
                     now = self._database.now(connection)
-                    connection.execute(files.insert().values(**row, bytes=incoming.bytes, sha256=incoming.digest, created_at=now))
+                    connection.execute(
+                        files.insert().values(**row, bytes=incoming.bytes, sha256=incoming.digest, created_at=now)
+                    )
             except BaseException:
                 self._place(new, form).unlink(missing_ok=True)
                 raise
@@ -85,7 +87,9 @@ class Files:
             raise FileMissing(f"the bytes of {file} are gone", param="file_id")
         return path
 
-    def page(self, after: str | None, limit: int, purpose: str | None, *, newest_first: bool = True) -> tuple[list[StoredFile], bool]:
+    def page(
+        self, after: str | None, limit: int, purpose: str | None, *, newest_first: bool = True
+    ) -> tuple[list[StoredFile], bool]:
         """Files, those after `after` where it is given, and whether there are more."""
         with self._database.read() as connection:
             query = sa.select(files).order_by(files.c.seq.desc() if newest_first else files.c.seq)
@@ -111,8 +115,10 @@ class Files:
                 connection.execute(files.delete().where(files.c.id == file))
             place.unlink(missing_ok=True)
 
-    def sweep(self, older_than_s: float, now: float) -> None:
-        """Remove what uploads that never ended have left behind, and what processes that died while they kept or deleted a file have."""
+    def remove_stale_uploads(self, older_than_s: float, now: float) -> None:
+        """Remove what uploads that never ended have left behind, and what processes that died while they kept or
+        deleted a file have.
+        """
         for path in self._directory.glob(f"{_INCOMING}*"):
             if _modified(path) < now - older_than_s:
                 if (unsettled := path.name.removeprefix(_INCOMING)).startswith(_PREFIX):
@@ -121,7 +127,9 @@ class Files:
 
     @contextmanager
     def _unsettled(self, place: Path) -> Iterator[None]:
-        """Leave a mark while a file and its row do not come or go together, for `sweep` to find if this process dies meanwhile."""
+        """Leave a mark while a file and its row do not come or go together, for `remove_stale_uploads` to find if
+        this process dies meanwhile.
+        """
         mark = place.with_name(f"{_INCOMING}{place.name}")
         with suppress(OSError):  # a full disk keeps nobody from deleting
             mark.touch()
@@ -189,7 +197,9 @@ class Incoming:
     def __enter__(self) -> Incoming:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.discard()
 
 
@@ -199,7 +209,9 @@ class _space:  # noqa: N801  # reads as a statement
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if is_full(error):
             raise StorageFull("no space is left for files") from error
 
@@ -208,7 +220,9 @@ def format_of(filename: str) -> str:
     """The format by the name's ending. Raises InvalidRequest."""
     ending = filename.rpartition(".")[2].lower()
     if "." not in filename or ending not in FORMATS:
-        raise InvalidRequest(f"file: expected a name that ends in .jsonl, .csv or .parquet, got {filename[-100:]!r}", param="file")
+        raise InvalidRequest(
+            f"file: expected a name that ends in .jsonl, .csv or .parquet, got {filename[-100:]!r}", param="file"
+        )
     return ending
 
 

@@ -1,4 +1,5 @@
-"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE`: does the artifact at PATH give what it gave when it was trained?
+"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE`: does the artifact at PATH give what it gave when it
+was trained?
 
 A process of its own, so that the worker holds no model, and a check that dies fails the gate and not the worker.
 """
@@ -25,8 +26,23 @@ def checker(settings: Settings) -> Check:
     """The check, where the settings have models compute."""
 
     def check(path: Path, spec: str) -> str | None:
-        leash = (sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(signal.SIGKILL)))
-        command = (*leash, sys.executable, "-m", "service.jobs.golden_check", str(path), spec, settings.device, settings.dtype)
+        with_death_signal = (
+            sys.executable,
+            "-m",
+            "service.processes.parent_death",
+            str(os.getpid()),
+            str(int(signal.SIGKILL)),
+        )
+        command = (
+            *with_death_signal,
+            sys.executable,
+            "-m",
+            "service.jobs.golden_check",
+            str(path),
+            spec,
+            settings.device,
+            settings.dtype,
+        )
         try:
             ended = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603  # ours, no shell
         except subprocess.TimeoutExpired:
@@ -34,7 +50,11 @@ def checker(settings: Settings) -> Check:
         if ended.returncode == 0:
             return None
         said = ended.stdout.decode(errors="replace").strip()
-        return said if ended.returncode == _WRONG else f"the process that ran its golden inputs ended with {ended.returncode}"
+        return (
+            said
+            if ended.returncode == _WRONG
+            else f"the process that ran its golden inputs ended with {ended.returncode}"
+        )
 
     return check
 
@@ -51,7 +71,7 @@ def main() -> int:
     try:
         manifest = verify(path)
         if manifest.encoder == "none":
-            return _reproduce_numbers(path, manifest)
+            return _reproduce_readings(path, manifest)
         placement = place(cast(DeviceName, sys.argv[3]), cast(DtypeName, sys.argv[4]))
         model = load(locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec), placement)
         if manifest.encoder == "base" and model.card.version != manifest.base_version:
@@ -64,7 +84,7 @@ def main() -> int:
     return 0
 
 
-def _reproduce_numbers(path: Path, manifest: Manifest) -> int:
+def _reproduce_readings(path: Path, manifest: Manifest) -> int:
     """A model of numbers needs no base. Raises SondeError."""
     from models.sensors.golden import reproduce
     from models.sensors.serialization import load_sensor

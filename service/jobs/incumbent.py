@@ -13,7 +13,7 @@ from service.jobs.records import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Incumbent:
+class LiveModel:
     """The pointer's generation, and whether a version serves: at `path`, or `objection` says why it cannot be compared.
 
     `base` is where the encoder is that a version without one of its own was trained on, in its `base_version`.
@@ -27,21 +27,25 @@ class Incumbent:
     base_version: str | None = None
 
 
-def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> Incumbent:
+def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> LiveModel:
     """What serves now; `spec_of` says where a version's base is. Raises RegistryError."""
     generation = registry.generation(job.name)
     current = registry.current(job.name)
     if current is None:
-        return Incumbent(generation)
+        return LiveModel(generation)
     try:
         manifest = registry.manifest(job.name, current.version)
     except ArtifactError as error:
         why = f"what serves now cannot be compared: {error.message}; promote by hand what is to replace it"
-        return Incumbent(generation, serves=True, objection=why)
+        return LiveModel(generation, serves=True, objection=why)
     if objection := _another(manifest, job):
-        return Incumbent(generation, serves=True, objection=objection)
-    found = Incumbent(generation, serves=True, path=registry.path(job.name, current.version))
-    return replace(found, base=spec_of(manifest), base_version=manifest.base_version) if manifest.encoder == "base" else found
+        return LiveModel(generation, serves=True, objection=objection)
+    found = LiveModel(generation, serves=True, path=registry.path(job.name, current.version))
+    return (
+        replace(found, base=spec_of(manifest), base_version=manifest.base_version)
+        if manifest.encoder == "base"
+        else found
+    )
 
 
 def _another(manifest: Manifest, job: Job) -> str | None:

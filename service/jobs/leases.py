@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from service.jobs.database import AWAY, Database
+from service.jobs.database import DATABASE_UNAVAILABLE, Database
 from service.jobs.tables import worker_lease
 
 
@@ -27,7 +27,14 @@ class Leases:
         with self._database.write() as connection:
             now = self._database.now(connection)
             connection.execute(worker_lease.delete().where(worker_lease.c.expires_at < now - 3600))
-            row = {"id": lease, "worker": worker, "host": host, "pid": pid, "started_at": now, "expires_at": now + self.lease_s}
+            row = {
+                "id": lease,
+                "worker": worker,
+                "host": host,
+                "pid": pid,
+                "started_at": now,
+                "expires_at": now + self.lease_s,
+            }
             connection.execute(worker_lease.insert().values(**row))
         return lease
 
@@ -47,7 +54,9 @@ class Leases:
         """The workers that are alive."""
         with self._database.read() as connection:
             now = self._database.now(connection)
-            return frozenset(connection.execute(sa.select(worker_lease.c.worker).where(in_force(now, self.lease_s))).scalars())
+            return frozenset(
+                connection.execute(sa.select(worker_lease.c.worker).where(in_force(now, self.lease_s))).scalars()
+            )
 
 
 def in_force(now: float, lease_s: float) -> sa.ColumnElement[bool]:
@@ -58,8 +67,10 @@ def in_force(now: float, lease_s: float) -> sa.ColumnElement[bool]:
 log = logging.getLogger(__name__)
 
 
-class LeaseKeeper:
-    """Holds a lease for worker `worker`. `holds` needs no database: a lease that was not renewed in time is taken for lost."""
+class LeaseRenewer:
+    """Holds a lease for worker `worker`. `holds` needs no database: a lease that was not renewed in time is taken
+    for lost.
+    """
 
     def __init__(
         self,
@@ -102,7 +113,7 @@ class LeaseKeeper:
         self._thread.join(2 * self._leases.lease_s)
         try:
             self._leases.close(self.lease)
-        except AWAY:
+        except DATABASE_UNAVAILABLE:
             log.warning("the lease could not be given up; it expires by itself")
 
     def renew(self) -> None:
@@ -128,7 +139,9 @@ class LeaseKeeper:
         while not self._ended.wait(self._leases.lease_s / 4):
             try:
                 self.renew()
-            except AWAY as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("the lease could not be renewed: %s", error.message)
-            except Exception:  # whatever a broken database makes a library raise; a worker that never renews again could do nothing
+            except (
+                Exception
+            ):  # whatever a broken database makes a library raise; a worker that never renews again could do nothing
                 log.exception("the lease could not be renewed")

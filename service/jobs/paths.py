@@ -40,7 +40,7 @@ def checkpoint(home: Path, job: str) -> Path | None:
     return None
 
 
-def tidy(home: Path, job: str) -> None:
+def remove_leftovers(home: Path, job: str) -> None:
     """Remove what a finished job no longer needs: checkpoints, results that are published, exported rows.
 
     Two workers may do so at once.

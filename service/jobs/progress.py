@@ -15,7 +15,7 @@ log = logging.getLogger("sonde.jobs")
 _LOG_EVERY_S = 10.0
 
 
-class Progress:
+class ProgressDisplay:
     """Shows events of one job at a time."""
 
     def __init__(self, stream: TextIO) -> None:

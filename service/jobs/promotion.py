@@ -19,8 +19,10 @@ _BASE = "base_"
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
-    """What a result must not be worse than: what to call it before and after the promotion, and its numbers on the same rows."""
+class Baseline:
+    """What a result must not be worse than: what to call it before and after the promotion, and its numbers on the
+    same rows.
+    """
 
     now: str
     then: str
@@ -44,14 +46,19 @@ def decide(
     max_ece: float,
     incomparable: str | None = None,
 ) -> Decision:
-    """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same held-out rows.
+    """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same
+    held-out rows.
 
-    `result` is the trainer's result.json; `serves` says whether a version served under the name when training began, whose
-    numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its numbers (`base_…`).
-    `incomparable` says why what serves is no rival at all. `reproduces` says what is wrong with the published artifact, or None.
-    The first objection is the reason.
+    `result` is the trainer's result.json; `serves` says whether a version served under the name when training began,
+    whose numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its
+    numbers (`base_…`). `incomparable` says why what serves is no rival at all. `reproduces` says what is wrong with
+    the published artifact, or None. The first objection is the reason.
     """
-    rival = Rival("what serves now", "what served before", result.get("incumbent_metrics") or {}) if serves else _base(result["metrics"])
+    rival = (
+        Baseline("what serves now", "what served before", result.get("incumbent_metrics") or {})
+        if serves
+        else _base(result["metrics"])
+    )
     objection = reproduces() or _calibration(result, max_ece) or incomparable or _comparison(result, rival)
     if objection:
         return Decision(False, objection)
@@ -67,17 +74,20 @@ def _calibration(result: Mapping[str, Any], most: float) -> str | None:
     return f"its expected calibration error is {ece:.4f}, more than {most:g}"
 
 
-def _base(metrics: Mapping[str, Any]) -> Rival | None:
+def _base(metrics: Mapping[str, Any]) -> Baseline | None:
     numbers = {name.removeprefix(_BASE): value for name, value in metrics.items() if name.startswith(_BASE)}
-    return Rival("the base model", "the base model", numbers) if numbers else None
+    return Baseline("the base model", "the base model", numbers) if numbers else None
 
 
-def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
+def _comparison(result: Mapping[str, Any], rival: Baseline | None) -> str | None:
     if rival is None:
         return None
     name, now, then = _numbers(result, rival)
     if not rival.numbers:
-        return f"it cannot be compared with {rival.now}, which was not measured on the held-out rows: the job's events say why"
+        return (
+            f"it cannot be compared with {rival.now}, which was not measured on the held-out rows: the job's "
+            f"events say why"
+        )
     if name is None:
         return f"it cannot be compared with {rival.now}: they have no deciding number in common"
     if now < then - _ROUNDING:
@@ -85,7 +95,7 @@ def _comparison(result: Mapping[str, Any], rival: Rival | None) -> str | None:
     return None
 
 
-def _numbers(result: Mapping[str, Any], rival: Rival) -> tuple[str | None, float, float]:
+def _numbers(result: Mapping[str, Any], rival: Baseline) -> tuple[str | None, float, float]:
     for name in DECIDING.get(result["task"], ()):
         now, then = result["metrics"].get(name), rival.numbers.get(name)
         if now is not None and then is not None:
@@ -93,7 +103,7 @@ def _numbers(result: Mapping[str, Any], rival: Rival) -> tuple[str | None, float
     return None, 0.0, 0.0
 
 
-def _praise(result: Mapping[str, Any], rival: Rival | None) -> str:
+def _praise(result: Mapping[str, Any], rival: Baseline | None) -> str:
     if rival is None:
         return "nothing served under this name before"
     name, now, then = _numbers(result, rival)

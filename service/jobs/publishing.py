@@ -28,7 +28,9 @@ class _Published(Exception):
 
 
 class Publisher:
-    """Publishes results; asks the gate; promotes or holds. `check(directory, base model's spec)` says what is wrong, or None."""
+    """Publishes results; asks the gate; promotes or holds. `check(directory, base model's spec)` says what is wrong,
+    or None.
+    """
 
     def __init__(self, store: Store, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float) -> None:
         self._store = store
@@ -37,7 +39,7 @@ class Publisher:
         self._auto_promote = auto_promote
         self._max_ece = max_ece
 
-    def incumbent(self, job: Job) -> incumbent.Incumbent:
+    def incumbent(self, job: Job) -> incumbent.LiveModel:
         """What serves under the job's name now."""
         return incumbent.find(self._registry, job, self._spec_of)
 
@@ -49,7 +51,9 @@ class Publisher:
             return manifest.base
 
     def base(self, job: Job) -> tuple[str, bool]:
-        """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises NotRegistered."""
+        """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises
+        NotRegistered.
+        """
         name, tuned, version = job.spec.rpartition(":v")
         if not tuned or not name.startswith("ft:"):
             return job.spec, False
@@ -57,9 +61,18 @@ class Publisher:
         return f"{job.model}={self._registry.path(name, int(version)) / 'encoder'}", True
 
     def publish(
-        self, job: Job, attempt: Path, result: dict[str, Any], *, serves: bool, generation: int, objection: str | None = None
+        self,
+        job: Job,
+        attempt: Path,
+        result: dict[str, Any],
+        *,
+        serves: bool,
+        generation: int,
+        objection: str | None = None,
     ) -> None:
-        """End a job with a model. What comes last is as `Incumbent` was when training began. Raises LeaseLost and ArtifactError."""
+        """End a job with a model. What comes last is as `Incumbent` was when training began. Raises LeaseLost and
+        ArtifactError.
+        """
         version = self._version(job, attempt, result)
         decision = promotion.decide(
             result,
@@ -75,7 +88,9 @@ class Publisher:
         kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels")}
         told = {"version": version, "decision": outcome, "why": decision.why, **kept}
         success = Success(name, int(result.get("trained_tokens") or 0), told)
-        self._store.succeed(job, success, Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}"))
+        self._store.succeed(
+            job, success, Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
+        )
 
     def _version(self, job: Job, attempt: Path, result: dict[str, Any]) -> int:
         before = self._registry.published(job.name, job.id)
@@ -85,12 +100,16 @@ class Publisher:
             if (attempt / report).is_file():
                 shutil.copyfile(attempt / report, attempt / "result" / report)
         try:
-            return self._registry.publish(job.name, attempt / "result", lambda version: self._manifest(job, result, version))
+            return self._registry.publish(
+                job.name, attempt / "result", lambda version: self._manifest(job, result, version)
+            )
         except _Published as published:
             return published.version
 
     def _manifest(self, job: Job, result: dict[str, Any], version: int) -> Manifest:
-        """Made while the registry lets nobody else publish under the name: the place to see that no other attempt has."""
+        """Made while the registry lets nobody else publish under the name: the place to see that no other attempt
+        has.
+        """
         current = self._store.fence(job)
         before = self._registry.published(job.name, job.id)
         if before is not None:
@@ -113,7 +132,11 @@ class Publisher:
         )
 
     def _promote(self, job: Job, version: int, decision: promotion.Decision, generation: int) -> promotion.Decision:
-        done = [line for line in self._registry.ledger(job.name) if line.get("action") == "promote" and line.get("by") == job.id]
+        done = [
+            line
+            for line in self._registry.ledger(job.name)
+            if line.get("action") == "promote" and line.get("by") == job.id
+        ]
         if done:
             return promotion.Decision(True, str(done[0].get("why")))
         if not decision.promote:
@@ -122,7 +145,9 @@ class Publisher:
         try:
             self._registry.promote(job.name, version, by=job.id, why=decision.why, expected=generation)
         except RegistryConflict:
-            return promotion.Decision(False, "another version went into service while this one was trained, and was not compared with it")
+            return promotion.Decision(
+                False, "another version went into service while this one was trained, and was not compared with it"
+            )
         return decision
 
 

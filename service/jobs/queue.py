@@ -1,8 +1,8 @@
 """The queue of jobs: a small port, and DBOS behind it.
 
-The store says what is true of a job; the queue only says to some worker "run this, now". Hence every operation may be
-repeated, and a queue that lost everything is filled again from the store. One queueing of a job is a dispatch and has a number,
-so that an old one which turns up late is recognised.
+The store says what is true of a job; the queue only says to some worker "run this, now". Hence every operation may
+be repeated, and a queue that lost everything is filled again from the store. One queueing of a job is a dispatch and
+has a number, so that an old one which turns up late is recognised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SCHEMA = "sonde-jobs-1"
 _OVER = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
 
 
-class JobEngine(Protocol):
+class JobQueue(Protocol):
     """A queue of dispatches. Raises Unavailable when it cannot be reached."""
 
     def submit(self, job: str, dispatch: int) -> None:
@@ -59,7 +59,7 @@ class DbosEngine:
         DBOS.migrate(self._url)
 
     def submit(self, job: str, dispatch: int) -> None:
-        """See JobEngine."""
+        """See JobQueue."""
         self._ask(
             lambda client: client.enqueue(
                 {
@@ -74,8 +74,10 @@ class DbosEngine:
         )
 
     def ensure(self, job: str, dispatch: int, alive: Collection[str]) -> bool:
-        """See JobEngine."""
-        found = self._ask(lambda client: client.list_workflows(workflow_ids=[_id(job, dispatch)], load_input=False, load_output=False))
+        """See JobQueue."""
+        found = self._ask(
+            lambda client: client.list_workflows(workflow_ids=[_id(job, dispatch)], load_input=False, load_output=False)
+        )
         if not found:
             self.submit(job, dispatch)
         elif found[0].status in _OVER:
@@ -132,7 +134,11 @@ class DbosEngine:
         if self._client is None:
             from dbos import DBOSClient, DBOSPortableJSONSerializer
 
-            options: dict[str, Any] = {"serializer": DBOSPortableJSONSerializer(), "lazy": True, "retry_connection_errors": False}
+            options: dict[str, Any] = {
+                "serializer": DBOSPortableJSONSerializer(),
+                "lazy": True,
+                "retry_connection_errors": False,
+            }
             self._client = DBOSClient(system_database_url=self._url, application_name="sonde", **options)
         return self._client
 
@@ -145,13 +151,13 @@ class FakeEngine:
         self.seen: set[tuple[str, int]] = set()
 
     def submit(self, job: str, dispatch: int) -> None:
-        """See JobEngine."""
+        """See JobQueue."""
         if (job, dispatch) not in self.seen:
             self.seen.add((job, dispatch))
             self.waiting.append((job, dispatch))
 
     def ensure(self, job: str, dispatch: int, alive: Collection[str]) -> bool:
-        """See JobEngine."""
+        """See JobQueue."""
         self.submit(job, dispatch)
         return (job, dispatch) in self.waiting
 

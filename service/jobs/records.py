@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 Status = Literal["queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled"]
 Level = Literal["info", "warn", "error"]
-Wish = Literal["cancel", "pause"]
+Control = Literal["cancel", "pause"]
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 BEGUN: frozenset[str] = frozenset({"validating_files", "running"})
@@ -34,7 +34,7 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """A request that must be answered once: its Idempotency-Key, whose it is, and the SHA-256 of its body."""
 
     owner: str
@@ -50,7 +50,7 @@ class Job:
     id: str
     created_at: float
     status: Status
-    control: Wish | None
+    control: Control | None
     model: str
     spec: str
     task: str

@@ -1,7 +1,7 @@
 """Jobs, their events and checkpoints, and who may write them.
 
-What an attempt writes is fenced: a statement of attempt 2 changes nothing once attempt 3 has begun, or once the lease under
-which attempt 2 was begun has expired. All methods block and are called from threads.
+What an attempt writes is fenced: a statement of attempt 2 changes nothing once attempt 3 has begun, or once the
+lease under which attempt 2 was begun has expired. All methods block and are called from threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ import sqlalchemy as sa
 from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
 from service.jobs.database import Database
 from service.jobs.leases import in_force
-from service.jobs.records import BEGUN, TERMINAL, Checkpoint, Event, Failure, Job, NewJob, Once, Status, Success, Wish, of
+from service.jobs.records import (
+    BEGUN,
+    TERMINAL,
+    Checkpoint,
+    Control,
+    Event,
+    Failure,
+    IdempotencyKey,
+    Job,
+    NewJob,
+    Status,
+    Success,
+    of,
+)
 from service.jobs.tables import checkpoints, events, idempotency, jobs, worker_lease
 
 _KEEP_ANSWERS_S = 24 * 3600
@@ -37,27 +50,40 @@ class Store:
 
     # What callers do.
 
-    def create(self, new: NewJob, render: Callable[[Job], dict[str, Any]], once: Once | None = None) -> tuple[dict[str, Any], bool]:
-        """Queue a job; the answer to its caller as `render` makes it, or the one given before to the same `once` (then False).
+    def create(
+        self, new: NewJob, render: Callable[[Job], dict[str, Any]], idempotency_key: IdempotencyKey | None = None
+    ) -> tuple[dict[str, Any], bool]:
+        """Queue a job; the answer to its caller as `render` makes it, or the one given before to the same
+        `idempotency_key` (then False).
 
         Raises IdempotencyConflict when the key came with another body before.
         """
         with self.database.write() as connection:
-            if once is not None and (before := self._answered(connection, once)) is not None:
+            if idempotency_key is not None and (before := self._answered(connection, idempotency_key)) is not None:
                 return before, False
             now = self.database.now(connection)
-            connection.execute(jobs.insert().values(**asdict(new), created_at=now, status="queued", dispatch=1, attempt=0, crashes=0))
+            connection.execute(
+                jobs.insert().values(**asdict(new), created_at=now, status="queued", dispatch=1, attempt=0, crashes=0)
+            )
             self._say(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))
             answer = render(self._get(connection, new.id))
-            if once is not None:
-                row = {"owner": once.owner, "key": once.key, "fingerprint": once.fingerprint, "answer": answer, "created_at": now}
+            if idempotency_key is not None:
+                row = {
+                    "owner": idempotency_key.owner,
+                    "key": idempotency_key.key,
+                    "fingerprint": idempotency_key.fingerprint,
+                    "answer": answer,
+                    "created_at": now,
+                }
                 connection.execute(idempotency.insert().values(**row))
             return answer, True
 
-    def answered(self, once: Once) -> dict[str, Any] | None:
-        """What was answered to the same request before, whatever has become of its file and model. Raises IdempotencyConflict."""
+    def answered(self, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
+        """What was answered to the same request before, whatever has become of its file and model. Raises
+        IdempotencyConflict.
+        """
         with self.database.write() as connection:
-            return self._answered(connection, once)
+            return self._answered(connection, idempotency_key)
 
     def get(self, job: str) -> Job:
         """A job by its id. Raises JobNotFound."""
@@ -75,19 +101,19 @@ class Store:
             found = [of(Job, row) for row in connection.execute(query.limit(limit + 1))]
         return found[:limit], len(found) > limit
 
-    def wish(self, job: str, wish: Wish) -> Job:
+    def request_control(self, job: str, request_control: Control) -> Job:
         """Cancel or pause a job: at once when nobody runs it, else its worker sees the wish.
 
         Raises JobState when it is finished, and for a pause when it is being cancelled.
         """
         with self.database.write() as connection:
             row = self._get(connection, job, lock=True)
-            _refuse_finished(row, wish)
-            if row.control == "cancel" and wish == "pause":
+            _refuse_finished(row, request_control)
+            if row.control == "cancel" and request_control == "pause":
                 raise JobState(f"{job} is being cancelled: it cannot be paused any more")
             if row.status in BEGUN and self._alive(connection, row.lease):
-                self._set(connection, job, control=wish)
-            elif wish == "cancel":
+                self._set(connection, job, control=request_control)
+            elif request_control == "cancel":
                 self._end(connection, row, "cancelled", Event("info", "The job was cancelled"))
             elif row.status != "paused":
                 self._set(connection, job, status="paused", control=None, lease=None)
@@ -124,17 +150,25 @@ class Store:
     # What workers do.
 
     def stranded(self, idle_s: float) -> list[Job]:
-        """Jobs that somebody should run and nobody does: queued for `idle_s` or more, or begun under a lease that has expired."""
+        """Jobs that somebody should run and nobody does: queued for `idle_s` or more, or begun under a lease that
+        has expired.
+        """
         with self.database.read() as connection:
             now = self.database.now(connection)
             waiting = (jobs.c.status == "queued") & (jobs.c.created_at < now - idle_s)
-            lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
-            return [of(Job, row) for row in connection.execute(sa.select(jobs).where(waiting | lost).order_by(jobs.c.seq))]
+            lost = jobs.c.status.in_(BEGUN) & ~sa.exists().where(
+                worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s)
+            )
+            return [
+                of(Job, row) for row in connection.execute(sa.select(jobs).where(waiting | lost).order_by(jobs.c.seq))
+            ]
 
     def ended(self, since: float) -> list[tuple[str, float]]:
         """The jobs that ended at `since` or later, and when, oldest first."""
         with self.database.read() as connection:
-            query = sa.select(jobs.c.id, jobs.c.finished_at).where(jobs.c.finished_at >= since).order_by(jobs.c.finished_at)
+            query = (
+                sa.select(jobs.c.id, jobs.c.finished_at).where(jobs.c.finished_at >= since).order_by(jobs.c.finished_at)
+            )
             return [(job, float(at)) for job, at in connection.execute(query)]
 
     def redispatch(self, job: str, dispatch: int) -> int | None:
@@ -145,26 +179,44 @@ class Store:
             return dispatch + 1 if changed else None
 
     def claim(self, job: str, dispatch: int, lease: str, most_crashes: int) -> Job | None:
-        """Begin an attempt at a job that waits or whose worker is gone; None when it does neither (or has failed too often)."""
+        """Begin an attempt at a job that waits or whose worker is gone; None when it does neither (or has failed too
+        often).
+        """
         with self.database.write() as connection:
             row = self._get(connection, job, lock=True)
             taken_over = row.status in BEGUN
-            if row.dispatch != dispatch or not (row.status == "queued" or (taken_over and not self._alive(connection, row.lease))):
+            if row.dispatch != dispatch or not (
+                row.status == "queued" or (taken_over and not self._alive(connection, row.lease))
+            ):
                 return None
             if not self._alive(connection, lease):
                 raise LeaseLost("the worker's lease has expired")
             crashes = row.crashes + taken_over
             if crashes >= most_crashes:
-                self._fail(connection, row, Failure("worker_lost", f"its worker died {crashes} times without a new checkpoint"))
+                self._fail(
+                    connection, row, Failure("worker_lost", f"its worker died {crashes} times without a new checkpoint")
+                )
                 return None
             if taken_over:
-                self._say(connection, job, row.attempt, Event("warn", f"The worker of attempt {row.attempt} is gone; the job goes on"))
+                self._say(
+                    connection,
+                    job,
+                    row.attempt,
+                    Event("warn", f"The worker of attempt {row.attempt} is gone; the job goes on"),
+                )
             now = self.database.now(connection)
-            values = {"attempt": row.attempt + 1, "crashes": crashes, "lease": lease, "started_at": row.started_at or now}
+            values = {
+                "attempt": row.attempt + 1,
+                "crashes": crashes,
+                "lease": lease,
+                "started_at": row.started_at or now,
+            }
             self._set(connection, job, status="validating_files", **values)
             return self._get(connection, job)
 
-    def record(self, job: Job, *, said: Sequence[Event] = (), saved: Sequence[Checkpoint] = (), status: Status | None = None) -> None:
+    def record(
+        self, job: Job, *, said: Sequence[Event] = (), saved: Sequence[Checkpoint] = (), status: Status | None = None
+    ) -> None:
         """Write what an attempt reports. Raises LeaseLost when the attempt is not the current one."""
         with self.database.write() as connection:
             self._fence(connection, job)
@@ -177,7 +229,9 @@ class Store:
                     changes["estimated_finish"] = now + left
             for one in saved:
                 values = {"job": job.id, "attempt": job.attempt, "created_at": now}
-                connection.execute(checkpoints.insert().values(**values, step=one.step, path=one.path, metrics=one.metrics))
+                connection.execute(
+                    checkpoints.insert().values(**values, step=one.step, path=one.path, metrics=one.metrics)
+                )
                 changes["crashes"] = 0  # it got on, so what died before does not count against it
             if changes:
                 self._set(connection, job.id, **changes)
@@ -225,7 +279,9 @@ class Store:
             return self._requeue(connection, self._fence(connection, job), Event("info", why))
 
     def crashed(self, job: Job, failure: Failure, most_crashes: int) -> int | None:
-        """End an attempt that died: queued again under the number returned, or failed (None) after too many without a checkpoint."""
+        """End an attempt that died: queued again under the number returned, or failed (None) after too many without
+        a checkpoint.
+        """
         with self.database.write() as connection:
             row = self._fence(connection, job)
             if row.crashes + 1 >= most_crashes:
@@ -237,15 +293,21 @@ class Store:
 
     # Between the lines.
 
-    def _answered(self, connection: sa.Connection, once: Once) -> dict[str, Any] | None:
+    def _answered(self, connection: sa.Connection, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
         if not self.database.embedded:  # two of the same at once: the second waits for the first
-            lock = int(hashlib.sha256(f"{once.owner} {once.key}".encode()).hexdigest()[:15], 16)
+            lock = int(hashlib.sha256(f"{idempotency_key.owner} {idempotency_key.key}".encode()).hexdigest()[:15], 16)
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
-        connection.execute(idempotency.delete().where(idempotency.c.created_at < self.database.now(connection) - _KEEP_ANSWERS_S))
-        row = connection.execute(sa.select(idempotency).where(idempotency.c.owner == once.owner, idempotency.c.key == once.key)).first()
+        connection.execute(
+            idempotency.delete().where(idempotency.c.created_at < self.database.now(connection) - _KEEP_ANSWERS_S)
+        )
+        row = connection.execute(
+            sa.select(idempotency).where(
+                idempotency.c.owner == idempotency_key.owner, idempotency.c.key == idempotency_key.key
+            )
+        ).first()
         if row is None:
             return None
-        if row.fingerprint != once.fingerprint:
+        if row.fingerprint != idempotency_key.fingerprint:
             raise IdempotencyConflict("this Idempotency-Key was used with another body", param="Idempotency-Key")
         answer: dict[str, Any] = row.answer
         return answer
@@ -259,7 +321,9 @@ class Store:
 
     def _alive(self, connection: sa.Connection, lease: str | None) -> bool:
         now = self.database.now(connection)
-        found = connection.execute(sa.select(worker_lease.c.id).where(worker_lease.c.id == lease, in_force(now, self._lease_s)))
+        found = connection.execute(
+            sa.select(worker_lease.c.id).where(worker_lease.c.id == lease, in_force(now, self._lease_s))
+        )
         return found.first() is not None
 
     def _fence(self, connection: sa.Connection, job: Job) -> Job:
@@ -280,7 +344,16 @@ class Store:
     def _end(self, connection: sa.Connection, row: Job, status: Status, event: Event, **values: Any) -> None:
         now = self.database.now(connection)
         self._say(connection, row.id, row.attempt, event, now)
-        self._set(connection, row.id, status=status, control=None, lease=None, finished_at=now, estimated_finish=None, **values)
+        self._set(
+            connection,
+            row.id,
+            status=status,
+            control=None,
+            lease=None,
+            finished_at=now,
+            estimated_finish=None,
+            **values,
+        )
 
     def _fail(self, connection: sa.Connection, row: Job, failure: Failure) -> None:
         values = {"error_code": failure.code, "error_message": failure.message, "error_param": failure.param}
@@ -296,7 +369,9 @@ class Store:
             self._say(connection, row.id, row.attempt, event)
         return row.dispatch + 1
 
-    def _page(self, kind: type[Any], table: sa.Table, job: str, after: int | None, limit: int) -> tuple[list[Any], bool]:
+    def _page(
+        self, kind: type[Any], table: sa.Table, job: str, after: int | None, limit: int
+    ) -> tuple[list[Any], bool]:
         with self.database.read() as connection:
             self._get(connection, job)
             query = sa.select(table).where(table.c.job == job).order_by(table.c.seq.desc())
@@ -306,6 +381,6 @@ class Store:
         return found[:limit], len(found) > limit
 
 
-def _refuse_finished(job: Job, wish: str) -> None:
+def _refuse_finished(job: Job, request_control: str) -> None:
     if job.status in TERMINAL:
-        raise JobState(f"{job.id} is {job.status} and cannot be changed any more ({wish})")
+        raise JobState(f"{job.id} is {job.status} and cannot be changed any more ({request_control})")

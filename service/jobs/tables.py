@@ -8,7 +8,9 @@ VERSION = 1  # raised with every change below; Database.migrate brings older one
 
 metadata = sa.MetaData()
 
-schema_version = sa.Table("sonde_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+schema_version = sa.Table(
+    "sonde_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False)
+)
 
 files = sa.Table(
     "files",

@@ -13,24 +13,24 @@ from typing import IO, Any, Literal
 from service.jobs.records import Checkpoint, Event
 
 Phase = Literal["validating_files", "running"]
-Said = Event | Checkpoint | Phase
+Message = Event | Checkpoint | Phase
 
 _LONGEST_LINE = 2**20
 _LONGEST_MESSAGE = 2000
 _LEVELS = ("info", "warn", "error")
 
 
-class Reader:
+class TrainerOutput:
     """Reads a stream in a thread of its own, so that a process that talks much never waits for the database."""
 
     def __init__(self, stream: IO[bytes], home: Path) -> None:
         self._stream = stream
         self._home = home
-        self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read, name="read-trainer", daemon=True)
         self._thread.start()
 
-    def take(self) -> Iterator[Said]:
+    def take(self) -> Iterator[Message]:
         """What was said since."""
         while not self._said.empty():
             yield self._said.get()
@@ -46,7 +46,7 @@ class Reader:
                 self._said.put(said)
 
 
-def parse(line: bytes, home: Path) -> Said | None:
+def parse(line: bytes, home: Path) -> Message | None:
     """A line as what it means; what means nothing becomes a warning, so that it is seen. None for an empty line."""
     if not line.strip():
         return None
@@ -73,7 +73,7 @@ def finite(value: Any) -> Any:
     return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _meaning(read: dict[str, Any], home: Path) -> Said:
+def _meaning(read: dict[str, Any], home: Path) -> Message:
     kind = read["type"]
     if kind == "phase" and read["phase"] in ("validating_files", "running"):
         phase: Phase = read["phase"]

@@ -10,27 +10,37 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.jobs.trainer_output import Reader, Said
+from service.jobs.trainer_output import Message, TrainerOutput
 
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "models.training.run")
 LOG = "trainer.log"
 _TAIL_BYTES = 4000
 
 
-class Trainer:
+class TrainingProcess:
     """Runs `command DIRECTORY`. Leaving the `with` ends its whole process group."""
 
     def __init__(self, command: Sequence[str], directory: Path, home: Path) -> None:
         self._directory = directory
-        leash = (sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(signal.SIGKILL)))
+        with_death_signal = (
+            sys.executable,
+            "-m",
+            "service.processes.parent_death",
+            str(os.getpid()),
+            str(int(signal.SIGKILL)),
+        )
         with (directory / LOG).open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # a command of ours, no shell
-                [*leash, *command, str(directory)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                [*with_death_signal, *command, str(directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         if self._process.stdout is None:
             raise RuntimeError("a pipe was asked for")
         self._stdout = self._process.stdout
-        self._reader = Reader(self._stdout, home)
+        self._reader = TrainerOutput(self._stdout, home)
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code; None while it runs on."""
@@ -41,7 +51,7 @@ class Trainer:
         self._reader.finish(timeout_s)
         return code
 
-    def said(self) -> Iterator[Said]:
+    def said(self) -> Iterator[Message]:
         """What it said since."""
         return self._reader.take()
 
@@ -54,13 +64,13 @@ class Trainer:
         self._signal(signal.SIGKILL)
         self._process.wait()
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """The end of what it wrote to standard error."""
         with (self._directory / LOG).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return stream.read().decode(errors="replace").strip()
 
-    def __enter__(self) -> Trainer:
+    def __enter__(self) -> TrainingProcess:
         return self
 
     def __exit__(self, *about: object) -> None:

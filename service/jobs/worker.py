@@ -16,12 +16,12 @@ from models.registry.registry import Registry
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
 from service.jobs import golden_check, paths
-from service.jobs.attempt import Supervisor
-from service.jobs.database import AWAY, Database
+from service.jobs.attempt import AttemptRunner
+from service.jobs.database import DATABASE_UNAVAILABLE, Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.leases import LeaseKeeper, Leases
-from service.jobs.progress import Progress
+from service.jobs.leases import LeaseRenewer, Leases
+from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Check, Publisher
 from service.jobs.queue import DbosEngine
 from service.jobs.records import TERMINAL, Failure, Job, Status
@@ -33,8 +33,9 @@ from service.processes.signals import on_signals
 log = logging.getLogger(__name__)
 
 _ABANDONED_UPLOAD_S = 24 * 3600.0
-_SWEEP_EVERY_S = 3600.0
-# How much later than others a job's end may be seen that has an earlier time: a transaction takes its time before it ends.
+_REMOVE_STALE_EVERY_S = 3600.0
+# How much later than others a job's end may be seen that has an earlier time: a transaction takes its time before it
+# ends.
 _LATE_S = 60.0
 
 
@@ -49,8 +50,12 @@ class Worker:
         self._store = Store(self._database, self._home, settings.job_lease_s)
         self._leases = Leases(self._database, settings.job_lease_s)
         self.metrics = JobMetrics()
-        self._keeper = LeaseKeeper(
-            self._leases, self.name, socket.gethostname(), os.getpid(), on_renewed=self.metrics.heartbeat.set_to_current_time
+        self._keeper = LeaseRenewer(
+            self._leases,
+            self.name,
+            socket.gethostname(),
+            os.getpid(),
+            on_renewed=self.metrics.heartbeat.set_to_current_time,
         )
         self._engine = DbosEngine(settings.database_url, self._home)
         self._files = Files(self._database, self._home, settings.max_file_bytes)
@@ -59,7 +64,7 @@ class Worker:
         self._idle.set()
         self._running: tuple[str, int] | None = None
         self._tidied_until = 0.0
-        self._sweep_at = 0.0
+        self._remove_stale_at = 0.0
         registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
@@ -68,7 +73,7 @@ class Worker:
             auto_promote=settings.auto_promote,
             max_ece=settings.max_calibration_error,
         )
-        self._supervisor = Supervisor(
+        self._supervisor = AttemptRunner(
             settings,
             self._store,
             self._files,
@@ -78,7 +83,7 @@ class Worker:
             command=command,
             submit=self._engine.submit,
             stopping=self.stopping,
-            progress=Progress(sys.stderr),
+            progress=ProgressDisplay(sys.stderr),
         )
 
     def work(self) -> int:
@@ -99,7 +104,7 @@ class Worker:
         self._count_jobs()
         while not self.stopping.wait(self._settings.job_lease_s / 4):
             self._look_for_stranded()
-            self._tidy()
+            self._remove_leftovers()
             self._count_jobs()
         self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
 
@@ -114,7 +119,7 @@ class Worker:
             try:
                 steps[0]()
                 steps.pop(0)
-            except AWAY as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("waiting for the database: %s", error.message)
                 self.stopping.wait(self._settings.job_poll_s)
         return not steps
@@ -151,7 +156,7 @@ class Worker:
         except LeaseLost as error:
             log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
             return "lost"
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
             self._let_go()
             return "lost"
@@ -172,13 +177,13 @@ class Worker:
         """Drop the lease, so that the job counts as lost even though this worker lives on."""
         try:
             self._keeper.drop()
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("the lease expires by itself: %s", error.message)
 
     def _count_jobs(self) -> None:
         try:
             self.metrics.count(self._store.counts(), len(self._leases.workers()))
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("jobs cannot be counted: %s", error.message)
 
     def _look_for_stranded(self) -> None:
@@ -192,20 +197,21 @@ class Worker:
                     dispatch = self._store.redispatch(job.id, job.dispatch)
                     if dispatch is not None:
                         self._engine.submit(job.id, dispatch)
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("no look for stranded jobs: %s", error.message)
 
-    def _tidy(self) -> None:
-        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were seen to then.
+    def _remove_leftovers(self) -> None:
+        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were
+        seen to then.
 
         Now and then, also what uploads that never ended have left.
         """
         try:
-            if time.monotonic() >= self._sweep_at:
-                self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
-                self._files.sweep(_ABANDONED_UPLOAD_S, time.time())
+            if time.monotonic() >= self._remove_stale_at:
+                self._remove_stale_at = time.monotonic() + _REMOVE_STALE_EVERY_S
+                self._files.remove_stale_uploads(_ABANDONED_UPLOAD_S, time.time())
             for job, at in self._store.ended(self._tidied_until - _LATE_S):
-                paths.tidy(self._home, job)
+                paths.remove_leftovers(self._home, job)
                 self._tidied_until = max(self._tidied_until, at)
         except (Unavailable, OSError) as error:
             log.warning("finished jobs are not tidied: %s", error)

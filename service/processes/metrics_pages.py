@@ -1,6 +1,7 @@
 """The metrics of several processes as one: each keeps a page on a board, and whoever is asked adds the pages up.
 
-prometheus_client's own multiprocess mode can neither remove a series (of a model that is gone) nor ask a function for a gauge.
+prometheus_client's own multiprocess mode can neither remove a series (of a model that is gone) nor ask a function
+for a gauge.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ _PATIENCE_S = 2.0
 _OURS = "sonde_"
 
 
-class Page:
-    """What one process has counted, as a file that is renewed every second and whenever somebody asks, by a thread of its own.
+class MetricsPage:
+    """What one process has counted, as a file that is renewed every second and whenever somebody asks, by a thread
+    of its own.
 
-    The next process of the same name goes on from what the file says, so that nothing that was counted is lost: of a process
-    that is killed, what happened after its last renewal. Whatever has been shown to anybody has been written before.
+    The next process of the same name goes on from what the file says, so that nothing that was counted is lost: of a
+    process that is killed, what happened after its last renewal. Whatever has been shown to anybody has been written
+    before.
     """
 
     def __init__(self, board: Path, name: str, registry: CollectorRegistry) -> None:
@@ -86,7 +89,7 @@ class Page:
         return content
 
 
-class Board(Collector):
+class MetricsAggregator(Collector):
     """All pages together. What a process that is gone had counted still counts; its gauges do not."""
 
     def __init__(self, directory: Path) -> None:
@@ -133,7 +136,9 @@ def _labelled(metrics: Iterable[Metric], process: str) -> Iterable[Metric]:
     """With the process's name on what describes the process itself: nobody wants the sum of two start times."""
     for metric in metrics:
         if not metric.name.startswith(_OURS):
-            metric.samples = [sample._replace(labels={**sample.labels, "process": process}) for sample in metric.samples]
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "process": process}) for sample in metric.samples
+            ]
         yield metric
 
 
@@ -173,7 +178,12 @@ def _answer_of(asking: socket.socket | None) -> list[Metric] | None:
 def _dump(metrics: Iterable[Metric]) -> bytes:
     return json.dumps(
         [
-            (metric.name, metric.documentation, metric.type, [(one.name, one.labels, one.value) for one in metric.samples])
+            (
+                metric.name,
+                metric.documentation,
+                metric.type,
+                [(one.name, one.labels, one.value) for one in metric.samples],
+            )
             for metric in metrics
         ]
     ).encode()

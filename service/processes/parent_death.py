@@ -1,7 +1,8 @@
-"""`python -m service.processes.parent_death PARENT SIGNAL COMMAND…`: become COMMAND, and get SIGNAL when the process PARENT dies.
+"""`python -m service.processes.parent_death PARENT SIGNAL COMMAND…`: become COMMAND, and get SIGNAL when the process
+PARENT dies.
 
-A process that is killed can no longer end the ones it started; on Linux the kernel does. Elsewhere a training process ends when
-it next reports, since nobody reads it, and what `sonde up` started has to be ended by hand.
+A process that is killed can no longer end the ones it started; on Linux the kernel does. Elsewhere a training
+process ends when it next reports, since nobody reads it, and what `sonde up` started has to be ended by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def leashed(number: signal.Signals, *command: str) -> list[str]:
+def with_parent_death_signal(number: signal.Signals, *command: str) -> list[str]:
     """The words that start COMMAND as a child of this process which gets a signal when this process dies."""
     return [sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 
-from service.processes.parent_death import leashed
+from service.processes.parent_death import with_parent_death_signal
 
 _RESTART_AFTER_S = 1.0
 _MOST_RESTART_AFTER_S = 30.0
@@ -15,7 +15,7 @@ _MOST_RESTART_AFTER_S = 30.0
 _LIVED_S = 60.0
 
 
-class Process:
+class ProcessHandle:
     """A place that a process fills; when it ends, another one does, from `due` (the clock's seconds) on.
 
     `listens` is whether it takes connections now, and `line` what it said when it was ready.
@@ -38,18 +38,21 @@ class Process:
     def start(self, command: Callable[[int], Sequence[str]], now: float) -> socket.socket:
         """Start `command(descriptor)`, which gets its end of the channel under that descriptor; the other end.
 
-        In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if its parent were killed.
+        In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if its
+        parent were killed.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.channel, self.state, self.connections, self._half, self._begun = ours, "starting", 0, b"", now
         with theirs:
-            words = leashed(signal.SIGTERM, *command(theirs.fileno()))
+            words = with_parent_death_signal(signal.SIGTERM, *command(theirs.fileno()))
             self.running = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)  # noqa: S603
         return ours
 
     def put_off(self, now: float) -> float:
-        """It has ended and is due again after some seconds, which are returned: more of them each time, unless it lived long."""
+        """It has ended and is due again after some seconds, which are returned: more of them each time, unless it
+        lived long.
+        """
         self._failures = 1 if now - self._begun > _LIVED_S else self._failures + 1
         after = min(_RESTART_AFTER_S * 2.0 ** (self._failures - 1), _MOST_RESTART_AFTER_S)
         self.due = now + after

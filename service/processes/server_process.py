@@ -1,4 +1,6 @@
-"""One of several processes of the service: its share of cores and limits, and the channel through which it gets connections."""
+"""One of several processes of the service: its share of cores and limits, and the channel through which it gets
+connections.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.base import ModelCard
+from models.base import ModelMetadata
 from models.runtime import cpu
 from service.config import Settings
 from service.metrics import Metrics
-from service.processes.metrics_pages import Board, Page
+from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 
 Word = Literal["listening", "ready", "draining", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which of how many processes one is: what the parent says to it. `processors` is None where there are too few cores to divide."""
+class ProcessSpec:
+    """Which of how many processes one is: what the parent says to it. `processors` is None where there are too few
+    cores to divide.
+    """
 
     number: int
     of: int
@@ -35,19 +39,19 @@ class Place:
         return json.dumps(asdict(self))
 
     @classmethod
-    def load(cls, text: str) -> Place:
+    def load(cls, text: str) -> ProcessSpec:
         """The reverse of `dump`."""
         return cls(**json.loads(text))
 
 
-class Member:
+class ServerProcess:
     """This process as one of several."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ProcessSpec) -> None:
         self._place = place
         self._channel = socket.socket(fileno=place.channel)
         self._channel.setblocking(True)
-        self._page: Page | None = None
+        self._page: MetricsPage | None = None
         self._beginning: set[asyncio.Task[None]] = set()
 
     @property
@@ -56,9 +60,11 @@ class Member:
         return self._place.number
 
     def settle(self, settings: Settings) -> Settings:
-        """Keep to the own cores, which has to be before PyTorch is imported; the settings with the own share of what is limited."""
+        """Keep to the own cores, which has to be before PyTorch is imported; the settings with the own share of what
+        is limited.
+        """
         if self._place.processors is not None:
-            cpu.stay_on(self._place.processors)
+            cpu.pin_to(self._place.processors)
             quota = cpu.quota()
             return settings.share(self._place.of).within(quota and quota / self._place.of, len(self._place.processors))
         single = {name: 1 for name in ("threads", "tokenizer_threads") if not getattr(settings, name)}
@@ -67,15 +73,15 @@ class Member:
     def publish(self, metrics: Metrics) -> None:
         """Keep this process's page of metrics, and have all processes' sum rendered."""
         board = Path(self._place.board)
-        self._page = Page(board, str(self._place.number), metrics.registry)
-        metrics.shown = Board(board)
+        self._page = MetricsPage(board, str(self._place.number), metrics.registry)
+        metrics.shown = MetricsAggregator(board)
 
     def take_connections(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         """Serve the connections that come through the channel, from now on. For the event loop's thread."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._take, make_protocol)
         self.tell("listening")
 
-    def announcing(self, greeting: Callable[[str, ModelCard], str]) -> Callable[[str, ModelCard], None]:
+    def announcing(self, greeting: Callable[[str, ModelMetadata], str]) -> Callable[[str, ModelMetadata], None]:
         """What is to be called when models are loaded: the parent says the greeting to the world when all are ready."""
         return lambda url, card: self.tell("ready", greeting(url, card))
 

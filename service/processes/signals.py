@@ -11,9 +11,10 @@ from collections.abc import Callable
 def on_signals(act: Callable[[], None]) -> None:
     """Call `act`, in a thread of its own, once for each SIGTERM or SIGINT from now on. To be called by the main thread.
 
-    A handler runs between two instructions of the main thread, and a second one in the midst of the first: a lock that either
-    needs may be held by what it interrupted, which then never goes on. `make` passes on a SIGTERM that reached the whole group,
-    so that two within microseconds are the rule. `SimpleQueue.put` is made to be interrupted by itself; nothing else is done there.
+    A handler runs between two instructions of the main thread, and a second one in the midst of the first: a lock
+    that either needs may be held by what it interrupted, which then never goes on. `make` passes on a SIGTERM that
+    reached the whole group, so that two within microseconds are the rule. `SimpleQueue.put` is made to be
+    interrupted by itself; nothing else is done there.
     """
     arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
 

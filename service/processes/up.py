@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from service.config import Settings
 from service.errors import ConfigError
-from service.processes.parent_death import leashed
+from service.processes.parent_death import with_parent_death_signal
 from service.processes.signals import on_signals
 
 log = logging.getLogger(__name__)
@@ -24,16 +24,22 @@ _LAST_PORT = 65535
 
 
 def up(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is started again.
+    """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is
+    started again.
 
-    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where there is none, or
-    where it is the API's own.
+    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where
+    there is none, or where it is the API's own.
     """
     if settings.metrics_port == _LAST_PORT:
-        message = f"--metrics-port: expected less than {_LAST_PORT}, since the worker's metrics take the next port; got {_LAST_PORT}"
+        message = (
+            f"--metrics-port: expected less than {_LAST_PORT}, since the worker's metrics take the next port; "
+            f"got {_LAST_PORT}"
+        )
         raise ConfigError(message, param="metrics_port")
     if settings.metrics_port and settings.metrics_port + 1 == settings.port:
-        message = f"--metrics-port: the worker's metrics take the next port, which is --port; got {settings.metrics_port}"
+        message = (
+            f"--metrics-port: the worker's metrics take the next port, which is --port; got {settings.metrics_port}"
+        )
         raise ConfigError(message, param="metrics_port")
     stopping = threading.Event()
     on_signals(stopping.set)
@@ -58,8 +64,10 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
 
 
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
-    """In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if this process were killed."""
-    words = leashed(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
+    """In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if this
+    process were killed.
+    """
+    words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
     return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 
 

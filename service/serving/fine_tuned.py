@@ -11,35 +11,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import ModelCard, Numbers
+from models.base import ModelMetadata, SensorSignature
 from models.errors import ArtifactError
-from models.preemption import Between, nothing
+from models.preemption import NO_PREEMPTION, Preemption
 from models.registry.artifact import Manifest, verify
 from models.registry.golden import compare
 from models.registry.registry import Registry
 from models.sensors.base import Forecaster, Sensor
 from models.source import ModelSource
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.detectors.base import Verdict
-from models.text.golden import Parts, answers, read_parts, read_texts, unit
+from models.text.golden import ModelParts, answers, normalize_rows, read_parts, read_texts
 from models.text.tokenization import TextProcessor, Tokens
 from service.engine.engine import Engine
-from service.serving.sensor_model import Block, Sensing, SensorModel
-from service.serving.text_model import Served
+from service.serving.sensor_model import ReadingsItem, SensorModel, ServedSensor
+from service.serving.text_model import ServedText
 
 _GOLDEN_TIMEOUT_S = 60.0
 _UNCHECKED = "no golden inputs: its answers were not checked at load"
-OpenEncoder = Callable[[ModelSource], tuple[Model, Engine[Tokens]]]
-OpenSensor = Callable[[Path, Manifest], tuple[SensorModel, Engine[Block[Any]]]]
+OpenEncoder = Callable[[ModelSource], tuple[TextModel, Engine[Tokens]]]
+OpenSensor = Callable[[Path, Manifest], tuple[SensorModel, Engine[ReadingsItem[Any]]]]
 
 
-class Trained(Served):
+class FineTunedModel(ServedText):
     """A version of a trained model. Its rows are the encoder's; `logits` and `judge` make answers of them.
 
     Whoever holds one can finish with it: its own engine, if it has one, runs until nobody does.
     """
 
-    def __init__(self, model: Model, engine: Engine[Tokens], manifest: Manifest, parts: Parts, **resources: Any) -> None:
+    def __init__(
+        self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts, **resources: Any
+    ) -> None:
         super().__init__(model, engine, **resources)
         self.manifest = manifest
         self._parts = parts
@@ -72,23 +74,25 @@ class Trained(Served):
         if self._parts.detector is None:
             return None
         with torch.inference_mode():
-            return self._parts.detector.judge(unit(rows))
+            return self._parts.detector.judge(normalize_rows(rows))
 
     def threshold(self, alpha: float) -> float | None:
         """The score from which an item is an anomaly at `alpha`; None where that cannot be told."""
         return None if self._parts.detector is None else self._parts.detector.threshold(alpha)
 
 
-Shelved = Trained | Sensing
+LiveVersion = FineTunedModel | ServedSensor
 
 
 class Loader:
-    """Makes `Trained` and `Sensing` of versions in the registry: every hash verified, the golden inputs run."""
+    """Makes `FineTunedModel` and `ServedSensor` of versions in the registry: every hash verified, the golden inputs
+    run.
+    """
 
     def __init__(
         self,
         registry: Registry,
-        base: Callable[[str], Served | None],
+        base: Callable[[str], ServedText | None],
         open_encoder: OpenEncoder,
         open_sensor: OpenSensor,
         resources: dict[str, Any],
@@ -99,15 +103,17 @@ class Loader:
         self._open_sensor = open_sensor
         self._resources = resources
 
-    def load(self, name: str, version: int) -> Shelved:
+    def load(self, name: str, version: int) -> LiveVersion:
         """A version ready to serve. Raises RegistryError, ModelError, or what reading a broken file raises."""
         path = self._registry.path(name, version)
         manifest = verify(path)
         if (manifest.name, manifest.version) != (name, version):
-            raise ArtifactError(f"the directory of {name}:v{version} has the manifest of {manifest.name}:v{manifest.version}")
+            raise ArtifactError(
+                f"the directory of {name}:v{version} has the manifest of {manifest.name}:v{manifest.version}"
+            )
         if manifest.encoder == "none":
             model, engine = self._open_sensor(path, manifest)
-            return Sensing(model, engine, manifest, **self._resources)
+            return ServedSensor(model, engine, manifest, **self._resources)
         parts = read_parts(path, manifest)
         if manifest.encoder == "base":
             return self._ready(self._on_base(manifest, parts))
@@ -118,19 +124,22 @@ class Loader:
             trained.engine.close()
             raise
 
-    def _on_base(self, manifest: Manifest, parts: Parts) -> Trained:
+    def _on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         base = self._base(manifest.base)
         if base is None:
             raise ArtifactError(f"it is a head on {manifest.base}, which is not served here: start it with --model")
         if base.card.version != manifest.base_version:
             raise ArtifactError(
-                f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is {base.card.version}: train again"
+                f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is "
+                f"{base.card.version}: train again"
             )
         if base.card.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
-            raise ArtifactError(f"{manifest.task} on the rows of a model for {base.card.task}: expected a head on an encoder")
+            raise ArtifactError(
+                f"{manifest.task} on the rows of a model for {base.card.task}: expected a head on an encoder"
+            )
         return self._trained(base.model, base.engine, manifest, parts)
 
-    def _with_own_encoder(self, path: Path, manifest: Manifest, parts: Parts) -> Trained:
+    def _with_own_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         if not (path / "encoder").is_dir():
             raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
         source = ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
@@ -138,13 +147,19 @@ class Loader:
         expected = manifest.task if manifest.task == "rerank" or _classifies_alone(manifest, parts) else "embedding"
         if model.card.task != expected or (expected == "classification" and model.card.labels != manifest.labels):
             engine.close()
-            raise ArtifactError(f"its encoder does {model.card.task} with labels {list(model.card.labels)}, expected {expected}")
+            raise ArtifactError(
+                f"its encoder does {model.card.task} with labels {list(model.card.labels)}, expected {expected}"
+            )
         return self._trained(model, engine, manifest, parts)
 
-    def _trained(self, model: Model, engine: Engine[Tokens], manifest: Manifest, parts: Parts) -> Trained:
-        return Trained(_Described(model, _card(model.card, manifest)), engine, manifest, parts, **self._resources)
+    def _trained(
+        self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts
+    ) -> FineTunedModel:
+        return FineTunedModel(
+            _Described(model, _card(model.card, manifest)), engine, manifest, parts, **self._resources
+        )
 
-    def _ready(self, trained: Trained) -> Trained:
+    def _ready(self, trained: FineTunedModel) -> FineTunedModel:
         """Run the golden inputs through the engine, in turn with everybody else's."""
         golden = trained.manifest.golden
         if golden.texts:
@@ -158,7 +173,7 @@ class Loader:
 class _Described:
     """An encoder with the card of the trained model it serves in."""
 
-    def __init__(self, model: Model, card: ModelCard) -> None:
+    def __init__(self, model: TextModel, card: ModelMetadata) -> None:
         self._model = model
         self.card = card
 
@@ -166,23 +181,25 @@ class _Described:
     def text(self) -> TextProcessor:
         return self._model.text
 
-    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """The encoder's rows."""
-        return self._model.forward(batch, between)
+        return self._model.forward(batch, preempt)
 
     def memory_bytes(self) -> int:
         """The encoder's bytes."""
         return self._model.memory_bytes()
 
 
-def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelCard:
-    """The card of a model of numbers. Raises ArtifactError when the manifest speaks of another task than the model does."""
+def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata:
+    """The card of a model of numbers. Raises ArtifactError when the manifest speaks of another task than the model
+    does.
+    """
     about = manifest.sensor or {}
     period = about.get("period_s")
     numbers = _numbers(model, float(period) if isinstance(period, int | float) else None)
     if (numbers.kind == "forecast") != (manifest.task == "forecast") or manifest.task not in {"anomaly", "forecast"}:
         raise ArtifactError(f"its manifest says that it does {manifest.task}, and it is a model for {numbers.kind}")
-    return ModelCard(
+    return ModelMetadata(
         name=manifest.name,
         version=f"v{manifest.version}",
         task=manifest.task,
@@ -199,22 +216,22 @@ def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelCard:
     )
 
 
-def _numbers(model: Sensor | Forecaster, period_s: float | None) -> Numbers:
+def _numbers(model: Sensor | Forecaster, period_s: float | None) -> SensorSignature:
     if _forecasts(model):
-        return Numbers("forecast", model.columns, model.context, model.horizon, period_s)
+        return SensorSignature("forecast", model.columns, model.context, model.horizon, period_s)
     sensor = cast(Sensor, model)
-    return Numbers(sensor.kind, sensor.columns, sensor.window, period_s=period_s)
+    return SensorSignature(sensor.kind, sensor.columns, sensor.window, period_s=period_s)
 
 
 def _forecasts(model: Sensor | Forecaster) -> TypeGuard[Forecaster]:
     return hasattr(model, "horizon")
 
 
-def _classifies_alone(manifest: Manifest, parts: Parts) -> bool:
+def _classifies_alone(manifest: Manifest, parts: ModelParts) -> bool:
     return manifest.task == "classification" and parts.head is None
 
 
-def _card(encoder: ModelCard, manifest: Manifest) -> ModelCard:
+def _card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
     width = {"classification": len(manifest.labels), "embedding": encoder.width}.get(manifest.task, 1)
     return replace(
         encoder,

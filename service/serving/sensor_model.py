@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelCard, Numbers
+from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
 from models.sensors.base import Drift, Forecast, Forecaster, Readings, Scored, Sensor, State, lasting_threshold
 from service.engine.engine import Engine
@@ -21,24 +21,26 @@ from service.serving.servable import Caller, Servable
 ResultT = TypeVar("ResultT", Scored, Forecast)
 
 # The most readings of one item. A larger request is several, and others get their turn in between.
-BLOCK = 1024
+READINGS_PER_ITEM = 1024
 # What readings cost, in the unit of the budgets: so many take about as long as a token of a small encoder.
 READINGS_PER_TOKEN = 16
 _numbers = itertools.count()
 
 
 @dataclass(slots=True, eq=False)
-class Block(Generic[ResultT]):
+class ReadingsItem(Generic[ResultT]):
     """Readings [n, d] and what is to be done with them; `result` is there once the engine has computed it.
 
-    The engine's row for it is a single number, NaN where the result has NaN or infinity, so that such a result fails like any other.
-    The result stays here, since p-values need float64 and a state has no fixed width.
+    The engine's row for it is a single number, NaN where the result has NaN or infinity, so that such a result fails
+    like any other. The result stays here, since p-values need float64 and a state has no fixed width.
     """
 
     readings: Readings
     work: Callable[[Readings], ResultT]
     result: ResultT | None = None
-    key: bytes = field(default_factory=lambda: next(_numbers).to_bytes(8, "little"))  # equal to no other: never cached, never merged
+    key: bytes = field(
+        default_factory=lambda: next(_numbers).to_bytes(8, "little")
+    )  # equal to no other: never cached, never merged
 
     @property
     def count(self) -> int:
@@ -56,15 +58,17 @@ class Block(Generic[ResultT]):
         return self.result
 
 
-class Blocks:
-    """What an engine of numbers computes with: each block does its own work; others may overtake between two of them."""
+class ReadingsBackend:
+    """What an engine of numbers computes with: each block does its own work; others may overtake between two of
+    them.
+    """
 
-    def forward(self, batch: Sequence[Block[Any]], between: Callable[[], None]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[ReadingsItem[Any]], preempt: Callable[[], None]) -> NDArray[np.float32]:
         """One number a block, float32 [len(batch), 1]."""
         rows = np.empty((len(batch), 1), dtype=np.float32)
         for place, block in enumerate(batch):
             rows[place] = block.compute()
-            between()
+            preempt()
         return rows
 
 
@@ -73,7 +77,7 @@ class SensorModel:
     """A detector or a forecaster with its card."""
 
     model: Sensor | Forecaster
-    card: ModelCard
+    card: ModelMetadata
 
     def memory_bytes(self) -> int:
         """Bytes that it holds."""
@@ -81,8 +85,10 @@ class SensorModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """How many readings something was made of, and the seconds that they waited and were computed; no text is cut or tokenised."""
+class SensorTimings:
+    """How many readings something was made of, and the seconds that they waited and were computed; no text is cut or
+    tokenised.
+    """
 
     inputs: int
     token_count: int
@@ -108,18 +114,27 @@ class Monitored(Sensor, Protocol):
         ...
 
 
-class Sensing(Servable):
-    """A version of a model that reads numbers. For records it keeps one drift check, over all that this process is asked."""
+class ServedSensor(Servable):
+    """A version of a model that reads numbers. For records it keeps one drift check, over all that this process is
+    asked.
+    """
 
     owns_engine = True
 
-    def __init__(self, model: SensorModel, engine: Engine[Block[Any]], manifest: Manifest, **resources: Any) -> None:
+    def __init__(
+        self, model: SensorModel, engine: Engine[ReadingsItem[Any]], manifest: Manifest, **resources: Any
+    ) -> None:
         super().__init__(model, engine, **resources)
         self.manifest = manifest
         self._model = model.model
-        self._monitor = cast(Monitored, model.model).monitor() if model.card.numbers and model.card.numbers.kind == "records" else None
+        self._monitor = (
+            cast(Monitored, model.model).monitor()
+            if model.card.numbers and model.card.numbers.kind == "records"
+            else None
+        )
         self._monitoring = threading.Lock()
-        # Held, not looked up at each request: looking it up would bring the series of a version that has been retired back.
+        # Held, not looked up at each request: looking it up would bring the series of a version that has been retired
+        # back.
         self._drift = self._metrics.drift.labels(model.card.name, model.card.version)
         self._drift.set(0)
 
@@ -129,7 +144,7 @@ class Sensing(Servable):
         return f"{self.manifest.name}:v{self.manifest.version}"
 
     @property
-    def numbers(self) -> Numbers:
+    def numbers(self) -> SensorSignature:
         """What it reads."""
         if self.card.numbers is None:
             raise RuntimeError("a model of numbers has a card without numbers")
@@ -144,17 +159,19 @@ class Sensing(Servable):
         """The score from which a reading is an anomaly at `alpha`; None where that cannot be told."""
         return lasting_threshold(cast(Sensor, self._model), alpha)
 
-    async def score(self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool) -> tuple[Scored, Computed]:
+    async def score(
+        self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool
+    ) -> tuple[Scored, SensorTimings]:
         """Scores of readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
 
         Raises Overloaded before any work, DeadlineExceeded when time runs out.
         """
         sensor = cast(Sensor, self._model)
 
-        def block(part: Readings, before: State | None) -> Block[Scored]:
-            return Block(part, lambda rows: sensor.score(rows, before, contributions=contributions))
+        def block(part: Readings, before: State | None) -> ReadingsItem[Scored]:
+            return ReadingsItem(part, lambda rows: sensor.score(rows, before, contributions=contributions))
 
-        parts = [readings[at : at + BLOCK] for at in range(0, len(readings), BLOCK)]
+        parts = [readings[at : at + READINGS_PER_ITEM] for at in range(0, len(readings), READINGS_PER_ITEM)]
         cost = sum(block(part, None).count for part in parts)
         with self._admission.admit(len(parts), cost, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
@@ -163,23 +180,31 @@ class Sensing(Servable):
             else:
                 scored, waited, computed = await self._in_turn(parts, state, block, caller)
         whole = await self._watched(_joined(scored))
-        return whole, Computed(len(readings), cost, waited, computed)
+        return whole, SensorTimings(len(readings), cost, waited, computed)
 
-    async def forecast(self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]) -> tuple[Forecast, Computed]:
+    async def forecast(
+        self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]
+    ) -> tuple[Forecast, SensorTimings]:
         """The `horizon` steps after readings float64 [n, d], n at least the model's context. Raises as `score` does."""
         model = cast(Forecaster, self._model)
-        block: Block[Forecast] = Block(readings[-model.context :], lambda rows: model.forecast(rows, horizon, quantiles))
+        block: ReadingsItem[Forecast] = ReadingsItem(
+            readings[-model.context :], lambda rows: model.forecast(rows, horizon, quantiles)
+        )
         with self._admission.admit(1, block.count, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
             _, waited, computed = await self._queued([block], caller)
-        return block.finished(), Computed(len(readings), block.count, waited, computed)
+        return block.finished(), SensorTimings(len(readings), block.count, waited, computed)
 
-    async def _together(self, blocks: list[Block[Scored]], caller: Caller) -> tuple[list[Scored], float, float]:
+    async def _together(self, blocks: list[ReadingsItem[Scored]], caller: Caller) -> tuple[list[Scored], float, float]:
         _, waited, computed = await self._queued(blocks, caller)
         return [block.finished() for block in blocks], waited, computed
 
     async def _in_turn(
-        self, parts: list[Readings], state: State | None, block: Callable[[Readings, State | None], Block[Scored]], caller: Caller
+        self,
+        parts: list[Readings],
+        state: State | None,
+        block: Callable[[Readings, State | None], ReadingsItem[Scored]],
+        caller: Caller,
     ) -> tuple[list[Scored], float, float]:
         """Each part needs the state that the one before leaves."""
         scored: list[Scored] = []
@@ -197,7 +222,7 @@ class Sensing(Servable):
     async def _watched(self, scored: Scored) -> Scored:
         """With the drift of records, and told to who watches the metrics."""
         if self._monitor is not None:
-            scored = replace(scored, drift=await self.aside(partial(self._bet, self._monitor, scored.p_values)))
+            scored = replace(scored, drift=await self.run_in_pool(partial(self._bet, self._monitor, scored.p_values)))
         if scored.drift is not None:
             self._drift.set(scored.drift.detected)
         return scored

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Computes, ModelCard
+from models.base import Computable, ModelMetadata
 from service.engine.admission import Admission
-from service.engine.cache import Fitted, FittedCache
+from service.engine.cache import FittedCache, Sized
 from service.engine.engine import Engine
 from service.engine.request import Item
 from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
@@ -31,7 +31,7 @@ class Caller:
     deadline: float | None = None
 
 
-class Took(Protocol):
+class Timings(Protocol):
     """What a computation was made of and how long it took, for headers and logs."""
 
     @property
@@ -53,11 +53,11 @@ class Servable:
 
     def __init__(
         self,
-        model: Computes,
+        model: Computable,
         engine: Engine[Any],
         *,
         admission: Admission,
-        fitted: FittedCache[Fitted],
+        fitted: FittedCache[Sized],
         pool: Executor,
         metrics: Metrics,
         max_request_tokens: int,
@@ -71,7 +71,7 @@ class Servable:
         self._max_request_tokens = max_request_tokens
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> ModelMetadata:
         return self._computes.card
 
     @property
@@ -83,14 +83,15 @@ class Servable:
         """Bytes that the model holds on its device."""
         return self._computes.memory_bytes()
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def run_in_pool(self, work: Callable[[], T]) -> T:
         """Run something that computes, but needs no model, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _require_room(self, tokens: int, param: str) -> None:
         if tokens > self._max_request_tokens:
             raise InvalidRequest(
-                f"the request has {tokens} tokens, {self._max_request_tokens} are allowed: send it in several requests", param=param
+                f"the request has {tokens} tokens, {self._max_request_tokens} are allowed: send it in several requests",
+                param=param,
             )
 
     async def _queued(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:

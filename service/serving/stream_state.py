@@ -1,9 +1,10 @@
 """What a stream's client carries from call to call: a detector's state as a text, so that any replica can go on.
 
-    version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · the arrays, float64, little-endian
+    version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · the arrays, float64,
+    little-endian
 
-The hash is keyed by the digest of the model's files. So a state that was cut, changed, or made by another model or version is told from
-a good one. It is no secret: whoever has the model's files can make one.
+The hash is keyed by the digest of the model's files. So a state that was cut, changed, or made by another model or
+version is told from a good one. It is no secret: whoever has the model's files can make one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The last timestamp of a stream, in Unix seconds, None where none came yet; and whether readings followed it that had none."""
+    """The last timestamp of a stream, in Unix seconds, None where none came yet; and whether readings followed it
+    that had none.
+    """
 
     last_s: float | None = None
     followed: bool = False
@@ -41,25 +44,32 @@ class Clock:
 
 
 def seal(state: State, digest: str, clock: Clock) -> str:
-    """A detector's state, and what is known of the stream's time, as a text. Raises BackendError for more than 64 KiB."""
+    """A detector's state, and what is known of the stream's time, as a text. Raises BackendError for more than 64
+    KiB.
+    """
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
     if size > MOST_STATE_BYTES:
         raise BackendError(f"the detector's state has {size} bytes, {MOST_STATE_BYTES} are allowed")
-    header = orjson.dumps({"at": clock.last_s, "followed": clock.followed, "arrays": [[name, array.shape] for name, array in arrays]})
+    header = orjson.dumps(
+        {"at": clock.last_s, "followed": clock.followed, "arrays": [[name, array.shape] for name, array in arrays]}
+    )
     rest = b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *(array.tobytes() for _, array in arrays)])
     return urlsafe_b64encode(_VERSION + _mac(rest, digest) + rest).decode().rstrip("=")
 
 
 def unseal(text: str, digest: str) -> tuple[State, Clock]:
-    """The state and the clock in a text that `seal` made with the same digest. Raises InvalidState for any other text."""
+    """The state and the clock in a text that `seal` made with the same digest. Raises InvalidState for any other
+    text.
+    """
     sealed = _decoded(text)
     if sealed[:1] != _VERSION:
         raise InvalidState("state: not of a format that this service writes; begin anew without it", param="state")
     mac, rest = sealed[1 : 1 + _MAC_BYTES], sealed[1 + _MAC_BYTES :]
     if not hmac.compare_digest(mac, _mac(rest, digest)):
         raise InvalidState(
-            "state: it was changed, or is of another model or another version of this one: send it to the version named in the"
+            "state: it was changed, or is of another model or another version of this one: send it to the version "
+            "named in the"
             " x-sonde-model header that came with it, or begin anew without it",
             param="state",
         )
@@ -75,7 +85,9 @@ def unseal(text: str, digest: str) -> tuple[State, Clock]:
 
 def _decoded(text: str) -> bytes:
     if len(text) > MAX_CHARACTERS:
-        raise InvalidState(f"state: {len(text)} characters, {MAX_CHARACTERS} are allowed; send what the last answer had", param="state")
+        raise InvalidState(
+            f"state: {len(text)} characters, {MAX_CHARACTERS} are allowed; send what the last answer had", param="state"
+        )
     try:
         return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:

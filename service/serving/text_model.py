@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SondeError
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.tokenization import Explained, Side, TextProcessor, Tokens, require_whole
-from service.engine.cache import Fitted, content_key
+from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable
 
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
-FittedT = TypeVar("FittedT", bound=Fitted)
+FittedT = TypeVar("FittedT", bound=Sized)
 
 # A request with fewer characters is tokenised at once: handing it to a thread would take longer.
 _INLINE_CHARACTERS = 2_000
@@ -33,9 +33,9 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How texts are read: the prompt before each, whether and from which side they may be cut, and after how many tokens
-    of their own (for pairs: of the second text).
+class TokenizeOptions:
+    """How texts are read: the prompt before each, whether and from which side they may be cut, and after how many
+    tokens of their own (for pairs: of the second text).
 
     `param` is the parameter that they came in, `name` what the caller calls the one of an index, if not `param[index]`.
     """
@@ -53,7 +53,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ModelOutput:
     """The model's rows, float32 [n, width], with the tokens they came from and the seconds they took."""
 
     values: NDArray[np.float32]
@@ -75,22 +75,24 @@ class Rows:
         return sum(item.truncated for item in self.tokens)
 
 
-class Served(Servable):
+class ServedText(Servable):
     """A model that reads texts."""
 
-    def __init__(self, model: Model, engine: Engine[Tokens], **resources: Any) -> None:
+    def __init__(self, model: TextModel, engine: Engine[Tokens], **resources: Any) -> None:
         super().__init__(model, engine, **resources)
         self._model = model
 
     @property
-    def model(self) -> Model:
+    def model(self) -> TextModel:
         return self._model
 
     @property
     def text(self) -> TextProcessor:
         return self._model.text
 
-    async def rows(self, inputs: Inputs, caller: Caller, task: str, reading: Reading = Reading()) -> Rows:
+    async def rows(
+        self, inputs: Inputs, caller: Caller, task: str, reading: TokenizeOptions = TokenizeOptions()
+    ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
         Raises Overloaded before any work, TextTooLong when texts may not be cut, DeadlineExceeded when time runs out.
@@ -120,10 +122,12 @@ class Served(Servable):
         texts: list[str],
         caller: Caller,
         task: str,
-        reading: Reading,
-        fit: Callable[[Rows], FittedT],
-    ) -> tuple[FittedT, list[Rows]]:
-        """What `fit` makes of the rows of `texts`, kept by `content`; the second value is what had to be computed for it."""
+        reading: TokenizeOptions,
+        fit: Callable[[ModelOutput], FittedT],
+    ) -> tuple[FittedT, list[ModelOutput]]:
+        """What `fit` makes of the rows of `texts`, kept by `content`; the second value is what had to be computed
+        for it.
+        """
         key = content_key(f"{kind.__name__} {self.label} {reading.truncate}", content)
         found = self._fitted.get(key)
         if isinstance(found, kind):
@@ -131,11 +135,13 @@ class Served(Servable):
             return found, []
         self._metrics.fitted_misses.labels(self.card.name).inc()
         rows = await self.rows(texts, caller, task, reading)
-        made = await self.aside(lambda: fit(rows))
+        made = await self.run_in_pool(lambda: fit(rows))
         self._fitted.put(key, made, made.size_bytes)
         return made, [rows]
 
-    async def explain(self, texts: Sequence[str], caller: Caller, param: str, *, prompt: str, special: bool) -> list[Explained]:
+    async def explain(
+        self, texts: Sequence[str], caller: Caller, param: str, *, prompt: str, special: bool
+    ) -> list[Explained]:
         """Each text as the model sees it, uncut. Raises InvalidRequest for more tokens than a request may have."""
 
         def read() -> list[Explained]:
@@ -149,12 +155,19 @@ class Served(Servable):
 
         self._require_room(sum(map(_size, texts)) // _CHARACTERS_PER_TOKEN, param)
         with self._admit(texts, self._max_request_tokens):
-            return await self.aside(read)
+            return await self.run_in_pool(read)
 
     async def decode(
-        self, ids: Sequence[list[int]], caller: Caller, *, skip_special_tokens: bool = True, named: Callable[[int], str] = "ids[{}]".format
+        self,
+        ids: Sequence[list[int]],
+        caller: Caller,
+        *,
+        skip_special_tokens: bool = True,
+        named: Callable[[int], str] = "ids[{}]".format,
     ) -> list[str]:
-        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it, and DeadlineExceeded."""
+        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it, and
+        DeadlineExceeded.
+        """
         decoded = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
 
         def read() -> list[str]:
@@ -166,31 +179,37 @@ class Served(Servable):
 
         self._require_room(sum(map(len, ids)), "ids")
         with self._admit(ids, self._max_request_tokens):
-            return await self.aside(read)
+            return await self.run_in_pool(read)
 
     def _admit(self, inputs: Inputs, most_tokens: int) -> AbstractContextManager[None]:
         """Room for inputs of which no more than `most_tokens` each are read."""
         estimate = sum(min(_size(item) // _CHARACTERS_PER_TOKEN + 2, most_tokens) for item in inputs)
         return self._admission.admit(len(inputs), estimate, lambda: self.engine.tokens_per_s)
 
-    async def _tokenize(self, inputs: Inputs, reading: Reading) -> list[Tokens]:
+    async def _tokenize(self, inputs: Inputs, reading: TokenizeOptions) -> list[Tokens]:
         if sum(_size(item) for item in inputs) <= _INLINE_CHARACTERS:
             return self._read(inputs, reading, 0)
         loop = asyncio.get_running_loop()
         parts = [
-            loop.run_in_executor(self._pool, self._read, inputs[at : at + _CHUNK], reading, at) for at in range(0, len(inputs), _CHUNK)
+            loop.run_in_executor(self._pool, self._read, inputs[at : at + _CHUNK], reading, at)
+            for at in range(0, len(inputs), _CHUNK)
         ]
         return [item for part in await asyncio.gather(*parts) for item in part]
 
-    def _read(self, inputs: Inputs, reading: Reading, offset: int) -> list[Tokens]:
+    def _read(self, inputs: Inputs, reading: TokenizeOptions, offset: int) -> list[Tokens]:
         """Tokenise one part of a request, whose first input is its `offset`-th."""
         text = self.text
         if not isinstance(inputs[0], str):
             if isinstance(inputs[0], tuple):
                 return text.encode_pairs(inputs, max_tokens=reading.max_tokens)  # type: ignore[arg-type]  # pairs throughout
             return [_naming(index, reading.named, text.from_ids, ids) for index, ids in enumerate(inputs, start=offset)]  # type: ignore[arg-type]
-        exclude = self.card.excludes_prompt
-        return text.encode(inputs, prompt=reading.prompt, exclude_prompt=exclude, side=reading.side, max_tokens=reading.max_tokens)  # type: ignore[arg-type]
+        return text.encode(
+            inputs,  # type: ignore[arg-type]
+            prompt=reading.prompt,
+            exclude_prompt=self.card.excludes_prompt,
+            side=reading.side,
+            max_tokens=reading.max_tokens,
+        )
 
     def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:
         name = self.card.name
@@ -198,14 +217,14 @@ class Served(Servable):
         self._metrics.truncated.labels(name, task).inc(sum(item.truncated for item in tokens))
         self._metrics.tokenize.labels(name).observe(seconds)
 
-    def _check(self, tokens: list[Tokens], reading: Reading) -> None:
+    def _check(self, tokens: list[Tokens], reading: TokenizeOptions) -> None:
         if not reading.truncate:
             require_whole(tokens, reading.named)
         self._require_room(sum(item.count for item in tokens), reading.param)
 
-    async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> Rows:
+    async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> ModelOutput:
         values, queue_s, inference_s = await self._queued(tokens, caller)
-        return Rows(values, tokens, tokenize_s, queue_s, inference_s)
+        return ModelOutput(values, tokens, tokenize_s, queue_s, inference_s)
 
 
 def _require_time(caller: Caller) -> None:

@@ -24,22 +24,26 @@ class Piece:
 
 
 class Doubler:
-    """A backend whose row for an item is (number, 2 · number); `fault` may raise, `between` is called `layers` times."""
+    """A backend whose row for an item is (number, 2 · number); `fault` may raise, `preempt` is called `layers`
+    times.
+    """
 
     def __init__(self, fault: Callable[[Sequence[Piece]], None] | None = None, layers: int = 1) -> None:
         self.batches: list[list[int]] = []
         self._fault = fault
         self._layers = layers
 
-    def forward(self, batch: Sequence[Piece], between: Callable[[], None]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Piece], preempt: Callable[[], None]) -> NDArray[np.float32]:
         self.batches.append([item.number for item in batch])
         if self._fault is not None:
             self._fault(batch)
         for _ in range(self._layers):
-            between()
+            preempt()
         return np.array([[item.number, 2 * item.number] for item in batch], dtype=np.float32)
 
 
 def request(*counts: int, client: str = "", deadline: float | None = None, first: int = 0) -> Request:
     """A request whose items cost so many tokens each."""
-    return Request([Piece(first + number, count) for number, count in enumerate(counts)], 2, client=client, deadline=deadline)
+    return Request(
+        [Piece(first + number, count) for number, count in enumerate(counts)], 2, client=client, deadline=deadline
+    )

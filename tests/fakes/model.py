@@ -12,17 +12,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from models.base import ModelCard, Task
-from models.preemption import Between, nothing
+from models.base import ModelMetadata, Task
+from models.preemption import NO_PREEMPTION, Preemption
 from models.text.tokenization import TextProcessor, Tokens
 
 
 class FakeModel:
-    """Its row for a text is the normalised sum of one fixed random vector per token, so like words are near; another `seed`
-    gives other vectors.
+    """Its row for a text is the normalised sum of one fixed random vector per token, so like words are near; another
+    `seed` gives other vectors.
 
-    `fault` may raise for a batch. `gate`, while unset, holds every batch, and `entered` tells that one has come. `batches`
-    records what was computed.
+    `fault` may raise for a batch. `gate`, while unset, holds every batch, and `entered` tells that one has come.
+    `batches` records what was computed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FakeModel:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[list[Tokens]] = []
-        self._card = ModelCard(
+        self._card = ModelMetadata(
             name=name,
             version=version,
             task=task,
@@ -62,19 +62,19 @@ class FakeModel:
         )
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> ModelMetadata:
         return self._card
 
     @property
     def text(self) -> TextProcessor:
         return self._text
 
-    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Wait for the gate, record the batch, let others in between, raise the fault or give rows."""
         self.entered.set()
         self.gate.wait()
         self.batches.append(list(batch))
-        between()
+        preempt()
         if self._fault is not None:
             self._fault(batch)
         return np.stack([_row(item, self._card.width, self._seed) for item in batch])
@@ -121,6 +121,8 @@ def _word_tokenizer(words: int = 1024) -> Tokenizer:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))  # no password
     tokenizer.pre_tokenizer = Whitespace()
     specials = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=specials)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=specials
+    )
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     return tokenizer

@@ -1,4 +1,6 @@
-"""A tiny server that speaks OpenAI's embeddings as badly as a test wants: it can be slow, stall once, fail, or hang up."""
+"""A tiny server that speaks OpenAI's embeddings as badly as a test wants: it can be slow, stall once, fail, or hang
+up.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ from service.bench.client import Target
 
 
 class FakeServer:
-    """What it was asked, and how it answers: `behave(number)` gives (seconds to wait, status) for the request of that number."""
+    """What it was asked, and how it answers: `behave(number)` gives (seconds to wait, status) for the request of
+    that number.
+    """
 
-    def __init__(self, behave: Callable[[int], tuple[float, int]] = lambda number: (0.0, 200), *, chunked: bool = False) -> None:
+    def __init__(
+        self, behave: Callable[[int], tuple[float, int]] = lambda number: (0.0, 200), *, chunked: bool = False
+    ) -> None:
         self.bodies: list[dict[str, object]] = []
         self.heads: list[bytes] = []
         self._behave = behave
@@ -36,7 +42,9 @@ class FakeServer:
         """One connection, until a status of 0, which hangs up."""
         self.open += 1
         while head := await self._head(reader):
-            length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+            length = next(
+                int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")
+            )
             body = orjson.loads(await reader.readexactly(length))
             self.heads.append(head)
             self.bodies.append(body)
@@ -63,7 +71,9 @@ class FakeServer:
     def _answer(self, status: int, body: dict[str, object]) -> bytes:
         texts = body["input"]
         count = len(texts) if isinstance(texts, list) else 1
-        content = orjson.dumps({"data": [{"embedding": [0.5]} for _ in range(count)]} if status == 200 else {"error": "no"})
+        content = orjson.dumps(
+            {"data": [{"embedding": [0.5]} for _ in range(count)]} if status == 200 else {"error": "no"}
+        )
         if self._chunked:
             half = len(content) // 2
             pieces = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (content[:half], content[half:]))

@@ -14,10 +14,11 @@ _SLOWNESS = 0.9
 
 
 class FakeSensor:
-    """A record's score is its largest absolute value; a series' is the largest distance from a slow mean of what came before.
+    """A record's score is its largest absolute value; a series' is the largest distance from a slow mean of what
+    came before.
 
-    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. `gate`, while unset, holds all; `sizes` records how many
-    readings came at a time.
+    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. `gate`, while unset, holds all; `sizes`
+    records how many readings came at a time.
     """
 
     def __init__(

@@ -48,9 +48,20 @@ def finish(directory: Path, job: dict[str, Any], score: float, ece: float) -> No
     (directory / "report.json").write_text(json.dumps({"findings": []}))
     (directory / "report.md").write_text("# Report\n")
     golden = {"texts": ["a"], "rows": [[0.5, 0.5]], "tolerance": 0.001}
-    told = {"task": job["task"], "encoder": "base", "base_version": "0123456789ab", "labels": ["a", "b"], "golden": golden}
+    told = {
+        "task": job["task"],
+        "encoder": "base",
+        "base_version": "0123456789ab",
+        "labels": ["a", "b"],
+        "golden": golden,
+    }
     before = {"macro_f1": 0.5} if job["incumbent"] else None
-    numbers = {"metrics": {"macro_f1": score, "ece": ece}, "incumbent_metrics": before, "trained_tokens": 7, "mode": "frozen"}
+    numbers = {
+        "metrics": {"macro_f1": score, "ece": ece},
+        "incumbent_metrics": before,
+        "trained_tokens": 7,
+        "mode": "frozen",
+    }
     partial = directory / "result.part"
     partial.write_text(json.dumps({**told, **numbers}))
     partial.rename(directory / "result.json")
@@ -70,7 +81,11 @@ def main() -> int:
     if wanted.get("full"):
         return 4
     if "fail_code" in wanted:
-        error = {"code": wanted["fail_code"], "message": wanted.get("fail_message", "it is wrong"), "param": wanted.get("fail_param")}
+        error = {
+            "code": wanted["fail_code"],
+            "message": wanted.get("fail_message", "it is wrong"),
+            "param": wanted.get("fail_param"),
+        }
         print("Traceback:", error["message"], file=sys.stderr)
         (directory / "report.json").write_text(json.dumps({"findings": ["it is wrong"]}))
         (directory / "error.json").write_text(json.dumps(error))

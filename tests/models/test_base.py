@@ -8,15 +8,15 @@ from typing import get_args
 
 import pytest
 
-from models.base import ModelCard, Numbers, Task
+from models.base import ModelMetadata, SensorSignature, Task
 
 TEXT = {"name": "text", "dtype": "string", "shape": ["n"]}
 IDS = {"name": "token_ids", "dtype": "int32", "shape": ["n", "1..256"], "minimum": 0, "maximum": 30521}
 PAIR = {"name": "pair", "dtype": "string", "shape": ["n", 2]}
 
 
-def card(task: Task = "embedding", width: int = 384) -> ModelCard:
-    return ModelCard(
+def card(task: Task = "embedding", width: int = 384) -> ModelMetadata:
+    return ModelMetadata(
         name="m",
         version="0",
         task=task,
@@ -28,7 +28,7 @@ def card(task: Task = "embedding", width: int = 384) -> ModelCard:
         device="cpu",
         dtype="float32",
         reason="as asked",
-        numbers=Numbers("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
+        numbers=SensorSignature("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
     )
 
 
@@ -40,7 +40,9 @@ def card(task: Task = "embedding", width: int = 384) -> ModelCard:
         ("rerank", 1, [PAIR], "relevance_score"),
     ],
 )
-def test_the_signature_names_shapes_and_dtypes(task: Task, width: int, inputs: list[dict[str, object]], output: str) -> None:
+def test_the_signature_names_shapes_and_dtypes(
+    task: Task, width: int, inputs: list[dict[str, object]], output: str
+) -> None:
     assert card(task, width).signature() == {
         "inputs": inputs,
         "outputs": [{"name": output, "dtype": "float32", "shape": ["n", width]}],

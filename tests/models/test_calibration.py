@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from models.calibration import conformal_p_values, conformal_threshold, expected_calibration_error, fit_temperature, smallest_p_value
+from models.calibration import (
+    conformal_p_values,
+    conformal_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    smallest_p_value,
+)
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40)
 
@@ -28,7 +34,9 @@ def test_normal_data_is_called_strange_no_more_often_than_alpha() -> None:
 
 
 @given(SCORES, SCORES, st.floats(0.005, 0.995))
-def test_the_threshold_says_the_same_as_the_p_value(calibration: list[float], scores: list[float], alpha: float) -> None:
+def test_the_threshold_says_the_same_as_the_p_value(
+    calibration: list[float], scores: list[float], alpha: float
+) -> None:
     known, new = tensor(calibration), tensor(scores)
     threshold = conformal_threshold(known, alpha)
     flagged = torch.zeros(len(new), dtype=torch.bool) if threshold is None else new > threshold
@@ -49,7 +57,9 @@ def test_matrices_are_refused_rather_than_broadcast() -> None:
 
 
 def drawn(temperature: float, *, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of a model that is too sure of itself by `temperature`, and labels drawn as its honest probabilities say."""
+    """Logits of a model that is too sure of itself by `temperature`, and labels drawn as its honest probabilities
+    say.
+    """
     generator = torch.Generator().manual_seed(8)
     honest = 2 * torch.randn(count, 5, generator=generator)
     labels = torch.multinomial(honest.softmax(dim=-1), 1, generator=generator).flatten()

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.linalg import normalize, originals, shorten
+from models.linalg import first_occurrences, normalize, shorten
 
-ROWS = arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32))
+ROWS = arrays.arrays(
+    np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
+)
 
 
 def rows(*values: list[float]) -> NDArray[np.float32]:
@@ -53,4 +55,4 @@ def test_copies_name_the_first_of_their_like() -> None:
     x[1200], x[1400], x[7] = x[3], x[1200], 0.0
     expected = np.arange(1500)
     expected[[1200, 1400]] = 3
-    assert np.array_equal(originals(x), expected)
+    assert np.array_equal(first_occurrences(x), expected)

@@ -40,7 +40,9 @@ def test_a_directory_is_run_by_what_lies_in_it(tmp_path: Path, make: object, run
     assert model.forward(model.text.encode(["a card", "x"])).shape == (2, model.card.width)
 
 
-@pytest.mark.parametrize("architectures", [None, [], ["BertModel"], ["BertForMaskedLM"], "BertForSequenceClassification"])
+@pytest.mark.parametrize(
+    "architectures", [None, [], ["BertModel"], ["BertForMaskedLM"], "BertForSequenceClassification"]
+)
 def test_only_a_stated_classifier_is_one(tmp_path: Path, architectures: object) -> None:
     path = tiny_models.encoder(tmp_path / "model")
     config = path / "config.json"
@@ -86,7 +88,9 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_loaded(monkeypatc
 
 
 @pytest.mark.parametrize(("threads", "told"), [(0, []), (3, [3])])
-def test_threads_are_set_where_a_number_is_given(monkeypatch: pytest.MonkeyPatch, threads: int, told: list[int]) -> None:
+def test_threads_are_set_where_a_number_is_given(
+    monkeypatch: pytest.MonkeyPatch, threads: int, told: list[int]
+) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     assert list(open_models([], "cpu", "float32", threads)) == []

@@ -113,7 +113,10 @@ class _Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         files = sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
         if path.startswith("/api/models/team/tiny/tree/"):
-            entries = [{"type": "file", "path": name, "oid": "0" * 40, "size": (self.root / name).stat().st_size} for name in files]
+            entries = [
+                {"type": "file", "path": name, "oid": "0" * 40, "size": (self.root / name).stat().st_size}
+                for name in files
+            ]
             self._send(json.dumps(entries).encode())
         elif path.startswith("/api/models/team/tiny"):
             about = {"id": "team/tiny", "sha": self.commit, "siblings": [{"rfilename": name} for name in files]}
@@ -149,9 +152,14 @@ def hub(tmp_path: Path) -> Iterator[str]:
 
 def _locate_elsewhere(cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`locate` in a process of its own: huggingface_hub reads its variables once, when it is imported."""
-    code = "from models.source import locate; found = locate('team/tiny'); print(found.path, sorted(p.name for p in found.path.iterdir()))"
+    code = (
+        "from models.source import locate; found = locate('team/tiny'); print(found.path, sorted(p.name for p in "
+        "found.path.iterdir()))"
+    )
     variables = {**os.environ, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment}
-    return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 @pytest.mark.real

@@ -30,7 +30,11 @@ SERVING: dict[str, Any] = {
     "rounds": [
         {
             "limit": {"gemm": {"gflops": 100.0}, "long-32": {"inputs_per_s": 50.0}},
-            "sonde": {"long-32": {"inputs_per_s": rate, "tokens_per_s": 120 * rate}, "idle": {"p50_ms": 2.0}, "process": {"ready_s": 3.0}},
+            "sonde": {
+                "long-32": {"inputs_per_s": rate, "tokens_per_s": 120 * rate},
+                "idle": {"p50_ms": 2.0},
+                "process": {"ready_s": 3.0},
+            },
             "plain": {"long-32": {"inputs_per_s": 20.0}, "idle": {"p50_ms": 8.0}, "process": {"ready_s": 12.0}},
         }
         for rate in (30.0, 48.0, 40.0)
@@ -84,7 +88,10 @@ def test_the_serving_table_has_medians_ratios_and_shares() -> None:
 
 
 def test_a_round_that_somebody_missed_leaves_a_gap() -> None:
-    content = {**SERVING, "rounds": [{"sonde": {"idle": {"p50_ms": 2.0}}}, {"plain": {"long-32": {"inputs_per_s": 20.0}}}]}
+    content = {
+        **SERVING,
+        "rounds": [{"sonde": {"idle": {"p50_ms": 2.0}}}, {"plain": {"long-32": {"inputs_per_s": 20.0}}}],
+    }
     assert "| 120 tokens, 32 a request, 4 clients, texts/s |  | 20 |  |" in tables.serving(content)
     assert math.isnan(tables.median(content["rounds"], "nobody", "idle"))
 
@@ -92,13 +99,21 @@ def test_a_round_that_somebody_missed_leaves_a_gap() -> None:
 def test_the_plot_has_a_bar_a_server_and_the_limit() -> None:
     drawn = ET.fromstring(bars(tables.serving_medians(SERVING), tables.titles()))
     space = "{http://www.w3.org/2000/svg}"
-    widths = [float(bar.attrib["width"]) for bar in drawn.findall(f"{space}rect") if "fill" in bar.attrib and bar.attrib["width"] != "100%"]
+    widths = [
+        float(bar.attrib["width"])
+        for bar in drawn.findall(f"{space}rect")
+        if "fill" in bar.attrib and bar.attrib["width"] != "100%"
+    ]
     assert widths[0] == pytest.approx(2 * widths[1], abs=0.2)
     assert len(drawn.findall(f"{space}path")) == 1
 
 
 def test_rounds_are_kept_appended_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, place in {"KEPT": tmp_path / "results", "PAGE": tmp_path / "RESULTS.md", "PLOT": tmp_path / "serving.svg"}.items():
+    for name, place in {
+        "KEPT": tmp_path / "results",
+        "PAGE": tmp_path / "RESULTS.md",
+        "PLOT": tmp_path / "serving.svg",
+    }.items():
         monkeypatch.setattr(results, name, place)
     for number in range(2):
         rounds = results.Rounds("serving", {"sonde_flags": ["--threads", "1"]}, append=True)
@@ -130,9 +145,16 @@ def test_backends_are_compared_with_the_limit_of_their_precision() -> None:
 
 def test_pairs_are_graded_by_intent_and_domain(tmp_path: Path) -> None:
     (tmp_path / "clinc150").mkdir()
-    rows = [["where is my card", "lost_card"], ["card gone", "lost_card"], ["pay my bill", "pay_bill"], ["tell a joke", "joke"]]
+    rows = [
+        ["where is my card", "lost_card"],
+        ["card gone", "lost_card"],
+        ["pay my bill", "pay_bill"],
+        ["tell a joke", "joke"],
+    ]
     (tmp_path / "clinc150" / "data_full_train_val.json").write_text(json.dumps({"val": rows}))
-    (tmp_path / "clinc150" / "domains.json").write_text(json.dumps({"banking": ["lost_card", "pay_bill"], "fun": ["joke"]}))
+    (tmp_path / "clinc150" / "domains.json").write_text(
+        json.dumps({"banking": ["lost_card", "pay_bill"], "fun": ["joke"]})
+    )
     texts, grades = int8.similarity_set(tmp_path, 4)
     at = {text: place for place, text in enumerate(texts)}
     graded = {(a, b): int(grades[at[a], at[b]]) for a in at for b in at}
@@ -168,5 +190,7 @@ def test_a_row_with_failures_is_no_result() -> None:
 def test_the_gpu_benchmark_computes_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gpu._TEXTS, "cpu", {"short": 8, "256 tokens": 2})
     seen = gpu.compared(forward.in_process("cpu", "float32"), gpu.encode("cpu"), "cpu")
-    assert seen["sonde : encode, short"] == pytest.approx(seen["sonde, short, tokens/s"] / seen["encode, short, tokens/s"])
+    assert seen["sonde : encode, short"] == pytest.approx(
+        seen["sonde, short, tokens/s"] / seen["encode, short, tokens/s"]
+    )
     assert 0 < seen["sonde's share of it at 256 tokens"] < 2

@@ -40,7 +40,9 @@ SONDES = {name: service for name, service in SERVICES.items() if service["comman
 def settings_of(service: dict[str, Any]) -> Settings:
     """The settings that a service's command and environment give, as `sonde` reads them."""
     parsed = vars(parser().parse_args(service["command"]))
-    return Settings.read({name: parsed[name] for name in Settings.model_fields}, {k: str(v) for k, v in service["environment"].items()})
+    return Settings.read(
+        {name: parsed[name] for name in Settings.model_fields}, {k: str(v) for k, v in service["environment"].items()}
+    )
 
 
 def instructions(word: str) -> list[str]:
@@ -50,7 +52,11 @@ def instructions(word: str) -> list[str]:
 
 
 def compose_schema() -> jsonschema_rs.Validator:
-    text = importlib.resources.files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text(encoding="utf-8")
+    text = (
+        importlib.resources.files("check_jsonschema")
+        .joinpath("builtin_schemas/vendor/compose-spec.json")
+        .read_text(encoding="utf-8")
+    )
     return jsonschema_rs.validator_for(json.loads(text))
 
 
@@ -73,7 +79,9 @@ def test_prometheus_takes_its_configuration() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")
-    checked = subprocess.run([promtool, "check", "config", str(PROMETHEUS)], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [promtool, "check", "config", str(PROMETHEUS)], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stderr
 
 
@@ -85,7 +93,9 @@ def test_the_image_runs_as_nobody_in_particular_and_leaves_the_build_behind() ->
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
-    let_in = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    let_in = {
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
     sources = [word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]]
     assert set(sources) == let_in
     assert [source for source in sources if not (ROOT / source).exists()] == []
@@ -115,11 +125,18 @@ def test_the_image_starts_with_a_command_of_the_program() -> None:
 
 
 def test_other_variables_are_those_that_postgres_and_libpq_know() -> None:
-    assert {name for service in SERVICES.values() for name in service.get("environment", {}) if not name.startswith(PREFIX)} <= NOT_OURS
+    assert {
+        name for service in SERVICES.values() for name in service.get("environment", {}) if not name.startswith(PREFIX)
+    } <= NOT_OURS
 
 
 def test_prometheus_asks_at_the_ports_that_are_listened_on() -> None:
-    targets = {target for job in read(PROMETHEUS)["scrape_configs"] for static in job["static_configs"] for target in static["targets"]}
+    targets = {
+        target
+        for job in read(PROMETHEUS)["scrape_configs"]
+        for static in job["static_configs"]
+        for target in static["targets"]
+    }
     assert targets == {f"{name}:{settings_of(service).metrics_port}" for name, service in SONDES.items()}
 
 
@@ -131,7 +148,9 @@ def test_published_and_exposed_ports_are_listened_on() -> None:
 
 
 def test_only_loopback_is_published() -> None:
-    assert [port for service in SERVICES.values() for port in service.get("ports", []) if not port.startswith("127.0.0.1:")] == []
+    assert [
+        port for service in SERVICES.values() for port in service.get("ports", []) if not port.startswith("127.0.0.1:")
+    ] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -140,7 +159,10 @@ def test_every_service_has_a_health_check(name: str) -> None:
 
 
 def test_the_health_checks_ask_routes_that_are_there(client: TestClient) -> None:
-    asked = {name: urlsplit(re.findall(r"http://[^'\"]+", str(service["healthcheck"]["test"]))[0]) for name, service in SONDES.items()}
+    asked = {
+        name: urlsplit(re.findall(r"http://[^'\"]+", str(service["healthcheck"]["test"]))[0])
+        for name, service in SONDES.items()
+    }
     assert client.get(asked["api"].path).status_code == 200
     assert asked["api"].port == settings_of(SERVICES["api"]).port
     assert (asked["worker"].port, asked["worker"].path) == (settings_of(SERVICES["worker"]).metrics_port, "/metrics")

@@ -1,4 +1,6 @@
-"""Each service of docker-compose.yml, started by the command that is written there; only addresses and directories are others."""
+"""Each service of docker-compose.yml, started by the command that is written there; only addresses and directories
+are others.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SONDE = [sys.executable, "-m", "service.cli"]
 
 
 class Machine:
-    """Stands for the containers: what they find at a name or in a directory is on a port, or in a directory, of this machine."""
+    """Stands for the containers: what they find at a name or in a directory is on a port, or in a directory, of this
+    machine.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,8 +50,14 @@ class Machine:
         }
         places |= {f"@postgres:{port}": f"@127.0.0.1:{here}" for port, here in self.ports.items()}
         places |= {f"{name}:{port}": f"127.0.0.1:{here}" for name in SERVICES for port, here in self.ports.items()}
-        places |= {f"{host}:{port}": f"{host}:{here}" for host in ("127.0.0.1", "0.0.0.0") for port, here in self.ports.items()}
-        for there, here in {**places, "scrape_interval: 15s": "scrape_interval: 1s", "scrape_timeout: 10s": "scrape_timeout: 1s"}.items():
+        places |= {
+            f"{host}:{port}": f"{host}:{here}" for host in ("127.0.0.1", "0.0.0.0") for port, here in self.ports.items()
+        }
+        for there, here in {
+            **places,
+            "scrape_interval: 15s": "scrape_interval: 1s",
+            "scrape_timeout: 10s": "scrape_timeout: 1s",
+        }.items():
             text = text.replace(there, here)
         return str(self.ports.get(text, text))
 
@@ -67,7 +77,10 @@ class Machine:
         if command[0] == "python":
             command[0] = sys.executable
         command[0] = program(command[0]) or command[0]
-        environment = {**self.environment(service), "PGPORT": str(self.ports["5432"])}  # where pg_isready asks unless told
+        environment = {
+            **self.environment(service),
+            "PGPORT": str(self.ports["5432"]),
+        }  # where pg_isready asks unless told
         return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
     @contextmanager
@@ -92,7 +105,9 @@ class Machine:
         assert name == "postgres"
         port = int(self.ports["5432"])
         with postgres(lambda directory: ByPassword(directory, port, PASSWORD, " ".join(options))):
-            with psycopg.connect(f"postgresql://sonde:{PASSWORD}@127.0.0.1:{port}/postgres", autocommit=True) as connection:
+            with psycopg.connect(
+                f"postgresql://sonde:{PASSWORD}@127.0.0.1:{port}/postgres", autocommit=True
+            ) as connection:
                 connection.execute(f"CREATE DATABASE {about['environment']['POSTGRES_DB']}".encode())
             yield
 
@@ -149,7 +164,9 @@ def test_a_job_of_the_api_is_run_by_the_worker_and_counted(machine: Machine) -> 
     with httpx.Client(base_url=machine.url("8000", "/v1"), headers=key, timeout=30) as client:
         rows = b'{"text": "a", "label": "x"}\n' * 20
         uploaded = client.post("/files", files={"file": ("rows.jsonl", rows)}, data={"purpose": "fine-tune"}).json()
-        job = client.post("/fine_tuning/jobs", json={"model": "all-MiniLM-L6-v2", "training_file": uploaded["id"]}).json()
+        job = client.post(
+            "/fine_tuning/jobs", json={"model": "all-MiniLM-L6-v2", "training_file": uploaded["id"]}
+        ).json()
         path = f"/fine_tuning/jobs/{job['id']}"
         wait_until(lambda: client.get(path).json()["status"] == "failed", 120)
         assert client.get(path).json()["error"]["param"] == "training_file"

@@ -15,11 +15,13 @@ import service.errors  # noqa: F401  # so that its branches of the tree exist
 from models.errors import SondeError
 from service.api import error_responses
 from service.config import PREFIX, Settings
-from service.metrics import CrewMetrics, JobMetrics, Metrics
+from service.metrics import JobMetrics, Metrics, SupervisorMetrics
 from tests.conftest import MakeApp
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
@@ -30,7 +32,11 @@ def text(name: str) -> str:
 
 def rows(name: str) -> list[list[str]]:
     """The cells of every table row of a document."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text(name).splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text(name).splitlines()
+        if line.startswith("|")
+    ]
 
 
 def errors(kind: type[SondeError] = SondeError) -> Iterator[type[SondeError]]:
@@ -60,7 +66,7 @@ def test_every_documented_setting_exists() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    pages = b"".join(generate_latest(kind().registry) for kind in (Metrics, CrewMetrics, JobMetrics))
+    pages = b"".join(generate_latest(kind().registry) for kind in (Metrics, SupervisorMetrics, JobMetrics))
     rendered = re.findall(r"^# TYPE (sonde_\w+) ", pages.decode(), re.MULTILINE)
     documented = {row[0].strip("`") for row in rows("docs/operations.md") if row[0].startswith("`sonde_")}
     assert documented == {name for name in rendered if not name.endswith("_created")}
@@ -68,11 +74,17 @@ def test_every_metric_is_documented_and_no_other() -> None:
 
 def test_every_route_is_documented(make_app: MakeApp) -> None:
     titles = [line for line in text("docs/api.md").splitlines() if line.startswith("#")]
-    routes = [f"{method.upper()} {path}" for path, methods in make_app().openapi()["paths"].items() for method in methods]
-    assert [route for route in routes if not any(re.search(rf"{re.escape(route)}(,| |$)", title) for title in titles)] == []
+    routes = [
+        f"{method.upper()} {path}" for path, methods in make_app().openapi()["paths"].items() for method in methods
+    ]
+    assert [
+        route for route in routes if not any(re.search(rf"{re.escape(route)}(,| |$)", title) for title in titles)
+    ] == []
 
 
-@pytest.mark.parametrize("error", [error for error in errors() if error_responses.status_of(error("…"))], ids=lambda error: error.__name__)
+@pytest.mark.parametrize(
+    "error", [error for error in errors() if error_responses.status_of(error("…"))], ids=lambda error: error.__name__
+)
 def test_every_error_code_is_documented_with_its_status(error: type[SondeError]) -> None:
     status = error_responses.status_of(error("…"))
     assert [f"`{error.code}`", str(status)] in [row[:2] for row in rows("docs/api.md")]
@@ -91,6 +103,10 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_every_top_level_folder_is_in_the_readme() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
-    names = {Path(name).parts[0] for name in listed if len(Path(name).parts) > 1} or {path.parent.name for path in ROOT.glob("*/*.py")}
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
+    names = {Path(name).parts[0] for name in listed if len(Path(name).parts) > 1} or {
+        path.parent.name for path in ROOT.glob("*/*.py")
+    }
     assert [name for name in sorted(names) if not name.startswith(".") and f"`{name}/`" not in text("README.md")] == []

@@ -1,4 +1,6 @@
-"""The evaluation on NAB: files are read as they are, nothing is scored in the probation, and the given files come out as reported."""
+"""The evaluation on NAB: files are read as they are, nothing is scored in the probation, and the given files come
+out as reported.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks import etth1, nab
 from benchmarks.nab_scorer import best_threshold, score_at
-from models.training.sensors.fit_forecaster import Plan, errors_of, fit_forecaster, held_out_windows
+from models.training.sensors.fit_forecaster import ForecastPlan, errors_of, fit_forecaster, held_out_windows
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -21,7 +23,10 @@ def write(data: Path) -> None:
     (data / "nab/labels").mkdir()
     values = np.random.default_rng(0).normal(50, 1, 2000)
     values[1500] = 90
-    times = [str(time).replace("T", " ") for time in np.datetime64("2026-01-01T00:00:00") + np.arange(2000) * np.timedelta64(300, "s")]
+    times = [
+        str(time).replace("T", " ")
+        for time in np.datetime64("2026-01-01T00:00:00") + np.arange(2000) * np.timedelta64(300, "s")
+    ]
     rows = [f"{time},{value}" for time, value in zip(times, values.tolist(), strict=True)]
     (data / "nab/data/some/one.csv").write_text("\n".join(["timestamp,value", *rows]), encoding="utf-8")
     window = [f"{times[row]}.000000" for row in (1450, 1550)]
@@ -52,7 +57,9 @@ def test_the_given_real_files_score_above_sixty() -> None:
 def test_etth1_is_forecast_as_reported() -> None:
     columns, rows = etth1.read(DATA)
     train, validation, test = rows[:8640], rows[8640 - etth1.CONTEXT : 11520], rows[11520 - etth1.CONTEXT :]
-    made = fit_forecaster([train], [validation], Plan(columns, etth1.CONTEXT, etth1.HORIZON, "linear")).forecaster
+    made = fit_forecaster(
+        [train], [validation], ForecastPlan(columns, etth1.CONTEXT, etth1.HORIZON, "linear")
+    ).forecaster
     windows = held_out_windows(made, [test])
     assert errors_of(made.model, windows).mse <= 0.385
     assert 0.76 <= made.coverage(windows) <= 0.84

@@ -16,8 +16,8 @@ def detections(rows: int, *at: int) -> np.ndarray:
 
 
 def test_the_sigmoid_at_the_positions_the_paper_names() -> None:
-    # 2 / (1 + e^-5) - 1 = 0.98661; 2 / (1 + e^-2.5) - 1 = 0.84828; 0 at the end; symmetric behind it; flat from 3 widths on.
-    # Just below 3: 2 / (1 + e^14.995) - 1 = -1 + 6.1e-7, which is not -1.
+    # 2 / (1 + e^-5) - 1 = 0.98661; 2 / (1 + e^-2.5) - 1 = 0.84828; 0 at the end; symmetric behind it; flat from 3
+    # widths on. Just below 3: 2 / (1 + e^14.995) - 1 = -1 + 6.1e-7, which is not -1.
     found = scaled_sigmoid(np.array([-1.0, -0.5, 0.0, 1.0, 3.0, 1e9]))
     assert found == pytest.approx([0.98661, 0.84828, 0.0, -0.98661, -1.0, -1.0], abs=1e-5)
     assert scaled_sigmoid(np.array(2.999)) > -1.0
@@ -29,16 +29,16 @@ def test_probation_is_15_percent_of_a_file_and_at_most_750_rows(rows: int, expec
 
 
 def test_a_window_is_worth_1_at_its_first_row_and_little_at_its_last() -> None:
-    # Row 10: y = -(14 - 10 + 1) / 5 = -1, sigma / sigma(-1) = 1. Row 12: y = -3/5, 2 / (1 + e^-3) - 1 = 0.90515, over 0.98661
-    # = 0.91743. Row 14: y = -1/5, 2 / (1 + e^-1) - 1 = 0.46212, over 0.98661 = 0.46839.
+    # Row 10: y = -(14 - 10 + 1) / 5 = -1, sigma / sigma(-1) = 1. Row 12: y = -3/5, 2 / (1 + e^-3) - 1 = 0.90515, over
+    # 0.98661 = 0.91743. Row 14: y = -1/5, 2 / (1 + e^-1) - 1 = 0.46212, over 0.98661 = 0.46839.
     values, member = row_values(ONE)
     assert values[[10, 12, 14]] == pytest.approx([1.0, 0.91743, 0.46839], abs=1e-5)
     assert member.tolist() == [-1] * 10 + [0] * 5 + [-1] * 5
 
 
 def test_a_false_detection_costs_all_before_a_window_and_less_right_behind_it() -> None:
-    # Before any window -0.11. Row 15, one behind a window of 5: y = 1/4, 2 / (1 + e^1.25) - 1 = -0.55460, times 0.11 = -0.06101.
-    # Row 18: y = 4/4 = 1, -0.98661 * 0.11 = -0.10853.
+    # Before any window -0.11. Row 15, one behind a window of 5: y = 1/4, 2 / (1 + e^1.25) - 1 = -0.55460, times 0.11 =
+    # -0.06101. Row 18: y = 4/4 = 1, -0.98661 * 0.11 = -0.10853.
     values, _ = row_values(ONE)
     assert values[[3, 9, 15, 18]] == pytest.approx([-0.11, -0.11, -0.06101, -0.10853], abs=1e-5)
 
@@ -51,8 +51,8 @@ def test_a_false_detection_three_widths_behind_costs_all() -> None:
 
 
 def test_a_false_detection_counts_from_the_nearest_window_before_it() -> None:
-    # Windows 5..7 and 12..14: row 15 is at y = 1/2 of the second, 2 / (1 + e^2.5) - 1 = -0.84828, times 0.11 = -0.09331; row 11,
-    # between them, at y = 4/2 = 2 of the first, 2 / (1 + e^10) - 1 = -0.99991, times 0.11 = -0.10999.
+    # Windows 5..7 and 12..14: row 15 is at y = 1/2 of the second, 2 / (1 + e^2.5) - 1 = -0.84828, times 0.11 =
+    # -0.09331; row 11, between them, at y = 4/2 = 2 of the first, 2 / (1 + e^10) - 1 = -0.99991, times 0.11 = -0.10999.
     values, _ = row_values(Labels(20, ((5, 7), (12, 14))))
     assert values[[11, 15]] == pytest.approx([-0.10999, -0.09331], abs=1e-5)
 
@@ -85,8 +85,8 @@ def test_a_detector_that_only_errs_is_below_0() -> None:
 
 
 def test_detections_in_the_probation_neither_cost_nor_earn() -> None:
-    # Rows 0 to 2 are probation. A window 2..5 is entered late: row 2 earns nothing, row 3 at y = -3/4, 2 / (1 + e^-3.75) - 1
-    # = 0.95405, over 0.98661 = 0.96699.
+    # Rows 0 to 2 are probation. A window 2..5 is entered late: row 2 earns nothing, row 3 at y = -3/4, 2 / (1 +
+    # e^-3.75) - 1 = 0.95405, over 0.98661 = 0.96699.
     labels = Labels(20, ((2, 5),))
     assert score_file(detections(20, 0, 1, 2), labels, 0.5).raw == -1.0
     assert score_file(detections(20, 2, 3), labels, 0.5).raw == pytest.approx(0.96699, abs=1e-5)
@@ -106,12 +106,14 @@ def test_the_threshold_found_is_the_best_of_all() -> None:
     ]
     candidates = [*np.unique(np.concatenate([scores for scores, _ in files])), math.inf]
     best = max(candidates, key=lambda at: score_at(files, at).normalised)
-    assert score_at(files, best_threshold(files)).normalised == pytest.approx(score_at(files, best).normalised, abs=1e-9)
+    assert score_at(files, best_threshold(files)).normalised == pytest.approx(
+        score_at(files, best).normalised, abs=1e-9
+    )
 
 
 def test_the_threshold_weighs_late_detections_against_false_ones() -> None:
-    # At 0.9 the window's row 14 earns 0.46839. Going down to 0.5 adds row 10 (+0.53161) and two false ones (-0.22): a gain.
-    # Going down to 0.1 adds twelve more false ones and no window: a loss.
+    # At 0.9 the window's row 14 earns 0.46839. Going down to 0.5 adds row 10 (+0.53161) and two false ones (-0.22): a
+    # gain. Going down to 0.1 adds twelve more false ones and no window: a loss.
     scores = np.full(20, 0.1)
     scores[14], scores[10], scores[[5, 6]] = 0.9, 0.5, 0.5
     assert best_threshold([(scores, ONE)]) == 0.5

@@ -1,4 +1,6 @@
-"""From a CSV to a promoted detector, to a stream that says which sensor is to blame, and to a forecast: real processes, on SQLite."""
+"""From a CSV to a promoted detector, to a stream that says which sensor is to blame, and to a forecast: real
+processes, on SQLite.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ def test_a_stream_finds_the_fault_and_blames_the_right_sensors(plant: Plant, job
     fault[FAULT] = True
     assert strange[fault].mean() > 0.5
     assert strange[: FAULT.start].mean() < 0.05
-    blamed = {column: float(np.mean([rows[at]["contributions"][column] for at in np.flatnonzero(strange & fault)])) for column in COLUMNS}
+    blamed = {
+        column: float(np.mean([rows[at]["contributions"][column] for at in np.flatnonzero(strange & fault)]))
+        for column in COLUMNS
+    }
     assert max(blamed, key=lambda column: blamed[column]) in ("vibration", "temperature")
 
 
@@ -117,12 +122,19 @@ def test_a_forecaster_is_trained_and_asked(plant: Plant, normal: Path) -> None:
     wait_for(plant, FLOW)
     card = plant.call(f"/v1/models/{FLOW}")
     assert (card["task"], card["signature"]["window"], card["signature"]["horizon"]) == ("forecast", 96, 12)
-    asked = {"model": FLOW, "series": pump(200, 5)[:, 1:2].tolist(), "quantiles": [0.1, 0.9], "timestamps": list(range(0, 12_000, 60))}
+    asked = {
+        "model": FLOW,
+        "series": pump(200, 5)[:, 1:2].tolist(),
+        "quantiles": [0.1, 0.9],
+        "timestamps": list(range(0, 12_000, 60)),
+    }
     answer = plant.call("/v1/forecast", asked)
     assert (answer["columns"], len(answer["mean"]), answer["timestamps"][:2]) == (["flow"], 12, [12_000.0, 12_060.0])
     assert all(
         low < mean < high
-        for [low], [mean], [high] in zip(answer["quantiles"]["0.1"], answer["mean"], answer["quantiles"]["0.9"], strict=True)
+        for [low], [mean], [high] in zip(
+            answer["quantiles"]["0.1"], answer["mean"], answer["quantiles"]["0.9"], strict=True
+        )
     )
     report = plant.call(f"/v1/fine_tuning/jobs/{done['id']}/report")
     assert set(report["plot_files"]) == {"forecast", "horizon"}, "nothing was trained by descent"

@@ -195,8 +195,21 @@ def test_a_scope_given_twice_counts_once(keyring: Keyring) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"{", b"null", b"7", b'{"id": 1}', b'["key"]', b'[{"id": "a"}]', b'[{"id": "a", "scopes": [], "more": 1}]', b"\xff"),
-        *(b'[{"id": "a", "scopes": [], "digest": %s, "created": 1}]' % digest for digest in (b"5", b"null", b'"\\u00fc"')),
+        *(
+            b"",
+            b"{",
+            b"null",
+            b"7",
+            b'{"id": 1}',
+            b'["key"]',
+            b'[{"id": "a"}]',
+            b'[{"id": "a", "scopes": [], "more": 1}]',
+            b"\xff",
+        ),
+        *(
+            b'[{"id": "a", "scopes": [], "digest": %s, "created": 1}]' % digest
+            for digest in (b"5", b"null", b'"\\u00fc"')
+        ),
     ],
 )
 def test_a_file_broken_from_the_start_lets_nobody_in(keyring: Keyring, content: bytes) -> None:
@@ -217,7 +230,9 @@ def test_a_file_that_breaks_leaves_the_known_keys_in_force(keyring: Keyring) -> 
             keyring.authenticate("sonde_other")
 
 
-def test_a_file_that_cannot_be_read_leaves_the_known_keys_in_force(keyring: Keyring, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_cannot_be_read_leaves_the_known_keys_in_force(
+    keyring: Keyring, caplog: pytest.LogCaptureFixture
+) -> None:
     key, secret = keyring.create(["infer"])
     assert keyring.authenticate(secret) == key
     file_of(keyring).unlink()

@@ -54,7 +54,9 @@ def keyring(home: Path) -> Keyring:
     return Keyring(home / "keys.json")
 
 
-def test_a_new_keys_secret_is_all_that_is_printed(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_keys_secret_is_all_that_is_printed(
+    sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sonde("keys", "create", "--scope", "infer", "--name", "mine") == 0
     said = capsys.readouterr()
     key = keyring(tmp_path).authenticate(said.out.removesuffix("\n"))
@@ -72,20 +74,29 @@ def test_a_key_may_have_several_scopes(sonde: Sonde, tmp_path: Path, given: str,
     assert [key.scopes for key in keyring(tmp_path).keys] == [scopes]
 
 
-@pytest.mark.parametrize(("given", "unknown"), [("root", "root"), ("infer,root,all", "root, all"), ("", ""), ("Infer", "Infer")])
-def test_an_unknown_scope_is_refused(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, unknown: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "unknown"), [("root", "root"), ("infer,root,all", "root, all"), ("", ""), ("Infer", "Infer")]
+)
+def test_an_unknown_scope_is_refused(
+    sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, unknown: str
+) -> None:
     assert sonde("keys", "create", "--scope", given) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"sonde: --scope: expected some of infer, train, admin, got {unknown}\n")
     assert not (tmp_path / "keys.json").exists()
 
 
-def test_keys_are_listed_without_their_secrets(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_listed_without_their_secrets(
+    sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     secrets = [keyring(tmp_path).create(["infer"], "one")[1], keyring(tmp_path).create(["train", "admin"], "two")[1]]
     assert sonde("keys", "list") == 0
     said = capsys.readouterr().out
     first, second = keyring(tmp_path).keys
-    assert [line.split() for line in said.splitlines()] == [[first.id, "infer", "one"], [second.id, "train,admin", "two"]]
+    assert [line.split() for line in said.splitlines()] == [
+        [first.id, "infer", "one"],
+        [second.id, "train,admin", "two"],
+    ]
     assert not any(secret in said for secret in [*secrets, first.digest, second.digest])
 
 
@@ -122,12 +133,18 @@ def test_a_broken_keys_file_is_named(sonde: Sonde, tmp_path: Path, capsys: pytes
     ],
 )
 def test_a_home_that_is_a_file_is_refused(
-    served: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], below: tuple[str, ...]
+    served: list[Settings],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    below: tuple[str, ...],
 ) -> None:
     (tmp_path / "home").write_text("")
     home = (tmp_path / "home").joinpath(*below)
     assert cli.main([*command, "--home", str(home)]) == 2
-    assert capsys.readouterr().err == f"sonde: --home (or SONDE_HOME): expected a directory, got {home}: Not a directory\n"
+    assert (
+        capsys.readouterr().err == f"sonde: --home (or SONDE_HOME): expected a directory, got {home}: Not a directory\n"
+    )
     assert served == []
 
 
@@ -145,7 +162,12 @@ def test_no_service_is_open_to_others_without_keys(
 
 @pytest.mark.parametrize(
     ("flags", "with_key"),
-    [([], False), (["--host", "localhost"], False), (["--host", "0.0.0.0", "--insecure"], False), (["--host", "0.0.0.0"], True)],
+    [
+        ([], False),
+        (["--host", "localhost"], False),
+        (["--host", "0.0.0.0", "--insecure"], False),
+        (["--host", "0.0.0.0"], True),
+    ],
 )
 def test_a_service_starts_on_loopback_or_with_a_key_or_where_it_is_told_to(
     sonde: Sonde, served: list[Settings], tmp_path: Path, flags: list[str], with_key: bool
@@ -165,7 +187,13 @@ def given_as(name: str) -> tuple[list[str], object]:
     if typing.get_origin(field.annotation) is typing.Literal:
         choice = typing.get_args(field.annotation)[-1]
         return [flag, choice], choice
-    others: dict[str, Any] = {"home": Path("/x"), "host": "::1", "model": ("a", "b=c,d"), "org": "us", "max_calibration_error": 0.5}
+    others: dict[str, Any] = {
+        "home": Path("/x"),
+        "host": "::1",
+        "model": ("a", "b=c,d"),
+        "org": "us",
+        "max_calibration_error": 0.5,
+    }
     others["database_url"] = "postgresql://x/y"
     value = others[name] if name in others else field.default + 1
     return [part for one in (value if name == "model" else [value]) for part in (flag, str(one))], value
@@ -224,7 +252,9 @@ def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.Capt
         assert f"({told}or $SONDE_{name.upper()})" in said
 
 
-@pytest.mark.parametrize(("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")])
+@pytest.mark.parametrize(
+    ("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")]
+)
 def test_the_first_line_is_a_command_to_try(capsys: pytest.CaptureFixture[str], task: str, path: str) -> None:
     from tests.fakes.model import FakeModel
 

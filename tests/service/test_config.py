@@ -1,4 +1,6 @@
-"""Settings: flags beat the environment, which beats the defaults, and what is wrong is named as the operator knows it."""
+"""Settings: flags beat the environment, which beats the defaults, and what is wrong is named as the operator knows
+it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_the_defaults_listen_on_loopback_alone() -> None:
         ({}, {"PORT": "9", "sonde_port": "9", "SONDE_PORTS": "9"}, 8000),
     ],
 )
-def test_flags_beat_the_environment_which_beats_the_defaults(flags: dict[str, Any], environment: dict[str, str], port: int) -> None:
+def test_flags_beat_the_environment_which_beats_the_defaults(
+    flags: dict[str, Any], environment: dict[str, str], port: int
+) -> None:
     assert Settings.read(flags, environment).port == port
 
 
@@ -49,8 +53,20 @@ def as_text(value: object) -> str:
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_field_can_be_set_by_its_variable(name: str) -> None:
-    others: dict[str, object] = {"host": "::1", "home": Path("/x"), "insecure": True, "model": ("a", "b=c"), "device": "cpu"}
-    others |= {"dtype": "float32", "log_level": "debug", "database_url": "postgresql://x/y", "org": "us", "auto_promote": False}
+    others: dict[str, object] = {
+        "host": "::1",
+        "home": Path("/x"),
+        "insecure": True,
+        "model": ("a", "b=c"),
+        "device": "cpu",
+    }
+    others |= {
+        "dtype": "float32",
+        "log_level": "debug",
+        "database_url": "postgresql://x/y",
+        "org": "us",
+        "auto_promote": False,
+    }
     others |= {"max_calibration_error": 0.5}
     default = getattr(Settings(), name)
     value = others[name] if name in others else default + 1
@@ -109,7 +125,15 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("", False), ("10.0.0.7", False)],
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("10.0.0.7", False),
+    ],
 )
 def test_loopback_is_what_no_other_machine_reaches(host: str, loopback: bool) -> None:
     assert Settings(host=host).loopback is loopback
@@ -122,7 +146,9 @@ def test_keys_lie_in_the_home_directory() -> None:
 def test_limits_that_were_set_are_divided_and_defaults_are_not() -> None:
     given = {"max_queued_items": "100", "cache_mb": "3", "threads": "2", "max_inputs": "5"}
     part = Settings.read(given, {"SONDE_MAX_QUEUED_TOKENS": "1000"}).share(3)
-    assert (part.max_queued_items, part.max_queued_tokens, part.cache_mb) == (34, 334, 1), "rounded up: a little room is room"
+    assert (part.max_queued_items, part.max_queued_tokens, part.cache_mb) == (34, 334, 1), (
+        "rounded up: a little room is room"
+    )
     assert (part.threads, part.max_inputs) == (2, 5), "these are of each process and of each request"
     assert Settings().share(3) == Settings()
 
@@ -145,5 +171,7 @@ def test_every_setting_is_described(name: str, field: Any) -> None:
     ("asked", "quota", "processors", "threads"),
     [(0, 2.0, 8, 2), (0, 2.9, 8, 2), (0, 0.5, 8, 1), (0, 8.0, 8, 0), (0, None, 8, 0), (6, 2.0, 8, 6)],
 )
-def test_a_quota_bounds_the_threads_unless_they_were_asked_for(asked: int, quota: float | None, processors: int, threads: int) -> None:
+def test_a_quota_bounds_the_threads_unless_they_were_asked_for(
+    asked: int, quota: float | None, processors: int, threads: int
+) -> None:
     assert Settings(threads=asked).within(quota, processors).threads == threads

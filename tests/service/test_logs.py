@@ -16,10 +16,14 @@ from service import logs
 NAMES = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "sentence_transformers")
 
 
-def formatted(message: str = "it happened", *values: object, error: BaseException | None = None, **extra: object) -> dict[str, Any]:
+def formatted(
+    message: str = "it happened", *values: object, error: BaseException | None = None, **extra: object
+) -> dict[str, Any]:
     """What the line of a record says."""
     about = (type(error), error, error.__traceback__) if error else None
-    record = logging.getLogger("service.x").makeRecord("service.x", logging.WARNING, "x.py", 1, message, values, about, extra=extra)
+    record = logging.getLogger("service.x").makeRecord(
+        "service.x", logging.WARNING, "x.py", 1, message, values, about, extra=extra
+    )
     line = logs.JsonFormatter().format(record)
     assert "\n" not in line
     read: dict[str, Any] = json.loads(line)

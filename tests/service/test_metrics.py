@@ -11,7 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import ConfigError
 from service.jobs.records import Status
-from service.metrics import ATTEMPT_OUTCOMES, BATCH_FAULTS, JOB_STATUSES, SHED_REASONS, TASKS, JobMetrics, Metrics, listen
+from service.metrics import (
+    ATTEMPT_OUTCOMES,
+    BATCH_FAULTS,
+    JOB_STATUSES,
+    SHED_REASONS,
+    TASKS,
+    JobMetrics,
+    Metrics,
+    listen,
+)
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
@@ -146,8 +155,14 @@ def test_a_workers_metrics_are_these_and_exist_from_the_start() -> None:
     found = {name: one for name, one in families(JobMetrics().registry).items() if name.startswith("sonde_")}
     assert {name: one.type for name, one in found.items()} == JOBS
     assert {sample.value for one in found.values() for sample in one.samples} == {0.0}
-    assert {sample.labels["status"] for sample in found["sonde_jobs"].samples} == set(typing.get_args(Status)) == set(JOB_STATUSES)
-    outcomes = {sample.labels["outcome"] for sample in found["sonde_attempts"].samples if sample.name == "sonde_attempts_total"}
+    assert (
+        {sample.labels["status"] for sample in found["sonde_jobs"].samples}
+        == set(typing.get_args(Status))
+        == set(JOB_STATUSES)
+    )
+    outcomes = {
+        sample.labels["outcome"] for sample in found["sonde_attempts"].samples if sample.name == "sonde_attempts_total"
+    }
     assert outcomes == set(ATTEMPT_OUTCOMES)
 
 
@@ -156,7 +171,11 @@ def test_a_status_that_no_job_has_any_more_is_zero_again() -> None:
     metrics.count({"queued": 3}, 1)
     metrics.count({"succeeded": 3}, 2)
     told = metrics.registry.get_sample_value
-    assert (told("sonde_jobs", {"status": "queued"}), told("sonde_jobs", {"status": "succeeded"}), told("sonde_workers")) == (0, 3, 2)
+    assert (
+        told("sonde_jobs", {"status": "queued"}),
+        told("sonde_jobs", {"status": "succeeded"}),
+        told("sonde_workers"),
+    ) == (0, 3, 2)
 
 
 def test_a_port_that_is_taken_is_named() -> None:

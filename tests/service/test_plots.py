@@ -18,13 +18,22 @@ SERIES: dict[str, Any] = {
     "anomalies": [39],
     "labels": [0] * 35 + [1] * 5,
 }
-PLOTS: dict[str, Any] = {"series": SERIES, "contributions": {"pressure": 0.75, "<b>\x07": 0.25}, "training": {"loss": [2.0, 1.0, 0.5]}}
+PLOTS: dict[str, Any] = {
+    "series": SERIES,
+    "contributions": {"pressure": 0.75, "<b>\x07": 0.25},
+    "training": {"loss": [2.0, 1.0, 0.5]},
+}
 FORECAST_PLOTS: dict[str, Any] = {
     "forecast": {
         "x": list(range(40)),
         "origins": [20, 30],
         "columns": {
-            "flow $a_{": {"actual": [float(n) for n in range(40)], "median": [20.0] * 20, "low": [18.0] * 20, "high": [23.0] * 20},
+            "flow $a_{": {
+                "actual": [float(n) for n in range(40)],
+                "median": [20.0] * 20,
+                "low": [18.0] * 20,
+                "high": [23.0] * 20,
+            }
         },
     },
     "horizon": {"model": [0.1, 0.2], "last value": [0.2, 0.4]},
@@ -42,7 +51,10 @@ def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: di
 
 
 def test_what_is_drawn_depends_on_the_data() -> None:
-    calm = {**PLOTS, "series": {**SERIES, "anomalies": [], "threshold": {"0.05": None}, "labels": None, "x": list(range(40))}}
+    calm = {
+        **PLOTS,
+        "series": {**SERIES, "anomalies": [], "threshold": {"0.05": None}, "labels": None, "x": list(range(40))},
+    }
     assert plots.draw("series", calm, "svg") != plots.draw("series", PLOTS, "svg")
 
 
@@ -71,13 +83,20 @@ def test_every_plot_is_drawn_in_a_test() -> None:
 
 def test_a_forecast_of_one_step_and_many_columns_is_drawn() -> None:
     column = {"actual": [1.0, 2.0], "median": [1.5], "low": [1.0], "high": [2.0]}
-    data = {"forecast": {"x": ["2026-11-23T10:00:00", "2026-11-23T10:01:00"], "origins": [1], "columns": {"a": column, "b": column}}}
+    data = {
+        "forecast": {
+            "x": ["2026-11-23T10:00:00", "2026-11-23T10:01:00"],
+            "origins": [1],
+            "columns": {"a": column, "b": column},
+        }
+    }
     assert plots.draw("forecast", data, "png").startswith(b"\x89PNG")
     assert plots.draw("horizon", {"horizon": {"model": [0.5]}}, "png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("labels", "runs"), [([], []), ([0, 0], []), ([1, 1], [(0, 1)]), ([0, 1, 1, 0, 1], [(1, 2), (4, 4)]), ([1, 0, 0], [(0, 0)])]
+    ("labels", "runs"),
+    [([], []), ([0, 0], []), ([1, 1], [(0, 1)]), ([0, 1, 1, 0, 1], [(1, 2), (4, 4)]), ([1, 0, 0], [(0, 0)])],
 )
 def test_runs_of_ones(labels: list[int], runs: list[tuple[int, int]]) -> None:
     assert plots._runs(labels) == runs

@@ -24,14 +24,14 @@ from service.score import rows_each
 from tests.conftest import MakeApp
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.artifacts import staging
-from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_manifest, with_numbers
+from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_manifest, with_sensors
 
 
 @pytest.fixture
 def service(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """A service that urllib reaches without a socket."""
     models = (PUMP, FakeSensor("series", window=3)), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
-    return reached(TestClient(with_numbers(make_app(), *models)), monkeypatch)
+    return reached(TestClient(with_sensors(make_app(), *models)), monkeypatch)
 
 
 def reached(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
@@ -70,7 +70,9 @@ def told(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_a_series_by_a_service(service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_series_by_a_service(
+    service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, plot = tmp_path / "scores.csv", tmp_path / "out.png"
     flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(out), "--plot", str(plot), "--alpha", "0.02")
     assert score(str(table), "--model", PUMP, *flags) == 0
@@ -102,17 +104,26 @@ def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_
     assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_in_several_requests_as_in_one(service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_several_requests_as_in_one(
+    service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
         monkeypatch.setattr("service.score._NUMBERS", numbers)
         for model in (PUMP, RECORDS):
-            assert score(str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")) == 0
+            assert (
+                score(
+                    str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")
+                )
+                == 0
+            )
     for model in (PUMP, RECORDS):
         for name in ("several", "window"):
             assert (tmp_path / f"one-{model}").read_text() == (tmp_path / f"{name}-{model}").read_text()
 
 
-@pytest.mark.parametrize(("columns", "window", "rows"), [(1, 1, 10_000), (20, 64, 10_000), (82, 64, 2_439), (5_000, 64, 64)])
+@pytest.mark.parametrize(
+    ("columns", "window", "rows"), [(1, 1, 10_000), (20, 64, 10_000), (82, 64, 2_439), (5_000, 64, 64)]
+)
 def test_a_request_has_as_many_rows_as_a_body_may_and_a_window_needs(columns: int, window: int, rows: int) -> None:
     assert rows_each(columns, window) == rows
 
@@ -124,18 +135,23 @@ def test_a_full_request_is_a_body_that_is_taken() -> None:
 
 def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     columns = tuple(f"c{number}" for number in range(82))
-    app = with_numbers(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
+    app = with_sensors(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
     reached(TestClient(app), monkeypatch)
     monkeypatch.setattr("service.score._NUMBERS", 1_000)
     (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
-    assert score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv")) == 0
+    assert (
+        score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv"))
+        == 0
+    )
     assert len(told(tmp_path / "out.csv")) == 100
 
 
 def publish(directory: Path) -> None:
     """A version of a detector in the registry of `directory / "home"`."""
     registry = Registry(directory / "home" / "models")
-    registry.publish(PUMP, staging(directory / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version))
+    registry.publish(
+        PUMP, staging(directory / "staged", {"sensor.json": "{}"}), lambda version: sensor_manifest(version=version)
+    )
     registry.promote(PUMP, 1, by="test", why="")
 
 
@@ -154,12 +170,27 @@ def test_the_registry_gives_what_the_service_gives(
 @pytest.mark.parametrize(
     ("content", "model", "flags", "said"),
     [
-        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'"),
-        ("flow,pressure\n1,\n", RECORDS, (), "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'"),
+        (
+            "flow,pressure\n1,2\n1,x\n",
+            RECORDS,
+            (),
+            "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'",
+        ),
+        (
+            "flow,pressure\n1,\n",
+            RECORDS,
+            (),
+            "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'",
+        ),
         ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
         ("flow,pressure\n1,2\n1,2,3\n", RECORDS, (), "t.csv, line 3: expected 2 cells as in the header, got 3"),
         ("flow,flow,pressure\n1,2,3\n", RECORDS, (), "t.csv, line 1, column 'flow': expected each column once"),
-        ("flow,pressure\n-2e15,1\n", RECORDS, (), "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'"),
+        (
+            "flow,pressure\n-2e15,1\n",
+            RECORDS,
+            (),
+            "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'",
+        ),
         ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
         ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
         ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),
@@ -175,7 +206,13 @@ def test_the_registry_gives_what_the_service_gives(
     ],
 )
 def test_what_cannot_be_scored_says_why(
-    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, model: str, flags: tuple[str, ...], said: str
+    service: TestClient,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    model: str,
+    flags: tuple[str, ...],
+    said: str,
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_text(content)
@@ -214,7 +251,7 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
 ) -> None:
     sensor = fit_adaptive([np.random.default_rng(0).normal(size=(600, 2))], ("pressure", "flow"))
     app = make_app()
-    put_in_service(app.state.hub, sensor)
+    put_in_service(app.state.manager, sensor)
     reached(TestClient(app), monkeypatch)
     publish(tmp_path)
     monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: sensor)
@@ -235,14 +272,18 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
 
 @pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])
 @pytest.mark.parametrize("flag", ["--out", "--plot"])
-def test_where_nothing_can_be_written_nothing_is_scored(table: Path, capsys: pytest.CaptureFixture[str], flag: str, place: str) -> None:
+def test_where_nothing_can_be_written_nothing_is_scored(
+    table: Path, capsys: pytest.CaptureFixture[str], flag: str, place: str
+) -> None:
     (table.parent / "taken.svg").mkdir()
     assert score(str(table), "--model", PUMP, "--url", "http://127.0.0.1:1", flag, str(table.parent / place)) == 1
     assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("answer", [b"[]", b'{"object":"model","id":"m"}'])
-def test_a_service_of_another_kind(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes) -> None:
+def test_a_service_of_another_kind(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes
+) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: nullcontext(BytesIO(answer)))
     assert score(str(table), "--model", PUMP, "--url", "http://other") == 1
     assert "http://other is no Sonde" in capsys.readouterr().err

@@ -32,7 +32,9 @@ LONG = "Where can I see what happened to the money that I sent to my landlord tw
 
 def sonde(*flags: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service.cli", *flags, "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+    )
 
 
 def post(url: str, headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
@@ -68,7 +70,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
 
 @pytest.fixture
 def brief(tmp_path: Path) -> Iterator[Served]:
-    """A service for tests that end it or lock it. The shipped model is ready sooner than a tiny one, which has to be compared."""
+    """A service for tests that end it or lock it. The shipped model is ready sooner than a tiny one, which has to be
+    compared.
+    """
     with serving(tmp_path, "--cache-mb", "0") as served:
         yield served
 
@@ -113,7 +117,10 @@ def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> Non
 
 def test_a_body_that_was_on_its_way_at_sigterm_is_answered(brief: Served) -> None:
     body = json.dumps({"model": MODEL, "input": "a"}).encode()
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        f"{len(body)}\r\n\r\n"
+    )
     with connect(brief.url) as inside:
         inside.sendall(head.encode() + body[:5])
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 2, 20)  # with the one that asks
@@ -125,7 +132,9 @@ def test_a_body_that_was_on_its_way_at_sigterm_is_answered(brief: Served) -> Non
 
 
 HALF_A_HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Le"
-HALF_A_BODY = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+HALF_A_BODY = (
+    b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+)
 
 
 def test_those_who_cannot_be_answered_in_time_are_told_so(tmp_path: Path) -> None:
@@ -182,7 +191,10 @@ def test_a_head_without_an_end_is_refused(calm: Served, start: bytes, more: byte
 
 def test_what_follows_a_body_without_end_is_cut_off(calm: Served) -> None:
     with connect(calm.url) as caller:
-        start = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        start = (
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ntransfer-encoding: "
+            b"chunked\r\n\r\n"
+        )
         caller.sendall(start + b"2\r\n{}\r\n0\r\n")
         with pytest.raises(ConnectionError):  # noqa: PT012  # which of them, depends
             for _ in range(400):
@@ -232,7 +244,10 @@ def test_callers_that_hang_up_are_not_computed(calm: Served) -> None:
 
 def _send_and_hang_up(url: str, body: bytes) -> None:
     with connect(url) as gone:
-        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+            f"{len(body)}\r\n\r\n"
+        )
         gone.sendall(head.encode() + body)
 
 
@@ -246,7 +261,12 @@ def test_a_deadline_ends_a_request_that_is_half_done(calm: Served) -> None:
 def test_overload_is_refused_early_and_passes(tmp_path: Path) -> None:
     with serving(tmp_path, "--cache-mb", "0", "--max-queued-items", "100") as served:
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda number: post(served.url, input=[f"{number} {at} {LONG[:200]}" for at in range(60)]), range(48)))
+            answers = list(
+                pool.map(
+                    lambda number: post(served.url, input=[f"{number} {at} {LONG[:200]}" for at in range(60)]),
+                    range(48),
+                )
+            )
         statuses = {answer.status_code for answer in answers}
         assert statuses == {200, 429}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
@@ -254,7 +274,9 @@ def test_overload_is_refused_early_and_passes(tmp_path: Path) -> None:
         assert post(served.url, input="calm again").status_code == 200
 
 
-def test_a_key_works_as_soon_as_it_is_made_and_no_longer_than_it_is_kept(brief: Served, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_works_as_soon_as_it_is_made_and_no_longer_than_it_is_kept(
+    brief: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert post(brief.url, input="a").status_code == 200
     assert main(["keys", "create", "--scope", "infer", "--home", str(brief.home)]) == 0
     printed = capsys.readouterr()
@@ -313,7 +335,11 @@ def test_several_models_are_served_side_by_side(tmp_path: Path) -> None:
         assert listed == {"small": "embedding", "cross": "rerank", "intents": "classification"}
         assert httpx.post(f"{served.url}/embed", json={"inputs": "a"}).headers["x-sonde-model"].startswith("small:")
         assert httpx.post(f"{served.url}/predict", json={"inputs": "a"}).headers["x-sonde-model"].startswith("intents:")
-        assert httpx.post(f"{served.url}/rerank", json={"query": "a", "texts": ["b"]}).headers["x-sonde-model"].startswith("cross:")
+        assert (
+            httpx.post(f"{served.url}/rerank", json={"query": "a", "texts": ["b"]})
+            .headers["x-sonde-model"]
+            .startswith("cross:")
+        )
 
 
 def test_logs_are_json_and_never_hold_what_was_sent(calm: Served) -> None:
@@ -366,7 +392,10 @@ def test_one_connection_carries_many_requests(server: Served) -> None:
     local = None
     for number in range(5):
         connection.request(
-            "POST", "/v1/embeddings", json.dumps({"model": MODEL, "input": f"{number}"}), {"content-type": "application/json"}
+            "POST",
+            "/v1/embeddings",
+            json.dumps({"model": MODEL, "input": f"{number}"}),
+            {"content-type": "application/json"},
         )
         assert connection.getresponse().read()
         assert connection.sock is not None

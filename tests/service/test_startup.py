@@ -11,8 +11,8 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 # Each costs from half a second to several; SymPy comes with the parts of PyTorch that describe operators.
-HEAVY = ("sentence_transformers", "transformers", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "pyarrow", "peft", "accelerate",
-         "cleanlab", "dbos", "sympy", "torch._dynamo", "torch._inductor")  # fmt: skip
+HEAVY = ("sentence_transformers", "transformers", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "pyarrow",
+         "peft", "accelerate", "cleanlab", "dbos", "sympy", "torch._dynamo", "torch._inductor")  # fmt: skip
 SERVE = f"""
 import sys
 from pathlib import Path
@@ -35,6 +35,8 @@ print(*(name for name in {HEAVY!r} if name in sys.modules))
 
 
 def test_a_service_is_ready_without_heavy_libraries(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", SERVE, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", SERVE, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == []

@@ -15,7 +15,7 @@ import torch
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from models.source import ModelSource
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.detectors.knn import KnnDetector
 from models.text.detectors.serialization import save_detector
 from models.text.golden import answers, read_parts, read_texts
@@ -64,7 +64,9 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 def cut_power(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None:
-    """End everything before or after the `at`-th step (from 0) that reaches the disk, and let nothing tidy up after it."""
+    """End everything before or after the `at`-th step (from 0) that reaches the disk, and let nothing tidy up after
+    it.
+    """
     steps = iter(range(1_000_000))
 
     def ending(real: Callable[..., None]) -> Callable[..., None]:
@@ -86,7 +88,8 @@ def cut_power(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None
     monkeypatch.setattr(Path, "unlink", ending(lambda *given, **more: None))
 
 
-# --- trained models over fakes ----------------------------------------------------------------------------------------------
+# --- trained models over fakes
+# ----------------------------------------------------------------------------------------------
 
 NORMAL = tuple(f"my card is lost please help w{number}" for number in range(40))
 TEXTS = ("hello world", "my card is lost", "pizza")
@@ -95,7 +98,7 @@ TEXTS = ("hello world", "my card is lost", "pizza")
 def train(
     registry: Registry,
     where: Path,
-    encoder: Model,
+    encoder: TextModel,
     /,
     *,
     name: str = NAME,
@@ -103,7 +106,9 @@ def train(
     files: dict[str, str] | None = None,
     **changes: Any,
 ) -> int:
-    """Publish a version over a fake. A classifier of version n answers `vn` to everything, so that answers tell versions apart."""
+    """Publish a version over a fake. A classifier of version n answers `vn` to everything, so that answers tell
+    versions apart.
+    """
     version = max(registry.versions(name), default=0) + 1
     manifest = numbered(name, **{"base": encoder.card.name, "base_version": encoder.card.version, **changes})(version)
     staged = staging(where / f"{name.replace(':', '-')}-{version}", files or {"report.md": "# report"})
@@ -118,9 +123,11 @@ def train(
     return registry.publish(name, staged, lambda number: manifest)
 
 
-def golden(staged: Path, manifest: Manifest, encoder: Model) -> Golden:
+def golden(staged: Path, manifest: Manifest, encoder: TextModel) -> Golden:
     """What the files in `staged` give for some texts."""
-    texts: tuple[str | tuple[str, str], ...] = tuple((text, text) for text in TEXTS) if manifest.task == "rerank" else TEXTS
+    texts: tuple[str | tuple[str, str], ...] = (
+        tuple((text, text) for text in TEXTS) if manifest.task == "rerank" else TEXTS
+    )
     asked = Golden(texts, (), 1e-4)
     there = replace(manifest, files={path.name: "" for path in staged.iterdir()})
     tokens = read_texts(asked, encoder)
@@ -128,7 +135,9 @@ def golden(staged: Path, manifest: Manifest, encoder: Model) -> Golden:
     return replace(asked, rows=tuple(tuple(map(float, row)) for row in rows))
 
 
-def own_encoder(registry: Registry, where: Path, *, seed: int, name: str = NAME, task: Any = "embedding", **changes: Any) -> int:
+def own_encoder(
+    registry: Registry, where: Path, *, seed: int, name: str = NAME, task: Any = "embedding", **changes: Any
+) -> int:
     """Publish a version with an encoder of its own: a fake, which `open_fake_encoders` makes of its files."""
     labels = changes.get("labels", ())
     files = {"encoder/config.json": json.dumps({"seed": seed, "task": task, "labels": labels})}
@@ -143,7 +152,15 @@ def open_fake_encoders(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
 
     def load(source: ModelSource, placement: object) -> FakeModel:
         about = json.loads((source.path / "config.json").read_text())
-        made.append(FakeModel(source.name, task=about["task"], labels=tuple(about["labels"]), version=source.version, seed=about["seed"]))
+        made.append(
+            FakeModel(
+                source.name,
+                task=about["task"],
+                labels=tuple(about["labels"]),
+                version=source.version,
+                seed=about["seed"],
+            )
+        )
         return made[-1]
 
     monkeypatch.setattr("models.loader.load", load)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data.rows import Rows
+from models.training.data.rows import TextRows
 from models.training.report import Finding
 
 _TOPICS = {
@@ -56,7 +56,7 @@ _FILLER = [
 ]
 
 
-def healthy(count: int = 240, seed: int = 0) -> Rows:
+def healthy(count: int = 240, seed: int = 0) -> TextRows:
     """Rows of four classes whose words say which, in random order, no two alike; lines from 1."""
     rng = random.Random(seed)
     texts: dict[str, str] = {}
@@ -66,15 +66,15 @@ def healthy(count: int = 240, seed: int = 0) -> Rows:
         words = [*rng.sample(_TOPICS[label], 2), *rng.sample(_FILLER, 4)]
         rng.shuffle(words)
         texts.setdefault(" ".join(words), label)
-    return Rows("labelled", [list(texts)], list(texts.values()), None, list(range(1, count + 1)))
+    return TextRows("labelled", [list(texts)], list(texts.values()), None, list(range(1, count + 1)))
 
 
-def parts(rows: Rows, held_out: int = 60) -> tuple[Rows, Rows]:
+def parts(rows: TextRows, held_out: int = 60) -> tuple[TextRows, TextRows]:
     """The first rows to train on, the last held out."""
     return rows.take(range(len(rows) - held_out)), rows.take(range(len(rows) - held_out, len(rows)))
 
 
-def relabelled(rows: Rows, places: Iterable[int]) -> Rows:
+def relabelled(rows: TextRows, places: Iterable[int]) -> TextRows:
     """The rows with wrong labels at these positions."""
     assert rows.labels is not None
     labels, names = list(rows.labels), sorted(set(rows.labels))
@@ -85,7 +85,10 @@ def relabelled(rows: Rows, places: Iterable[int]) -> Rows:
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     """The sum of one fixed random vector a word, float32 [n, 32]: like words are near."""
-    rows = [np.sum([np.random.default_rng(zlib.crc32(word.encode())).normal(size=32) for word in text.split()], axis=0) for text in texts]
+    rows = [
+        np.sum([np.random.default_rng(zlib.crc32(word.encode())).normal(size=32) for word in text.split()], axis=0)
+        for text in texts
+    ]
     return np.asarray(rows, dtype=np.float32)
 
 

@@ -20,7 +20,9 @@ PROGRAMS = ("initdb", "pg_ctl", "postgres")
 
 def program(name: str) -> str | None:
     """Where one of PostgreSQL's programs is: on PATH, or where Debian keeps those of each version."""
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]), reverse=True)
+    debian = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]), reverse=True
+    )
     return shutil.which(name) or next(map(str, debian), None)
 
 
@@ -36,7 +38,9 @@ class Postgres:
 
     def run(self, name: str, *arguments: str) -> None:
         """Run one of PostgreSQL's programs, which refuse to be root."""
-        as_somebody = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        as_somebody = (
+            {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        )
         command = [program(name), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_somebody)  # type: ignore[call-overload]
 
@@ -45,7 +49,9 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-k {self._directory} -c fsync=off {self.options}"
-        self.run("pg_ctl", "-D", str(self._data), "-w", "-s", "-l", str(self._directory / "log"), "-o", options, "start")
+        self.run(
+            "pg_ctl", "-D", str(self._data), "-w", "-s", "-l", str(self._directory / "log"), "-o", options, "start"
+        )
 
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", "-D", str(self._data), "-w", "-s", "-m", mode, "stop")

@@ -59,8 +59,20 @@ _CORES = {
     ),
 }
 # What the labels are called says little, as in real projects; so names alone do not classify.
-LABELS = {"arrival": "logistics", "lost": "security", "fee": "pricing", "rate": "treasury", "refund": "merchant", "pin": "access"}
-OUT_OF_SCOPE = ("what is the tallest mountain in Peru", "write me a poem about cheese", "who won the football match", "my cat is ill")
+LABELS = {
+    "arrival": "logistics",
+    "lost": "security",
+    "fee": "pricing",
+    "rate": "treasury",
+    "refund": "merchant",
+    "pin": "access",
+}
+OUT_OF_SCOPE = (
+    "what is the tallest mountain in Peru",
+    "write me a poem about cheese",
+    "who won the football match",
+    "my cat is ill",
+)
 
 
 def rows(seed: int = 0) -> tuple[list[dict[str, str]], list[dict[str, str]]]:

@@ -58,8 +58,8 @@ class Bench:
     def get(self, job: str) -> Job:
         return self.store.get(job)
 
-    def wish(self, job: str, wish: Any) -> None:
-        self.store.wish(job, wish)
+    def request_control(self, job: str, request_control: Any) -> None:
+        self.store.request_control(job, request_control)
 
     def resume(self, job: str) -> None:
         self.engine.submit(job, self.store.resume(job).dispatch)

@@ -1,4 +1,6 @@
-"""A server process without a model: answers connections with its number. `python -m tests.support.numbered_server PLACE [WAY]`."""
+"""A server process without a model: answers connections with its number. `python -m tests.support.numbered_server
+PLACE [WAY]`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ import signal
 import sys
 import time
 
-from service.processes.server_process import Member, Place
+from service.processes.server_process import ProcessSpec, ServerProcess
 
 _CODES = {"wrong": 2, "broken": 1}
 
 
 class Number(asyncio.Protocol):
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: ServerProcess) -> None:
         self.member = member
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -24,7 +26,7 @@ class Number(asyncio.Protocol):
         self.member.closed()
 
 
-async def serve(member: Member, way: str) -> None:
+async def serve(member: ServerProcess, way: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if way == "deaf" else ended.set)
     member.take_connections(lambda: Number(member))
@@ -41,7 +43,7 @@ def main(place: str, way: str = "") -> int:
     if way == "killed":
         signal.raise_signal(signal.SIGKILL)
         time.sleep(60)
-    asyncio.run(serve(Member(Place.load(place)), way))
+    asyncio.run(serve(ServerProcess(ProcessSpec.load(place)), way))
     return 0
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from models.preemption import Flag, flag
+from models.preemption import PreemptionFlag, new_flag
 
 
 class Calling:
     """Calls a function between any two parts."""
 
     def __init__(self, function: Callable[[], object]) -> None:
-        self.flags: Sequence[Flag] = (flag(up=True),)
+        self.flags: Sequence[PreemptionFlag] = (new_flag(up=True),)
         self._function = function
 
     def __call__(self) -> None:

@@ -14,7 +14,19 @@ from tests.conftest import wait_until
 @contextmanager
 def upped(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`sonde up` on a free port, and where it listens."""
-    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(home), "--job-lease-s", "2", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "up",
+        "--port",
+        "0",
+        "--home",
+        str(home),
+        "--job-lease-s",
+        "2",
+        *flags,
+    ]
     with (home / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
@@ -33,7 +45,9 @@ def working(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `sonde worker` that takes jobs."""
     name = home / f"worker-{len(list(home.glob('worker-*.log')))}.log"
     with name.open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "service.cli", "worker", "--home", str(home), *flags], stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "worker", "--home", str(home), *flags], stderr=log
+        )
     try:
         wait_until(lambda: "worker ready" in name.read_text() or process.poll() is not None, 60)
         assert process.poll() is None, name.read_text()

@@ -11,8 +11,8 @@ from models.registry.artifact import Golden, Manifest
 from models.sensors.base import Sensor
 from service.engine.cache import RowCache
 from service.serving.fine_tuned import sensor_card
-from service.serving.model_manager import Hub
-from service.serving.sensor_model import Blocks, Sensing, SensorModel
+from service.serving.model_manager import ModelManager
+from service.serving.sensor_model import ReadingsBackend, SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.artifacts import MANIFEST
 
@@ -23,23 +23,34 @@ LOAD = "ft:sensors:local:load"
 
 def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
     """The manifest of a model of numbers without golden readings."""
-    about: dict[str, Any] = {"task": "anomaly", "base": "sensors", "base_version": "1", "encoder": "none", "labels": (), "job": ""}
-    return replace(MANIFEST, name=name, golden=Golden((), (), 1e-3), **{"sensor": {"period_s": 60.0}, **about, **changes})
+    about: dict[str, Any] = {
+        "task": "anomaly",
+        "base": "sensors",
+        "base_version": "1",
+        "encoder": "none",
+        "labels": (),
+        "job": "",
+    }
+    return replace(
+        MANIFEST, name=name, golden=Golden((), (), 1e-3), **{"sensor": {"period_s": 60.0}, **about, **changes}
+    )
 
 
-def put_in_service(hub: Hub, model: Sensor | FakeForecaster, name: str = PUMP, **changes: Any) -> Sensing:
+def put_in_service(
+    manager: ModelManager, model: Sensor | FakeForecaster, name: str = PUMP, **changes: Any
+) -> ServedSensor:
     """A model, mostly a fake, under a trained model's name, without a registry."""
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
     manifest = sensor_manifest(name, task=task, **changes)
     card = sensor_card(model, manifest)
-    engine = hub._started(card, Blocks(), 1, RowCache(0))
-    sensing = Sensing(SensorModel(model, card), engine, manifest, **hub._resources())
-    hub.shelf.current = {**hub.shelf.current, name: sensing}
+    engine = manager._started(card, ReadingsBackend(), 1, RowCache(0))
+    sensing = ServedSensor(SensorModel(model, card), engine, manifest, **manager._resources())
+    manager.watcher.current = {**manager.watcher.current, name: sensing}
     return sensing
 
 
-def with_numbers(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:
+def with_sensors(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:
     """The application with models of numbers in service, too."""
     for name, model in models:
-        put_in_service(app.state.hub, model, name)
+        put_in_service(app.state.manager, model, name)
     return app

@@ -46,8 +46,16 @@ def tokenizer(*, sees_whitespace: bool = False) -> PreTrainedTokenizerFast:
         made.normalizer = BertNormalizer(lowercase=True)
         made.pre_tokenizer = BertPreTokenizer()
     ids = [(name, _SPECIAL.index(name)) for name in ("[CLS]", "[SEP]")]
-    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids)
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=64, **names)
 
 
@@ -60,7 +68,12 @@ def config(architecture: Architecture, vocabulary: int, **more: Any) -> Any:
     if architecture == "modernbert":
         local = {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3}
         return ModernBertConfig(max_position_embeddings=80, **shape, **local, **common)
-    kinds: dict[str, Any] = {"bert": BertConfig, "mpnet": MPNetConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig}
+    kinds: dict[str, Any] = {
+        "bert": BertConfig,
+        "mpnet": MPNetConfig,
+        "roberta": RobertaConfig,
+        "xlm-roberta": XLMRobertaConfig,
+    }
     return kinds[architecture](max_position_embeddings=80, **shape, **common)
 
 
@@ -97,17 +110,24 @@ def encoder(
 
 
 def roughen(path: Path, gain: float = 8) -> Path:
-    """Give a model weights as unequal as trained ones: fresh ones attend to all alike, and their biases are 0 and their norms 1."""
+    """Give a model weights as unequal as trained ones: fresh ones attend to all alike, and their biases are 0 and
+    their norms 1.
+    """
     chance = torch.Generator().manual_seed(1)
     weights = load_file(path / "model.safetensors")
-    rough = {name: gain * old if old.dim() > 1 else old + 0.2 * torch.randn(old.shape, generator=chance) for name, old in weights.items()}
+    rough = {
+        name: gain * old if old.dim() > 1 else old + 0.2 * torch.randn(old.shape, generator=chance)
+        for name, old in weights.items()
+    }
     save_file(rough, path / "model.safetensors", {"format": "pt"})
     return path
 
 
-def classifier(path: Path, labels: tuple[str, ...] = ("good", "bad", "odd"), *, spread: float = 1.0, **more: Any) -> Path:
-    """A sequence classifier; with one label, a cross-encoder. `spread` is that of its weights: 1 gives different texts clearly
-    different scores, and is too much to be trained."""
+def classifier(
+    path: Path, labels: tuple[str, ...] = ("good", "bad", "odd"), *, spread: float = 1.0, **more: Any
+) -> Path:
+    """A sequence classifier; with one label, a cross-encoder. `spread` is that of its weights: 1 gives different
+    texts clearly different scores, and is too much to be trained."""
     torch.manual_seed(0)
     words = tokenizer()
     names = dict(enumerate(labels))

@@ -1,4 +1,6 @@
-"""`python -m tests.support.worker_process HOME DATABASE_URL FLAG…`: a real worker whose trainer is `tests/fakes/trainer.py`."""
+"""`python -m tests.support.worker_process HOME DATABASE_URL FLAG…`: a real worker whose trainer is
+`tests/fakes/trainer.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ TRAINER = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "trainer.py
 
 
 def intact(path: Path, spec: str) -> str | None:
-    """Stands for the check on golden inputs, which the fake trainer's model has none of: the files are those of the manifest."""
+    """Stands for the check on golden inputs, which the fake trainer's model has none of: the files are those of the
+    manifest.
+    """
     try:
         verify(path)
     except ArtifactError as error:

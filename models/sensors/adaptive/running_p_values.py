@@ -16,10 +16,12 @@ _HALF_LIFE_ROWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class RunningShare:
-    """Counts scores between 0 and `highest` in 512 bins, the older the less; neighbours of a block of `block` readings count as one.
+class RunningPValues:
+    """Counts scores between 0 and `highest` in 512 bins, the older the less; neighbours of a block of `block`
+    readings count as one.
 
-    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), as of conformal p-values, by the blocks that were whole before.
+    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), as of conformal p-values, by the blocks that were
+    whole before.
     """
 
     highest: float

@@ -22,10 +22,11 @@ MOST = 6.0
 
 @dataclass(frozen=True, slots=True)
 class BlockTails:
-    """For each of `series` series the maxima of its last 128 whole blocks of 16 rows: neighbours resemble each other, and count as one.
+    """For each of `series` series the maxima of its last 128 whole blocks of 16 rows: neighbours resemble each
+    other, and count as one.
 
-    The tail above the 13th highest maximum is taken as exponential (peaks over threshold: Pickands 1975, with shape 0); answers are
-    logarithms, so that it is a power law of what was measured.
+    The tail above the 13th highest maximum is taken as exponential (peaks over threshold: Pickands 1975, with shape
+    0); answers are logarithms, so that it is a power law of what was measured.
     """
 
     series: int
@@ -40,7 +41,9 @@ class BlockTails:
         return {"maxima": np.zeros((0, self.series)), "open": np.zeros((0, self.series))}
 
     def rarity(self, x: Doubles, memory: Memory) -> Doubles:
-        """-log10 of the share of blocks with a maximum as high, [n, series] between 0 and 6; 0 until some are known; `memory` moves on."""
+        """-log10 of the share of blocks with a maximum as high, [n, series] between 0 and 6; 0 until some are known;
+        `memory` moves on.
+        """
         waiting = len(memory["open"])
         rows = np.concatenate([memory["open"], x])
         blocks = -(-len(rows) // BLOCK)
@@ -57,7 +60,9 @@ class BlockTails:
 
 
 def _tails(windows: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-    """Where the tail of each of [blocks, series, 128] maxima starts, its mean excess, and the share of blocks in it, [blocks, series]."""
+    """Where the tail of each of [blocks, series, 128] maxima starts, its mean excess, and the share of blocks in it,
+    [blocks, series].
+    """
     known = np.isfinite(windows).sum(axis=2)
     inside = np.clip((known * _TOP) // BLOCKS, _LEAST_TOP, _TOP)
     top = -np.sort(-np.partition(windows, BLOCKS - _TOP - 1, axis=2)[..., BLOCKS - _TOP - 1 :], axis=2)

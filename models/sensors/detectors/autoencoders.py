@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.sensors.detectors.base import pieces, windows
 from models.sensors.detectors.matrix_products import as_products
-from models.sensors.detectors.network import SEEN, NetworkDetector
+from models.sensors.detectors.network import TRAINED_ON, NetworkDetector
 
 _ROWS_AT_ONCE = 512
 _SMALLEST = 1e-4
@@ -20,7 +20,8 @@ _JUDGED = 8
 
 
 class Autoencoder(NetworkDetector):
-    """Base of the two: a network that maps examples [n, …] to themselves; `judged` is the part of them [n, d, …] that counts.
+    """Base of the two: a network that maps examples [n, …] to themselves; `judged` is the part of them [n, d, …]
+    that counts.
 
     The score is the root of the mean squared error, each column in units of its usual error.
     """
@@ -59,7 +60,7 @@ class Autoencoder(NetworkDetector):
 
     def _errors(self, x: Tensor) -> Tensor:
         """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
-        beyond = (x.abs() - SEEN).clamp(min=0)
+        beyond = (x.abs() - TRAINED_ON).clamp(min=0)
         parts = [self._squares(shown.double()) for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
         errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
         return errors + beyond[len(x) - len(errors) :].square()
@@ -82,11 +83,18 @@ class RecordAutoencoder(Autoencoder):
     def build(self) -> nn.Sequential:
         """A middle of about half the columns, so that no column can be copied."""
         d, wide, narrow = self.columns, min(max(4 * self.columns, 16), 128), max(self.columns // 2, 1)
-        return nn.Sequential(nn.Linear(d, wide), nn.GELU(), nn.Linear(wide, narrow), nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, d))
+        return nn.Sequential(
+            nn.Linear(d, wide),
+            nn.GELU(),
+            nn.Linear(wide, narrow),
+            nn.Linear(narrow, wide),
+            nn.GELU(),
+            nn.Linear(wide, d),
+        )
 
     def examples(self, x: Tensor) -> Tensor:
         """Rows within sight, [n, d]."""
-        return x.clamp(-SEEN, SEEN).float()
+        return x.clamp(-TRAINED_ON, TRAINED_ON).float()
 
 
 class ConvAutoencoder(Autoencoder):
@@ -119,7 +127,7 @@ class ConvAutoencoder(Autoencoder):
 
     def examples(self, x: Tensor) -> Tensor:
         """Windows within sight, [n, d, 32]."""
-        return windows(x.clamp(-SEEN, SEEN).float(), self.window).transpose(1, 2)
+        return windows(x.clamp(-TRAINED_ON, TRAINED_ON).float(), self.window).transpose(1, 2)
 
 
 class _Last(nn.Module):

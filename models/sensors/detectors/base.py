@@ -1,4 +1,6 @@
-"""What every detector of numbers is: a module that scores each reading by itself and the `window - 1` readings before it."""
+"""What every detector of numbers is: a module that scores each reading by itself and the `window - 1` readings
+before it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 class SensorDetector(nn.Module):
     """Base of the detectors; readings come scaled (`RobustScale`), float64, in the order of time.
 
-    `fit` takes runs, each [n, d], n ≥ window: readings of different runs are no neighbours. `forward` takes [n + window - 1, d]
-    and scores the last n, [n]; higher is stranger. `parts` gives each column's non-negative part in them, [n, d].
+    `fit` takes runs, each [n, d], n ≥ window: readings of different runs are no neighbours. `forward` takes [n +
+    window - 1, d] and scores the last n, [n]; higher is stranger. `parts` gives each column's non-negative part in
+    them, [n, d].
     """
 
     kind: ClassVar[str]

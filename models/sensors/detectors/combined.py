@@ -52,7 +52,10 @@ class Combined(SensorDetector):
         return total
 
     def _normalised(self, x: Tensor) -> list[Tensor]:
-        return [(member(self._reach(member, x)) - low) / spread for member, (low, spread) in zip(self._members(), self.marks, strict=True)]
+        return [
+            (member(self._reach(member, x)) - low) / spread
+            for member, (low, spread) in zip(self._members(), self.marks, strict=True)
+        ]
 
     def _reach(self, member: SensorDetector, x: Tensor) -> Tensor:
         return x[self.window - member.window :]

@@ -10,12 +10,24 @@ from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoenc
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.combined import CombinedRecords, CombinedSeries
 from models.sensors.detectors.network import NetworkDetector
-from models.sensors.detectors.prediction_error import ForesightDetector
+from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.records import KnnRecords, MahalanobisRecords, PcaDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 
-_RECORDS: tuple[type[SensorDetector], ...] = (PcaDetector, MahalanobisRecords, KnnRecords, CombinedRecords, RecordAutoencoder)
-_SERIES: tuple[type[SensorDetector], ...] = (LevelDetector, ResidualDetector, CombinedSeries, ConvAutoencoder, ForesightDetector)
+_RECORDS: tuple[type[SensorDetector], ...] = (
+    PcaDetector,
+    MahalanobisRecords,
+    KnnRecords,
+    CombinedRecords,
+    RecordAutoencoder,
+)
+_SERIES: tuple[type[SensorDetector], ...] = (
+    LevelDetector,
+    ResidualDetector,
+    CombinedSeries,
+    ConvAutoencoder,
+    PredictionErrorDetector,
+)
 DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
     "records": {one.kind: one for one in _RECORDS},
     "series": {one.kind: one for one in _SERIES},
@@ -25,7 +37,9 @@ DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
 def build(
     kind: SensorKind, name: str, columns: int, settings: Mapping[str, Any] | None = None, *, seed: int | None = None
 ) -> SensorDetector:
-    """An unfitted detector; `seed` for those that draw weights. Raises ValueError for a name that the kind does not know."""
+    """An unfitted detector; `seed` for those that draw weights. Raises ValueError for a name that the kind does not
+    know.
+    """
     chosen = DETECTORS[kind].get(name)
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")

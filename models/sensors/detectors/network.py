@@ -1,4 +1,6 @@
-"""What detectors with a network share: seeded weights, one recipe of gradient descent, what judges, what the checks look at."""
+"""What detectors with a network share: seeded weights, one recipe of gradient descent, what judges, what the checks
+look at.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,14 @@ from torch.nn import functional
 from models.sensors.detectors.base import SensorDetector, pieces, require_runs
 
 # What a network sees of a reading: tails beyond so many units would only drive its weights.
-SEEN = 8.0
+TRAINED_ON = 8.0
 
 
 class NetworkDetector(SensorDetector):
     """Base of detectors with a network that maps what is `given` of an example, float32, to what is `wanted` of it.
 
-    `seed` makes the training repeatable, `descent` says what the last fit went through, and `watch` may look at its steps.
+    `seed` makes the training repeatable, `descent` says what the last fit went through, and `watch` may look at its
+    steps.
     """
 
     folds = 2
@@ -30,7 +33,7 @@ class NetworkDetector(SensorDetector):
     def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
         super().__init__(columns, window)
         self.seed = seed
-        self.descent = Descent()
+        self.descent = TrainingCurve()
         self.watch: Watch | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -41,7 +44,9 @@ class NetworkDetector(SensorDetector):
         raise NotImplementedError
 
     def products(self) -> nn.Module:
-        """What takes the network's place once it has learned: the same function in float64, so that company changes no score."""
+        """What takes the network's place once it has learned: the same function in float64, so that company changes
+        no score.
+        """
         raise NotImplementedError
 
     @cached_property
@@ -70,7 +75,7 @@ class NetworkDetector(SensorDetector):
         """Train on every example of every run."""
         require_runs(runs, self.window)
         examples = torch.cat([self.examples(run) for run in runs])
-        self.descent = descend(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
+        self.descent = train_network(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
         self.__dict__.pop("judge", None)
 
     def settings(self) -> dict[str, Any]:
@@ -98,14 +103,16 @@ Watch = Callable[[nn.Module, torch.optim.Optimizer], StepWatch]
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
+class TrainingCurve:
     """What a training went through: the mean loss of each epoch, and the loss of each step."""
 
     epochs: tuple[float, ...] = ()
     steps: tuple[float, ...] = ()
 
 
-def descend(module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tensor, *, seed: int, watch: Watch | None = None) -> Descent:
+def train_network(
+    module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tensor, *, seed: int, watch: Watch | None = None
+) -> TrainingCurve:
     """Train for about 100,000 examples [n, …] (4 to 60 epochs) by AdamW, the rate falling along half a cosine."""
     epochs = min(max(_EXAMPLES // len(examples), _LEAST_EPOCHS), _MOST_EPOCHS)
     total = epochs * math.ceil(len(examples) / BATCH)
@@ -123,11 +130,17 @@ def descend(module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tenso
                 losses[-1].append(_step(module, loss, examples[rows], optimizer, watched))
                 schedule.step()
     module.eval()
-    return Descent(tuple(sum(epoch) / len(epoch) for epoch in losses), tuple(value for epoch in losses for value in epoch))
+    return TrainingCurve(
+        tuple(sum(epoch) / len(epoch) for epoch in losses), tuple(value for epoch in losses for value in epoch)
+    )
 
 
 def _step(
-    module: nn.Module, loss: Callable[[Tensor], Tensor], batch: Tensor, optimizer: torch.optim.Optimizer, watched: StepWatch | None
+    module: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    optimizer: torch.optim.Optimizer,
+    watched: StepWatch | None,
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     value = loss(batch)
@@ -140,7 +153,9 @@ def _step(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Steps of a few milliseconds are over before a second thread helps; where others use the cores, most would be waiting for it."""
+    """Steps of a few milliseconds are over before a second thread helps; where others use the cores, most would be
+    waiting for it.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import pieces, windows
 from models.sensors.detectors.matrix_products import as_products
-from models.sensors.detectors.network import SEEN, NetworkDetector
+from models.sensors.detectors.network import TRAINED_ON, NetworkDetector
 from models.sensors.detectors.records import inverse_root
 
 _LAGS, _SMOOTH = 16, 8
@@ -22,7 +22,9 @@ _ROWS_AT_ONCE = 512
 
 
 class StepNetwork(nn.Module):
-    """The next step of all columns [n, d] from the past [n, d, 16]: a linear map, and what two convolutions over time add to it."""
+    """The next step of all columns [n, d] from the past [n, d, 16]: a linear map, and what two convolutions over
+    time add to it.
+    """
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -43,11 +45,12 @@ class StepNetwork(nn.Module):
         return straight + bent
 
 
-class ForesightDetector(NetworkDetector):
+class PredictionErrorDetector(NetworkDetector):
     """How badly a convolutional forecaster foresaw the last 8 readings, each from the 16 before it.
 
-    `residual` with a network in place of the linear map: it sees the past as differences to its last reading, so that a level it
-    never saw costs nothing by itself. Errors are whitened by their shrunk covariance; the score is the root of their mean square.
+    `residual` with a network in place of the linear map: it sees the past as differences to its last reading, so
+    that a level it never saw costs nothing by itself. Errors are whitened by their shrunk covariance; the score is
+    the root of their mean square.
     """
 
     kind = "foresight"
@@ -70,7 +73,7 @@ class ForesightDetector(NetworkDetector):
 
     def examples(self, x: Tensor) -> Tensor:
         """Each reading but the first 16 and the 16 before it, less the last of these: [n, d, 17]."""
-        return _steps(x).clamp(-SEEN, SEEN).float()
+        return _steps(x).clamp(-TRAINED_ON, TRAINED_ON).float()
 
     def given(self, batch: Tensor) -> Tensor:
         """The past, [n, d, 16]."""
@@ -97,11 +100,13 @@ class ForesightDetector(NetworkDetector):
         return functional.avg_pool1d(squares.T[None], _SMOOTH, 1)[0].T
 
     def _errors(self, x: Tensor) -> Tensor:
-        """What was not foreseen of each reading but the first 16, float64; a step beyond the network's sight counts in full."""
+        """What was not foreseen of each reading but the first 16, float64; a step beyond the network's sight counts
+        in full.
+        """
         return torch.cat([self._missed(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
 
     def _missed(self, steps: Tensor) -> Tensor:
-        foreseen: Tensor = self.judge(self.given(steps).clamp(-SEEN, SEEN))
+        foreseen: Tensor = self.judge(self.given(steps).clamp(-TRAINED_ON, TRAINED_ON))
         return self.wanted(steps) - foreseen
 
 

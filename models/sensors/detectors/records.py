@@ -22,8 +22,9 @@ _SMALLEST = 1e-9
 class PcaDetector(SensorDetector):
     """Hotelling's T² within the main directions of normal rows, and the squared prediction error (SPE, Q) beside them.
 
-    score² = T² / its limit + SPE / its limit, the combined index of Yue and Qin (2001), with the 99 % quantiles of the normal
-    rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns' parts and sum to score².
+    score² = T² / its limit + SPE / its limit, the combined index of Yue and Qin (2001), with the 99 % quantiles of
+    the normal rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns' parts
+    and sum to score².
     """
 
     kind = "pca"
@@ -76,7 +77,10 @@ class PcaDetector(SensorDetector):
     def root_of_limits(self) -> Tensor:
         """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, which has P and what is left of space as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
-        beside = torch.eye(self.columns, dtype=torch.float64, device=self.components.device) - self.components @ self.components.T
+        beside = (
+            torch.eye(self.columns, dtype=torch.float64, device=self.components.device)
+            - self.components @ self.components.T
+        )
         # With one column there is no direction left beside the plane.
         return inside + beside * self.limits[1].rsqrt() if self.columns > 1 else inside
 
@@ -142,7 +146,9 @@ class KnnRecords(SensorDetector):
 
     def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean distances [n] to the nearest and which they are [n, 5]; chosen in float32, measured in float64."""
-        found = torch.cdist(x.float(), self.reference.float()).topk(_NEIGHBOURS, dim=1, largest=False, sorted=True).indices
+        found = (
+            torch.cdist(x.float(), self.reference.float()).topk(_NEIGHBOURS, dim=1, largest=False, sorted=True).indices
+        )
         return (x[:, None, :] - self.reference[found]).square().sum(dim=2).sqrt().mean(dim=1), found
 
 

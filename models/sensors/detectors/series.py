@@ -15,7 +15,8 @@ from models.sensors.detectors.records import inverse_root
 
 LEVEL_WINDOW = 15
 _BLOCK = 20
-# A column's unit grows with the square of how much of it is wandering: one that mostly wanders can hardly accuse anybody.
+# A column's unit grows with the square of how much of it is wandering: one that mostly wanders can hardly accuse
+# anybody.
 _DISTRUST = 2.0
 _NORM = 4.0
 _LAGS, _SMOOTH = 16, 8
@@ -26,9 +27,9 @@ _SMALLEST = 1e-3
 class LevelDetector(SensorDetector):
     """How far the mean of the last 15 readings is from normal, in units that grow where a column wanders by itself.
 
-    Of each column's variance a share w lies within blocks of 20 readings; the rest is wandering from block to block (a
-    temperature that follows the weather), which goes on after training. The mean's distance is multiplied by w²; the score is the
-    4-norm over the columns, so that one column far off is not drowned by many that are not.
+    Of each column's variance a share w lies within blocks of 20 readings; the rest is wandering from block to block
+    (a temperature that follows the weather), which goes on after training. The mean's distance is multiplied by w²;
+    the score is the 4-norm over the columns, so that one column far off is not drowned by many that are not.
     """
 
     kind = "level"
@@ -67,9 +68,9 @@ class LevelDetector(SensorDetector):
 class ResidualDetector(SensorDetector):
     """How badly a linear forecaster foresaw the last 8 readings, each from the 16 before it.
 
-    The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of Zeng et al.,
-    2023, across the columns), so that a level it never saw costs nothing by itself. Errors are whitened by their shrunk
-    covariance; the score is the root of their mean square.
+    The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of
+    Zeng et al., 2023, across the columns), so that a level it never saw costs nothing by itself. Errors are whitened
+    by their shrunk covariance; the score is the root of their mean square.
     """
 
     kind = "residual"
@@ -91,7 +92,9 @@ class ResidualDetector(SensorDetector):
         past, step = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
         middle, self.bias = past.mean(dim=0), step.mean(dim=0)
         centred = past - middle
-        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
+        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(
+            past.shape[1], dtype=past.dtype, device=past.device
+        )
         self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
         self.bias = self.bias - middle @ self.weight
         self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
@@ -112,14 +115,17 @@ class ResidualDetector(SensorDetector):
         return {"lags": self.lags, "smooth": self.smooth}
 
     def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The past of each reading but the first `lags`, as differences to the last before it [n, (lags - 1)·d], and the step [n, d]."""
+        """The past of each reading but the first `lags`, as differences to the last before it [n, (lags - 1)·d], and
+        the step [n, d].
+        """
         last = x[self.lags - 1 : -1]
         past = windows(x[:-1], self.lags)[:, :-1] - last[:, None, :]
         return past.flatten(1), x[self.lags :] - last
 
 
 def steady_share(runs: Sequence[Tensor], block: int = _BLOCK) -> Tensor:
-    """The share of each column's variance that lies within blocks of neighbouring readings, [d]; 1 where nothing varies.
+    """The share of each column's variance that lies within blocks of neighbouring readings, [d]; 1 where nothing
+    varies.
 
     Of white noise about 1 - 1/block, of a slow drift near 0. Runs too short for two blocks are cut into halves.
     """

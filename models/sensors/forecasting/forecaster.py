@@ -82,7 +82,9 @@ class SeriesForecaster(nn.Module):
         return ((torch.from_numpy(np.ascontiguousarray(readings)) - self.centre) / self.spread).float()
 
     def coverage(self, windows: Windows, share: float = 0.8) -> float:
-        """How much of what came lies in the central interval that promises `share`, over windows (standardised), steps and columns."""
+        """How much of what came lies in the central interval that promises `share`, over windows (standardised),
+        steps and columns.
+        """
         low, high = (self.intervals.at(level) for level in ((1 - share) / 2, (1 + share) / 2))
         inside = []
         with torch.inference_mode():

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from models.sensors.forecasting.windows import Windows
 
-# Finer towards the ends, where quantiles are asked for; between two levels is interpolated, 0 and 1 are the extremes seen.
+# Finer towards the ends, where quantiles are asked for; between two levels is interpolated, 0 and 1 are the extremes
+# seen.
 LEVELS = (0.0, 0.005, 0.01, 0.02, *(step / 40 for step in range(1, 40)), 0.98, 0.99, 0.995, 1.0)
 _LEAST_SCALE = 1e-3
 
@@ -15,7 +16,8 @@ _LEAST_SCALE = 1e-3
 def typical_change(x: Tensor, lag: int) -> Tensor:
     """The mean absolute change over `lag` steps within contexts [n, d, context]: [n, d, 1], never 0.
 
-    Errors are measured in it, so that intervals widen where a series moves more than it used to and narrow where it is calm.
+    Errors are measured in it, so that intervals widen where a series moves more than it used to and narrow where it
+    is calm.
     """
     lag = min(lag, x.shape[-1] // 2)
     return (x[..., lag:] - x[..., :-lag]).abs().mean(dim=-1, keepdim=True) + _LEAST_SCALE
@@ -24,8 +26,8 @@ def typical_change(x: Tensor, lag: int) -> Tensor:
 class Intervals(nn.Module):
     """Quantiles float32 [levels, d, horizon] of errors, each in the typical change of its context over the horizon.
 
-    They are split-conformal (Vovk, Gammerman, Shafer 2005; scaled as in Lei et al. 2018): level q is the q(m + 1)-th smallest error
-    of m calibration windows. Quantiles of one set of errors never cross.
+    They are split-conformal (Vovk, Gammerman, Shafer 2005; scaled as in Lei et al. 2018): level q is the q(m + 1)-th
+    smallest error of m calibration windows. Quantiles of one set of errors never cross.
     """
 
     errors: Tensor

@@ -1,7 +1,9 @@
-"""Networks that continue a series: contexts float32 [n, d, context] to forecasts [n, d, horizon], each column by itself.
+"""Networks that continue a series: contexts float32 [n, d, context] to forecasts [n, d, horizon], each column by
+itself.
 
-All of them see a context less its last value, and add that value to what they say: a series that wanders off its level is
-still forecast from where it is (Zeng et al.: Are Transformers Effective for Time Series Forecasting?, 2023).
+All of them see a context less its last value, and add that value to what they say: a series that wanders off its
+level is still forecast from where it is (Zeng et al.: Are Transformers Effective for Time Series Forecasting?,
+2023).
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _PATCH_WIDTH = 64
 
 
 class LinearForecast(nn.Module):
-    """NLinear: one linear map from context to horizon, shared by all columns (`maps` = 1) or one for each (`maps` = d)."""
+    """NLinear: one linear map from context to horizon, shared by all columns (`maps` = 1) or one for each (`maps` =
+    d).
+    """
 
     kind = "linear"
 
@@ -47,7 +51,9 @@ class LinearForecast(nn.Module):
 
 
 class Moments:
-    """The sums that ridge regression needs: of inputs float64 [maps, context, context], and with targets [maps, context, horizon]."""
+    """The sums that ridge regression needs: of inputs float64 [maps, context, context], and with targets [maps,
+    context, horizon].
+    """
 
     def __init__(self, square: Tensor, cross: Tensor) -> None:
         self.square, self.cross = square, cross
@@ -73,20 +79,25 @@ class Moments:
 class PatchForecast(nn.Module):
     """A small network on patches: the linear map of NLinear, and what patches mixed in time and in features add to it.
 
-    Patches of `patch` steps become vectors (Nie et al.: A Time Series is Worth 64 Words, 2023), are mixed across patches and
-    across features (Chen et al.: TSMixer, 2023), and read by one linear layer that starts at zero. `maps` counts the linear part's.
+    Patches of `patch` steps become vectors (Nie et al.: A Time Series is Worth 64 Words, 2023), are mixed across
+    patches and across features (Chen et al.: TSMixer, 2023), and read by one linear layer that starts at zero.
+    `maps` counts the linear part's.
     """
 
     kind = "patch"
 
-    def __init__(self, context: int, horizon: int, patch: int, maps: int = 1, width: int = _PATCH_WIDTH, dropout: float = 0.2) -> None:
+    def __init__(
+        self, context: int, horizon: int, patch: int, maps: int = 1, width: int = _PATCH_WIDTH, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.patch = patch
         patches = context // patch
         self.linear = LinearForecast(context, horizon, maps)
         self.embed = nn.Linear(patch, width)
         self.across = nn.Linear(patches, patches)
-        self.within = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.within = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(patches * width, horizon)
         nn.init.zeros_(self.head.weight)
@@ -109,6 +120,12 @@ class PatchForecast(nn.Module):
         return {"patch": self.patch, "maps": self.linear.settings()["maps"]}
 
 
-def build_model(kind: ForecastKind, context: int, horizon: int, settings: dict[str, int]) -> LinearForecast | PatchForecast:
+def build_model(
+    kind: ForecastKind, context: int, horizon: int, settings: dict[str, int]
+) -> LinearForecast | PatchForecast:
     """The network of a kind, its weights still to be loaded."""
-    return LinearForecast(context, horizon, **settings) if kind == "linear" else PatchForecast(context, horizon, **settings)
+    return (
+        LinearForecast(context, horizon, **settings)
+        if kind == "linear"
+        else PatchForecast(context, horizon, **settings)
+    )

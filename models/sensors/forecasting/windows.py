@@ -15,7 +15,9 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows in `series` float32 [rows, d] that begin at the rows `starts` int64 [m]; none reaches over the end of its run."""
+    """Windows in `series` float32 [rows, d] that begin at the rows `starts` int64 [m]; none reaches over the end of
+    its run.
+    """
 
     series: Tensor
     starts: Tensor
@@ -38,7 +40,9 @@ class Windows:
 
 
 def cut_windows(runs: Sequence[Tensor], context: int, horizon: int, *, most: int = MOST_WINDOWS) -> Windows:
-    """All windows of runs [n, d], or every k-th where there are more than `most`. ValueError when no run is long enough."""
+    """All windows of runs [n, d], or every k-th where there are more than `most`. ValueError when no run is long
+    enough.
+    """
     starts, before = [], 0
     for run in runs:
         starts.append(torch.arange(before, before + max(0, len(run) - context - horizon + 1)))
@@ -46,5 +50,7 @@ def cut_windows(runs: Sequence[Tensor], context: int, horizon: int, *, most: int
     found = torch.cat(starts) if starts else torch.empty(0, dtype=torch.int64)
     if not len(found):
         longest = max((len(run) for run in runs), default=0)
-        raise ValueError(f"expected a run of at least context + horizon = {context + horizon} rows, the longest has {longest}")
+        raise ValueError(
+            f"expected a run of at least context + horizon = {context + horizon} rows, the longest has {longest}"
+        )
     return Windows(torch.cat(list(runs)).float(), found[:: -(-len(found) // most)], context, horizon)

@@ -1,7 +1,8 @@
 """What a detector is: scores of embeddings, and p-values by what is known of normal items.
 
-A detector is fitted to normal items [m, d] and keeps `calibration`, the scores [m] of normal items that had no part in what
-scored them (each left out, or out of fold). A new normal item is then flagged at `alpha` about as often as alpha.
+A detector is fitted to normal items [m, d] and keeps `calibration`, the scores [m] of normal items that had no part
+in what scored them (each left out, or out of fold). A new normal item is then flagged at `alpha` about as often as
+alpha.
 """
 
 from __future__ import annotations

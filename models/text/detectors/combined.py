@@ -14,10 +14,12 @@ from models.text.detectors.knn import KnnDetector
 
 
 class CombinedDetector(Calibrated):
-    """Distance to the nearest normal items plus the head's energy, each in standard deviations of its calibration scores.
+    """Distance to the nearest normal items plus the head's energy, each in standard deviations of its calibration
+    scores.
 
-    The one sees texts unlike any seen, the other texts between the classes; on CLINC150 the sum finds more out-of-scope texts
-    than either alone (benchmarks/training.py). Both detectors come fitted to the same normal items in the same order.
+    The one sees texts unlike any seen, the other texts between the classes; on CLINC150 the sum finds more
+    out-of-scope texts than either alone (benchmarks/training.py). Both detectors come fitted to the same normal
+    items in the same order.
     """
 
     kind = "combined"
@@ -35,7 +37,9 @@ class CombinedDetector(Calibrated):
         known = (self.knn.calibration, self.energetic.calibration)
         if known[0].shape != known[1].shape:
             raise ValueError(f"expected calibration by the same items, got {len(known[0])} and {len(known[1])} scores")
-        self.scale = torch.tensor([[float(scores.mean()), max(float(scores.std(unbiased=False)), 1e-6)] for scores in known])
+        self.scale = torch.tensor(
+            [[float(scores.mean()), max(float(scores.std(unbiased=False)), 1e-6)] for scores in known]
+        )
         return self.calibrate(self._sum(*known))
 
     def forward(self, x: Tensor) -> Tensor:

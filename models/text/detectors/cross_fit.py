@@ -9,14 +9,14 @@ from torch import Tensor
 
 _FOLDS = 10
 
-Fold = Callable[[Tensor, Tensor], Tensor]
+FoldScore = Callable[[Tensor, Tensor], Tensor]
 
 
-def out_of_fold(original: Tensor, score: Fold, *, folds: int = _FOLDS, seed: int = 0) -> Tensor:
+def out_of_fold(original: Tensor, score: FoldScore, *, folds: int = _FOLDS, seed: int = 0) -> Tensor:
     """Scores [n] of items, each by what was fitted to the others: `score(train, held)` takes two index tensors.
 
-    `original` int64 [n] names the item that each is a copy of; copies are in one fold, or a copy would be scored by its like.
-    Where all are copies of one, there is nothing else to score them by.
+    `original` int64 [n] names the item that each is a copy of; copies are in one fold, or a copy would be scored by
+    its like. Where all are copies of one, there is nothing else to score them by.
     """
     known = torch.unique(original)
     if len(known) == 1:

@@ -14,8 +14,8 @@ from models.text.heads import LinearHead
 class EnergyDetector(Calibrated):
     """How little evidence a linear head finds for any of its classes: -T · logsumexp(logits / T) (Liu et al., 2020).
 
-    `fit` takes normal embeddings [m, d] that had no part in training the head; where every item had one, hand the out-of-fold
-    logits to `fit_logits` instead.
+    `fit` takes normal embeddings [m, d] that had no part in training the head; where every item had one, hand the
+    out-of-fold logits to `fit_logits` instead.
     """
 
     kind = "energy"

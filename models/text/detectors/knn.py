@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.calibration import conformal_p_values
-from models.linalg import SAME
+from models.linalg import SAME_VECTOR_COSINE
 from models.text.detectors.base import Calibrated, Verdict
 
 _NEIGHBOURS = 3
@@ -19,7 +19,8 @@ _ROWS_AT_ONCE = 1024
 class KnnDetector(Calibrated):
     """Mean cosine distance to the nearest of the normal items, calibrated by leaving each item and its copies out once.
 
-    `fit` takes normal embeddings float [m, d], m ≥ 2. A score is between 0 (a normal item itself) and 2; higher is stranger.
+    `fit` takes normal embeddings float [m, d], m ≥ 2. A score is between 0 (a normal item itself) and 2; higher is
+    stranger.
     """
 
     kind = "knn"
@@ -44,7 +45,7 @@ class KnnDetector(Calibrated):
         parts = []
         for start in range(0, len(x), _ROWS_AT_ONCE):
             similarity = self.reference[start : start + _ROWS_AT_ONCE] @ self.reference.T
-            similarity[similarity > SAME] = -torch.inf
+            similarity[similarity > SAME_VECTOR_COSINE] = -torch.inf
             parts.append(_distance(similarity, neighbours))
         return self.calibrate(torch.cat(parts))
 

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.linalg import originals, shrunk_covariance
+from models.linalg import first_occurrences, shrunk_covariance
 from models.text.detectors.base import Calibrated
 from models.text.detectors.cross_fit import out_of_fold
 
@@ -18,10 +18,11 @@ _LEAST_FOR_COVARIANCE = 2
 class MahalanobisDetector(Calibrated):
     """Distance to the nearest class mean, measured in the spread that the classes share.
 
-    `fit` takes embeddings [m, d] and, where there are classes, labels int64 [m]; without labels all items are one class. The
-    covariance of what is left after the class means is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so
-    that fewer items than dimensions will do; the score is the square root of the smallest squared distance
-    (Lee et al., 2018). Calibrated out of fold: a tenth of the items is scored by what the others gave.
+    `fit` takes embeddings [m, d] and, where there are classes, labels int64 [m]; without labels all items are one
+    class. The covariance of what is left after the class means is shrunk towards a multiple of the identity (Ledoit
+    and Wolf, 2004), so that fewer items than dimensions will do; the score is the square root of the smallest
+    squared distance (Lee et al., 2018). Calibrated out of fold: a tenth of the items is scored by what the others
+    gave.
     """
 
     kind = "mahalanobis"
@@ -35,7 +36,9 @@ class MahalanobisDetector(Calibrated):
         self.register_buffer("whitening", torch.empty(0, 0))
 
     def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Means and shared covariance of normal items [m, d], m ≥ 4. Without `calibrated`, `calibrate` has to follow."""
+        """Means and shared covariance of normal items [m, d], m ≥ 4. Without `calibrated`, `calibrate` has to
+        follow.
+        """
         if x.ndim != 2 or len(x) < self.least:
             raise ValueError(f"normal items: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
         owner = torch.zeros(len(x), dtype=torch.int64) if labels is None else labels
@@ -46,8 +49,10 @@ class MahalanobisDetector(Calibrated):
         self.means, self.whitening = means.float().contiguous(), whitening.float().contiguous()
         if not calibrated:
             return self
-        original = torch.from_numpy(originals(items.float().numpy()))
-        return self.calibrate(out_of_fold(original, lambda train, held: _mahalanobis(items[held], *_spread(items[train], owner[train]))))
+        original = torch.from_numpy(first_occurrences(items.float().numpy()))
+        return self.calibrate(
+            out_of_fold(original, lambda train, held: _mahalanobis(items[held], *_spread(items[train], owner[train])))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""

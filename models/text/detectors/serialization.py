@@ -19,17 +19,17 @@ from models.text.heads import LinearHead
 
 STATE, SETTINGS = "detector.safetensors", "detector.json"
 
-Trained = KnnDetector | MahalanobisDetector | EnergyDetector | CombinedDetector
+TextDetector = KnnDetector | MahalanobisDetector | EnergyDetector | CombinedDetector
 
 
-def save_detector(detector: Trained, directory: Path) -> None:
+def save_detector(detector: TextDetector, directory: Path) -> None:
     """Write `detector.safetensors` and `detector.json` into `directory`; equal detectors give equal bytes."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in detector.state_dict().items()}, directory / STATE)
     settings = {"kind": detector.kind, **detector.settings()}
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load_detector(directory: Path) -> Trained:
+def load_detector(directory: Path) -> TextDetector:
     """Read what `save_detector` wrote. Raises ModelSourceError when it is not a detector that this version can read."""
     try:
         settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def load_detector(directory: Path) -> Trained:
         raise ModelSourceError(f"{directory.name}: not a detector that can be read: {error}", param="model") from error
 
 
-def _restore(settings: dict[str, object], tensors: dict[str, Tensor]) -> Trained:
+def _restore(settings: dict[str, object], tensors: dict[str, Tensor]) -> TextDetector:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("a tensor is not finite")
     calibration = tensors["calibration"]
@@ -56,7 +56,7 @@ def _restore(settings: dict[str, object], tensors: dict[str, Tensor]) -> Trained
     return detector
 
 
-def _empty(settings: dict[str, object], tensors: dict[str, Tensor]) -> Trained:
+def _empty(settings: dict[str, object], tensors: dict[str, Tensor]) -> TextDetector:
     """A detector of the kind named, its tensors still to be filled in."""
     kind = settings["kind"]
     if kind == MahalanobisDetector.kind:

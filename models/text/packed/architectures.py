@@ -1,4 +1,6 @@
-"""What BERT and its relatives call their parts: one mapping of names each, onto the one structure that `packed` computes."""
+"""What BERT and its relatives call their parts: one mapping of names each, onto the one structure that `packed`
+computes.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,12 @@ from models.text.model_config import first_position
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Of an architecture's settings in config.json, and of its weights: `prefix` may stand before all, the parts are a layer's.
+class WeightNames:
+    """Of an architecture's settings in config.json, and of its weights: `prefix` may stand before all, the parts are
+    a layer's.
 
-    `types` is the table of token types and `bias` that of relative positions, where it has them. `eps` is the setting that says it, or
-    what the architecture has it fixed to.
+    `types` is the table of token types and `bias` that of relative positions, where it has them. `eps` is the
+    setting that says it, or what the architecture has it fixed to.
     """
 
     prefix: str
@@ -30,8 +33,8 @@ class Names:
     value: str
     out: str
     attention_norm: str
-    wide: str
-    narrow: str
+    up_proj: str
+    down_proj: str
     norm: str
     types: str | None = None
     bias: str | None = None
@@ -43,7 +46,7 @@ class Names:
     eps: str | float = "layer_norm_eps"
 
 
-_BERT = Names(
+_BERT = WeightNames(
     prefix="bert.",
     layer="encoder.layer",
     query="attention.self.query",
@@ -51,8 +54,8 @@ _BERT = Names(
     value="attention.self.value",
     out="attention.output.dense",
     attention_norm="attention.output.LayerNorm",
-    wide="intermediate.dense",
-    narrow="output.dense",
+    up_proj="intermediate.dense",
+    down_proj="output.dense",
     norm="output.LayerNorm",
     types="embeddings.token_type_embeddings",
 )
@@ -68,7 +71,7 @@ _MPNET = replace(
     types=None,
     bias="encoder.relative_attention_bias",
 )
-_DISTILBERT = Names(
+_DISTILBERT = WeightNames(
     prefix="distilbert.",
     layer="transformer.layer",
     query="attention.q_lin",
@@ -76,8 +79,8 @@ _DISTILBERT = Names(
     value="attention.v_lin",
     out="attention.out_lin",
     attention_norm="sa_layer_norm",
-    wide="ffn.lin1",
-    narrow="ffn.lin2",
+    up_proj="ffn.lin1",
+    down_proj="ffn.lin2",
     norm="output_layer_norm",
     width="dim",
     layers="n_layers",
@@ -86,7 +89,7 @@ _DISTILBERT = Names(
     activation="activation",
     eps=1e-12,
 )
-ARCHITECTURES: Mapping[str, Names] = {
+ARCHITECTURES: Mapping[str, WeightNames] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -97,8 +100,10 @@ ARCHITECTURES: Mapping[str, Names] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a network. `first` is the position of a text's first token; `buckets` those of relative positions, 0 for none."""
+class BertShape:
+    """The sizes of a network. `first` is the position of a text's first token; `buckets` those of relative
+    positions, 0 for none.
+    """
 
     vocabulary: int
     positions: int
@@ -111,7 +116,7 @@ class Shape:
     buckets: int
 
 
-def read_shape(config: Mapping[str, Any]) -> Shape:
+def read_shape(config: Mapping[str, Any]) -> BertShape:
     """What config.json says. Raises Unsupported for what is no plain encoder of one of ARCHITECTURES."""
     kind = config.get("model_type")
     names = ARCHITECTURES.get(str(kind))
@@ -127,7 +132,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
         raise Unsupported(f"its activation is {config[names.activation]}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise Unsupported(f"its positions are {config['position_embedding_type']}")
-    return Shape(
+    return BertShape(
         vocabulary=int(stated("vocab_size")),
         positions=int(stated("max_position_embeddings")),
         first=first_position(config),
@@ -140,19 +145,24 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def read_weights(path: Path, names: Names, layers: int) -> dict[str, Tensor]:
-    """The weights in `path` under `packed`'s names, float32: Q, K and V joined, the only token type that texts have in the places."""
+def read_weights(path: Path, names: WeightNames, layers: int) -> dict[str, Tensor]:
+    """The weights in `path` under `packed`'s names, float32: Q, K and V joined, the only token type that texts have
+    in the places.
+    """
     with safe_open(path, framework="pt") as stored:
         prefix = names.prefix if any(name.startswith(names.prefix) for name in stored.keys()) else ""  # noqa: SIM118  # no mapping
 
     def take(name: str) -> Tensor:
-        # Opened for each, since what was read of an open file counts as the process's memory. Copied, since a tensor that is a view
-        # of the file would change with the file, and lies where vector instructions are slower.
+        # Opened for each, since what was read of an open file counts as the process's memory. Copied, since a tensor
+        # that is a view of the file would change with the file, and lies where vector instructions are slower.
         with safe_open(path, framework="pt") as stored:
             tensor: Tensor = stored.get_tensor(prefix + name).to(torch.float32, copy=True)
             return tensor
 
-    state = {"words.weight": take("embeddings.word_embeddings.weight"), "places.weight": take("embeddings.position_embeddings.weight")}
+    state = {
+        "words.weight": take("embeddings.word_embeddings.weight"),
+        "places.weight": take("embeddings.position_embeddings.weight"),
+    }
     if names.types:
         state["places.weight"] += take(f"{names.types}.weight")[0]
     if names.bias:
@@ -164,12 +174,12 @@ def read_weights(path: Path, names: Names, layers: int) -> dict[str, Tensor]:
     return state
 
 
-def _layer(take: Callable[[str], Tensor], names: Names, layer: int, kind: str) -> dict[str, Tensor]:
+def _layer(take: Callable[[str], Tensor], names: WeightNames, layer: int, kind: str) -> dict[str, Tensor]:
     """One layer's weights or its biases."""
     ours, theirs = f"layers.{layer}", f"{names.layer}.{layer}"
     state = {
         f"{ours}.{part}.{kind}": take(f"{theirs}.{getattr(names, part)}.{kind}")
-        for part in ("out", "attention_norm", "wide", "narrow", "norm")
+        for part in ("out", "attention_norm", "up_proj", "down_proj", "norm")
     }
     joined = torch.cat([take(f"{theirs}.{part}.{kind}") for part in (names.query, names.key, names.value)])
     return {**state, f"{ours}.qkv.{kind}": joined}

@@ -1,6 +1,9 @@
-"""Where texts lie for attention: in blocks of a few sizes, so that little is computed for places which no text fills."""
+"""Where texts lie for attention: in blocks of a few sizes, so that little is computed for places which no text
+fills.
+"""
 
-# No `from __future__ import annotations`: TorchScript cannot read a NamedTuple whose types are strings (pytorch/pytorch#95858).
+# No `from __future__ import annotations`: TorchScript cannot read a NamedTuple whose types are strings
+# (pytorch/pytorch#95858).
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -12,21 +15,23 @@ from torch import Tensor
 
 from models.runtime.placement import has_amx
 
-# Texts up to so many tokens share blocks of this size, with a mask between them: one by one they would be mostly overhead.
+# Texts up to so many tokens share blocks of this size, with a mask between them: one by one they would be mostly
+# overhead.
 SHARED = 32
 # Attention as products likes multiples of 32, and AMX those of its tiles' 16 rows, for a single text too.
 TILE, AMX_TILE = 32, 16
-# On a GPU a kernel more costs more than the places that it saves: there all blocks of a batch are as long as the longest text.
+# On a GPU a kernel more costs more than the places that it saves: there all blocks of a batch are as long as the
+# longest text.
 ONE_SIZE = 0
 
 
-class Blocks(NamedTuple):
+class AttentionBlocks(NamedTuple):
     """The blocks of a batch, small ones first: for each size how many there are, and who sees whom within them.
 
-    A block is a long text, or several short ones. `grid` int64 [places] gives the row of each place of the blocks (row 0 where
-    there is none), `places` int64 [rows] is its inverse; both are None where the rows are the blocks already. `masks` has for
-    each size [blocks, 1, size, size], which is added to the attention's scores: 0 within a text, -inf between texts; or None
-    where each block is one text that fills it.
+    A block is a long text, or several short ones. `grid` int64 [places] gives the row of each place of the blocks
+    (row 0 where there is none), `places` int64 [rows] is its inverse; both are None where the rows are the blocks
+    already. `masks` has for each size [blocks, 1, size, size], which is added to the attention's scores: 0 within a
+    text, -inf between texts; or None where each block is one text that fills it.
     """
 
     sizes: list[int]
@@ -37,7 +42,9 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64], extra: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
-        """Blocks of texts that lie one after another in rows. The `extra` rows past them are in none: they get the first row's place."""
+        """Blocks of texts that lie one after another in rows. The `extra` rows past them are in none: they get the
+        first row's place.
+        """
         starts, blocks = _fill(lengths, _sizes(lengths, tile))
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         place = rows + (starts - (lengths.cumsum() - lengths))[owner]

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.base import ModelCard
+from models.base import ModelMetadata
 from models.errors import ModelError, Unsupported
 from models.linalg import normalize
-from models.preemption import Between, nothing
-from models.runtime.inference import inference, reading
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement, place
 from models.source import ModelSource
 from models.text.encoder import Encoder
@@ -32,7 +32,8 @@ from models.text.tokenization import TextProcessor, Tokens
 
 log = logging.getLogger(__name__)
 
-# Texts of several lengths, scripts and oddities; the general path's vectors of them are what the packed ones must equal.
+# Texts of several lengths, scripts and oddities; the general path's vectors of them are what the packed ones must
+# equal.
 PROBES = (
     "hello",
     "Where is my card? I ordered it two weeks ago.",
@@ -47,7 +48,7 @@ class PackedEncoder:
     """An encoder of BERT's family with plain pooling. Vectors are not normalised here, as with `Encoder`."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with reading(source.name, "a BERT-like encoder"):
+        with loading(source.name, "a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
             tokenizer = _tokenizer(source.path / "tokenizer.json")
@@ -56,7 +57,7 @@ class PackedEncoder:
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
         notes = (_to_int8(network, self._text.encode(PROBES)),) if placement.int8 else ()
         self._network = network.placed(placement.device, placement.dtype)
-        self._card = ModelCard(
+        self._card = ModelMetadata(
             name=source.name,
             version=source.version,
             task="embedding",
@@ -76,7 +77,7 @@ class PackedEncoder:
         )
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> ModelMetadata:
         return self._card
 
     @property
@@ -87,11 +88,11 @@ class PackedEncoder:
         """Put on the card why this forward pass was chosen."""
         self._card = replace(self._card, forward=forward)
 
-    def forward(self, batch: Sequence[Tokens], between: Between = nothing) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
-        with inference(self._placement):
-            layout = Layout.of(batch, self._placement.device, self._placement.dtype, self._network.few)
-            rows: NDArray[np.float32] = layout.pool(self._network(layout, between), self._pooling).cpu().numpy()
+        with inference_mode(self._placement):
+            layout = Layout.of(batch, self._placement.device, self._placement.dtype, self._network.onednn_max_rows)
+            rows: NDArray[np.float32] = layout.pool(self._network(layout, preempt), self._pooling).cpu().numpy()
             return rows
 
     def memory_bytes(self) -> int:
@@ -100,10 +101,11 @@ class PackedEncoder:
 
 
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
-    """The packed encoder where it can do this model and agrees with the general path, else the general one; its card says why.
+    """The packed encoder where it can do this model and agrees with the general path, else the general one; its card
+    says why.
 
-    For the model that ships with Sonde the general path's vectors ship too; for others it is loaded for the comparison. Raises ModelError
-    where int8 is asked for and the packed encoder cannot be taken: there is no other.
+    For the model that ships with Sonde the general path's vectors ship too; for others it is loaded for the
+    comparison. Raises ModelError where int8 is asked for and the packed encoder cannot be taken: there is no other.
     """
     try:
         packed = PackedEncoder(source, placement)
@@ -128,7 +130,10 @@ def _to_int8(network: PackedBert, batch: Sequence[Tokens]) -> str:
     layout = Layout.of(batch, cpu, torch.float32)
     quantise(network, layout)
     share = _seconds(network, layout) / before
-    note = f"int8 takes {share:.2f} of the time of {str(rival).removeprefix('torch.')} for {len(layout.ids)} tokens, timed at load"
+    note = (
+        f"int8 takes {share:.2f} of the time of {str(rival).removeprefix('torch.')} for {len(layout.ids)} tokens, "
+        f"timed at load"
+    )
     if share >= 1:
         log.warning("%s: it gains nothing here", note)
     return note
@@ -147,7 +152,10 @@ def _seconds(network: PackedBert, layout: Layout) -> float:
 
 def _general(source: ModelSource, placement: Placement, why: str) -> Encoder:
     if placement.int8:
-        raise ModelError(f"{source.name}: int8 is for encoders with a packed forward pass, and {why}: set another dtype", param="dtype")
+        raise ModelError(
+            f"{source.name}: int8 is for encoders with a packed forward pass, and {why}: set another dtype",
+            param="dtype",
+        )
     return Encoder(source, placement, forward=f"general: {why}")
 
 
@@ -163,6 +171,10 @@ def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
 
 
 def _golden(source: ModelSource) -> NDArray[np.float32] | None:
-    """The vectors of PROBES that ship with Sonde, if there are any of this very model (benchmarks/parity_vectors.py wrote them)."""
-    shipped: dict[str, list[list[float]]] = json.loads((files("models.text.packed") / "parity.json").read_text(encoding="utf-8"))
+    """The vectors of PROBES that ship with Sonde, if there are any of this very model (benchmarks/parity_vectors.py
+    wrote them).
+    """
+    shipped: dict[str, list[list[float]]] = json.loads(
+        (files("models.text.packed") / "parity.json").read_text(encoding="utf-8")
+    )
     return np.array(shipped[source.version], dtype=np.float32) if source.version in shipped else None

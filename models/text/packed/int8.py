@@ -1,11 +1,12 @@
 """int8 on a CPU: the linear layers of a packed network multiply 8-bit integers, everything between them float32,
 but for attention, which is bfloat16 where the processor multiplies that.
 
-Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one for all tokens, found by running PROBES in float32; only the
-input of the second feed-forward product, whose outliers are too large for that, has one for each token. So a text's scales do not depend
-on its neighbours. Before, SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438) moves half of the inputs' outliers into the
-weights: each input channel is divided by a share and its weights are multiplied by it. The division costs nothing, since it goes
-into what comes before: a layer norm, or the product that makes the values of attention.
+Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one for all tokens, found by running
+PROBES in float32; only the input of the second feed-forward product, whose outliers are too large for that, has one
+for each token. So a text's scales do not depend on its neighbours. Before, SmoothQuant (Xiao et al. 2022,
+https://arxiv.org/abs/2211.10438) moves half of the inputs' outliers into the
+weights: each input channel is divided by a share and its weights are multiplied by it. The division costs nothing,
+since it goes into what comes before: a layer norm, or the product that makes the values of attention.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from models.text.packed.linear import Linear
 
 # How much larger than in the texts that scales are from an input may be before it is cut off.
 _MARGIN = 1.2
-# GELU's least value is -0.17. Of 256 steps 15 are below zero, so that an input of up to 240 / 15 times as much above is still symmetric
-# enough to hold it: from 2.72 on, which is therefore the least range that a token gets.
+# GELU's least value is -0.17. Of 256 steps 15 are below zero, so that an input of up to 240 / 15 times as much above is
+# still symmetric enough to hold it: from 2.72 on, which is therefore the least range that a token gets.
 _BELOW, _ABOVE, _LEAST_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
 
 
 class Int8Linear(nn.Module):
-    """x Wᵀ + b with inputs rounded to steps of `step`, then GELU, or `plus`, whose channels are multiplied by `shares`, added."""
+    """x Wᵀ + b with inputs rounded to steps of `step`, then GELU, or `plus`, whose channels are multiplied by
+    `shares`, added.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> None:
         super().__init__()
@@ -39,7 +42,9 @@ class Int8Linear(nn.Module):
 
     def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
-        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, self._step, 128, self._packed)
+        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, self._step, 128, self._packed
+        )
         if follow == "gelu":
             return torch.ops.aten.gelu_(result)  # type: ignore[no-any-return]
         return result if plus is None else result.addcmul_(plus, self._shares)
@@ -58,7 +63,9 @@ class Int8AfterGelu(nn.Module):
         """Rows float32 [n, in] → [n, out]."""
         ranges = rows.amax(1, keepdim=True).clamp_(min=self._least)
         rows.div_(ranges)
-        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, self._step, self._below, self._packed)
+        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, self._step, self._below, self._packed
+        )
         return torch.addcmul(self._bias, result, ranges).addcmul_(plus, self._shares)
 
 
@@ -77,9 +84,11 @@ def quantise(network: PackedBert, probes: Layout) -> None:
 
 def _quantise(layer: nn.Module, before: nn.LayerNorm, largest: dict[nn.Module, Tensor]) -> None:
     """One layer; `before` is the norm whose output it reads."""
-    qkv, out, wide, narrow = (cast(Linear, getattr(layer, name)) for name in ("qkv", "out", "wide", "narrow"))
+    qkv, out, up_proj, down_proj = (
+        cast(Linear, getattr(layer, name)) for name in ("qkv", "out", "up_proj", "down_proj")
+    )
     norm = cast(nn.LayerNorm, layer.attention_norm)
-    entering, mixed, widened = (_shares(largest[one], one.weight) for one in (qkv, out, wide))
+    entering, mixed, widened = (_shares(largest[one], one.weight) for one in (qkv, out, up_proj))
     _divide(before, entering)
     _divide(norm, widened)
     weight, bias = qkv.weight * entering, qkv.bias.clone()
@@ -87,8 +96,8 @@ def _quantise(layer: nn.Module, before: nn.LayerNorm, largest: dict[nn.Module, T
     bias[-len(mixed) :] /= mixed
     layer.qkv = Int8Linear(weight, bias, _step(largest[qkv] / entering))
     layer.out = Int8Linear(out.weight * mixed, out.bias, _step(largest[out] / mixed), entering)
-    layer.wide = Int8Linear(wide.weight * widened, wide.bias, _step(largest[wide] / widened))
-    layer.narrow = Int8AfterGelu(narrow.weight, narrow.bias.detach(), widened)
+    layer.up_proj = Int8Linear(up_proj.weight * widened, up_proj.bias, _step(largest[up_proj] / widened))
+    layer.down_proj = Int8AfterGelu(down_proj.weight, down_proj.bias.detach(), widened)
 
 
 def _largest_inputs(network: PackedBert, probes: Layout) -> dict[nn.Module, Tensor]:
@@ -129,7 +138,8 @@ def _pack(weight: Tensor, bias: Tensor | None) -> Any:
     with warnings.catch_warnings(action="ignore"):
         torch.backends.quantized.engine = INT8_ENGINE
         try:
-            tensor = torch._make_per_channel_quantized_tensor(rounded, steps, torch.zeros(len(steps), dtype=torch.int64), 0)  # noqa: SLF001
+            zeros = torch.zeros(len(steps), dtype=torch.int64)
+            tensor = torch._make_per_channel_quantized_tensor(rounded, steps, zeros, 0)  # noqa: SLF001
             return torch.ops.quantized.linear_prepack(tensor, bias)
         finally:
             torch.backends.quantized.engine = before

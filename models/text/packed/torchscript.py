@@ -14,9 +14,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _LAST_PYTHON = (3, 13)
 
 
-def compiled(module: ModuleT) -> ModuleT:
-    """The module as TorchScript, where this Python has it: all its operations run without the interpreter's lock, which each would
-    otherwise have to win back from the threads that serve HTTP.
+def script(module: ModuleT) -> ModuleT:
+    """The module as TorchScript, where this Python has it: all its operations run without the interpreter's lock,
+    which each would otherwise have to win back from the threads that serve HTTP.
 
     torch.compile and torch.export, which PyTorch advises instead, need a C++ compiler where they run
     (docs/decisions/0015-layers-as-torchscript.md).

@@ -12,8 +12,8 @@ from models.text.tokenization import TextProcessor, Tokens
 from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
-from models.training.data.dataset import Parts
-from models.training.job import Context
+from models.training.data.dataset import DataSplit
+from models.training.job import TextContext
 from models.training.report import Finding
 
 _FORWARD_ROWS = 16
@@ -22,7 +22,7 @@ _LOSS_ROWS = 256
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
-def check_rows(context: Context, parts: Parts) -> None:
+def check_rows(context: TextContext, parts: DataSplit) -> None:
     """Run the rungs in order; each that fails ends the job with LadderError."""
     context.report.extend(_data(context, parts))
     context.report.raise_if_failed("data")
@@ -35,7 +35,7 @@ def check_rows(context: Context, parts: Parts) -> None:
         context.report.raise_if_failed("loss")
 
 
-def _data(context: Context, parts: Parts) -> Iterator[Finding]:
+def _data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
     """Embeddings are looked at where the recipe needs them anyway: they are computed once and kept."""
     frozen = context.job.task in ("classification", "anomaly")
     return check_data(
@@ -50,7 +50,7 @@ def _data(context: Context, parts: Parts) -> Iterator[Finding]:
     )
 
 
-def _forward(context: Context, texts: Sequence[str]) -> Iterator[Finding]:
+def _forward(context: TextContext, texts: Sequence[str]) -> Iterator[Finding]:
     """The encoder on a few texts, one by one and all together: what else is in a batch must not matter."""
     items = context.embedder.read(texts)
 
@@ -64,7 +64,7 @@ def _forward(context: Context, texts: Sequence[str]) -> Iterator[Finding]:
     return check_forward(alone, rows=len(texts), width=context.model.card.width, padded=together, tolerance=tolerance)
 
 
-def _loss(context: Context, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
+def _loss(context: TextContext, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
     """The cross-entropy of a fresh head on embeddings of some rows."""
     names = sorted(set(labels))
     rows = np.random.default_rng(context.job.seed).permutation(len(texts))[:_LOSS_ROWS]
@@ -75,7 +75,9 @@ def _loss(context: Context, texts: Sequence[str], labels: Sequence[str]) -> Iter
     nn.init.zeros_(head.bias)
     outputs = head(x)
     loss = nn.functional.cross_entropy
-    return check_loss(lambda: loss(head(x), y), head.named_parameters(), classes=len(names), outputs=outputs.detach(), targets=y)
+    return check_loss(
+        lambda: loss(head(x), y), head.named_parameters(), classes=len(names), outputs=outputs.detach(), targets=y
+    )
 
 
 def cut(items: Sequence[Tokens]) -> list[float]:
@@ -84,7 +86,9 @@ def cut(items: Sequence[Tokens]) -> list[float]:
 
 
 def unknown(items: Sequence[Tokens], processor: TextProcessor) -> list[float]:
-    """The share of each text's own tokens that the vocabulary does not have, 0 to 1; 0 where it has no token for that."""
+    """The share of each text's own tokens that the vocabulary does not have, 0 to 1; 0 where it has no token for
+    that.
+    """
     if processor.unknown_id is None:
         return [0.0] * len(items)
     return [float(np.sum(item.ids == processor.unknown_id)) / max(len(item.ids) - processor.added, 1) for item in items]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.training.data.baselines import Baseline, majority, word_counts
-from models.training.data.rows import TEXT_COLUMNS, Rows, normalised
+from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
 from models.training.heads.logistic import out_of_fold
 from models.training.report import MAX_ROWS_NAMED, Finding, Status, named_rows
 
@@ -36,8 +36,8 @@ _BLOCK = 1024
 
 
 def check_data(
-    train: Rows,
-    held_out: Rows,
+    train: TextRows,
+    held_out: TextRows,
     *,
     embed: Embed | None = None,
     truncated: Shares | None = None,
@@ -46,11 +46,12 @@ def check_data(
     same_file: bool = True,
     seed: int = 0,
 ) -> Iterator[Finding]:
-    """Check rows before anything is trained on them; rows in findings are lines of the training file unless the message says otherwise.
+    """Check rows before anything is trained on them; rows in findings are lines of the training file unless the
+    message says otherwise.
 
-    `embed` gives float32 [n, d] of n texts, any length but zero; without it near duplicates and label errors are not looked for.
-    `truncated` says of each text whether it is cut (1.0 or 0.0), `unknown` which share of its tokens is unknown.
-    `same_file`: the held-out part comes from the training file. `baselines` are those already computed.
+    `embed` gives float32 [n, d] of n texts, any length but zero; without it near duplicates and label errors are not
+    looked for. `truncated` says of each text whether it is cut (1.0 or 0.0), `unknown` which share of its tokens is
+    unknown. `same_file`: the held-out part comes from the training file. `baselines` are those already computed.
     """
     yield _notes(train)
     yield from _constant_columns(train)
@@ -67,24 +68,40 @@ def check_data(
         yield from _baselines(baselines or [majority(train, held_out), word_counts(train, held_out, seed=seed)])
 
 
-def check_classes(train: Rows, held_out: Rows, *, same_file: bool) -> Iterator[Finding]:
+def check_classes(train: TextRows, held_out: TextRows, *, same_file: bool) -> Iterator[Finding]:
     """Counts per label: at least two rows each, at most ten to one, none that differ by spelling alone."""
     counts = Counter(train.labels or ())
     total = counts + Counter(held_out.labels or ()) if same_file else counts
-    strangers = sorted(set(held_out.labels or ()) - set(counts))
+    out_of_scope = sorted(set(held_out.labels or ()) - set(counts))
     rare = [label for label, count in total.items() if count < 2]
     if len(counts) < 2:
-        yield _finding("class_counts", "fail", float(len(counts)), 2.0, "There is only one label.", "Add rows of a second label.")
-    elif rare or strangers:
-        named = ", ".join(repr(label) for label in (rare or strangers)[:5])
-        what = f"{len(rare)} labels have fewer than two rows: {named}." if rare else f"Only the held-out part has the labels {named}."
+        yield _finding(
+            "class_counts", "fail", float(len(counts)), 2.0, "There is only one label.", "Add rows of a second label."
+        )
+    elif rare or out_of_scope:
+        named = ", ".join(repr(label) for label in (rare or out_of_scope)[:5])
+        what = (
+            f"{len(rare)} labels have fewer than two rows: {named}."
+            if rare
+            else f"Only the held-out part has the labels {named}."
+        )
         rows = [line for label, line in _labelled(train) if label in rare]
         yield _finding(
-            "class_counts", "fail", float(min(total.values())), 2.0, what, "Add rows of these labels, or take the labels out.", rows
+            "class_counts",
+            "fail",
+            float(min(total.values())),
+            2.0,
+            what,
+            "Add rows of these labels, or take the labels out.",
+            rows,
         )
     else:
         yield _finding(
-            "class_counts", "ok", float(min(total.values())), 2.0, f"{len(total)} labels with at least {min(total.values())} rows."
+            "class_counts",
+            "ok",
+            float(min(total.values())),
+            2.0,
+            f"{len(total)} labels with at least {min(total.values())} rows.",
         )
     if len(counts) > 1:
         yield _imbalance(total)
@@ -98,7 +115,7 @@ def _imbalance(counts: Counter[str]) -> Finding:
     return _graded("imbalance", many / few, MAX_IMBALANCE, message, remedy)
 
 
-def _similar_labels(train: Rows) -> Finding:
+def _similar_labels(train: TextRows) -> Finding:
     spellings: dict[str, set[str]] = defaultdict(set)
     for label in train.labels or ():
         spellings[normalised(label.replace("_", " "))].add(label)
@@ -108,21 +125,29 @@ def _similar_labels(train: Rows) -> Finding:
     chosen = set(chain.from_iterable(alike))
     rows = [line for label, line in _labelled(train) if label in chosen]
     message = (
-        f"Labels that differ by case, punctuation or whitespace alone: {'; '.join(' and '.join(map(repr, names)) for names in alike[:5])}."
+        f"Labels that differ by case, punctuation or whitespace alone: "
+        f"{'; '.join(' and '.join(map(repr, names)) for names in alike[:5])}."
     )
     return _finding("similar_labels", "warn", float(len(alike)), 0.0, message, "Give each class one spelling.", rows)
 
 
-def _notes(train: Rows) -> Finding:
+def _notes(train: TextRows) -> Finding:
     if not train.notes:
-        return _finding("parse", "ok", float(len(train)), None, f"{len(train)} rows were read, and every column was used.")
+        return _finding(
+            "parse", "ok", float(len(train)), None, f"{len(train)} rows were read, and every column was used."
+        )
     message = f"{len(train)} rows were read; {'; '.join(train.notes)}."
     return _finding(
-        "parse", "warn", float(len(train)), None, message, "Take these out of the file, or map them with `columns`, if that was not meant."
+        "parse",
+        "warn",
+        float(len(train)),
+        None,
+        message,
+        "Take these out of the file, or map them with `columns`, if that was not meant.",
     )
 
 
-def _constant_columns(train: Rows) -> Iterator[Finding]:
+def _constant_columns(train: TextRows) -> Iterator[Finding]:
     columns: list[tuple[str, Sequence[object]]] = list(zip(TEXT_COLUMNS[train.kind], train.texts, strict=True))
     if train.scores is not None:
         columns.append(("score" if train.kind == "scored" else "label", train.scores))
@@ -133,33 +158,46 @@ def _constant_columns(train: Rows) -> Iterator[Finding]:
     for name in dict.fromkeys(empty + constant):
         what = "is empty" if name in empty else "has the same value in every row"
         message = f"The column {name!r} {what}; nothing can be learned from it."
-        yield _finding("constant_columns", "fail", name, None, message, "Check how the file was made, and `columns`.", train.lines)
+        yield _finding(
+            "constant_columns", "fail", name, None, message, "Check how the file was made, and `columns`.", train.lines
+        )
 
 
-def _pairs(train: Rows) -> Iterator[Finding]:
+def _pairs(train: TextRows) -> Iterator[Finding]:
     """Pairs that are one text twice teach nothing; a negative that is its positive teaches the wrong thing."""
     if len(train.texts) < 2:
         return
     keys = [[normalised(text) for text in column] for column in train.texts]
     same = [line for line, one, other in zip(train.lines, keys[-2], keys[-1], strict=True) if one == other]
     names = " and ".join(TEXT_COLUMNS[train.kind][-2:])
-    status: Status = "ok" if not same else "fail" if train.kind == "triplets" else "warn" if len(same) > 0.05 * len(train) else "ok"
+    status: Status = (
+        "ok" if not same else "fail" if train.kind == "triplets" else "warn" if len(same) > 0.05 * len(train) else "ok"
+    )
     message = f"{names} are the same text in {len(same)} of {len(train)} rows."
-    yield _finding("identical_pairs", status, len(same) / len(train), 0.05, message, "Take these rows out." if same else "", same)
+    yield _finding(
+        "identical_pairs", status, len(same) / len(train), 0.05, message, "Take these rows out." if same else "", same
+    )
 
 
-def _row_keys(rows: Rows) -> list[str]:
+def _row_keys(rows: TextRows) -> list[str]:
     return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
 
 
-def _exact_duplicates(train: Rows) -> Finding:
+def _exact_duplicates(train: TextRows) -> Finding:
     seen: dict[str, int] = {}
     rows = [line for key, line in zip(_row_keys(train), train.lines, strict=True) if seen.setdefault(key, line) != line]
     message = f"{len(rows)} of {len(train)} rows repeat an earlier one (case and punctuation aside)."
-    return _graded("exact_duplicates", len(rows) / len(train), MAX_DUPLICATES, message, "Take the copies out: they count double.", rows)
+    return _graded(
+        "exact_duplicates",
+        len(rows) / len(train),
+        MAX_DUPLICATES,
+        message,
+        "Take the copies out: they count double.",
+        rows,
+    )
 
 
-def _conflicts(train: Rows) -> Iterator[Finding]:
+def _conflicts(train: TextRows) -> Iterator[Finding]:
     targets: Sequence[object] | None = train.labels if train.labels is not None else train.scores
     if targets is None:
         return
@@ -173,7 +211,7 @@ def _conflicts(train: Rows) -> Iterator[Finding]:
     yield _graded("conflicting_labels", len(rows) / len(train), MAX_CONFLICTS, message, remedy, rows)
 
 
-def _leaks(train: Rows, held_out: Rows) -> Finding:
+def _leaks(train: TextRows, held_out: TextRows) -> Finding:
     known = dict(zip(_row_keys(train), train.lines, strict=True))
     rows = [known[key] for key in _row_keys(held_out) if key in known]
     share = len(rows) / max(len(held_out), 1)
@@ -190,7 +228,7 @@ def _leaks(train: Rows, held_out: Rows) -> Finding:
     )
 
 
-def _with_embeddings(train: Rows, held_out: Rows, embed: Embed, seed: int) -> Iterator[Finding]:
+def _with_embeddings(train: TextRows, held_out: TextRows, embed: Embed, seed: int) -> Iterator[Finding]:
     x = _unit(embed(train.texts[0]))
     yield _near_duplicates(train, x)
     if len(held_out) and held_out.kind in ("labelled", "plain"):
@@ -199,9 +237,14 @@ def _with_embeddings(train: Rows, held_out: Rows, embed: Embed, seed: int) -> It
         yield _label_errors(train, x, seed)
 
 
-def _near_duplicates(train: Rows, x: Vectors) -> Finding:
-    """Rows close to an earlier one that is not the same text; for pairs, by their first text and only if the others are the same."""
-    keys, rest = [normalised(text) for text in train.texts[0]], list(zip(*train.texts[1:], strict=True)) or [()] * len(train)
+def _near_duplicates(train: TextRows, x: Vectors) -> Finding:
+    """Rows close to an earlier one that is not the same text; for pairs, by their first text and only if the others
+    are the same.
+    """
+    keys, rest = (
+        [normalised(text) for text in train.texts[0]],
+        list(zip(*train.texts[1:], strict=True)) or [()] * len(train),
+    )
     rows = [
         train.lines[index]
         for index, near in _near(x[:_COMPARED], x[:_COMPARED])
@@ -209,30 +252,45 @@ def _near_duplicates(train: Rows, x: Vectors) -> Finding:
     ]
     compared = min(len(train), _COMPARED)
     message = f"{len(rows)} of {compared} rows compared are nearly the same as an earlier one (cosine {NEAR} or more)."
-    return _graded("near_duplicates", len(rows) / compared, 2 * MAX_DUPLICATES, message, "Keep one of each; varied rows teach more.", rows)
+    return _graded(
+        "near_duplicates",
+        len(rows) / compared,
+        2 * MAX_DUPLICATES,
+        message,
+        "Keep one of each; varied rows teach more.",
+        rows,
+    )
 
 
-def _near_leaks(train: Rows, held_out: Rows, x: Vectors, other: Vectors) -> Finding:
+def _near_leaks(train: TextRows, held_out: TextRows, x: Vectors, other: Vectors) -> Finding:
     rows = [train.lines[near[0]] for _, near in _near(other[:_COMPARED], x)]
     compared = min(len(held_out), _COMPARED)
-    message = f"{len(rows)} of {compared} held-out rows are nearly the same as a training row (cosine {NEAR} or more; those are named)."
+    message = (
+        f"{len(rows)} of {compared} held-out rows are nearly the same as a training row (cosine {NEAR} or "
+        f"more; those are named)."
+    )
     remedy = "Hold out whole conversations, users or templates, so that near copies stay on one side."
     return _graded("near_leaks", len(rows) / compared, MAX_NEAR_LEAKS, message, remedy, rows)
 
 
-def _label_errors(train: Rows, x: Vectors, seed: int) -> Finding:
+def _label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
     """Confident learning (Northcutt et al. 2021) on out-of-fold probabilities of a logistic regression."""
     labels = train.labels or []
     counts = Counter(labels)
     kept = [index for index, label in enumerate(labels) if counts[label] >= 2]
     names = sorted({labels[index] for index in kept})
     if len(names) < 2 or len(kept) < ENOUGH_A_LABEL * len(names):
-        message = f"With fewer than {ENOUGH_A_LABEL} rows a label a wrong label cannot be told from a hard row; none was looked for."
+        message = (
+            f"With fewer than {ENOUGH_A_LABEL} rows a label a wrong label cannot be told from a hard row; none "
+            f"was looked for."
+        )
         return _finding("label_errors", "ok", None, None, message)
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
     probabilities = out_of_fold(x[kept], y, seed=seed)
-    issues = find_label_issues(y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin").tolist()
+    issues = find_label_issues(
+        y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin"
+    ).tolist()
     lines = [train.lines[kept[index]] for index in issues]
     share = len(lines) / len(train)
     message = f"{len(lines)} of {len(train)} labels are suspected to be wrong."
@@ -243,7 +301,7 @@ def _label_errors(train: Rows, x: Vectors, seed: int) -> Finding:
     return _graded("label_errors", share, MAX_LABEL_ERRORS, message, remedy, lines[:MAX_ROWS_NAMED])
 
 
-def _tokens(train: Rows, truncated: Shares | None, unknown: Shares | None) -> Iterator[Finding]:
+def _tokens(train: TextRows, truncated: Shares | None, unknown: Shares | None) -> Iterator[Finding]:
     texts = list(chain.from_iterable(train.texts))
     lines = train.lines * len(train.texts)
     if truncated is not None:
@@ -257,7 +315,12 @@ def _tokens(train: Rows, truncated: Shares | None, unknown: Shares | None) -> It
         rows = [line for line, share in zip(lines, shares, strict=True) if share > MAX_UNKNOWN]
         message = f"On average {shares.mean():.1%} of a text's tokens are unknown to the model."
         yield _graded(
-            "unknown_tokens", float(shares.mean()), MAX_UNKNOWN, message, "Take a model that knows this language or script.", rows
+            "unknown_tokens",
+            float(shares.mean()),
+            MAX_UNKNOWN,
+            message,
+            "Take a model that knows this language or script.",
+            rows,
         )
 
 
@@ -270,7 +333,9 @@ def _baselines(baselines: Iterable[Baseline]) -> Iterator[Finding]:
         floor, words = known["majority"].macro_f1, known["tfidf"].macro_f1
         message = f"Words alone reach macro-F1 {words:.3f}; always the same label reaches {floor:.3f}."
         remedy = "Look at some rows: do the labels belong to these texts?"
-        yield _finding("signal", "ok" if words > floor else "warn", words, floor, message, remedy if words <= floor else "")
+        yield _finding(
+            "signal", "ok" if words > floor else "warn", words, floor, message, remedy if words <= floor else ""
+        )
 
 
 def _near(x: Vectors, reference: Vectors) -> list[tuple[int, list[int]]]:
@@ -279,7 +344,9 @@ def _near(x: Vectors, reference: Vectors) -> list[tuple[int, list[int]]]:
     with threadpool_limits(limits=1, user_api="blas"):
         for start in range(0, len(x), _BLOCK):
             close = x[start : start + _BLOCK] @ reference.T >= NEAR
-            found += [(start + int(row), np.flatnonzero(close[row]).tolist()) for row in np.flatnonzero(close.any(axis=1))]
+            found += [
+                (start + int(row), np.flatnonzero(close[row]).tolist()) for row in np.flatnonzero(close.any(axis=1))
+            ]
     return found
 
 
@@ -289,7 +356,7 @@ def _unit(x: Vectors) -> Vectors:
     return scaled
 
 
-def _labelled(rows: Rows) -> Iterator[tuple[str, int]]:
+def _labelled(rows: TextRows) -> Iterator[tuple[str, int]]:
     return zip(rows.labels or (), rows.lines, strict=True)
 
 
@@ -300,6 +367,12 @@ def _graded(check: str, value: float, limit: float, message: str, remedy: str, r
 
 
 def _finding(
-    check: str, status: Status, value: float | str | None, threshold: float | None, message: str, remedy: str = "", rows: Iterable[int] = ()
+    check: str,
+    status: Status,
+    value: float | str | None,
+    threshold: float | None,
+    message: str,
+    remedy: str = "",
+    rows: Iterable[int] = (),
 ) -> Finding:
     return Finding("data", check, status, value, threshold, message, remedy, named_rows(rows))

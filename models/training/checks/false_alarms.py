@@ -1,4 +1,6 @@
-"""The fifth rung for a detector of numbers or texts: does it keep its promise on readings or texts that it has not seen?"""
+"""The fifth rung for a detector of numbers or texts: does it keep its promise on readings or texts that it has not
+seen?
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from models.training.report import Finding
 
 _ALPHAS = (0.05, 0.01)
 _ERRORS = 2.0
-_OF_NUMBERS = "Train on normal rows of more days or states, nearer in time to what will be scored; leave out columns that wander."
+_OF_NUMBERS = (
+    "Train on normal rows of more days or states, nearer in time to what will be scored; leave out columns that wander."
+)
 _OF_TEXTS = "Train on more normal texts, of every kind that will be scored; take out what is no normal text."
 
 
@@ -31,8 +35,13 @@ def check_texts_promise(normal: NDArray[np.float64], calibrated_on: int) -> Iter
     found = list(_rates(normal, 1, calibrated_on, _OF_TEXTS))
     yield from found
     if not found:
-        message = f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no normal text is held out."
-        yield _finding(f"false_alarm_rate_{_ALPHAS[0]}", False, float(calibrated_on), 1 / _ALPHAS[0] - 1, message, _OF_TEXTS)
+        message = (
+            f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no "
+            f"normal text is held out."
+        )
+        yield _finding(
+            f"false_alarm_rate_{_ALPHAS[0]}", False, float(calibrated_on), 1 / _ALPHAS[0] - 1, message, _OF_TEXTS
+        )
 
 
 def _rates(normal: NDArray[np.float64], stride: int, calibrated_on: int, remedy: str) -> Iterator[Finding]:
@@ -56,7 +65,10 @@ def _drift(normal: NDArray[np.float64], stride: int) -> Finding:
     verdict = DriftMonitor(stride).update(normal)
     told = "no longer look" if verdict.detected else "look"
     message = f"The p-values of the held-out normal rows {told} like those of the rows that calibrated."
-    remedy = "The machine has changed since: train on later rows, or take the adaptive detector for a series that goes on changing."
+    remedy = (
+        "The machine has changed since: train on later rows, or take the adaptive detector for a series that "
+        "goes on changing."
+    )
     return _finding("drift", not verdict.detected, float(verdict.detected), 0.0, message, remedy)
 
 

@@ -1,4 +1,6 @@
-"""The ladder for a forecaster: its network before and during training, and what it is worth against doing next to nothing."""
+"""The ladder for a forecaster: its network before and during training, and what it is worth against doing next to
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ def check_network(network: NetworkFit) -> Iterator[Finding]:
     yield from check_forward(lambda: model(x).flatten(1), rows=len(x), width=width, module=model, ignore=_ZERO_AT_START)
     made = model(x).detach()
     yield from check_loss(
-        lambda: functional.mse_loss(model(x), y), model.named_parameters(), fresh=False, outputs=made, targets=y, kind="values"
+        lambda: functional.mse_loss(model(x), y),
+        model.named_parameters(),
+        fresh=False,
+        outputs=made,
+        targets=y,
+        kind="values",
     )
     few, wanted = x[:_BY_HEART], y[:_BY_HEART]
 
@@ -40,10 +47,13 @@ def check_network(network: NetworkFit) -> Iterator[Finding]:
 
 
 def check_incumbent(ours: NDArray[np.float64], theirs: NDArray[np.float64], horizon: int, *, seed: int) -> Finding:
-    """Squared errors of held-out windows [m] against those of what serves now on the same windows: not fine where worse beyond chance."""
+    """Squared errors of held-out windows [m] against those of what serves now on the same windows: not fine where
+    worse beyond chance.
+    """
     gain = mean_gain(_blocks(-ours, horizon), _blocks(-theirs, horizon), seed=seed)
     message = (
-        f"Its mean squared error is {ours.mean():.4g}, that of what serves now {theirs.mean():.4g}; the gain is {gain}: {gain.verdict}."
+        f"Its mean squared error is {ours.mean():.4g}, that of what serves now {theirs.mean():.4g}; the gain "
+        f"is {gain}: {gain.verdict}."
     )
     remedy = "Keep what serves now, or see what changed: other rows, another context, another model."
     return _finding("against_incumbent", "warn" if gain.high < 0 else "ok", gain.value, 0.0, message, remedy)
@@ -59,8 +69,12 @@ def check_forecasts(
     for name, theirs in naive.items():
         gain = mean_gain(_blocks(-ours, horizon), _blocks(-theirs, horizon), seed=seed)
         status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 else "warn"
-        message = f"Its mean squared error is {ours.mean():.4g}, that of {name} {theirs.mean():.4g}; the gain is {gain}."
-        remedy = f"Do with {name}: look for columns without a pattern, a longer context, a shorter horizon, or more rows."
+        message = (
+            f"Its mean squared error is {ours.mean():.4g}, that of {name} {theirs.mean():.4g}; the gain is {gain}."
+        )
+        remedy = (
+            f"Do with {name}: look for columns without a pattern, a longer context, a shorter horizon, or more rows."
+        )
         yield _finding(f"against_{name.replace(' ', '_')}", status, gain.value, 0.0, message, remedy)
     off = abs(coverage - _PROMISED)
     message = f"The 80 % intervals hold {coverage:.1%} of what came."

@@ -31,9 +31,10 @@ def check_forward(
 ) -> Iterator[Finding]:
     """Run one batch of `rows` different inputs, without gradients, and look at its outputs [rows, width].
 
-    `padded` gives the outputs of the same inputs with more padding; they may differ by `tolerance` of the largest output. `module` is put
-    into evaluation mode meanwhile, and its layers are watched for dead ones (`ignore`: patterns of names to leave out). `lines` names the
-    inputs' rows in findings, which are positions in the batch otherwise. A head that starts at zero gives zeros: check the embeddings then.
+    `padded` gives the outputs of the same inputs with more padding; they may differ by `tolerance` of the largest
+    output. `module` is put into evaluation mode meanwhile, and its layers are watched for dead ones (`ignore`:
+    patterns of names to leave out). `lines` names the inputs' rows in findings, which are positions in the batch
+    otherwise. A head that starts at zero gives zeros: check the embeddings then.
     """
     names = list(lines) if lines is not None else list(range(rows))
     with torch.no_grad(), _evaluating(module), _Layers(module, ignore) as layers:
@@ -59,14 +60,28 @@ def _shape(out: Tensor, rows: int, width: int | None) -> Finding:
     expected, got = f"[{rows}, {width if width is not None else 'any'}]", str(list(out.shape))
     fits = out.ndim == 2 and len(out) == rows and out.shape[1] > 0 and width in (None, out.shape[1])
     message = f"Outputs of {rows} inputs: expected the shape {expected}, got {got}."
-    return _finding("shape", "ok" if fits else "fail", got, expected, message, "Give one row an input: look at pooling and squeezes.")
+    return _finding(
+        "shape",
+        "ok" if fits else "fail",
+        got,
+        expected,
+        message,
+        "Give one row an input: look at pooling and squeezes.",
+    )
 
 
 def _dtype(out: Tensor, dtype: torch.dtype | None) -> Finding:
     fits = out.dtype == dtype if dtype is not None else out.is_floating_point()
     expected = str(dtype) if dtype is not None else "a floating dtype"
     message = f"Outputs: expected {expected}, got {out.dtype}."
-    return _finding("dtype", "ok" if fits else "fail", str(out.dtype), expected, message, "Cast the model and its inputs to one dtype.")
+    return _finding(
+        "dtype",
+        "ok" if fits else "fail",
+        str(out.dtype),
+        expected,
+        message,
+        "Cast the model and its inputs to one dtype.",
+    )
 
 
 def _finite(out: Tensor, names: list[int]) -> Finding:
@@ -81,7 +96,13 @@ def _all_zero(out: Tensor, names: list[int]) -> Finding:
     status: Status = "ok" if not bad else "fail" if len(bad) == len(out) else "warn"
     message = f"{len(bad)} of {len(out)} outputs are all zero."
     return _finding(
-        "all_zero", status, float(len(bad)), 0.0, message, "Look for weights that were not loaded, masks, and dead layers.", bad
+        "all_zero",
+        status,
+        float(len(bad)),
+        0.0,
+        message,
+        "Look for weights that were not loaded, masks, and dead layers.",
+        bad,
     )
 
 
@@ -90,14 +111,24 @@ def _constant(out: Tensor, names: list[int]) -> Finding:
     spread = float((out - out[0]).abs().max().nan_to_num()) / scale
     status: Status = "fail" if spread <= 1e-6 else "ok"
     message = f"Outputs of different inputs differ by {spread:.1e} of the largest output."
-    remedy = "Every input gives the same output: look for dead layers, a mask that hides all tokens, or a constant input."
+    remedy = (
+        "Every input gives the same output: look for dead layers, a mask that hides all tokens, or a constant input."
+    )
     return _finding("constant_output", status, spread, 1e-6, message, remedy, names if status == "fail" else [])
 
 
 def _padding(out: Tensor, more: Tensor, names: list[int], tolerance: float) -> Finding:
     if more.shape != out.shape:
         message = f"Padded inputs: expected the shape {list(out.shape)}, got {list(more.shape)}."
-        return _finding("padding", "fail", str(list(more.shape)), str(list(out.shape)), message, "Pool over real tokens only.", names)
+        return _finding(
+            "padding",
+            "fail",
+            str(list(more.shape)),
+            str(list(out.shape)),
+            message,
+            "Pool over real tokens only.",
+            names,
+        )
     apart = (out - more).abs().amax(dim=1) / max(float(out.abs().max()), 1e-12)
     worst = float(apart.max())
     status: Status = "ok" if worst <= tolerance else "fail" if not worst <= 50 * tolerance else "warn"
@@ -116,7 +147,11 @@ class _Layers:
         self._hooks = ExitStack()
 
     def __enter__(self) -> _Layers:
-        leaves = [(name, layer) for name, layer in self._module.named_modules() if not list(layer.children())] if self._module else []
+        leaves = (
+            [(name, layer) for name, layer in self._module.named_modules() if not list(layer.children())]
+            if self._module
+            else []
+        )
         for name, layer in leaves:
             if name and not any(fnmatch(name, pattern) for pattern in self._ignore):
                 self._hooks.callback(layer.register_forward_hook(self._hook(name)).remove)
@@ -141,8 +176,12 @@ class _Layers:
         dead = [name for name, silent in self._silent.items() if silent]
         if self._broken:
             message = f"The first layer with NaN or infinity is {self._broken[0]}."
-            return _finding("dead_layers", "fail", self._broken[0], None, message, "Look at this layer's weights and inputs.")
-        message = f"{len(dead)} of {len(self._silent)} layers give nothing but zeros" + (f": {', '.join(dead[:5])}." if dead else ".")
+            return _finding(
+                "dead_layers", "fail", self._broken[0], None, message, "Look at this layer's weights and inputs."
+            )
+        message = f"{len(dead)} of {len(self._silent)} layers give nothing but zeros" + (
+            f": {', '.join(dead[:5])}." if dead else "."
+        )
         remedy = "A dead layer passes nothing on and learns nothing: look at its weights, biases and what comes in."
         return _finding("dead_layers", "warn" if dead else "ok", float(len(dead)), 0.0, message, remedy)
 
@@ -165,6 +204,14 @@ def _rows(chosen: Tensor, names: list[int]) -> list[int]:
 
 
 def _finding(
-    check: str, status: Status, value: float | str, threshold: float | str | None, message: str, remedy: str, rows: Sequence[int] = ()
+    check: str,
+    status: Status,
+    value: float | str,
+    threshold: float | str | None,
+    message: str,
+    remedy: str,
+    rows: Sequence[int] = (),
 ) -> Finding:
-    return Finding("forward", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows))
+    return Finding(
+        "forward", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows)
+    )

@@ -35,12 +35,13 @@ class _Record:
     ratio: float = 0.0
 
 
-class GradientWatch:
+class GradientMonitor:
     """Watches the first optimizer steps of a model, and says what did not learn as it should.
 
-    Around each step: `with watch.step(): optimizer.step()`, or `before()` (after backward, before clipping) and `after()` (before
-    zero_grad). After `steps` of them it does nothing and lets its copies go: of the trainable weights one a step, of the frozen ones one in
-    all. `expected` are patterns of parameters that must learn; `unused` of those that may stay without a gradient.
+    Around each step: `with watch.step(): optimizer.step()`, or `before()` (after backward, before clipping) and
+    `after()` (before zero_grad). After `steps` of them it does nothing and lets its copies go: of the trainable
+    weights one a step, of the frozen ones one in all. `expected` are patterns of parameters that must learn;
+    `unused` of those that may stay without a gradient.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class GradientWatch:
         named = list(model.named_parameters())
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         self._trainable = {name: parameter for name, parameter in named if parameter.requires_grad}
-        self._frozen = {name: (parameter, parameter.detach().clone()) for name, parameter in named if not parameter.requires_grad}
+        self._frozen = {
+            name: (parameter, parameter.detach().clone()) for name, parameter in named if not parameter.requires_grad
+        }
         self._outside = [name for name, parameter in self._trainable.items() if id(parameter) not in held]
         self._idle = [name for name, (parameter, _) in self._frozen.items() if id(parameter) in held]
         self._expected = [name for name in self._frozen if _matches(name, expected)]
@@ -125,7 +128,9 @@ class GradientWatch:
 
     def _compare_frozen(self) -> None:
         self._moved += [
-            name for name, (now, before) in self._frozen.items() if not torch.equal(now.detach(), before) and name not in self._moved
+            name
+            for name, (now, before) in self._frozen.items()
+            if not torch.equal(now.detach(), before) and name not in self._moved
         ]
 
     def findings(self) -> Iterator[Finding]:
@@ -134,12 +139,23 @@ class GradientWatch:
             yield _finding("trainable", "fail", 0.0, 1.0, "No parameter is trainable.", "Unfreeze what is to learn.")
             return
         if self.seen == 0:
-            yield _finding("watched", "warn", 0.0, 1.0, "No step was watched.", "Call the watch around the optimizer's first steps.")
+            yield _finding(
+                "watched",
+                "warn",
+                0.0,
+                1.0,
+                "No step was watched.",
+                "Call the watch around the optimizer's first steps.",
+            )
             return
         self._compare_frozen()
         yield self._frozen_by_mistake()
         yield _named(
-            "not_in_optimizer", "fail", self._outside, "trainable, but unknown to the optimizer", "Build the optimizer after unfreezing."
+            "not_in_optimizer",
+            "fail",
+            self._outside,
+            "trainable, but unknown to the optimizer",
+            "Build the optimizer after unfreezing.",
         )
         yield self._without_gradient()
         yield self._zero()
@@ -164,13 +180,27 @@ class GradientWatch:
                 "frozen, though they are to learn",
                 "Set requires_grad before the optimizer is built.",
             )
-        return _named("frozen_by_mistake", "warn", self._idle, "in the optimizer, though frozen", "Unfreeze them, or leave them out of it.")
+        return _named(
+            "frozen_by_mistake",
+            "warn",
+            self._idle,
+            "in the optimizer, though frozen",
+            "Unfreeze them, or leave them out of it.",
+        )
 
     def _without_gradient(self) -> Finding:
-        lost = [name for name, record in self._records.items() if record.missing == self.seen and not _matches(name, self._unused)]
+        lost = [
+            name
+            for name, record in self._records.items()
+            if record.missing == self.seen and not _matches(name, self._unused)
+        ]
         status: Status = "fail" if len(lost) == len(self._records) else "warn"
         return _named(
-            "missing_gradient", status, lost, "left without any gradient", "Look for detach(), no_grad() or a layer that forward() skips."
+            "missing_gradient",
+            status,
+            lost,
+            "left without any gradient",
+            "Look for detach(), no_grad() or a layer that forward() skips.",
         )
 
     def _zero(self) -> Finding:
@@ -201,12 +231,19 @@ class GradientWatch:
         name = max(self._records, key=lambda key: self._records[key].largest)
         message = f"The largest gradient norm was {worst:.3g}; the largest share came from {name}."
         return _finding(
-            "exploding_gradient", status, worst, LARGE_NORM, message, "Clip gradients, lower the learning rate, scale the inputs."
+            "exploding_gradient",
+            status,
+            worst,
+            LARGE_NORM,
+            message,
+            "Clip gradients, lower the learning rate, scale the inputs.",
         )
 
     def _unchanged(self) -> Finding:
         had = {
-            name: record for name, record in self._records.items() if record.missing + record.zero < self.seen and name not in self._outside
+            name: record
+            for name, record in self._records.items()
+            if record.missing + record.zero < self.seen and name not in self._outside
         }
         lost = [name for name, record in had.items() if not record.moved]
         status: Status = "fail" if lost and len(lost) == len(had) else "warn"
@@ -219,12 +256,14 @@ class GradientWatch:
             return
         middle = median(ratios)
         status: Status = "ok" if SLOW <= middle <= FAST else "fail" if middle > WILD else "warn"
-        message = f"One step changes a weight matrix by {middle:.1e} of its size (the middle one; 1e-4 to 1e-2 is healthy)."
+        message = (
+            f"One step changes a weight matrix by {middle:.1e} of its size (the middle one; 1e-4 to 1e-2 is healthy)."
+        )
         remedy = "Lower the learning rate." if middle > FAST else "Raise the learning rate."
         yield _finding("update_ratio", status, middle, FAST if middle > SLOW else SLOW, message, remedy)
 
 
-def check_gradient(watch: GradientWatch) -> Iterator[Finding]:
+def check_gradient(watch: GradientMonitor) -> Iterator[Finding]:
     """The findings of a watch."""
     return watch.findings()
 

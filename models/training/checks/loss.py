@@ -35,11 +35,12 @@ def check_loss(
     kind: Literal["classes", "values"] | None = None,
     unused: Sequence[str] = UNUSED,
 ) -> Iterator[Finding]:
-    """Look at the first loss of one batch, before any step; `loss` computes it with its graph, `parameters` are all named ones.
+    """Look at the first loss of one batch, before any step; `loss` computes it with its graph, `parameters` are all
+    named ones.
 
-    `fresh`: nothing has been learned of these rows yet, so the loss should not be tiny, and, where it is a cross-entropy over so many
-    `classes`, be near ln(classes). `outputs` and `targets` are what
-    the loss compares, of `kind` "classes" ([n, C] against int64 [n]) or "values" (equal shapes); None: told by the targets' dtype.
+    `fresh`: nothing has been learned of these rows yet, so the loss should not be tiny, and, where it is a
+    cross-entropy over so many `classes`, be near ln(classes). `outputs` and `targets` are what the loss compares, of
+    `kind` "classes" ([n, C] against int64 [n]) or "values" (equal shapes); None: told by the targets' dtype.
     `unused` are patterns of parameters that the loss need not reach.
     """
     if outputs is not None and targets is not None:
@@ -47,7 +48,12 @@ def check_loss(
     value, trouble = _computed(loss)
     if value is None or trouble:
         yield _finding(
-            "loss_inputs", "fail", trouble, None, f"The loss: {trouble}", "Make outputs and targets the shapes that the loss takes."
+            "loss_inputs",
+            "fail",
+            trouble,
+            None,
+            f"The loss: {trouble}",
+            "Make outputs and targets the shapes that the loss takes.",
         )
     if value is None:
         return
@@ -55,7 +61,9 @@ def check_loss(
     if value.numel() != 1:
         return
     first = float(value.detach())
-    yield _finding("loss_finite", _fails(math.isfinite(first)), first, None, f"The first loss is {first:.4g}.", _NOT_FINITE)
+    yield _finding(
+        "loss_finite", _fails(math.isfinite(first)), first, None, f"The first loss is {first:.4g}.", _NOT_FINITE
+    )
     yield _connected(value, parameters, unused)
     if math.isfinite(first) and fresh:
         yield from _first_value(first, classes)
@@ -74,25 +82,46 @@ def check_loss_inputs(outputs: Tensor, targets: Tensor, kind: Literal["classes",
         fits, expected = outputs.ndim == 2 and targets.shape == outputs.shape[:1], "[n, classes] against [n]"
     remedy = "Reshape one of them: where shapes differ, broadcasting compares every output with every target."
     if not fits:
-        return _finding("loss_inputs", "fail", shapes, expected, f"The loss compares {shapes}; expected {expected}.", remedy)
-    if kind == "classes" and (targets.is_floating_point() or int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1]):
+        return _finding(
+            "loss_inputs", "fail", shapes, expected, f"The loss compares {shapes}; expected {expected}.", remedy
+        )
+    if kind == "classes" and (
+        targets.is_floating_point() or int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1]
+    ):
         got = f"{targets.dtype} from {targets.min().item()} to {targets.max().item()}"
         message = f"Targets: expected class numbers from 0 to {outputs.shape[1] - 1}, got {got}."
         return _finding(
-            "loss_inputs", "fail", got, f"0 to {outputs.shape[1] - 1}", message, "Number the labels from 0, and size the head by them."
+            "loss_inputs",
+            "fail",
+            got,
+            f"0 to {outputs.shape[1] - 1}",
+            message,
+            "Number the labels from 0, and size the head by them.",
         )
     return _finding("loss_inputs", "ok", shapes, expected, f"The loss compares {shapes}.", "")
 
 
 def check_overfit(
-    module: nn.Module, loss: Callable[[nn.Module], Tensor], *, steps: int = 100, learning_rate: float = 1e-3, floor: float = 0.0
+    module: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    *,
+    steps: int = 100,
+    learning_rate: float = 1e-3,
+    floor: float = 0.0,
 ) -> Finding:
-    """Train a copy of the module on one batch; a sound model and loss come close to `floor`. The module itself is left as it is."""
+    """Train a copy of the module on one batch; a sound model and loss come close to `floor`. The module itself is
+    left as it is.
+    """
     model = copy.deepcopy(module)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         return _finding(
-            "overfit", "fail", "nothing to train", None, "No parameter is trainable, so not even one batch can be learned.", _UNFREEZE
+            "overfit",
+            "fail",
+            "nothing to train",
+            None,
+            "No parameter is trainable, so not even one batch can be learned.",
+            _UNFREEZE,
         )
     optimizer = torch.optim.Adam(trainable, lr=learning_rate)
     first, best = math.nan, math.inf
@@ -103,7 +132,12 @@ def check_overfit(
         here = float(value.detach())
         if not math.isfinite(here):
             return _finding(
-                "overfit", "fail", here, None, "Training on one batch ended in NaN or infinity.", "Lower the learning rate; " + _NOT_FINITE
+                "overfit",
+                "fail",
+                here,
+                None,
+                "Training on one batch ended in NaN or infinity.",
+                "Lower the learning rate; " + _NOT_FINITE,
             )
         first, best = (here if math.isnan(first) else first), min(best, here)
         if best - floor <= OVERFITTED / 2 * (first - floor):
@@ -118,14 +152,18 @@ def _overfitted(first: float, best: float, floor: float) -> Finding:
     left = max(best - floor, 0.0) / max(first - floor, 1e-12)
     status: Status = "ok" if left <= OVERFITTED else "fail" if left > NOT_OVERFITTED else "warn"
     message = f"Trained on one batch alone, the loss went from {first:.4g} to {best:.4g} ({left:.0%} left)."
-    remedy = "A model that cannot learn one batch by heart learns nothing: look at frozen layers, targets and the learning rate."
+    remedy = (
+        "A model that cannot learn one batch by heart learns nothing: look at frozen layers, targets and the "
+        "learning rate."
+    )
     return _finding("overfit", status, left, OVERFITTED, message, remedy)
 
 
 def check_slope(losses: Sequence[float]) -> Finding:
     """Whether the losses of the first steps (one a step, at least 4) fall, and never leap.
 
-    The means of the first and the last quarter are compared; a leap is told from the first loss, which no step has touched yet.
+    The means of the first and the last quarter are compared; a leap is told from the first loss, which no step has
+    touched yet.
     """
     if len(losses) < 4:
         raise ValueError(f"losses: expected at least 4, got {len(losses)}")
@@ -137,7 +175,10 @@ def check_slope(losses: Sequence[float]) -> Finding:
     # A first batch that happens to cost nothing is no measure of a leap.
     first = max(losses[0], _ORDINARY_LOSS)
     ratio = end / start if start > 0 else 1.0
-    message = f"Over the first {len(losses)} steps the loss went from {start:.4g} to {end:.4g}, with {peak:.4g} as its highest."
+    message = (
+        f"Over the first {len(losses)} steps the loss went from {start:.4g} to {end:.4g}, with {peak:.4g} as "
+        f"its highest."
+    )
     if end > LEAP * first or peak > 5 * LEAP * first:
         return _finding("slope", "fail", max(ratio, peak / first), LEAP, message, _TOO_FAST)
     remedy = _TOO_FAST if ratio > 1.05 else "Raise the learning rate, or look at the gradients (next rung)."
@@ -162,7 +203,9 @@ def _computed(loss: Callable[[], Tensor]) -> tuple[Tensor | None, str]:
 
 def _scalar(value: Tensor) -> Finding:
     message = f"The loss has the shape {list(value.shape)}; expected one number."
-    return _finding("loss_scalar", _fails(value.numel() == 1), str(list(value.shape)), "[]", message, "Reduce the loss to its mean.")
+    return _finding(
+        "loss_scalar", _fails(value.numel() == 1), str(list(value.shape)), "[]", message, "Reduce the loss to its mean."
+    )
 
 
 _DETACHED = "Look for detach(), no_grad(), item(), numpy() or argmax between the weights and the loss."
@@ -174,30 +217,47 @@ def _connected(value: Tensor, parameters: Iterable[tuple[str, nn.Parameter]], un
     if not chosen:
         return _finding("connected", "fail", 0.0, None, "No parameter is trainable.", _UNFREEZE)
     if not value.requires_grad:
-        return _finding("connected", "fail", 0.0, float(len(chosen)), "The loss is cut off from every parameter.", _DETACHED)
+        return _finding(
+            "connected", "fail", 0.0, float(len(chosen)), "The loss is cut off from every parameter.", _DETACHED
+        )
     grads = torch.autograd.grad(value, [parameter for _, parameter in chosen], allow_unused=True)
     lost = [name for (name, _), grad in zip(chosen, grads, strict=True) if grad is None]
     lost = [name for name in lost if not any(fnmatch(name, pattern) for pattern in unused)]
     if len(lost) == len(chosen):
-        return _finding("connected", "fail", 0.0, float(len(chosen)), "The loss reaches none of the trainable parameters.", _DETACHED)
+        return _finding(
+            "connected",
+            "fail",
+            0.0,
+            float(len(chosen)),
+            "The loss reaches none of the trainable parameters.",
+            _DETACHED,
+        )
     message = f"The loss reaches all but {len(lost)} of {len(chosen)} trainable parameters" + (
         f": not {', '.join(lost[:5])}." if lost else "."
     )
-    return _finding("connected", "warn" if lost else "ok", float(len(chosen) - len(lost)), float(len(chosen)), message, _DETACHED)
+    return _finding(
+        "connected", "warn" if lost else "ok", float(len(chosen) - len(lost)), float(len(chosen)), message, _DETACHED
+    )
 
 
 def _first_value(first: float, classes: int | None) -> Iterator[Finding]:
     usual = math.log(classes) if classes else 1.0
     message = f"The first loss is {first:.4g}, before anything was learned."
-    remedy = "Look for the label among the inputs, for rows that are all alike, and for a loss that does not fit the data."
+    remedy = (
+        "Look for the label among the inputs, for rows that are all alike, and for a loss that does not fit the data."
+    )
     yield _finding("tiny_loss", "warn" if first < TINY * usual else "ok", first, TINY * usual, message, remedy)
     if classes:
         ratio = first / usual
         status: Status = "ok" if 0.5 <= ratio <= 1.5 else "warn" if 0.2 <= ratio <= 5 else "fail"
         message = (
-            f"The first cross-entropy of a fresh head over {classes} classes is {first:.3f}; guessing gives ln({classes}) = {usual:.3f}."
+            f"The first cross-entropy of a fresh head over {classes} classes is {first:.3f}; guessing gives "
+            f"ln({classes}) = {usual:.3f}."
         )
-        remedy = "Look at the number of classes, at a softmax applied twice, and at how large the head's weights and inputs start."
+        remedy = (
+            "Look at the number of classes, at a softmax applied twice, and at how large the head's weights and "
+            "inputs start."
+        )
         yield _finding("fresh_loss", status, first, usual, message, remedy)
 
 
@@ -208,5 +268,7 @@ def _fails(fine: bool) -> Status:
     return "ok" if fine else "fail"
 
 
-def _finding(check: str, status: Status, value: float | str, threshold: float | str | None, message: str, remedy: str) -> Finding:
+def _finding(
+    check: str, status: Status, value: float | str, threshold: float | str | None, message: str, remedy: str
+) -> Finding:
     return Finding("loss", check, status, value, threshold, message, remedy if status != "ok" else "")

@@ -23,7 +23,9 @@ _STEPS, _RATE = 300, 5e-3
 
 
 def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
-    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises TypeError for one that is none."""
+    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises TypeError for one
+    that is none.
+    """
     detector = build(kind, name, runs[0].shape[1], seed=seed)
     if not isinstance(detector, NetworkDetector):
         raise TypeError(f"detector {name!r} is no network")
@@ -34,9 +36,13 @@ def check_examples(detector: NetworkDetector, batch: Tensor) -> Iterator[Finding
     """Rungs for a fresh network on examples float32 [n, …]; the detector is left as it is."""
     network = detector.network
     given, wanted = detector.given(batch), detector.wanted(batch)
-    yield from check_forward(lambda: network(given).flatten(1), rows=len(batch), width=wanted[0].numel(), module=network)
+    yield from check_forward(
+        lambda: network(given).flatten(1), rows=len(batch), width=wanted[0].numel(), module=network
+    )
     made = network(given)
-    yield from check_loss(lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=wanted, kind="values")
+    yield from check_loss(
+        lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=wanted, kind="values"
+    )
 
     def few(module: nn.Module) -> Tensor:
         return functional.mse_loss(module(given[:_BY_HEART]), wanted[:_BY_HEART])

@@ -66,7 +66,9 @@ def check_outcome(
 def check_frozen(lead: Interval, rows: int, measure: str = "macro-F1") -> Finding:
     """What a tuned encoder's lead over the frozen one in a measure says, on rows that neither had."""
     remedy = "Tuning did not earn its place: keep the frozen encoder with its head, or collect more rows."
-    return _against("against_frozen", lead, f"{measure[0].upper()}{measure[1:]} on {rows} rows", "frozen", remedy, fails=False)
+    return _against(
+        "against_frozen", lead, f"{measure[0].upper()}{measure[1:]} on {rows} rows", "frozen", remedy, fails=False
+    )
 
 
 def check_gain(
@@ -80,7 +82,9 @@ def check_gain(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Finding:
-    """Judge any measure that each held-out row (or query) has one number of, [n]: higher is better; `theirs` None only reports."""
+    """Judge any measure that each held-out row (or query) has one number of, [n]: higher is better; `theirs` None
+    only reports.
+    """
     gain = mean_gain(ours, theirs, seed=seed, resamples=resamples)
     if theirs is None:
         return _finding(check, "ok", gain.value, None, f"{measure} on {len(ours)} held-out rows is {gain}.", "")
@@ -88,7 +92,8 @@ def check_gain(
 
 
 def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int, remedy: str) -> Iterator[Finding]:
-    """Whether tuning has cost anything of what the base model does on the same held-out rows, metric by metric: higher is better.
+    """Whether tuning has cost anything of what the base model does on the same held-out rows, metric by metric:
+    higher is better.
 
     Rank correlation and AUROC are of all rows together, so there is no interval: what is worse at all is told.
     """
@@ -103,9 +108,16 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
     error = weighted_calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
     sure = "too sure" if float(np.mean(confidence)) > float(np.mean(right)) else "not sure enough"
-    message = f"The calibration error is {error:.3f}: on average {np.mean(confidence):.1%} sure, {np.mean(right):.1%} right."
+    message = (
+        f"The calibration error is {error:.3f}: on average {np.mean(confidence):.1%} sure, {np.mean(right):.1%} right."
+    )
     return _finding(
-        "calibration", "ok" if error <= limit else "warn", error, limit, message, f"The model is {sure}: scale its temperature."
+        "calibration",
+        "ok" if error <= limit else "warn",
+        error,
+        limit,
+        message,
+        f"The model is {sure}: scale its temperature.",
     )
 
 
@@ -124,7 +136,9 @@ def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Fin
 
 def _against(check: str, gain: Interval, measure: str, rival: str, remedy: str, *, fails: bool) -> Finding:
     status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 and fails else "warn"
-    return _finding(check, status, gain.value, 0.0, f"{measure} minus that of the {rival} one is {gain}: {gain.verdict}.", remedy)
+    return _finding(
+        check, status, gain.value, 0.0, f"{measure} minus that of the {rival} one is {gain}: {gain.verdict}.", remedy
+    )
 
 
 def _worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int]) -> Finding:
@@ -136,7 +150,13 @@ def _worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int])
     rows = [lines[row] for row in np.flatnonzero(np.isin(truth, bad) & (truth != ours))]
     remedy = "Add rows of these classes, correct their labels, or join classes that nobody can tell apart."
     return _finding(
-        "worst_classes", "warn" if bad else "ok", float(scores[order[0]]), limit, f"The worst classes by F1: {told}.", remedy, rows
+        "worst_classes",
+        "warn" if bad else "ok",
+        float(scores[order[0]]),
+        limit,
+        f"The worst classes by F1: {told}.",
+        remedy,
+        rows,
     )
 
 
@@ -146,6 +166,14 @@ def _told(labels: list[str], truth: Ints, ours: Ints, index: int, score: float) 
 
 
 def _finding(
-    check: str, status: Status, value: float, threshold: float | None, message: str, remedy: str, rows: Sequence[int] = ()
+    check: str,
+    status: Status,
+    value: float,
+    threshold: float | None,
+    message: str,
+    remedy: str,
+    rows: Sequence[int] = (),
 ) -> Finding:
-    return Finding("outcome", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows))
+    return Finding(
+        "outcome", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows)
+    )

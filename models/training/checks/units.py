@@ -1,7 +1,7 @@
 """Did a column change its unit? Level and spread of stretches of normal readings, each against one a little later.
 
-Stretches follow one another as in the file, run after run and into the held-out part, so that a change at a silence, between two
-machines or after the cut is seen as one in mid-run is.
+Stretches follow one another as in the file, run after run and into the held-out part, so that a change at a silence,
+between two machines or after the cut is seen as one in mid-run is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data.segments import Rows, Runs, joined
+from models.training.data.segments import Rows, Segments, joined
 from models.training.data.table import Doubles
 from models.training.report import Finding, Status, named_rows
 
@@ -20,9 +20,10 @@ _STRETCHES, _LEAST_STRETCH = 40, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """The least factor by which level and spread grow, how far the two factors may lie apart, of how many stretches on each side
-    the median is taken, and how many times what is usual within a run the growth (as a logarithm) has to be."""
+class JumpLimits:
+    """The least factor by which level and spread grow, how far the two factors may lie apart, of how many stretches
+    on each side the median is taken, and how many times what is usual within a run the growth (as a logarithm) has
+    to be."""
 
     factor: float
     alike: float
@@ -31,9 +32,9 @@ class Scale:
 
 
 # Long stretches accuse. Short ones only warn, of a larger factor: few rows move by chance, and may be an event.
-_LONG, _BRIEF = Scale(8.0, 1.5, 3, 6.0), Scale(100.0, 2.0, 1, 6.0)
+_LONG, _BRIEF = JumpLimits(8.0, 1.5, 3, 6.0), JumpLimits(100.0, 2.0, 1, 6.0)
 # What comes at more places than these is how the machine works.
-_OPERATION, _OFTEN = (Scale(8.0, 2.0, 1, 0.0), Scale(100.0, np.inf, 1, 0.0)), 4
+_OPERATION, _OFTEN = (JumpLimits(8.0, 2.0, 1, 0.0), JumpLimits(100.0, np.inf, 1, 0.0)), 4
 # Conversions that no large factor tells: y = factor · x + offset.
 _CONVERSIONS = {
     "°C and °F": (1.8, 32.0),
@@ -48,15 +49,21 @@ _SAYS: dict[Status, str] = {
     "warn": "as if its unit changed there, or something happened",
 }
 _REMEDIES: dict[Status, str] = {
-    "fail": "Convert the column to one unit. If the machines or the operation differ so much, train a model on each alone, "
+    "fail": "Convert the column to one unit. If the machines or the operation differ so much, train a model on each "
+    "alone, "
     "or leave the column out.",
-    "warn": "Look at these lines: convert them to one unit, or label them 1 if they are an anomaly; what is trained on is not found later.",
+    "warn": (
+        "Look at these lines: convert them to one unit, or label them 1 if they are an anomaly; what is trained "
+        "on is not found later."
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """Of m stretches the rows they begin at and the part each is of, [m], and medians, levels and spreads of their columns, [m, d]."""
+    """Of m stretches the rows they begin at and the part each is of, [m], and medians, levels and spreads of their
+    columns, [m, d].
+    """
 
     begins: Rows
     part: Rows
@@ -75,7 +82,7 @@ class Jump:
     told: str
 
 
-def check_units(train: Runs, held_out: Runs) -> Finding:
+def check_units(train: Segments, held_out: Segments) -> Finding:
     """Fail for a column that changes its unit for long; warn where it may be an event, or another way of working."""
     readings = np.concatenate([train.readings, held_out.readings])
     lines = np.concatenate([train.lines, held_out.lines])
@@ -126,14 +133,18 @@ def _statistics(x: Doubles) -> tuple[Doubles, Doubles, Doubles]:
 
 
 def _pairs(part: Rows) -> tuple[Rows, Rows]:
-    """Each stretch and the second after it, since the one between may be of both units; the next at the end and from part to part."""
+    """Each stretch and the second after it, since the one between may be of both units; the next at the end and from
+    part to part.
+    """
     before = np.arange(len(part) - 1)
     second = np.minimum(before + 2, len(part) - 1)
     return before, np.where(part[second] == part[before], second, before + 1)
 
 
 def _sides(stretches: Stretches, values: Doubles, pooled: int) -> tuple[Doubles, Doubles]:
-    """For each pair the median of values [m, d] of the last stretches before it and of the first after, each of one part."""
+    """For each pair the median of values [m, d] of the last stretches before it and of the first after, each of one
+    part.
+    """
     before, after = _pairs(stretches.part)
     first = np.searchsorted(stretches.part, stretches.part[before])
     last = np.searchsorted(stretches.part, stretches.part[after], side="right") - 1
@@ -143,7 +154,7 @@ def _sides(stretches: Stretches, values: Doubles, pooled: int) -> tuple[Doubles,
     return np.median(values[earlier], axis=1), np.median(values[later], axis=1)
 
 
-def _factors(stretches: Stretches, scale: Scale, busy: NDArray[np.bool_]) -> Iterator[Jump]:
+def _factors(stretches: Stretches, scale: JumpLimits, busy: NDArray[np.bool_]) -> Iterator[Jump]:
     """Where level and spread grow, or shrink, by the same large factor."""
     growth, jumps = _grown(stretches, scale)
     for pair, column in _places(np.sign(growth) * (jumps & ~busy)):
@@ -153,7 +164,9 @@ def _factors(stretches: Stretches, scale: Scale, busy: NDArray[np.bool_]) -> Ite
 
 
 def _places(ways: Doubles) -> Iterator[tuple[int, int]]:
-    """The middle pair and the column of each jump: -1, 0 or 1 for each pair and column, [m, d]; neighbours that agree are one jump."""
+    """The middle pair and the column of each jump: -1, 0 or 1 for each pair and column, [m, d]; neighbours that
+    agree are one jump.
+    """
     for column in np.flatnonzero(ways.any(axis=0)).tolist():
         way = ways[:, column]
         for pairs in np.split(np.arange(len(way)), np.flatnonzero(np.diff(way)) + 1):
@@ -161,9 +174,13 @@ def _places(ways: Doubles) -> Iterator[tuple[int, int]]:
                 yield int(pairs[len(pairs) // 2]), column
 
 
-def _grown(stretches: Stretches, scale: Scale) -> tuple[Doubles, NDArray[np.bool_]]:
-    """For each pair and column the logarithm of the factor by which the level grows, and whether that is a unit's, [m, d]."""
-    level, spread = (_growth(*_sides(stretches, values, scale.pooled)) for values in (stretches.level, stretches.spread))
+def _grown(stretches: Stretches, scale: JumpLimits) -> tuple[Doubles, NDArray[np.bool_]]:
+    """For each pair and column the logarithm of the factor by which the level grows, and whether that is a unit's,
+    [m, d].
+    """
+    level, spread = (
+        _growth(*_sides(stretches, values, scale.pooled)) for values in (stretches.level, stretches.spread)
+    )
     within = level[_inside(stretches.part)[:, 0]]
     usual = np.median(np.abs(within), axis=0) if len(within) else 0.0
     large = np.abs(level) > np.maximum(np.log(scale.factor), scale.unusual * usual)
@@ -196,7 +213,10 @@ def _growth(before: Doubles, after: Doubles) -> Doubles:
 def _conversions(stretches: Stretches, busy: NDArray[np.bool_]) -> Iterator[Jump]:
     """Level and spread that move as a known conversion would move them, either way."""
     # The nearest stretches tell a level best, which may wander; a spread takes more rows.
-    (was, now), (narrow, wide) = _sides(stretches, stretches.middle, 1), _sides(stretches, stretches.spread, _LONG.pooled)
+    (was, now), (narrow, wide) = (
+        _sides(stretches, stretches.middle, 1),
+        _sides(stretches, stretches.spread, _LONG.pooled),
+    )
     growth = _growth(narrow, wide)
     far = np.abs(now - was) > _FAR * np.maximum(narrow, wide)
     for name, (factor, offset) in _CONVERSIONS.items():

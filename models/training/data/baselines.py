@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 from torch import Tensor
 
-from models.training.data.rows import Rows, normalised
+from models.training.data.rows import TextRows, normalised
 from models.training.metrics import encoded, macro_f1
 
 _MAX_FEATURES = 20_000
@@ -29,27 +29,33 @@ class Baseline:
     macro_f1: float
 
 
-def majority(train: Rows, held_out: Rows) -> Baseline:
+def majority(train: TextRows, held_out: TextRows) -> Baseline:
     """Always the most frequent label of the training part."""
     label = Counter(train.labels or ()).most_common(1)[0][0]
     return _measured("majority", held_out, [label] * len(held_out))
 
 
-def word_counts(train: Rows, held_out: Rows, *, seed: int = 0) -> Baseline:
-    """TF-IDF of words and logistic regression (by averaged stochastic gradient: a second or two for 10,000 rows and 77 labels)."""
-    vectorizer = TfidfVectorizer(max_features=_MAX_FEATURES, sublinear_tf=True, tokenizer=_words, token_pattern=None, lowercase=False)
+def word_counts(train: TextRows, held_out: TextRows, *, seed: int = 0) -> Baseline:
+    """TF-IDF of words and logistic regression (by averaged stochastic gradient: a second or two for 10,000 rows and
+    77 labels).
+    """
+    vectorizer = TfidfVectorizer(
+        max_features=_MAX_FEATURES, sublinear_tf=True, tokenizer=_words, token_pattern=None, lowercase=False
+    )
     model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=30, average=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a baseline
         model.fit(vectorizer.fit_transform(train.texts[0]), train.labels)
-    return _measured("tfidf", held_out, [str(label) for label in model.predict(vectorizer.transform(held_out.texts[0]))])
+    return _measured(
+        "tfidf", held_out, [str(label) for label in model.predict(vectorizer.transform(held_out.texts[0]))]
+    )
 
 
 def _words(text: str) -> list[str]:
     return normalised(text).split()
 
 
-def _measured(name: str, held_out: Rows, predictions: list[str]) -> Baseline:
+def _measured(name: str, held_out: TextRows, predictions: list[str]) -> Baseline:
     labels, (truth, predicted) = encoded(held_out.labels or [], predictions)
     return Baseline(name, predictions, float(np.mean(truth == predicted)), macro_f1(truth, predicted, len(labels)))
 

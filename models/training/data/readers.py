@@ -1,4 +1,6 @@
-"""Readers of JSONL, CSV and Parquet: a stream of (line, record), never the whole file at once, and nothing is ever unpickled."""
+"""Readers of JSONL, CSV and Parquet: a stream of (line, record), never the whole file at once, and nothing is ever
+unpickled.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +54,18 @@ _MAX_PARQUET_BYTES = 4 << 30
 
 
 def find_format(path: Path, asked: str | None, param: str) -> Format:
-    """The format asked for, or told by the name, or by the first bytes; TrainingDataError when the bytes are something else."""
+    """The format asked for, or told by the name, or by the first bytes; TrainingDataError when the bytes are
+    something else.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
         raise TrainingDataError("file_not_found", f"{param}: the file is not there", param) from None
     if asked is not None and asked not in ("jsonl", "csv", "parquet"):
-        raise TrainingDataError("unknown_format", f"{param}: expected the format jsonl, csv or parquet, got {asked[:40]!r}", param)
+        raise TrainingDataError(
+            "unknown_format", f"{param}: expected the format jsonl, csv or parquet, got {asked[:40]!r}", param
+        )
     kind = _magic(start)
     if kind == "a Parquet file" and asked is None and path.suffix.lower() not in _SUFFIXES:
         return "parquet"
@@ -69,7 +75,9 @@ def find_format(path: Path, asked: str | None, param: str) -> Format:
     )
     if start and kind != ("a Parquet file" if chosen == "parquet" else None):
         raise TrainingDataError(
-            "wrong_format", f"{param}: expected {chosen}, got {kind or 'something else'} (told by its first bytes)", param
+            "wrong_format",
+            f"{param}: expected {chosen}, got {kind or 'something else'} (told by its first bytes)",
+            param,
         )
     return chosen
 
@@ -104,7 +112,9 @@ def _lines(file: BinaryIO, max_line_bytes: int, param: str) -> Iterator[tuple[in
         try:
             yield number, raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            message = f"line {number}: expected UTF-8, got the byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+            message = (
+                f"line {number}: expected UTF-8, got the byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+            )
             raise TrainingDataError("not_utf8", message, param, line=number) from None
 
 
@@ -132,7 +142,9 @@ def _with_constants(text: str, number: int, param: str, error: orjson.JSONDecode
             pass  # the message below names the first fault
     hint = " (one object a line, not one array)" if text.startswith("[") else ""
     what = error.msg.split(":")[0]
-    message = f"line {number}: expected a JSON object, got text that is no JSON ({what}, at character {error.colno}){hint}"
+    message = (
+        f"line {number}: expected a JSON object, got text that is no JSON ({what}, at character {error.colno}){hint}"
+    )
     raise TrainingDataError("invalid_json", message, param, line=number) from None
 
 
@@ -166,7 +178,9 @@ def _refuse_duplicates(text: str, number: int, param: str) -> None:
     try:
         json.loads(text, object_pairs_hook=pairs, parse_int=float)
     except RecursionError:
-        raise TrainingDataError("invalid_json", f"line {number}: expected a flat object, got deep nesting", param, line=number) from None
+        raise TrainingDataError(
+            "invalid_json", f"line {number}: expected a flat object, got deep nesting", param, line=number
+        ) from None
 
 
 def _json_name(value: object) -> str:
@@ -174,7 +188,9 @@ def _json_name(value: object) -> str:
 
 
 def read_csv(path: Path, *, max_line_bytes: int, param: str) -> Iterator[Record]:
-    """A header and rows, separated by comma, semicolon or tab (told by the header); a record is named by its first line."""
+    """A header and rows, separated by comma, semicolon or tab (told by the header); a record is named by its first
+    line.
+    """
     with path.open("rb") as file:
         lines = _lines(file, max_line_bytes, param)
         first = next(lines, None)
@@ -217,7 +233,9 @@ def _records(reader: Reader, param: str) -> Iterator[Record]:
 
 
 def _header(cells: list[str], param: str) -> list[str]:
-    twice = next((name for name in cells if cells.count(name) > 1), None) if len(cells) <= 1000 else "a thousand columns"
+    twice = (
+        next((name for name in cells if cells.count(name) > 1), None) if len(cells) <= 1000 else "a thousand columns"
+    )
     if twice is not None:
         message = f"line 1, column {twice[:60]!r}: expected each column once, got it twice"
         raise TrainingDataError("duplicate_key", message, param, line=1, column=twice)
@@ -234,7 +252,10 @@ def read_parquet(path: Path, *, wanted: frozenset[str], max_rows: int, param: st
             unread = dict.fromkeys(name for name in names if name not in wanted)
             number = 0
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=read):
-                columns = {name: _values(batch.column(index), number, name, param) for index, name in enumerate(batch.schema.names)}
+                columns = {
+                    name: _values(batch.column(index), number, name, param)
+                    for index, name in enumerate(batch.schema.names)
+                }
                 for index in range(batch.num_rows):
                     number += 1
                     yield number, {name: columns[name][index] for name in columns} | unread
@@ -251,7 +272,9 @@ def _check_parquet(file: pq.ParquetFile, names: list[str], max_rows: int, param:
         message = f"column {twice[:60]!r}: expected each column once, got it twice"
         raise TrainingDataError("duplicate_key", message, param, column=twice)
     if file.metadata.num_rows > max_rows:
-        raise TrainingDataError("too_many_rows", f"{param}: expected at most {max_rows:,} rows, got {file.metadata.num_rows:,}", param)
+        raise TrainingDataError(
+            "too_many_rows", f"{param}: expected at most {max_rows:,} rows, got {file.metadata.num_rows:,}", param
+        )
     size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
     if size > _MAX_PARQUET_BYTES:
         message = f"{param}: expected at most {_MAX_PARQUET_BYTES:,} bytes uncompressed, got {size:,}"

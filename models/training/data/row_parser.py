@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from models.training.data.rows import TARGET_COLUMN, TEXT_COLUMNS, Kind, Rows, columns_of
+from models.training.data.rows import TARGET_COLUMN, TEXT_COLUMNS, Kind, TextRows, columns_of
 from models.training.errors import TrainingDataError
 
 MAX_LABEL_CHARACTERS = 256
@@ -41,7 +41,8 @@ class _Plan:
 
 
 class RowBuilder:
-    """Collects records into Rows, refusing the first that does not fit, or that the task, where one is given, does not take.
+    """Collects records into Rows, refusing the first that does not fit, or that the task, where one is given, does
+    not take.
 
     `unit` is "line" or "row"; `textual`: every value came as text.
     """
@@ -92,7 +93,11 @@ class RowBuilder:
         elif plan.kind != self._kind:
             expected, got = (" and ".join(columns_of(kind)) for kind in (self._kind, plan.kind))
             raise self._error(
-                "mixed_row_kinds", line, None, f"{expected} as on {self._unit} {self._lines[0]} (one kind of row a file)", f"{got}"
+                "mixed_row_kinds",
+                line,
+                None,
+                f"{expected} as on {self._unit} {self._lines[0]} (one kind of row a file)",
+                f"{got}",
             )
         for name in plan.unused:
             self.note(name, f"column {_shown(name)} is not used (first on {self._unit} {line})")
@@ -102,11 +107,11 @@ class RowBuilder:
             self._add_columns(line, record, plan)
         self._lines.append(line)
 
-    def rows(self) -> Rows:
+    def rows(self) -> TextRows:
         """What was collected; TrainingDataError when that is nothing."""
         if self._kind is None:
             raise TrainingDataError("no_rows", f"{self._param}: expected at least one row, got none", self._param)
-        return Rows(
+        return TextRows(
             kind=self._kind,
             texts=self._texts,
             labels=self._labels if self._kind == "labelled" else None,
@@ -130,9 +135,15 @@ class RowBuilder:
             raise self._error("invalid_chat", line, column, "a list of messages (objects)", _got(messages))
         roles = [str(turn.get("role")) for turn in messages]
         turns = [turn for turn, role in zip(messages, roles, strict=True) if role != "system"]
-        if [role for role in roles if role != "system"] != ["user", "assistant"] or roles.count("system") > 1 or "system" in roles[1:]:
+        if (
+            [role for role in roles if role != "system"] != ["user", "assistant"]
+            or roles.count("system") > 1
+            or "system" in roles[1:]
+        ):
             expected = "one user and one assistant turn, after at most one system turn"
-            raise self._error("invalid_chat", line, column, expected, ", ".join(_short(role) for role in roles[:6]) or "no messages")
+            raise self._error(
+                "invalid_chat", line, column, expected, ", ".join(_short(role) for role in roles[:6]) or "no messages"
+            )
         if "system" in roles:
             self.note("messages:system", f"system turns are not part of the text (first on {self._unit} {line})")
         for name in sorted({str(key) for turn in turns for key in turn} - {"role", "content"}):
@@ -144,14 +155,26 @@ class RowBuilder:
         if not isinstance(value, str):
             raise self._error("not_text", line, column, "text", _got(value))
         if "\0" in value:
-            raise self._error("nul", line, column, "text without NUL characters", f"one at character {value.index(chr(0)) + 1}")
+            raise self._error(
+                "nul", line, column, "text without NUL characters", f"one at character {value.index(chr(0)) + 1}"
+            )
         if not visible(value):
-            raise self._error("empty_text", line, column, "text that is not empty", "nothing but whitespace" if value else "empty text")
+            raise self._error(
+                "empty_text",
+                line,
+                column,
+                "text that is not empty",
+                "nothing but whitespace" if value else "empty text",
+            )
         if len(value) > self._max_text:
-            raise self._error("text_too_long", line, column, f"at most {self._max_text:,} characters", f"{len(value):,}")
+            raise self._error(
+                "text_too_long", line, column, f"at most {self._max_text:,} characters", f"{len(value):,}"
+            )
         self._characters += len(value)
         if self._characters > MAX_CHARACTERS:
-            raise self._error("file_too_large", line, column, f"at most {MAX_CHARACTERS:,} characters of text in all", "more")
+            raise self._error(
+                "file_too_large", line, column, f"at most {MAX_CHARACTERS:,} characters of text in all", "more"
+            )
         return value
 
     def _label(self, line: int, column: str, value: object) -> str:
@@ -161,11 +184,19 @@ class RowBuilder:
         if not isinstance(value, str):
             raise self._error("invalid_label", line, column, "a label (text or a whole number)", _got(value))
         if "\0" in value:
-            raise self._error("nul", line, column, "a label without NUL characters", f"one at character {value.index(chr(0)) + 1}")
+            raise self._error(
+                "nul", line, column, "a label without NUL characters", f"one at character {value.index(chr(0)) + 1}"
+            )
         if not visible(value):
             raise self._error("empty_label", line, column, "a label that is not empty", "an empty one")
         if len(value) > MAX_LABEL_CHARACTERS:
-            raise self._error("label_too_long", line, column, f"a label of at most {MAX_LABEL_CHARACTERS} characters", f"{len(value):,}")
+            raise self._error(
+                "label_too_long",
+                line,
+                column,
+                f"a label of at most {MAX_LABEL_CHARACTERS} characters",
+                f"{len(value):,}",
+            )
         return value
 
     def _number(self, line: int, column: str, value: object) -> float:
@@ -195,14 +226,25 @@ class RowBuilder:
 
     def _make_plan(self, line: int, names: tuple[str, ...]) -> _Plan:
         claimed = set(self._columns.values())
-        source = {ours: ours for ours in _roles(None) if ours in names and ours not in claimed and ours not in self._columns}
+        source = {
+            ours: ours for ours in _roles(None) if ours in names and ours not in claimed and ours not in self._columns
+        }
         source |= {ours: theirs for ours, theirs in self._columns.items() if theirs in names}
         absent = sorted(theirs for theirs in claimed if theirs not in names)
         if absent:
             got = _listed(names)
-            raise self._error("missing_column", line, absent[0], f"column {_shown(absent[0])}, named in `columns`", got, param="columns")
+            raise self._error(
+                "missing_column",
+                line,
+                absent[0],
+                f"column {_shown(absent[0])}, named in `columns`",
+                got,
+                param="columns",
+            )
         fitting: list[Kind] = [kind for kind in TEXT_COLUMNS if set(columns_of(kind)) <= set(source)]
-        best = [kind for kind in fitting if not any(set(columns_of(kind)) < set(columns_of(other)) for other in fitting)]
+        best = [
+            kind for kind in fitting if not any(set(columns_of(kind)) < set(columns_of(other)) for other in fitting)
+        ]
         chat = _CHAT in source
         if not chat and not best:
             raise self._unfit("missing_column", line, names, source)
@@ -213,28 +255,42 @@ class RowBuilder:
         return _Plan(kind, source, chat, tuple(name for name in names if name not in used))
 
     def _unfit(self, code: str, line: int, names: tuple[str, ...], source: Mapping[str, str]) -> TrainingDataError:
-        """A row without a column that it should have: which those are, which of its own are read, and how to name others."""
+        """A row without a column that it should have: which those are, which of its own are read, and how to name
+        others.
+        """
         kinds = [self._kind] if self._kind else [kind for kind in self._kinds if kind != "plain"]
         nearest = max(kinds, key=lambda kind: len(set(columns_of(kind)) & set(source)) / len(columns_of(kind)))
         lacking = [name for name in columns_of(nearest) if name not in source]
         got = _listed(names) + ("" if self._kind else self._hint(names, source, kinds, lacking))
         if self._kind or len(self._kinds) == 1 or len(lacking) < len(columns_of(nearest)):
-            return self._error(code, line, lacking[0], f"columns {' and '.join(columns_of(nearest))}{self._for_task}", got)
+            return self._error(
+                code, line, lacking[0], f"columns {' and '.join(columns_of(nearest))}{self._for_task}", got
+            )
         options = "; ".join(" and ".join(columns_of(kind)) for kind in TEXT_COLUMNS if kind in self._kinds)
         chat = "; or messages" if "labelled" in self._kinds else ""
         return self._error(code, line, None, f"the columns of one kind of row{self._for_task} ({options}{chat})", got)
 
-    def _hint(self, names: Sequence[str], source: Mapping[str, str], kinds: Sequence[Kind], lacking: Sequence[str]) -> str:
+    def _hint(
+        self, names: Sequence[str], source: Mapping[str, str], kinds: Sequence[Kind], lacking: Sequence[str]
+    ) -> str:
         read = {source[ours]: ours for kind in kinds for ours in columns_of(kind) if ours in source}
         told = ", ".join(f"{_shown(theirs)} is read as {ours}" for theirs, ours in read.items()) or "none is read"
         spare = [name for name in names if name not in (*read, _CHAT) and len(name) <= _MAX_COMPARED][:_MAX_NAMED]
         found = _proposed(lacking, spare)
-        mapping = json.dumps({ours: read_as for ours, read_as in self._columns.items() if read_as in read} | found, ensure_ascii=False)
-        return (f", of which {told}" if names else "") + (f"; others are named in `columns`, such as {mapping}" if found else "")
+        mapping = json.dumps(
+            {ours: read_as for ours, read_as in self._columns.items() if read_as in read} | found, ensure_ascii=False
+        )
+        return (f", of which {told}" if names else "") + (
+            f"; others are named in `columns`, such as {mapping}" if found else ""
+        )
 
-    def _error(self, code: str, line: int, column: str | None, expected: str, got: str, *, param: str | None = None) -> TrainingDataError:
+    def _error(
+        self, code: str, line: int, column: str | None, expected: str, got: str, *, param: str | None = None
+    ) -> TrainingDataError:
         place = f"{self._unit} {line}" + (f", column {_shown(column)}" if column else "")
-        return TrainingDataError(code, f"{place}: expected {expected}, got {got}", param or self._param, line=line, column=column)
+        return TrainingDataError(
+            code, f"{place}: expected {expected}, got {got}", param or self._param, line=line, column=column
+        )
 
 
 def check_columns(columns: Mapping[str, str], task: str | None = None) -> None:
@@ -243,13 +299,19 @@ def check_columns(columns: Mapping[str, str], task: str | None = None) -> None:
     for ours, theirs in columns.items():
         if ours not in roles:
             known = ", ".join(roles) + (f" for task {task}" if task else "")
-            raise TrainingDataError("invalid_columns", f"columns: expected names among {known}, got {_shown(ours)}", "columns")
+            raise TrainingDataError(
+                "invalid_columns", f"columns: expected names among {known}, got {_shown(ours)}", "columns"
+            )
         if not isinstance(theirs, str) or not theirs:
             raise TrainingDataError(
-                "invalid_columns", f"columns.{ours}: expected the name of a column of the file, got {_got(theirs)}", "columns"
+                "invalid_columns",
+                f"columns.{ours}: expected the name of a column of the file, got {_got(theirs)}",
+                "columns",
             )
     if len(set(columns.values())) != len(columns):
-        raise TrainingDataError("invalid_columns", "columns: expected each column of the file once, got one twice", "columns")
+        raise TrainingDataError(
+            "invalid_columns", "columns: expected each column of the file once, got one twice", "columns"
+        )
 
 
 def _kinds_of(task: str | None) -> tuple[Kind, ...]:
@@ -307,4 +369,8 @@ def _shown(text: str) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     shown = [_shown(name) for name in names]
-    return ("columns " + ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")) if shown else "no columns"
+    return (
+        ("columns " + ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else ""))
+        if shown
+        else "no columns"
+    )

@@ -37,12 +37,12 @@ def columns_of(kind: Kind) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TextRows:
     """Rows of one kind, in the order of their file.
 
-    `texts` holds one list a text column (`TEXT_COLUMNS`), each of `len(rows)` texts. `labels` is there for "labelled"; `scores` for
-    "scored" and "relevance" (whose label is a grade, 1.0 for relevant). `lines` are 1-based lines of the file, rows for Parquet.
-    `notes` says what the reader left out or changed.
+    `texts` holds one list a text column (`TEXT_COLUMNS`), each of `len(rows)` texts. `labels` is there for
+    "labelled"; `scores` for "scored" and "relevance" (whose label is a grade, 1.0 for relevant). `lines` are 1-based
+    lines of the file, rows for Parquet. `notes` says what the reader left out or changed.
     """
 
     kind: Kind
@@ -54,8 +54,12 @@ class Rows:
 
     def __post_init__(self) -> None:
         if len(self.texts) != len(TEXT_COLUMNS[self.kind]):
-            raise ValueError(f"texts: expected {len(TEXT_COLUMNS[self.kind])} columns for {self.kind}, got {len(self.texts)}")
-        if (self.labels is None) != (self.kind != "labelled") or (self.scores is None) != (self.kind not in ("scored", "relevance")):
+            raise ValueError(
+                f"texts: expected {len(TEXT_COLUMNS[self.kind])} columns for {self.kind}, got {len(self.texts)}"
+            )
+        if (self.labels is None) != (self.kind != "labelled") or (self.scores is None) != (
+            self.kind not in ("scored", "relevance")
+        ):
             raise ValueError(f"labels or scores do not fit rows of kind {self.kind}")
         lengths = {len(column) for column in (*self.texts, self.lines, self.labels, self.scores) if column is not None}
         if len(lengths) != 1:
@@ -64,9 +68,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def take(self, indices: Sequence[int]) -> Rows:
+    def take(self, indices: Sequence[int]) -> TextRows:
         """The rows at these positions, in this order."""
-        return Rows(
+        return TextRows(
             kind=self.kind,
             texts=[[column[index] for index in indices] for column in self.texts],
             labels=None if self.labels is None else [self.labels[index] for index in indices],
@@ -82,8 +86,10 @@ def normalised(text: str) -> str:
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
 
 
-def group_keys(rows: Rows) -> list[str]:
-    """What may not be on both sides of a split, per row: the text, the anchor, the query, or both sentences in any order."""
+def group_keys(rows: TextRows) -> list[str]:
+    """What may not be on both sides of a split, per row: the text, the anchor, the query, or both sentences in any
+    order.
+    """
     first = [normalised(text) for text in rows.texts[0]]
     if rows.kind != "scored":
         return first

@@ -1,4 +1,6 @@
-"""A table as runs: stretches of readings that follow one another in time, filled in, and divided without mixing times."""
+"""A table as runs: stretches of readings that follow one another in time, filled in, and divided without mixing
+times.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,11 @@ LEAST_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class Segments:
     """Readings float64 [n, d], finite, in order; `starts` are the rows at which a run begins (the first is 0).
 
-    `lines`, `times`, `labels` are the rows' own, as in `Table`. Rows of `records` are no neighbours, whatever the order.
+    `lines`, `times`, `labels` are the rows' own, as in `Table`. Rows of `records` are no neighbours, whatever the
+    order.
     """
 
     columns: tuple[str, ...]
@@ -62,7 +65,9 @@ class Runs:
         return runs if self.labels is None else [part for rows in runs for part in _unlabelled(rows, self.labels[rows])]
 
     def places(self, rows: Rows) -> list[str] | list[int]:
-        """Where rows (indices [n]) are found again: their times in ISO 8601 where the table has times, else their lines."""
+        """Where rows (indices [n]) are found again: their times in ISO 8601 where the table has times, else their
+        lines.
+        """
         if self.times is None:
             lines: list[int] = self.lines[rows].tolist()
             return lines
@@ -70,7 +75,7 @@ class Runs:
 
 
 @dataclass(slots=True)
-class Repairs:
+class Imputation:
     """What was done to a table, for the report: counts, and lines to look at."""
 
     missing: dict[str, int] = field(default_factory=dict)
@@ -81,12 +86,12 @@ class Repairs:
     period_s: float | None = None
 
 
-def to_runs(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Runs, Repairs]:
+def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Segments, Imputation]:
     """Order by group, cut at silences, drop repeated timestamps, fill what is missing; and what was done.
 
     Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
     """
-    repairs = Repairs()
+    repairs = Imputation()
     order, firsts = _by_group(table)
     if table.times is not None:
         order, firsts = _in_time(table, order, firsts, repairs, param)
@@ -97,11 +102,15 @@ def to_runs(table: Table, kind: SensorKind, *, param: str = "training_file") -> 
     filled = _filled(readings, starts if kind == "series" else None)
     times = None if table.times is None else table.times[order]
     labels = None if table.labels is None else table.labels[order]
-    return Runs(table.columns, filled, table.lines[order], starts, times, labels, kind), repairs
+    return Segments(table.columns, filled, table.lines[order], starts, times, labels, kind), repairs
 
 
-def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "training_file") -> tuple[Runs, Runs]:
-    """The training part, and the later part to judge by: the last runs where there are five groups, else the last rows of each run."""
+def divide_segments(
+    runs: Segments, groups: int, held_out: float, *, param: str = "training_file"
+) -> tuple[Segments, Segments]:
+    """The training part, and the later part to judge by: the last runs where there are five groups, else the last
+    rows of each run.
+    """
     ends = [*runs.starts[1:].tolist(), len(runs)]
     if groups >= _GROUPS_TO_HOLD_OUT and len(runs.starts) == groups:
         # At least one group on either side, whatever the share is rounded to.
@@ -112,18 +121,22 @@ def divide_runs(runs: Runs, groups: int, held_out: float, *, param: str = "train
         for rows in runs.each():
             held[rows.stop - round((rows.stop - rows.start) * held_out) : rows.stop] = True
     if held.all() or not held.any():
-        raise TrainingDataError("too_few_rows", f"{param}: expected rows to train on and to hold out, got {len(runs)} rows", param)
+        raise TrainingDataError(
+            "too_few_rows", f"{param}: expected rows to train on and to hold out, got {len(runs)} rows", param
+        )
     return _chosen(runs, ~held), _chosen(runs, held)
 
 
-def _chosen(runs: Runs, mask: NDArray[np.bool_]) -> Runs:
+def _chosen(runs: Segments, mask: NDArray[np.bool_]) -> Segments:
     first = np.zeros(len(runs), dtype=np.bool_)
     first[runs.starts] = True
     # Where the row before is left out, a run begins as well.
     first |= np.concatenate([[True], ~mask[:-1]])
     times = None if runs.times is None else runs.times[mask]
     labels = None if runs.labels is None else runs.labels[mask]
-    return Runs(runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels, runs.kind)
+    return Segments(
+        runs.columns, runs.readings[mask], runs.lines[mask], np.flatnonzero(first[mask]), times, labels, runs.kind
+    )
 
 
 def _by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
@@ -135,7 +148,9 @@ def _by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
     return order, np.concatenate([[True], np.diff(place[order]) != 0])
 
 
-def _in_time(table: Table, order: Rows, firsts: NDArray[np.bool_], repairs: Repairs, param: str) -> tuple[Rows, NDArray[np.bool_]]:
+def _in_time(
+    table: Table, order: Rows, firsts: NDArray[np.bool_], repairs: Imputation, param: str
+) -> tuple[Rows, NDArray[np.bool_]]:
     """Without repeated timestamps, and with a new run after each silence."""
     times = table.times
     if times is None:
@@ -146,7 +161,8 @@ def _in_time(table: Table, order: Rows, firsts: NDArray[np.bool_], repairs: Repa
     if len(backwards):
         line = int(table.lines[order[backwards[0]]])
         message = (
-            f"line {line}: expected a timestamp after that of the row before, got one {-steps[backwards[0]]:g} s earlier; "
+            f"line {line}: expected a timestamp after that of the row before, got one {-steps[backwards[0]]:g} s "
+            f"earlier; "
             "sort the rows by time, or name the column that tells the runs apart in `group`"
         )
         raise TrainingDataError("timestamps_backwards", message, param, line=line)
@@ -167,18 +183,25 @@ def _require_present(table: Table, readings: Doubles, param: str) -> None:
     worst = int(share.argmax())
     if share[worst] > _MOST_MISSING:
         name = table.columns[worst]
-        message = f"column {name[:60]!r}: expected numbers in most rows, got none in {share[worst]:.0%}; leave it out of `columns`"
+        message = (
+            f"column {name[:60]!r}: expected numbers in most rows, got none in {share[worst]:.0%}; leave it "
+            f"out of `columns`"
+        )
         raise TrainingDataError("mostly_missing", message, param, column=name)
 
 
-def _note_missing(table: Table, order: Rows, readings: Doubles, repairs: Repairs) -> None:
+def _note_missing(table: Table, order: Rows, readings: Doubles, repairs: Imputation) -> None:
     missing = np.isnan(readings)
-    repairs.missing = {name: int(count) for name, count in zip(table.columns, missing.sum(axis=0), strict=True) if count}
+    repairs.missing = {
+        name: int(count) for name, count in zip(table.columns, missing.sum(axis=0), strict=True) if count
+    }
     repairs.missing_lines = table.lines[order[missing.any(axis=1)]].tolist()
 
 
 def _filled(readings: Doubles, starts: Rows | None) -> Doubles:
-    """Each missing value as the last one before it in its run, or else the column's median; for records always the median."""
+    """Each missing value as the last one before it in its run, or else the column's median; for records always the
+    median.
+    """
     missing = np.isnan(readings)
     if not missing.any():
         return readings

@@ -1,4 +1,6 @@
-"""Tables of readings: cells become numbers, times, groups and labels; the first that is none is named by line and column."""
+"""Tables of readings: cells become numbers, times, groups and labels; the first that is none is named by line and
+column.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _Value = TypeVar("_Value")
 
 
 def read_table(path: Path, wanted: Wanted, *, param: str = "training_file") -> Table:
-    """Read a CSV, Parquet or JSONL file. Raises TrainingDataError for the first cell, line or column that cannot be used."""
+    """Read a CSV, Parquet or JSONL file. Raises TrainingDataError for the first cell, line or column that cannot be
+    used.
+    """
     return _Parser(read_cells(path, param=param), param).table(wanted)
 
 
@@ -81,7 +85,9 @@ class _Parser:
             raise self._refused("not_finite", int(infinite[0]), name, "a finite number", str(values[infinite[0]]))
         if len(large):
             expected = f"a number of at most {LARGEST:g} either way"
-            raise self._refused("too_large", int(large[0]), name, expected, f"{values[large[0]]} (take another unit, or leave it empty)")
+            raise self._refused(
+                "too_large", int(large[0]), name, expected, f"{values[large[0]]} (take another unit, or leave it empty)"
+            )
         return values
 
     def _times(self, name: str) -> Doubles:
@@ -94,10 +100,14 @@ class _Parser:
         # Counted in the file's own unit: a cast to another may overflow, or have digits to spare.
         unit = _UNITS[column.type.unit]
         counts = pc.cast(column, pa.int64()).to_pylist()
-        return np.array(self._each(name, counts, lambda count: in_calendar(int(str(count)) / unit), EXPECTED), dtype=np.float64)
+        return np.array(
+            self._each(name, counts, lambda count: in_calendar(int(str(count)) / unit), EXPECTED), dtype=np.float64
+        )
 
     def _texts(self, name: str) -> list[str]:
-        return [str(value) for value in self._each(name, self.cells.columns[name].to_pylist(), _present, "a group's name")]
+        return [
+            str(value) for value in self._each(name, self.cells.columns[name].to_pylist(), _present, "a group's name")
+        ]
 
     def _labels(self, name: str) -> NDArray[np.bool_]:
         """True for anomalies."""
@@ -115,7 +125,9 @@ class _Parser:
 
     def _refused(self, code: str, row: int, name: str, expected: str, got: str) -> TrainingDataError:
         line = int(self.cells.lines[row])
-        message = f"{self.cells.unit} {line}, column {name[:60]!r}: expected {expected}, got {got}{_hint(got, expected)}"
+        message = (
+            f"{self.cells.unit} {line}, column {name[:60]!r}: expected {expected}, got {got}{_hint(got, expected)}"
+        )
         return TrainingDataError(code, message, self.param, line=line, column=name)
 
 
@@ -124,7 +136,10 @@ def _hint(got: str, expected: str) -> str:
     if expected == "a number" and bare.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
         return " (write numbers with a decimal point, without separators)"
     if expected == "a number":
-        return " (name the columns to use in `columns`, and those with times, groups or labels in `timestamp`, `group` and `label`)"
+        return (
+            " (name the columns to use in `columns`, and those with times, groups or labels in `timestamp`, "
+            "`group` and `label`)"
+        )
     return ""
 
 
@@ -173,8 +188,8 @@ class Wanted:
 class Table:
     """Readings float64 [n, d] in the order of the file, NaN where one is missing.
 
-    `lines` [n] are lines of the file (rows of a Parquet file). `times` [n] (seconds since 1970), `groups` [n] and `labels` [n]
-    (True: an anomaly) are None where the file has none.
+    `lines` [n] are lines of the file (rows of a Parquet file). `times` [n] (seconds since 1970), `groups` [n] and
+    `labels` [n] (True: an anomaly) are None where the file has none.
     """
 
     columns: tuple[str, ...]

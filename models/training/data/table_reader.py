@@ -34,7 +34,9 @@ def read_cells(path: Path, *, param: str, max_rows: int = MAX_ROWS) -> Cells:
     """All columns of a file. Raises TrainingDataError for the first line that cannot be read."""
     chosen = find_format(path, None, param)
     if path.stat().st_size > _MAX_BYTES:
-        raise TrainingDataError("file_too_large", f"{param}: expected at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}", param)
+        raise TrainingDataError(
+            "file_too_large", f"{param}: expected at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}", param
+        )
     readers: dict[str, Callable[[Path, str, int], Cells]] = {"csv": _csv, "parquet": _parquet, "jsonl": _jsonl}
     cells = readers[chosen](path, param, max_rows)
     if not len(cells.lines):
@@ -47,12 +49,16 @@ def _csv(path: Path, param: str, max_rows: int) -> Cells:
     header, delimiter = _header(path, param)
     texts = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False)
     try:
-        table = pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter), convert_options=texts)
+        table = pyarrow.csv.read_csv(
+            path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter), convert_options=texts
+        )
     except pa.ArrowException as error:
         for _ in read_csv(path, max_line_bytes=MAX_LINE_BYTES, param=param):
             pass
         text = str(error).splitlines()[0][:200]
-        raise TrainingDataError("invalid_csv", f"{param}: expected CSV, got a file that cannot be read ({text})", param) from None
+        raise TrainingDataError(
+            "invalid_csv", f"{param}: expected CSV, got a file that cannot be read ({text})", param
+        ) from None
     _require_rows(table.num_rows, max_rows, param)
     return Cells({name: _whole(table.column(name)) for name in header}, _csv_lines(path, table.num_rows, param), "line")
 
@@ -62,7 +68,9 @@ def _header(path: Path, param: str) -> tuple[list[str], str]:
     with path.open("rb") as file:
         first = file.readline(_HEADER_BYTES).decode("utf-8", "replace").removeprefix("\ufeff")
     if not first.strip():
-        raise TrainingDataError("no_rows", f"{param}: expected a header and rows of numbers, got an empty first line", param)
+        raise TrainingDataError(
+            "no_rows", f"{param}: expected a header and rows of numbers, got an empty first line", param
+        )
     names = next(iter(_names(path, param)))
     return names, max(",;\t", key=first.count)
 
@@ -93,7 +101,9 @@ def _parquet(path: Path, param: str, max_rows: int) -> Cells:
             size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
             if size > _MAX_BYTES:
                 raise TrainingDataError(
-                    "file_too_large", f"{param}: expected at most {_MAX_BYTES:,} bytes uncompressed, got {size:,}", param
+                    "file_too_large",
+                    f"{param}: expected at most {_MAX_BYTES:,} bytes uncompressed, got {size:,}",
+                    param,
                 )
             table = file.read()
     except (pa.ArrowException, OSError) as error:
@@ -128,10 +138,18 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 def _require_rows(count: int, most: int, param: str) -> None:
     if count > most:
-        raise TrainingDataError("too_many_rows", f"{param}: expected at most {most:,} rows, got {count:,} or more", param)
+        raise TrainingDataError(
+            "too_many_rows", f"{param}: expected at most {most:,} rows, got {count:,} or more", param
+        )
 
 
 def _require_once(names: Sequence[str], param: str) -> None:
-    twice = next((name for name in names if list(names).count(name) > 1), None) if len(names) <= 1000 else "a thousand columns"
+    twice = (
+        next((name for name in names if list(names).count(name) > 1), None)
+        if len(names) <= 1000
+        else "a thousand columns"
+    )
     if twice is not None:
-        raise TrainingDataError("duplicate_key", f"column {twice[:60]!r}: expected each column once, got it twice", param, column=twice)
+        raise TrainingDataError(
+            "duplicate_key", f"column {twice[:60]!r}: expected each column once, got it twice", param, column=twice
+        )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-EXPECTED = "a timestamp within the years 1 to 9999 (ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970)"
+EXPECTED = (
+    "a timestamp within the years 1 to 9999 (ISO 8601, or seconds, milliseconds, microseconds or nanoseconds "
+    "since 1970)"
+)
 # Numbers from the first on are of the unit of which a second has so many: as seconds 1e11 would be the year 5138.
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 # The years 1 to 9999, which are all that datetime has.

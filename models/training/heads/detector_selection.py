@@ -1,4 +1,6 @@
-"""Choosing a detector of what does not belong: fitted to normal embeddings, compared on strangers, calibrated on the unseen."""
+"""Choosing a detector of what does not belong: fitted to normal embeddings, compared on strangers, calibrated on the
+unseen.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from models.text.detectors.combined import CombinedDetector
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector
 from models.text.detectors.mahalanobis import MahalanobisDetector
-from models.text.detectors.serialization import Trained
+from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics
 from models.training.errors import TrainingDataError
-from models.training.events import Events, say
+from models.training.events import Events, emit
 from models.training.heads.linear_head import Examples, fit_plain
 from models.training.hyperparameters import DetectorKind
 from models.training.report import Finding
@@ -35,15 +37,20 @@ _HIDDEN_SHARE = 0.2
 # The simpler detector stays unless another finds this much more.
 _WORTH = 0.002
 SIMPLEST_FIRST: tuple[DetectorKind, ...] = ("knn", "mahalanobis", "energy", "combined")
-_LEAST: Mapping[DetectorKind, int] = {one.kind: one.least for one in (KnnDetector, MahalanobisDetector, EnergyDetector, CombinedDetector)}
-# Hidden classes are nearer to the others than strangers are and praise the energy alone too much: CLINC150's real out-of-scope
-# texts are found better by the combination (AUROC 0.986 against 0.977), its hidden classes by the energy (0.939 against 0.950).
+_LEAST: Mapping[DetectorKind, int] = {
+    one.kind: one.least for one in (KnnDetector, MahalanobisDetector, EnergyDetector, CombinedDetector)
+}
+# Hidden classes are nearer to the others than strangers are and praise the energy alone too much: CLINC150's real
+# out-of-scope texts are found better by the combination (AUROC 0.986 against 0.977), its hidden classes by the energy
+# (0.939 against 0.950).
 _JUDGED_BY_CLASSES: tuple[DetectorKind, ...] = ("knn", "mahalanobis", "combined")
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """Normal items: embeddings float32 [n, d], class numbers [n] if there are any, and out-of-fold logits [n, classes] with their head."""
+    """Normal items: embeddings float32 [n, d], class numbers [n] if there are any, and out-of-fold logits [n,
+    classes] with their head.
+    """
 
     x: Floats
     y: Ints | None = None
@@ -56,17 +63,23 @@ class Normal:
         return Normal(self.x[rows], y, self.head, None if self.logits is None else self.logits[rows])
 
 
-def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibrated: bool = True) -> Trained:
-    """A detector fitted to normal items, calibrated by leaving out what it scores; or else `calibrate_on` has to follow.
+def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibrated: bool = True) -> TextDetector:
+    """A detector fitted to normal items, calibrated by leaving out what it scores; or else `calibrate_on` has to
+    follow.
 
     Raises TrainingDataError where there are too few items.
     """
     if len(normal.x) < _LEAST[kind]:
-        message = f"expected at least {_LEAST[kind]} normal rows for detector {kind!r}, those held out aside, got {len(normal.x)}"
+        message = (
+            f"expected at least {_LEAST[kind]} normal rows for detector {kind!r}, those held out aside, got "
+            f"{len(normal.x)}"
+        )
         raise TrainingDataError("too_few_rows", f"training_file: {message}", "training_file")
     x = torch.from_numpy(normal.x)
     if kind == "mahalanobis":
-        return MahalanobisDetector().fit(x, None if normal.y is None else torch.from_numpy(normal.y), calibrated=calibrated)
+        return MahalanobisDetector().fit(
+            x, None if normal.y is None else torch.from_numpy(normal.y), calibrated=calibrated
+        )
     if kind == "knn":
         return KnnDetector(neighbours).fit(x, calibrated=calibrated)
     if normal.head is None or (calibrated and normal.logits is None):
@@ -81,23 +94,31 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
 
 
 def with_enough(kinds: Sequence[DetectorKind], normal: Normal, events: Events) -> Sequence[DetectorKind]:
-    """Those of the kinds that there are enough normal items for, telling which are left out; the first, to be refused, where none is."""
+    """Those of the kinds that there are enough normal items for, telling which are left out; the first, to be
+    refused, where none is.
+    """
     rows = len(normal.x)
     enough = [kind for kind in kinds if rows >= _LEAST[kind]]
     few = ", ".join(f"{kind} (takes {_LEAST[kind]})" for kind in kinds if kind not in enough)
     if few and enough:
-        say(events, f"too few rows for some detectors, which are left out: {few}, got {rows}", "warn")
+        emit(events, f"too few rows for some detectors, which are left out: {few}, got {rows}", "warn")
     return enough or kinds[:1]
 
 
-def calibrate_on(detector: Trained, unseen: Floats) -> Trained:
-    """Calibrate by items [m, d] that neither the detector nor its encoder has seen: for encoders tuned on the normal items."""
+def calibrate_on(detector: TextDetector, unseen: Floats) -> TextDetector:
+    """Calibrate by items [m, d] that neither the detector nor its encoder has seen: for encoders tuned on the normal
+    items.
+    """
     return calibrate_crossed(detector, [(detector, unseen)])
 
 
-def calibrate_crossed(detector: Trained, judged: Sequence[tuple[Trained, Floats]]) -> Trained:
-    """Calibrate by items that others like it have not seen: pairs of such a detector, of the same kind, and its items [m, d]."""
-    scores = [torch.cat(column) for column in zip(*(_scores(one, torch.from_numpy(x)) for one, x in judged), strict=True)]
+def calibrate_crossed(detector: TextDetector, judged: Sequence[tuple[TextDetector, Floats]]) -> TextDetector:
+    """Calibrate by items that others like it have not seen: pairs of such a detector, of the same kind, and its
+    items [m, d].
+    """
+    scores = [
+        torch.cat(column) for column in zip(*(_scores(one, torch.from_numpy(x)) for one, x in judged), strict=True)
+    ]
     if isinstance(detector, CombinedDetector):
         detector.knn.calibrate(scores[0])
         detector.energetic.calibrate(scores[1])
@@ -107,7 +128,7 @@ def calibrate_crossed(detector: Trained, judged: Sequence[tuple[Trained, Floats]
     return detector
 
 
-def _scores(detector: Trained, x: Tensor) -> tuple[Tensor, ...]:
+def _scores(detector: TextDetector, x: Tensor) -> tuple[Tensor, ...]:
     return (detector.knn(x), detector.energetic(x)) if isinstance(detector, CombinedDetector) else (detector(x),)
 
 
@@ -127,9 +148,11 @@ def sample(normal: Normal, seed: int) -> Normal:
     return normal.take(rows)
 
 
-def rank_by_strangers(candidates: Mapping[DetectorKind, Trained], unseen: Floats, strangers: Floats) -> dict[DetectorKind, float]:
+def rank_by_out_of_scope(
+    candidates: Mapping[DetectorKind, TextDetector], unseen: Floats, out_of_scope: Floats
+) -> dict[DetectorKind, float]:
     """AUROC of each detector: strangers [k, d] against unseen normal items [m, d]."""
-    normal, strange = torch.from_numpy(unseen), torch.from_numpy(strangers)
+    normal, strange = torch.from_numpy(unseen), torch.from_numpy(out_of_scope)
     return {kind: metrics.auroc(found(normal).numpy(), found(strange).numpy()) for kind, found in candidates.items()}
 
 
@@ -138,8 +161,8 @@ def rank_by_hidden_classes(
 ) -> dict[DetectorKind, float]:
     """AUROC of each kind where a fifth of the classes plays the strangers: nobody has to know real ones beforehand.
 
-    Every kind but the energy alone is fitted anew to the other classes' items and judged on held-out rows [m, d] with classes
-    [m]. Empty where there are too few classes to hide any.
+    Every kind but the energy alone is fitted anew to the other classes' items and judged on held-out rows [m, d]
+    with classes [m]. Empty where there are too few classes to hide any.
     """
     classes = np.unique(normal.y if normal.y is not None else [])
     if len(classes) < _LEAST_CLASSES_TO_HIDE or normal.y is None:
@@ -152,12 +175,17 @@ def rank_by_hidden_classes(
     y = np.searchsorted(classes[~np.isin(classes, hidden)], normal.y[seen])
     head = fit_plain(Examples.of(normal.x[seen], y), strength, names)
     part = Normal(normal.x[seen], y, head)
-    kinds = {kind: calibrate_on(fit_detector(kind, part, neighbours, calibrated=False), held_x[unseen]) for kind in _JUDGED_BY_CLASSES}
-    return rank_by_strangers(kinds, held_x[unseen], held_x[~unseen])
+    kinds = {
+        kind: calibrate_on(fit_detector(kind, part, neighbours, calibrated=False), held_x[unseen])
+        for kind in _JUDGED_BY_CLASSES
+    }
+    return rank_by_out_of_scope(kinds, held_x[unseen], held_x[~unseen])
 
 
 def best_kind(ranking: Mapping[DetectorKind, float]) -> DetectorKind:
-    """The kind of best AUROC; a simpler one that is as good to within 0.002 comes first. Without a ranking, neighbours."""
+    """The kind of best AUROC; a simpler one that is as good to within 0.002 comes first. Without a ranking,
+    neighbours.
+    """
     if not ranking:
         return "knn"
     best = max(ranking.values())
@@ -166,11 +194,14 @@ def best_kind(ranking: Mapping[DetectorKind, float]) -> DetectorKind:
 
 def chosen_here(kinds: int) -> Finding:
     """What is to be known of figures measured on the rows that the kind of detector, one of several, was chosen on."""
-    message = f"The detector is the best of {kinds} kinds on the very rows that its figures are measured on, which may flatter it."
+    message = (
+        f"The detector is the best of {kinds} kinds on the very rows that its figures are measured on, which "
+        f"may flatter it."
+    )
     return Finding("outcome", "detector_choice", "ok", float(kinds), None, message, "")
 
 
-def false_alarms(detector: Trained, unseen: Floats) -> dict[str, float]:
+def false_alarms(detector: TextDetector, unseen: Floats) -> dict[str, float]:
     """The share of unseen normal items [m, d] flagged at each alpha, where the calibration resolves it."""
     if not len(unseen):
         return {}

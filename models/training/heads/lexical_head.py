@@ -1,4 +1,6 @@
-"""Fitting the word-piece part of a head together with the part over embeddings, where out of fold it is worth having."""
+"""Fitting the word-piece part of a head together with the part over embeddings, where out of fold it is worth
+having.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.tokenization import Tokens
 from models.training.heads.linear_head import Examples, Fit, Floats, Ints, many_at_once
 
-# The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and CLINC150's
-# training rows, where 0.4 was worse.
+# The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and
+# CLINC150's training rows, where 0.4 was worse.
 SHARE = 0.25
-# Words are rarer than directions of an embedding and want less of a penalty: with C = 10, 2,000 of Banking77's training rows gained 0.6
-# points with the same C and 1.0 with three times or more.
+# Words are rarer than directions of an embedding and want less of a penalty: with C = 10, 2,000 of Banking77's training
+# rows gained 0.6 points with the same C and 1.0 with three times or more.
 _LOOSER = 3.0
 # From the linear head on, 40 steps were no better on Banking77 than 20 (92.25 and 92.2 %, 10 steps 91.85 %).
 _STEPS = 20
@@ -32,7 +34,9 @@ _ENOUGH_ROWS = 2500
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The head to take, and the out-of-fold accuracies between which it was chosen (None where there was nothing to choose)."""
+    """The head to take, and the out-of-fold accuracies between which it was chosen (None where there was nothing to
+    choose).
+    """
 
     head: LinearHead
     without: float | None = None
@@ -69,7 +73,9 @@ def choose_head(fit: Fit, examples: Examples, tokens: Sequence[Tokens], asked: b
 
 
 def with_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:
-    """A linear head of this strength with word pieces, at temperature 1: fitted to the same examples, whose tokens these are."""
+    """A linear head of this strength with word pieces, at temperature 1: fitted to the same examples, whose tokens
+    these are.
+    """
     with many_at_once():
         return fit_lexical(examples.x, tokens, examples.y, head, _LOOSER * strength)
 
@@ -77,20 +83,24 @@ def with_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], s
 def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead, strength: float) -> LexicalHead:
     """A head at temperature 1 for embeddings float32 [n, d] of length 1 and tokens of n texts with class numbers y [n].
 
-    Penalised likelihood as in scikit-learn's logistic regression (`strength` is its C) over both parts, their squared lengths
-    0.75 and 0.25, by L-BFGS in few steps from `start`, a linear head fitted to the same rows.
+    Penalised likelihood as in scikit-learn's logistic regression (`strength` is its C) over both parts, their
+    squared lengths 0.75 and 0.25, by L-BFGS in few steps from `start`, a linear head fitted to the same rows.
     """
     pieces = WordPieces.fit(tokens)
     near, far = float(np.sqrt(1 - SHARE)), float(np.sqrt(SHARE))
     found = pieces(tokens)
-    sparse = csr_matrix((far * found.values, found.columns, found.starts), shape=(len(x), len(pieces.keys)), dtype=np.float32)
+    sparse = csr_matrix(
+        (far * found.values, found.columns, found.starts), shape=(len(x), len(pieces.keys)), dtype=np.float32
+    )
     dense = np.concatenate([near * x, np.ones((len(x), 1), np.float32)], axis=1)
     width = dense.shape[1]
     begin = np.zeros((width + len(pieces.keys), len(start.labels)), np.float32)
     begin[: width - 1] = start.weight.numpy().T / near
     begin[width - 1] = start.bias.numpy()
     solved = _descend(dense, sparse, y, begin, strength)
-    weight, bias, words = (torch.from_numpy(part) for part in (near * solved[: width - 1].T, solved[width - 1], far * solved[width:]))
+    weight, bias, words = (
+        torch.from_numpy(part) for part in (near * solved[: width - 1].T, solved[width - 1], far * solved[width:])
+    )
     return LexicalHead(weight, bias, pieces, words, start.labels)
 
 
@@ -108,7 +118,9 @@ def _held(fit: Fit, examples: Examples, tokens: Sequence[Tokens], fold: int) -> 
     outside = np.flatnonzero(fit.folds == fold)
     inside = np.setdiff1d(np.arange(len(examples.x)), outside)
     start = fit.by_fold[fold]
-    head = fit_lexical(examples.x[inside], [tokens[row] for row in inside.tolist()], examples.y[inside], start, _LOOSER * fit.strength)
+    head = fit_lexical(
+        examples.x[inside], [tokens[row] for row in inside.tolist()], examples.y[inside], start, _LOOSER * fit.strength
+    )
     with torch.inference_mode():
         logits: Floats = head(torch.from_numpy(examples.x[outside]), [tokens[row] for row in outside.tolist()]).numpy()
         return logits

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from models.calibration import fit_temperature
-from models.linalg import originals
+from models.linalg import first_occurrences
 from models.runtime import cpu
 from models.text.heads import LinearHead
 
@@ -25,7 +25,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
-# More folds where there are few rows: a head fitted to four fifths of 10 rows a class is too unlike the one fitted to all.
+# More folds where there are few rows: a head fitted to four fifths of 10 rows a class is too unlike the one fitted to
+# all.
 _FOLDS, _FOLDS_OF_FEW, _FEW_ROWS = 5, 10, 4000
 # The strengths are compared on so many of the folds; the others are only worth fitting for the best.
 _COMPARED_FOLDS = 3
@@ -38,9 +39,10 @@ _MARGIN = 5.0
 class Fit:
     """A head with its temperature, and how it came about.
 
-    `logits` float32 [n, labels] are out of fold, at temperature 1, of the n rows it was fitted to; `told` says for which of them
-    (the rows whose label the other folds had too). `by_strength` is the out-of-fold accuracy of each strength tried. `folds` [n]
-    are the rows' folds, `by_fold` the head at temperature 1 that each fold's rows had their logits from.
+    `logits` float32 [n, labels] are out of fold, at temperature 1, of the n rows it was fitted to; `told` says for
+    which of them (the rows whose label the other folds had too). `by_strength` is the out-of-fold accuracy of each
+    strength tried. `folds` [n] are the rows' folds, `by_fold` the head at temperature 1 that each fold's rows had
+    their logits from.
     """
 
     head: LinearHead
@@ -90,8 +92,8 @@ def fit_head(
 ) -> Fit:
     """Logistic regression with the strength (scikit-learn's C) of best out-of-fold accuracy, the smaller of equals.
 
-    The same examples and seed give the same bytes whatever the number of cores: each fit runs on one thread, several at a time.
-    `done` is told how many fits are behind it, of `count_fits`.
+    The same examples and seed give the same bytes whatever the number of cores: each fit runs on one thread, several
+    at a time. `done` is told how many fits are behind it, of `count_fits`.
     """
     count = count_folds(examples.real)
     folds = stratified(examples.y[: examples.real], count, seed, examples.x[: examples.real])
@@ -107,18 +109,33 @@ def fit_head(
     with many_at_once() as pool:
         tasks = [(strength, fold) for strength in strengths for fold in compared]
         solved = dict(zip(tasks, pool.map(held, tasks), strict=True))
-        by_strength = {s: _accuracy(examples, folds, {f: solved[s, f].logits for f in compared}) for s in strengths} if tasks else {}
+        by_strength = (
+            {s: _accuracy(examples, folds, {f: solved[s, f].logits for f in compared}) for s in strengths}
+            if tasks
+            else {}
+        )
         best = max(strengths, key=lambda strength: (by_strength.get(strength, 0.0), -strength))
         rest = [(best, fold) for fold in range(count) if (best, fold) not in solved]
         solved |= dict(zip(rest, pool.map(held, rest), strict=True))
         weight, bias, converged = _solve(examples.x, examples.y, best, len(labels))
     logits, told = _gathered(examples, folds, {fold: solved[best, fold].logits for fold in range(count)}, len(labels))
     temperature = (
-        fit_temperature(torch.from_numpy(logits[told]), torch.from_numpy(examples.y[: examples.real][told])) if told.any() else 1.0
+        fit_temperature(torch.from_numpy(logits[told]), torch.from_numpy(examples.y[: examples.real][told]))
+        if told.any()
+        else 1.0
     )
     head = LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels, temperature)
     by_fold = {fold: made for fold in range(count) if (made := solved[best, fold].head) is not None}
-    return Fit(head, best, logits, told, by_strength, converged and all(one.converged for one in solved.values()), folds, by_fold)
+    return Fit(
+        head,
+        best,
+        logits,
+        told,
+        by_strength,
+        converged and all(one.converged for one in solved.values()),
+        folds,
+        by_fold,
+    )
 
 
 def fit_plain(examples: Examples, strength: float, labels: tuple[str, ...]) -> LinearHead:
@@ -141,9 +158,10 @@ def count_fits(rows: int, strengths: int) -> int:
 def stratified(y: Ints, folds: int, seed: int, x: Floats | None = None) -> Ints:
     """A fold number for each row [n], each class spread over the folds as evenly as it goes.
 
-    With embeddings [n, d] of length 1, copies of a text are in one fold, or a copy would be judged by what its like taught.
+    With embeddings [n, d] of length 1, copies of a text are in one fold, or a copy would be judged by what its like
+    taught.
     """
-    random, original = np.random.default_rng(seed), np.arange(len(y)) if x is None else originals(x)
+    random, original = np.random.default_rng(seed), np.arange(len(y)) if x is None else first_occurrences(x)
     fold, known = np.empty(len(y), dtype=np.int64), np.unique(original)
     order = np.concatenate([random.permutation(known[y[known] == label]) for label in np.unique(y[known])])
     fold[order] = np.arange(len(order)) % folds
@@ -156,11 +174,14 @@ def _held(examples: Examples, inside: NDArray[np.bool_], strength: float, labels
     outside = examples.x[: examples.real][~inside]
     if not len(outside):
         return Held(np.empty((0, len(labels)), np.float32), None, True)
-    # With fewer rows the same C weighs the penalty more, and logits come out a little smaller than the whole head's. That is kept:
-    # it makes out-of-fold energies err towards fewer false alarms, and users' texts are further from the training rows than one
-    # training row is from another (CLINC150: 6.3 % at alpha 0.05 on its validation part, 7.5 % with C scaled; Banking77 4.3 %).
+    # With fewer rows the same C weighs the penalty more, and logits come out a little smaller than the whole head's.
+    # That is kept: it makes out-of-fold energies err towards fewer false alarms, and users' texts are further from the
+    # training rows than one training row is from another (CLINC150: 6.3 % at alpha 0.05 on its validation part, 7.5 %
+    # with C scaled; Banking77 4.3 %).
     weight, bias, converged = _solve(examples.x[teaching], examples.y[teaching], strength, len(labels))
-    return Held(outside @ weight.T + bias, LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels), converged)
+    return Held(
+        outside @ weight.T + bias, LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels), converged
+    )
 
 
 def _solve(x: Floats, y: Ints, strength: float, classes: int) -> tuple[Floats, Floats, bool]:
@@ -173,7 +194,10 @@ def _solve(x: Floats, y: Ints, strength: float, classes: int) -> tuple[Floats, F
         return weight, bias, True
     model = LogisticRegression(C=strength, tol=_TOLERANCE, max_iter=_MOST_ITERATIONS).fit(x, y)
     if len(present) == 2:  # one row of coefficients stands for both classes
-        weight[present], bias[present] = np.stack([-model.coef_[0], model.coef_[0]]) / 2, np.array([-1, 1]) * model.intercept_[0] / 2
+        weight[present], bias[present] = (
+            np.stack([-model.coef_[0], model.coef_[0]]) / 2,
+            np.array([-1, 1]) * model.intercept_[0] / 2,
+        )
     else:
         weight[present], bias[present] = model.coef_, model.intercept_
     absent = np.setdiff1d(np.arange(classes), present)
@@ -188,7 +212,9 @@ def _accuracy(examples: Examples, folds: Ints, logits: Mapping[int, Floats]) -> 
     return float(np.mean(hits)) if hits else 0.0
 
 
-def _gathered(examples: Examples, folds: Ints, parts: Mapping[int, Floats], classes: int) -> tuple[Floats, NDArray[np.bool_]]:
+def _gathered(
+    examples: Examples, folds: Ints, parts: Mapping[int, Floats], classes: int
+) -> tuple[Floats, NDArray[np.bool_]]:
     logits = np.zeros((examples.real, classes), np.float32)
     told = np.zeros(examples.real, dtype=bool)
     y, extra = examples.y[: examples.real], examples.y[examples.real :]
@@ -201,8 +227,10 @@ def _gathered(examples: Examples, folds: Ints, parts: Mapping[int, Floats], clas
 
 @contextmanager
 def many_at_once() -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread a core; the linear algebra inside keeps to one thread each, where more would only get in each other's way."""
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu.count()) as pool:
+    """A pool of one thread a core; the linear algebra inside keeps to one thread each, where more would only get in
+    each other's way.
+    """
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu.count_cores()) as pool:
         # Not silent: `Fit.converged` says so, and the job's report.
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield pool

@@ -14,7 +14,8 @@ _ITERATIONS = 30
 def out_of_fold(
     x: NDArray[np.float32], y: NDArray[np.int64], *, folds: int = 5, strength: float = 10.0, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Probabilities float64 [n, classes] of each row of x [n, d] by models that have not seen it; y int64 [n], two rows a class at least.
+    """Probabilities float64 [n, classes] of each row of x [n, d] by models that have not seen it; y int64 [n], two
+    rows a class at least.
 
     `strength` is scikit-learn's C: larger is less regularised.
     """
@@ -31,9 +32,11 @@ def out_of_fold(
 
 
 def _fit(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, strength: float) -> NDArray[np.float32]:
-    """Weights [classes, d + 1] of penalised maximum likelihood by L-BFGS from zero; the last column, the bias, is not penalised.
+    """Weights [classes, d + 1] of penalised maximum likelihood by L-BFGS from zero; the last column, the bias, is
+    not penalised.
 
-    scikit-learn's own solver takes ten times as long for 77 classes, in float64 and to a precision that nobody needs here.
+    scikit-learn's own solver takes ten times as long for 77 classes, in float64 and to a precision that nobody needs
+    here.
     """
     shape = (classes, x.shape[1])
     decay = np.full(shape, 1 / (strength * len(x)), dtype=np.float32)

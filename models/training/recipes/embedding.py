@@ -10,20 +10,20 @@ from models.linalg import normalize, shorten
 from models.loader import load
 from models.source import locate
 from models.training.checks.outcome import check_base, check_gain, check_rank
-from models.training.data.dataset import Parts
-from models.training.data.rows import Rows
+from models.training.data.dataset import DataSplit
+from models.training.data.rows import TextRows
 from models.training.embeddings import Embedder, Floats
 from models.training.errors import HyperparameterError, TrainingDataError
-from models.training.events import say
-from models.training.hyperparameters import PARAM, Embedding
-from models.training.job import Context, Outcome
-from models.training.recipes.retrieval_metrics import Embed, Judged, evaluate, sanity, sanity_texts
+from models.training.events import emit
+from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
+from models.training.job import Outcome, TextContext
+from models.training.recipes.retrieval_metrics import Embed, RetrievalMetrics, evaluate, sanity, sanity_texts
 from models.training.report import Finding
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Plan, no_duplicates, plan, shuffled
 from models.training.tuning.batches import Augment, Batches
 from models.training.tuning.hard_negatives import mine
-from models.training.tuning.settings import Mode, Settings, augmenter, chosen
+from models.training.tuning.settings import Mode, TunerSettings, augmenter, chosen
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.trainer import Tuner, fingerprint
 
@@ -36,7 +36,7 @@ _GOLDEN_TEXTS = 4
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
-def train(context: Context, asked: Embedding, parts: Parts) -> Outcome:
+def train(context: TextContext, asked: EmbeddingHyperparameters, parts: DataSplit) -> Outcome:
     """Tune the base encoder on the job's rows and write it to `context.result / "encoder"`.
 
     Raises HyperparameterError for what these rows or this encoder cannot do, TrainingError where training fails.
@@ -44,11 +44,11 @@ def train(context: Context, asked: Embedding, parts: Parts) -> Outcome:
     settings = settings_for(asked, parts.train, context.job.seed)
     _require_fitting(settings, parts.train, context.embedder.width)
     before, sane_before = evaluate(context.embedder, parts.held_out), sanity(context.embedder)
-    say(context.events, f"base: {_told(before.metrics | sane_before)} on held-out rows")
+    emit(context.events, f"base: {_told(before.metrics | sane_before)} on held-out rows")
     tokens = tune(context, settings, parts.train, augment=augmenter(asked.augmentation, context.job.seed))
     tuned = Embedder(load(locate(f"{context.job.base}={context.result / 'encoder'}"), context.placement))
     after, sane = evaluate(tuned, parts.held_out), sanity(tuned)
-    say(context.events, f"tuned: {_told(after.metrics | sane)} on held-out rows")
+    emit(context.events, f"tuned: {_told(after.metrics | sane)} on held-out rows")
     _judge(context, parts.held_out, tuned, (before, after), (sane_before, sane))
     shorter = _shorter(tuned, parts.held_out, settings.matryoshka)
     base = {f"base_{name}": value for name, value in (before.metrics | sane_before).items()}
@@ -63,19 +63,26 @@ def train(context: Context, asked: Embedding, parts: Parts) -> Outcome:
     )
 
 
-def settings_for(asked: Embedding, rows: Rows, seed: int) -> Settings:
+def settings_for(asked: EmbeddingHyperparameters, rows: TextRows, seed: int) -> TunerSettings:
     """The recipe's own settings with the job's in their place: LoRA, and fewer passes over many rows."""
     mode: Mode = "full" if asked.mode == "full" else "lora"
-    own = Settings(mode=mode, epochs=1.0 if len(rows) > _MANY_ROWS else 3.0, batch_size=32, learning_rate=_RATES[mode])
+    own = TunerSettings(
+        mode=mode, epochs=1.0 if len(rows) > _MANY_ROWS else 3.0, batch_size=32, learning_rate=_RATES[mode]
+    )
     return chosen(own, asked, seed=seed)
 
 
-def tune(context: Context, settings: Settings, rows: Rows, *, augment: Augment | None = None) -> int:
-    """Train, save to `context.result / "encoder"`; return the tokens read. Pairs become triplets where hard negatives are asked for."""
+def tune(context: TextContext, settings: TunerSettings, rows: TextRows, *, augment: Augment | None = None) -> int:
+    """Train, save to `context.result / "encoder"`; return the tokens read. Pairs become triplets where hard
+    negatives are asked for.
+    """
     if settings.hard_negatives:
         rows = _with_negatives(context, settings, rows)
     loss = losses.make(
-        settings.loss or losses.names(rows.kind)[0], rows.kind, temperature=settings.temperature, matryoshka=settings.matryoshka
+        settings.loss or losses.names(rows.kind)[0],
+        rows.kind,
+        temperature=settings.temperature,
+        matryoshka=settings.matryoshka,
     )
     encoder = TrainableEncoder(context.source, context.placement, settings)
     targets = torch.tensor(rows.scores, dtype=torch.float32) if rows.scores is not None else None
@@ -95,24 +102,32 @@ def tune(context: Context, settings: Settings, rows: Rows, *, augment: Augment |
     return fitted.tokens
 
 
-def _plan(settings: Settings, rows: Rows) -> Plan:
-    epoch = shuffled(len(rows), settings.batch_size) if rows.kind == "scored" else no_duplicates(rows.texts, settings.batch_size)
+def _plan(settings: TunerSettings, rows: TextRows) -> Plan:
+    epoch = (
+        shuffled(len(rows), settings.batch_size)
+        if rows.kind == "scored"
+        else no_duplicates(rows.texts, settings.batch_size)
+    )
     batches = plan(epoch, epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps)
     if not batches:
-        raise TrainingDataError("too_few_examples", "in-batch negatives need two rows that share no text", "training_file")
+        raise TrainingDataError(
+            "too_few_examples", "in-batch negatives need two rows that share no text", "training_file"
+        )
     return batches
 
 
-def _with_negatives(context: Context, settings: Settings, rows: Rows) -> Rows:
+def _with_negatives(context: TextContext, settings: TunerSettings, rows: TextRows) -> TextRows:
     try:
         mined = mine(rows, context.embedder, settings.hard_negatives, seed=settings.seed)
     except ValueError as error:
-        raise HyperparameterError("invalid_hyperparameter", f"hard_negatives: {error}", f"{PARAM}.hard_negatives") from error
-    say(context.events, f"hard negatives: {len(mined)} triplets of {len(rows)} pairs")
+        raise HyperparameterError(
+            "invalid_hyperparameter", f"hard_negatives: {error}", f"{PARAM}.hard_negatives"
+        ) from error
+    emit(context.events, f"hard negatives: {len(mined)} triplets of {len(rows)} pairs")
     return mined
 
 
-def _require_fitting(settings: Settings, rows: Rows, width: int) -> None:
+def _require_fitting(settings: TunerSettings, rows: TextRows, width: int) -> None:
     """Refuse what would fail only after the base was evaluated."""
     losses.make(settings.loss or losses.names(rows.kind)[0], rows.kind, matryoshka=settings.matryoshka)
     if settings.hard_negatives and rows.kind != "pairs":
@@ -124,14 +139,24 @@ def _require_fitting(settings: Settings, rows: Rows, width: int) -> None:
 
 
 def _judge(
-    context: Context, held_out: Rows, tuned: Embed, judged: tuple[Judged, Judged], sane: tuple[dict[str, float], dict[str, float]]
+    context: TextContext,
+    held_out: TextRows,
+    tuned: Embed,
+    judged: tuple[RetrievalMetrics, RetrievalMetrics],
+    sane: tuple[dict[str, float], dict[str, float]],
 ) -> None:
     """Rung 5: did it gain, did the space collapse, was anything forgotten?"""
     before, after = judged
     if len(after.each):
         remedy = "The base encoder does as well: collect more rows, mine hard negatives, or keep it."
         finding = check_gain(
-            "gain", after.each, before.each, measure="Reciprocal rank", rival="base encoder's", remedy=remedy, seed=context.job.seed
+            "gain",
+            after.each,
+            before.each,
+            measure="Reciprocal rank",
+            rival="base encoder's",
+            remedy=remedy,
+            seed=context.job.seed,
         )
         context.report.add(finding)
     else:
@@ -146,16 +171,27 @@ def forgetting(before: dict[str, float], after: dict[str, float]) -> Finding:
     """Whether everyday sentences are told apart as before."""
     lost = before["sanity_accuracy"] - after["sanity_accuracy"]
     message = (
-        f"Of {len(sanity_texts()[0])} everyday paraphrases {after['sanity_accuracy']:.0%} are nearer than another sentence"
-        f" ({before['sanity_accuracy']:.0%} before), by {after['sanity_margin']:.2f} of cosine ({before['sanity_margin']:.2f} before)."
+        f"Of {len(sanity_texts()[0])} everyday paraphrases {after['sanity_accuracy']:.0%} are nearer than another "
+        f"sentence"
+        f" ({before['sanity_accuracy']:.0%} before), by {after['sanity_margin']:.2f} of cosine "
+        f"({before['sanity_margin']:.2f} before)."
     )
-    remedy = "The encoder forgets what it knew: use mode=lora, a lower learning rate or fewer epochs, if it is to serve other texts too."
+    remedy = (
+        "The encoder forgets what it knew: use mode=lora, a lower learning rate or fewer epochs, if it is to "
+        "serve other texts too."
+    )
     return Finding(
-        "outcome", "forgetting", "warn" if lost > _FORGOTTEN else "ok", lost, _FORGOTTEN, message, remedy if lost > _FORGOTTEN else ""
+        "outcome",
+        "forgetting",
+        "warn" if lost > _FORGOTTEN else "ok",
+        lost,
+        _FORGOTTEN,
+        message,
+        remedy if lost > _FORGOTTEN else "",
     )
 
 
-def _shorter(embed: Embed, rows: Rows, sizes: Sequence[int]) -> dict[str, float]:
+def _shorter(embed: Embed, rows: TextRows, sizes: Sequence[int]) -> dict[str, float]:
     """The metrics of each shorter embedding, `…_d64` for 64 dimensions."""
 
     def cut(size: int) -> Callable[[Sequence[str]], Floats]:
@@ -164,7 +200,7 @@ def _shorter(embed: Embed, rows: Rows, sizes: Sequence[int]) -> dict[str, float]
     return {f"{name}_d{size}": value for size in sizes for name, value in evaluate(cut(size), rows).metrics.items()}
 
 
-def _incumbent(context: Context, rows: Rows) -> dict[str, float] | None:
+def _incumbent(context: TextContext, rows: TextRows) -> dict[str, float] | None:
     """The version in service on the same rows; None where there is none with an encoder of its own."""
     path = context.job.incumbent
     if path is None or not (path / "encoder").is_dir():
@@ -173,7 +209,7 @@ def _incumbent(context: Context, rows: Rows) -> dict[str, float] | None:
     return evaluate(embed, rows).metrics | sanity(embed)
 
 
-def _golden(context: Context, embed: Embed, rows: Rows) -> dict[str, object]:
+def _golden(context: TextContext, embed: Embed, rows: TextRows) -> dict[str, object]:
     texts = [*rows.texts[0][:_GOLDEN_TEXTS], *sanity_texts()[0][:_GOLDEN_TEXTS]]
     return {"texts": texts, "rows": embed(texts).tolist(), "tolerance": _TOLERANCE[context.placement.dtype_name]}
 

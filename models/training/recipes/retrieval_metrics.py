@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training import metrics as evaluation
-from models.training.data.rows import Rows, normalised
+from models.training.data.rows import TextRows, normalised
 
 Floats = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Floats]
@@ -22,24 +22,27 @@ _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Metrics on held-out rows; `each` is the reciprocal rank of every query [q], or empty where rows are not searched."""
+class RetrievalMetrics:
+    """Metrics on held-out rows; `each` is the reciprocal rank of every query [q], or empty where rows are not
+    searched.
+    """
 
     metrics: dict[str, float]
     each: NDArray[np.float64]
 
 
-def evaluate(embed: Embed, rows: Rows) -> Judged:
+def evaluate(embed: Embed, rows: TextRows) -> RetrievalMetrics:
     """Judge an encoder by rows of a kind.
 
-    pairs: `ndcg_at_10`, `mrr`, `accuracy_at_1` of finding an anchor's positives among all held-out positives; triplets: these,
-    the negatives among what is searched, and `triplet_accuracy`, the share of positives nearer than their negative; scored: `spearman`.
+    pairs: `ndcg_at_10`, `mrr`, `accuracy_at_1` of finding an anchor's positives among all held-out positives;
+    triplets: these, the negatives among what is searched, and `triplet_accuracy`, the share of positives nearer than
+    their negative; scored: `spearman`.
     """
     columns = [embed(column) for column in rows.texts]
     if rows.kind == "scored":
         truth = np.asarray(rows.scores, dtype=np.float64)
         told = (columns[0] * columns[1]).sum(axis=1).astype(np.float64)
-        return Judged({"spearman": evaluation.spearman(truth, told)}, np.empty(0))
+        return RetrievalMetrics({"spearman": evaluation.spearman(truth, told)}, np.empty(0))
     if rows.kind not in ("pairs", "triplets"):
         raise ValueError(f"expected pairs, triplets or scored rows, got {rows.kind}")
     judged = search(rows, columns)
@@ -48,11 +51,11 @@ def evaluate(embed: Embed, rows: Rows) -> Judged:
     return judged
 
 
-def search(rows: Rows, columns: Sequence[Floats]) -> Judged:
+def search(rows: TextRows, columns: Sequence[Floats]) -> RetrievalMetrics:
     """nDCG@10 (Järvelin and Kekäläinen, 2002), mean reciprocal rank and accuracy of the first hit, an anchor at a time.
 
-    `columns` are the embeddings [n, d] of the rows' texts. Equal texts are one document and one query; among equal scores a
-    positive comes last, so that an encoder that tells nothing apart gains nothing.
+    `columns` are the embeddings [n, d] of the rows' texts. Equal texts are one document and one query; among equal
+    scores a positive comes last, so that an encoder that tells nothing apart gains nothing.
     """
     pool, where = _pool(rows.texts[1:])
     documents = np.concatenate(columns[1:])[pool]
@@ -66,12 +69,12 @@ def search(rows: Rows, columns: Sequence[Floats]) -> Judged:
         "mrr": float((1.0 / first).mean()),
         "accuracy_at_1": float((first == 1).mean()),
     }
-    return Judged(metrics, 1.0 / first)
+    return RetrievalMetrics(metrics, 1.0 / first)
 
 
 def sanity(embed: Embed) -> dict[str, float]:
-    """How an encoder does on everyday sentences: `sanity_accuracy`, the share of paraphrases nearer than an unrelated sentence, and
-    `sanity_margin`, by how much cosine. What falls here was forgotten.
+    """How an encoder does on everyday sentences: `sanity_accuracy`, the share of paraphrases nearer than an
+    unrelated sentence, and `sanity_margin`, by how much cosine. What falls here was forgotten.
     """
     near, far = _sanity_cosines(embed)
     return {"sanity_accuracy": float((near > far).mean()), "sanity_margin": float((near - far).mean())}
@@ -120,14 +123,19 @@ def _ndcg(ranks: NDArray[np.int64]) -> float:
 
 
 def relevance_metrics(queries: Sequence[str], grades: Sequence[float], scores: Floats) -> dict[str, float]:
-    """A reranker's `ndcg_at_10`, mean over queries, and `auroc`, over all rows; a metric that the rows cannot tell is left out."""
+    """A reranker's `ndcg_at_10`, mean over queries, and `auroc`, over all rows; a metric that the rows cannot tell
+    is left out.
+    """
     by_query: dict[str, list[int]] = defaultdict(list)
     for row, query in enumerate(queries):
         by_query[normalised(query)].append(row)
     groups = list(by_query.values())
     metrics: dict[str, float] = {}
     if any(grade > 0 for grade in grades):
-        ordered = [[grades[row] for row in group] for group in groups], [[float(scores[row]) for row in group] for group in groups]
+        ordered = (
+            [[grades[row] for row in group] for group in groups],
+            [[float(scores[row]) for row in group] for group in groups],
+        )
         metrics[f"ndcg_at_{_AT}"] = evaluation.ndcg(*ordered, k=_AT)
     relevant = np.asarray(grades) > 0
     if relevant.any() and not relevant.all():

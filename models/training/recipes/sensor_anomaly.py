@@ -9,29 +9,37 @@ import numpy as np
 import torch
 
 from models.errors import ModelSourceError
-from models.runtime.placement import place_numbers
+from models.runtime.placement import place_sensor
 from models.sensors.adaptive import detector
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.base import Readings, SensorKind
-from models.sensors.calibrated import Fitted, descent_of, most_columns
+from models.sensors.calibrated import FittedSensor, most_columns, training_curve
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.sensors.serialization import describe, load_sensor, save_sensor
-from models.training.checks.comparison import ALPHA, Said, check_incumbent, check_trivial, limits
+from models.training.checks.comparison import ALPHA, Predictions, check_incumbent, check_trivial, limits
 from models.training.checks.false_alarms import check_promise
-from models.training.checks.gradient import GradientWatch, check_gradient
+from models.training.checks.gradient import GradientMonitor, check_gradient
 from models.training.checks.loss import check_slope
 from models.training.checks.network import check_network
 from models.training.checks.table import check_table
-from models.training.data.segments import Repairs, Runs, divide_runs, to_runs
+from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
 from models.training.data.table import MOST_COLUMNS, Wanted, read_table
 from models.training.errors import TrainingDataError
-from models.training.events import phase, say
-from models.training.hyperparameters import Sensing
-from models.training.job import Bench, Job, Outcome
+from models.training.events import emit, phase
+from models.training.hyperparameters import SensorAnomalyHyperparameters
+from models.training.job import Outcome, SensorContext, TrainingJob
 from models.training.sensors import report_plots
-from models.training.sensors.detector_selection import ALPHAS, Judged, Scores, choose, judge, metrics_of, score_runs
+from models.training.sensors.detector_selection import (
+    ALPHAS,
+    DetectorResult,
+    HeldOutScores,
+    choose,
+    judge,
+    metrics_of,
+    score_runs,
+)
 
 # The detector as it judged, where what is served was fitted to the held-out rows too: successors are compared with it.
 JUDGED = "judged"
@@ -44,21 +52,21 @@ _WATCHED_LOSSES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
+class SensorSplit:
     """Runs to fit to, later runs to judge by, and the median seconds between readings."""
 
-    train: Runs
-    held_out: Runs
-    repairs: Repairs
+    train: Segments
+    held_out: Segments
+    repairs: Imputation
 
 
-def train(bench: Bench, settings: Sensing) -> Outcome:
+def train(bench: SensorContext, settings: SensorAnomalyHyperparameters) -> Outcome:
     """Read, check, fit, choose, fit again to all rows; write the model to `bench.result`."""
     bench.prepare()
-    placement = place_numbers(bench.job.device)
-    say(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
+    placement = place_sensor(bench.job.device)
+    emit(bench.events, f"models of numbers on {placement.device}: {placement.reason}")
     parts = read_parts(bench.job, settings)
-    say(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
+    emit(bench.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
     bench.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
     bench.report.raise_if_failed("data")
     names = _names(bench, settings, parts)
@@ -67,28 +75,34 @@ def train(bench: Bench, settings: Sensing) -> Outcome:
     phase(bench.events, "running")
     judged = _all_judged(bench, settings, names, parts)
     chosen, why = choose(judged)
-    say(bench.events, _summary(chosen, why, judged))
-    bench.report.extend(check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on))
+    emit(bench.events, _summary(chosen, why, judged))
+    bench.report.extend(
+        check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on)
+    )
     incumbent = _incumbent(bench, parts.held_out)
-    _check_rivals(bench, chosen, incumbent, parts)
+    _check_baselines(bench, chosen, incumbent, parts)
     sensor = _published(bench, settings, chosen, parts)
     bench.report.plots = report_plots.detector_plots(chosen, judged, parts.held_out)
     return _outcome(bench, sensor, chosen, judged, incumbent, parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Incumbent:
+class IncumbentDetector:
     """What serves now, on the held-out rows."""
 
-    scores: Scores
+    scores: HeldOutScores
     metrics: Mapping[str, float]
 
 
-def _check_rivals(bench: Bench, chosen: Judged, incumbent: Incumbent | None, parts: Divided) -> None:
-    """Is it better than limits on each column, where labels tell both kinds among the held-out rows, and than what serves now?"""
+def _check_baselines(
+    bench: SensorContext, chosen: DetectorResult, incumbent: IncumbentDetector | None, parts: SensorSplit
+) -> None:
+    """Is it better than limits on each column, where labels tell both kinds among the held-out rows, and than what
+    serves now?
+    """
     held_out, rows, seed = parts.held_out, chosen.scores.rows, bench.job.seed
     labels = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
-    ours = Said(chosen.scores.scores, chosen.scores.p_values <= ALPHA)
+    ours = Predictions(chosen.scores.scores, chosen.scores.p_values <= ALPHA)
     if labels[rows].any() and not labels[rows].all():
         trivial = limits(held_out.readings[rows], np.concatenate(parts.train.normal()))
         bench.report.extend(check_trivial(ours, trivial, labels[rows], chosen.sensor.stride, seed=seed))
@@ -96,24 +110,26 @@ def _check_rivals(bench: Bench, chosen: Judged, incumbent: Incumbent | None, par
         return
     same, here, there = np.intersect1d(rows, incumbent.scores.rows, assume_unique=True, return_indices=True)
     if not labels[same].all():
-        theirs = Said(incumbent.scores.scores, incumbent.scores.p_values <= ALPHA)
-        bench.report.extend(check_incumbent(ours.of(here), theirs.of(there), labels[same], chosen.sensor.stride, seed=seed))
+        theirs = Predictions(incumbent.scores.scores, incumbent.scores.p_values <= ALPHA)
+        bench.report.extend(
+            check_incumbent(ours.of(here), theirs.of(there), labels[same], chosen.sensor.stride, seed=seed)
+        )
 
 
-def read_parts(job: Job, settings: Sensing) -> Divided:
+def read_parts(job: TrainingJob, settings: SensorAnomalyHyperparameters) -> SensorSplit:
     """The job's files as runs. Raises TrainingDataError for what cannot be used."""
     wanted = Wanted(settings.columns, settings.timestamp, settings.group, settings.label)
     table = read_table(job.training_file, wanted)
-    runs, repairs = to_runs(table, settings.kind)
+    runs, repairs = to_segments(table, settings.kind)
     if job.validation_file is None:
         groups = 1 if table.groups is None else len(set(table.groups))
-        return Divided(*divide_runs(runs, groups, settings.held_out), repairs)
+        return SensorSplit(*divide_segments(runs, groups, settings.held_out), repairs)
     wanted = Wanted(table.columns, settings.timestamp, settings.group, settings.label)
     later = read_table(job.validation_file, wanted, param="validation_file")
-    return Divided(runs, to_runs(later, settings.kind, param="validation_file")[0], repairs)
+    return SensorSplit(runs, to_segments(later, settings.kind, param="validation_file")[0], repairs)
 
 
-def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
+def _names(bench: SensorContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> list[str]:
     """The detector asked for, or all that there are rows enough for and that can be served."""
     columns = len(parts.train.columns)
     if settings.detector != "auto":
@@ -122,12 +138,12 @@ def _names(bench: Bench, settings: Sensing, parts: Divided) -> list[str]:
     known, rows = DETECTORS[settings.kind], sum(map(len, parts.train.normal()))
     names = list(known)
     if rows < _ROWS_FOR_NETWORKS:
-        say(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
+        emit(bench.events, f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}")
         names = [name for name in names if not issubclass(known[name], NetworkDetector)]
     most = {name: _most_columns(settings.kind, name) for name in names}
     told = ", ".join(f"{name} (at most {most[name]} columns of a series)" for name in names if most[name] < columns)
     if told:
-        say(bench.events, f"not tried, since its state would be too large to serve: {told}", "warn")
+        emit(bench.events, f"not tried, since its state would be too large to serve: {told}", "warn")
     return [name for name in names if most[name] >= columns]
 
 
@@ -138,17 +154,18 @@ def _most_columns(kind: SensorKind, name: str) -> int:
     return min(most_columns(build(kind, name, 1).window), MOST_COLUMNS)
 
 
-def _require_servable(settings: Sensing, columns: int) -> None:
+def _require_servable(settings: SensorAnomalyHyperparameters, columns: int) -> None:
     most = _most_columns(settings.kind, settings.detector)
     if columns > most:
         message = (
-            f"training_file: detector {settings.detector}: expected at most {most} columns of a series, got {columns}; name fewer in "
+            f"training_file: detector {settings.detector}: expected at most {most} columns of a series, got "
+            f"{columns}; name fewer in "
             "`columns`, train one for each few, or take them as records (`kind`)"
         )
         raise TrainingDataError("too_many_columns", message, "training_file")
 
 
-def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -> None:
+def _check_network(bench: SensorContext, settings: SensorAnomalyHyperparameters, name: str, parts: SensorSplit) -> None:
     """The second and third rung, for a network."""
     if name != detector.NAME and issubclass(DETECTORS[settings.kind][name], NetworkDetector):
         bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
@@ -156,9 +173,13 @@ def _check_network(bench: Bench, settings: Sensing, name: str, parts: Divided) -
         bench.report.raise_if_failed("loss")
 
 
-def _all_judged(bench: Bench, settings: Sensing, names: Sequence[str], parts: Divided) -> list[Judged]:
-    """Each of them judged; under `auto` one that needs longer runs than there are is left out, as long as another is not."""
-    judged: list[Judged] = []
+def _all_judged(
+    bench: SensorContext, settings: SensorAnomalyHyperparameters, names: Sequence[str], parts: SensorSplit
+) -> list[DetectorResult]:
+    """Each of them judged; under `auto` one that needs longer runs than there are is left out, as long as another is
+    not.
+    """
+    judged: list[DetectorResult] = []
     short: list[TrainingDataError] = []
     for name in names:
         try:
@@ -170,47 +191,62 @@ def _all_judged(bench: Bench, settings: Sensing, names: Sequence[str], parts: Di
     if not judged:
         raise short[0]
     for one in short:
-        say(bench.events, f"left out: {one.message}", "warn")
+        emit(bench.events, f"left out: {one.message}", "warn")
     return judged
 
 
-def _judged(bench: Bench, settings: Sensing, name: str, parts: Divided) -> Judged:
+def _judged(
+    bench: SensorContext, settings: SensorAnomalyHyperparameters, name: str, parts: SensorSplit
+) -> DetectorResult:
     """Fit to the training part and judge by the later one; the fourth rung, for a network."""
-    watches: list[GradientWatch] = []
+    watches: list[GradientMonitor] = []
 
-    def watch(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> GradientWatch:
-        watches.append(GradientWatch(module, optimizer))
+    def watch(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> GradientMonitor:
+        watches.append(GradientMonitor(module, optimizer))
         return watches[-1]
 
     sensor = _fitted(bench, settings, name, parts.train.normal(), parts, watch)
     for seen in watches:
         bench.report.extend(check_gradient(seen))
         bench.report.raise_if_failed("gradient")
-    losses = descent_of(sensor).steps[:_WATCHED_LOSSES]
+    losses = training_curve(sensor).steps[:_WATCHED_LOSSES]
     if losses:
         bench.report.add(check_slope(losses))
         bench.report.raise_if_failed("loss")
     return judge(name, sensor, parts.held_out, bench.job.seed)
 
 
-def _fitted(bench: Bench, settings: Sensing, name: str, runs: list[Readings], parts: Divided, watch: Watch | None = None) -> Fitted:
+def _fitted(
+    bench: SensorContext,
+    settings: SensorAnomalyHyperparameters,
+    name: str,
+    runs: list[Readings],
+    parts: SensorSplit,
+    watch: Watch | None = None,
+) -> FittedSensor:
     if name == detector.NAME:
         return _adaptive(runs, parts)
-    columns, period_s, device = parts.train.columns, parts.repairs.period_s, place_numbers(bench.job.device).device
+    columns, period_s, device = parts.train.columns, parts.repairs.period_s, place_sensor(bench.job.device).device
     try:
-        return fit_sensor(settings.kind, name, columns, runs, seed=bench.job.seed, period_s=period_s, device=device, watch=watch)
+        return fit_sensor(
+            settings.kind, name, columns, runs, seed=bench.job.seed, period_s=period_s, device=device, watch=watch
+        )
     except ValueError as error:
         raise TrainingDataError(_TOO_FEW, f"training_file: detector {name}: {error}", "training_file") from error
 
 
-def _adaptive(runs: list[Readings], parts: Divided) -> Fitted:
+def _adaptive(runs: list[Readings], parts: SensorSplit) -> FittedSensor:
     try:
         return fit_adaptive(runs, parts.train.columns, parts.repairs.period_s)
     except ValueError as error:
-        raise TrainingDataError("too_many_columns", f"training_file: detector {detector.NAME}: {error}", "training_file") from error
+        raise TrainingDataError(
+            "too_many_columns", f"training_file: detector {detector.NAME}: {error}", "training_file"
+        ) from error
 
 
-def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided) -> Fitted:
+def _published(
+    bench: SensorContext, settings: SensorAnomalyHyperparameters, chosen: DetectorResult, parts: SensorSplit
+) -> FittedSensor:
     """What is to be served: the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:
         save_sensor(chosen.sensor, bench.result)
@@ -221,11 +257,21 @@ def _published(bench: Bench, settings: Sensing, chosen: Judged, parts: Divided) 
     (bench.result / JUDGED).mkdir(exist_ok=True)
     save_sensor(chosen.sensor, bench.result / JUDGED)
     rows = sum(map(len, runs))
-    say(bench.events, f"the detector that is published was fitted to all {rows} normal rows after the held-out ones had judged")
+    emit(
+        bench.events,
+        f"the detector that is published was fitted to all {rows} normal rows after the held-out ones had judged",
+    )
     return sensor
 
 
-def _outcome(bench: Bench, sensor: Fitted, chosen: Judged, judged: list[Judged], incumbent: Incumbent | None, parts: Divided) -> Outcome:
+def _outcome(
+    bench: SensorContext,
+    sensor: FittedSensor,
+    chosen: DetectorResult,
+    judged: list[DetectorResult],
+    incumbent: IncumbentDetector | None,
+    parts: SensorSplit,
+) -> Outcome:
     compared = {f"detector_faults_{one.name}": one.faults for one in judged}
     return Outcome(
         encoder="none",
@@ -239,7 +285,7 @@ def _outcome(bench: Bench, sensor: Fitted, chosen: Judged, judged: list[Judged],
     )
 
 
-def _incumbent(bench: Bench, held_out: Runs) -> Incumbent | None:
+def _incumbent(bench: SensorContext, held_out: Segments) -> IncumbentDetector | None:
     """What serves now, on the same rows; None where it reads other columns."""
     path = bench.job.incumbent
     if path is None:
@@ -247,19 +293,19 @@ def _incumbent(bench: Bench, held_out: Runs) -> Incumbent | None:
     try:
         sensor = load_sensor(path / JUDGED if (path / JUDGED).is_dir() else path)
     except ModelSourceError as error:
-        say(bench.events, f"what serves now cannot be compared: {error.message}", "warn")
+        emit(bench.events, f"what serves now cannot be compared: {error.message}", "warn")
         return None
-    if not isinstance(sensor, Fitted) or sensor.columns != held_out.columns:
-        say(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
+    if not isinstance(sensor, FittedSensor) or sensor.columns != held_out.columns:
+        emit(bench.events, f"what serves now cannot be compared: it reads {', '.join(sensor.columns)}", "warn")
         return None
     scores = score_runs(sensor, held_out)
-    return Incumbent(scores, metrics_of(sensor, held_out, scores))
+    return IncumbentDetector(scores, metrics_of(sensor, held_out, scores))
 
 
-def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:
+def _golden(bench: SensorContext, held_out: Segments) -> dict[str, object]:
     """The first readings of the later part, and what the model as written gives for them."""
     sensor = load_sensor(bench.result)
-    if not isinstance(sensor, Fitted):
+    if not isinstance(sensor, FittedSensor):
         raise TypeError("the recipe wrote a forecaster")
     first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
     scores = sensor.score(first).scores
@@ -267,7 +313,7 @@ def _golden(bench: Bench, held_out: Runs) -> dict[str, object]:
     return {"texts": [], "readings": first.tolist(), "rows": scores[:, None].tolist(), "tolerance": tolerance}
 
 
-def _summary(chosen: Judged, why: str, judged: list[Judged]) -> str:
+def _summary(chosen: DetectorResult, why: str, judged: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     told = "too few rows to tell" if rate is None else f"{rate:.3f}"
     others = "; ".join(f"{one.name} faults {one.faults:.3f}, promise broken by {one.broken:.3f}" for one in judged)

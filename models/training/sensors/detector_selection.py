@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import SensorKind
-from models.sensors.calibrated import Fitted
+from models.sensors.calibrated import FittedSensor
 from models.training import metrics as evaluation
-from models.training.data.segments import Runs
+from models.training.data.segments import Segments
 from models.training.data.table import Doubles
 
 ALPHAS = (0.05, 0.01)
@@ -25,7 +25,7 @@ _HONEST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class HeldOutScores:
     """Scores, p-values float [n] of the rows (indices int64 [n]) of runs that had a whole window before them."""
 
     rows: NDArray[np.int64]
@@ -34,12 +34,12 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class DetectorResult:
     """What a detector is worth on the held-out part; `faults` is how well it tells faults put into it (AUROC)."""
 
     name: str
-    sensor: Fitted
-    scores: Scores
+    sensor: FittedSensor
+    scores: HeldOutScores
     metrics: dict[str, float]
     faults: float
 
@@ -50,21 +50,29 @@ class Judged:
 
     @property
     def resolves(self) -> bool:
-        """Whether its calibration has blocks enough for any alarm at alpha 0.05, which is what a request asks for by default."""
+        """Whether its calibration has blocks enough for any alarm at alpha 0.05, which is what a request asks for by
+        default.
+        """
         return self.sensor.threshold(ALPHAS[0]) is not None
 
-    def of_normal(self, held_out: Runs) -> Doubles:
+    def of_normal(self, held_out: Segments) -> Doubles:
         """P-values of the held-out rows that no label calls an anomaly."""
-        return self.scores.p_values if held_out.labels is None else self.scores.p_values[~held_out.labels[self.scores.rows]]
+        return (
+            self.scores.p_values
+            if held_out.labels is None
+            else self.scores.p_values[~held_out.labels[self.scores.rows]]
+        )
 
 
-def judge(name: str, sensor: Fitted, held_out: Runs, seed: int) -> Judged:
+def judge(name: str, sensor: FittedSensor, held_out: Segments, seed: int) -> DetectorResult:
     """Score the held-out part; labels are looked at where there are any."""
     scores = score_runs(sensor, held_out)
-    return Judged(name, sensor, scores, metrics_of(sensor, held_out, scores), _fault_auroc(sensor, held_out, seed))
+    return DetectorResult(
+        name, sensor, scores, metrics_of(sensor, held_out, scores), _fault_auroc(sensor, held_out, seed)
+    )
 
 
-def score_runs(sensor: Fitted, runs: Runs) -> Scores:
+def score_runs(sensor: FittedSensor, runs: Segments) -> HeldOutScores:
     """Each run from its beginning; a series' first readings, which have no whole window, give nothing."""
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
     for run in runs.each():
@@ -72,11 +80,13 @@ def score_runs(sensor: Fitted, runs: Runs) -> Scores:
         rows.append(np.arange(run.start, run.stop)[sensor.window - 1 :])
         scores.append(scored.scores[sensor.window - 1 :])
         p_values.append(scored.p_values[sensor.window - 1 :])
-    return Scores(np.concatenate(rows), np.concatenate(scores), np.concatenate(p_values))
+    return HeldOutScores(np.concatenate(rows), np.concatenate(scores), np.concatenate(p_values))
 
 
-def metrics_of(sensor: Fitted, held_out: Runs, found: Scores) -> dict[str, float]:
-    """False-alarm rates on normal rows, `primary` (1 where alpha is kept), and with labels AUROC, F1, precision and recall."""
+def metrics_of(sensor: FittedSensor, held_out: Segments, found: HeldOutScores) -> dict[str, float]:
+    """False-alarm rates on normal rows, `primary` (1 where alpha is kept), and with labels AUROC, F1, precision and
+    recall.
+    """
     strange = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
     strange = strange[found.rows]
     normal = found.p_values[~strange]
@@ -91,12 +101,14 @@ def metrics_of(sensor: Fitted, held_out: Runs, found: Scores) -> dict[str, float
 
 
 def broken_promise(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
-    """How far the false-alarm rate by p-values [n] of normal rows is from alpha, beyond two standard errors of n / stride rows."""
+    """How far the false-alarm rate by p-values [n] of normal rows is from alpha, beyond two standard errors of n /
+    stride rows.
+    """
     independent = max(len(normal) / stride, 1.0)
     return float(max(0.0, abs((normal <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
 
 
-def choose(judged: Sequence[Judged]) -> tuple[Judged, str]:
+def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
     """The best of detectors that come simplest first, and why; one that can raise no alarm only where none can."""
     if len(judged) == 1:
         return judged[0], "it was asked for"
@@ -109,12 +121,12 @@ def choose(judged: Sequence[Judged]) -> tuple[Judged, str]:
     return _best(honest, [one.faults for one in honest]), why
 
 
-def _best(judged: Sequence[Judged], values: Sequence[float]) -> Judged:
+def _best(judged: Sequence[DetectorResult], values: Sequence[float]) -> DetectorResult:
     """The first that is as good as the best, to within what is worth a more complicated one."""
     return next(one for one, value in zip(judged, values, strict=True) if value >= max(values) - _WORTH)
 
 
-def _with_labels(found: Scores, strange: NDArray[np.bool_]) -> dict[str, float]:
+def _with_labels(found: HeldOutScores, strange: NDArray[np.bool_]) -> dict[str, float]:
     said = found.p_values <= ALPHAS[0]
     right = float((said & strange).sum())
     precision, recall = right / max(float(said.sum()), 1.0), right / float(strange.sum())
@@ -126,7 +138,7 @@ def _with_labels(found: Scores, strange: NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-def _fault_auroc(sensor: Fitted, held_out: Runs, seed: int) -> float:
+def _fault_auroc(sensor: FittedSensor, held_out: Segments, seed: int) -> float:
     """Mean AUROC of rows with a fault in one column against the same rows without; 0.5 where there are too few rows."""
     run = max(held_out.normal(), key=len, default=np.zeros((0, len(sensor.columns))))[:_FAULTY_ROWS]
     if len(run) < 2 * sensor.window:
@@ -137,14 +149,20 @@ def _fault_auroc(sensor: Fitted, held_out: Runs, seed: int) -> float:
 
 
 def _faulty(run: Doubles, kind: SensorKind, seed: int) -> Iterator[Doubles]:
-    """The run with a column shifted by 3 of its spreads, with noise of 3 spreads, and stuck (series) or exchanged between rows."""
+    """The run with a column shifted by 3 of its spreads, with noise of 3 spreads, and stuck (series) or exchanged
+    between rows.
+    """
     random = np.random.default_rng(seed)
     spread = run.std(axis=0)
     varying = np.flatnonzero(spread > 0)
     for column in varying[:_FAULTY_COLUMNS].tolist():
         x = run[:, column]
         stuck = np.full(len(x), x[0]) if kind == "series" else random.permutation(x)
-        for values in (x + _SHIFT * spread[column], x + _NOISE * spread[column] * random.standard_normal(len(x)), stuck):
+        for values in (
+            x + _SHIFT * spread[column],
+            x + _NOISE * spread[column] * random.standard_normal(len(x)),
+            stuck,
+        ):
             faulty = run.copy()
             faulty[:, column] = values
             yield faulty

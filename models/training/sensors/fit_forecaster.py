@@ -1,4 +1,6 @@
-"""Fitting forecasters: the linear map in closed form, the network by descent, and the choice between them on unseen windows."""
+"""Fitting forecasters: the linear map in closed form, the network by descent, and the choice between them on unseen
+windows.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.intervals import Intervals
 from models.sensors.forecasting.networks import ForecastKind, LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import Windows, cut_windows
-from models.training.sensors.forecast_network import Curve, Descent, NetworkFit
+from models.training.sensors.forecast_network import LossCurve, NetworkFit, NetworkSettings
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 # The simpler model stays unless the other's error is smaller by this share of it.
@@ -26,8 +28,10 @@ Tune = Callable[[NetworkFit, Windows], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Mean squared and mean absolute error over all windows, steps and columns; the squared one of each window [m] and step [horizon]."""
+class ForecastErrors:
+    """Mean squared and mean absolute error over all windows, steps and columns; the squared one of each window [m]
+    and step [horizon].
+    """
 
     mse: float
     mae: float
@@ -35,7 +39,7 @@ class Errors:
     by_step: NDArray[np.float64]
 
 
-def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> Errors:
+def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> ForecastErrors:
     """What a model of contexts [n, d, context] gets wrong; `unit` [d] changes the columns' units."""
     squared, absolute = [], []
     with torch.inference_mode():
@@ -45,7 +49,9 @@ def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tens
             absolute.append(off.abs().mean(dim=(1, 2)))
     each = torch.cat(squared)
     by_window = each.mean(dim=1)
-    return Errors(float(by_window.mean()), float(torch.cat(absolute).mean()), by_window.numpy(), each.mean(dim=0).numpy())
+    return ForecastErrors(
+        float(by_window.mean()), float(torch.cat(absolute).mean()), by_window.numpy(), each.mean(dim=0).numpy()
+    )
 
 
 def fit_linear(train: Windows, validation: Windows) -> tuple[LinearForecast, float]:
@@ -63,14 +69,14 @@ def _moments(each: Moments) -> tuple[Moments, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Standardisation:
     """What standardises readings: the mean and the standard deviation float64 [d] of the training part."""
 
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
 
     @classmethod
-    def of(cls, runs: Sequence[Readings]) -> Scale:
+    def of(cls, runs: Sequence[Readings]) -> Standardisation:
         """Of runs [n, d]; a column that never changes keeps its unit."""
         readings = np.concatenate(list(runs))
         spread = readings.std(axis=0)
@@ -82,39 +88,46 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A forecaster, the mean squared error of each candidate on the validation windows, why this one, and how a network was trained."""
+class ChosenForecaster:
+    """A forecaster, the mean squared error of each candidate on the validation windows, why this one, and how a
+    network was trained.
+    """
 
     forecaster: SeriesForecaster
-    scale: Scale
+    scale: Standardisation
     validation: dict[ForecastKind, float]
     reason: str
-    training: Curve | None = None
+    training: LossCurve | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ForecastPlan:
     """What to fit: the columns, how far to look back and ahead, which model, and how the network is trained."""
 
     columns: tuple[str, ...]
     context: int
     horizon: int
     model: Literal["auto", "linear", "patch"] = "auto"
-    descent: Descent = field(default_factory=Descent)
+    descent: NetworkSettings = field(default_factory=NetworkSettings)
     period_s: float | None = None
 
 
-def fit_forecaster(train: Sequence[Readings], validation: Sequence[Readings], plan: Plan, tune: Tune | None = None) -> Chosen:
-    """Fit to runs [n, d], choose and calibrate by others, which may begin with the `context` rows before their own first.
+def fit_forecaster(
+    train: Sequence[Readings], validation: Sequence[Readings], plan: ForecastPlan, tune: Tune | None = None
+) -> ChosenForecaster:
+    """Fit to runs [n, d], choose and calibrate by others, which may begin with the `context` rows before their own
+    first.
 
     `tune` trains a network on its windows and leaves it at the epoch that the validation windows given to it like best.
     ValueError when no run has context + horizon rows.
     """
-    scale = Scale.of(train)
-    seen, unseen = (cut_windows([scale(run) for run in runs], plan.context, plan.horizon) for runs in (train, validation))
+    scale = Standardisation.of(train)
+    seen, unseen = (
+        cut_windows([scale(run) for run in runs], plan.context, plan.horizon) for runs in (train, validation)
+    )
     linear, _ = fit_linear(seen, unseen)
     models: dict[ForecastKind, LinearForecast | PatchForecast] = {"linear": linear}
-    curve: Curve | None = None
+    curve: LossCurve | None = None
     if plan.model != "linear":
         network = NetworkFit(linear, seen, plan.descent)
         (tune or tune_quietly)(network, unseen)
@@ -132,7 +145,7 @@ def fit_forecaster(train: Sequence[Readings], validation: Sequence[Readings], pl
         spread=torch.from_numpy(scale.spread),
         period_s=plan.period_s,
     )
-    return Chosen(made, scale, errors, reason, curve)
+    return ChosenForecaster(made, scale, errors, reason, curve)
 
 
 def tune_quietly(network: NetworkFit, validation: Windows) -> None:
@@ -150,5 +163,11 @@ def _choose(errors: dict[ForecastKind, float], asked: Literal["auto", "linear", 
     if asked != "auto":
         return asked, f"{asked} was asked for; mean squared error on validation windows: {told}"
     better = errors["patch"] < (1 - WORTH) * errors["linear"]
-    verdict = f"is better by more than {WORTH:.0%}" if better else f"is not better by more than {WORTH:.0%}, and the linear map is simpler"
-    return ("patch" if better else "linear"), f"on validation windows the mean squared error is {told}: the network {verdict}"
+    verdict = (
+        f"is better by more than {WORTH:.0%}"
+        if better
+        else f"is not better by more than {WORTH:.0%}, and the linear map is simpler"
+    )
+    return (
+        "patch" if better else "linear"
+    ), f"on validation windows the mean squared error is {told}: the network {verdict}"

@@ -19,8 +19,9 @@ AroundStep = Callable[[Callable[[], None], float, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
-    """How the network is trained: passes over the windows, windows a step (each with all its columns), step size, and the seed.
+class NetworkSettings:
+    """How the network is trained: passes over the windows, windows a step (each with all its columns), step size,
+    and the seed.
 
     It ends after `patience` epochs without a better one.
     """
@@ -34,25 +35,33 @@ class Descent:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """What a training went through: each epoch's mean loss, and its judgement by the validation windows; the first is before any."""
+class LossCurve:
+    """What a training went through: each epoch's mean loss, and its judgement by the validation windows; the first
+    is before any.
+    """
 
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
 
 
 class NetworkFit:
-    """Trains a network that starts as the linear map, keeping the weights of the epoch that validation windows like best."""
+    """Trains a network that starts as the linear map, keeping the weights of the epoch that validation windows like
+    best.
+    """
 
-    def __init__(self, linear: LinearForecast, train: Windows, descent: Descent) -> None:
+    def __init__(self, linear: LinearForecast, train: Windows, descent: NetworkSettings) -> None:
         torch.manual_seed(descent.seed)
-        self._windows, self._descent, self.steps, self.curve = train, descent, 0, Curve()
+        self._windows, self._descent, self.steps, self.curve = train, descent, 0, LossCurve()
         maps = linear.settings()["maps"]
         self.model = PatchForecast(train.context, train.horizon, patch_for(train.context), maps)
         self.model.linear.load_state_dict(linear.state_dict())
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=descent.learning_rate, weight_decay=descent.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=descent.learning_rate, weight_decay=descent.weight_decay
+        )
         self.total_steps = descent.epochs * -(-len(train) // descent.batch_windows)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, descent.learning_rate, total_steps=self.total_steps)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, descent.learning_rate, total_steps=self.total_steps
+        )
         self._generator = torch.Generator().manual_seed(descent.seed)
 
     def sample(self, windows: int) -> tuple[Tensor, Tensor]:
@@ -62,9 +71,10 @@ class NetworkFit:
     def train(self, judge: Callable[[], float], around_step: AroundStep | None = None) -> list[float]:
         """Train until `patience` epochs in a row were no better by `judge` (lower is better), and go back to the best.
 
-        The judgement of each epoch. `around_step` takes the optimizer's step given to it, and sees the loss and the step's number.
+        The judgement of each epoch. `around_step` takes the optimizer's step given to it, and sees the loss and the
+        step's number.
         """
-        self.curve = Curve()
+        self.curve = LossCurve()
         judged, best = self.curve.validation, copy.deepcopy(self.model.state_dict())
         judged.append(judge())
         for _ in range(self._descent.epochs):

@@ -1,23 +1,26 @@
-"""What a report draws: of a detector its readings, scores and faults found; of a forecaster what came and what was forecast.
+"""What a report draws: of a detector its readings, scores and faults found; of a forecaster what came and what was
+forecast.
 
 `detector_plots()` gives plain data for JSON:
 
-- `series`: the held-out part, at most 2,000 points, each the row of highest score of its stretch: `x` (ISO timestamps where the
-  file has times, else lines of the file), `columns` ({name: readings}, the 12 that contribute most), `scores`, `p_values`,
-  `threshold` ({"0.05": score or null, "0.01": …}), `anomalies` (indices into `x` with p ≤ 0.05), `labels` (0 or 1, or null).
+- `series`: the held-out part, at most 2,000 points, each the row of highest score of its stretch: `x` (ISO
+  timestamps where the file has times, else lines of the file), `columns` ({name: readings}, the 12 that contribute
+  most), `scores`, `p_values`, `threshold` ({"0.05": score or null, "0.01": …}), `anomalies` (indices into `x` with p
+  ≤ 0.05), `labels` (0 or 1, or null).
 - `contributions`: {column: mean share} over the found anomalies, or over all points where none was found.
 - `training`: {"loss": [mean loss of each epoch]}, or null where no network was trained.
 - `candidates`: [{"detector", "chosen", "false_alarm_rate_0.05", "faults", "auroc"}], null where not known.
 
 `forecast_plots()` gives plain data for JSON:
 
-- `forecast`: the end of the longest held-out run, forecast a horizon at a time, four times at most. `x` (ISO timestamps where the
-  file has times, else lines of the file), `origins` (indices into `x` at which a forecast begins), and `columns` (the first 12):
-  {name: {"actual": [n], "median": […], "low": […], "high": […]}}. The last three begin at the first origin and hold the middle 80 %;
-  what came before it is at most one horizon.
-- `horizon`: {"model": [mean squared error of each step], "last value": …, "last season": …}, in variances of the training part.
-- `training`: {"loss": [mean loss of each epoch], "validation": [mean squared error before and after each]}, or null where no network
-  was trained.
+- `forecast`: the end of the longest held-out run, forecast a horizon at a time, four times at most. `x` (ISO
+  timestamps where the file has times, else lines of the file), `origins` (indices into `x` at which a forecast
+  begins), and `columns` (the first 12): {name: {"actual": [n], "median": […], "low": […], "high": […]}}. The last
+  three begin at the first origin and hold the middle 80 %; what came before it is at most one horizon.
+- `horizon`: {"model": [mean squared error of each step], "last value": …, "last season": …}, in variances of the
+  training part.
+- `training`: {"loss": [mean loss of each epoch], "validation": [mean squared error before and after each]}, or null
+  where no network was trained.
 """
 
 from __future__ import annotations
@@ -30,24 +33,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import lasting_threshold
-from models.sensors.calibrated import descent_of
+from models.sensors.calibrated import training_curve
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.training.data.forecast_split import SeriesParts
-from models.training.data.segments import Runs
-from models.training.sensors.detector_selection import ALPHAS, Judged
-from models.training.sensors.fit_forecaster import Chosen, Errors
+from models.training.data.segments import Segments
+from models.training.sensors.detector_selection import ALPHAS, DetectorResult
+from models.training.sensors.fit_forecaster import ChosenForecaster, ForecastErrors
 
 MOST_POINTS, MOST_COLUMNS = 2000, 12
 Rows = NDArray[np.int64]
 
 
-def detector_plots(chosen: Judged, judged: Sequence[Judged], held_out: Runs) -> dict[str, Any]:
+def detector_plots(chosen: DetectorResult, judged: Sequence[DetectorResult], held_out: Segments) -> dict[str, Any]:
     """See the module's docstring."""
     shares = _shares(chosen, held_out)
     points = _points(chosen.scores.scores)
     found = chosen.scores.p_values <= ALPHAS[0]
-    mean = shares[found if found.any() else slice(None)].mean(axis=0) if len(shares) else np.zeros(len(held_out.columns))
-    losses = descent_of(chosen.sensor).epochs
+    mean = (
+        shares[found if found.any() else slice(None)].mean(axis=0) if len(shares) else np.zeros(len(held_out.columns))
+    )
+    losses = training_curve(chosen.sensor).epochs
     return {
         "series": _series(chosen, held_out, points, mean),
         "contributions": dict(zip(held_out.columns, mean.tolist(), strict=True)),
@@ -56,7 +61,7 @@ def detector_plots(chosen: Judged, judged: Sequence[Judged], held_out: Runs) -> 
     }
 
 
-def _series(chosen: Judged, held_out: Runs, points: Rows, shares: NDArray[np.floating]) -> dict[str, Any]:
+def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: NDArray[np.floating]) -> dict[str, Any]:
     rows, p_values = chosen.scores.rows[points], chosen.scores.p_values[points]
     shown = np.sort(np.argsort(-shares, kind="stable")[:MOST_COLUMNS])
     return {
@@ -76,7 +81,7 @@ def _points(scores: NDArray[np.float32]) -> Rows:
     return np.array([part[int(scores[part].argmax())] for part in stretches], dtype=np.int64)
 
 
-def _shares(chosen: Judged, held_out: Runs) -> NDArray[np.float32]:
+def _shares(chosen: DetectorResult, held_out: Segments) -> NDArray[np.float32]:
     """Contributions [n, d] of the rows that were scored."""
     found = [np.zeros((0, len(held_out.columns)), np.float32)]
     for run in held_out.each():
@@ -86,7 +91,7 @@ def _shares(chosen: Judged, held_out: Runs) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def _candidate(one: Judged, chosen: Judged) -> dict[str, Any]:
+def _candidate(one: DetectorResult, chosen: DetectorResult) -> dict[str, Any]:
     rate = one.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     return {
         "detector": one.name,
@@ -102,7 +107,9 @@ _MOST_FORECASTS = 4
 _LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
 
 
-def forecast_plots(chosen: Chosen, parts: SeriesParts, errors: Mapping[str, Errors]) -> dict[str, Any]:
+def forecast_plots(
+    chosen: ChosenForecaster, parts: SeriesParts, errors: Mapping[str, ForecastErrors]
+) -> dict[str, Any]:
     """See the module's docstring; `errors` are the model's and the naive forecasts' on the held-out windows."""
     return {
         "forecast": _forecast(chosen.forecaster, parts),
@@ -125,7 +132,10 @@ def _forecast(forecaster: SeriesForecaster, parts: SeriesParts) -> dict[str, Any
         "x": parts.held_rows.places(np.arange(held.stop - len(run) + begin, held.stop)),
         "origins": [origin - begin for origin in origins],
         "columns": {
-            name: {"actual": run[begin:, column].tolist(), **{band: values[:, column].tolist() for band, values in bands.items()}}
+            name: {
+                "actual": run[begin:, column].tolist(),
+                **{band: values[:, column].tolist() for band, values in bands.items()},
+            }
             for column, name in enumerate(parts.columns[:MOST_COLUMNS])
         },
     }

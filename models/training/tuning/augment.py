@@ -10,23 +10,30 @@ from models.training.hyperparameters import PARAM
 
 # Neighbours on a QWERTY keyboard: how fingers slip.
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEAR = {key: [row[place] for place in (index - 1, index + 1) if 0 <= place < len(row)] for row in _ROWS for index, key in enumerate(row)}
+_NEAR = {
+    key: [row[place] for place in (index - 1, index + 1) if 0 <= place < len(row)]
+    for row in _ROWS
+    for index, key in enumerate(row)
+}
 _Change = Callable[[str, float, random.Random], str]
 
 
 class Augmenter:
     """Changes texts at random, the same way for the same seed, epoch, position and text.
 
-    `settings` maps names to probabilities: "typos" (per word: two letters swapped, one dropped, doubled or replaced by its neighbour on the
-    keyboard), "casing" (per text: lower case, upper case, or only the first letter upper), "word_dropout" (per word; one word always
-    stays). HyperparameterError for another name or a probability outside 0 to 1.
+    `settings` maps names to probabilities: "typos" (per word: two letters swapped, one dropped, doubled or replaced
+    by its neighbour on the keyboard), "casing" (per text: lower case, upper case, or only the first letter upper),
+    "word_dropout" (per word; one word always stays). HyperparameterError for another name or a probability outside 0
+    to 1.
     """
 
     def __init__(self, settings: Mapping[str, float], seed: int) -> None:
         for name, probability in settings.items():
             if name not in CHANGES:
                 raise HyperparameterError(
-                    "invalid_hyperparameter", f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}", f"{PARAM}.augmentation"
+                    "invalid_hyperparameter",
+                    f"augmentation: expected {', '.join(CHANGES)}, got {name[:60]!r}",
+                    f"{PARAM}.augmentation",
                 )
             if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
                 message = f"augmentation.{name}: expected a probability from 0 to 1, got {str(probability)[:60]}"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 Plan = list[list[int]]
 
-# How many groups are passed over in search of another label; without a bound, planning would be quadratic for few labels.
+# How many groups are passed over in search of another label; without a bound, planning would be quadratic for few
+# labels.
 _LOOK_AHEAD = 256
 
 
@@ -38,9 +39,11 @@ def shuffled(rows: int, batch_size: int) -> Callable[[random.Random], Plan]:
 
 
 def by_label(labels: Sequence[str], batch_size: int, each: int = 2) -> Callable[[random.Random], Plan]:
-    """Every row once an epoch, in groups of `each` (the last of a label up to twice that) of one label, several labels a batch.
+    """Every row once an epoch, in groups of `each` (the last of a label up to twice that) of one label, several
+    labels a batch.
 
-    Losses over labels need positives and negatives in every batch; labels with a single row bring no positive and are left out.
+    Losses over labels need positives and negatives in every batch; labels with a single row bring no positive and
+    are left out.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
@@ -55,7 +58,8 @@ def by_label(labels: Sequence[str], batch_size: int, each: int = 2) -> Callable[
 
 
 def no_duplicates(columns: Sequence[Sequence[str]], batch_size: int) -> Callable[[random.Random], Plan]:
-    """Every row once an epoch and no text twice in a batch: in-batch negatives would call the twin of a positive a negative.
+    """Every row once an epoch and no text twice in a batch: in-batch negatives would call the twin of a positive a
+    negative.
 
     Rows that fit no batch with others end in small ones; single rows, which have no negative, are left out.
     """
@@ -113,7 +117,9 @@ def _packed(groups: list[list[int]], labels: Sequence[str], batch_size: int) -> 
 
 
 def _varied(waiting: deque[list[int]], labels: Sequence[str], batch_size: int) -> list[int]:
-    """Take the next groups that fit, those of labels not yet in the batch first; those passed over stay at the front."""
+    """Take the next groups that fit, those of labels not yet in the batch first; those passed over stay at the
+    front.
+    """
     batch: list[int] = []
     passed: deque[list[int]] = deque()
     used: set[str] = set()

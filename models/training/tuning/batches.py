@@ -27,22 +27,22 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PaddedTexts:
     """Texts of like length of one column: their features (int64 [m, longest]) and their places [m] in the column."""
 
     features: dict[str, Tensor]
     places: Tensor
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> Part:
+    def each(self, change: Callable[[Tensor], Tensor]) -> PaddedTexts:
         """The same with every tensor changed."""
-        return Part({name: change(tensor) for name, tensor in self.features.items()}, change(self.places))
+        return PaddedTexts({name: change(tensor) for name, tensor in self.features.items()}, change(self.places))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """`columns`: for each text column its parts; `targets` [n] or None; `rows`: which rows these are."""
 
-    columns: tuple[tuple[Part, ...], ...]
+    columns: tuple[tuple[PaddedTexts, ...], ...]
     targets: Tensor | None
     rows: tuple[int, ...]
     tokens: int
@@ -67,11 +67,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextReader:
     """How texts become a model's input: as in serving. With `pairs`, two columns are read as one input.
 
-    A column is cut into parts of at most `rows_at_once` texts of like length: on a CPU padding is most of the time, on a GPU
-    more calls are.
+    A column is cut into parts of at most `rows_at_once` texts of like length: on a CPU padding is most of the time,
+    on a GPU more calls are.
     """
 
     text: TextProcessor
@@ -88,25 +88,30 @@ class Reading:
             return [self.text.encode_pairs(list(zip(*columns, strict=True)))]
         return [self.text.encode(column, prompt=self.prompt, exclude_prompt=self.excludes_prompt) for column in columns]
 
-    def parts(self, tokens: Sequence[Tokens]) -> tuple[Part, ...]:
+    def parts(self, tokens: Sequence[Tokens]) -> tuple[PaddedTexts, ...]:
         """The features of a column."""
         order = sorted(range(len(tokens)), key=lambda place: tokens[place].count)
         cuts = [order[start : start + self.rows_at_once] for start in range(0, len(order), self.rows_at_once)]
         return tuple(
-            Part(collate([tokens[place] for place in cut], self.pad_id, _CPU, with_types=self.with_types), torch.tensor(cut))
+            PaddedTexts(
+                collate([tokens[place] for place in cut], self.pad_id, _CPU, with_types=self.with_types),
+                torch.tensor(cut),
+            )
             for cut in cuts
         )
 
 
 class Batches(Dataset[Batch]):
-    """The batch of each step of a plan. `targets[i]` belongs to row i; `augment` changes texts in training, never elsewhere."""
+    """The batch of each step of a plan. `targets[i]` belongs to row i; `augment` changes texts in training, never
+    elsewhere.
+    """
 
     def __init__(
         self,
         columns: Sequence[Sequence[str]],
         targets: Tensor | None,
         plan: Plan,
-        reading: Reading,
+        reading: TextReader,
         *,
         augment: Augment | None = None,
     ) -> None:

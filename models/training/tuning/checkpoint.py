@@ -21,7 +21,7 @@ _KEEP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class TunerCheckpoint:
     """Where a run stood: `step` steps done of the run that `fingerprint` names."""
 
     path: Path
@@ -29,7 +29,9 @@ class Checkpoint:
     fingerprint: str
 
 
-def write(directory: Path, step: int, fingerprint: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def write(
+    directory: Path, step: int, fingerprint: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> TunerCheckpoint:
     """Write `directory/step-<n>`, complete or not at all, and drop all but the two newest."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"step-{step:08d}"
@@ -47,20 +49,20 @@ def write(directory: Path, step: int, fingerprint: str, module: nn.Module, optim
     _sync(directory)
     for old in sorted(directory.glob("step-*"))[:-_KEEP]:
         shutil.rmtree(old)
-    return Checkpoint(target, step, fingerprint)
+    return TunerCheckpoint(target, step, fingerprint)
 
 
-def read(path: Path) -> Checkpoint | None:
+def read(path: Path) -> TunerCheckpoint | None:
     """What lies at `path`, a checkpoint or a directory of them; None where nothing whole does."""
     for place in [path, *sorted(path.glob("step-*"), reverse=True)]:
         if (place / _STATE).is_file() and (place / _WEIGHTS).is_file():
             state = json.loads((place / _STATE).read_text(encoding="utf-8"))
             if state.get("format") == _FORMAT:
-                return Checkpoint(place, int(state["step"]), str(state["fingerprint"]))
+                return TunerCheckpoint(place, int(state["step"]), str(state["fingerprint"]))
     return None
 
 
-def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(checkpoint: TunerCheckpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights and optimizer state back. Raises ValueError where the file or the names in it do not fit."""
     try:
         tensors = load_file(checkpoint.path / _WEIGHTS)
@@ -70,14 +72,18 @@ def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Op
     trained = _trained(module)
     stored = {name.removeprefix("weights/") for name in tensors if name.startswith("weights/")}
     if stored != trained.keys():
-        raise ValueError(f"{checkpoint.path.name}: other weights than this run trains: {sorted(stored ^ trained.keys())[:3]}")
+        raise ValueError(
+            f"{checkpoint.path.name}: other weights than this run trains: {sorted(stored ^ trained.keys())[:3]}"
+        )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[f"weights/{name}"])
     optimizer.load_state_dict(_gathered(module, optimizer, tensors, numbers))
 
 
-def _flattened(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
+def _flattened(
+    module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
     """Optimizer scalars by parameter name, and all tensors under `weights/…` and `optimizer/<field>/…`."""
     numbers: dict[str, dict[str, float]] = {}
     tensors: dict[str, Tensor] = {}
@@ -92,7 +98,10 @@ def _flattened(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dic
 
 
 def _gathered(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, float]]
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """The reverse of `_flattened`, in the form that the optimizer reads: state by the parameters' order."""
     names = {parameter: name for name, parameter in _trained(module).items()}
@@ -104,7 +113,10 @@ def _gathered(
         if kind == "optimizer":
             field, _, name = rest.partition("/")
             state[place[name]][field] = tensor
-    return {"state": {index: held for index, held in state.items() if held}, "param_groups": optimizer.state_dict()["param_groups"]}
+    return {
+        "state": {index: held for index, held in state.items() if held},
+        "param_groups": optimizer.state_dict()["param_groups"],
+    }
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

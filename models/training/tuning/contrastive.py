@@ -19,7 +19,7 @@ from models.training.report import Report
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Plan, by_label, plan, shuffled
 from models.training.tuning.batches import Augment, Batch, Batches
-from models.training.tuning.settings import Settings
+from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.trainer import Tuner, fingerprint
 
@@ -27,14 +27,16 @@ from models.training.tuning.trainer import Tuner, fingerprint
 _FEW_ROWS = 2000
 
 
-def own_settings(how: Literal["contrastive", "full", "lora"], rows: int) -> Settings:
-    """What proved good on Banking77, 10 texts a class (docs/training.md has the figures); a job's own wishes go before."""
+def own_settings(how: Literal["contrastive", "full", "lora"], rows: int) -> TunerSettings:
+    """What proved good on Banking77, 10 texts a class (docs/training.md has the figures); a job's own wishes go
+    before.
+    """
     if how == "contrastive":
         if rows <= _FEW_ROWS:
-            return Settings(epochs=4.0, batch_size=64, learning_rate=2e-4, temperature=0.1, frozen_layers=0.5)
-        return Settings(epochs=1.0, batch_size=64, learning_rate=5e-5, temperature=0.1)
+            return TunerSettings(epochs=4.0, batch_size=64, learning_rate=2e-4, temperature=0.1, frozen_layers=0.5)
+        return TunerSettings(epochs=1.0, batch_size=64, learning_rate=5e-5, temperature=0.1)
     rate = 5e-5 if how == "full" else 5e-4
-    return Settings(mode=how, epochs=3.0 if rows <= _FEW_ROWS else 2.0, batch_size=32, learning_rate=rate)
+    return TunerSettings(mode=how, epochs=3.0 if rows <= _FEW_ROWS else 2.0, batch_size=32, learning_rate=rate)
 
 
 def tune_contrastive(
@@ -42,7 +44,7 @@ def tune_contrastive(
     placement: Placement,
     texts: Sequence[str],
     labels: Sequence[str],
-    settings: Settings,
+    settings: TunerSettings,
     events: Events,
     checkpoint: Path | None = None,
     *,
@@ -50,16 +52,22 @@ def tune_contrastive(
     augment: Augment | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Pull texts of a label together and apart from others; return `directory/encoder`, a sentence-transformers directory.
+    """Pull texts of a label together and apart from others; return `directory/encoder`, a sentence-transformers
+    directory.
 
-    Checkpoints go to `directory/checkpoints`; `checkpoint` is one of an earlier attempt. Raises TrainingDataError when no label
-    has two texts, or there is one label only.
+    Checkpoints go to `directory/checkpoints`; `checkpoint` is one of an earlier attempt. Raises TrainingDataError
+    when no label has two texts, or there is one label only.
     """
     targets = _numbers(labels)
     if len(set(labels)) < 2 or len(set(labels)) == len(labels):
-        raise TrainingDataError("too_few_examples", "contrastive tuning needs two labels, and two texts of one of them", "training_file")
+        raise TrainingDataError(
+            "too_few_examples", "contrastive tuning needs two labels, and two texts of one of them", "training_file"
+        )
     batches = plan(
-        by_label(labels, settings.batch_size, settings.per_label), epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps
+        by_label(labels, settings.batch_size, settings.per_label),
+        epochs=settings.epochs,
+        seed=settings.seed,
+        max_steps=settings.max_steps,
     )
     name = settings.loss or losses.names("labelled")[0]
     loss = losses.make(name, "labelled", temperature=settings.temperature, matryoshka=settings.matryoshka)
@@ -85,7 +93,7 @@ def tune_with_head(
     placement: Placement,
     texts: Sequence[str],
     labels: Sequence[str],
-    settings: Settings,
+    settings: TunerSettings,
     events: Events,
     checkpoint: Path | None = None,
     *,
@@ -93,7 +101,8 @@ def tune_with_head(
     augment: Augment | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Tune the encoder (`settings.mode` full or lora) under `settings.head` with cross-entropy; return `directory/encoder`.
+    """Tune the encoder (`settings.mode` full or lora) under `settings.head` with cross-entropy; return
+    `directory/encoder`.
 
     The head is thrown away: a linear one fitted on the tuned embeddings takes its place.
     """
@@ -101,7 +110,10 @@ def tune_with_head(
     if len(set(labels)) < 2:
         raise TrainingDataError("too_few_examples", "a classifier needs two labels", "training_file")
     batches: Plan = plan(
-        shuffled(len(texts), settings.batch_size), epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps
+        shuffled(len(texts), settings.batch_size),
+        epochs=settings.epochs,
+        seed=settings.seed,
+        max_steps=settings.max_steps,
     )
     encoder = TrainableEncoder(source, placement, settings)
     means = _means(encoder, Batches([texts], targets, _in_order(len(texts), 64), encoder.reading), len(set(labels)))
@@ -151,7 +163,8 @@ class _Cosines(nn.Module):
 
 
 def made_head(kind: Head, means: Tensor, temperature: float) -> nn.Module:
-    """A head that begins at cosines to the labels' means [labels, d] over a temperature: a random one would first have to be learned.
+    """A head that begins at cosines to the labels' means [labels, d] over a temperature: a random one would first
+    have to be learned.
 
     "linear" is free to go anywhere from there: its weights have any length, and there is a bias.
     """

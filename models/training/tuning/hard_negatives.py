@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data.rows import Rows, normalised
+from models.training.data.rows import TextRows, normalised
 
 Floats = NDArray[np.float32]
 
-# A candidate nearly as near as the positive is, more often than not, an answer that nobody marked (Moreira et al., NV-Retriever, 2024:
-# keep what scores below 95 % of the positive).
+# A candidate nearly as near as the positive is, more often than not, an answer that nobody marked (Moreira et al.,
+# NV-Retriever, 2024: keep what scores below 95 % of the positive).
 _BELOW_POSITIVE = 0.95
 _SAME_AS_POSITIVE = 0.95
 _CANDIDATES = 64
 _ROWS_AT_ONCE = 1024
 
 
-def mine(rows: Rows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> Rows:
+def mine(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
     """Pairs → triplets with the `each` nearest wrong positives of other anchors as negatives, one row for each.
 
-    Never taken: any positive of the same anchor, the anchor itself, near-positives. An anchor for which nothing is left gets a random
-    text, so that no pair is lost. Needs two different positives, else ValueError.
+    Never taken: any positive of the same anchor, the anchor itself, near-positives. An anchor for which nothing is
+    left gets a random text, so that no pair is lost. Needs two different positives, else ValueError.
     """
     if rows.kind != "pairs":
         raise ValueError(f"expected pairs, got {rows.kind}")
@@ -45,7 +45,7 @@ def mine(rows: Rows, embed: Callable[[Sequence[str]], Floats], each: int, *, see
             picked = _nearest(similarity[place], to_positive[place], limit, ban)[:each]
             chosen += [(row, pool[number]) for number in picked or _any_other(len(pool), ban, rng)]
     taken = rows.take([row for row, _ in chosen])
-    return Rows("triplets", [*taken.texts, [text for _, text in chosen]], None, None, taken.lines, rows.notes)
+    return TextRows("triplets", [*taken.texts, [text for _, text in chosen]], None, None, taken.lines, rows.notes)
 
 
 def _banned(anchors: Sequence[str], positives: Sequence[str], pool: Sequence[str]) -> dict[str, set[int]]:

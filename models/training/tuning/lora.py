@@ -13,7 +13,22 @@ from models.errors import ModelError
 
 Layers = Literal["attention", "all"]
 
-_ATTENTION = ("query", "key", "value", "q_lin", "k_lin", "v_lin", "q", "k", "v", "q_proj", "k_proj", "v_proj", "Wqkv", "qkv")
+_ATTENTION = (
+    "query",
+    "key",
+    "value",
+    "q_lin",
+    "k_lin",
+    "v_lin",
+    "q",
+    "k",
+    "v",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "Wqkv",
+    "qkv",
+)
 # Heads, not layers: they are trained as they are, or not at all.
 _HEADS = ("pooler", "classifier", "score", "head", "pre_classifier")
 
@@ -29,7 +44,9 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, dropout: float, lay
     if not names:
         raise ModelError(f"{type(network).__name__} has no linear layers for LoRA ({layers})", param="lora_layers")
     scaled: Any = alpha  # peft says int and divides it by the rank
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=scaled, lora_dropout=dropout, target_modules=names, bias="none"), network)
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=scaled, lora_dropout=dropout, target_modules=names, bias="none"), network
+    )
 
 
 def merge(network: nn.Module) -> None:
@@ -47,7 +64,9 @@ def merge(network: nn.Module) -> None:
 
 
 def targets(network: nn.Module, layers: Layers) -> list[str]:
-    """Names of the linear layers that get adapters: the projections of attention to query, key and value, or all but heads."""
+    """Names of the linear layers that get adapters: the projections of attention to query, key and value, or all but
+    heads.
+    """
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     inner = [name for name in linear if not any(part in _HEADS for part in name.split("."))]
     return inner if layers == "all" else [name for name in inner if name.rsplit(".", 1)[-1] in _ATTENTION]

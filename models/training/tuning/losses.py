@@ -5,7 +5,8 @@ pairs     multiple_negatives
 triplets  multiple_negatives, triplet
 scored    cosent, angle
 
-Every loss takes the embeddings of the columns of a batch, normalised to length 1 as serving gives them, and its targets.
+Every loss takes the embeddings of the columns of a batch, normalised to length 1 as serving gives them, and its
+targets.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from models.training.hyperparameters import PARAM, LabelledLoss
 
 Loss = Callable[[Sequence[Tensor], Tensor | None], Tensor]
 
-# Cosine distances lie between 0 and 2, so the margins of the papers, meant for distances without bound, would never be met.
+# Cosine distances lie between 0 and 2, so the margins of the papers, meant for distances without bound, would never be
+# met.
 _MARGIN = 0.3
 _LOSSES: dict[str, tuple[str, ...]] = {
     "labelled": get_args(LabelledLoss),
@@ -45,9 +47,11 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequence[int] = ()) -> Loss:
-    """The loss `name` for rows of `kind`, with its shape checks, over prefixes of the embedding where `matryoshka` names sizes.
+    """The loss `name` for rows of `kind`, with its shape checks, over prefixes of the embedding where `matryoshka`
+    names sizes.
 
-    `temperature` divides cosines in the losses that have one. Raises HyperparameterError for a loss that such rows cannot feed.
+    `temperature` divides cosines in the losses that have one. Raises HyperparameterError for a loss that such rows
+    cannot feed.
     """
     if name not in names(kind):
         raise HyperparameterError(
@@ -63,8 +67,8 @@ def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequenc
 def supervised_contrastive(embeddings: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
     """Each text against all others of the batch: mean over its positives of -log softmax(cosine / temperature).
 
-    Khosla et al., Supervised Contrastive Learning, 2020, L_out. `embeddings` float [n, d] of length 1, `labels` int64 [n]; texts
-    without another of their label in the batch do not count. Raises ValueError when none counts.
+    Khosla et al., Supervised Contrastive Learning, 2020, L_out. `embeddings` float [n, d] of length 1, `labels`
+    int64 [n]; texts without another of their label in the batch do not count. Raises ValueError when none counts.
     """
     same, _ = _pair_masks(labels)
     if not same.any():
@@ -90,7 +94,9 @@ def contrastive_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def _build(name: str, temperature: float) -> Loss:
-    """The bare loss; those of sentence-transformers are called by their function of embeddings, so the model they ask for is a stand-in."""
+    """The bare loss; those of sentence-transformers are called by their function of embeddings, so the model they
+    ask for is a stand-in.
+    """
     from sentence_transformers.sentence_transformer import losses
 
     model: Any = nn.Identity()
@@ -112,7 +118,9 @@ def _build(name: str, temperature: float) -> Loss:
 
 
 class _Checked:
-    """Refuses what would broadcast: columns of unequal shape, targets that are not one a row, a loss that is no scalar."""
+    """Refuses what would broadcast: columns of unequal shape, targets that are not one a row, a loss that is no
+    scalar.
+    """
 
     def __init__(self, inner: Loss, columns: int, targets: torch.dtype | None) -> None:
         self._inner, self._columns, self._targets = inner, columns, targets
@@ -132,15 +140,19 @@ class _Checked:
 
 
 class _Matryoshka:
-    """The sum of a loss over the first d dimensions, scaled to length 1, for each d and for all of them (Kusupati et al., 2022).
+    """The sum of a loss over the first d dimensions, scaled to length 1, for each d and for all of them (Kusupati et
+    al., 2022).
 
-    Without the whole, dimensions beyond the largest d would learn nothing, and the whole is what is served unless less is asked for.
+    Without the whole, dimensions beyond the largest d would learn nothing, and the whole is what is served unless
+    less is asked for.
     """
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
         if len(set(dimensions)) != len(dimensions) or min(dimensions) < 1:
             raise HyperparameterError(
-                "invalid_hyperparameter", f"matryoshka: expected different sizes from 1, got {list(dimensions)}", f"{PARAM}.matryoshka"
+                "invalid_hyperparameter",
+                f"matryoshka: expected different sizes from 1, got {list(dimensions)}",
+                f"{PARAM}.matryoshka",
             )
         self._inner, self._dimensions = inner, sorted(dimensions, reverse=True)
 
@@ -149,14 +161,19 @@ class _Matryoshka:
         if self._dimensions[0] > width:
             raise ValueError(f"matryoshka: {self._dimensions[0]} dimensions of an embedding that has {width}")
         sizes = dict.fromkeys((width, *self._dimensions))
-        parts = [self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets) for size in sizes]
+        parts = [
+            self._inner([functional.normalize(column[:, :size], dim=-1) for column in columns], targets)
+            for size in sizes
+        ]
         return torch.stack(parts).sum()
 
 
 def require_vector(tensor: Tensor, length: int, dtype: torch.dtype) -> None:
     """Raise ValueError unless `tensor` is [length] of `dtype`: [n] against [n, 1] would broadcast to [n, n]."""
     if tensor.shape != (length,) or tensor.dtype != dtype:
-        raise ValueError(f"targets: expected {dtype} of shape [{length}], got {tensor.dtype} of shape {list(tensor.shape)}")
+        raise ValueError(
+            f"targets: expected {dtype} of shape [{length}], got {tensor.dtype} of shape {list(tensor.shape)}"
+        )
 
 
 def _pair_masks(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,6 @@
-"""How an encoder is tuned: one set of settings for every recipe, from a recipe's own values and what the job asks for."""
+"""How an encoder is tuned: one set of settings for every recipe, from a recipe's own values and what the job asks
+for.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ Mode = Literal["full", "lora"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TunerSettings:
     """How an encoder is tuned; every recipe takes the same.
 
-    `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand together in
-    a batch, `head` what modes full and lora learn labels under. `loss` None takes the default of the kind of rows. `matryoshka`
-    lists the prefixes of the embedding to train.
-    `freeze_embeddings` leaves the word vectors as they are: half of a small encoder's weights, most of an optimizer step on a
-    CPU, and what the file does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay,
-    too, with the words' and places' vectors below them: no gradient has to go down there.
+    `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand
+    together in a batch, `head` what modes full and lora learn labels under. `loss` None takes the default of the
+    kind of rows. `matryoshka` lists the prefixes of the embedding to train. `freeze_embeddings` leaves the word
+    vectors as they are: half of a small encoder's weights, most of an optimizer step on a CPU, and what the file
+    does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay, too, with
+    the words' and places' vectors below them: no gradient has to go down there.
     """
 
     mode: Mode = "full"
@@ -51,13 +53,14 @@ class Settings:
     lora_layers: Layers = "all"
 
 
-def chosen(own: Settings, asked: Any, *, seed: int) -> Settings:
-    """A recipe's `own` settings with what a job asked for (an object of `models.training.hyperparameters`) in their place.
+def chosen(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
+    """A recipe's `own` settings with what a job asked for (an object of `models.training.hyperparameters`) in their
+    place.
 
     "auto" leaves the recipe's value; `learning_rate_multiplier` multiplies its rate.
     """
     renamed = {"n_epochs": "epochs"}
-    known = {field.name for field in fields(Settings)}
+    known = {field.name for field in fields(TunerSettings)}
     given: Mapping[str, Any] = {renamed.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
     set_values = {name: value for name, value in given.items() if name in known and value != "auto"}
     multiplier = given.get("learning_rate_multiplier", "auto")

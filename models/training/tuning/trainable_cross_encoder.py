@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from models.errors import ModelSourceError
 from models.loader import load
-from models.runtime.inference import reading
+from models.runtime.inference import loading
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.model_config import longest_input
 from models.text.tokenization import TextProcessor
 from models.training.errors import TrainingError
-from models.training.tuning.batches import Batch, Batches, Reading
+from models.training.tuning.batches import Batch, Batches, TextReader
 from models.training.tuning.lora import merge
-from models.training.tuning.settings import Settings
+from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import ROWS_AT_ONCE_ON_CPU, frozen_words, with_lora
 
 # Where a transformers model keeps what is neither embeddings nor layers; LoRA leaves it whole, and it must train.
@@ -35,9 +35,11 @@ PROBES = (("where is my card", "Cards arrive within five days."), ("a", "b"), ("
 
 
 class TrainableCrossEncoder(nn.Module):
-    """`…ForSequenceClassification` with one output. A base that is a bi-encoder lends its transformer; the head starts fresh."""
+    """`…ForSequenceClassification` with one output. A base that is a bi-encoder lends its transformer; the head
+    starts fresh.
+    """
 
-    def __init__(self, source: ModelSource, placement: Placement, settings: Settings) -> None:
+    def __init__(self, source: ModelSource, placement: Placement, settings: TunerSettings) -> None:
         super().__init__()
         self.source, self.placement = source, placement
         torch.manual_seed(settings.seed)  # a fresh head starts random
@@ -53,7 +55,7 @@ class TrainableCrossEncoder(nn.Module):
         if settings.freeze_embeddings:
             frozen_words(network)
         self.to(placement.device)
-        self.reading = Reading(
+        self.reading = TextReader(
             TextProcessor(self.tokenizer.backend_tokenizer, longest_input(network.config.to_dict(), stated)),
             int(self.tokenizer.pad_token_id or 0),
             "token_type_ids" in self.tokenizer.model_input_names,
@@ -68,7 +70,8 @@ class TrainableCrossEncoder(nn.Module):
         return torch.empty_like(logits).index_copy(0, torch.cat([part.places for part in parts]), logits)
 
     def save(self, directory: Path) -> Path:
-        """Merge adapters, write a directory that the loader serves as a reranker, and check that it gives the same logits.
+        """Merge adapters, write a directory that the loader serves as a reranker, and check that it gives the same
+        logits.
 
         Raises TrainingError with code `saved_model_differs`.
         """
@@ -83,7 +86,10 @@ class TrainableCrossEncoder(nn.Module):
         self.tokenizer.save_pretrained(str(directory))
         after = scores(load(locate(f"{self.source.name}={directory}"), self.placement), PROBES)
         if not np.abs(before - after).max() <= _TOLERANCE[self.placement.dtype_name]:
-            raise TrainingError("saved_model_differs", f"the saved cross-encoder gives {after.tolist()}, the trained one {before.tolist()}")
+            raise TrainingError(
+                "saved_model_differs",
+                f"the saved cross-encoder gives {after.tolist()}, the trained one {before.tolist()}",
+            )
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
@@ -94,7 +100,7 @@ class TrainableCrossEncoder(nn.Module):
             return logits
 
 
-def scores(model: Model, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+def scores(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
     """A served cross-encoder's logits [n] of query and document; inputs of like length are read together."""
     tokens = model.text.encode_pairs(pairs)
     rows = np.zeros(len(tokens), dtype=np.float32)
@@ -118,7 +124,7 @@ def _load(source: ModelSource) -> tuple[bool, Any, Any, int | None]:
 
     place = _transformer(source.path)
     fresh = not is_cross_encoder(place)
-    with reading(source.name, "a transformer"):
+    with loading(source.name, "a transformer"):
         network = AutoModelForSequenceClassification.from_pretrained(
             place,
             use_safetensors=True,
@@ -129,7 +135,9 @@ def _load(source: ModelSource) -> tuple[bool, Any, Any, int | None]:
         )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=True)
     if network.config.num_labels != 1:
-        raise ModelSourceError(f"{source.name}: a classifier of {network.config.num_labels} labels cannot rerank", param="model")
+        raise ModelSourceError(
+            f"{source.name}: a classifier of {network.config.num_labels} labels cannot rerank", param="model"
+        )
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
     stated = place / "sentence_bert_config.json"

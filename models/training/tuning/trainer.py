@@ -1,7 +1,7 @@
 """The supervised loop: batches → loss → gradients → update, with metrics, checkpoints and a stop that loses nothing.
 
-Everything random in a step (its rows, their augmentation, dropout) is a function of the seed and the step's number, so a
-resumed run takes the very steps of an uninterrupted one and a checkpoint holds no generator's state.
+Everything random in a step (its rows, their augmentation, dropout) is a function of the seed and the step's number,
+so a resumed run takes the very steps of an uninterrupted one and a checkpoint holds no generator's state.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from torch.utils.data import DataLoader
 
 from models.runtime import cpu as cores
 from models.runtime.placement import Placement
-from models.training.checks.gradient import GradientWatch, check_gradient
+from models.training.checks.gradient import GradientMonitor, check_gradient
 from models.training.checks.loss import check_loss, check_slope
 from models.training.errors import TrainingError
-from models.training.events import Events, say
+from models.training.events import Events, emit
 from models.training.hyperparameters import PARAM
 from models.training.report import Report
 from models.training.tuning import checkpoint as checkpoints
 from models.training.tuning.batches import Batch, Batches
-from models.training.tuning.settings import Settings
+from models.training.tuning.settings import TunerSettings
 
 # A run tells its metrics at most so often; each time the mean loss since the last.
 _MOST_METRICS = 500
@@ -51,7 +51,7 @@ class TrainingStopped(SystemExit):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class TrainingRun:
     """What a run did: steps of this attempt and the loss of each, tokens of this and all earlier ones."""
 
     steps: int
@@ -64,9 +64,10 @@ class Fitted:
 class Tuner:
     """One run over one plan of batches.
 
-    `module` holds all that trains; `loss` makes a scalar of a batch on the placement's device. The forward pass runs under
-    bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are float32. Checkpoints go to `directory`.
-    What rungs 3 and 4 of the debug ladder find goes to `report`. `fresh`: nothing in `module` has been made from these rows.
+    `module` holds all that trains; `loss` makes a scalar of a batch on the placement's device. The forward pass runs
+    under bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are float32. Checkpoints
+    go to `directory`. What rungs 3 and 4 of the debug ladder find goes to `report`. `fresh`: nothing in `module` has
+    been made from these rows.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Tuner:
         module: nn.Module,
         loss: Callable[[Batch], Tensor],
         batches: Batches,
-        settings: Settings,
+        settings: TunerSettings,
         placement: Placement,
         *,
         directory: Path,
@@ -87,19 +88,21 @@ class Tuner:
             raise TrainingError("no_steps", "there is no batch to train on", "training_file")
         self._module, self._loss, self._batches, self._settings = module, loss, batches, settings
         self._placement, self._directory, self._events = placement, directory, events
-        self._fingerprint = hashlib.sha256(f"{fingerprint}:{json.dumps(asdict(settings))}:{batches.plan}".encode()).hexdigest()[:16]
+        self._fingerprint = hashlib.sha256(
+            f"{fingerprint}:{json.dumps(asdict(settings))}:{batches.plan}".encode()
+        ).hexdigest()[:16]
         self._optimizer = _optimizer(module, settings, placement)
-        self._metrics = _Metrics(len(batches), events)
-        self._ladder = _Ladder(module, self._optimizer, report, len(batches), fresh=fresh)
+        self._metrics = _MetricEvents(len(batches), events)
+        self._checks = _Checks(module, self._optimizer, report, len(batches), fresh=fresh)
 
-    def run(self, resume: Path | None = None) -> Fitted:
+    def run(self, resume: Path | None = None) -> TrainingRun:
         """Train to the end of the plan, from the checkpoint in `resume` if it is one of this run.
 
-        Raises TrainingError with code `loss_not_finite`, `gradient_not_finite` or `out_of_memory`, LadderError where a rung fails,
-        TrainingStopped on SIGTERM.
+        Raises TrainingError with code `loss_not_finite`, `gradient_not_finite` or `out_of_memory`, LadderError where
+        a rung fails, TrainingStopped on SIGTERM.
         """
         first = self._resume(resume)
-        self._ladder.begin(first)
+        self._checks.begin(first)
         # An augmented text is the same one when it is read again.
         self._metrics.begin(first, sum(self._batches[step].tokens for step in range(first)))
         with _stop_signal() as told_to_stop, _reproducible(self._placement):
@@ -117,14 +120,16 @@ class Tuner:
         torch.manual_seed(_step_seed(self._settings.seed, step))
         rate = self._set_rate(step)
         try:
-            self._ladder.before_first(lambda: self._computed(batch))
+            self._checks.before_first(lambda: self._computed(batch))
             value = self._forward_backward(step, batch, rate)
             self._optimizer.step()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                "out_of_memory", f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}", f"{PARAM}.batch_size"
+                "out_of_memory",
+                f"step {step}: {len(batch)} rows do not fit the memory of {self._placement.device}",
+                f"{PARAM}.batch_size",
             ) from error
-        self._ladder.after_update(value)
+        self._checks.after_update(value)
         self._metrics.step(step, value, rate, batch)
 
     def _forward_backward(self, step: int, batch: Batch, rate: float) -> float:
@@ -138,18 +143,24 @@ class Tuner:
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._ladder.before_update()
+        self._checks.before_update()
         self._clip(step)
         return value
 
     def _computed(self, batch: Batch) -> Tensor:
-        with torch.autocast(self._placement.device.type, torch.bfloat16, enabled=self._placement.dtype == torch.bfloat16):
+        with torch.autocast(
+            self._placement.device.type, torch.bfloat16, enabled=self._placement.dtype == torch.bfloat16
+        ):
             return self._loss(batch)
 
     def _clip(self, step: int) -> None:
-        norm = nn.utils.clip_grad_norm_([p for p in self._module.parameters() if p.requires_grad], self._settings.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(
+            [p for p in self._module.parameters() if p.requires_grad], self._settings.max_grad_norm
+        )
         if not torch.isfinite(norm):
-            raise TrainingError("gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", f"{PARAM}.learning_rate")
+            raise TrainingError(
+                "gradient_not_finite", f"step {step}: the gradient's norm is {norm.item()}", f"{PARAM}.learning_rate"
+            )
 
     def _set_rate(self, step: int) -> float:
         rate = learning_rate(self._settings, step, len(self._batches))
@@ -158,7 +169,7 @@ class Tuner:
         return rate
 
     def _loaded(self, first: int) -> Iterator[Batch]:
-        workers = loader_workers(self._placement.device, cores.count())
+        workers = loader_workers(self._placement.device, cores.count_cores())
         loader: DataLoader[Batch] = DataLoader(
             self._batches,
             batch_size=None,
@@ -172,41 +183,56 @@ class Tuner:
 
     def _checkpoint(self, step: int) -> None:
         written = checkpoints.write(self._directory, step, self._fingerprint, self._module, self._optimizer)
-        self._events({"type": "checkpoint", "step": step, "path": str(written.path), "metrics": {"loss": self._metrics.recent}})
+        self._events(
+            {"type": "checkpoint", "step": step, "path": str(written.path), "metrics": {"loss": self._metrics.recent}}
+        )
 
     def _resume(self, path: Path | None) -> int:
         found = checkpoints.read(path) if path is not None else None
         if found is None or found.fingerprint != self._fingerprint:
             if path is not None:
-                say(self._events, f"{path.name} holds no checkpoint of this run (other rows, settings or stage): starting afresh", "warn")
+                emit(
+                    self._events,
+                    f"{path.name} holds no checkpoint of this run (other rows, settings or stage): starting afresh",
+                    "warn",
+                )
             return 0
         checkpoints.restore(found, self._module, self._optimizer)
-        say(self._events, f"resumed after step {found.step} of {len(self._batches)}", "info")
+        emit(self._events, f"resumed after step {found.step} of {len(self._batches)}", "info")
         return found.step
 
 
-class _Ladder:
-    """Rungs 3 and 4 of the debug ladder, on the first batch and the first steps of a run; does nothing without a report.
+class _Checks:
+    """Rungs 3 and 4 of the debug ladder, on the first batch and the first steps of a run; does nothing without a
+    report.
 
     A failed check stops the run with LadderError.
     """
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int, *, fresh: bool) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, report: Report | None, total: int, *, fresh: bool
+    ) -> None:
         self._module, self._report = module, report
         self._fresh, self._resumed = fresh, False
-        self._watch = GradientWatch(module, optimizer, steps=min(_WATCHED_STEPS, total)) if report is not None else None
+        self._watch = (
+            GradientMonitor(module, optimizer, steps=min(_WATCHED_STEPS, total)) if report is not None else None
+        )
         self._losses: list[float] = []
         self._slope_at = min(_SLOPE_STEPS, total)
         self._begun = False
 
     def begin(self, first: int) -> None:
-        """A run that goes on after step `first` has no first loss that no step has touched, which tiny_loss and slope go by."""
+        """A run that goes on after step `first` has no first loss that no step has touched, which tiny_loss and
+        slope go by.
+        """
         self._resumed = first > 0
 
     def before_first(self, loss: Callable[[], Tensor]) -> None:
         """Look at the first loss."""
         if self._report is not None and not self._begun:
-            self._report.extend(check_loss(loss, self._module.named_parameters(), fresh=self._fresh and not self._resumed))
+            self._report.extend(
+                check_loss(loss, self._module.named_parameters(), fresh=self._fresh and not self._resumed)
+            )
             self._report.raise_if_failed("loss")
         self._begun = True
 
@@ -230,7 +256,7 @@ class _Ladder:
             self._report.raise_if_failed("loss")
 
 
-class _Metrics:
+class _MetricEvents:
     """Counts and times steps, and tells the events how it goes."""
 
     def __init__(self, total: int, events: Events) -> None:
@@ -270,23 +296,27 @@ class _Metrics:
         self._untold = 0
         self._events({"type": "metrics", "data": data})
 
-    def fitted(self, first: int) -> Fitted:
-        return Fitted(len(self._losses), first, tuple(self._losses), self._tokens, time.monotonic() - self._began)
+    def fitted(self, first: int) -> TrainingRun:
+        return TrainingRun(len(self._losses), first, tuple(self._losses), self._tokens, time.monotonic() - self._began)
 
 
-def learning_rate(settings: Settings, step: int, total: int) -> float:
+def learning_rate(settings: TunerSettings, step: int, total: int) -> float:
     """The rate of step 1 … total: a linear rise over the warm-up, then constant, a line to 0, or half a cosine to 0."""
     rising = round(settings.warmup * total)
     if step <= rising:
         return settings.learning_rate * step / rising
     # The last step still learns: 0 would be reached one step after it.
     gone = (step - rising - 1) / max(total - rising, 1)
-    factor = {"constant": 1.0, "linear": 1.0 - gone, "cosine": 0.5 * (1.0 + math.cos(math.pi * gone))}[settings.schedule]
+    factor = {"constant": 1.0, "linear": 1.0 - gone, "cosine": 0.5 * (1.0 + math.cos(math.pi * gone))}[
+        settings.schedule
+    ]
     return settings.learning_rate * factor
 
 
 def loader_workers(device: torch.device, cores: int) -> int:
-    """Processes that tokenise ahead: none on a CPU, where they would take the cores that train, else a quarter of the cores up to 4."""
+    """Processes that tokenise ahead: none on a CPU, where they would take the cores that train, else a quarter of
+    the cores up to 4.
+    """
     return 0 if device.type == "cpu" else min(cores // 4, 4)
 
 
@@ -295,7 +325,7 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
-def _optimizer(module: nn.Module, settings: Settings, placement: Placement) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, settings: TunerSettings, placement: Placement) -> torch.optim.Optimizer:
     """Over what trains; biases and norms are not decayed."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:

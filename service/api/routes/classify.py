@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, unless_gone
+from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
 from service.api.json_body import JsonRoute
 from service.api.openapi import answers
-from service.api.responses import answer, list_body, usage
+from service.api.responses import build_response, list_body, usage
 from service.api.schemas.fields import brief, naming_of, require_count
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
-from service.serving.fine_tuned import Trained
-from service.serving.model_manager import Hub
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from service.serving.text_model import Reading, Rows, Served
+from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
 
@@ -50,8 +50,10 @@ class LabelSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Probabilities float32 [n, labels] and, where they are known, p-values [n]; `label_set` is what came of labels sent along."""
+class LabelScores:
+    """Probabilities float32 [n, labels] and, where they are known, p-values [n]; `label_set` is what came of labels
+    sent along.
+    """
 
     names: Sequence[str]
     scores: NDArray[np.float32]
@@ -60,46 +62,64 @@ class Judged:
 
 
 @router.post("/v1/classify", responses=answers(ClassifyAnswer), summary="Classify texts")
-async def classify(body: ClassifyBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
+async def classify(
+    body: ClassifyBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
+) -> Response:
     """Labels with probabilities, best first. An encoder needs `labels`; a trained classifier has its own."""
-    served = await hub.resolve_texts(body.model)
+    served = await manager.resolve_texts(body.model)
     require_count(len(body.input), settings.max_inputs, "input")
-    require_count(sum(len(_texts(name, about)) for name, about in (body.labels or {}).items()), settings.max_inputs, "labels")
-    work = _zero_shot(body, served, caller) if served.card.task == "embedding" else _trained(body, hub, served, caller)
-    judged, rows, *more = await unless_gone(request, work)
+    require_count(
+        sum(len(_texts(name, about)) for name, about in (body.labels or {}).items()), settings.max_inputs, "labels"
+    )
+    work = (
+        _zero_shot(body, served, caller) if served.card.task == "embedding" else _trained(body, manager, served, caller)
+    )
+    judged, rows, *more = await cancel_on_disconnect(request, work)
     data = [_one(judged, index, rows, body.top_k) for index in range(len(body.input))]
     content = list_body(body.model, data, label_set=judged.label_set, usage=usage(rows, *more))
-    return answer(request, content, served, rows, *more)
+    return build_response(request, content, served, rows, *more)
 
 
-async def _zero_shot(body: ClassifyBody, served: Served, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
+async def _zero_shot(
+    body: ClassifyBody, served: ServedText, caller: Caller
+) -> tuple[LabelScores, ModelOutput, *tuple[ModelOutput, ...]]:
     if body.labels is None:
         raise InvalidRequest(f"{served.card.name} is an encoder: give it labels to choose from", param="labels")
     about = body.labels
     texts = [text for name, more in about.items() for text in _texts(name, more)]
-    reading = Reading(prompt=served.prompt(None), truncate=body.truncate, param="labels", name=partial(_named, about))
-    labels, more = await served.fitted(LabelSet, list(about.items()), texts, caller, "classification", reading, partial(_fit, about))
+    reading = TokenizeOptions(
+        prompt=served.prompt(None), truncate=body.truncate, param="labels", name=partial(_named, about)
+    )
+    labels, more = await served.fitted(
+        LabelSet, list(about.items()), texts, caller, "classification", reading, partial(_fit, about)
+    )
     rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
 
-    def judge() -> Judged:
+    def judge() -> LabelScores:
         with torch.inference_mode():
             vectors = torch.from_numpy(rows.values)
             scores = labels.head(vectors, multi_label=body.multi_label).numpy()
             p_values = labels.detector.judge(vectors).p_values.tolist() if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
-            return Judged(labels.names, scores, p_values, label_set)
+            return LabelScores(labels.names, scores, p_values, label_set)
 
-    return await served.aside(judge), rows, *more
+    return await served.run_in_pool(judge), rows, *more
 
 
 def _texts(name: str, about: str | list[str]) -> list[str]:
-    """All that is known of a label: its name as words (`card_arrival` means "card arrival"), its description or examples."""
+    """All that is known of a label: its name as words (`card_arrival` means "card arrival"), its description or
+    examples.
+    """
     return [name.replace("_", " ").strip() or name, *([about] if isinstance(about, str) else about)]
 
 
 def _named(labels: dict[str, str | list[str]], index: int) -> str:
-    """What the caller calls the label text of that index: of labels that are names alone `labels[2]`, else by the label's name."""
-    return [place for number, (name, about) in enumerate(labels.items()) for place in _places(number, name, about)][index]
+    """What the caller calls the label text of that index: of labels that are names alone `labels[2]`, else by the
+    label's name.
+    """
+    return [place for number, (name, about) in enumerate(labels.items()) for place in _places(number, name, about)][
+        index
+    ]
 
 
 def _places(number: int, name: str, about: str | list[str]) -> list[str]:
@@ -110,11 +130,11 @@ def _places(number: int, name: str, about: str | list[str]) -> list[str]:
     return [place, *([place] if isinstance(about, str) else [f"{place}[{at}]" for at in range(len(about))])]
 
 
-def _reading(body: ClassifyBody, prompt: str) -> Reading:
-    return Reading(prompt=prompt, truncate=body.truncate, name=naming_of("input", body.input))
+def _reading(body: ClassifyBody, prompt: str) -> TokenizeOptions:
+    return TokenizeOptions(prompt=prompt, truncate=body.truncate, name=naming_of("input", body.input))
 
 
-def _fit(labels: dict[str, str | list[str]], rows: Rows) -> LabelSet:
+def _fit(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
     """Only examples can tell what is out of scope: names and descriptions are not written as callers' texts are."""
     known = [
         (owner, at > 0 and not isinstance(about, str))
@@ -129,25 +149,27 @@ def _fit(labels: dict[str, str | list[str]], rows: Rows) -> LabelSet:
         return LabelSet(tuple(labels), head, detector, len(known), rows.truncated)
 
 
-async def _trained(body: ClassifyBody, hub: Hub, served: Served, caller: Caller) -> tuple[Judged, Rows, *tuple[Rows, ...]]:
-    hub.require_task(served, "classification")
+async def _trained(
+    body: ClassifyBody, manager: ModelManager, served: ServedText, caller: Caller
+) -> tuple[LabelScores, ModelOutput, *tuple[ModelOutput, ...]]:
+    manager.require_task(served, "classification")
     if body.labels is not None:
         raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
     multi_label = body.multi_label or served.card.multi_label
-    if not isinstance(served, Trained):
+    if not isinstance(served, FineTunedModel):
         rows = await served.rows(body.input, caller, "classification", _reading(body, ""))
-        return Judged(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, None), rows
+        return LabelScores(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, None), rows
     rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
 
-    def judge() -> Judged:
+    def judge() -> LabelScores:
         scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
         verdict = served.judge(rows.values)
-        return Judged(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, None)
+        return LabelScores(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, None)
 
-    return await served.aside(judge), rows
+    return await served.run_in_pool(judge), rows
 
 
-def _one(judged: Judged, index: int, rows: Rows, top_k: int | None) -> dict[str, object]:
+def _one(judged: LabelScores, index: int, rows: ModelOutput, top_k: int | None) -> dict[str, object]:
     scores = judged.scores[index]
     order = np.argsort(-scores, kind="stable")[:top_k]
     p_value = judged.p_values[index] if judged.p_values else None

@@ -22,7 +22,8 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     summary="Report what a text's label should have been",
 )
 async def add_feedback(body: FeedbackBody, jobs: JobsDep) -> dict[str, Any]:
-    """Kept until a job trains on it: `training_file` `"feedback:MODEL"`. Of several reports on a text the last one counts.
+    """Kept until a job trains on it: `training_file` `"feedback:MODEL"`. Of several reports on a text the last one
+    counts.
 
     `model` may be what an answer or `x-sonde-model` said, with a version: it is kept, and counts for the model as well.
     """

@@ -29,7 +29,11 @@ _UPLOAD = {
                     "additionalProperties": False,
                     "properties": {
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
-                        "file": {"type": "string", "format": "binary", "description": "JSONL, CSV or Parquet, by the filename's ending"},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "JSONL, CSV or Parquet, by the filename's ending",
+                        },
                     },
                 }
             }
@@ -40,7 +44,9 @@ _WRITING = {**READING, **errors(413, 415, 422, 503, 507)}
 _ONE = {**READING, **errors(404, 422, 503)}
 
 
-@router.post("", responses=_WRITING, response_model=FileObject, openapi_extra=_UPLOAD, summary="Upload a file of examples")
+@router.post(
+    "", responses=_WRITING, response_model=FileObject, openapi_extra=_UPLOAD, summary="Upload a file of examples"
+)
 async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     """Stored as it comes, hashed, and looked into only by the job that uses it."""
     incoming = await asyncio.to_thread(jobs.files.receive)
@@ -80,7 +86,10 @@ async def get_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
 
 @router.get(
     "/{file_id}/content",
-    responses={**_ONE, 200: {"content": {"application/octet-stream": {}}, "description": "the bytes that were uploaded"}},
+    responses={
+        **_ONE,
+        200: {"content": {"application/octet-stream": {}}, "description": "the bytes that were uploaded"},
+    },
     response_class=FileResponse,
     summary="A file's bytes",
 )

@@ -6,47 +6,51 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from models.sensors.base import Forecast, Readings
-from service.api.deps import INFER, CallerDep, HubDep, SettingsDep, unless_gone
+from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
 from service.api.json_body import JsonRoute
 from service.api.openapi import answers
-from service.api.readings import Times, gaps, matrix, times
-from service.api.responses import answer
+from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
+from service.api.responses import build_response
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody
 from service.api.schemas.fields import require_count
 from service.errors import InvalidRequest
-from service.serving.sensor_model import Sensing
+from service.serving.sensor_model import ServedSensor
 
 router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
 
 
 @router.post("/v1/forecast", responses=answers(ForecastAnswer), summary="Forecast a series")
-async def forecast(body: ForecastBody, request: Request, hub: HubDep, settings: SettingsDep, caller: CallerDep) -> Response:
+async def forecast(
+    body: ForecastBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
+) -> Response:
     """The next steps of a series: the mean and quantiles of each column."""
-    served = hub.require_numbers(await hub.resolve(body.model), "forecast")
+    served = manager.require_readings(await manager.resolve(body.model), "forecast")
     require_count(len(body.series), settings.max_readings, "series")
     horizon = _horizon(body, served)
-    readings, stamps = await served.aside(lambda: _read(body, served))
-    made, took = await unless_gone(request, served.forecast(readings, caller, horizon, body.quantiles))
-    content = await served.aside(lambda: _written(body, served, made, stamps))
-    return answer(request, content, served, took)
+    readings, stamps = await served.run_in_pool(lambda: _read(body, served))
+    made, took = await cancel_on_disconnect(request, served.forecast(readings, caller, horizon, body.quantiles))
+    content = await served.run_in_pool(lambda: _written(body, served, made, stamps))
+    return build_response(request, content, served, took)
 
 
-def _horizon(body: ForecastBody, served: Sensing) -> int:
+def _horizon(body: ForecastBody, served: ServedSensor) -> int:
     most = served.numbers.horizon
     if body.horizon is not None and body.horizon > most:
-        raise InvalidRequest(f"horizon: {served.card.name} forecasts at most {most} steps, got {body.horizon}", param="horizon")
+        raise InvalidRequest(
+            f"horizon: {served.card.name} forecasts at most {most} steps, got {body.horizon}", param="horizon"
+        )
     if len(body.series) < served.numbers.window:
         needs = f"{served.card.name} needs the last {served.numbers.window} readings at least"
         raise InvalidRequest(f"series: {needs}, got {len(body.series)}", param="series")
     return body.horizon or most
 
 
-def _read(body: ForecastBody, served: Sensing) -> tuple[Readings, Times | None]:
-    readings = matrix(body.series, served.numbers.columns, "series")
-    return readings, None if body.timestamps is None else times(body.timestamps, len(readings), None)
+def _read(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None]:
+    readings = to_matrix(body.series, served.numbers.columns, "series")
+    return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(readings), None)
 
 
-def _written(body: ForecastBody, served: Sensing, made: Forecast, stamps: Times | None) -> bytes:
+def _written(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
     period_s = served.numbers.period_s
     content = {
         "object": "forecast",
@@ -55,7 +59,7 @@ def _written(body: ForecastBody, served: Sensing, made: Forecast, stamps: Times 
         "timestamps": None if stamps is None else stamps.after(len(made.mean), period_s),
         "mean": made.mean.tolist(),
         "quantiles": {str(level): rows.tolist() for level, rows in made.quantiles.items()},
-        "warnings": [] if stamps is None else gaps(stamps.seconds, period_s),
+        "warnings": [] if stamps is None else gap_warnings(stamps.seconds, period_s),
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(body.series)},
     }
     return orjson.dumps(content)

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.api.deps import HubDep, MetricsDep, requires
+from service.api.deps import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
 from service.api.schemas.models import Health
 
@@ -24,9 +24,9 @@ async def live() -> dict[str, object]:
 
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
-async def ready(hub: HubDep) -> Response:
+async def ready(manager: ManagerDep) -> Response:
     """200 when models are loaded and warm, their devices answer and no shutdown has begun; 503 otherwise."""
-    problem = hub.problem
+    problem = manager.problem
     body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
     response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
     if problem is not None:

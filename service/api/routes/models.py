@@ -10,23 +10,25 @@ from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 
 from models.registry.registry import Registry
-from service.api.deps import HubDep, SettingsDep, requires
+from service.api.deps import ManagerDep, SettingsDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.models import Info, ModelList, ModelObject
-from service.serving.fine_tuned import Trained
-from service.serving.model_manager import Hub
-from service.serving.sensor_model import Sensing
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.model_manager import ModelManager
+from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
 
 router = APIRouter(dependencies=[Depends(requires("infer"))])
 _STARTED = int(time.time())
 
 
-@router.get("/v1/models", responses={**READING, **errors(503)}, response_model=ModelList, tags=["OpenAI"], summary="List models")
-async def list_models(hub: HubDep) -> dict[str, Any]:
+@router.get(
+    "/v1/models", responses={**READING, **errors(503)}, response_model=ModelList, tags=["OpenAI"], summary="List models"
+)
+async def list_models(manager: ManagerDep) -> dict[str, Any]:
     """All models in service: those of the settings first, then the trained ones."""
-    hub.require_ready()
-    return {"object": "list", "data": await describe_all(hub)}
+    manager.require_ready()
+    return {"object": "list", "data": await describe_all(manager)}
 
 
 @router.get(
@@ -36,42 +38,50 @@ async def list_models(hub: HubDep) -> dict[str, Any]:
     tags=["OpenAI"],
     summary="One model",
 )
-async def get_model(model: str, hub: HubDep) -> dict[str, Any]:
-    """A model's contract: shapes and dtypes in and out, where it computes and why there; of a trained one, its metrics too."""
-    served = await hub.resolve(model)
-    return await run_in_threadpool(describe, served, hub.registry)
+async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
+    """A model's contract: shapes and dtypes in and out, where it computes and why there; of a trained one, its
+    metrics too.
+    """
+    served = await manager.resolve(model)
+    return await run_in_threadpool(describe, served, manager.registry)
 
 
-@router.get("/info", responses={**READING, **errors(503)}, response_model=Info, tags=["text-embeddings-inference"], summary="The service")
-async def info(hub: HubDep, settings: SettingsDep) -> dict[str, Any]:
+@router.get(
+    "/info",
+    responses={**READING, **errors(503)},
+    response_model=Info,
+    tags=["text-embeddings-inference"],
+    summary="The service",
+)
+async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
     """The first model as TEI describes it, and all models with device, dtype and the reason for both."""
-    first = hub.find(None).card
+    first = manager.find(None).card
     return {
         "model_id": first.name,
         "model_sha": first.version,
         "model_dtype": first.dtype,
         "model_type": {first.task: {}},
         "max_input_length": first.max_tokens,
-        "max_batch_tokens": hub.limits(first).max_tokens,
+        "max_batch_tokens": manager.limits(first).max_tokens,
         "max_batch_requests": settings.max_batch_items,
         "max_client_batch_size": settings.max_inputs,
         "max_request_tokens": settings.max_request_tokens,
         "max_queued_tokens": settings.max_queued_tokens,
         "auto_truncate": True,
         "version": version("sonde"),
-        "models": await describe_all(hub),
+        "models": await describe_all(manager),
     }
 
 
-async def describe_all(hub: Hub) -> list[dict[str, Any]]:
+async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
     """Every model in service."""
-    return await run_in_threadpool(lambda: [describe(served, hub.registry) for served in hub.all()])
+    return await run_in_threadpool(lambda: [describe(served, manager.registry) for served in manager.all()])
 
 
 def describe(served: Servable, registry: Registry) -> dict[str, Any]:
     """A model as OpenAI's model object with our fields added. Reads the disk for a trained one."""
     card = served.card
-    manifest = served.manifest if isinstance(served, Trained | Sensing) else None
+    manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
     return {
         "id": card.name,
         "object": "model",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
 from models.registry.names import ALIAS_PATTERN, parse_name
 from models.registry.registry import Registry
-from service.api.deps import ContextDep, HubDep, RegistryDep, requires
+from service.api.deps import ContextDep, ManagerDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import (
@@ -37,17 +37,29 @@ _REMOVING = {**READING, **errors(404, 409, 507)}
 
 
 @router.get(
-    "/v1/models/{model:path}/versions", dependencies=_READ, responses=_READING, response_model=VersionList, summary="A model's versions"
+    "/v1/models/{model:path}/versions",
+    dependencies=_READ,
+    responses=_READING,
+    response_model=VersionList,
+    summary="A model's versions",
 )
 def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     """All versions of a trained model with what their training measured, newest first."""
     name = _known(registry, model)
     now = registry.current(name)
-    data = [_version(registry, name, one, None if now is None else now.version) for one in reversed(registry.versions(name))]
+    data = [
+        _version(registry, name, one, None if now is None else now.version) for one in reversed(registry.versions(name))
+    ]
     return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
 
 
-@router.get("/v1/models/{model:path}/ledger", dependencies=_READ, responses=_READING, response_model=Ledger, summary="A model's history")
+@router.get(
+    "/v1/models/{model:path}/ledger",
+    dependencies=_READ,
+    responses=_READING,
+    response_model=Ledger,
+    summary="A model's history",
+)
 def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
     """Who published, promoted, rolled back, withdrew and deleted what, when and why, oldest first."""
     name = _named(model)[0]
@@ -58,43 +70,68 @@ def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
 
 
 @router.post(
-    "/v1/models/{model:path}/promote", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Put a version in service"
+    "/v1/models/{model:path}/promote",
+    dependencies=_WRITE,
+    responses=WRITING,
+    response_model=InService,
+    summary="Put a version in service",
 )
-def promote(model: str, body: PromoteBody, registry: RegistryDep, hub: HubDep, context: ContextDep) -> dict[str, Any]:
-    """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see `sonde_reload_failures`."""
+def promote(
+    model: str, body: PromoteBody, registry: RegistryDep, manager: ManagerDep, context: ContextDep
+) -> dict[str, Any]:
+    """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see
+    `sonde_reload_failures`.
+    """
     name = _known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return _in_service(registry, name)
 
 
 @router.post(
-    "/v1/models/{model:path}/rollback", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Put the one before back"
+    "/v1/models/{model:path}/rollback",
+    dependencies=_WRITE,
+    responses=WRITING,
+    response_model=InService,
+    summary="Put the one before back",
 )
-def rollback(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep, body: MoveBody | None = None) -> dict[str, Any]:
+def rollback(
+    model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
+) -> dict[str, Any]:
     """The version that served before serves again. The body may be left out."""
     name = _known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return _in_service(registry, name)
 
 
 @router.post(
-    "/v1/models/{model:path}/withdraw", dependencies=_WRITE, responses=WRITING, response_model=InService, summary="Take out of service"
+    "/v1/models/{model:path}/withdraw",
+    dependencies=_WRITE,
+    responses=WRITING,
+    response_model=InService,
+    summary="Take out of service",
 )
-def withdraw(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep, body: MoveBody | None = None) -> dict[str, Any]:
+def withdraw(
+    model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
+) -> dict[str, Any]:
     """No version serves any more under this name; promote or rollback puts one back. The body may be left out."""
     name = _known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return _in_service(registry, name)
 
 
 @router.delete(
-    "/v1/models/{model:path}", dependencies=_WRITE, responses=_REMOVING, response_model=ModelDeleted, summary="Delete a trained model"
+    "/v1/models/{model:path}",
+    dependencies=_WRITE,
+    responses=_REMOVING,
+    response_model=ModelDeleted,
+    summary="Delete a trained model",
 )
-def delete(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep) -> dict[str, Any]:
-    """`ft:…:v3` deletes that version, which must not be in service; a name without version deletes all of them, and none may be.
+def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep) -> dict[str, Any]:
+    """`ft:…:v3` deletes that version, which must not be in service; a name without version deletes all of them, and
+    none may be.
 
     What an alias means is not deleted either.
     """
@@ -104,7 +141,7 @@ def delete(model: str, registry: RegistryDep, hub: HubDep, context: ContextDep) 
         registry.delete_all(name, by=context.key.id)
     else:
         registry.delete(name, version, by=context.key.id)
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return {"id": model, "object": "model", "deleted": True}
 
 
@@ -116,17 +153,17 @@ def list_aliases(registry: RegistryDep) -> dict[str, Any]:
 
 
 @router.put("/v1/aliases/{alias}", dependencies=_WRITE, responses=WRITING, response_model=Alias, summary="Set an alias")
-def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, hub: HubDep) -> dict[str, Any]:
+def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager: ManagerDep) -> dict[str, Any]:
     """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
     if alias == SENSORS:
         raise RegistryConflict(f"jobs call the base of models of numbers {SENSORS!r}: take another name", param="alias")
-    if any(alias == served.card.name for served in hub.all()):
+    if any(alias == served.card.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:
         registry.set_alias(alias, body.target)
     except (NotRegistered, BadName) as error:
         raise ModelNotFound(error.message, param="target") from error
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return {"id": alias, "object": "alias", "target": body.target}
 
 
@@ -137,10 +174,10 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, hub: Hub
     response_model=AliasDeleted,
     summary="Remove an alias",
 )
-def remove_alias(alias: AliasPath, registry: RegistryDep, hub: HubDep) -> dict[str, Any]:
+def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -> dict[str, Any]:
     """Forget an alias; the model stays."""
     registry.remove_alias(alias)
-    hub.shelf.nudge()
+    manager.watcher.poke()
     return {"id": alias, "object": "alias", "deleted": True}
 
 
@@ -160,7 +197,9 @@ def _known(registry: Registry, model: str) -> str:
 
 
 def _unknown(model: str) -> ModelNotFound:
-    return ModelNotFound(f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model")
+    return ModelNotFound(
+        f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model"
+    )
 
 
 def _in_service(registry: Registry, name: str) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import orjson
 from fastapi import Request, Response
 
 from models.sensors.base import Drift, Readings, Scored, State
-from service.api.deps import unless_gone
-from service.api.readings import Times, gaps, matrix, times
-from service.api.responses import answer, unreachable
+from service.api.deps import cancel_on_disconnect
+from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
+from service.api.responses import build_response, unreachable
 from service.api.schemas.anomaly import AnomalyBody
 from service.api.schemas.fields import require_count
 from service.config import Settings
 from service.errors import InvalidRequest
-from service.serving.sensor_model import Sensing
+from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Caller
 from service.serving.stream_state import Clock, seal, unseal
 
@@ -29,7 +29,9 @@ _INLINE_ROWS = 128
 _CHUNK = 1024
 
 
-async def score_numbers(body: AnomalyBody, request: Request, settings: Settings, caller: Caller, served: Sensing) -> Response:
+async def score_readings(
+    body: AnomalyBody, request: Request, settings: Settings, caller: Caller, served: ServedSensor
+) -> Response:
     """Scores of a request's records or series."""
     param = "records" if served.numbers.kind == "records" else "series"
     rows = _rows_of(body, served, param)
@@ -38,12 +40,12 @@ async def score_numbers(body: AnomalyBody, request: Request, settings: Settings,
     readings, stamps = await _near(served, len(rows), lambda: _read(body, rows, served, param, clock.last_s))
     _require_window(served, len(rows), state)
     work = served.score(readings, caller, state=state, contributions=body.contributions)
-    scored, took = await unless_gone(request, work)
+    scored, took = await cancel_on_disconnect(request, work)
     content = await _near(served, len(rows), lambda: _written(body, served, scored, stamps, clock))
-    return answer(request, content, served, took)
+    return build_response(request, content, served, took)
 
 
-def _rows_of(body: AnomalyBody, served: Sensing, param: str) -> list[Any]:
+def _rows_of(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:
     """The rows of the field that the model reads. Raises InvalidRequest where another field came."""
     rows: list[Any] | None = getattr(body, param)
     if rows is None:
@@ -53,35 +55,42 @@ def _rows_of(body: AnomalyBody, served: Sensing, param: str) -> list[Any]:
         reads = f'{param}, float64 of shape ["n", {len(columns)}] ({", ".join(columns)})'
         raise InvalidRequest(f"{served.card.name} reads {reads}; got {other}", param=came)
     if body.reference is not None:
-        raise InvalidRequest(f"{served.card.name} was trained on what is normal; leave reference out", param="reference")
+        raise InvalidRequest(
+            f"{served.card.name} was trained on what is normal; leave reference out", param="reference"
+        )
     return rows
 
 
-async def _near(served: Sensing, rows: int, work: Callable[[], T]) -> T:
+async def _near(served: ServedSensor, rows: int, work: Callable[[], T]) -> T:
     """Do something with so many rows: at once if they are few, else off the event loop."""
-    return work() if rows <= _INLINE_ROWS else await served.aside(work)
+    return work() if rows <= _INLINE_ROWS else await served.run_in_pool(work)
 
 
-def _read(body: AnomalyBody, rows: list[Any], served: Sensing, param: str, before: float | None) -> tuple[Readings, Times | None]:
-    readings = matrix(rows, served.numbers.columns, param)
-    return readings, None if body.timestamps is None else times(body.timestamps, len(rows), before)
+def _read(
+    body: AnomalyBody, rows: list[Any], served: ServedSensor, param: str, before: float | None
+) -> tuple[Readings, TimestampColumn | None]:
+    readings = to_matrix(rows, served.numbers.columns, param)
+    return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(rows), before)
 
 
-def _require_window(served: Sensing, rows: int, state: State | None) -> None:
+def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
     window = served.numbers.window
     if state is None and rows < window:
         raise InvalidRequest(
-            f"series: has {rows} readings, {served.card.name} needs at least {window} to begin with; calls with state may have fewer",
+            f"series: has {rows} readings, {served.card.name} needs at least {window} to begin with; calls with "
+            f"state may have fewer",
             param="series",
         )
 
 
-def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times | None, clock: Clock) -> bytes:
+def _written(
+    body: AnomalyBody, served: ServedSensor, scored: Scored, stamps: TimestampColumn | None, clock: Clock
+) -> bytes:
     """The whole answer, row by row, as bytes: a pydantic object a row would cost more than the detector."""
     series = served.numbers.kind == "series"
     count = served.calibrated_on
     warnings = unreachable(count, body.alpha, "independent normal readings", _REMEDY)
-    warnings += [] if stamps is None else gaps(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
+    warnings += [] if stamps is None else gap_warnings(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
     now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,
@@ -92,7 +101,9 @@ def _written(body: AnomalyBody, served: Sensing, scored: Scored, stamps: Times |
         "warnings": warnings,
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
-    data = b",".join(_chunk(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK))
+    data = b",".join(
+        _chunk(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
+    )
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
 
 

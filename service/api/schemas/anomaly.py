@@ -6,8 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from service.api.schemas.base import MODEL, TRUNCATE, Answer, Body, Usage
-from service.api.schemas.fields import RecordList, RequiredSeries, SeriesRows, Timestamps, kind_of, text_list, text_or_texts, whole
+from service.api.schemas.base import MODEL, TRUNCATE, RequestBody, ResponseBody, Usage
+from service.api.schemas.fields import (
+    RecordList,
+    RequiredSeries,
+    SeriesRows,
+    Timestamps,
+    kind_of,
+    text_list,
+    text_or_texts,
+    whole,
+)
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
 
@@ -16,10 +25,12 @@ _MOST_QUANTILES = 99
 MAX_HORIZON = 100_000
 
 
-class AnomalyBody(Body):
+class AnomalyBody(RequestBody):
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]
-    records: RecordList = Field(None, description="numbers, each row judged by itself: objects with a value a column, or rows")
+    records: RecordList = Field(
+        None, description="numbers, each row judged by itself: objects with a value a column, or rows"
+    )
     series: SeriesRows = Field(None, description="numbers, one reading after the other")
     timestamps: Timestamps = Field(None, description="of a series, one a row: ISO 8601, or Unix seconds; increasing")
     state: str | None = Field(None, description="of a series: where the answer before ended, to go on from there")
@@ -27,7 +38,9 @@ class AnomalyBody(Body):
     reference: text_list("reference", least=2) | None = Field(  # type: ignore[valid-type]
         None, description="for an encoder: texts that show what normal is; 20 or more for alpha = 0.05"
     )
-    alpha: float = Field(0.05, ge=1e-6, lt=1, description="the share of normal texts or readings that may be called anomalies")
+    alpha: float = Field(
+        0.05, ge=1e-6, lt=1, description="the share of normal texts or readings that may be called anomalies"
+    )
     truncate: bool = TRUNCATE
 
     @model_validator(mode="after")
@@ -35,56 +48,73 @@ class AnomalyBody(Body):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
-            raise InvalidRequest(f"give exactly one of {', '.join(_SOURCES)}: got {got}", param=given[1] if given else "input")
+            raise InvalidRequest(
+                f"give exactly one of {', '.join(_SOURCES)}: got {got}", param=given[1] if given else "input"
+            )
         for name, value in (("timestamps", self.timestamps), ("state", self.state)):
             if value is not None and self.series is None:
-                raise InvalidRequest(f"{name}: goes with series; texts and records are judged each by itself", param=name)
+                raise InvalidRequest(
+                    f"{name}: goes with series; texts and records are judged each by itself", param=name
+                )
         return self
 
 
-class Nearest(Answer):
+class Nearest(ResponseBody):
     index: int = Field(description="position in `reference`, or among the texts it was trained on")
     similarity: float = Field(description="cosine")
 
 
-class Anomaly(Answer):
+class AnomalyObject(ResponseBody):
     object: Literal["anomaly"]
     index: int
     score: float = Field(description="higher is stranger")
     p_value: float = Field(description="the share of normal texts or readings at least as strange")
     is_anomaly: bool
-    contributions: dict[str, float] | None = Field(description="of numbers, when asked for: each column's share of the score")
+    contributions: dict[str, float] | None = Field(
+        description="of numbers, when asked for: each column's share of the score"
+    )
     nearest: list[Nearest]
     truncated: bool
 
 
-class Drifting(Answer):
+class DriftObject(ResponseBody):
     detected: bool = Field(description="whether the detector no longer fits what it gets")
     p_value: float = Field(description="small when recent p-values are not as those of normal readings")
 
 
-class AnomalyAnswer(Answer):
+class AnomalyAnswer(ResponseBody):
     object: Literal["list"]
     model: str
     alpha: float
     threshold: float | None = Field(
-        description="scores from it on are anomalies; null when too little is known for this alpha, or where it moves with the stream"
+        description=(
+            "scores from it on are anomalies; null when too little is known for this alpha, or where it "
+            "moves with the stream"
+        )
     )
-    data: list[Anomaly]
-    drift: Drifting | None = Field(description="of numbers: as of the last reading")
-    state: str | None = Field(description=f"of a series: send it with the next readings; at most {MAX_CHARACTERS} characters")
-    reference: dict[str, Any] = Field(description="how much verdicts rest on, whether it was cached, and how many texts were cut")
+    data: list[AnomalyObject]
+    drift: DriftObject | None = Field(description="of numbers: as of the last reading")
+    state: str | None = Field(
+        description=f"of a series: send it with the next readings; at most {MAX_CHARACTERS} characters"
+    )
+    reference: dict[str, Any] = Field(
+        description="how much verdicts rest on, whether it was cached, and how many texts were cut"
+    )
     warnings: list[str]
     usage: Usage
 
 
 def _check_quantiles(value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or len(value) > _MOST_QUANTILES:
-        raise InvalidRequest(f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers above 0 and below 1", param="quantiles")
+        raise InvalidRequest(
+            f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers above 0 and below 1", param="quantiles"
+        )
     for index, level in enumerate(value):
         if type(level) is not float or not 0 < level < 1:
             came = level if type(level) in {int, float} else kind_of(level)
-            raise InvalidRequest(f"quantiles[{index}]: expected a number above 0 and below 1, got {came}", param=f"quantiles[{index}]")
+            raise InvalidRequest(
+                f"quantiles[{index}]: expected a number above 0 and below 1, got {came}", param=f"quantiles[{index}]"
+            )
     if len(set(value)) < len(value):
         raise InvalidRequest("quantiles: a level is there twice", param="quantiles")
     return tuple(value)
@@ -98,21 +128,25 @@ Quantiles = Annotated[
 ]
 
 
-class ForecastBody(Body):
+class ForecastBody(RequestBody):
     model: str = MODEL
     series: RequiredSeries = Field(description="readings, the last one now: rows, or objects with a value a column")
     timestamps: Timestamps = Field(None, description="one a row: ISO 8601, or Unix seconds; increasing")
     horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(
         None, description="steps; without it, as many as the model can"
     )
-    quantiles: Quantiles = Field((0.1, 0.5, 0.9), description="levels; a reading is below that of 0.9 nine times in ten")
+    quantiles: Quantiles = Field(
+        (0.1, 0.5, 0.9), description="levels; a reading is below that of 0.9 nine times in ten"
+    )
 
 
-class ForecastAnswer(Answer):
+class ForecastAnswer(ResponseBody):
     object: Literal["forecast"]
     model: str
     columns: list[str]
-    timestamps: list[str | float] | None = Field(description="of the steps, in the form in which they came; null when none came")
+    timestamps: list[str | float] | None = Field(
+        description="of the steps, in the form in which they came; null when none came"
+    )
     mean: list[list[float]] = Field(description="a row a step, a number a column")
     quantiles: dict[str, list[list[float]]]
     warnings: list[str]

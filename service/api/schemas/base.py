@@ -15,30 +15,30 @@ TRUNCATE = Field(True, description="cut texts longer than the model reads (and s
 SIDE: Any = Field("right", description="the side that is cut off")
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """Requests: unknown fields and wrong types are refused, never guessed at."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     """Answers, for the document alone: they are built as bytes."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class ErrorBody(Answer):
+class ErrorBody(ResponseBody):
     message: str = Field(description="what was expected, what came, what to do")
     type: str
     param: str | None = Field(description="the parameter at fault, like input[3]")
     code: str
 
 
-class ErrorEnvelope(Answer):
+class ErrorEnvelope(ResponseBody):
     error: ErrorBody
 
 
-class Usage(Answer):
+class Usage(ResponseBody):
     prompt_tokens: int
     total_tokens: int
     readings: int | None = Field(None, description="rows of numbers, where the model reads numbers")

@@ -25,7 +25,9 @@ class Sole(list[T]):
 
 
 def naming(param: str, *, alone: bool) -> Callable[[int], str]:
-    """What the caller calls its inputs by index: `param[index]`, but `param` where one came without a list around it."""
+    """What the caller calls its inputs by index: `param[index]`, but `param` where one came without a list around
+    it.
+    """
     return lambda index: param if alone else f"{param}[{index}]"
 
 
@@ -70,7 +72,9 @@ def check_ids(value: object, param: str) -> list[int]:
     ids = [whole(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:
-            raise InvalidRequest(f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]")
+            raise InvalidRequest(
+                f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]"
+            )
     return ids
 
 
@@ -94,7 +98,9 @@ def text_list(param: str, least: int = 1) -> Any:
         return texts
 
     return Annotated[
-        list[str], PlainValidator(check), WithJsonSchema({"type": "array", "items": TEXT_SCHEMA, "minItems": least, **MAX_INPUTS})
+        list[str],
+        PlainValidator(check),
+        WithJsonSchema({"type": "array", "items": TEXT_SCHEMA, "minItems": least, **MAX_INPUTS}),
     ]
 
 
@@ -110,7 +116,9 @@ def texts_or_ids(param: str) -> Any:
         if isinstance(value, str):
             return Sole([check_text(value, param)])
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param)
+            raise InvalidRequest(
+                f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param
+            )
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
@@ -130,12 +138,21 @@ def brief(name: str) -> str:
 def require_count(count: int, most: int, param: str) -> None:
     """Refuse more inputs than one request may carry."""
     if count > most:
-        raise InvalidRequest(f"{param} has {count} items, {most} are allowed: send them in several requests", param=param)
+        raise InvalidRequest(
+            f"{param} has {count} items, {most} are allowed: send them in several requests", param=param
+        )
 
 
 def kind_of(value: object) -> str:
     """What came, as JSON calls it."""
-    names: dict[type, str] = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object", type(None): "null"}
+    names: dict[type, str] = {
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        dict: "an object",
+        type(None): "null",
+    }
     return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)
 
 
@@ -154,7 +171,9 @@ _RECORD_SCHEMA = {"type": "object", "additionalProperties": _NUMBER_SCHEMA, "min
 _LIMIT = {"minItems": 1, "x-sonde-limit": "max_readings"}
 
 
-_TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "maximum": _LARGEST_TIME, "minimum": 0}]}
+_TIME_SCHEMA = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "maximum": _LARGEST_TIME, "minimum": 0}]
+}
 
 
 def _listed(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from service.api.schemas.base import MODEL, Answer, Body
+from service.api.schemas.base import MODEL, RequestBody, ResponseBody
 from service.api.schemas.fields import whole
 
 # NUL is the one character that PostgreSQL stores in no text.
@@ -22,12 +22,15 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 # What has a key of another pattern is refused, which a pattern alone does not say in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
-Hyperparameters = Annotated[dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")]
+Hyperparameters = Annotated[
+    dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")
+]
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files
+# --------------------------------------------------------------------------------------------------------------
 
 
-class FileObject(Answer):
+class FileObject(ResponseBody):
     id: str
     object: Literal["file"]
     bytes: int
@@ -38,7 +41,7 @@ class FileObject(Answer):
     sha256: str
 
 
-class FileList(Answer):
+class FileList(ResponseBody):
     object: Literal["list"]
     data: list[FileObject]
     has_more: bool
@@ -46,23 +49,24 @@ class FileList(Answer):
     last_id: str | None
 
 
-class FileDeleted(Answer):
+class FileDeleted(ResponseBody):
     id: str
     object: Literal["file"]
     deleted: bool
 
 
-# --- feedback -----------------------------------------------------------------------------------------------------------
+# --- feedback
+# -----------------------------------------------------------------------------------------------------------
 
 
-class FeedbackBody(Body):
+class FeedbackBody(RequestBody):
     model: Name = Field(description="the model that was asked")
     text: Text
     label: Label | None = Field(None, description="the label it gave")
     correct_label: Label = Field(description="the label it should have given; the same one to confirm it")
 
 
-class FeedbackObject(Answer):
+class FeedbackObject(ResponseBody):
     id: str
     object: Literal["feedback"]
     created_at: int
@@ -72,31 +76,39 @@ class FeedbackObject(Answer):
     correct_label: str
 
 
-# --- jobs ---------------------------------------------------------------------------------------------------------------
+# --- jobs
+# ---------------------------------------------------------------------------------------------------------------
 
 
-class Supervised(Body):
+class Supervised(RequestBody):
     task: Task = Field("classification", description="what the model is to do")
     hyperparameters: Hyperparameters = Field(default_factory=dict)
     columns: dict[Name, Name] = Field(
-        default_factory=dict, max_length=16, description="field that is expected → column of the file", json_schema_extra=_NO_OTHERS
+        default_factory=dict,
+        max_length=16,
+        description="field that is expected → column of the file",
+        json_schema_extra=_NO_OTHERS,
     )
 
 
-class Method(Body):
+class Method(RequestBody):
     type: Literal["supervised"]
     supervised: Supervised = Field(default_factory=Supervised)
 
 
-class JobBody(Body):
+class JobBody(RequestBody):
     model: str = MODEL
     training_file: FileName = Field(description="a file's id, or feedback:MODEL")
     validation_file: FileName | None = Field(None, description="a file's id; without one, rows are held out")
     suffix: Suffix | None = Field(None, description="last part of the new model's name")
     seed: Seed | None = Field(None, description="the same seed on the same machine gives the same model; 0 by default")
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = Field(None, description="older way to say method.supervised.hyperparameters")
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra=_NO_OTHERS)] | None = None
+    hyperparameters: Hyperparameters | None = Field(
+        None, description="older way to say method.supervised.hyperparameters"
+    )
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra=_NO_OTHERS)] | None = (
+        None
+    )
     integrations: None = Field(None, description="accepted as null, as clients send it")
 
     @model_validator(mode="after")
@@ -106,13 +118,13 @@ class JobBody(Body):
         return self
 
 
-class JobError(Answer):
+class JobError(ResponseBody):
     code: str
     message: str
     param: str | None
 
 
-class JobObject(Answer):
+class JobObject(ResponseBody):
     id: str
     object: Literal["fine_tuning.job"]
     created_at: int
@@ -136,13 +148,13 @@ class JobObject(Answer):
     result: dict[str, Any] | None = Field(description="version, metrics, promoted or held, and why")
 
 
-class JobList(Answer):
+class JobList(ResponseBody):
     object: Literal["list"]
     data: list[JobObject]
     has_more: bool
 
 
-class EventObject(Answer):
+class EventObject(ResponseBody):
     id: str
     object: Literal["fine_tuning.job.event"]
     created_at: int
@@ -152,13 +164,13 @@ class EventObject(Answer):
     data: dict[str, Any] | None
 
 
-class EventList(Answer):
+class EventList(ResponseBody):
     object: Literal["list"]
     data: list[EventObject]
     has_more: bool
 
 
-class CheckpointObject(Answer):
+class CheckpointObject(ResponseBody):
     id: str
     object: Literal["fine_tuning.job.checkpoint"]
     created_at: int
@@ -168,7 +180,7 @@ class CheckpointObject(Answer):
     metrics: dict[str, Any]
 
 
-class CheckpointList(Answer):
+class CheckpointList(ResponseBody):
     object: Literal["list"]
     data: list[CheckpointObject]
     has_more: bool

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import Answer
+from service.api.schemas.base import ResponseBody
 
 
-class ModelObject(Answer):
+class ModelObject(ResponseBody):
     id: str
     object: Literal["model"]
     created: int
@@ -33,12 +33,12 @@ class ModelObject(Answer):
     signature: dict[str, Any] = Field(description="names, dtypes and shapes of what goes in and comes out")
 
 
-class ModelList(Answer):
+class ModelList(ResponseBody):
     object: Literal["list"]
     data: list[ModelObject]
 
 
-class Info(Answer):
+class Info(ResponseBody):
     model_id: str
     model_sha: str
     model_dtype: str
@@ -50,6 +50,6 @@ class Info(Answer):
     models: list[ModelObject]
 
 
-class Health(Answer):
+class Health(ResponseBody):
     status: Literal["ok", "unavailable"]
     reason: str | None

@@ -7,14 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
-from service.api.schemas.base import Answer, Body
-from service.api.schemas.fields import (
-    Count,
-    whole,
-)
+from service.api.schemas.base import RequestBody, ResponseBody
+from service.api.schemas.fields import Count, whole
 
 
-class ModelDeleted(Answer):
+class ModelDeleted(ResponseBody):
     id: str
     object: Literal["model"]
     deleted: bool
@@ -23,7 +20,7 @@ class ModelDeleted(Answer):
 WHY = Field("", description="for the ledger", max_length=1000)
 
 
-class PromoteBody(Body):
+class PromoteBody(RequestBody):
     version: Count
     why: str = WHY
     expected_generation: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = Field(
@@ -31,15 +28,15 @@ class PromoteBody(Body):
     )
 
 
-class MoveBody(Body):
+class MoveBody(RequestBody):
     why: str = WHY
 
 
-class AliasBody(Body):
+class AliasBody(RequestBody):
     target: str = Field(description="a trained model's name, or name:vN", pattern=f"^{NAME_PATTERN}$")
 
 
-class InService(Answer):
+class InService(ResponseBody):
     object: Literal["model.pointer"]
     model: str
     version: int | None = Field(description="the version in service; null when none is")
@@ -47,7 +44,7 @@ class InService(Answer):
     previous: int | None = Field(description="what a rollback leads to")
 
 
-class Version(Answer):
+class Version(ResponseBody):
     id: str = Field(description="a name that every route takes")
     object: Literal["model.version"]
     version: int
@@ -56,14 +53,16 @@ class Version(Answer):
     task: str | None
     base: str | None
     base_version: str | None
-    encoder: Literal["base", "own", "none"] | None = Field(description="whether it has an encoder of its own, or reads numbers")
+    encoder: Literal["base", "own", "none"] | None = Field(
+        description="whether it has an encoder of its own, or reads numbers"
+    )
     labels: list[str]
     metrics: dict[str, float]
     job: str | None
     error: str | None = Field(description="why it cannot be read, when it cannot")
 
 
-class VersionList(Answer):
+class VersionList(ResponseBody):
     object: Literal["list"]
     model: str
     generation: int
@@ -71,7 +70,7 @@ class VersionList(Answer):
     has_more: bool
 
 
-class LedgerEntry(Answer):
+class LedgerEntry(ResponseBody):
     at: int = Field(description="Unix seconds")
     action: Literal["publish", "promote", "rollback", "withdraw", "delete"]
     version: int | None
@@ -79,26 +78,26 @@ class LedgerEntry(Answer):
     why: str
 
 
-class Ledger(Answer):
+class Ledger(ResponseBody):
     object: Literal["list"]
     model: str
     data: list[LedgerEntry]
     has_more: bool
 
 
-class Alias(Answer):
+class Alias(ResponseBody):
     id: str
     object: Literal["alias"]
     target: str
 
 
-class AliasList(Answer):
+class AliasList(ResponseBody):
     object: Literal["list"]
     data: list[Alias]
     has_more: bool
 
 
-class AliasDeleted(Answer):
+class AliasDeleted(ResponseBody):
     id: str
     object: Literal["alias"]
     deleted: bool

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, SIDE, TRUNCATE, Answer, Body
+from service.api.schemas.base import MODEL, SIDE, TRUNCATE, RequestBody, ResponseBody
 from service.api.schemas.fields import (
     IDS_SCHEMA,
     MAX_INPUTS,
@@ -23,10 +23,12 @@ from service.api.schemas.fields import (
 from service.errors import InvalidRequest
 
 Direction = Literal["left", "right", "Left", "Right"]
-_OPTIONAL_MODEL = Field(None, description="a served model's name; without it, the first one that does this", min_length=1, max_length=256)
+_OPTIONAL_MODEL = Field(
+    None, description="a served model's name; without it, the first one that does this", min_length=1, max_length=256
+)
 
 
-class EmbedBody(Body):
+class EmbedBody(RequestBody):
     inputs: texts_or_ids("inputs")  # type: ignore[valid-type]
     model: str | None = _OPTIONAL_MODEL
     normalize: bool = Field(True, description="scale vectors to length 1")
@@ -52,7 +54,8 @@ def _sequence(value: object, param: str) -> str | tuple[str, str]:
     texts = check_texts(value, param)
     if len(texts) > 2:
         raise InvalidRequest(
-            f"{param}: expected one text or a pair, got {len(texts)}; for several, give each a list of its own", param=param
+            f"{param}: expected one text or a pair, got {len(texts)}; for several, give each a list of its own",
+            param=param,
         )
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
@@ -67,12 +70,12 @@ Sequences = Annotated[
 ]
 
 
-class PredictParameters(Body):
+class PredictParameters(RequestBody):
     top_k: Count | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
 
 
-class PredictBody(Body):
+class PredictBody(RequestBody):
     inputs: Sequences
     model: str | None = _OPTIONAL_MODEL
     truncate: bool | None = TRUNCATE
@@ -80,7 +83,7 @@ class PredictBody(Body):
     parameters: PredictParameters | None = Field(None, description="as huggingface_hub's InferenceClient sends them")
 
 
-class TeiRerankBody(Body):
+class TeiRerankBody(RequestBody):
     query: one_text("query")  # type: ignore[valid-type]
     texts: text_list("texts")  # type: ignore[valid-type]
     model: str | None = _OPTIONAL_MODEL
@@ -89,31 +92,31 @@ class TeiRerankBody(Body):
     return_text: bool = Field(False, description="send the texts back")
 
 
-class SimilarityInputs(Body):
+class SimilarityInputs(RequestBody):
     source_sentence: one_text("inputs.source_sentence")  # type: ignore[valid-type]
     sentences: text_list("inputs.sentences")  # type: ignore[valid-type]
 
 
-class SimilarityParameters(Body):
+class SimilarityParameters(RequestBody):
     truncate: bool | None = TRUNCATE
     truncation_direction: Direction = SIDE
     prompt_name: str | None = None
 
 
-class SimilarityBody(Body):
+class SimilarityBody(RequestBody):
     inputs: SimilarityInputs
     parameters: SimilarityParameters | None = None
     model: str | None = _OPTIONAL_MODEL
 
 
-class TokenizeBody(Body):
+class TokenizeBody(RequestBody):
     inputs: text_or_texts("inputs")  # type: ignore[valid-type]
     model: str | None = _OPTIONAL_MODEL
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
 
-class ExplainBody(Body):
+class ExplainBody(RequestBody):
     model: str = MODEL
     input: text_or_texts("input")  # type: ignore[valid-type]
     add_special_tokens: bool = True
@@ -126,7 +129,7 @@ def _check_id_lists(value: object) -> list[list[int]]:
     return [check_ids(value, "ids")]
 
 
-class DecodeBody(Body):
+class DecodeBody(RequestBody):
     ids: Annotated[
         list[list[int]],
         PlainValidator(_check_id_lists),
@@ -136,7 +139,7 @@ class DecodeBody(Body):
     skip_special_tokens: bool = True
 
 
-class TeiToken(Answer):
+class TeiToken(ResponseBody):
     id: int
     text: str
     special: bool
@@ -144,7 +147,7 @@ class TeiToken(Answer):
     stop: int | None
 
 
-class Explanation(Answer):
+class Explanation(ResponseBody):
     object: Literal["tokens"]
     index: int
     text: str = Field(description="the text after preprocessing, as the tokeniser sees it")
@@ -154,18 +157,18 @@ class Explanation(Answer):
     truncated: bool = Field(description="whether a model request would cut it")
 
 
-class ExplainAnswer(Answer):
+class ExplainAnswer(ResponseBody):
     object: Literal["list"]
     model: str
     max_tokens: int
     data: list[Explanation]
 
 
-class TeiScore(Answer):
+class TeiScore(ResponseBody):
     label: str
     score: float
 
 
-class TeiRank(Answer):
+class TeiRank(ResponseBody):
     index: int
     score: float

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, TRUNCATE, Answer, Body, Usage
+from service.api.schemas.base import MODEL, TRUNCATE, RequestBody, ResponseBody, Usage
 from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_SCHEMA,
@@ -21,41 +21,47 @@ from service.api.schemas.fields import (
 )
 from service.errors import InvalidRequest
 
-# --- errors -------------------------------------------------------------------------------------------------------------
+# --- errors
+# -------------------------------------------------------------------------------------------------------------
 
 
-# --- OpenAI -------------------------------------------------------------------------------------------------------------
+# --- OpenAI
+# -------------------------------------------------------------------------------------------------------------
 
 
-class EmbeddingsBody(Body):
+class EmbeddingsBody(RequestBody):
     model: str = MODEL
     input: texts_or_ids("input")  # type: ignore[valid-type]
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32")
-    dimensions: Count | None = Field(None, description="keep so many leading dimensions, renormalised; up to the model's own")
+    dimensions: Count | None = Field(
+        None, description="keep so many leading dimensions, renormalised; up to the model's own"
+    )
     user: str | None = Field(None, description="accepted as OpenAI does, and not used")
     prompt_name: str | None = Field(None, description="one of the model's prompts to put before each text")
     normalize: bool = Field(True, description="scale vectors to length 1")
     truncate: bool = TRUNCATE
 
 
-class Embedding(Answer):
+class EmbeddingObject(ResponseBody):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
     truncated: bool = Field(description="whether the text was cut to the model's length")
 
 
-class EmbeddingsAnswer(Answer):
+class EmbeddingsAnswer(ResponseBody):
     object: Literal["list"]
     model: str
-    data: list[Embedding]
+    data: list[EmbeddingObject]
     usage: Usage
 
 
-# --- the registry -------------------------------------------------------------------------------------------------------
+# --- the registry
+# -------------------------------------------------------------------------------------------------------
 
 
-# --- classification ----------------------------------------------------------------------------------------------------
+# --- classification
+# ----------------------------------------------------------------------------------------------------
 
 
 def _check_labels(value: object) -> dict[str, str | list[str]]:
@@ -66,7 +72,9 @@ def _check_labels(value: object) -> dict[str, str | list[str]]:
             raise InvalidRequest("labels: a label is there twice", param="labels")
         return {name: [] for name in names}
     if not isinstance(value, dict) or not value:
-        raise InvalidRequest("labels: expected a list of names, or an object from name to description or examples", param="labels")
+        raise InvalidRequest(
+            "labels: expected a list of names, or an object from name to description or examples", param="labels"
+        )
     return {check_text(name, "labels"): _check_about(about, f"labels.{brief(name)}") for name, about in value.items()}
 
 
@@ -89,7 +97,7 @@ Labels = Annotated[
 ]
 
 
-class ClassifyBody(Body):
+class ClassifyBody(RequestBody):
     model: str = MODEL
     input: text_or_texts("input")  # type: ignore[valid-type]
     labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
@@ -98,33 +106,40 @@ class ClassifyBody(Body):
     truncate: bool = TRUNCATE
 
 
-class LabelScore(Answer):
+class LabelScore(ResponseBody):
     label: str
     score: float = Field(ge=0, le=1, description="a probability")
 
 
-class Classification(Answer):
+class ClassificationObject(ResponseBody):
     object: Literal["classification"]
     index: int
     label: str = Field(description="the best label")
     labels: list[LabelScore]
-    out_of_scope: bool | None = Field(description="like none of the labels' examples; null where too few examples are known to tell")
-    p_value: float | None = Field(description="small when the text is stranger than nearly all examples are to each other")
+    out_of_scope: bool | None = Field(
+        description="like none of the labels' examples; null where too few examples are known to tell"
+    )
+    p_value: float | None = Field(
+        description="small when the text is stranger than nearly all examples are to each other"
+    )
     truncated: bool
 
 
-class ClassifyAnswer(Answer):
+class ClassifyAnswer(ResponseBody):
     object: Literal["list"]
     model: str
-    data: list[Classification]
-    label_set: dict[str, Any] | None = Field(description="of labels sent along: how many texts, whether cached, how many cut")
+    data: list[ClassificationObject]
+    label_set: dict[str, Any] | None = Field(
+        description="of labels sent along: how many texts, whether cached, how many cut"
+    )
     usage: Usage
 
 
-# --- rerank -------------------------------------------------------------------------------------------------------------
+# --- rerank
+# -------------------------------------------------------------------------------------------------------------
 
 
-class Document(Body):
+class Document(RequestBody):
     text: one_text("documents")  # type: ignore[valid-type]
 
 
@@ -137,20 +152,27 @@ def _check_documents(value: object) -> list[str]:
 def _document_text(item: object, index: int) -> object:
     if isinstance(item, dict):
         if set(item) != {"text"}:
-            raise InvalidRequest(f"documents[{index}]: expected an object with 'text' alone", param=f"documents[{index}]")
+            raise InvalidRequest(
+                f"documents[{index}]: expected an object with 'text' alone", param=f"documents[{index}]"
+            )
         return item["text"]
     return item
 
 
 _DOCUMENT = {
-    "anyOf": [TEXT_SCHEMA, {"type": "object", "properties": {"text": TEXT_SCHEMA}, "required": ["text"], "additionalProperties": False}]
+    "anyOf": [
+        TEXT_SCHEMA,
+        {"type": "object", "properties": {"text": TEXT_SCHEMA}, "required": ["text"], "additionalProperties": False},
+    ]
 }
 Documents = Annotated[
-    list[str], PlainValidator(_check_documents), WithJsonSchema({"type": "array", "items": _DOCUMENT, "minItems": 1, **MAX_INPUTS})
+    list[str],
+    PlainValidator(_check_documents),
+    WithJsonSchema({"type": "array", "items": _DOCUMENT, "minItems": 1, **MAX_INPUTS}),
 ]
 
 
-class RerankBody(Body):
+class RerankBody(RequestBody):
     model: str = MODEL
     query: one_text("query")  # type: ignore[valid-type]
     documents: Documents
@@ -162,15 +184,16 @@ class RerankBody(Body):
     )
 
 
-class RerankResult(Answer):
+class RerankResult(ResponseBody):
     index: int
     relevance_score: float = Field(ge=0, le=1)
 
 
-class RerankAnswer(Answer):
+class RerankAnswer(ResponseBody):
     id: str
     results: list[RerankResult]
     meta: dict[str, Any]
 
 
-# --- the service itself -------------------------------------------------------------------------------------------------
+# --- the service itself
+# -------------------------------------------------------------------------------------------------

@@ -31,7 +31,9 @@ def test_what_was_published_is_read_again(made: Path) -> None:
     manifest = verify(made)
     assert replace(manifest, files={}) == MANIFEST
     assert set(manifest.files) == {"head.json", "encoder/config.json"}
-    assert {file: content for file, content in tree(made).items() if file != "manifest.json"} == tree(made.parent.parent / "staging")
+    assert {file: content for file, content in tree(made).items() if file != "manifest.json"} == tree(
+        made.parent.parent / "staging"
+    )
     assert names(made.parent) == ["1"]
 
 
@@ -59,9 +61,15 @@ def test_the_manifest_is_not_for_others_to_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda path: (path / "head.json").write_text("{ }"), r"1/head\.json has SHA-256 \w{64}, the manifest says \w{64}"),
+        (
+            lambda path: (path / "head.json").write_text("{ }"),
+            r"1/head\.json has SHA-256 \w{64}, the manifest says \w{64}",
+        ),
         (lambda path: (path / "head.json").unlink(), r"1/head\.json is missing"),
-        (lambda path: (path / "encoder" / "more.json").write_text("{}"), r"1/encoder/more\.json is not in the manifest"),
+        (
+            lambda path: (path / "encoder" / "more.json").write_text("{}"),
+            r"1/encoder/more\.json is not in the manifest",
+        ),
         (lambda path: (path / "more").symlink_to("head.json"), r"more is a link or no regular file"),
         (lambda path: (path / "more").symlink_to("/etc"), r"more is a link or no regular file"),
         (lambda path: os.mkfifo(path / "more"), r"more is a link or no regular file"),
@@ -103,7 +111,9 @@ def test_what_could_run_is_neither_published_nor_accepted(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_what_could_run_is_not_accepted_even_with_a_fitting_manifest(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_run_is_not_accepted_even_with_a_fitting_manifest(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, content = UNSAFE[name]
     with monkeypatch.context() as careless:
         careless.setattr("models.registry.artifact._refuse_unsafe", lambda root, files: None)
@@ -142,7 +152,11 @@ def test_a_manifest_that_nobody_could_read_is_not_written(tmp_path: Path, change
 def test_golden_inputs_are_read_from_json() -> None:
     read = Golden.from_json({"texts": ["a", ["b", "c"]], "rows": [[1], [0.5]], "tolerance": 0})
     assert read == Golden(("a", ("b", "c")), ((1.0,), (0.5,)), 0.0)
-    for wrong in ({}, {"texts": [1], "rows": [[1]], "tolerance": 0}, {"texts": ["a"], "rows": [[float("nan")]], "tolerance": 0}):
+    for wrong in (
+        {},
+        {"texts": [1], "rows": [[1]], "tolerance": 0},
+        {"texts": ["a"], "rows": [[float("nan")]], "tolerance": 0},
+    ):
         with pytest.raises(ArtifactError, match="golden: "):
             Golden.from_json(wrong)
 

@@ -64,7 +64,9 @@ def test_a_job_finds_what_it_has_published(registry: Registry, source: Path) -> 
     assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [1, 2, None]
 
 
-def test_a_broken_manifest_does_not_stop_other_jobs(registry: Registry, source: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_manifest_does_not_stop_other_jobs(
+    registry: Registry, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for job in ("ftjob-1", "ftjob-2"):
         registry.publish(NAME, source, numbered(job=job))
     (registry.path(NAME, 1) / "manifest.json").write_text("{")
@@ -97,7 +99,10 @@ def test_the_ledger_says_who_did_what_when_and_why(registry: Registry, source: P
     registry.rollback(NAME, by="key-1", why="no")
     registry.withdraw(NAME, by="key-2", why="not at all")
     registry.delete(NAME, 2, by="key-3")
-    told = [(line["action"], line["version"], line.get("generation"), line["by"], line["why"]) for line in registry.ledger(NAME)]
+    told = [
+        (line["action"], line["version"], line.get("generation"), line["by"], line["why"])
+        for line in registry.ledger(NAME)
+    ]
     assert told == [
         ("publish", 1, None, "ftjob-1", ""),
         ("publish", 2, None, "ftjob-1", ""),
@@ -145,7 +150,9 @@ def test_of_two_processes_that_race_one_wins(registry: Registry, source: Path, t
 
 def test_publications_at_once_get_numbers_of_their_own(registry: Registry, source: Path) -> None:
     numbers: list[int] = []
-    threads = [threading.Thread(target=lambda: numbers.append(registry.publish(NAME, source, numbered()))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: numbers.append(registry.publish(NAME, source, numbered()))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -196,7 +203,9 @@ def test_what_was_withdrawn_can_come_back(registry: Registry, source: Path) -> N
 
 
 @pytest.mark.parametrize("back", ["rollback", "promote"])
-def test_what_came_back_from_a_withdrawal_leads_to_the_one_before_it(registry: Registry, source: Path, back: str) -> None:
+def test_what_came_back_from_a_withdrawal_leads_to_the_one_before_it(
+    registry: Registry, source: Path, back: str
+) -> None:
     filled(registry, source)
     for version in (1, 2):
         registry.promote(NAME, version, **BY)
@@ -251,7 +260,9 @@ def test_numbers_are_never_used_again(registry: Registry, source: Path) -> None:
         lambda registry: registry.remove_alias("prod"),
     ],
 )
-def test_what_is_not_there_is_named_and_not_made(registry: Registry, source: Path, change: Callable[[Registry], object]) -> None:
+def test_what_is_not_there_is_named_and_not_made(
+    registry: Registry, source: Path, change: Callable[[Registry], object]
+) -> None:
     filled(registry, source)
     with pytest.raises(NotRegistered):
         change(registry)
@@ -298,7 +309,8 @@ def test_the_stamp_tells_of_every_change_of_what_serves(registry: Registry, sour
     assert all(one != other for index, one in enumerate(stamps) for other in stamps[:index])
 
 
-# --- names ------------------------------------------------------------------------------------------------------------------
+# --- names
+# ------------------------------------------------------------------------------------------------------------------
 
 ATTACKS = [
     "",
@@ -399,7 +411,8 @@ def test_every_good_name_is_found_again_on_disk(registry: Registry, source: Path
 
 
 @pytest.mark.parametrize(
-    ("base", "name"), [("all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:support"), ("BAAI/bge-small-en", "ft:bge-small-en:local:support")]
+    ("base", "name"),
+    [("all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:support"), ("BAAI/bge-small-en", "ft:bge-small-en:local:support")],
 )
 def test_a_name_has_the_last_part_of_its_base(base: str, name: str) -> None:
     assert model_name(base, "local", "support") == name
@@ -427,7 +440,8 @@ def test_a_broken_pointer_is_named(registry: Registry, source: Path, tmp_path: P
             registry.current(NAME)
 
 
-# --- power cuts -------------------------------------------------------------------------------------------------------------
+# --- power cuts
+# -------------------------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, tuple[Callable[[Registry, Path], object], Pointer]] = {
     "promote": (lambda registry, source: registry.promote(NAME, 2, **BY), Pointer(2, 2, 1)),
@@ -460,10 +474,14 @@ def test_a_power_cut_leaves_the_old_pointer_or_the_new_one(
             assert after.current(NAME) in (old, new)
             outcomes.append(after.current(NAME) == new)
             told = [line["generation"] for line in after.ledger(NAME) if "generation" in line]
-            assert told == list(range(1, after.generation(NAME) + 1)), "the ledger tells of every move that happened, and of no other"
+            assert told == list(range(1, after.generation(NAME) + 1)), (
+                "the ledger tells of every move that happened, and of no other"
+            )
             # and it goes on as if nothing had been
             assert after.promote(NAME, after.publish(NAME, source, numbered()), **BY).version == 3
-            assert [line["generation"] for line in after.ledger(NAME) if "generation" in line] == list(range(1, after.generation(NAME) + 1))
+            assert [line["generation"] for line in after.ledger(NAME) if "generation" in line] == list(
+                range(1, after.generation(NAME) + 1)
+            )
             continue
         break
     assert outcomes == sorted(outcomes)

@@ -38,29 +38,33 @@ def two_packages(processor: int) -> tuple[int, int]:
         (range(1), 2, one_thread, None),
     ],
 )
-def test_cores_are_divided(processors: range, parts: int, core_of: cpu.CoreOf, expected: list[list[int]] | None) -> None:
+def test_cores_are_divided(
+    processors: range, parts: int, core_of: cpu.CoreOf, expected: list[list[int]] | None
+) -> None:
     assert cpu.divide(processors, parts, core_of) == expected
 
 
 def test_this_machine_has_a_core_for_one_process() -> None:
-    assert cpu.divide(cpu.usable(), 1) == [cpu.usable()]
+    assert cpu.divide(cpu.usable_processors(), 1) == [cpu.usable_processors()]
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [(None, 3), (8.0, 3), (2.5, 2), (0.5, 1)])
-def test_a_process_counts_the_processors_whose_time_it_has(allowed: float | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "usable", lambda: [0, 1, 2])
+def test_a_process_counts_the_processors_whose_time_it_has(
+    allowed: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "usable_processors", lambda: [0, 1, 2])
     monkeypatch.setattr(cpu, "quota", lambda: allowed)
-    assert cpu.count() == expected
+    assert cpu.count_cores() == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")
 def test_only_what_the_process_may_use_counts() -> None:
-    before = cpu.usable()
+    before = cpu.usable_processors()
     try:
-        cpu.stay_on(before[:1])
-        assert cpu.usable() == before[:1]
+        cpu.pin_to(before[:1])
+        assert cpu.usable_processors() == before[:1]
     finally:
-        cpu.stay_on(before)
+        cpu.pin_to(before)
 
 
 @pytest.mark.parametrize(

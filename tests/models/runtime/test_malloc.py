@@ -26,9 +26,13 @@ print(said, faults())
 
 
 def said(**more: str) -> tuple[bool, int]:
-    """Whether the heap keeps what is freed, and how many pages 1.5 GB of tensors, 15 MB at a time, then asked the system for."""
+    """Whether the heap keeps what is freed, and how many pages 1.5 GB of tensors, 15 MB at a time, then asked the
+    system for.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env={**environment, **more}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env={**environment, **more}, capture_output=True, text=True, check=True
+    )
     kept, faults = done.stdout.split()
     return kept == "True", int(faults)
 

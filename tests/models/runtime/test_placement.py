@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
-from models.runtime.inference import inference
-from models.runtime.placement import place, place_numbers
+from models.runtime.inference import inference_mode
+from models.runtime.placement import place, place_sensor
 
 CPU = place("cpu", "float32")
 
@@ -17,8 +17,12 @@ def test_what_is_asked_for_is_taken() -> None:
     assert CPU.reason == "device cpu as asked; float32 as asked"
 
 
-@pytest.mark.parametrize(("features", "dtype"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")])
-def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("features", "dtype"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")]
+)
+def test_bfloat16_only_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], dtype: str
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     chosen = place("cpu", "auto")
     assert chosen.dtype_name == dtype
@@ -33,10 +37,12 @@ def test_cuda_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("gpu", "device"), [("cuda", "cuda"), ("mps", "cpu"), (None, "cpu")])
-def test_numbers_are_fitted_where_there_is_float64(monkeypatch: pytest.MonkeyPatch, gpu: str | None, device: str) -> None:
+def test_numbers_are_fitted_where_there_is_float64(
+    monkeypatch: pytest.MonkeyPatch, gpu: str | None, device: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu == "cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: gpu == "mps")
-    chosen = place_numbers()
+    chosen = place_sensor()
     assert (chosen.device.type, chosen.dtype_name) == (device, "float64")
     assert "float64" in chosen.reason
 
@@ -58,10 +64,10 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_torchs_failures_become_ours(raised: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), inference(CPU):
+    with pytest.raises(expected), inference_mode(CPU):
         raise raised
 
 
 def test_inference_keeps_no_gradients() -> None:
-    with inference(CPU):
+    with inference_mode(CPU):
         assert not torch.is_grad_enabled()

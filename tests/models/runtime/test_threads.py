@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.runtime.threads import computing_with
+from models.runtime.threads import compute_threads
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
@@ -45,7 +45,7 @@ def test_two_threads_take_a_processor_each_while_they_compute(one: ThreadPoolExe
         here, before = str(threading.get_native_id()), places()
         first, second = sorted(os.sched_getaffinity(0))
         for _ in range(2):
-            with computing_with(2, alone=True):
+            with compute_threads(2, alone=True):
                 add()
                 assert torch.get_num_threads() == 2
                 assert places()[here] == {first}
@@ -59,7 +59,7 @@ def test_two_threads_take_a_processor_each_while_they_compute(one: ThreadPoolExe
 
 def test_an_error_leaves_the_thread_free(one: ThreadPoolExecutor) -> None:
     def work() -> None:
-        with pytest.raises(RuntimeError), computing_with(2, alone=True):
+        with pytest.raises(RuntimeError), compute_threads(2, alone=True):
             raise RuntimeError
         assert len(os.sched_getaffinity(0)) == 2
 
@@ -67,9 +67,11 @@ def test_an_error_leaves_the_thread_free(one: ThreadPoolExecutor) -> None:
 
 
 @pytest.mark.parametrize(("threads", "alone"), [(1, True), (3, True), (2, False)])
-def test_other_numbers_and_who_has_company_are_left_to_the_system(one: ThreadPoolExecutor, threads: int, alone: bool) -> None:
+def test_other_numbers_and_who_has_company_are_left_to_the_system(
+    one: ThreadPoolExecutor, threads: int, alone: bool
+) -> None:
     def work() -> None:
-        with computing_with(threads, alone=alone):
+        with compute_threads(threads, alone=alone):
             add()
             assert torch.get_num_threads() == threads
             assert len(os.sched_getaffinity(0)) == 2
@@ -77,14 +79,16 @@ def test_other_numbers_and_who_has_company_are_left_to_the_system(one: ThreadPoo
     ask(one, work)
 
 
-def test_where_processors_cannot_be_chosen_it_computes_all_the_same(one: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_processors_cannot_be_chosen_it_computes_all_the_same(
+    one: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*given: object) -> None:
         raise PermissionError
 
     def work() -> None:
         monkeypatch.setattr(os, "sched_setaffinity", refuse)
         for _ in range(2):
-            with computing_with(2, alone=True):
+            with compute_threads(2, alone=True):
                 add()
 
     ask(one, work)

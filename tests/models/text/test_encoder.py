@@ -15,7 +15,7 @@ from models.errors import ModelSourceError
 from models.loader import load
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, locate
-from models.text.base import Model
+from models.text.base import TextModel
 from models.text.encoder import Encoder
 from models.text.packed.encoder import PackedEncoder
 from tests.support import tiny_models
@@ -30,7 +30,7 @@ def expected(path: Path, texts: list[str], **how: str) -> NDArray[np.float32]:
     return vectors
 
 
-def encode(model: Model, texts: list[str], prompt: str = "") -> NDArray[np.float32]:
+def encode(model: TextModel, texts: list[str], prompt: str = "") -> NDArray[np.float32]:
     return model.forward(model.text.encode(texts, prompt=prompt, exclude_prompt=model.card.excludes_prompt))
 
 
@@ -44,7 +44,9 @@ def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_every_architecture_equals_sentence_transformers(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+def test_every_architecture_equals_sentence_transformers(
+    tmp_path: Path, architecture: tiny_models.Architecture
+) -> None:
     path = tiny_models.encoder(tmp_path / "model", architecture, sees_whitespace=architecture == "modernbert")
     np.testing.assert_allclose(encode(load(locate(str(path)), CPU32), TEXTS), expected(path, TEXTS), atol=1e-5)
 
@@ -116,7 +118,9 @@ def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_nothing_keeps_gradients_and_the_model_is_in_eval_mode(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
+def test_nothing_keeps_gradients_and_the_model_is_in_eval_mode(
+    tmp_path: Path, architecture: tiny_models.Architecture
+) -> None:
     model = load(locate(str(tiny_models.encoder(tmp_path / "model", architecture))), CPU32)
     network = model._network if isinstance(model, PackedEncoder) else model._transformer  # type: ignore[attr-defined]
     assert not network.training
@@ -129,7 +133,9 @@ def test_others_may_run_between_two_layers(tmp_path: Path, architecture: tiny_mo
     batch, urgent = model.text.encode(TEXTS), model.text.encode(["a card"])
     inside: list[NDArray[np.float32]] = []
     rows = model.forward(batch, Calling(lambda: inside.append(model.forward(urgent))))
-    assert len(inside) == (5 if isinstance(model, PackedEncoder) else 2)  # between any two parts of its layers, or before each layer
+    assert len(inside) == (
+        5 if isinstance(model, PackedEncoder) else 2
+    )  # between any two parts of its layers, or before each layer
     np.testing.assert_allclose(inside[1], model.forward(urgent), atol=1e-6)
     np.testing.assert_allclose(rows, model.forward(batch), atol=1e-6)
 
@@ -137,9 +143,15 @@ def test_others_may_run_between_two_layers(tmp_path: Path, architecture: tiny_mo
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("config.json", b'{"model_type": "no-such-thing"}'), ("model.safetensors", b"no weights"), ("tokenizer.json", b"{}")],
+    [
+        ("config.json", b'{"model_type": "no-such-thing"}'),
+        ("model.safetensors", b"no weights"),
+        ("tokenizer.json", b"{}"),
+    ],
 )
-def test_a_broken_directory_is_a_clear_error(tmp_path: Path, architecture: tiny_models.Architecture, file: str, content: bytes) -> None:
+def test_a_broken_directory_is_a_clear_error(
+    tmp_path: Path, architecture: tiny_models.Architecture, file: str, content: bytes
+) -> None:
     path = tiny_models.encoder(tmp_path / "model", architecture)
     (path / file).write_bytes(content)
     with pytest.raises(ModelSourceError, match=r"model: not a .* that can be read"):
@@ -150,7 +162,23 @@ def test_a_broken_directory_is_a_clear_error(tmp_path: Path, architecture: tiny_
 def mixed_texts() -> list[str]:
     """200 texts of 1 to 400 tokens, as many of 1 to 20 as of 20 to 400."""
     chance = random.Random(7)
-    words = ["where", "is", "my", "card", "the", "refund", "order", "12", "arrived,", "please", "help!", "naïve", "café", "reset", "an"]
+    words = [
+        "where",
+        "is",
+        "my",
+        "card",
+        "the",
+        "refund",
+        "order",
+        "12",
+        "arrived,",
+        "please",
+        "help!",
+        "naïve",
+        "café",
+        "reset",
+        "an",
+    ]
     return [" ".join(chance.choices(words, k=round(380 ** chance.random()))) for _ in range(200)]
 
 
@@ -166,7 +194,9 @@ def test_minilm_equals_sentence_transformers_on_mixed_lengths(
     mixed_texts: list[str], reference: NDArray[np.float32], dtype: str, least: float
 ) -> None:
     model = load(locate(DEFAULT_MODEL), place("cpu", dtype))  # type: ignore[arg-type]
-    emulated = dtype == "bfloat16" and place("cpu").dtype_name != dtype  # ten times as slow as where the processor has it
+    emulated = (
+        dtype == "bfloat16" and place("cpu").dtype_name != dtype
+    )  # ten times as slow as where the processor has it
     texts = mixed_texts[:24] if emulated else mixed_texts
     rows = encode(model, texts)
     assert least_cosine(rows, reference[: len(texts)]) >= least

@@ -45,7 +45,8 @@ def test_equal_heads_are_equal_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight", "bias", "count"), [(WEIGHT[0], BIAS, 3), (WEIGHT, BIAS[:2], 3), (WEIGHT, BIAS, 2), (WEIGHT[:1], BIAS[:1], 1)]
+    ("weight", "bias", "count"),
+    [(WEIGHT[0], BIAS, 3), (WEIGHT, BIAS[:2], 3), (WEIGHT, BIAS, 2), (WEIGHT[:1], BIAS[:1], 1)],
 )
 def test_shapes_that_do_not_fit_are_refused(weight: torch.Tensor, bias: torch.Tensor, count: int) -> None:
     with pytest.raises(ValueError, match=r"expected weight \[labels, d\]"):

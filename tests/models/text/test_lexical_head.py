@@ -32,7 +32,9 @@ def made(temperature: float = 0.5) -> LexicalHead:
     random = torch.Generator().manual_seed(4)
     pieces = WordPieces.fit(TEXTS)
     words = torch.randn(len(pieces.keys), 4, generator=random)
-    return LexicalHead(torch.randn(4, 3, generator=random), torch.randn(4, generator=random), pieces, words, LABELS, temperature)
+    return LexicalHead(
+        torch.randn(4, 3, generator=random), torch.randn(4, generator=random), pieces, words, LABELS, temperature
+    )
 
 
 def rows(count: int) -> torch.Tensor:
@@ -40,7 +42,9 @@ def rows(count: int) -> torch.Tensor:
 
 
 def drawn(count: int, *, telling: bool, seed: int = 0) -> tuple[Examples, list[Tokens]]:
-    """Embeddings that tell two pairs of classes apart, and a word that tells the classes of a pair, if it is telling."""
+    """Embeddings that tell two pairs of classes apart, and a word that tells the classes of a pair, if it is
+    telling.
+    """
     random = np.random.default_rng(seed)
     y = np.arange(count) % 4
     x = 0.2 * random.normal(size=(count, 8))  # in fewer dimensions some would be near enough to be copies

@@ -32,14 +32,20 @@ def test_a_cross_encoder_equals_sentence_transformers(tmp_path: Path) -> None:
 
 def test_a_saved_cross_encoder_keeps_its_length(tmp_path: Path) -> None:
     path = tmp_path / "saved"
-    CrossEncoder(str(tiny_models.cross_encoder(tmp_path / "model")), device="cpu", max_length=20).save_pretrained(str(path))
+    CrossEncoder(str(tiny_models.cross_encoder(tmp_path / "model")), device="cpu", max_length=20).save_pretrained(
+        str(path)
+    )
     assert load(locate(str(path)), CPU32).text.max_tokens == 20
 
 
 def test_a_classifier_equals_transformers(tmp_path: Path) -> None:
     path = tiny_models.classifier(tmp_path / "model")
     model = load(locate(str(path)), CPU32)
-    assert (model.card.task, model.card.labels, model.card.multi_label) == ("classification", ("good", "bad", "odd"), False)
+    assert (model.card.task, model.card.labels, model.card.multi_label) == (
+        "classification",
+        ("good", "bad", "odd"),
+        False,
+    )
     texts = ["a card", "the the card", "x"]
     scores = probabilities(model.forward(model.text.encode(texts)), multi_label=False)
     expected = [

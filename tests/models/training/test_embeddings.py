@@ -66,7 +66,9 @@ def test_the_cache_forgets_what_was_longest_unused(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path, max_bytes=10 * 16)
     cache.put(rows(8))
     cache.get([key for key, _ in rows(3)], 4)
-    cache.put([(b"n" * 32, np.ones(4, np.float32)), (b"m" * 32, np.ones(4, np.float32)), (b"o" * 32, np.ones(4, np.float32))])
+    cache.put(
+        [(b"n" * 32, np.ones(4, np.float32)), (b"m" * 32, np.ones(4, np.float32)), (b"o" * 32, np.ones(4, np.float32))]
+    )
     assert cache.size_bytes() <= 10 * 16
     kept = cache.get([key for key, _ in rows(8)] + [b"n" * 32, b"m" * 32, b"o" * 32], 4)
     assert {b"n" * 32, b"m" * 32, b"o" * 32} | {key for key, _ in rows(3)} <= set(kept)

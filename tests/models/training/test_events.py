@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from models.training.events import Progress, lines, phase, say
+from models.training.events import ProgressEvents, emit, lines, phase
 
 
 def test_each_event_is_a_line_of_json() -> None:
     stream = io.StringIO()
     events = lines(stream)
     phase(events, "running")
-    say(events, "zwei\nZeilen", "warn")
+    emit(events, "zwei\nZeilen", "warn")
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert first == {"type": "phase", "phase": "running"}
     assert second == {"type": "message", "level": "warn", "message": "zwei\nZeilen"}
@@ -29,9 +29,16 @@ def test_a_number_that_json_lacks_is_a_fault_of_ours() -> None:
 def test_progress_tells_at_most_once_a_second_and_always_at_the_end() -> None:
     seen: list[Mapping[str, object]] = []
     now = iter([0.0, 0.4, 0.8, 1.2, 1.3])
-    progress = Progress(seen.append, 4, clock=lambda: next(now))
+    progress = ProgressEvents(seen.append, 4, clock=lambda: next(now))
     for step in (1, 2, 3, 4):
         progress(step, 10)
     data = [event["data"] for event in seen]
     assert [item["step"] for item in data] == [3, 4]  # type: ignore[index]
-    assert data[0] == {"step": 3, "total_steps": 4, "loss": None, "learning_rate": None, "examples_per_s": 25.0, "eta_s": 0.4}
+    assert data[0] == {
+        "step": 3,
+        "total_steps": 4,
+        "loss": None,
+        "learning_rate": None,
+        "examples_per_s": 25.0,
+        "eta_s": 0.4,
+    }

@@ -24,17 +24,24 @@ def few(*labels: str, rows: int) -> list[Row]:
 
 
 @pytest.mark.parametrize(("detector", "rows", "least"), [("auto", 2, 2), ("knn", 2, 2), ("mahalanobis", 4, 4)])
-def test_too_few_texts_for_any_detector_end_the_job(encoder: Path, tmp_path: Path, detector: str, rows: int, least: int) -> None:
+def test_too_few_texts_for_any_detector_end_the_job(
+    encoder: Path, tmp_path: Path, detector: str, rows: int, least: int
+) -> None:
     texts = [{"text": f"a {index}"} for index in range(rows)]
     error = failure(job(tmp_path / "job", encoder, texts, task="anomaly", hyperparameters={"detector": detector}))
     assert (error["code"], error["param"]) == ("too_few_rows", "training_file")
     kind = "knn" if detector == "auto" else detector
-    told = f"training_file: expected at least {least} normal rows for detector '{kind}', those held out aside, got {rows - 1}"
+    told = (
+        f"training_file: expected at least {least} normal rows for detector '{kind}', those held out aside, got "
+        f"{rows - 1}"
+    )
     assert error["message"] == told
 
 
 def test_detectors_that_take_more_texts_are_left_out(encoder: Path, tmp_path: Path) -> None:
-    directory = job(tmp_path / "job", encoder, [{"text": f"a {index}"} for index in range(3)], task="anomaly", hyperparameters={})
+    directory = job(
+        tmp_path / "job", encoder, [{"text": f"a {index}"} for index in range(3)], task="anomaly", hyperparameters={}
+    )
     events: list[Mapping[str, Any]] = []
     assert run(directory, events.append) == 0
     assert load_detector(directory / "result").kind == "knn"
@@ -49,7 +56,9 @@ def test_a_detector_chosen_on_strangers_is_said_to_be(encoder: Path, tmp_path: P
     directory = job(tmp_path / "job", encoder, rows, hyperparameters=settings)
     assert run(directory, lambda event: None) == 0
     told = {found["check"]: found for found in findings(directory)}["detector_choice"]
-    assert told["message"] == "The detector is the best of 3 kinds on the very rows that its figures are measured on, which may flatter it."
+    assert told["message"] == (
+        "The detector is the best of 3 kinds on the very rows that its figures are measured on, which may flatter it."
+    )
 
 
 @pytest.mark.parametrize("mode", ["contrastive", "full"])

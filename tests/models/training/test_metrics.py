@@ -45,7 +45,9 @@ def test_accuracy_and_calibration_by_hand() -> None:
 
 def test_spearman_by_hand_with_a_tie_and_0_for_a_constant() -> None:
     # ranks 1, 2, 3, 4 against 1, 2.5, 2.5, 4
-    assert spearman(np.array([1.0, 5.0, 7.0, 9.0]), np.array([0.1, 0.3, 0.3, 0.9])) == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+    assert spearman(np.array([1.0, 5.0, 7.0, 9.0]), np.array([0.1, 0.3, 0.3, 0.9])) == pytest.approx(
+        4.5 / np.sqrt(5 * 4.5)
+    )
     assert spearman(np.arange(4.0), -(np.arange(4.0) ** 3)) == pytest.approx(-1.0)
     assert spearman(np.arange(40.0), np.ones(40)) == 0.0
 

@@ -7,11 +7,20 @@ import math
 import orjson
 import pytest
 
-from models.training.errors import LadderError
+from models.training.errors import CheckFailed
 from models.training.report import RUNGS, Finding, Report, named_rows
 
 FINE = Finding("forward", "shape", "ok", "[4, 8]", "[4, 8]", "Outputs have the shape they should.", "")
-LOOK = Finding("data", "imbalance", "warn", 40.0, 10.0, "The largest class is 40 times the smallest.", "Collect more of 'lost'.", (3, 9))
+LOOK = Finding(
+    "data",
+    "imbalance",
+    "warn",
+    40.0,
+    10.0,
+    "The largest class is 40 times the smallest.",
+    "Collect more of 'lost'.",
+    (3, 9),
+)
 STOP = Finding("loss", "loss_finite", "fail", math.nan, None, "The first loss is NaN.", "Lower the learning rate.")
 
 
@@ -49,7 +58,7 @@ def test_statuses_are_the_worst_of_a_rung() -> None:
 def test_a_failed_rung_raises_with_code_message_and_param() -> None:
     report = Report([LOOK, STOP])
     report.raise_if_failed("data")
-    with pytest.raises(LadderError, match=r"The first loss is NaN\. Lower the learning rate\.") as caught:
+    with pytest.raises(CheckFailed, match=r"The first loss is NaN\. Lower the learning rate\.") as caught:
         report.raise_if_failed("loss")
     assert (caught.value.code, caught.value.param) == ("loss_finite", "hyperparameters")
 

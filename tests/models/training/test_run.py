@@ -30,12 +30,12 @@ from models.text.lexical_head import LexicalHead, load_head
 from models.training import metrics as measures
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
-from models.training.hyperparameters import Classification, Metric
-from models.training.job import Context
+from models.training.hyperparameters import ClassificationHyperparameters, Metric
+from models.training.job import TextContext
 from models.training.recipes import classification, encoder_selection
-from models.training.recipes.candidate import Candidate, Data, held_out_metrics
+from models.training.recipes.candidate import Candidate, TextDataset, held_out_metrics
 from models.training.run import FAILED, FULL, run
-from models.training.tuning.encoder_tuning import Tuning
+from models.training.tuning.encoder_tuning import EncoderTuning
 from tests.support import tiny_models
 from tests.support.artifacts import MANIFEST
 
@@ -55,7 +55,11 @@ def words(letters: str, chance: random.Random) -> str:
 
 def labelled(per_class: int, seed: int = 0) -> list[Row]:
     chance = random.Random(seed)
-    rows = [{"text": words(letters, chance), "label": label} for label, letters in ALPHABETS.items() for _ in range(per_class)]
+    rows = [
+        {"text": words(letters, chance), "label": label}
+        for label, letters in ALPHABETS.items()
+        for _ in range(per_class)
+    ]
     chance.shuffle(rows)
     return rows
 
@@ -69,7 +73,14 @@ def job(directory: Path, encoder: Path, rows: list[Row], validation: list[Row] |
         files[name] = str(path) if part is not None else None
         if part is not None:
             path.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
-    wanted = {"job": "ftjob-1", "model": f"tiny={encoder}", "base": "tiny", "task": "classification", "seed": 7, "dtype": "float32"}
+    wanted = {
+        "job": "ftjob-1",
+        "model": f"tiny={encoder}",
+        "base": "tiny",
+        "task": "classification",
+        "seed": 7,
+        "dtype": "float32",
+    }
     settings = {"hyperparameters": {"mode": "frozen"}, "cache": str(directory / "cache"), **wanted, **files, **more}
     (directory / "job.json").write_text(json.dumps(settings), encoding="utf-8")
     return directory
@@ -115,7 +126,9 @@ def test_a_classification_job_writes_head_detector_and_result(trained: tuple[Pat
         "judged",
     ]
     assert LinearHead.load(directory / "result").labels == tuple(result["labels"])
-    assert len(load_detector(directory / "result").calibration) == 120, "all rows: the held-out ones, too, after they have judged"
+    assert len(load_detector(directory / "result").calibration) == 120, (
+        "all rows: the held-out ones, too, after they have judged"
+    )
     judged, published = LinearHead.load(directory / "result" / "judged"), LinearHead.load(directory / "result")
     assert judged.labels == published.labels
     assert not torch.equal(judged.weight, published.weight)
@@ -131,7 +144,11 @@ def test_golden_rows_are_probabilities_of_held_out_texts(trained: tuple[Path, li
 def test_words_are_left_out_where_they_gain_nothing(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
     directory, events = trained
     assert read(directory / "result.json")["metrics"]["lexical"] == 0.0
-    assert any("word pieces" in event["message"] and "left out" in event["message"] for event in events if event["type"] == "message")
+    assert any(
+        "word pieces" in event["message"] and "left out" in event["message"]
+        for event in events
+        if event["type"] == "message"
+    )
 
 
 def test_a_head_with_words_gives_its_golden_rows_and_is_an_incumbent(encoder: Path, tmp_path: Path) -> None:
@@ -142,7 +159,9 @@ def test_a_head_with_words_gives_its_golden_rows_and_is_an_incumbent(encoder: Pa
     assert isinstance(load_head(directory / "result" / "judged"), LexicalHead)
     golden = read(directory / "result.json")["golden"]
     manifest = replace(MANIFEST, files={"head.json": ""}, task="classification", encoder="base", labels=head.labels)
-    manifest = replace(manifest, golden=Golden(tuple(golden["texts"]), tuple(map(tuple, golden["rows"])), golden["tolerance"]))
+    manifest = replace(
+        manifest, golden=Golden(tuple(golden["texts"]), tuple(map(tuple, golden["rows"])), golden["tolerance"])
+    )
     reproduce(directory / "result", manifest, load(locate(f"tiny={encoder}"), place("cpu", "float32")))
     again = job(tmp_path / "again", encoder, labelled(10), incumbent=str(directory / "result"))
     assert run(again, lambda event: None) == 0
@@ -172,7 +191,9 @@ def test_the_report_has_the_rungs_that_a_frozen_encoder_has(trained: tuple[Path,
     assert "# Debug ladder" in (trained[0] / "report.md").read_text(encoding="utf-8")
 
 
-def test_the_same_job_gives_the_same_bytes(trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path) -> None:
+def test_the_same_job_gives_the_same_bytes(
+    trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, tmp_path: Path
+) -> None:
     again = job(tmp_path / "again", encoder, labelled(40))
     assert run(again, lambda event: None) == 0
     for file in ("head.safetensors", "head.json", "detector.safetensors", "detector.json"):
@@ -196,12 +217,16 @@ def stranger(encoder: Path) -> Path:
 
 @pytest.mark.parametrize("task", ["classification", "anomaly"])
 @pytest.mark.parametrize("kept", [True, False], ids=["own encoder", "base"])
-def test_the_incumbent_is_judged_with_its_own_encoder(encoder: Path, stranger: Path, tmp_path: Path, task: str, kept: bool) -> None:
+def test_the_incumbent_is_judged_with_its_own_encoder(
+    encoder: Path, stranger: Path, tmp_path: Path, task: str, kept: bool
+) -> None:
     more: dict[str, Any] = {"task": task, "hyperparameters": {"mode": "frozen"} if task == "classification" else {}}
     first = job(tmp_path / "first", stranger, labelled(20), keep_encoder=kept, **more)
     assert run(first, lambda event: None) == 0
     before = read(first / "result.json")
-    base: dict[str, Any] = {} if kept else {"incumbent_base": f"stranger={stranger}", "incumbent_base_version": before["base_version"]}
+    base: dict[str, Any] = (
+        {} if kept else {"incumbent_base": f"stranger={stranger}", "incumbent_base_version": before["base_version"]}
+    )
     then = job(tmp_path / "then", encoder, labelled(20), incumbent=str(first / "result"), **base, **more)
     assert run(then, lambda event: None) == 0
     result = read(then / "result.json")
@@ -214,9 +239,17 @@ def test_the_incumbent_is_judged_with_its_own_encoder(encoder: Path, stranger: P
 
 @pytest.mark.parametrize(("spec", "version"), [("gone=/nowhere/at/all", "0123456789ab"), ("stranger", "another")])
 def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
-    trained: tuple[Path, list[Mapping[str, Any]]], encoder: Path, stranger: Path, tmp_path: Path, spec: str, version: str
+    trained: tuple[Path, list[Mapping[str, Any]]],
+    encoder: Path,
+    stranger: Path,
+    tmp_path: Path,
+    spec: str,
+    version: str,
 ) -> None:
-    base: dict[str, Any] = {"incumbent_base": f"stranger={stranger}" if spec == "stranger" else spec, "incumbent_base_version": version}
+    base: dict[str, Any] = {
+        "incumbent_base": f"stranger={stranger}" if spec == "stranger" else spec,
+        "incumbent_base_version": version,
+    }
     directory = job(tmp_path / "job", encoder, labelled(10), incumbent=str(trained[0] / "result"), **base)
     said: list[Mapping[str, Any]] = []
     assert run(directory, said.append) == 0
@@ -239,7 +272,12 @@ def test_an_incumbent_of_other_labels_is_wrong_about_those_it_does_not_know(
 def test_out_of_scope_rows_judge_the_detector_and_are_no_class(encoder: Path, tmp_path: Path) -> None:
     chance = random.Random(3)
     strange = [{"text": words("!?.,-", chance), "label": "oos"} for _ in range(20)]
-    directory = job(tmp_path / "job", encoder, labelled(40) + strange, hyperparameters={"mode": "frozen", "out_of_scope_label": "oos"})
+    directory = job(
+        tmp_path / "job",
+        encoder,
+        labelled(40) + strange,
+        hyperparameters={"mode": "frozen", "out_of_scope_label": "oos"},
+    )
     assert run(directory, lambda event: None) == 0
     result = read(directory / "result.json")
     assert "oos" not in result["labels"]
@@ -255,7 +293,9 @@ def test_a_validation_file_is_what_the_result_is_judged_on(encoder: Path, tmp_pa
 
 
 @pytest.mark.parametrize("mode", ["contrastive", "full"])
-def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(encoder: Path, tmp_path: Path, mode: str) -> None:
+def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(
+    encoder: Path, tmp_path: Path, mode: str
+) -> None:
     settings = {"mode": mode, "max_steps": 6, "batch_size": 12, "augmentation": {"typos": 0.1}}
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=settings)
     events: list[Mapping[str, Any]] = []
@@ -284,14 +324,16 @@ def guess(patch: pytest.MonkeyPatch) -> None:
     """Make the frozen head say the first label of every text, held out or in turn."""
     frozen = classification.frozen_candidate
 
-    def guessing(context: Context, settings: Classification, data: Data) -> Candidate:
+    def guessing(context: TextContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
         made = frozen(context, settings, data)
         blind = np.zeros_like(made.probabilities)
         blind[:, 0] = 1.0
         return replace(made, probabilities=blind, metrics={**made.metrics, **held_out_metrics(data.held_y, blind)})
 
     patch.setattr(classification, "frozen_candidate", guessing)
-    patch.setattr(encoder_selection, "_frozen", lambda context, settings, whole, rows, frozen: np.zeros(len(rows), np.int64))
+    patch.setattr(
+        encoder_selection, "_frozen", lambda context, settings, whole, rows, frozen: np.zeros(len(rows), np.int64)
+    )
 
 
 def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
@@ -307,14 +349,19 @@ def test_few_rows_judge_in_turn_and_then_all_teach(won: tuple[Path, list[Mapping
     assert any("macro-F1 on 60 rows that it was not tuned on" in message for message in said)
     assert any("fitted to all 60 rows" in message for message in said)
     result = won[0] / "result"
-    ours, judged = (load(locate(f"tiny={path}"), place("cpu", "float32")) for path in (result / "encoder", result / "judged" / "encoder"))
+    ours, judged = (
+        load(locate(f"tiny={path}"), place("cpu", "float32"))
+        for path in (result / "encoder", result / "judged" / "encoder")
+    )
     assert ours.card.version != judged.card.version, "the one has learnt the held-out rows, the other has not"
     assert len(load_detector(result).calibration) == 60
     golden = read(won[0] / "result.json")["golden"]
     embedder = Embedder(ours)
     rows = load_head(result).probabilities(torch.from_numpy(embedder(golden["texts"])))
     torch.testing.assert_close(rows, torch.tensor(golden["rows"]), atol=1e-4, rtol=0)
-    assert sorted(path.name for path in won[0].iterdir() if path.name.startswith("tuned-")) == [], "encoders that only judge are not kept"
+    assert sorted(path.name for path in won[0].iterdir() if path.name.startswith("tuned-")) == [], (
+        "encoders that only judge are not kept"
+    )
 
 
 def test_a_successor_is_compared_with_what_had_not_learnt_the_held_out_rows(
@@ -331,42 +378,63 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
 ) -> None:
     guess(monkeypatch)
     tuned: list[str] = []
-    run_stage = Tuning.run
+    run_stage = EncoderTuning.run
 
-    def counted(self: Tuning, stage: str, *lesson: Sequence[str], told: bool = False) -> Path:
+    def counted(self: EncoderTuning, stage: str, *lesson: Sequence[str], told: bool = False) -> Path:
         tuned.append(stage)
         if stage == "tuned-3" and tuned.count(stage) == 1:
             raise SystemExit(143)
         return run_stage(self, stage, *lesson, told=told)
 
-    monkeypatch.setattr(Tuning, "run", counted)
-    first, second = (job(tmp_path / name, encoder, labelled(8), hyperparameters=TUNED, cache=str(tmp_path / "cache")) for name in "ab")
+    monkeypatch.setattr(EncoderTuning, "run", counted)
+    first, second = (
+        job(tmp_path / name, encoder, labelled(8), hyperparameters=TUNED, cache=str(tmp_path / "cache"))
+        for name in "ab"
+    )
     with pytest.raises(SystemExit):
         run(first, lambda event: None)
     assert run(second, lambda event: None) == 0
     assert tuned == ["tuned", "tuned-1", "tuned-2", "tuned-3", "tuned", "tuned-3", "tuned-4", "refitted"]
 
 
-@pytest.mark.parametrize(("mode", "wrong", "tuned"), [("auto", 0, False), ("auto", 1, False), ("auto", 30, True), ("contrastive", 0, True)])
+@pytest.mark.parametrize(
+    ("mode", "wrong", "tuned"), [("auto", 0, False), ("auto", 1, False), ("auto", 30, True), ("contrastive", 0, True)]
+)
 def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_seen_to_lead(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, wrong: int, tuned: bool
 ) -> None:
-    def told(context: Context, settings: Classification, data: Data, frozen: Candidate, *, crossed: bool) -> list[encoder_selection.Jury]:
+    def told(
+        context: TextContext,
+        settings: ClassificationHyperparameters,
+        data: TextDataset,
+        frozen: Candidate,
+        *,
+        crossed: bool,
+    ) -> list[encoder_selection.Fold]:
         rows = np.arange(len(data.whole.texts))
-        return [encoder_selection.Jury(rows, np.where(rows < wrong, (data.whole.y + 1) % len(data.labels), data.whole.y))]
+        return [
+            encoder_selection.Fold(rows, np.where(rows < wrong, (data.whole.y + 1) % len(data.labels), data.whole.y))
+        ]
 
-    monkeypatch.setattr(encoder_selection, "_juries", told)
-    monkeypatch.setattr(encoder_selection, "_duel", tuning := Mock(side_effect=TrainingError("out_of_time", "enough")))
+    monkeypatch.setattr(encoder_selection, "_folds", told)
+    monkeypatch.setattr(
+        encoder_selection, "_compare", tuning := Mock(side_effect=TrainingError("out_of_time", "enough"))
+    )
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED | {"mode": mode})
     events: list[Mapping[str, Any]] = []
     assert run(directory, events.append) == (FAILED if mode == "contrastive" else 0)
     assert tuning.called == tuned
     said = [event.get("message", "") for event in events]
-    explained = f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, and the lead of one without errors would not show"
+    explained = (
+        f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, and the lead of one without "
+        f"errors would not show"
+    )
     assert any(explained in message for message in said) == (not tuned)
 
 
-@pytest.mark.parametrize(("given", "told"), [({}, "macro-F1"), ({"metric": "accuracy", "confidence": 0.95}, "accuracy")])
+@pytest.mark.parametrize(
+    ("given", "told"), [({}, "macro-F1"), ({"metric": "accuracy", "confidence": 0.95}, "accuracy")]
+)
 def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str
 ) -> None:
@@ -384,12 +452,16 @@ def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins
     assert run(job(tmp_path / "job", encoder, labelled(8), hyperparameters=TUNED | given), events.append) == 0
     said = next(event["message"] for event in events if "that it was not tuned on" in event.get("message", ""))
     assert said.startswith(f"contrastive: {told} on ")
-    assert said.endswith("wins" if not given else "95 % interval -0.1000 to +0.2000: does not win; the frozen encoder stays")
+    assert said.endswith(
+        "wins" if not given else "95 % interval -0.1000 to +0.2000: does not win; the frozen encoder stays"
+    )
     assert set(asked) == {("accuracy", 0.95) if given else ("macro_f1", 0.8)}
     assert read(tmp_path / "job" / "result.json")["encoder"] == ("base" if given else "own")
 
 
-def test_the_report_compares_in_the_metric_that_decides(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_compares_in_the_metric_that_decides(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     guess(monkeypatch)
     directory = job(tmp_path / "job", encoder, labelled(8), hyperparameters=TUNED | {"metric": "accuracy"})
     assert run(directory, lambda event: None) == 0
@@ -398,7 +470,9 @@ def test_the_report_compares_in_the_metric_that_decides(encoder: Path, tmp_path:
     assert told.startswith("Accuracy on 24 rows")
 
 
-def test_many_rows_are_judged_by_the_held_out_ones_alone(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_judged_by_the_held_out_ones_alone(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     guess(monkeypatch)
     monkeypatch.setattr(encoder_selection, "_FEW_ROWS", 59)
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED)
@@ -415,7 +489,9 @@ def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: 
     chance = random.Random(5)
     rows: list[Row] = labelled(40) if kind != "plain" else [{"text": words("abcde", chance)} for _ in range(120)]
     if kind == "with anomalies":
-        rows = [row | {"label": "normal"} for row in rows] + [{"text": words("!?.,-", chance), "label": "anomaly"} for _ in range(10)]
+        rows = [row | {"label": "normal"} for row in rows] + [
+            {"text": words("!?.,-", chance), "label": "anomaly"} for _ in range(10)
+        ]
     directory = job(tmp_path / "job", encoder, rows, task="anomaly", hyperparameters={})
     assert run(directory, lambda event: None) == 0
     result = read(directory / "result.json")
@@ -450,7 +526,12 @@ def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None
     [
         ([], {}, None, "training_file"),
         ([{"text": f"text {index}", "label": "one"} for index in range(9)], {}, "one_class", "training_file"),
-        (labelled(5), {"hyperparameters": {"epochs": 3}}, "unknown_hyperparameter", "method.supervised.hyperparameters.epochs"),
+        (
+            labelled(5),
+            {"hyperparameters": {"epochs": 3}},
+            "unknown_hyperparameter",
+            "method.supervised.hyperparameters.epochs",
+        ),
         (labelled(5), {"task": "poetry"}, "unknown_task", "method.supervised.task"),
         ([{"text": f"text {index}"} for index in range(9)], {}, "wrong_row_kind", "training_file"),
         (labelled(5), {"model": "/nowhere"}, "model_source", "model"),
@@ -480,7 +561,9 @@ def test_a_full_disk_is_told_as_such(encoder: Path, tmp_path: Path, monkeypatch:
     assert run(job(tmp_path / "job", encoder, labelled(10)), lambda event: None) == FULL
 
 
-def test_a_disk_that_the_cache_has_filled_is_one(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_the_cache_has_filled_is_one(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connect = EmbeddingCache._connect
 
     def cramped(self: EmbeddingCache) -> sqlite3.Connection:
@@ -493,8 +576,12 @@ def test_a_disk_that_the_cache_has_filled_is_one(encoder: Path, tmp_path: Path, 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("error", "code"), [("IndexError('of\\nours ' + 'x' * 999)", FAILED), ("RuntimeError('of the machine')", 1)])
-def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(encoder: Path, tmp_path: Path, error: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"), [("IndexError('of\\nours ' + 'x' * 999)", FAILED), ("RuntimeError('of the machine')", 1)]
+)
+def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(
+    encoder: Path, tmp_path: Path, error: str, code: int
+) -> None:
     directory = job(tmp_path / "job", encoder, labelled(5))
     slip = f"from models.training import run\ndef slip(*_):\n    raise {error}\nrun.divide = slip\nrun.main()"
     done = subprocess.run([sys.executable, "-c", slip, str(directory)], capture_output=True, text=True, check=False)
@@ -505,7 +592,9 @@ def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(enco
     if code == FAILED:
         told = read(directory / "error.json")
         assert (told["code"], told["param"]) == ("trainer_crashed", None)
-        assert "a fault of Sonde's own, which another attempt would meet again: IndexError: of ours xxx" in told["message"]
+        assert (
+            "a fault of Sonde's own, which another attempt would meet again: IndexError: of ours xxx" in told["message"]
+        )
         assert "…; the worker's log has the traceback" in told["message"]
         assert len(told["message"]) < 500
 
@@ -513,7 +602,9 @@ def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(enco
 @pytest.mark.real
 def test_the_process_speaks_json_lines_alone_on_standard_output(encoder: Path, tmp_path: Path) -> None:
     directory = job(tmp_path / "job", encoder, labelled(10))
-    done = subprocess.run([sys.executable, "-m", "models.training.run", str(directory)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "models.training.run", str(directory)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert {json.loads(line)["type"] for line in done.stdout.splitlines()} >= {"phase", "message"}
     assert (directory / "result.json").is_file()
@@ -537,9 +628,13 @@ def tuned_step(event: Mapping[str, Any]) -> int | None:
 def test_a_job_that_was_paused_while_it_tuned_ends_as_one_that_was_not(encoder: Path, tmp_path: Path) -> None:
     """What the worker does: SIGTERM, and another attempt from the checkpoint."""
     tuning = {"mode": "contrastive", "n_epochs": 3, "batch_size": 8}
-    one, paused, resumed = (job(tmp_path / name, encoder, labelled(60), hyperparameters=tuning) for name in ("one", "paused", "resumed"))
+    one, paused, resumed = (
+        job(tmp_path / name, encoder, labelled(60), hyperparameters=tuning) for name in ("one", "paused", "resumed")
+    )
     assert run(one, lambda event: None) == 0
-    process = subprocess.Popen([sys.executable, "-m", "models.training.run", str(paused)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "models.training.run", str(paused)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     said = map(json.loads, process.stdout)
     assert next(step for event in said if (step := tuned_step(event)))
@@ -560,7 +655,9 @@ def test_a_job_that_was_paused_while_it_tuned_ends_as_one_that_was_not(encoder: 
 @pytest.mark.real
 def test_sigterm_ends_the_process_with_143_and_no_result(encoder: Path, tmp_path: Path) -> None:
     directory = job(tmp_path / "job", encoder, labelled(2000))
-    process = subprocess.Popen([sys.executable, "-m", "models.training.run", str(directory)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "models.training.run", str(directory)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert "validating_files" in process.stdout.readline()
     time.sleep(0.2)

@@ -32,8 +32,12 @@ def client(server: Served) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def strict(server: Served) -> Iterator[openai.OpenAI]:
-    """The client that refuses what is not exactly as documented. It cannot read the base64 that it asks for by itself."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True) as client:
+    """The client that refuses what is not exactly as documented. It cannot read the base64 that it asks for by
+    itself.
+    """
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    ) as client:
         yield client
 
 

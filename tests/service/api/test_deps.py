@@ -67,7 +67,7 @@ def texts(model: FakeModel) -> list[int]:
 async def _inside(app: FastAPI, count: int) -> None:
     """Wait until so many items have been taken in."""
     async with asyncio.timeout(HELD_S):
-        while app.state.hub.find("fake")._admission.items < count:
+        while app.state.manager.find("fake")._admission.items < count:
             await asyncio.sleep(0.001)
 
 
@@ -83,7 +83,7 @@ def test_a_caller_that_hangs_up_in_the_queue_is_never_computed(make_app: MakeApp
         model.gate.set()
         assert await first.status() == 200
         assert texts(model) == [1]
-        assert app.state.hub.find("fake")._admission.items == 0, "its place is free again"
+        assert app.state.manager.find("fake")._admission.items == 0, "its place is free again"
         assert app.state.metrics.registry.get_sample_value("sonde_client_gone_total") == 1
 
     asyncio.run(play())

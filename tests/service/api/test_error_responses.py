@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from models import errors as m
 from service import errors as e
-from service.api.error_responses import path_of, render, status_of
+from service.api.error_responses import error_response, path_of, status_of
 
 LONG = "x" * 100_000
 CUT = "x" * 79 + "…"
@@ -40,15 +40,19 @@ CUT = "x" * 79 + "…"
     ids=lambda value: type(value).__name__,
 )
 def test_the_table(error: m.SondeError, status: int, kind: str) -> None:
-    response = render(error)
+    response = error_response(error)
     body = json.loads(bytes(response.body))["error"]
     assert (response.status_code, body["type"], body["code"]) == (status, kind, error.code)
     assert status_of(error) == status
 
 
-@pytest.mark.parametrize("error", [m.ModelSourceError("secret path"), e.ConfigError("secret path"), m.SondeError("secret path")])
-def test_what_is_about_the_service_is_not_told_to_callers(error: m.SondeError, caplog: pytest.LogCaptureFixture) -> None:
-    response = render(error)
+@pytest.mark.parametrize(
+    "error", [m.ModelSourceError("secret path"), e.ConfigError("secret path"), m.SondeError("secret path")]
+)
+def test_what_is_about_the_service_is_not_told_to_callers(
+    error: m.SondeError, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = error_response(error)
     assert (response.status_code, json.loads(bytes(response.body))["error"]["code"]) == (500, "internal_error")
     assert b"secret" not in response.body
     assert "secret path" in caplog.text
@@ -59,7 +63,9 @@ def _branches(root: type[m.SondeError]) -> list[type[m.SondeError]]:
 
 
 def test_no_two_errors_share_a_code_but_by_kinship() -> None:
-    told = [error for error in _branches(m.SondeError) if "training" not in error.__module__]  # theirs have a code each time
+    told = [
+        error for error in _branches(m.SondeError) if "training" not in error.__module__
+    ]  # theirs have a code each time
     for error in told:
         for other in told:
             if error.code == other.code:
@@ -68,7 +74,7 @@ def test_no_two_errors_share_a_code_but_by_kinship() -> None:
 
 @pytest.mark.parametrize("error", [e.Overloaded("x", retry_after_s=7), e.Unavailable("x"), m.ModelOutOfMemory("x")])
 def test_come_back_later_says_when_in_whole_seconds(error: m.SondeError) -> None:
-    assert int(render(error).headers["retry-after"]) == getattr(error, "retry_after_s", 1)
+    assert int(error_response(error).headers["retry-after"]) == getattr(error, "retry_after_s", 1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,9 @@ def test_places_are_written_as_callers_write_them(location: tuple[int | str, ...
         ("PUT", "/health", 405, "method_not_allowed"),
     ],
 )
-def test_routes_that_are_none_answer_in_the_envelope_too(client: TestClient, method: str, path: str, status: int, code: str) -> None:
+def test_routes_that_are_none_answer_in_the_envelope_too(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
     answer = client.request(method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert status != 405 or answer.headers["allow"]
@@ -103,7 +111,9 @@ def test_routes_that_are_none_answer_in_the_envelope_too(client: TestClient, met
 
 @pytest.mark.parametrize("given", ["0", "-5", "soon", "1.5", "99999999999"])
 def test_a_timeout_that_is_none_is_refused(client: TestClient, given: str) -> None:
-    answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"X-Request-Timeout-Ms": given})
+    answer = client.post(
+        "/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"X-Request-Timeout-Ms": given}
+    )
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "X-Request-Timeout-Ms")
 
 
@@ -131,7 +141,7 @@ def test_half_a_character_in_a_name_is_spelled_out(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "no low surrogate in string" in answer.json()["error"]["message"], "the first fault: it is before the NaN"
-    error = json.loads(bytes(render(e.InvalidRequest("a\udcffb", param="\ud800")).body))["error"]
+    error = json.loads(bytes(error_response(e.InvalidRequest("a\udcffb", param="\ud800")).body))["error"]
     assert (error["message"], error["param"]) == (r"a\udcffb", r"\ud800")
 
 

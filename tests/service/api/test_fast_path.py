@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.app import _COMPUTING
 from service.api.deps import TIMEOUT_HEADER
-from service.api.fast_path import DirectMiddleware
-from service.api.middleware import Context
+from service.api.fast_path import FastPathMiddleware
+from service.api.middleware import RequestContext
 from service.auth import Keyring
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
-from tests.support.sensors import LOAD, with_numbers
+from tests.support.sensors import LOAD, with_sensors
 
 PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}
 GOOD: dict[str, Any] = {
@@ -52,7 +52,7 @@ OWN = ("x-request-id", "server-timing")
 
 @pytest.fixture
 def app(make_app: MakeApp) -> FastAPI:
-    return with_numbers(make_app(FakeModel(), FakeModel("judge", task="classification")), (LOAD, FakeForecaster()))
+    return with_sensors(make_app(FakeModel(), FakeModel("judge", task="classification")), (LOAD, FakeForecaster()))
 
 
 def seen(answer: Any) -> tuple[int, Any, dict[str, str]]:
@@ -87,7 +87,9 @@ def test_bad_requests_are_refused_alike(app: FastAPI, path: str, content: bytes)
     assert seen(direct) == seen(other)
 
 
-@pytest.mark.parametrize("kind", ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b"])
+@pytest.mark.parametrize(
+    "kind", ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b"]
+)
 def test_content_types_are_read_or_refused_alike(app: FastAPI, kind: str) -> None:
     content = json.dumps(GOOD["/v1/embeddings"]).encode()
     direct, other = both(TestClient(app), "/v1/embeddings", content, **{"content-type": kind})
@@ -111,8 +113,8 @@ def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope["app"] = app
-            scope.setdefault("state", {})["context"] = Context("id")
-        await DirectMiddleware(inner, [module.router for module in _COMPUTING])(scope, receive, send)
+            scope.setdefault("state", {})["context"] = RequestContext("id")
+        await FastPathMiddleware(inner, [module.router for module in _COMPUTING])(scope, receive, send)
 
     client = TestClient(outer)
     for path, body in GOOD.items():

@@ -50,7 +50,9 @@ def test_json_that_is_no_object_breaks_the_contract(client: TestClient, content:
     assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_request_error")
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None, "json"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None, "json"]
+)
 def test_other_content_types_are_refused(client: TestClient, kind: str | None) -> None:
     answer = post(client, GOOD, kind)
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
@@ -101,14 +103,17 @@ def test_duplicate_keys_take_the_last(client: TestClient) -> None:
         (b'{"a": [inf]', "a[0]", "inf"),
     ],
 )
-def test_the_first_number_that_is_not_finite_is_named(client: TestClient, content: bytes, place: str, came: str) -> None:
+def test_the_first_number_that_is_not_finite_is_named(
+    client: TestClient, content: bytes, place: str, came: str
+) -> None:
     error = post(client, content).json()["error"]
     assert (error["code"], error["param"]) == ("malformed_body", place)
     assert error["message"] == f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {came}"
 
 
 @pytest.mark.parametrize(
-    "content", [b"[1 NaN]", b"1 NaN", b'{"a": 1, NaN}', b"{NaN: 1}", b'{"a" NaN}', b"[01]", b"[nano]", b"[1e9.1e999]", b"[-]"]
+    "content",
+    [b"[1 NaN]", b"1 NaN", b'{"a": 1, NaN}', b"{NaN: 1}", b'{"a" NaN}', b"[01]", b"[nano]", b"[1e9.1e999]", b"[-]"],
 )
 def test_what_is_no_value_at_all_is_not_taken_for_a_number(client: TestClient, content: bytes) -> None:
     error = post(client, content).json()["error"]
@@ -168,7 +173,9 @@ def test_a_nan_is_named_among_too_many_lists_too(make_app: MakeApp) -> None:
 
 def test_brackets_in_a_text_are_no_lists(make_app: MakeApp) -> None:
     texts = ['[{"a": [1]}] \\' * 100] * 100
-    answer = post(TestClient(make_app(max_inputs=100, max_readings=50)), json.dumps({"model": "fake", "input": texts}).encode())
+    answer = post(
+        TestClient(make_app(max_inputs=100, max_readings=50)), json.dumps({"model": "fake", "input": texts}).encode()
+    )
     assert answer.status_code == 200
 
 

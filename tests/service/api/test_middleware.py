@@ -28,7 +28,9 @@ def leaves(routes: list[BaseRoute]) -> list[Route | APIRoute]:
         if isinstance(route, Route | APIRoute):
             found.append(route)
         else:
-            found += leaves(list(getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", [])))
+            found += leaves(
+                list(getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", []))
+            )
     return found
 
 
@@ -44,20 +46,39 @@ def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: Make
     assert {"/v1/embeddings", "/metrics", "/docs", "/openapi.json", "/health/ready", "/v1/models/{model:path}"} <= {
         path for _, path in paths
     }
-    answers = {(method, path): client.request(method, path.replace("{model:path}", "fake")).status_code for method, path in paths}
-    assert {place for place, status in answers.items() if status != 401} == {place for place in answers if place[1] in OPEN_PATHS}
+    answers = {
+        (method, path): client.request(method, path.replace("{model:path}", "fake")).status_code
+        for method, path in paths
+    }
+    assert {place for place, status in answers.items() if status != 401} == {
+        place for place in answers if place[1] in OPEN_PATHS
+    }
 
 
 def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -> None:
     document = make_app().openapi()
-    asks = {path: [operation.get("security") for operation in operations.values()] for path, operations in document["paths"].items()}
+    asks = {
+        path: [operation.get("security") for operation in operations.values()]
+        for path, operations in document["paths"].items()
+    }
     assert {path for path, securities in asks.items() if None in securities} == OPEN_PATHS
     either: list[dict[str, list[str]]] = [{name: []} for name in document["components"]["securitySchemes"]]
-    assert all(security == either for path, securities in asks.items() if path not in OPEN_PATHS for security in securities)
+    assert all(
+        security == either for path, securities in asks.items() if path not in OPEN_PATHS for security in securities
+    )
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1/../v1/models", "//v1/models", "/V1/MODELS", "/v1/models/", "/static-offline-docs/x.js", "/health/../metrics"]
+    "path",
+    [
+        "/nothing",
+        "/v1/../v1/models",
+        "//v1/models",
+        "/V1/MODELS",
+        "/v1/models/",
+        "/static-offline-docs/x.js",
+        "/health/../metrics",
+    ],
 )
 def test_so_does_every_path_that_is_none(make_app: MakeApp, path: str) -> None:
     app = make_app()
@@ -66,12 +87,7 @@ def test_so_does_every_path_that_is_none(make_app: MakeApp, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        {"Authorization": "Bearer {}"},
-        {"Authorization": "bearer {}"},
-        {"X-API-Key": "{}"},
-    ],
+    "headers", [{"Authorization": "Bearer {}"}, {"Authorization": "bearer {}"}, {"X-API-Key": "{}"}]
 )
 def test_a_key_lets_in(make_app: MakeApp, headers: dict[str, str]) -> None:
     app = make_app()
@@ -95,7 +111,9 @@ def test_a_key_lets_in(make_app: MakeApp, headers: dict[str, str]) -> None:
 def test_nothing_else_does(make_app: MakeApp, headers: dict[str, str]) -> None:
     app = make_app()
     secret = make_key(app, "infer")
-    answer = TestClient(app).get(f"/v1/models?api_key={secret}", headers={name: value.format(secret) for name, value in headers.items()})
+    answer = TestClient(app).get(
+        f"/v1/models?api_key={secret}", headers={name: value.format(secret) for name, value in headers.items()}
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert secret not in answer.text
@@ -146,7 +164,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 def test_one_line_a_request_tells_all_but_what_was_sent(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sonde.requests")
-    client.post("/v1/embeddings", json={"model": "fake", "input": ["secret words", "more"]}, headers={"X-Request-ID": "id-7"})
+    client.post(
+        "/v1/embeddings", json={"model": "fake", "input": ["secret words", "more"]}, headers={"X-Request-ID": "id-7"}
+    )
     [line] = lines(caplog)
     expected = {
         "request_id": "id-7",

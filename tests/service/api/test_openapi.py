@@ -1,4 +1,6 @@
-"""The OpenAPI document and the service agree: every documented status, no undocumented one, for whatever the schema allows."""
+"""The OpenAPI document and the service agree: every documented status, no undocumented one, for whatever the schema
+allows.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,24 @@ from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
-from tests.support.sensors import LOAD, PUMP, RECORDS, with_numbers
+from tests.support.sensors import LOAD, PUMP, RECORDS, with_sensors
 
 pytestmark = pytest.mark.slow
 
 # Half of the bodies name a model that does what the route is for; the others meet the 404.
 _MODELS = {"/v1/forecast": LOAD, "/predict": "intents", "/rerank": "cross", "/v2/rerank": "cross"}
 # What no schema can say, since it is up to the model; a 422 about anything else is a disagreement.
-_UP_TO_THE_MODEL = ("dimensions: fake has 16", "fake has no prompt", "give it labels", "give it a reference", "token ids must be 0 to")
+_UP_TO_THE_MODEL = (
+    "dimensions: fake has 16",
+    "fake has no prompt",
+    "give it labels",
+    "give it a reference",
+    "token ids must be 0 to",
+)
 _UP_TO_THE_NUMBERS = (
     "give exactly one of",
     "goes with series",
@@ -60,10 +68,16 @@ def _operations() -> list[tuple[str, str, GenerationMode]]:
     """Every documented path and method, done right and, where anything can be done wrong, done wrong."""
     some = Settings.read({}, {})
     metrics = Metrics()
-    paths: dict[str, Any] = create_app(some, Hub(some, metrics), Keyring(some.keys_file), metrics).openapi()["paths"]
+    paths: dict[str, Any] = create_app(some, ModelManager(some, metrics), Keyring(some.keys_file), metrics).openapi()[
+        "paths"
+    ]
     found = [(path, method, about) for path, methods in paths.items() for method, about in methods.items()]
     right = [(path, method, GenerationMode.POSITIVE) for path, method, _ in found]
-    return right + [(path, method, GenerationMode.NEGATIVE) for path, method, about in found if {"requestBody", "parameters"} & set(about)]
+    return right + [
+        (path, method, GenerationMode.NEGATIVE)
+        for path, method, about in found
+        if {"requestBody", "parameters"} & set(about)
+    ]
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ def application(make_app: MakeApp) -> FastAPI:
     encoder = FakeModel("fake", prompts={"query": "w1 "})
     classifier = FakeModel("intents", task="classification", labels=("yes", "no"))
     numbers = (PUMP, FakeSensor("series")), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
-    return with_numbers(make_app(encoder, classifier, FakeModel("cross", task="rerank")), *numbers)
+    return with_sensors(make_app(encoder, classifier, FakeModel("cross", task="rerank")), *numbers)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +94,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
     """What every application says of itself; reading it takes longer than most tests here."""
     some = Settings.read({"home": tmp_path_factory.mktemp("home")}, {})
     metrics = Metrics()
-    return schemathesis.openapi.from_asgi("/openapi.json", create_app(some, Hub(some, metrics), Keyring(some.keys_file), metrics))
+    return schemathesis.openapi.from_asgi(
+        "/openapi.json", create_app(some, ModelManager(some, metrics), Keyring(some.keys_file), metrics)
+    )
 
 
 @pytest.fixture
@@ -110,12 +126,16 @@ def test_the_service_does_as_its_document_says(
         _name_a_model(case, path)
         answer = case.call(headers=key)
         excluded: list[Any] = []
-        if answer.status_code == 422 and any(reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_NUMBERS + _UP_TO_THE_FILE):
+        if answer.status_code == 422 and any(
+            reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_NUMBERS + _UP_TO_THE_FILE
+        ):
             excluded.append(positive_data_acceptance)
         if answer.status_code == 504 and "X-Request-Timeout-Ms" in case.headers:
             excluded.append(not_a_server_error)
         if mode is GenerationMode.NEGATIVE and key.keys() & case.headers.keys():
-            excluded.append(negative_data_rejection)  # what was wrong may be the key, and a good one was sent in its place
+            excluded.append(
+                negative_data_rejection
+            )  # what was wrong may be the key, and a good one was sent in its place
         case.validate_response(answer, headers=key, excluded_checks=excluded)
 
     check()

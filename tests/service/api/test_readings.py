@@ -7,24 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.readings import gaps, matrix, times
+from service.api.readings import gap_warnings, to_matrix, to_timestamps
 from service.errors import InvalidRequest
 
 COLUMNS = ("pressure", "flow")
 
 
 @pytest.mark.parametrize(
-    "rows", [[[1, 2.5], [-3, 1e15]], [{"pressure": 1, "flow": 2.5}, {"flow": 1e15, "pressure": -3}]], ids=["lists", "objects"]
+    "rows",
+    [[[1, 2.5], [-3, 1e15]], [{"pressure": 1, "flow": 2.5}, {"flow": 1e15, "pressure": -3}]],
+    ids=["lists", "objects"],
 )
 def test_rows_and_objects_are_the_same(rows: list[Any]) -> None:
-    made = matrix(rows, COLUMNS, "records")
+    made = to_matrix(rows, COLUMNS, "records")
     assert made.dtype == np.float64
     assert made.tolist() == [[1, 2.5], [-3, 1e15]]
 
 
 def test_one_column() -> None:
-    assert matrix([{"flow": 2}, {"flow": 3}], ("flow",), "records").tolist() == [[2], [3]]
-    assert matrix([[2], [3]], ("flow",), "records").tolist() == [[2], [3]]
+    assert to_matrix([{"flow": 2}, {"flow": 3}], ("flow",), "records").tolist() == [[2], [3]]
+    assert to_matrix([[2], [3]], ("flow",), "records").tolist() == [[2], [3]]
 
 
 GOOD = [1.0, 2.0]
@@ -56,21 +58,21 @@ GOOD = [1.0, 2.0]
 def test_a_wrong_row_is_named(row: object, param: str, why: str) -> None:
     good: Any = {"pressure": 1.0, "flow": 2.0} if isinstance(row, dict) else GOOD
     with pytest.raises(InvalidRequest) as caught:
-        matrix([good, good, row, good], COLUMNS, "series")
+        to_matrix([good, good, row, good], COLUMNS, "series")
     assert caught.value.param == f"series{param}"
     assert why in caught.value.message
 
 
 def test_long_names_of_columns_are_not_sent_back() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        matrix([{"pressure": 1, "flow": 1, "x" * 100_000: 1}], COLUMNS, "records")
+        to_matrix([{"pressure": 1, "flow": 1, "x" * 100_000: 1}], COLUMNS, "records")
     assert caught.value.param == f"records[0].{'x' * 79}…"
     assert len(caught.value.message) < 200
 
 
 def test_lists_and_objects_are_not_mixed() -> None:
     with pytest.raises(InvalidRequest, match="objects or lists throughout"):
-        matrix([[1, 2], {"pressure": 1, "flow": 2}], COLUMNS, "records")
+        to_matrix([[1, 2], {"pressure": 1, "flow": 2}], COLUMNS, "records")
 
 
 @pytest.mark.parametrize(
@@ -81,16 +83,16 @@ def test_lists_and_objects_are_not_mixed() -> None:
     ],
 )
 def test_timestamps_of_either_form(values: list[Any], as_text: bool) -> None:
-    made = times(values, 3, None)
+    made = to_timestamps(values, 3, None)
     assert made.seconds.tolist() == [1795428000, 1795428060, 1795428120]
     assert made.as_text is as_text
 
 
 def test_timestamps_go_on_by_the_period_or_their_own() -> None:
-    text = times(["2026-11-23T10:00:00Z", "2026-11-23T10:00:30.5Z"], 2, None)
+    text = to_timestamps(["2026-11-23T10:00:00Z", "2026-11-23T10:00:30.5Z"], 2, None)
     assert text.after(2, 60.0) == ["2026-11-23T10:01:30.500000Z", "2026-11-23T10:02:30.500000Z"]
     assert text.after(1, None) == ["2026-11-23T10:01:01Z"]
-    assert times([10, 20, 30, 70], 4, None).after(2, None) == [80.0, 90.0]
+    assert to_timestamps([10, 20, 30, 70], 4, None).after(2, None) == [80.0, 90.0]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_timestamps_go_on_by_the_period_or_their_own() -> None:
     ],
 )
 def test_texts_go_on_as_texts_in_any_year_that_these_can_say(given: list[str], steps: list[str]) -> None:
-    assert times(given, 2, None).after(2, None) == steps
+    assert to_timestamps(given, 2, None).after(2, None) == steps
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_texts_go_on_as_texts_in_any_year_that_these_can_say(given: list[str], s
 )
 def test_steps_that_have_no_time_are_refused(given: list[Any], why: str) -> None:
     with pytest.raises(InvalidRequest, match=why) as caught:
-        times(given, len(given), None).after(2, None)
+        to_timestamps(given, len(given), None).after(2, None)
     assert caught.value.param == "timestamps"
-    assert len(times([1795428000], 1, None).after(2, 60.0)) == 2, "the period tells"
+    assert len(to_timestamps([1795428000], 1, None).after(2, 60.0)) == 2, "the period tells"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,12 @@ def test_steps_that_have_no_time_are_refused(given: list[Any], why: str) -> None
         (["2026-11-23", "soon", "b"], None, "timestamps[1]", "expected ISO 8601"),
         (["0001-01-01T00:00:00+14:00", "2026-11-23", "2026-11-24"], None, "timestamps[0]", "expected ISO 8601"),
         (["2026-11-23", "2026-11-24", "9999-12-31T23:59:59.999999"], None, "timestamps[2]", "expected ISO 8601"),
-        (["1960-01-02", "1960-01-01", "1960-01-03"], None, "timestamps[1]", "1960-01-01T00:00:00Z is before the one before"),
+        (
+            ["1960-01-02", "1960-01-01", "1960-01-03"],
+            None,
+            "timestamps[1]",
+            "1960-01-01T00:00:00Z is before the one before",
+        ),
         ([1, None, 3], None, "timestamps[1]", "got null"),
         ([1, True, 3], None, "timestamps[1]", "got a boolean"),
         ([1, 2, 1e999], None, "timestamps[2]", "expected Unix seconds"),
@@ -142,22 +149,22 @@ def test_steps_that_have_no_time_are_refused(given: list[Any], why: str) -> None
 )
 def test_wrong_timestamps_are_named(values: list[Any], before: float | None, param: str, why: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        times(values, 3, before)
+        to_timestamps(values, 3, before)
     assert caught.value.param == param
     assert why in caught.value.message
 
 
 def test_gaps_are_told() -> None:
-    assert gaps([0, 60, 120], 60) == []
-    assert gaps([0, 60, 1000, 1060], None) == []
-    [warning] = gaps([0, 60, 1000, 1060], 60)
+    assert gap_warnings([0, 60, 120], 60) == []
+    assert gap_warnings([0, 60, 1000, 1060], None) == []
+    [warning] = gap_warnings([0, 60, 1000, 1060], 60)
     assert "timestamps[1] and [2] are 940 s apart" in warning
 
 
 def test_a_gap_since_the_call_before_is_told() -> None:
-    assert gaps([60], 60, before=0) == []
-    assert gaps([1000], None, before=0) == []
-    [warning] = gaps([1000], 60, before=0)
+    assert gap_warnings([60], 60, before=0) == []
+    assert gap_warnings([1000], None, before=0) == []
+    [warning] = gap_warnings([1000], 60, before=0)
     assert "the last timestamp of the call before and timestamps[0] are 1000 s apart" in warning
-    [warning] = gaps([1000, 9000], 60, before=0)
+    [warning] = gap_warnings([1000, 9000], 60, before=0)
     assert "timestamps[0] and [1] are 8000 s apart" in warning

@@ -20,7 +20,12 @@ QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")
 def test_closed_load_with_all_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ("--json", str(tmp_path / "run.json"), "--html", str(tmp_path / "run.html"))
     with listening(FakeServer(lambda number: (0.01, 200))) as url:
-        assert cli.main(["bench", "--url", url, "--clients", "2", "--key", "secret", "--short", "--batch", "3", *QUICK, *files]) == 0
+        assert (
+            cli.main(
+                ["bench", "--url", url, "--clients", "2", "--key", "secret", "--short", "--batch", "3", *QUICK, *files]
+            )
+            == 0
+        )
     said = capsys.readouterr().out
     assert "closed loop, 2 clients, texts of 12 tokens, 3 a request" in said
     read = json.loads((tmp_path / "run.json").read_text())
@@ -66,7 +71,10 @@ def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str])
         *((("--url", url), f"--url: expected http://HOST:PORT or https://HOST, got {url!r}") for url in NO_URLS),
         (("--ceiling", "--mix", "single:1", "--rate", "5"), "leave out --rate, --mix"),
         (("--ceiling", "--json", "x.json", "--html", "x.html"), "leave out --json, --html"),
-        (("--ceiling", "--arrivals", "x.csv", "--encoding-format", "base64"), "leave out --arrivals, --encoding-format"),
+        (
+            ("--ceiling", "--arrivals", "x.csv", "--encoding-format", "base64"),
+            "leave out --arrivals, --encoding-format",
+        ),
         (("--ceiling", "--url", "http://h", "--warmup-s", "1"), "leave out --url, --warmup-s"),
     ],
 )

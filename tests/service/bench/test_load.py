@@ -34,7 +34,9 @@ async def at_times(target: Target, times: list[float], **more: Any) -> Run:
 
 
 def test_a_stall_shows_in_the_latency_of_all_who_were_due_during_it() -> None:
-    """The first answer takes 0.3 s on the only connection; requests due every 10 ms have to wait, and their wait is latency."""
+    """The first answer takes 0.3 s on the only connection; requests due every 10 ms have to wait, and their wait is
+    latency.
+    """
     server = FakeServer(lambda number: (0.3 if number == 0 else 0.0, 200))
     times = [number / 100 for number in range(20)]
     seen: Run = against(server, lambda target: at_times(target, times, connections=1))

@@ -93,7 +93,11 @@ def test_a_busy_generator_says_so() -> None:
 
 
 def test_texts_are_counted_in_the_second_of_their_answer() -> None:
-    assert per_second(of(sample(0.5, 0.1), sample(0.9, 0.3, inputs=4), sample(1.5, 0.1, "500"), seconds=2.5)) == [1, 4, 0]
+    assert per_second(of(sample(0.5, 0.1), sample(0.9, 0.3, inputs=4), sample(1.5, 0.1, "500"), seconds=2.5)) == [
+        1,
+        4,
+        0,
+    ]
 
 
 def test_json_and_page_hold_the_figures() -> None:

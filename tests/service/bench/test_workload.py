@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from models.source import locate
 from service.bench.arrivals import poisson, recorded, scaled
-from service.bench.workload import INTENTS, NAMED, WORDS, Part, Requests, Texts, between, parse_mix
+from service.bench.workload import INTENTS, NAMED, WORDS, MixPart, Requests, Texts, between, parse_mix
 from service.errors import ConfigError
 
 
@@ -115,7 +115,9 @@ def test_a_word_is_a_token() -> None:
 
 
 def test_a_mix_has_its_shares_and_sizes() -> None:
-    made = list(itertools.islice(Requests("m", Texts(NAMED["short"]), parse_mix("single:0.9,bulk:0.1", 1, 8), seed=1), 2000))
+    made = list(
+        itertools.islice(Requests("m", Texts(NAMED["short"]), parse_mix("single:0.9,bulk:0.1", 1, 8), seed=1), 2000)
+    )
     kinds = Counter(request.kind for request in made)
     assert kinds["bulk"] == pytest.approx(200, abs=45)
     bulk = next(request for request in made if request.kind == "bulk")
@@ -125,10 +127,12 @@ def test_a_mix_has_its_shares_and_sizes() -> None:
 
 
 def test_a_mix_may_name_numbers_of_texts() -> None:
-    assert parse_mix("1:0.7, 256:0.3", 1, 32) == [Part("batch 1", 0.7, 1), Part("batch 256", 0.3, 256)]
+    assert parse_mix("1:0.7, 256:0.3", 1, 32) == [MixPart("batch 1", 0.7, 1), MixPart("batch 256", 0.3, 256)]
 
 
-@pytest.mark.parametrize("mix", ["single", "single:x", "many:0.5", "0:1", "single:0", "single:-1", "single:nan,bulk:0.1", "single:inf"])
+@pytest.mark.parametrize(
+    "mix", ["single", "single:x", "many:0.5", "0:1", "single:0", "single:-1", "single:nan,bulk:0.1", "single:inf"]
+)
 def test_a_mix_that_makes_no_sense_is_refused(mix: str) -> None:
     with pytest.raises(ConfigError, match="--mix"):
         parse_mix(mix, 1, 32)

@@ -85,7 +85,10 @@ def test_the_answer_says_when_the_backlog_is_gone(speed: float, retry_after_s: i
 
 def test_items_without_tokens_are_refused_too() -> None:
     gate = admission()
-    with gate.admit(10, 0, no_speed), pytest.raises(Overloaded, match=r"^10 items are waiting and 10 may; try again in 1 s$"):
+    with (
+        gate.admit(10, 0, no_speed),
+        pytest.raises(Overloaded, match=r"^10 items are waiting and 10 may; try again in 1 s$"),
+    ):
         gate.admit(1, 1, no_speed).__enter__()
 
 
@@ -110,5 +113,8 @@ def test_what_is_refused_is_counted_by_reason(more: tuple[int, int], reason: str
     gate = admission(metrics=metrics)
     with gate.admit(1, 1, no_speed), pytest.raises(Overloaded):
         gate.admit(*more, no_speed).__enter__()
-    shed = {name: metrics.registry.get_sample_value("sonde_shed_total", {"reason": name}) for name in ("items", "tokens", "not_ready")}
+    shed = {
+        name: metrics.registry.get_sample_value("sonde_shed_total", {"reason": name})
+        for name in ("items", "tokens", "not_ready")
+    }
     assert shed == {"items": 0, "tokens": 0, "not_ready": 0, reason: 1}

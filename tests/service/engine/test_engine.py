@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import DeviceLost, ModelOutOfMemory
 from service.engine.cache import RowCache
-from service.engine.device import Device
+from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.request import Request
 from service.engine.runner import Backend, Runner
@@ -44,7 +44,7 @@ def engine(
     metrics: Metrics | None = None,
     cache_bytes: int = 0,
     clock: Callable[[], float] | None = None,
-    device: Device | None = None,
+    device: ComputeDevice | None = None,
     on_failure: Callable[[Exception], None] = lambda error: None,
     start: bool = True,
     limits: BatchLimits = LIMITS,
@@ -58,7 +58,7 @@ def engine(
         limits=limits,
         cache=RowCache(cache_bytes),
         metrics=metrics or Metrics(),
-        device=device or Device(),
+        device=device or ComputeDevice(),
         clock=clock or Clock(),
         on_failure=on_failure,
     )
@@ -195,7 +195,7 @@ class Answers:
     def __init__(self, rows: list[list[float]]) -> None:
         self._rows = np.array(rows, dtype=np.float32)
 
-    def forward(self, batch: Sequence[Piece], between: Callable[[], None]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Piece], preempt: Callable[[], None]) -> NDArray[np.float32]:
         return self._rows
 
 
@@ -212,7 +212,10 @@ def test_numbers_that_are_none_never_leave_the_house(wrong: float) -> None:
 
 
 def test_a_wrong_number_of_rows_is_caught() -> None:
-    with engine(Answers([[1, 2], [3, 4], [5, 6]])) as made, pytest.raises(InvalidOutput, match=r"\[3, 2\], expected \[1, 2\]"):
+    with (
+        engine(Answers([[1, 2], [3, 4], [5, 6]])) as made,
+        pytest.raises(InvalidOutput, match=r"\[3, 2\], expected \[1, 2\]"),
+    ):
         made.submit(pieces(1)).future.result(WAIT_S)
 
 
@@ -267,13 +270,13 @@ class Overtaken(Doubler):
         self._urgent_count = urgent
         self._steps = layers
 
-    def forward(self, batch: Sequence[Piece], between: Callable[[], None]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Piece], preempt: Callable[[], None]) -> NDArray[np.float32]:
         assert self.engine is not None
-        rows = super().forward(batch, between)
+        rows = super().forward(batch, preempt)
         if batch[0].number < FIRST_URGENT:
             for step in range(self._steps):
                 self.urgent.append(self.engine.submit([Piece(FIRST_URGENT + step, self._urgent_count)]))
-                between()
+                preempt()
                 self.finished_inside.append(self.urgent[-1].future.done())
         return rows
 
@@ -326,7 +329,7 @@ def test_engines_on_one_device_take_turns() -> None:
         threading.Event().wait(0.01)
         inside[0] -= 1
 
-    device = Device()
+    device = ComputeDevice()
     with engine(Doubler(watch), device=device) as one, engine(Doubler(watch), device=device) as other:
         requests = [made.submit(pieces(number, count=900)) for number in range(6) for made in (one, other)]
         for request in requests:

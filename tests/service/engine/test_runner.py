@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import DeviceLost
-from models.preemption import Between, nothing
+from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import DtypeName, place
 from models.source import DEFAULT_MODEL, locate
-from models.text.layer_hooks import Pauses
+from models.text.layer_hooks import LayerHooks
 from models.text.packed.encoder import PackedEncoder
 from service.config import Settings
 from service.engine.cache import RowCache
-from service.engine.device import ComputingWith, Device
+from service.engine.device import ComputeDevice, ComputeThreads
 from service.engine.engine import Engine
 from service.engine.runner import _WORTH_ALL_THREADS_S, Backend
 from service.engine.scheduler import BatchLimits, Scheduler
 from service.errors import Unavailable
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 from tests.conftest import wait_until
 from tests.fakes.item import Doubler, Piece, request
@@ -39,7 +39,7 @@ WAIT_S = 5.0
 
 @contextmanager
 def engine(
-    backend: Backend[Piece], device: Device, on_failure: Callable[[Exception], None] = lambda error: None
+    backend: Backend[Piece], device: ComputeDevice, on_failure: Callable[[Exception], None] = lambda error: None
 ) -> Iterator[Engine[Piece]]:
     """An engine not yet started, closed in the end."""
     limits = BatchLimits(max_tokens=1000, interactive_tokens=100)
@@ -52,9 +52,9 @@ def engine(
         made.close()
 
 
-def up(between: Between) -> bool:
+def up(preempt: Preemption) -> bool:
     """Whether it asks to be called."""
-    return any(bool(flag[0]) for flag in between.flags)
+    return any(bool(flag[0]) for flag in preempt.flags)
 
 
 def rest(made: Engine[Piece], runners: int) -> None:
@@ -69,12 +69,12 @@ class Meeting(Doubler):
         super().__init__()
         self._barrier = threading.Barrier(parties)
 
-    def forward(self, batch: Sequence[Piece], between: Callable[[], None]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Piece], preempt: Callable[[], None]) -> NDArray[np.float32]:
         self._barrier.wait(WAIT_S)
-        return super().forward(batch, between)
+        return super().forward(batch, preempt)
 
 
-def noting(used: list[int]) -> ComputingWith:
+def noting(used: list[int]) -> ComputeThreads:
     """Note with how many threads is computed."""
 
     def computing_with(threads: int, *, alone: bool) -> AbstractContextManager[None]:
@@ -87,7 +87,7 @@ def noting(used: list[int]) -> ComputingWith:
 
 def test_runners_share_one_request_and_compute_at_once() -> None:
     backend = Meeting(2)
-    with engine(backend, Device(runners=2)) as made:
+    with engine(backend, ComputeDevice(runners=2)) as made:
         made.start()
         rest(made, 2)
         asked = made.submit([Piece(number, 50) for number in range(6)])
@@ -97,7 +97,7 @@ def test_runners_share_one_request_and_compute_at_once() -> None:
 
 def test_little_work_is_not_divided() -> None:
     backend = Doubler()
-    with engine(backend, Device(runners=2)) as made:
+    with engine(backend, ComputeDevice(runners=2)) as made:
         made.start()
         rest(made, 2)
         made.submit([Piece(number, 10) for number in range(6)]).future.result(WAIT_S)
@@ -109,17 +109,17 @@ class Held(Doubler):
 
     def __init__(self) -> None:
         super().__init__(self._hold)
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.begun, self.resume = threading.Event(), threading.Event()
 
     def _hold(self, batch: Sequence[Piece]) -> None:
         if batch[0].number == 0:
             self.begun.set()
-            assert self.go_on.wait(WAIT_S)
+            assert self.resume.wait(WAIT_S)
 
 
 def test_little_work_waits_for_who_computes_already_and_much_does_not() -> None:
     backend = Held()
-    with engine(backend, Device(runners=2)) as made:
+    with engine(backend, ComputeDevice(runners=2)) as made:
         made.start()
         rest(made, 2)
         first = made.submit([Piece(0, 90)])
@@ -129,26 +129,26 @@ def test_little_work_waits_for_who_computes_already_and_much_does_not() -> None:
             little.future.result(0.1)
         made.submit([Piece(2, 70)]).future.result(WAIT_S)
         assert little.future.done()
-        backend.go_on.set()
+        backend.resume.set()
         first.future.result(WAIT_S)
     assert backend.batches == [[0], [1, 2]]
 
 
 def test_little_work_of_a_slow_model_does_not_wait() -> None:
     backend = Held()
-    with engine(backend, Device(runners=2)) as made:
+    with engine(backend, ComputeDevice(runners=2)) as made:
         made.start()
         rest(made, 2)
         made._queue.token_s = 0.001
         made.submit([Piece(0)])
         assert backend.begun.wait(WAIT_S)
         made.submit([Piece(1, 15)]).future.result(WAIT_S)
-        backend.go_on.set()
+        backend.resume.set()
 
 
 def test_what_takes_no_longer_than_http_leaves_it_a_processor() -> None:
     used: list[int] = []
-    with engine(Doubler(), Device(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(Doubler(), ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         for number in range(3):
             rest(made, 2)
@@ -165,7 +165,7 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
         time.sleep(2 * _WORTH_ALL_THREADS_S)
 
     backend = Doubler(slowly)
-    with engine(backend, Device(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(backend, ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         for number in range(5):
             rest(made, 2)
@@ -176,7 +176,7 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
 
 def test_runners_that_compute_at_once_share_the_threads() -> None:
     used: list[int] = []
-    with engine(Meeting(2), Device(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(Meeting(2), ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
         made.start()
         rest(made, 2)
         made.submit([Piece(number, 50) for number in range(6)]).future.result(WAIT_S)
@@ -185,43 +185,43 @@ def test_runners_that_compute_at_once_share_the_threads() -> None:
 
 def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
     used: list[int] = []
-    device = Device(runners=2, threads=4, computing_with=noting(used))
-    with device.computing() as give_way:
-        give_way()
+    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
+    with device.computing() as yield_threads:
+        yield_threads()
         with device.computing(alone=False) as of_a_share:
-            assert of_a_share is nothing
-            give_way()
-            give_way()
-        give_way()
+            assert of_a_share is NO_PREEMPTION
+            yield_threads()
+            yield_threads()
+        yield_threads()
     assert used == [4, 2, 2]
 
 
 def test_who_is_alone_again_before_it_gives_way_keeps_its_threads() -> None:
     used: list[int] = []
-    device = Device(runners=2, threads=4, computing_with=noting(used))
-    with device.computing() as give_way:
+    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
+    with device.computing() as yield_threads:
         for _ in range(2):
             with device.computing(alone=False):
-                assert up(give_way)
-            give_way()
-            assert not up(give_way)
+                assert up(yield_threads)
+            yield_threads()
+            assert not up(yield_threads)
         with device.computing(alone=False):
-            give_way()
-            assert not give_way.flags, "there is nothing left to give way to"
+            yield_threads()
+            assert not yield_threads.flags, "there is nothing left to give way to"
     assert used == [4, 2, 2, 2, 2]
     with device.computing(), device.computing() as second:
-        assert second is nothing
+        assert second is NO_PREEMPTION
 
 
 def test_where_nobody_else_can_begin_nobody_is_given_way_to() -> None:
-    with Device(runners=1, threads=2).computing() as give_way:
-        assert give_way is nothing
+    with ComputeDevice(runners=1, threads=2).computing() as yield_threads:
+        assert yield_threads is NO_PREEMPTION
 
 
 @pytest.mark.parametrize("tokens", [5, 300])
 def test_between_its_layers_a_batch_gives_way_interactive_or_not(tokens: int) -> None:
     used: list[int] = []
-    device = Device(runners=2, threads=4, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
     with ExitStack() as other:
 
         def enter(batch: Sequence[Piece]) -> None:
@@ -240,7 +240,7 @@ def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
             raise DeviceLost("gone")
 
     told: list[Exception] = []
-    with engine(Doubler(lose), Device(runners=3), told.append) as made:
+    with engine(Doubler(lose), ComputeDevice(runners=3), told.append) as made:
         made.start()
         rest(made, 3)
         with pytest.raises(Unavailable, match="device is lost"):
@@ -253,7 +253,7 @@ def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
 
 
 def test_a_device_has_room_for_so_many_and_no_more() -> None:
-    device = Device(runners=2)
+    device = ComputeDevice(runners=2)
     entered = threading.Event()
 
     def enter() -> None:
@@ -272,7 +272,7 @@ def test_a_device_has_room_for_so_many_and_no_more() -> None:
 
 def test_who_loads_beside_others_keeps_to_a_share() -> None:
     used: list[int] = []
-    device = Device(runners=2, threads=5, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=5, computing_with=noting(used))
     with device.sharing(), device.computing(alone=False):
         pass
     assert used == [2, 2]
@@ -325,7 +325,7 @@ def test_two_threads_get_from_one_network_what_one_gets(dtype: DtypeName) -> Non
 
 def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
     layers = nn.ModuleList([nn.Identity(), nn.Identity()])
-    pauses = Pauses(layers)
+    pauses = LayerHooks(layers)
     inside, met = threading.Barrier(2), {"one": 0, "other": 0}
 
     def run(name: str) -> None:
@@ -348,20 +348,25 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
 
 def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
     before = torch.get_num_threads()
-    hub = Hub(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())
+    manager = ModelManager(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())
     texts = [[f"request {number} " * (1 + place % 40) for place in range(24)] for number in range(6)]
 
     async def ask() -> list[NDArray[np.float32]]:
-        served = hub.find_for("embedding", None)
-        answers = await asyncio.gather(*(served.rows(one, Caller(str(number)), "embedding") for number, one in enumerate(texts)))
+        served = manager.find_for("embedding", None)
+        answers = await asyncio.gather(
+            *(served.rows(one, Caller(str(number)), "embedding") for number, one in enumerate(texts))
+        )
         return [answer.values for answer in answers]
 
     try:
-        hub.open()
-        assert {thread.name for thread in threading.enumerate()} >= {"engine-all-MiniLM-L6-v2-0", "engine-all-MiniLM-L6-v2-1"}
+        manager.open()
+        assert {thread.name for thread in threading.enumerate()} >= {
+            "engine-all-MiniLM-L6-v2-0",
+            "engine-all-MiniLM-L6-v2-1",
+        }
         model = PackedEncoder(locate(DEFAULT_MODEL), place("cpu", "float32"))
         for rows, one in zip(asyncio.run(ask()), texts, strict=True):
             np.testing.assert_allclose(rows, model.forward(model.text.encode(one)), atol=1e-4)
     finally:
-        hub.close()
+        manager.close()
         torch.set_num_threads(before)

@@ -100,7 +100,9 @@ def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:
         for _ in range(4):
             queue.add(request(20, client="chat"))
         queue.next_batch()
-    assert not any(owner is bulk for owner, _ in drain_all(queue)), "after so many batches the bulk request must be done"
+    assert not any(owner is bulk for owner, _ in drain_all(queue)), (
+        "after so many batches the bulk request must be done"
+    )
 
 
 def drain_all(queue: Scheduler) -> list[Slot]:

@@ -35,7 +35,9 @@ def client(make_app: MakeApp) -> Iterator[TestClient]:
         yield client
 
 
-def send(client: TestClient, content: bytes = ROWS, name: str = "rows.jsonl", purpose: str | None = "fine-tune") -> httpx.Response:
+def send(
+    client: TestClient, content: bytes = ROWS, name: str = "rows.jsonl", purpose: str | None = "fine-tune"
+) -> httpx.Response:
     data = {} if purpose is None else {"purpose": purpose}
     return client.post("/v1/files", files={"file": (name, BytesIO(content))}, data=data)  # type: ignore[return-value]
 
@@ -75,7 +77,11 @@ def test_a_deleted_file_is_gone(client: TestClient, tmp_path: Path) -> None:
     file = send(client).json()["id"]
     assert client.delete(f"/v1/files/{file}").json() == {"id": file, "object": "file", "deleted": True}
     assert on_disk(tmp_path) == []
-    answers = [client.get(f"/v1/files/{file}"), client.get(f"/v1/files/{file}/content"), client.delete(f"/v1/files/{file}")]
+    answers = [
+        client.get(f"/v1/files/{file}"),
+        client.get(f"/v1/files/{file}/content"),
+        client.delete(f"/v1/files/{file}"),
+    ]
     assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(404, "file_not_found")] * 3
 
 
@@ -107,7 +113,9 @@ def test_a_file_of_exactly_the_limit_is_kept(client: TestClient) -> None:
     assert send(client, b"x" * 10_000).json()["bytes"] == 10_000
 
 
-@pytest.mark.parametrize("name", ["../../../etc/passwd.csv", "/etc/cron.d/x.csv", "..\\x.csv", "a\x00b.csv", "é" * 200 + ".csv"])
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd.csv", "/etc/cron.d/x.csv", "..\\x.csv", "a\x00b.csv", "é" * 200 + ".csv"]
+)
 def test_a_callers_name_is_shown_and_never_a_path(client: TestClient, tmp_path: Path, name: str) -> None:
     made = send(client, name=name).json()
     assert on_disk(tmp_path) == [f"{made['id']}.csv"]
@@ -115,7 +123,13 @@ def test_a_callers_name_is_shown_and_never_a_path(client: TestClient, tmp_path: 
 
 
 def body(*parts: tuple[str, bytes], end: bytes = b"--xx--\r\n") -> bytes:
-    return b"".join(b"--xx\r\ncontent-disposition: form-data; %s\r\n\r\n%s\r\n" % (about.encode(), value) for about, value in parts) + end
+    return (
+        b"".join(
+            b"--xx\r\ncontent-disposition: form-data; %s\r\n\r\n%s\r\n" % (about.encode(), value)
+            for about, value in parts
+        )
+        + end
+    )
 
 
 FILE = ('name="file"; filename="a.csv"', b"text\na\n")
@@ -132,7 +146,10 @@ FILE = ('name="file"; filename="a.csv"', b"text\na\n")
         (body(('name="other"; filename="a.csv"', b"x")), 422),
         (body(FILE, ('name="purpose"', b"fine-tune"), ('name="surprise"', b"1")), 422),
         (body(FILE, *[(f'name="{n}"', b"1") for n in range(20)]), 422),
-        (body(FILE, *[(f'name="{n}"', b"1" * 4000) for n in range(10)], ('name="x"; y="' + "z" * 60_000 + '"', b"")), 413),
+        (
+            body(FILE, *[(f'name="{n}"', b"1" * 4000) for n in range(10)], ('name="x"; y="' + "z" * 60_000 + '"', b"")),
+            413,
+        ),
         (b"rubbish", 422),
         (b"", 422),
         (body(('name="purpose"', b"fine-tune"), FILE) + b"x" * 100_000, 413),
@@ -144,7 +161,9 @@ def test_bodies_are_read_with_caution(client: TestClient, tmp_path: Path, conten
     assert len(on_disk(tmp_path)) == (status == 200)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "", "multipart/form-data; boundary=" + "x" * 300])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "multipart/form-data", "", "multipart/form-data; boundary=" + "x" * 300]
+)
 def test_another_content_type_is_refused(client: TestClient, kind: str) -> None:
     answer = client.post("/v1/files", content=b"{}", headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
@@ -177,7 +196,9 @@ def test_a_full_disk_is_507_and_leaves_nothing_behind(
 KEPT_YESTERDAY = 2 * 24 * 3600.0
 
 
-def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(tmp_path)
     kept, deleted = bench.upload(), bench.upload()
     with monkeypatch.context() as killed:
@@ -187,9 +208,9 @@ def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(
         with pytest.raises(pytest.fail.Exception):
             bench.upload()
     assert len(on_disk(tmp_path)) == 5, "three files, two of them unsettled"
-    bench.files.sweep(KEPT_YESTERDAY, time.time())
+    bench.files.remove_stale_uploads(KEPT_YESTERDAY, time.time())
     assert len(on_disk(tmp_path)) == 5, "they may be settled yet"
-    bench.files.sweep(0.0, time.time() + 1)
+    bench.files.remove_stale_uploads(0.0, time.time() + 1)
     assert on_disk(tmp_path) == [f"{kept}.jsonl"]
     bench.close()
 
@@ -198,7 +219,7 @@ def test_a_mark_that_was_left_costs_no_file_that_has_a_row(tmp_path: Path) -> No
     bench = Bench(tmp_path)
     kept = f"{bench.upload()}.jsonl"
     (tmp_path / "files" / f".incoming-{kept}").touch()
-    bench.files.sweep(0.0, time.time() + 1)
+    bench.files.remove_stale_uploads(0.0, time.time() + 1)
     assert on_disk(tmp_path) == [kept]
     bench.close()
 
@@ -206,19 +227,21 @@ def test_a_mark_that_was_left_costs_no_file_that_has_a_row(tmp_path: Path) -> No
 def test_an_upload_that_ends_while_others_are_swept_harms_nobody(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     (tmp_path / "files").mkdir()
-    (tmp_path / "files" / ".incoming-gone").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
-    bench.files.sweep(0.0, time.time())
+    (tmp_path / "files" / ".incoming-gone").symlink_to(
+        tmp_path / "nowhere"
+    )  # listed, and not there when it is looked at
+    bench.files.remove_stale_uploads(0.0, time.time())
     bench.close()
 
 
 def test_a_worker_sweeps_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path)
-    monkeypatch.setattr(worker, "_SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(worker, "_REMOVE_STALE_EVERY_S", 0.0)
     monkeypatch.setattr(worker, "_ABANDONED_UPLOAD_S", -60.0)
     tending = worker.Worker(Settings(home=tmp_path))
     for _ in range(2):
         bench.files.receive().close()
-        tending._tidy()
+        tending._remove_leftovers()
         assert on_disk(tmp_path) == []
     bench.close()
 
@@ -247,7 +270,10 @@ def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
     head += b'--xx\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
     tail = b"\r\n--xx--\r\n"
     length = len(head) + pieces * len(piece) + len(tail)
-    request = f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=xx\r\ncontent-length: {length}\r\n\r\n"
+    request = (
+        f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; "
+        f"boundary=xx\r\ncontent-length: {length}\r\n\r\n"
+    )
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         try:
             connection.sendall(request.encode() + head)
@@ -263,7 +289,9 @@ def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that waits for a sender no longer than a second."""
-    with serving(tmp_path_factory.mktemp("hasty"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000") as served:
+    with serving(
+        tmp_path_factory.mktemp("hasty"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000"
+    ) as served:
         yield served
 
 
@@ -273,7 +301,11 @@ def test_a_large_upload_takes_no_memory(hasty: Served) -> None:
     status = Path(f"/proc/{hasty.process.pid}/status")
     before = resident(status)
     with httpx.Client(timeout=120) as client:
-        answer = client.post(f"{hasty.url}/v1/files", files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))}, data={"purpose": "fine-tune"})
+        answer = client.post(
+            f"{hasty.url}/v1/files",
+            files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))},
+            data={"purpose": "fine-tune"},
+        )
     assert answer.json()["bytes"] == 200 * 2**20
     assert resident(status) - before < 40 * 2**20
 

@@ -1,4 +1,6 @@
-"""From a file of examples to a better model in service, and back: real processes, the real MiniLM, the openai client."""
+"""From a file of examples to a better model in service, and back: real processes, the real MiniLM, the openai
+client.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Team:
     def start(self, *, seed: int = 7, suffix: str = "support") -> FineTuningJob:
         uploaded = self.client.files.create(file=("intents.jsonl", intents.jsonl(self.train)), purpose="fine-tune")
         method: Any = FROZEN
-        return self.client.fine_tuning.jobs.create(model=BASE, training_file=uploaded.id, suffix=suffix, seed=seed, method=method)
+        return self.client.fine_tuning.jobs.create(
+            model=BASE, training_file=uploaded.id, suffix=suffix, seed=seed, method=method
+        )
 
     def finish(self, job: FineTuningJob) -> FineTuningJob:
         deadline = time.monotonic() + PATIENCE_S
@@ -78,7 +82,9 @@ def model(team: Team) -> str:
     done = team.finish(team.start())
     assert done.status == "succeeded", done.error
     assert done.fine_tuned_model == f"ft:{BASE}:local:support:v1"
-    wait_until(lambda: any(listed.id == "ft:all-MiniLM-L6-v2:local:support" for listed in team.client.models.list().data), 5)
+    wait_until(
+        lambda: any(listed.id == "ft:all-MiniLM-L6-v2:local:support" for listed in team.client.models.list().data), 5
+    )
     return done.fine_tuned_model
 
 
@@ -126,7 +132,9 @@ def served_by(team: Team, name: str) -> str:
 
 
 def test_bad_rows_fail_the_job_with_code_and_place(team: Team) -> None:
-    uploaded = team.client.files.create(file=("bad.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n'), purpose="fine-tune")
+    uploaded = team.client.files.create(
+        file=("bad.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n'), purpose="fine-tune"
+    )
     done = team.finish(team.client.fine_tuning.jobs.create(model=BASE, training_file=uploaded.id))
     assert done.status == "failed"
     assert done.error is not None

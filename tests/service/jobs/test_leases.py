@@ -8,15 +8,19 @@ import pytest
 
 from service.errors import StorageFull, Unavailable
 from service.jobs.database import Database
-from service.jobs.leases import LeaseKeeper, Leases
+from service.jobs.leases import LeaseRenewer, Leases
 from tests.conftest import wait_until
 
 
-@pytest.mark.parametrize("fault", [Unavailable("away"), StorageFull("no space is left for the database of jobs"), RuntimeError("broken")])
-def test_a_lease_is_renewed_again_once_the_database_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+@pytest.mark.parametrize(
+    "fault", [Unavailable("away"), StorageFull("no space is left for the database of jobs"), RuntimeError("broken")]
+)
+def test_a_lease_is_renewed_again_once_the_database_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    keeper = LeaseKeeper(Leases(database, 0.4), "worker", "host", 1)
+    keeper = LeaseRenewer(Leases(database, 0.4), "worker", "host", 1)
     keeper.open()
     failed: list[str] = []
 

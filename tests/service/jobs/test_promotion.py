@@ -26,7 +26,9 @@ def tuned(now: float, base: float, before: float | None = None) -> dict[str, Any
 
 
 def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
-    return decide(of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1)
+    return decide(
+        of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,10 @@ def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool =
         (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
         (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
         (result(ece=0.1), "nothing served under this name before"),
-        ({"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None}, "nothing served under this name before"),
+        (
+            {"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None},
+            "nothing served under this name before",
+        ),
         (tuned(0.5, base=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of the base model"),
         (tuned(0.5, base=0.9, before=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of what served before"),
     ],
@@ -74,12 +79,22 @@ def test_without_auto_promote_even_the_best_is_held() -> None:
 
 def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
     decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
-    why = "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events say why"
+    why = (
+        "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events "
+        "say why"
+    )
     assert decision == Decision(False, why)
 
 
 def test_what_is_no_rival_at_all_is_not_replaced() -> None:
-    decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1, incomparable="it is another thing")
+    decision = decide(
+        result(0.9),
+        serves=True,
+        reproduces=lambda: None,
+        auto_promote=True,
+        max_ece=0.1,
+        incomparable="it is another thing",
+    )
     assert decision == Decision(False, "it is another thing")
 
 
@@ -100,14 +115,20 @@ def job(task: str = "classification", **hyperparameters: Any) -> Any:
     ("manifest", "asked", "there"),
     [
         ({}, job("embedding"), "a classification model"),
-        ({"task": "anomaly", "sensor": {"kind": "series"}}, job("anomaly", kind="records"), "an anomaly model of series"),
+        (
+            {"task": "anomaly", "sensor": {"kind": "series"}},
+            job("anomaly", kind="records"),
+            "an anomaly model of series",
+        ),
         ({"task": "anomaly", "sensor": {"kind": "series"}}, job("anomaly", kind="series"), None),
         ({"task": "forecast", "sensor": {"kind": "forecast"}}, job("forecast"), None),
         ({"task": "anomaly"}, job("anomaly"), None),
         ({}, job(), None),
     ],
 )
-def test_only_what_does_the_same_is_a_rival(tmp_path: Path, manifest: dict[str, Any], asked: Any, there: str | None) -> None:
+def test_only_what_does_the_same_is_a_rival(
+    tmp_path: Path, manifest: dict[str, Any], asked: Any, there: str | None
+) -> None:
     found = incumbent.find(serving(tmp_path, **manifest), asked, lambda manifest: "fake=/fake")
     assert (found.serves, found.path is None) == (True, there is not None)
     assert (found.base, found.base_version) == ((None, None) if there else ("fake=/fake", "0"))

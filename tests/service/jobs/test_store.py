@@ -12,10 +12,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.errors import ConfigError, IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost, StorageFull, Unavailable
+from service.errors import (
+    ConfigError,
+    IdempotencyConflict,
+    InvalidRequest,
+    JobNotFound,
+    JobState,
+    LeaseLost,
+    StorageFull,
+    Unavailable,
+)
 from service.jobs.database import Database, engine_url
 from service.jobs.leases import Leases
-from service.jobs.records import Checkpoint, Event, Failure, Job, NewJob, Once, Success
+from service.jobs.records import Checkpoint, Event, Failure, IdempotencyKey, Job, NewJob, Success
 from service.jobs.store import Store
 from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
 from tests.support.databases import Postgres, postgres
@@ -56,7 +65,12 @@ def expire(database: Database, by_s: float = 1000.0) -> None:
 
 
 def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
-    given: dict[str, Any] = {"hyperparameters": {"a": [1, None]}, "columns": {"text": "t"}, "metadata": {"k": "v"}, "feedback_until": 3}
+    given: dict[str, Any] = {
+        "hyperparameters": {"a": [1, None]},
+        "columns": {"text": "t"},
+        "metadata": {"k": "v"},
+        "feedback_until": 3,
+    }
     job = create(store, **given)
     assert {name: getattr(job, name) for name in given} == given
     assert (job.status, job.dispatch, job.attempt, job.lease) == ("queued", 1, 0, None)
@@ -76,22 +90,27 @@ def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
 
 
 def test_the_same_key_and_body_give_the_same_answer(store: Store) -> None:
-    once = Once("key-1", "k", "f" * 64)
-    first = store.create(new(1), brief, once)
-    store.wish("ftjob-1", "cancel")
-    again = store.create(new(2), brief, once)
-    assert (first, again) == (({"id": "ftjob-1", "status": "queued"}, True), ({"id": "ftjob-1", "status": "queued"}, False))
+    idempotency_key = IdempotencyKey("key-1", "k", "f" * 64)
+    first = store.create(new(1), brief, idempotency_key)
+    store.request_control("ftjob-1", "cancel")
+    again = store.create(new(2), brief, idempotency_key)
+    assert (first, again) == (
+        ({"id": "ftjob-1", "status": "queued"}, True),
+        ({"id": "ftjob-1", "status": "queued"}, False),
+    )
     with pytest.raises(IdempotencyConflict):
-        store.create(new(3), brief, replace(once, fingerprint="e" * 64))
-    assert store.create(new(4), brief, replace(once, owner="key-2"))[1]  # another caller's key is another key
+        store.create(new(3), brief, replace(idempotency_key, fingerprint="e" * 64))
+    assert store.create(new(4), brief, replace(idempotency_key, owner="key-2"))[
+        1
+    ]  # another caller's key is another key
     assert [job.id for job in store.page(None, 9)[0]] == ["ftjob-4", "ftjob-1"]
 
 
 def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
-    once, answers = Once("key-1", "k", "f" * 64), []
+    idempotency_key, answers = IdempotencyKey("key-1", "k", "f" * 64), []
 
     def ask(number: int) -> None:
-        answers.append(store.create(new(number), brief, once))
+        answers.append(store.create(new(number), brief, idempotency_key))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -108,7 +127,9 @@ def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
     create(store)
     held = [leases.open(f"w{n}", "host", n) for n in range(6)]
     got: list[Job | None] = []
-    threads = [threading.Thread(target=lambda lease=lease: got.append(store.claim("ftjob-1", 1, lease, 3))) for lease in held]
+    threads = [
+        threading.Thread(target=lambda lease=lease: got.append(store.claim("ftjob-1", 1, lease, 3))) for lease in held
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -144,7 +165,11 @@ def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases,
     ):
         with pytest.raises(LeaseLost):
             write()
-    assert [event.message for event in store.events(job.id, None, 9)[0]] == ["two", "one", "Created fine-tuning job: ftjob-1"]
+    assert [event.message for event in store.events(job.id, None, 9)[0]] == [
+        "two",
+        "one",
+        "Created fine-tuning job: ftjob-1",
+    ]
     assert store.get(job.id).status == "running"
 
 
@@ -202,7 +227,9 @@ def test_a_checkpoint_forgives_what_died_before(store: Store, leases: Leases, da
 
 def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Store, leases: Leases) -> None:
     create(store)
-    outcomes = [store.crashed(claim(store, leases, dispatch=n), Failure("trainer_crashed", "it died"), 3) for n in (1, 2, 3)]
+    outcomes = [
+        store.crashed(claim(store, leases, dispatch=n), Failure("trainer_crashed", "it died"), 3) for n in (1, 2, 3)
+    ]
     assert outcomes == [2, 3, None]
     said = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
     assert said == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
@@ -212,39 +239,41 @@ def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Sto
 def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> None:
     create(store)
     job = claim(store, leases)
-    assert store.wish(job.id, "pause").control == "pause"
-    assert store.wish(job.id, "cancel").control == "cancel"
+    assert store.request_control(job.id, "pause").control == "pause"
+    assert store.request_control(job.id, "cancel").control == "cancel"
     assert store.paused(job) == "cancelled"  # the last wish counts
     with pytest.raises(JobState):
-        store.wish(job.id, "cancel")
+        store.request_control(job.id, "cancel")
     with pytest.raises(JobState):
         store.resume(job.id)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["alive", "worker gone"])
-def test_a_cancel_is_not_lost_to_a_pause_that_follows(store: Store, leases: Leases, database: Database, lost: bool) -> None:
+def test_a_cancel_is_not_lost_to_a_pause_that_follows(
+    store: Store, leases: Leases, database: Database, lost: bool
+) -> None:
     create(store)
     job = claim(store, leases)
-    store.wish(job.id, "cancel")
+    store.request_control(job.id, "cancel")
     if lost:
         expire(database)
     with pytest.raises(JobState, match="is being cancelled: it cannot be paused any more"):
-        store.wish(job.id, "pause")
+        store.request_control(job.id, "pause")
     assert (store.get(job.id).status, store.get(job.id).control) == ("validating_files", "cancel")
 
 
 def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
     create(store)
     job = claim(store, leases)
-    store.wish(job.id, "pause")
+    store.request_control(job.id, "pause")
     assert store.resume(job.id).control is None
     assert store.paused(job) == "queued"  # the trainer was stopped already: it goes on
 
 
 def test_a_queued_job_is_paused_and_resumed_at_once(store: Store) -> None:
     create(store)
-    assert store.wish("ftjob-1", "pause").status == "paused"
-    assert store.wish("ftjob-1", "pause").status == "paused"
+    assert store.request_control("ftjob-1", "pause").status == "paused"
+    assert store.request_control("ftjob-1", "pause").status == "paused"
     resumed = store.resume("ftjob-1")
     assert (resumed.status, resumed.dispatch) == ("queued", 2)
     with pytest.raises(JobState):
@@ -257,7 +286,7 @@ def test_what_nobody_runs_is_found(store: Store, leases: Leases, database: Datab
     claim(store, leases, "ftjob-1")
     expire(database)
     claim(store, leases, "ftjob-2")
-    store.wish("ftjob-3", "pause")
+    store.request_control("ftjob-3", "pause")
     assert [job.id for job in store.stranded(0)] == ["ftjob-0", "ftjob-1"]
     assert [job.id for job in store.stranded(60)] == ["ftjob-1"]
 
@@ -266,7 +295,7 @@ def test_what_has_ended_is_found(store: Store) -> None:
     for number in range(3):
         create(store, number)
     for number in (1, 2):
-        store.wish(f"ftjob-{number}", "cancel")
+        store.request_control(f"ftjob-{number}", "cancel")
     ended = dict(store.ended(0))
     assert ended == {f"ftjob-{number}": store.get(f"ftjob-{number}").finished_at for number in (1, 2)}
     assert [job for job, _ in store.ended(ended["ftjob-2"])][-1] == "ftjob-2"
@@ -334,7 +363,9 @@ def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path
 
 def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
     assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
-    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith("options=-c%20lock_timeout%3D9")
+    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith(
+        "options=-c%20lock_timeout%3D9"
+    )
 
 
 def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_a_phase_is_a_phase_and_a_message_an_event() -> None:
 
 
 def test_a_checkpoint_is_kept_by_its_place_in_the_home() -> None:
-    assert said(type="checkpoint", step=5, path=f"{HOME}/jobs/x", metrics={"loss": 1.0}) == Checkpoint(5, "jobs/x", {"loss": 1.0})
+    assert said(type="checkpoint", step=5, path=f"{HOME}/jobs/x", metrics={"loss": 1.0}) == Checkpoint(
+        5, "jobs/x", {"loss": 1.0}
+    )
 
 
 @pytest.mark.parametrize(

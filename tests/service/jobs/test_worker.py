@@ -1,4 +1,6 @@
-"""Real worker processes over a fake trainer, on both databases: jobs end as they should, whatever is killed on the way."""
+"""Real worker processes over a fake trainer, on both databases: jobs end as they should, whatever is killed on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def manned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield made
 
 
-def test_a_worker_told_to_stop_while_it_starts_lets_go_of_queue_and_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_told_to_stop_while_it_starts_lets_go_of_queue_and_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = Worker(Settings(home=tmp_path))
     start = DbosEngine.start
 
@@ -67,7 +71,11 @@ def test_a_worker_told_to_stop_while_it_starts_lets_go_of_queue_and_lease(tmp_pa
 
     monkeypatch.setattr(DbosEngine, "start", stopped)
     assert worker.work() == 0
-    left = [thread.name for thread in threading.enumerate() if thread.name == "renew-lease" or thread.name.startswith("dbos-executor")]
+    left = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name == "renew-lease" or thread.name.startswith("dbos-executor")
+    ]
     assert left == []
     database = Database("", tmp_path)
     assert Leases(database, 30.0).workers() == set()
@@ -92,7 +100,9 @@ def test_a_job_succeeds_and_its_model_is_promoted(bench: Bench, worker: WorkerPr
     assert (done.status, done.fine_tuned_model, done.trained_tokens) == ("succeeded", "ft:fake:local:support:v1", 7)
     assert done.result is not None
     assert (done.result["decision"], done.result["why"]) == ("promoted", "nothing served under this name before")
-    assert [event.data["step"] for event in bench.store.events(job, None, 100)[0][::-1] if event.data] == list(range(1, 11))
+    assert [event.data["step"] for event in bench.store.events(job, None, 100)[0][::-1] if event.data] == list(
+        range(1, 11)
+    )
     assert [one.step for one in bench.store.checkpoints(job, None, 100)[0]] == [10, 5]
     assert (promotions(bench, job), versions_of(bench, job)) == (1, 1)
     kept = ["incumbent.json", "job.json", "report.json", "report.md", "result.json", "trainer.log"]
@@ -145,7 +155,11 @@ def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
         job = manned.start(replace(manned.new("same", steps=1, score=score), spec=spec))
         done = manned.until(job)
         outcomes.append((done.fine_tuned_model, done.result and done.result["decision"]))
-    assert outcomes == [("ft:fake:local:same:v1", "promoted"), ("ft:fake:local:same:v2", "held"), ("ft:fake:local:same:v3", "promoted")]
+    assert outcomes == [
+        ("ft:fake:local:same:v1", "promoted"),
+        ("ft:fake:local:same:v2", "held"),
+        ("ft:fake:local:same:v3", "promoted"),
+    ]
     told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
     assert (told["incumbent_base"], told["incumbent_base_version"]) == ("fake", "0123456789ab")
     current = Registry(manned.home / "models").current("ft:fake:local:same")
@@ -159,7 +173,9 @@ def test_a_job_of_another_task_is_held_and_never_compared(manned: Bench) -> None
     done = manned.until(job)
     assert done.result is not None
     assert (done.status, done.result["decision"]) == ("succeeded", "held")
-    why = "what serves now is a classification model, and this is an anomaly model of series: give the job another suffix"
+    why = (
+        "what serves now is a classification model, and this is an anomaly model of series: give the job another suffix"
+    )
     assert done.result["why"].startswith(why)
     assert json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())["incumbent"] is None
     current = Registry(manned.home / "models").current("ft:fake:local:shared")
@@ -176,7 +192,9 @@ def test_a_failure_has_the_trainers_code_and_the_next_job_runs(manned: Bench) ->
     assert manned.until(good).status == "succeeded"
 
 
-def test_a_fault_of_ours_ends_the_job_at_its_first_attempt_and_is_in_the_log(bench: Bench, worker: WorkerProcess) -> None:
+def test_a_fault_of_ours_ends_the_job_at_its_first_attempt_and_is_in_the_log(
+    bench: Bench, worker: WorkerProcess
+) -> None:
     failed = bench.until(bench.submit(fail_code="trainer_crashed", fail_message="IndexError: a slip"))
     assert (failed.status, failed.error_code, failed.attempt) == ("failed", "trainer_crashed", 1)
     assert "Traceback: IndexError: a slip" in worker.log.read_text()
@@ -190,7 +208,9 @@ def test_a_full_disk_fails_the_job_by_name(manned: Bench) -> None:
 def small_disk(directory: Path) -> Iterator[None]:
     """A disk of one page where a directory is; skipped where nobody may mount one."""
     directory.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode().strip()}")
     try:
@@ -200,7 +220,9 @@ def small_disk(directory: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("where", ["jobs", "models"])
-def test_where_the_disk_is_full_the_job_says_so_and_the_next_one_runs(bench: Bench, worker: WorkerProcess, where: str) -> None:
+def test_where_the_disk_is_full_the_job_says_so_and_the_next_one_runs(
+    bench: Bench, worker: WorkerProcess, where: str
+) -> None:
     """`jobs`: nothing can be prepared for the trainer; `models`: the result cannot be published."""
     with small_disk(bench.home / where):
         failed = bench.until(bench.submit("full", steps=1))
@@ -238,10 +260,14 @@ def test_a_worker_tells_prometheus_what_it_does(bench: Bench) -> None:
         bench.until_step(long, 1)
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: metric(url, "sonde_jobs") == 3)
-        assert [metric(url, name) for name in ("sonde_workers", "sonde_job_running", "sonde_attempts_total")] == [1, 1, 2]
+        assert [metric(url, name) for name in ("sonde_workers", "sonde_job_running", "sonde_attempts_total")] == [
+            1,
+            1,
+            2,
+        ]
         assert metric(url, "sonde_attempt_seconds_count") == 2
         assert time.time() - metric(url, "sonde_heartbeat_timestamp_seconds") < 3
-        bench.wish(long, "pause")
+        bench.request_control(long, "pause")
         bench.until(long, "paused")
         wait_until(lambda: metric(url, "sonde_attempts_total") == 3)
         assert metric(url, "sonde_job_running") == 0
@@ -253,7 +279,7 @@ def test_cancelling_takes_less_than_five_seconds(manned: Bench, deaf: bool) -> N
     manned.until_step(job, 2)
     pid = manned.trace(job)[-1][2]
     began = time.monotonic()
-    manned.wish(job, "cancel")
+    manned.request_control(job, "cancel")
     assert manned.until(job).status == "cancelled"
     assert time.monotonic() - began < 5
     assert not exists(pid)
@@ -261,7 +287,7 @@ def test_cancelling_takes_less_than_five_seconds(manned: Bench, deaf: bool) -> N
 
 def test_a_queued_job_is_cancelled_at_once_and_never_runs(bench: Bench) -> None:
     job = bench.submit()
-    bench.wish(job, "cancel")
+    bench.request_control(job, "cancel")
     assert bench.get(job).status == "cancelled"
     with workers(bench):
         other = bench.submit(steps=1)
@@ -272,7 +298,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(bench: Bench) -> None:
 def test_a_paused_job_goes_on_from_where_it_was(manned: Bench) -> None:
     job = manned.submit(steps=60, checkpoint_every=1000)
     manned.until_step(job, 10)
-    manned.wish(job, "pause")
+    manned.request_control(job, "pause")
     paused = manned.until(job, "paused")
     at = max(step for _, step, _ in manned.trace(job))
     other = manned.submit(steps=1)
@@ -287,11 +313,11 @@ def test_a_paused_job_goes_on_from_where_it_was(manned: Bench) -> None:
 def test_a_job_that_is_cancelled_while_it_is_paused_leaves_no_checkpoints(manned: Bench) -> None:
     job = manned.submit(steps=10_000, checkpoint_every=2)
     manned.until_step(job, 4)
-    manned.wish(job, "pause")
+    manned.request_control(job, "pause")
     manned.until(job, "paused")
     attempt = manned.home / "jobs" / job / "attempt-1"
     assert (attempt / "checkpoints").is_dir()
-    manned.wish(job, "cancel")
+    manned.request_control(job, "cancel")
     wait_until(lambda: sorted(path.name for path in attempt.iterdir()) == ["incumbent.json", "job.json", "trainer.log"])
     assert manned.get(job).status == "cancelled"
 
@@ -344,7 +370,7 @@ def test_a_job_of_a_dead_worker_is_cancelled_without_one(bench: Bench) -> None:
         bench.until_step(job, 2)
         running[0].kill()
     wait_until(lambda: not bench.leases.workers(), 10)
-    bench.wish(job, "cancel")
+    bench.request_control(job, "cancel")
     assert bench.get(job).status == "cancelled"
 
 
@@ -386,8 +412,12 @@ def test_a_job_that_was_never_queued_is_found(manned: Bench) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "away_s"), [("fast", 0.0), ("immediate", 4.0)], ids=["restarted", "away longer than the lease"])
-def test_postgresql_goes_away_under_a_running_job(postgresql: Postgres, tmp_path: Path, mode: str, away_s: float) -> None:
+@pytest.mark.parametrize(
+    ("mode", "away_s"), [("fast", 0.0), ("immediate", 4.0)], ids=["restarted", "away longer than the lease"]
+)
+def test_postgresql_goes_away_under_a_running_job(
+    postgresql: Postgres, tmp_path: Path, mode: str, away_s: float
+) -> None:
     with contextlib.closing(Bench(tmp_path, postgresql.new_database())) as bench:
         with workers(bench) as running:
             job = bench.submit(steps=100, checkpoint_every=5, step_s=0.05)
@@ -402,7 +432,9 @@ def test_postgresql_goes_away_under_a_running_job(postgresql: Postgres, tmp_path
         second = [step for attempt, step, _ in bench.trace(job) if attempt == 2]
         assert not second or second[0] > 12
         if done.attempt == 1:
-            assert [event.data["step"] for event in bench.store.events(job, None, 1000)[0][::-1] if event.data] == list(range(1, 101))
+            assert [event.data["step"] for event in bench.store.events(job, None, 1000)[0][::-1] if event.data] == list(
+                range(1, 101)
+            )
 
 
 @BOTH
@@ -427,5 +459,9 @@ def test_kills_at_random_points_lose_nothing(bench: Bench, kills: int) -> None:
     assert {job.status for job in done} == {"succeeded"}
     assert {(promotions(bench, job), versions_of(bench, job)) for job in ids} == {(1, 1)}
     for job in ids:
-        lost = [before - after + 1 for (a, before, _), (b, after, _) in zip(bench.trace(job), bench.trace(job)[1:], strict=False) if a != b]
+        lost = [
+            before - after + 1
+            for (a, before, _), (b, after, _) in zip(bench.trace(job), bench.trace(job)[1:], strict=False)
+            if a != b
+        ]
         assert max(lost, default=0) <= 5, "one interval"

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.metrics import TOGETHER, Metrics
-from service.processes.metrics_pages import Board, Page
+from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from tests.conftest import wait_until
 
-Keep = Callable[[str, Metrics], Page]
+Keep = Callable[[str, Metrics], MetricsPage]
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def keep(tmp_path: Path) -> Iterator[Keep]:
     """Keeps a process's page until the test ends."""
     with ExitStack() as stack:
 
-        def make(name: str, metrics: Metrics) -> Page:
-            page = Page(tmp_path, name, metrics.registry)
+        def make(name: str, metrics: Metrics) -> MetricsPage:
+            page = MetricsPage(tmp_path, name, metrics.registry)
             stack.callback(page.close)
             return page
 
@@ -31,10 +31,10 @@ def keep(tmp_path: Path) -> Iterator[Keep]:
 
 
 def told(board: Path, name: str, **labels: str) -> float | None:
-    return Board(board).registry().get_sample_value(name, labels)
+    return MetricsAggregator(board).registry().get_sample_value(name, labels)
 
 
-def die(page: Page) -> None:
+def die(page: MetricsPage) -> None:
     """As if the process had been killed: nothing is written any more, and nobody answers."""
     page._write = lambda: b""  # type: ignore[method-assign]
     page.close()
@@ -72,7 +72,7 @@ def test_all_series_are_there_with_zeros_as_in_one_process(keep: Keep, tmp_path:
     def ours(text: bytes) -> list[str]:
         return [line for line in text.decode().splitlines() if "sonde_" in line and "_created" not in line]
 
-    assert ours(generate_latest(Board(tmp_path))) == ours(alone.render())
+    assert ours(generate_latest(MetricsAggregator(tmp_path))) == ours(alone.render())
 
 
 def test_what_a_process_was_shown_to_have_counted_stays_when_it_dies(keep: Keep, tmp_path: Path) -> None:
@@ -104,7 +104,9 @@ def test_the_next_in_its_place_goes_on_counting(keep: Keep, tmp_path: Path) -> N
     assert told(tmp_path, "sonde_client_gone_created") == created
 
 
-@pytest.mark.parametrize(("series", "expected"), [("sonde_model_info", 1), ("sonde_drift_detected", 1), ("sonde_model_generation", 3)])
+@pytest.mark.parametrize(
+    ("series", "expected"), [("sonde_model_info", 1), ("sonde_drift_detected", 1), ("sonde_model_generation", 3)]
+)
 def test_what_all_have_in_common_is_not_added_up(keep: Keep, tmp_path: Path, series: str, expected: int) -> None:
     for name, drifts, generation in (("0", 0, 3), ("1", 1, 4)):
         metrics = Metrics()
@@ -113,7 +115,11 @@ def test_what_all_have_in_common_is_not_added_up(keep: Keep, tmp_path: Path, ser
         metrics.model_generation.labels("m").set(generation)
         keep(name, metrics)
     assert series in TOGETHER
-    [line] = [line for line in generate_latest(Board(tmp_path)).decode().splitlines() if line.startswith(f"{series}{{")]
+    [line] = [
+        line
+        for line in generate_latest(MetricsAggregator(tmp_path)).decode().splitlines()
+        if line.startswith(f"{series}{{")
+    ]
     assert line.endswith(f" {expected}.0")
 
 

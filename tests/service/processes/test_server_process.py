@@ -1,4 +1,6 @@
-"""`sonde serve --workers 2` as real processes: both answer, their metrics are one, and who dies or ends harms nobody."""
+"""`sonde serve --workers 2` as real processes: both answer, their metrics are one, and who dies or ends harms
+nobody.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def lines(served: Served) -> list[dict[str, Any]]:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
 
 
 def series(client: httpx.Client, name: str) -> float:
@@ -53,7 +57,11 @@ def test_metrics_are_exact_whichever_process_answers(pair: Served) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(httpx.Client(base_url=pair.url, timeout=60)) for _ in range(4)]
         with ThreadPoolExecutor(4) as pool:
-            statuses = list(pool.map(lambda client: {embed(client, f"text {at}", f"and {at}").status_code for at in range(50)}, clients))
+            statuses = list(
+                pool.map(
+                    lambda client: {embed(client, f"text {at}", f"and {at}").status_code for at in range(50)}, clients
+                )
+            )
         assert statuses == [{200}] * 4
         route = 'route="/v1/embeddings"'
         for client in clients:

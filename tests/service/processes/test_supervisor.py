@@ -1,4 +1,6 @@
-"""Several processes behind one port: connections are shared out evenly, and whoever ends is replaced. The processes have no models."""
+"""Several processes behind one port: connections are shared out evenly, and whoever ends is replaced. The processes
+have no models.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ import pytest
 from models.runtime import cpu
 from service.config import Settings
 from service.errors import CannotListen
-from service.metrics import CrewMetrics
-from service.processes.server_process import Member, Place
-from service.processes.sockets import listen_on
-from service.processes.supervisor import Crew
+from service.metrics import SupervisorMetrics
+from service.processes.server_process import ProcessSpec, ServerProcess
+from service.processes.sockets import open_sockets
+from service.processes.supervisor import Supervisor
 from tests.conftest import free_port, wait_until
 
 pytestmark = pytest.mark.real
@@ -29,10 +31,10 @@ pytestmark = pytest.mark.real
 class Running:
     """A crew in a thread, and how to call it."""
 
-    def __init__(self, crew: Crew, port: int, metrics: CrewMetrics) -> None:
-        self.crew, self.port, self.metrics = crew, port, metrics
+    def __init__(self, supervisor: Supervisor, port: int, metrics: SupervisorMetrics) -> None:
+        self.supervisor, self.port, self.metrics = supervisor, port, metrics
         self.codes: list[int] = []
-        self.thread = threading.Thread(target=lambda: self.codes.append(crew.run()))
+        self.thread = threading.Thread(target=lambda: self.codes.append(supervisor.run()))
 
     def call(self, stack: ExitStack) -> int:
         """Connect and stay; the number of the process that answered."""
@@ -40,7 +42,7 @@ class Running:
         return int(connection.recv(64))
 
     def pid(self, number: int) -> int:
-        running = self.crew._processes[number].running
+        running = self.supervisor._processes[number].running
         assert running is not None
         return running.pid
 
@@ -54,9 +56,9 @@ class Running:
 
 
 @contextmanager
-def crew_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s: float = 10.0) -> Iterator[Running]:
+def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s: float = 10.0) -> Iterator[Running]:
     """A crew of `number`, each of which behaves in the way that is given for it."""
-    metrics = CrewMetrics()
+    metrics = SupervisorMetrics()
 
     def command(number: int) -> Callable[[int], Sequence[str]]:
         def on(channel: int) -> Sequence[str]:
@@ -64,27 +66,29 @@ def crew_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s: floa
                 sys.executable,
                 "-m",
                 "tests.support.numbered_server",
-                Place(number, 2, channel, "", None).dump(),
+                ProcessSpec(number, 2, channel, "", None).dump(),
                 (ways or {}).get(number, ""),
             ]
 
         return on
 
-    with listen_on("127.0.0.1", 0) as doors:
-        running = Running(Crew(command, number, doors, metrics, shutdown_s=shutdown_s), doors[0].getsockname()[1], metrics)
+    with open_sockets("127.0.0.1", 0) as sockets:
+        running = Running(
+            Supervisor(command, number, sockets, metrics, shutdown_s=shutdown_s), sockets[0].getsockname()[1], metrics
+        )
         running.thread.start()
         try:
             yield running
         finally:
-            running.crew.stop()
+            running.supervisor.stop()
             running.thread.join(20)
-            running.crew.stop()
+            running.supervisor.stop()
 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Running]:
     """Two that serve; tests leave them as they are."""
-    with crew_of(2) as running:
+    with supervisor_of(2) as running:
         wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
         yield running
 
@@ -94,7 +98,7 @@ def test_each_process_gets_as_many_connections(pair: Running) -> None:
         with ExitStack() as stack:
             counts = Counter(pair.call(stack) for _ in range(clients))
             assert sorted(counts.values()) == [clients // 2, clients - clients // 2]
-        wait_until(lambda: [process.connections for process in pair.crew._processes] == [0, 0])
+        wait_until(lambda: [process.connections for process in pair.supervisor._processes] == [0, 0])
 
 
 def test_who_has_fewer_gets_the_next(pair: Running) -> None:
@@ -102,109 +106,121 @@ def test_who_has_fewer_gets_the_next(pair: Running) -> None:
         numbers = [pair.call(stays if at % 2 else goes) for at in range(6)]
         assert numbers in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0])
         goes.close()
-        wait_until(lambda: sum(process.connections for process in pair.crew._processes) == 3)
+        wait_until(lambda: sum(process.connections for process in pair.supervisor._processes) == 3)
         assert [pair.call(stays) for _ in range(3)] == [numbers[0]] * 3
 
 
 def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    with crew_of(2) as running, ExitStack() as stack:
+    with supervisor_of(2) as running, ExitStack() as stack:
         wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
         first = running.pid(0)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: not running.crew._processes[0].listens)
+        wait_until(lambda: not running.supervisor._processes[0].listens)
         assert [running.call(stack) for _ in range(3)] == [1, 1, 1]
         wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
         assert running.told("sonde_process_restarts_total") == 1
         assert running.pid(0) != first
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
-        running.crew.stop()
+        running.supervisor.stop()
         assert running.code() == 0
     assert capsys.readouterr().out == "all ready, says 0\n", "said once, when all were ready for the first time"
 
 
 def test_one_that_drains_gets_no_more_and_is_replaced() -> None:
-    with crew_of(2) as running, ExitStack() as stack:
+    with supervisor_of(2) as running, ExitStack() as stack:
         wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
         os.kill(running.pid(1), signal.SIGTERM)
-        wait_until(lambda: running.crew._processes[1].state == "draining")
+        wait_until(lambda: running.supervisor._processes[1].state == "draining")
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
         wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
 
 
 def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
-    with crew_of(2, {0: "loading"}) as running, ExitStack() as stack:
-        wait_until(lambda: all(process.listens for process in running.crew._processes), 20)
-        wait_until(lambda: running.crew._processes[1].state == "ready")
+    with supervisor_of(2, {0: "loading"}) as running, ExitStack() as stack:
+        wait_until(lambda: all(process.listens for process in running.supervisor._processes), 20)
+        wait_until(lambda: running.supervisor._processes[1].state == "ready")
         assert [running.call(stack) for _ in range(3)] == [1, 1, 1]
     assert capsys.readouterr().out == "", "not all are ready"
-    with crew_of(1, {0: "loading"}) as running, ExitStack() as stack:
+    with supervisor_of(1, {0: "loading"}) as running, ExitStack() as stack:
         assert running.call(stack) == 0, "who connects before anybody listens waits"
 
 
 @pytest.mark.parametrize(("way", "code"), [("wrong", 2), ("broken", 1), ("killed", 128 + 9)])
 def test_what_cannot_start_ends_all_with_its_code(way: str, code: int) -> None:
-    with crew_of(2, {1: way}) as running:
+    with supervisor_of(2, {1: way}) as running:
         assert running.code() == code
         assert running.told("sonde_process_restarts_total") == 0
 
 
 def test_who_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.supervisor._MARGIN_S", 0.2)
-    with crew_of(1, {0: "deaf"}, shutdown_s=0.3) as running:
+    with supervisor_of(1, {0: "deaf"}, shutdown_s=0.3) as running:
         wait_until(lambda: running.told("sonde_processes", state="ready") == 1, 20)
         began = time.monotonic()
-        running.crew.stop()
+        running.supervisor.stop()
         assert running.code() == 0
         assert time.monotonic() - began < 5
 
 
 @pytest.fixture
-def member() -> Iterator[Callable[[list[int] | None], Member]]:
+def member() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
     """Makes the second of four processes, which may run on some processors."""
     ours, theirs = socket.socketpair()
-    before = cpu.usable()
-    made: list[Member] = []
+    before = cpu.usable_processors()
+    made: list[ServerProcess] = []
 
-    def make(processors: list[int] | None) -> Member:
-        made.append(Member(Place.load(Place(1, 4, theirs.detach(), "", processors).dump())))
+    def make(processors: list[int] | None) -> ServerProcess:
+        made.append(ServerProcess(ProcessSpec.load(ProcessSpec(1, 4, theirs.detach(), "", processors).dump())))
         return made[-1]
 
     with ours:
         yield make
-    cpu.stay_on(before)
+    cpu.pin_to(before)
     made[0].close()
 
 
-def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(member: Callable[[list[int] | None], Member]) -> None:
-    mine = cpu.usable()[-1:]
+def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(
+    member: Callable[[list[int] | None], ServerProcess],
+) -> None:
+    mine = cpu.usable_processors()[-1:]
     settled = member(mine).settle(Settings(max_queued_items=100))
-    assert cpu.usable() == mine
-    assert (settled.max_queued_items, settled.threads, settled.tokenizer_threads) == (25, 0, 0), "PyTorch sees the cores by itself"
+    assert cpu.usable_processors() == mine
+    assert (settled.max_queued_items, settled.threads, settled.tokenizer_threads) == (25, 0, 0), (
+        "PyTorch sees the cores by itself"
+    )
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(4.0, 1), (100.0, 0), (None, 0)])
 def test_a_process_keeps_to_its_part_of_a_quota(
-    member: Callable[[list[int] | None], Member], monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int
+    member: Callable[[list[int] | None], ServerProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    quota: float | None,
+    threads: int,
 ) -> None:
     monkeypatch.setattr(cpu, "quota", lambda: quota)
-    assert member(cpu.usable()[:2]).settle(Settings()).threads == threads
+    assert member(cpu.usable_processors()[:2]).settle(Settings()).threads == threads
 
 
-def test_where_cores_are_too_few_each_computes_with_one_thread(member: Callable[[list[int] | None], Member]) -> None:
-    before = cpu.usable()
+def test_where_cores_are_too_few_each_computes_with_one_thread(
+    member: Callable[[list[int] | None], ServerProcess],
+) -> None:
+    before = cpu.usable_processors()
     settled = member(None).settle(Settings(tokenizer_threads=3))
-    assert cpu.usable() == before
+    assert cpu.usable_processors() == before
     assert (settled.threads, settled.tokenizer_threads) == (1, 3), "what was asked for is done"
 
 
 def test_an_address_that_is_taken_is_named() -> None:
-    with listen_on("127.0.0.1", free_port()) as doors:
-        port = doors[0].getsockname()[1]
-        with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"), listen_on("127.0.0.1", port):
+    with open_sockets("127.0.0.1", free_port()) as sockets:
+        port = sockets[0].getsockname()[1]
+        with (
+            pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+            open_sockets("127.0.0.1", port),
+        ):
             pass
 
 
 def test_all_addresses_of_a_name_are_on_one_port() -> None:
-    with listen_on("localhost", 0) as doors:
-        assert len({door.getsockname()[1] for door in doors}) == 1
-        assert len(doors) >= 1
+    with open_sockets("localhost", 0) as sockets:
+        assert len({socket_.getsockname()[1] for socket_ in sockets}) == 1
+        assert len(sockets) >= 1

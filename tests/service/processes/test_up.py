@@ -85,14 +85,27 @@ def test_a_metrics_port_without_a_next_one_is_refused_before_anything_starts(mon
         up(Settings(metrics_port=65535), [])
 
 
-def test_a_metrics_port_whose_next_one_is_the_apis_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metrics_port_whose_next_one_is_the_apis_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("service.processes.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
     with pytest.raises(ConfigError, match="the next port, which is --port; got 7999"):
         up(Settings(port=8000, metrics_port=7999), [])
 
 
 def test_a_database_of_another_kind_ends_up_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(tmp_path), "--database-url", "mysql://a:secret@b/c"]
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "up",
+        "--port",
+        "0",
+        "--home",
+        str(tmp_path),
+        "--database-url",
+        "mysql://a:secret@b/c",
+    ]
     ended = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
     assert ended.returncode == 2
     assert "expected postgresql://" in ended.stderr

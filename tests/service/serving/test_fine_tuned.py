@@ -22,60 +22,70 @@ from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.sequence_classifier import probabilities
 from service.config import Settings
 from service.metrics import Metrics
-from service.serving.fine_tuned import Trained
-from service.serving.model_manager import Hub
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_hub
+from tests.conftest import open_manager
 from tests.fakes.model import FakeModel
-from tests.support.artifacts import MANIFEST, NAME, NORMAL, TEXTS, golden, open_fake_encoders, own_encoder, staging, train
+from tests.support.artifacts import (
+    MANIFEST,
+    NAME,
+    NORMAL,
+    TEXTS,
+    golden,
+    open_fake_encoders,
+    own_encoder,
+    staging,
+    train,
+)
 
 BASE = FakeModel("fake")
 CLASSIFIER = FakeModel("intents", task="classification", labels=("yes", "no"))
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    hub = open_hub(Settings.read({"home": tmp_path, "device": "cpu"}, {}), Metrics(), BASE, CLASSIFIER)
-    yield hub
-    hub.close()
+def manager(tmp_path: Path) -> Iterator[ModelManager]:
+    manager = open_manager(Settings.read({"home": tmp_path, "device": "cpu"}, {}), Metrics(), BASE, CLASSIFIER)
+    yield manager
+    manager.close()
 
 
 @pytest.fixture
-def registry(hub: Hub) -> Registry:
-    return hub.registry
+def registry(manager: ModelManager) -> Registry:
+    return manager.registry
 
 
-def load(hub: Hub, version: int, name: str = NAME) -> Trained:
-    loaded = hub.shelf._load(name, version)
-    assert isinstance(loaded, Trained)
+def load(manager: ModelManager, version: int, name: str = NAME) -> FineTunedModel:
+    loaded = manager.watcher._load(name, version)
+    assert isinstance(loaded, FineTunedModel)
     return loaded
 
 
-def rows_of(trained: Trained, *texts: str) -> Any:
+def rows_of(trained: FineTunedModel, *texts: str) -> Any:
     return asyncio.run(trained.rows(list(texts), Caller(), "classification")).values
 
 
-def test_a_head_shares_its_bases_engine(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE))
-    base = hub.find("fake")
+def test_a_head_shares_its_bases_engine(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE))
+    base = manager.find("fake")
     assert trained.engine is base.engine
     assert not trained.owns_engine
     assert np.array_equal(rows_of(trained, *TEXTS), BASE.forward(BASE.text.encode(TEXTS)))
     assert trained.memory_bytes() == base.memory_bytes()
 
 
-def test_its_card_is_its_own(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE))
+def test_its_card_is_its_own(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE))
     card = trained.card
     assert (trained.label, card.name, card.version, card.task) == (f"{NAME}:v1", NAME, "v1", "classification")
     assert (card.labels, card.width, card.max_tokens) == (("v1", "other"), 2, 32)
     assert card.origin == "trained on fake 0 by ftjob-1"
     assert card.signature()["outputs"] == [{"name": "scores", "dtype": "float32", "shape": ["n", 2]}]
-    assert hub.find("fake").card.task == "embedding"
+    assert manager.find("fake").card.task == "embedding"
 
 
-def test_probabilities_come_from_its_head(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE))
+def test_probabilities_come_from_its_head(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE))
     rows = rows_of(trained, "hello", "pizza")
     expected = rows.sum(axis=1) * 0.1
     logits = trained.logits(rows, trained.model.text.encode(["hello", "pizza"]))
@@ -83,27 +93,29 @@ def test_probabilities_come_from_its_head(hub: Hub, registry: Registry, tmp_path
     assert probabilities(logits, multi_label=False)[:, 0] == pytest.approx([1 / (1 + np.exp(-6))] * 2, abs=1e-5)
 
 
-def test_a_head_with_words_is_served_as_it_was_trained(hub: Hub, registry: Registry, tmp_path: Path) -> None:
+def test_a_head_with_words_is_served_as_it_was_trained(
+    manager: ModelManager, registry: Registry, tmp_path: Path
+) -> None:
     staged = staging(tmp_path / "staged", {"report.md": "# report"})
     pieces = WordPieces.fit(BASE.text.encode(["lost card", "lost card", "pizza", "pizza"]))
     words = torch.stack([torch.arange(len(pieces.keys)), torch.zeros(len(pieces.keys))], dim=1)
     LexicalHead(torch.zeros(2, BASE.card.width), torch.zeros(2), pieces, words, ("a", "b")).save(staged)
     manifest = replace(MANIFEST, version=1, base="fake", base_version=BASE.card.version, labels=("a", "b"))
     manifest = replace(manifest, golden=golden(staged, manifest, BASE))
-    trained = load(hub, registry.publish(NAME, staged, lambda number: manifest))
+    trained = load(manager, registry.publish(NAME, staged, lambda number: manifest))
     rows = asyncio.run(trained.rows(["lost card", "rain"], Caller(), "classification"))
     said, unsaid = trained.logits(rows.values, rows.tokens)
     assert said[0] > 1
     assert unsaid.tolist() == [0, 0]
 
 
-def test_without_a_detector_it_judges_nothing(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE))
+def test_without_a_detector_it_judges_nothing(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE))
     assert (trained.judge(rows_of(trained, "hello")), trained.calibrated_on, trained.threshold(0.05)) == (None, 0, None)
 
 
-def test_with_a_detector_it_does(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE, task="anomaly", labels=()))
+def test_with_a_detector_it_does(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE, task="anomaly", labels=()))
     verdict = trained.judge(rows_of(trained, NORMAL[3], "pizza weather rain"))
     assert verdict is not None
     assert (verdict.p_values <= 0.05).tolist() == [False, True]
@@ -113,13 +125,13 @@ def test_with_a_detector_it_does(hub: Hub, registry: Registry, tmp_path: Path) -
 
 @pytest.mark.parametrize("task", ["embedding", "rerank", "classification", "anomaly"])
 def test_an_encoder_of_its_own_has_an_engine_of_its_own(
-    hub: Hub, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any
+    manager: ModelManager, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any
 ) -> None:
     made = open_fake_encoders(monkeypatch)
-    trained = load(hub, own_with_parts(registry, tmp_path, task))
+    trained = load(manager, own_with_parts(registry, tmp_path, task))
     try:
         assert trained.owns_engine
-        assert trained.engine is not hub.find("fake").engine
+        assert trained.engine is not manager.find("fake").engine
         assert (trained.card.task, trained.label) == (task, f"{NAME}:v1")
         assert len(made) == 1
     finally:
@@ -135,9 +147,11 @@ def own_with_parts(registry: Registry, where: Path, task: str) -> int:
     return train(registry, where, encoder, files=files, encoder="own", base="fake", base_version="0", task=task)
 
 
-def test_a_tuned_sequence_classifier_needs_no_head(hub: Hub, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuned_sequence_classifier_needs_no_head(
+    manager: ModelManager, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_fake_encoders(monkeypatch)
-    trained = load(hub, own_encoder(registry, tmp_path, seed=1, task="classification", labels=("good", "bad")))
+    trained = load(manager, own_encoder(registry, tmp_path, seed=1, task="classification", labels=("good", "bad")))
     try:
         rows = rows_of(trained, "hello")
         assert np.array_equal(trained.logits(rows, trained.model.text.encode(["hello"])), rows)
@@ -154,7 +168,10 @@ def write(name: str, content: str = "{}") -> Any:
     ("change", "problem"),
     [
         ({"base": "elsewhere"}, "it is a head on elsewhere, which is not served here: start it with --model"),
-        ({"base_version": "1" * 12}, "it was trained on fake of version 111111111111, the one served is 0: train again"),
+        (
+            {"base_version": "1" * 12},
+            "it was trained on fake of version 111111111111, the one served is 0: train again",
+        ),
         ({"base": "intents"}, "classification on the rows of a model for classification"),
         ({"task": "embedding", "labels": ()}, "embedding on the rows of a model for embedding"),
         ({"encoder": "own"}, "an encoder of its own, and there is none"),
@@ -167,11 +184,13 @@ def write(name: str, content: str = "{}") -> Any:
         ({"golden": Golden(("hello", "a"), ((1.0,), (1.0, 2.0)), 1)}, "rows of one length"),
     ],
 )
-def test_what_cannot_be_right_is_not_served(hub: Hub, registry: Registry, tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+def test_what_cannot_be_right_is_not_served(
+    manager: ModelManager, registry: Registry, tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
     before = threading.active_count()
     version = train(registry, tmp_path, BASE, **change)
     with pytest.raises(ArtifactError, match=problem):
-        load(hub, version)
+        load(manager, version)
     assert threading.active_count() == before
 
 
@@ -183,64 +202,76 @@ def test_what_cannot_be_right_is_not_served(hub: Hub, registry: Registry, tmp_pa
         (write("more.json"), "not in the manifest"),
     ],
 )
-def test_a_damaged_artifact_is_not_served(hub: Hub, registry: Registry, tmp_path: Path, damage: Any, problem: str) -> None:
+def test_a_damaged_artifact_is_not_served(
+    manager: ModelManager, registry: Registry, tmp_path: Path, damage: Any, problem: str
+) -> None:
     version = train(registry, tmp_path, BASE)
     damage(registry.path(NAME, version))
     with pytest.raises(ArtifactError, match=problem):
-        load(hub, version)
+        load(manager, version)
 
 
-def test_a_head_with_other_labels_than_its_manifest_is_not_served(hub: Hub, registry: Registry, tmp_path: Path) -> None:
+def test_a_head_with_other_labels_than_its_manifest_is_not_served(
+    manager: ModelManager, registry: Registry, tmp_path: Path
+) -> None:
     staged = tmp_path / "ft-fake-team-intents-1"
     train(registry, tmp_path, BASE)
     version = registry.publish(NAME, staged, lambda number: replace(MANIFEST, version=number, labels=("a", "b")))
     with pytest.raises(ArtifactError, match="other labels than the manifest"):
-        load(hub, version)
+        load(manager, version)
 
 
 @pytest.mark.parametrize(("task", "problem"), [("classification", "has no head"), ("anomaly", "has no detector")])
-def test_a_missing_part_is_named(hub: Hub, registry: Registry, tmp_path: Path, task: Any, problem: str) -> None:
+def test_a_missing_part_is_named(
+    manager: ModelManager, registry: Registry, tmp_path: Path, task: Any, problem: str
+) -> None:
     (tmp_path / "staged").mkdir()
     (tmp_path / "staged" / "report.md").write_text("")
     version = registry.publish(NAME, tmp_path / "staged", lambda number: replace(MANIFEST, task=task))
     with pytest.raises(ArtifactError, match=problem):
-        load(hub, version)
+        load(manager, version)
 
 
 def test_the_engine_of_an_encoder_that_fails_its_golden_inputs_is_ended(
-    hub: Hub, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manager: ModelManager, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_fake_encoders(monkeypatch)
     before = threading.active_count()
     wrong = Golden(("hello",), ((1.0, *([0.0] * 15)),), 1e-3)
     version = own_encoder(registry, tmp_path, seed=1, golden=wrong)
     with pytest.raises(ArtifactError, match="golden inputs: differs"):
-        load(hub, version)
+        load(manager, version)
     version = own_encoder(registry, tmp_path, seed=1, task="rerank")
     monkeypatch.setattr("models.loader.load", lambda source, placement: FakeModel(source.name, version=source.version))
     with pytest.raises(ArtifactError, match="its encoder does embedding"):
-        load(hub, version)
+        load(manager, version)
     assert threading.active_count() == before
 
 
-def test_a_rerankers_golden_texts_are_pairs(hub: Hub, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerankers_golden_texts_are_pairs(
+    manager: ModelManager, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_fake_encoders(monkeypatch)
-    version = own_encoder(registry, tmp_path, seed=1, task="rerank", golden=Golden(("query\ndocument",), ((0.5,),), 1.0))
+    version = own_encoder(
+        registry, tmp_path, seed=1, task="rerank", golden=Golden(("query\ndocument",), ((0.5,),), 1.0)
+    )
     with pytest.raises(ArtifactError, match=r"pairs \[query, document\], got single texts"):
-        load(hub, version)
+        load(manager, version)
 
 
-def test_without_golden_inputs_the_card_says_so(hub: Hub, registry: Registry, tmp_path: Path) -> None:
-    trained = load(hub, train(registry, tmp_path, BASE, golden=Golden((), (), 0.0)))
+def test_without_golden_inputs_the_card_says_so(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+    trained = load(manager, train(registry, tmp_path, BASE, golden=Golden((), (), 0.0)))
     assert trained.card.notes == ("no golden inputs: its answers were not checked at load",)
 
 
-def test_what_is_not_registered_is_not_loaded(hub: Hub) -> None:
+def test_what_is_not_registered_is_not_loaded(manager: ModelManager) -> None:
     with pytest.raises(NotRegistered):
-        load(hub, 1)
+        load(manager, 1)
 
 
-@pytest.mark.parametrize(("dtype", "difference", "passes"), [("float32", 0.02, False), ("bfloat16", 0.02, True), ("bfloat16", 0.05, False)])
+@pytest.mark.parametrize(
+    ("dtype", "difference", "passes"), [("float32", 0.02, False), ("bfloat16", 0.02, True), ("bfloat16", 0.05, False)]
+)
 def test_a_reduced_precision_may_differ_more(dtype: str, difference: float, passes: bool) -> None:
     manifest = replace(MANIFEST, golden=Golden(("a",), ((0.5, 0.5),), 1e-3))
     got = np.array([[0.5 + difference, 0.5]], dtype=np.float32)

@@ -17,9 +17,9 @@ from models.text.tokenization import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_hub, text_model
+from tests.conftest import open_manager, text_model
 from tests.fakes.model import FakeModel
 
 WAIT_S = 5.0
@@ -29,23 +29,25 @@ CLASSIFIER = FakeModel("classifier", task="classification", labels=("good", "bad
 
 
 @contextmanager
-def hub_of(*models: FakeModel, metrics: Metrics | None = None, **settings: object) -> Iterator[Hub]:
+def manager_of(*models: FakeModel, metrics: Metrics | None = None, **settings: object) -> Iterator[ModelManager]:
     """An opened hub of fakes, closed in the end."""
-    hub = open_hub(Settings.read(settings, {}), metrics or Metrics(), *models)
+    manager = open_manager(Settings.read(settings, {}), metrics or Metrics(), *models)
     try:
-        yield hub
+        yield manager
     finally:
-        hub.close()
+        manager.close()
 
 
 @contextmanager
-def empty_hub(on_failure: Callable[[Exception], None] = lambda error: None, **settings: object) -> Iterator[Hub]:
+def empty_manager(
+    on_failure: Callable[[Exception], None] = lambda error: None, **settings: object
+) -> Iterator[ModelManager]:
     """A hub that nothing was loaded into, closed in the end."""
-    hub = Hub(Settings.read(settings, {}), Metrics(), on_failure=on_failure)
+    manager = ModelManager(Settings.read(settings, {}), Metrics(), on_failure=on_failure)
     try:
-        yield hub
+        yield manager
     finally:
-        hub.close()
+        manager.close()
 
 
 @pytest.mark.parametrize(
@@ -61,21 +63,26 @@ def empty_hub(on_failure: Callable[[Exception], None] = lambda error: None, **se
     ],
 )
 def test_models_are_found_by_name(name: str | None, found: str) -> None:
-    with hub_of(ENCODER, OTHER) as hub:
-        assert hub.find(name).card.name == found
+    with manager_of(ENCODER, OTHER) as manager:
+        assert manager.find(name).card.name == found
 
 
 def test_a_name_that_begins_like_the_prefix_is_found_as_it_is() -> None:
-    with hub_of(ENCODER, FakeModel("sentence-transformers/encoder", width=4)) as hub:
-        assert hub.find("sentence-transformers/encoder").card.width == 4
-        assert hub.find("sentence-transformers/encoder:0").card.width == 4
-        assert hub.find("encoder").card.width == 16
+    with manager_of(ENCODER, FakeModel("sentence-transformers/encoder", width=4)) as manager:
+        assert manager.find("sentence-transformers/encoder").card.width == 4
+        assert manager.find("sentence-transformers/encoder:0").card.width == 4
+        assert manager.find("encoder").card.width == 16
 
 
-@pytest.mark.parametrize("name", ["", "Encoder", "other", "encoder:1", "encoder:0:0", "sentence-transformers/", "elsewhere/encoder"])
+@pytest.mark.parametrize(
+    "name", ["", "Encoder", "other", "encoder:1", "encoder:0:0", "sentence-transformers/", "elsewhere/encoder"]
+)
 def test_an_unknown_name_says_what_there_is(name: str) -> None:
-    with hub_of(ENCODER, OTHER) as hub, pytest.raises(ModelNotFound, match=r"there is: encoder, team/other$") as caught:
-        hub.find(name)
+    with (
+        manager_of(ENCODER, OTHER) as manager,
+        pytest.raises(ModelNotFound, match=r"there is: encoder, team/other$") as caught,
+    ):
+        manager.find(name)
     assert f"no model {name!r} here" in str(caught.value)
     assert caught.value.param == "model"
 
@@ -92,50 +99,57 @@ def test_an_unknown_name_says_what_there_is(name: str) -> None:
     ],
 )
 def test_models_are_found_by_task(task: Task, name: str | None, found: str) -> None:
-    with hub_of(ENCODER, CLASSIFIER, RERANKER) as hub:
-        assert hub.find_for(task, name).card.name == found
+    with manager_of(ENCODER, CLASSIFIER, RERANKER) as manager:
+        assert manager.find_for(task, name).card.name == found
 
 
 def test_an_encoder_reranks_where_there_is_nothing_better() -> None:
-    with hub_of(CLASSIFIER, ENCODER, OTHER) as hub:
-        assert hub.find_for("rerank", None).card.name == "encoder"
+    with manager_of(CLASSIFIER, ENCODER, OTHER) as manager:
+        assert manager.find_for("rerank", None).card.name == "encoder"
 
 
 @pytest.mark.parametrize(
     ("task", "name", "message"),
     [
-        ("embedding", "classifier", r"^classifier does classification, not embedding; models that do: encoder, team/other$"),
+        (
+            "embedding",
+            "classifier",
+            r"^classifier does classification, not embedding; models that do: encoder, team/other$",
+        ),
         ("rerank", "classifier", r"models that do: encoder, team/other$"),
         ("classification", "encoder", r"^encoder does embedding, not classification; models that do: classifier$"),
     ],
 )
 def test_the_wrong_task_says_who_does_it(task: Task, name: str, message: str) -> None:
-    with hub_of(ENCODER, OTHER, CLASSIFIER) as hub, pytest.raises(WrongTask, match=message) as caught:
-        hub.find_for(task, name)
+    with manager_of(ENCODER, OTHER, CLASSIFIER) as manager, pytest.raises(WrongTask, match=message) as caught:
+        manager.find_for(task, name)
     assert caught.value.param == "model"
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [(None, r"^no model here does classification; start one with --model$"), ("encoder", "models that do: none here$")]
+    ("name", "message"),
+    [(None, r"^no model here does classification; start one with --model$"), ("encoder", "models that do: none here$")],
 )
 def test_a_task_that_no_model_does(name: str | None, message: str) -> None:
-    with hub_of(ENCODER) as hub, pytest.raises(WrongTask, match=message):
-        hub.find_for("classification", name)
+    with manager_of(ENCODER) as manager, pytest.raises(WrongTask, match=message):
+        manager.find_for("classification", name)
 
 
 def test_two_models_of_one_name_are_refused_and_the_first_goes_on() -> None:
     first, second = FakeModel("twin"), FakeModel("twin")
-    with hub_of(first) as hub:
-        with pytest.raises(ConfigError, match=r"two models are called 'twin': name one of them with --model NAME=") as caught:
-            hub.add(second)
-        assert [one.label for one in hub.all()] == ["twin:0"]
-        assert asyncio.run(text_model(hub, "twin").rows(["hello"], Caller(), "embedding")).values.shape == (1, 16)
+    with manager_of(first) as manager:
+        with pytest.raises(
+            ConfigError, match=r"two models are called 'twin': name one of them with --model NAME="
+        ) as caught:
+            manager.add(second)
+        assert [one.label for one in manager.all()] == ["twin:0"]
+        assert asyncio.run(text_model(manager, "twin").rows(["hello"], Caller(), "embedding")).values.shape == (1, 16)
     assert caught.value.param == "model"
     assert second.batches == []
 
 
-def not_ready(hub: Hub) -> AbstractContextManager[pytest.ExceptionInfo[Unavailable]]:
-    return pytest.raises(Unavailable, match=str(hub.problem))
+def not_ready(manager: ModelManager) -> AbstractContextManager[pytest.ExceptionInfo[Unavailable]]:
+    return pytest.raises(Unavailable, match=str(manager.problem))
 
 
 @pytest.mark.parametrize(
@@ -149,16 +163,20 @@ def not_ready(hub: Hub) -> AbstractContextManager[pytest.ExceptionInfo[Unavailab
 )
 def test_requests_are_taken_only_while_it_is_ready(opened: bool, draining: bool, problem: str | None) -> None:
     metrics = Metrics()
-    with hub_of(ENCODER, metrics=metrics) as hub:
-        hub.opened, hub.draining = opened, draining
-        assert hub.problem == problem
+    with manager_of(ENCODER, metrics=metrics) as manager:
+        manager.opened, manager.draining = opened, draining
+        assert manager.problem == problem
         if problem is None:
-            hub.admit()
-            hub.require_ready()
+            manager.admit()
+            manager.require_ready()
             return
-        refusing: list[Callable[[], object]] = [hub.admit] * draining
+        refusing: list[Callable[[], object]] = [manager.admit] * draining
         if not opened:
-            refusing += [hub.require_ready, lambda: hub.find("encoder"), lambda: hub.find_for("embedding", None)]
+            refusing += [
+                manager.require_ready,
+                lambda: manager.find("encoder"),
+                lambda: manager.find_for("embedding", None),
+            ]
         for ask in refusing:
             with pytest.raises(Unavailable) as caught:
                 ask()
@@ -167,9 +185,9 @@ def test_requests_are_taken_only_while_it_is_ready(opened: bool, draining: bool,
 
 
 def test_whoever_was_inside_when_the_end_began_is_still_served() -> None:
-    with hub_of(ENCODER) as hub:
-        hub.draining = True
-        assert hub.find("encoder").card.name == "encoder"
+    with manager_of(ENCODER) as manager:
+        manager.draining = True
+        assert manager.find("encoder").card.name == "encoder"
 
 
 def test_a_lost_device_makes_all_of_it_unready_and_is_told() -> None:
@@ -183,18 +201,18 @@ def test_a_lost_device_makes_all_of_it_unready_and_is_told() -> None:
         known.append(error)
         told.set()
 
-    with empty_hub(on_failure) as hub:
-        hub.add(FakeModel("good"))
-        bad = hub.add(FakeModel("bad", fault=lose))
-        hub.opened = True
-        hub.require_ready()
+    with empty_manager(on_failure) as manager:
+        manager.add(FakeModel("good"))
+        bad = manager.add(FakeModel("bad", fault=lose))
+        manager.opened = True
+        manager.require_ready()
         broken.set()
         with pytest.raises(Unavailable, match="device is lost"):
             asyncio.run(bad.rows(["hello"], Caller(), "embedding"))
         assert told.wait(WAIT_S)
-        assert hub.problem == "a device is lost; the service restarts"
-        with not_ready(hub):
-            hub.find("good")
+        assert manager.problem == "a device is lost; the service restarts"
+        with not_ready(manager):
+            manager.find("good")
     assert [type(error) for error in known] == [DeviceLost]
 
 
@@ -209,25 +227,31 @@ def test_a_lost_device_makes_all_of_it_unready_and_is_told() -> None:
         ("cuda:0", {"max_batch_tokens": 99, "max_batch_items": 7}, 99, 7),
     ],
 )
-def test_batches_are_as_large_as_the_device_likes_unless_told(device: str, settings: dict[str, Any], tokens: int, items: int) -> None:
-    with empty_hub(**settings) as hub:
-        limits = hub.limits(replace(FakeModel("fake").card, device=device, pads=items == 7))
+def test_batches_are_as_large_as_the_device_likes_unless_told(
+    device: str, settings: dict[str, Any], tokens: int, items: int
+) -> None:
+    with empty_manager(**settings) as manager:
+        limits = manager.limits(replace(FakeModel("fake").card, device=device, pads=items == 7))
     assert (limits.max_tokens, limits.max_items, limits.pads) == (tokens, items, items == 7)
 
 
 def test_a_model_is_warm_before_it_is_in_service() -> None:
     in_service: list[list[str]] = []
 
-    with empty_hub() as hub:
-        hub.add(FakeModel("cold", max_tokens=64, fault=lambda batch: in_service.append([one.label for one in hub.all()])))
+    with empty_manager() as manager:
+        manager.add(
+            FakeModel(
+                "cold", max_tokens=64, fault=lambda batch: in_service.append([one.label for one in manager.all()])
+            )
+        )
         assert in_service == [[], [], []]
-        assert [one.label for one in hub.all()] == ["cold:0"]
+        assert [one.label for one in manager.all()] == ["cold:0"]
 
 
 @pytest.mark.parametrize(("max_tokens", "lengths"), [(64, [10, 18, 64]), (12, [10, 12, 12])])
 def test_the_warm_up_runs_common_shapes_within_the_models_length(max_tokens: int, lengths: list[int]) -> None:
     model = FakeModel(max_tokens=max_tokens)
-    with hub_of(model):
+    with manager_of(model):
         shapes = [(len(batch), {item.count for item in batch}) for batch in model.batches]
     assert shapes == [(1, {lengths[0]}), (8, {lengths[1]}), (4, {lengths[2]})]
 
@@ -236,35 +260,37 @@ def test_a_model_that_fails_to_warm_up_is_not_in_service() -> None:
     def fail(batch: Sequence[Tokens]) -> None:
         raise ModelSourceError("broken")
 
-    with empty_hub() as hub:
+    with empty_manager() as manager:
         with pytest.raises(ModelSourceError, match="broken"):
-            hub.add(FakeModel(fault=fail))
-        assert list(hub.all()) == []
+            manager.add(FakeModel(fault=fail))
+        assert list(manager.all()) == []
 
 
 def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    with empty_hub(model=("a", "b"), device="cpu", dtype="float32", threads=2) as hub:
+    with empty_manager(model=("a", "b"), device="cpu", dtype="float32", threads=2) as manager:
 
         def load(*how: object) -> Iterator[FakeModel]:
             asked.extend(how)
             for name in ("a", "b"):
-                assert hub.problem == "models are loading"
+                assert manager.problem == "models are loading"
                 yield FakeModel(name)
 
         monkeypatch.setattr("models.loader.open_models", load)
-        hub.open()
-        assert hub.problem is None
-        assert [one.card.name for one in hub.all()] == ["a", "b"]
+        manager.open()
+        assert manager.problem is None
+        assert [one.card.name for one in manager.all()] == ["a", "b"]
     assert asked == [("a", "b"), "cpu", "float32", 2]
 
 
 @pytest.mark.parametrize(("specs", "twice"), [(("x/twin", "other", "twin"), "twin"), (("twin=a", "twin=b"), "twin")])
-def test_two_of_one_name_are_refused_before_anything_is_loaded(specs: tuple[str, ...], twice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_of_one_name_are_refused_before_anything_is_loaded(
+    specs: tuple[str, ...], twice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("models.loader.open_models", lambda *_: pytest.fail("loaded"))
-    with empty_hub(model=specs) as hub, pytest.raises(ConfigError, match=f"two models are called '{twice}'"):
-        hub.open()
+    with empty_manager(model=specs) as manager, pytest.raises(ConfigError, match=f"two models are called '{twice}'"):
+        manager.open()
 
 
 def test_a_model_that_cannot_be_loaded_leaves_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,49 +299,50 @@ def test_a_model_that_cannot_be_loaded_leaves_it_unready(monkeypatch: pytest.Mon
         raise ModelSourceError("nothing there")
 
     monkeypatch.setattr("models.loader.open_models", load)
-    with empty_hub() as hub:
+    with empty_manager() as manager:
         with pytest.raises(ModelSourceError, match="nothing there"):
-            hub.open()
-        assert hub.problem == "models are loading"
+            manager.open()
+        assert manager.problem == "models are loading"
 
 
 def test_the_metrics_tell_of_a_model_in_service() -> None:
     metrics = Metrics()
-    with hub_of(ENCODER, metrics=metrics):
+    with manager_of(ENCODER, metrics=metrics):
         about = {"model": "encoder", "version": "0", "task": "embedding", "device": "cpu", "dtype": "float32"}
         assert metrics.registry.get_sample_value("sonde_model_info", about) == 1
         assert metrics.registry.get_sample_value("sonde_device_memory_bytes", {"device": "cpu"}) == 0
 
 
 def test_models_share_the_room_of_the_service() -> None:
-    async def ask_both(hub: Hub) -> None:
-        waiting = asyncio.create_task(text_model(hub, "one").rows(["hello"], Caller(), "embedding"))
+    async def ask_both(manager: ModelManager) -> None:
+        waiting = asyncio.create_task(text_model(manager, "one").rows(["hello"], Caller(), "embedding"))
         await asyncio.sleep(0)
         try:
             with pytest.raises(Overloaded):
-                await text_model(hub, "other").rows(["hello"], Caller(), "embedding")
+                await text_model(manager, "other").rows(["hello"], Caller(), "embedding")
         finally:
             held.gate.set()
             await waiting
 
     held = FakeModel("one")
-    with hub_of(held, FakeModel("other"), max_queued_items=1) as hub:
+    with manager_of(held, FakeModel("other"), max_queued_items=1) as manager:
         held.gate.clear()
-        asyncio.run(ask_both(hub))
+        asyncio.run(ask_both(manager))
 
 
 def test_models_share_a_cache_but_no_rows() -> None:
-    async def ask(hub: Hub) -> list[int]:
+    async def ask(manager: ModelManager) -> list[int]:
         return [
-            (await text_model(hub, name).rows(["hello"], Caller(), "embedding")).values.shape[1] for name in ("small", "large", "small")
+            (await text_model(manager, name).rows(["hello"], Caller(), "embedding")).values.shape[1]
+            for name in ("small", "large", "small")
         ]
 
-    with hub_of(FakeModel("small", width=4), FakeModel("large", width=8)) as hub:
-        assert asyncio.run(ask(hub)) == [4, 8, 4]
+    with manager_of(FakeModel("small", width=4), FakeModel("large", width=8)) as manager:
+        assert asyncio.run(ask(manager)) == [4, 8, 4]
 
 
 def test_a_closed_hub_computes_nothing_more() -> None:
-    with hub_of(FakeModel()) as hub:
-        served = text_model(hub, "fake")
+    with manager_of(FakeModel()) as manager:
+        served = text_model(manager, "fake")
     with pytest.raises(Unavailable, match="shutting down"):
         asyncio.run(served.rows(["hello"], Caller(), "embedding"))

@@ -1,4 +1,6 @@
-"""Promotions while requests run: seen soon, swapped whole, nobody dropped, and the old serves on when the new is broken."""
+"""Promotions while requests run: seen soon, swapped whole, nobody dropped, and the old serves on when the new is
+broken.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ from service.auth import Keyring
 from service.config import Settings
 from service.errors import ModelNotFound, Unservable
 from service.metrics import Metrics
-from service.serving.fine_tuned import Shelved
-from service.serving.model_manager import Hub
+from service.serving.fine_tuned import LiveVersion
+from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_hub, text_model, wait_until
+from tests.conftest import open_manager, text_model, wait_until
 from tests.fakes.model import FakeModel
 from tests.support.artifacts import NAME, open_fake_encoders, own_encoder, train
 
@@ -40,7 +42,7 @@ BY: dict[str, Any] = {"by": "test", "why": ""}
 class House:
     """A hub over one fake encoder, and the registry it watches."""
 
-    hub: Hub
+    manager: ModelManager
     registry: Registry
     metrics: Metrics
     base: FakeModel
@@ -54,7 +56,7 @@ class House:
         self.registry.promote(name, version, **BY)
 
     def label(self, asked: str = NAME) -> str:
-        return self.hub.find(asked).label
+        return self.manager.find(asked).label
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -62,20 +64,22 @@ class House:
 
 @pytest.fixture
 def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
-    hubs: list[Hub] = []
+    managers: list[ModelManager] = []
 
     def make(**settings: Any) -> House:
         chosen = Settings.read({"home": tmp_path / "home", "device": "cpu", **settings}, {})
         metrics, base = Metrics(), FakeModel("fake")
-        hub = open_hub(chosen, metrics, base)
-        hubs.append(hub)
+        manager = open_manager(chosen, metrics, base)
+        managers.append(manager)
         # As another process would: a registry of its own on the same directory.
         registry = Registry(chosen.registry_directory)
-        return House(hub, registry, metrics, base, tmp_path, create_app(chosen, hub, Keyring(chosen.keys_file), metrics))
+        return House(
+            manager, registry, metrics, base, tmp_path, create_app(chosen, manager, Keyring(chosen.keys_file), metrics)
+        )
 
     yield make
-    for hub in hubs:
-        hub.close()
+    for manager in managers:
+        manager.close()
 
 
 @pytest.fixture
@@ -92,74 +96,77 @@ def engines(name: str = NAME) -> int:
 def count_loads(house: House, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions that are loaded from now on."""
     loads: list[int] = []
-    load = house.hub.shelf._load
+    load = house.manager.watcher._load
 
-    def counted(name: str, version: int) -> Shelved:
+    def counted(name: str, version: int) -> LiveVersion:
         loads.append(version)
         return load(name, version)
 
-    monkeypatch.setattr(house.hub.shelf, "_load", counted)
+    monkeypatch.setattr(house.manager.watcher, "_load", counted)
     return loads
 
 
-# --- following the registry -------------------------------------------------------------------------------------------------
+# --- following the registry
+# -------------------------------------------------------------------------------------------------
 
 
 def test_what_was_promoted_is_served_and_what_was_rolled_back_is_again(house: House) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert (house.label(), house.metric("sonde_model_generation", model=NAME)) == (f"{NAME}:v1", 1)
     house.promote(house.train())
     assert house.label() == f"{NAME}:v1", "until it is looked at"
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert (house.label(), house.metric("sonde_model_generation", model=NAME)) == (f"{NAME}:v2", 2)
     house.registry.rollback(NAME, **BY)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert (house.label(), house.metric("sonde_model_generation", model=NAME)) == (f"{NAME}:v1", 3)
     assert house.metric("sonde_reload_failures_total", model=NAME) is None
 
 
 def test_what_was_withdrawn_is_served_no_more(house: House) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     house.registry.withdraw(NAME, **BY)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     with pytest.raises(ModelNotFound, match="has no version in service"):
-        house.hub.find(NAME)
+        house.manager.find(NAME)
     assert house.metric("sonde_model_generation", model=NAME) is None
     house.registry.delete_all(NAME)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     with pytest.raises(ModelNotFound, match=f"no model '{NAME}' here; there is: fake$"):
-        house.hub.find(NAME)
+        house.manager.find(NAME)
 
 
 def test_nothing_is_loaded_while_the_registry_stays_as_it_is(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = count_loads(house, monkeypatch)
     house.promote(house.train())
     for _ in range(5):
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
     house.train()
     house.registry.set_alias("prod", NAME)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert loads == [1]
 
 
 def test_back_and_forth_between_two_looks_loads_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (house.train(), house.train()):
         house.promote(version)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     house.promote(1)
     house.promote(2)
-    monkeypatch.setattr(house.hub.shelf, "_load", lambda name, version: pytest.fail("there was nothing to load"))
-    house.hub.shelf.sync()
+    monkeypatch.setattr(house.manager.watcher, "_load", lambda name, version: pytest.fail("there was nothing to load"))
+    house.manager.watcher.sync()
     assert (house.label(), house.metric("sonde_model_generation", model=NAME)) == (f"{NAME}:v2", 4)
 
 
 @pytest.mark.parametrize("poll_s", [1.0, 0.05])
-def test_a_promotion_by_another_process_is_seen_within_two_seconds(make_house: Callable[..., House], poll_s: float) -> None:
+def test_a_promotion_by_another_process_is_seen_within_two_seconds(
+    make_house: Callable[..., House], poll_s: float
+) -> None:
     house = make_house(registry_poll_s=poll_s)
     house.promote(house.train())
-    house.hub.shelf.open()
+    house.manager.watcher.open()
     assert house.label() == f"{NAME}:v1", "what is in service is there from the start"
     house.promote(house.train())
     began = time.monotonic()
@@ -169,13 +176,14 @@ def test_a_promotion_by_another_process_is_seen_within_two_seconds(make_house: C
 
 def test_after_a_nudge_it_is_seen_at_once(make_house: Callable[..., House]) -> None:
     house = make_house(registry_poll_s=3600)
-    house.hub.shelf.open()
+    house.manager.watcher.open()
     house.promote(house.train())
-    house.hub.shelf.nudge()
-    wait_until(lambda: house.hub.shelf.find(NAME) is not None)
+    house.manager.watcher.poke()
+    wait_until(lambda: house.manager.watcher.find(NAME) is not None)
 
 
-# --- when something is wrong ------------------------------------------------------------------------------------------------
+# --- when something is wrong
+# ------------------------------------------------------------------------------------------------
 
 
 def spoil(house: House, version: int) -> None:
@@ -184,11 +192,11 @@ def spoil(house: House, version: int) -> None:
 
 def test_a_corrupt_version_leaves_the_old_one_serving(house: House, caplog: pytest.LogCaptureFixture) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     house.promote(house.train())
     spoil(house, 2)
     with caplog.at_level(logging.ERROR):
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
     assert house.label() == f"{NAME}:v1"
     assert house.metric("sonde_reload_failures_total", model=NAME) == 1
     assert house.metric("sonde_model_generation", model=NAME) == 1, "what serves, not what ought to"
@@ -199,9 +207,9 @@ def test_a_corrupt_version_leaves_the_old_one_serving(house: House, caplog: pyte
 def test_a_corrupt_first_version_says_why_it_does_not_serve(house: House) -> None:
     house.promote(house.train())
     spoil(house, 1)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     with pytest.raises(Unservable, match=f"{NAME} cannot be served: 1/report.md has SHA-256") as caught:
-        house.hub.find(NAME)
+        house.manager.find(NAME)
     assert caught.value.retry_after_s == 30
 
 
@@ -209,79 +217,84 @@ def test_one_broken_model_holds_up_no_other(house: House) -> None:
     house.promote(house.train())
     house.promote(house.train(name=OTHER), OTHER)
     spoil(house, 1)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert house.label(OTHER) == f"{OTHER}:v1"
     assert house.metric("sonde_reload_failures_total", model=OTHER) is None
 
 
-def test_what_failed_is_tried_again_later_and_at_once_when_promoted_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_is_tried_again_later_and_at_once_when_promoted_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [1000.0]
-    monkeypatch.setattr(house.hub.shelf, "_clock", lambda: now[0])
+    monkeypatch.setattr(house.manager.watcher, "_clock", lambda: now[0])
     house.promote(house.train())
     spoil(house, 1)
     for _ in range(3):
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
         house.registry.set_alias("x", NAME)  # something else changes
     assert house.metric("sonde_reload_failures_total", model=NAME) == 1
     now[0] += 31
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert house.metric("sonde_reload_failures_total", model=NAME) == 2
     (house.registry.path(NAME, 1) / "report.md").write_text("# report")
     now[0] += 31
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert house.label() == f"{NAME}:v1"
 
 
 def test_an_error_that_nobody_foresaw_is_logged_and_not_told(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def burst(name: str, version: int) -> Shelved:
+    def burst(name: str, version: int) -> LiveVersion:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(house.hub.shelf, "_load", burst)
+    monkeypatch.setattr(house.manager.watcher, "_load", burst)
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     with pytest.raises(Unservable) as caught:
-        house.hub.find(NAME)
+        house.manager.find(NAME)
     assert "secret" not in caught.value.message
     assert "/secret/path" in caplog.text
 
 
-def test_a_registry_that_cannot_be_read_leaves_everything_as_it_is(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_cannot_be_read_leaves_everything_as_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
 
     def fail() -> object:
         raise OSError("the disk is gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(house.hub.registry, "stamp", fail)
-        house.hub.shelf.sync()
+        broken.setattr(house.manager.registry, "stamp", fail)
+        house.manager.watcher.sync()
     assert house.label() == f"{NAME}:v1"
     assert house.metric("sonde_reload_failures_total", model="registry") == 1
     (house.registry._root / "ft--fake--team--intents" / "current.json").write_text("{")
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert house.label() == f"{NAME}:v1"
     assert house.metric("sonde_reload_failures_total", model=NAME) == 1
 
 
-# --- names ------------------------------------------------------------------------------------------------------------------
+# --- names
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_version_can_be_asked_for_and_is_loaded_on_demand(house: House) -> None:
     async def check() -> None:
         for version in (house.train(), house.train()):
             house.promote(version)
-        house.hub.shelf.sync()
-        assert (await house.hub.resolve(f"{NAME}:v2")) is house.hub.find(NAME)
-        old = await house.hub.resolve(f"{NAME}:v1")
+        house.manager.watcher.sync()
+        assert (await house.manager.resolve(f"{NAME}:v2")) is house.manager.find(NAME)
+        old = await house.manager.resolve(f"{NAME}:v1")
         assert old.label == f"{NAME}:v1"
-        assert (await house.hub.resolve(f"{NAME}:v1")) is old
+        assert (await house.manager.resolve(f"{NAME}:v1")) is old
         with pytest.raises(ModelNotFound, match=r"has no version 3; there is: v1, v2"):
-            await house.hub.resolve(f"{NAME}:v3")
+            await house.manager.resolve(f"{NAME}:v3")
         house.promote(1)
-        house.hub.shelf.sync()
-        assert house.hub.find(NAME) is old, "what is loaded already is not loaded again"
+        house.manager.watcher.sync()
+        assert house.manager.find(NAME) is old, "what is loaded already is not loaded again"
 
     asyncio.run(check())
 
@@ -291,10 +304,10 @@ def test_two_versions_are_kept_beside_the_current_one(house: House, monkeypatch:
         for _ in range(4):
             house.train()
         house.promote(4)
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
         loads = count_loads(house, monkeypatch)
         for version in (1, 2, 1, 3, 1, 4, 2):
-            assert (await house.hub.resolve(f"{NAME}:v{version}")).label == f"{NAME}:v{version}"
+            assert (await house.manager.resolve(f"{NAME}:v{version}")).label == f"{NAME}:v{version}"
         assert loads == [1, 2, 3, 2], "the one used longest ago goes first"
 
     asyncio.run(check())
@@ -304,7 +317,7 @@ def test_many_who_ask_for_a_version_at_once_load_it_once(house: House, monkeypat
     async def check() -> None:
         house.train()
         loads = count_loads(house, monkeypatch)
-        found = await asyncio.gather(*(house.hub.resolve(f"{NAME}:v1") for _ in range(20)))
+        found = await asyncio.gather(*(house.manager.resolve(f"{NAME}:v1") for _ in range(20)))
         assert len({id(one) for one in found}) == 1
         assert loads == [1]
 
@@ -317,7 +330,7 @@ def test_a_version_that_cannot_be_loaded_says_why_and_is_not_tried_again_at_once
         spoil(house, 1)
         for _ in range(3):
             with pytest.raises(Unservable, match=f"{NAME}:v1 cannot be served: 1/report.md has SHA-256"):
-                await house.hub.resolve(f"{NAME}:v1")
+                await house.manager.resolve(f"{NAME}:v1")
 
     asyncio.run(check())
     assert house.metric("sonde_reload_failures_total", model=NAME) == 1
@@ -326,11 +339,11 @@ def test_a_version_that_cannot_be_loaded_says_why_and_is_not_tried_again_at_once
 def test_a_deleted_version_is_forgotten(house: House) -> None:
     async def check() -> None:
         house.train()
-        await house.hub.resolve(f"{NAME}:v1")
+        await house.manager.resolve(f"{NAME}:v1")
         house.registry.delete(NAME, 1)
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
         with pytest.raises(ModelNotFound, match="has no version 1; there is: none"):
-            await house.hub.resolve(f"{NAME}:v1")
+            await house.manager.resolve(f"{NAME}:v1")
 
     asyncio.run(check())
 
@@ -342,39 +355,41 @@ def test_aliases_lead_to_models_and_versions(house: House) -> None:
         house.promote(2)
         house.registry.set_alias("prod", NAME)
         house.registry.set_alias("old", f"{NAME}:v1")
-        house.hub.shelf.sync()
-        assert [(await house.hub.resolve(alias)).label for alias in ("prod", "old")] == [f"{NAME}:v2", f"{NAME}:v1"]
+        house.manager.watcher.sync()
+        assert [(await house.manager.resolve(alias)).label for alias in ("prod", "old")] == [f"{NAME}:v2", f"{NAME}:v1"]
         house.registry.remove_alias("prod")
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
         with pytest.raises(ModelNotFound, match="no model 'prod' here"):
-            await house.hub.resolve("prod")
+            await house.manager.resolve("prod")
 
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("name", ["ft:fake:team:nothing", "ft:fake:team", "ft:..:team:intents", "ft:fake:team:intents:1", "ft:0"])
+@pytest.mark.parametrize(
+    "name", ["ft:fake:team:nothing", "ft:fake:team", "ft:..:team:intents", "ft:fake:team:intents:1", "ft:0"]
+)
 def test_an_unknown_name_says_what_there_is(house: House, name: str) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     with pytest.raises(ModelNotFound, match=f"there is: fake, {NAME}$"):
-        house.hub.find(name)
+        house.manager.find(name)
     with pytest.raises(ModelNotFound, match=f"there is: fake, {NAME}$"):
-        asyncio.run(house.hub.resolve(name))
+        asyncio.run(house.manager.resolve(name))
 
 
 def test_without_a_name_a_model_of_the_settings_comes_first(house: House) -> None:
     house.promote(house.train())
-    house.hub.shelf.sync()
-    assert [one.label for one in house.hub.all()] == ["fake:0", f"{NAME}:v1"]
-    assert house.hub.find(None).label == "fake:0"
-    assert house.hub.find_for("classification", None).label == f"{NAME}:v1", "nobody else does"
+    house.manager.watcher.sync()
+    assert [one.label for one in house.manager.all()] == ["fake:0", f"{NAME}:v1"]
+    assert house.manager.find(None).label == "fake:0"
+    assert house.manager.find_for("classification", None).label == f"{NAME}:v1", "nobody else does"
 
 
 def test_open_loads_what_is_in_service_before_requests_are_taken(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.loader.open_models", lambda *how: iter(()))
     house.promote(house.train())
-    house.hub.opened = False
-    house.hub.open()
+    house.manager.opened = False
+    house.manager.open()
     assert house.label() == f"{NAME}:v1"
     assert house.metric("sonde_ready") == 1
 
@@ -386,14 +401,15 @@ def test_an_alias_that_a_model_of_the_settings_hides_is_told(
     house.promote(house.train())
     house.registry.set_alias("prod", NAME)
     house.registry.set_alias("fake", NAME)  # by a service that served no model called so
-    house.hub.open()
+    house.manager.open()
     assert house.label("fake") == "fake:0"
     assert [record.message for record in caplog.records if "alias" in record.message] == [
         f"alias 'fake', of {NAME}, is not followed here: a model of the settings is called so"
     ]
 
 
-# --- encoders of their own --------------------------------------------------------------------------------------------------
+# --- encoders of their own
+# --------------------------------------------------------------------------------------------------
 
 
 def expected(seed: int, text: str) -> Any:
@@ -401,25 +417,27 @@ def expected(seed: int, text: str) -> Any:
     return normalize(model.forward(model.text.encode([text])))[0]
 
 
-def test_an_old_encoder_is_unloaded_when_its_last_request_is_done(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_encoder_is_unloaded_when_its_last_request_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_fake_encoders(monkeypatch)
     versions = [own_encoder(house.registry, house.where, seed=seed) for seed in (1, 2)]
     house.promote(versions[0])
-    house.hub.shelf.sync()
-    held = [text_model(house.hub, NAME)]  # as a request does that is about to compute
+    house.manager.watcher.sync()
+    held = [text_model(house.manager, NAME)]  # as a request does that is about to compute
     house.promote(versions[1])
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert house.label() == f"{NAME}:v2"
     for _ in range(3):
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
     assert engines() == 2, "somebody still needs the old one"
     rows = asyncio.run(held[0].rows(["hello"], Caller(), "embedding"))
     assert rows.values[0] == pytest.approx(expected(1, "hello"), abs=1e-6)
     held.clear()
     gc.collect()
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     assert engines() == 1
-    house.hub.close()
+    house.manager.close()
     assert engines() == 0
 
 
@@ -427,22 +445,25 @@ def test_versions_share_a_cache_but_no_rows(house: House, monkeypatch: pytest.Mo
     open_fake_encoders(monkeypatch)
     for seed in (1, 2):
         house.promote(own_encoder(house.registry, house.where, seed=seed))
-        house.hub.shelf.sync()
+        house.manager.watcher.sync()
         for _ in range(2):
-            rows = asyncio.run(text_model(house.hub, NAME).rows(["hello"], Caller(), "embedding"))
+            rows = asyncio.run(text_model(house.manager, NAME).rows(["hello"], Caller(), "embedding"))
             assert rows.values[0] == pytest.approx(expected(seed, "hello"), abs=1e-6)
 
 
 def test_the_engines_of_failed_loads_are_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.promote(own_encoder(house.registry, house.where, seed=1))
-    monkeypatch.setattr("models.loader.load", lambda source, placement: FakeModel(source.name, version=source.version, seed=9))
-    house.hub.shelf.sync()
+    monkeypatch.setattr(
+        "models.loader.load", lambda source, placement: FakeModel(source.name, version=source.version, seed=9)
+    )
+    house.manager.watcher.sync()
     with pytest.raises(Unservable, match="golden inputs: differs"):
-        house.hub.find(NAME)
+        house.manager.find(NAME)
     assert engines() == 0
 
 
-# --- under load -------------------------------------------------------------------------------------------------------------
+# --- under load
+# -------------------------------------------------------------------------------------------------------------
 
 Ask = Callable[[httpx.AsyncClient, int], Awaitable[tuple[str, bool]]]
 
@@ -471,7 +492,9 @@ async def embed(client: httpx.AsyncClient, number: int) -> tuple[str, bool]:
 
 
 @asynccontextmanager
-async def load(app: FastAPI, ask: Ask, workers: int) -> AsyncIterator[tuple[list[tuple[str, bool]], list[BaseException]]]:
+async def load(
+    app: FastAPI, ask: Ask, workers: int
+) -> AsyncIterator[tuple[list[tuple[str, bool]], list[BaseException]]]:
     """Workers that ask one after the other until the block ends; what they were told, and what failed."""
     told: list[tuple[str, bool]] = []
     failed: list[BaseException] = []
@@ -506,7 +529,7 @@ def test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions(
     for seed in range(1, SEEDS + 1):
         house.train() if kind == "heads" else own_encoder(house.registry, house.where, seed=seed)
     house.promote(1)
-    house.hub.shelf.open()
+    house.manager.watcher.open()
 
     async def check() -> tuple[list[tuple[str, bool]], list[BaseException]]:
         async with load(house.app, classify if kind == "heads" else embed, workers=8) as (told, failed):
@@ -529,7 +552,7 @@ def test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions(
     assert house.metric("sonde_model_generation", model=NAME) == 51
     assert house.metric("sonde_reload_failures_total", model=NAME) is None
     gc.collect()
-    house.hub.shelf.nudge()
+    house.manager.watcher.poke()
     wait_until(lambda: engines() == (0 if kind == "heads" else 1))
 
 
@@ -542,18 +565,18 @@ def test_a_real_head_on_minilm_is_swapped_while_it_serves(tmp_path: Path) -> Non
 
     settings = Settings.read({"home": tmp_path / "home", "device": "cpu", "registry_poll_s": 0.05}, {})
     metrics = Metrics()
-    hub = Hub(settings, metrics)
+    manager = ModelManager(settings, metrics)
     model = load_model(locate("all-MiniLM-L6-v2"), place("cpu"))
-    hub.add(model)
+    manager.add(model)
     name = "ft:all-MiniLM-L6-v2:local:intents"
     registry = Registry(settings.registry_directory)
     try:
         for _ in range(2):
             train(registry, tmp_path, model, name=name, detector=True)
         registry.promote(name, 1, **BY)
-        hub.shelf.open()
-        hub.opened = True
-        app = create_app(settings, hub, Keyring(settings.keys_file), metrics)
+        manager.watcher.open()
+        manager.opened = True
+        app = create_app(settings, manager, Keyring(settings.keys_file), metrics)
 
         async def ask(client: httpx.AsyncClient, number: int) -> tuple[str, bool]:
             body = {"model": name, "input": ["please help, my card is lost w3", f"text number {number}"]}
@@ -561,7 +584,9 @@ def test_a_real_head_on_minilm_is_swapped_while_it_serves(tmp_path: Path) -> Non
             assert answer.status_code == 200, answer.text
             label = answer.headers["x-sonde-model"]
             data = answer.json()["data"]
-            return label, {item["label"] for item in data} == {label.rpartition(":")[2]} and data[0]["p_value"] is not None
+            return label, {item["label"] for item in data} == {label.rpartition(":")[2]} and data[0][
+                "p_value"
+            ] is not None
 
         async def check() -> list[tuple[str, bool]]:
             async with load(app, ask, workers=2) as (told, failed):
@@ -575,4 +600,4 @@ def test_a_real_head_on_minilm_is_swapped_while_it_serves(tmp_path: Path) -> Non
         told = asyncio.run(check())
         assert all(right for _, right in told)
     finally:
-        hub.close()
+        manager.close()

@@ -18,46 +18,46 @@ from service.config import Settings
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
 from service.serving.fine_tuned import sensor_card
-from service.serving.model_manager import Hub
-from service.serving.sensor_model import BLOCK, Block
+from service.serving.model_manager import ModelManager
+from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller
-from tests.conftest import open_hub, wait_until
+from tests.conftest import open_manager, wait_until
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.sensors import LOAD, PUMP, put_in_service, sensor_manifest
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    hub = open_hub(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}, {}), Metrics(), FakeModel())
-    yield hub
-    hub.close()
+def manager(tmp_path: Path) -> Iterator[ModelManager]:
+    manager = open_manager(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}, {}), Metrics(), FakeModel())
+    yield manager
+    manager.close()
 
 
 def readings(count: int, seed: int = 0) -> Readings:
     return np.random.default_rng(seed).standard_normal((count, 2))
 
 
-def sample(hub: Hub, name: str, **labels: str) -> float | None:
-    return hub._metrics.registry.get_sample_value(name, labels)
+def sample(manager: ModelManager, name: str, **labels: str) -> float | None:
+    return manager._metrics.registry.get_sample_value(name, labels)
 
 
-def test_records_are_scored_in_blocks(hub: Hub) -> None:
+def test_records_are_scored_in_blocks(manager: ModelManager) -> None:
     sensor = FakeSensor()
-    served = put_in_service(hub, sensor)
-    rows = readings(2 * BLOCK + 5)
+    served = put_in_service(manager, sensor)
+    rows = readings(2 * READINGS_PER_ITEM + 5)
     scored, computed = asyncio.run(served.score(rows, Caller(), state=None, contributions=True))
-    assert sorted(sensor.sizes) == [5, BLOCK, BLOCK]
+    assert sorted(sensor.sizes) == [5, READINGS_PER_ITEM, READINGS_PER_ITEM]
     assert np.array_equal(scored.scores, np.abs(rows).max(axis=1).astype(np.float32))
     assert scored.p_values.dtype == np.float64
     assert scored.contributions is not None
-    assert scored.contributions.shape == (2 * BLOCK + 5, 2)
-    assert (computed.inputs, computed.token_count) == (2 * BLOCK + 5, 2 * 64 + 1)
+    assert scored.contributions.shape == (2 * READINGS_PER_ITEM + 5, 2)
+    assert (computed.inputs, computed.token_count) == (2 * READINGS_PER_ITEM + 5, 2 * 64 + 1)
 
 
 @pytest.mark.parametrize("pieces", [[1] * 40, [7] * 5 + [5], [40], [1, 39]])
-def test_a_series_in_pieces_is_the_series_at_once(hub: Hub, pieces: list[int]) -> None:
-    served = put_in_service(hub, FakeSensor("series"))
+def test_a_series_in_pieces_is_the_series_at_once(manager: ModelManager, pieces: list[int]) -> None:
+    served = put_in_service(manager, FakeSensor("series"))
     rows = readings(40)
     whole, _ = asyncio.run(served.score(rows, Caller(), state=None, contributions=False))
     state, at, scores = None, 0, []
@@ -70,37 +70,37 @@ def test_a_series_in_pieces_is_the_series_at_once(hub: Hub, pieces: list[int]) -
     assert np.array_equal(state["level"], whole.state["level"])
 
 
-def test_a_long_series_goes_from_block_to_block(hub: Hub) -> None:
+def test_a_long_series_goes_from_block_to_block(manager: ModelManager) -> None:
     sensor = FakeSensor("series")
-    served = put_in_service(hub, sensor)
-    rows = readings(BLOCK + 10)
+    served = put_in_service(manager, sensor)
+    rows = readings(READINGS_PER_ITEM + 10)
     whole, _ = asyncio.run(served.score(rows, Caller(), state=None, contributions=False))
-    assert sensor.sizes == [BLOCK, 10]
+    assert sensor.sizes == [READINGS_PER_ITEM, 10]
     assert whole.scores.tolist() == FakeSensor("series").score(rows).scores.tolist()
 
 
-def test_equal_readings_are_computed_each_time_and_kept_nowhere(hub: Hub) -> None:
+def test_equal_readings_are_computed_each_time_and_kept_nowhere(manager: ModelManager) -> None:
     sensor = FakeSensor()
-    served = put_in_service(hub, sensor)
+    served = put_in_service(manager, sensor)
     for _ in range(2):
         asyncio.run(served.score(readings(3), Caller(), state=None, contributions=False))
     assert sensor.sizes == [3, 3]
-    assert Block(readings(1), sensor.score).key != Block(readings(1), sensor.score).key
-    assert sample(hub, "sonde_cache_hits_total", model=PUMP) == 0
+    assert ReadingsItem(readings(1), sensor.score).key != ReadingsItem(readings(1), sensor.score).key
+    assert sample(manager, "sonde_cache_hits_total", model=PUMP) == 0
 
 
-def test_it_is_metered(hub: Hub) -> None:
-    served = put_in_service(hub, FakeSensor("series"))
+def test_it_is_metered(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeSensor("series"))
     asyncio.run(served.score(readings(33), Caller(), state=None, contributions=False))
-    assert sample(hub, "sonde_inputs_total", model=PUMP, task="anomaly") == 33
-    assert sample(hub, "sonde_tokens_total", model=PUMP) == 3
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 0
+    assert sample(manager, "sonde_inputs_total", model=PUMP, task="anomaly") == 33
+    assert sample(manager, "sonde_tokens_total", model=PUMP) == 3
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") == 0
     asyncio.run(served.score(np.array([[0.0, 0], [1000, 0]]), Caller(), state=None, contributions=False))
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 1
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") == 1
 
 
-def test_records_drift_over_calls_not_within_one(hub: Hub) -> None:
-    served = put_in_service(hub, FakeSensor())
+def test_records_drift_over_calls_not_within_one(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeSensor())
     scored, _ = asyncio.run(served.score(np.full((10, 2), 1.0), Caller(), state=None, contributions=False))
     assert scored.drift is not None
     assert not scored.drift.detected
@@ -108,13 +108,13 @@ def test_records_drift_over_calls_not_within_one(hub: Hub) -> None:
         scored, _ = asyncio.run(served.score(np.full((10, 2), 99.0), Caller(), state=None, contributions=False))
     assert scored.drift is not None
     assert scored.drift.detected
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 1
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") == 1
 
 
-def test_a_full_queue_refuses_numbers_as_it_does_texts(hub: Hub) -> None:
+def test_a_full_queue_refuses_numbers_as_it_does_texts(manager: ModelManager) -> None:
     sensor = FakeSensor()
     sensor.gate.clear()
-    served = put_in_service(hub, sensor)
+    served = put_in_service(manager, sensor)
 
     async def two() -> None:
         first = asyncio.create_task(served.score(readings(20_000), Caller(), state=None, contributions=False))
@@ -129,15 +129,17 @@ def test_a_full_queue_refuses_numbers_as_it_does_texts(hub: Hub) -> None:
     asyncio.run(two())
 
 
-def test_one_reading_overtakes_many(hub: Hub) -> None:
+def test_one_reading_overtakes_many(manager: ModelManager) -> None:
     """Between two blocks of a bulk request an interactive one gets its turn."""
     order: list[int] = []
     sensor = FakeSensor(fault=lambda rows: order.append(len(rows)))
-    served = put_in_service(hub, sensor)
+    served = put_in_service(manager, sensor)
     sensor.gate.clear()
 
     async def both() -> None:
-        bulk = asyncio.create_task(served.score(readings(8 * BLOCK), Caller("bulk"), state=None, contributions=False))
+        bulk = asyncio.create_task(
+            served.score(readings(8 * READINGS_PER_ITEM), Caller("bulk"), state=None, contributions=False)
+        )
         await asyncio.sleep(0.05)
         single = asyncio.create_task(served.score(readings(1), Caller("single"), state=None, contributions=False))
         await asyncio.sleep(0.05)
@@ -149,12 +151,14 @@ def test_one_reading_overtakes_many(hub: Hub) -> None:
     assert len(order) == 9
 
 
-def test_time_runs_out_in_the_queue(hub: Hub) -> None:
+def test_time_runs_out_in_the_queue(manager: ModelManager) -> None:
     sensor = FakeSensor()
     sensor.gate.clear()
-    served = put_in_service(hub, sensor)
+    served = put_in_service(manager, sensor)
     with pytest.raises(DeadlineExceeded):
-        asyncio.run(served.score(readings(3), Caller(deadline=time.monotonic() + 0.05), state=None, contributions=False))
+        asyncio.run(
+            served.score(readings(3), Caller(deadline=time.monotonic() + 0.05), state=None, contributions=False)
+        )
     sensor.gate.set()
 
 
@@ -163,11 +167,13 @@ def fail_at_nine(rows: Readings) -> None:
         raise ValueError("no nines")
 
 
-def test_a_failure_is_its_own_requests_alone(hub: Hub) -> None:
-    served = put_in_service(hub, FakeSensor(fault=fail_at_nine))
+def test_a_failure_is_its_own_requests_alone(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeSensor(fault=fail_at_nine))
 
     async def both() -> list[object]:
-        asked = [served.score(np.full((2, 2), value), Caller(), state=None, contributions=False) for value in (9.0, 1.0)]
+        asked = [
+            served.score(np.full((2, 2), value), Caller(), state=None, contributions=False) for value in (9.0, 1.0)
+        ]
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
     bad, good = asyncio.run(both())
@@ -175,85 +181,97 @@ def test_a_failure_is_its_own_requests_alone(hub: Hub) -> None:
     assert isinstance(good, tuple)
 
 
-def test_nan_never_leaves_the_house(hub: Hub) -> None:
-    served = put_in_service(hub, FakeSensor())
+def test_nan_never_leaves_the_house(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeSensor())
     with pytest.raises(InvalidOutput):
         asyncio.run(served.score(np.array([[1.0, 2.0], [np.nan, 1.0]]), Caller(), state=None, contributions=False))
 
 
-def test_a_forecast(hub: Hub) -> None:
-    served = put_in_service(hub, FakeForecaster(), LOAD)
+def test_a_forecast(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeForecaster(), LOAD)
     made, computed = asyncio.run(served.forecast(readings(50), Caller(), 3, (0.1, 0.9)))
     assert made.mean.tolist() == [readings(50)[-1].astype(np.float32).tolist()] * 3
     assert list(made.quantiles) == [0.1, 0.9]
     assert computed.inputs == 50
-    assert sample(hub, "sonde_inputs_total", model=LOAD, task="forecast") == 50
+    assert sample(manager, "sonde_inputs_total", model=LOAD, task="forecast") == 50
 
 
-def test_texts_and_numbers_are_not_mistaken_for_each_other(hub: Hub) -> None:
-    put_in_service(hub, FakeSensor())
-    put_in_service(hub, FakeForecaster(), LOAD)
+def test_texts_and_numbers_are_not_mistaken_for_each_other(manager: ModelManager) -> None:
+    put_in_service(manager, FakeSensor())
+    put_in_service(manager, FakeForecaster(), LOAD)
     for task in ("embedding", "classification", "rerank"):
         with pytest.raises(WrongTask, match="does anomaly with numbers"):
-            hub.find_for(task, PUMP)
+            manager.find_for(task, PUMP)
     with pytest.raises(WrongTask, match="reads numbers, not texts"):
-        asyncio.run(hub.resolve_texts(PUMP))
+        asyncio.run(manager.resolve_texts(PUMP))
     with pytest.raises(WrongTask, match=f"models for forecast of numbers: {LOAD}"):
-        hub.require_numbers(hub.find("fake"), "forecast")
+        manager.require_readings(manager.find("fake"), "forecast")
     with pytest.raises(WrongTask, match=f"models for anomaly of numbers: {PUMP}"):
-        hub.require_numbers(hub.find(LOAD), "anomaly")
+        manager.require_readings(manager.find(LOAD), "anomaly")
 
 
 def test_its_signature_says_what_it_reads() -> None:
     signature = sensor_card(FakeSensor("series", window=5), sensor_manifest()).signature()
     [source] = signature["inputs"]
-    assert source == {"name": "series", "dtype": "float64", "shape": ["n", 2], "columns": ["pressure", "flow"], "minimum_rows": 5}
+    assert source == {
+        "name": "series",
+        "dtype": "float64",
+        "shape": ["n", 2],
+        "columns": ["pressure", "flow"],
+        "minimum_rows": 5,
+    }
     assert (signature["kind"], signature["window"], signature["period_s"]) == ("series", 5, 60.0)
     forecaster = sensor_card(FakeForecaster(), sensor_manifest(LOAD, task="forecast")).signature()
     assert (forecaster["kind"], forecaster["window"], forecaster["horizon"]) == ("forecast", 4, 8)
     assert [output["shape"] for output in forecaster["outputs"]] == [["h", 2], ["h", 2]]
 
 
-@pytest.mark.parametrize(("model", "task"), [(FakeSensor(), "forecast"), (FakeForecaster(), "anomaly"), (FakeSensor(), "embedding")])
+@pytest.mark.parametrize(
+    ("model", "task"), [(FakeSensor(), "forecast"), (FakeForecaster(), "anomaly"), (FakeSensor(), "embedding")]
+)
 def test_a_manifest_of_another_task_is_refused(model: FakeSensor | FakeForecaster, task: str) -> None:
     with pytest.raises(ArtifactError, match=f"does {task}"):
         sensor_card(model, sensor_manifest(task=task))
 
 
-def test_no_model_is_called_as_the_base_of_numbers(hub: Hub) -> None:
+def test_no_model_is_called_as_the_base_of_numbers(manager: ModelManager) -> None:
     with pytest.raises(ConfigError, match="sensors"):
-        hub.add(FakeModel("sensors"))
+        manager.add(FakeModel("sensors"))
 
 
-def test_a_request_that_outlives_its_version_brings_no_series_back(hub: Hub) -> None:
+def test_a_request_that_outlives_its_version_brings_no_series_back(manager: ModelManager) -> None:
     sensor = FakeSensor("series")
     sensor.gate.clear()
-    served = put_in_service(hub, sensor)
+    served = put_in_service(manager, sensor)
 
     async def outlive() -> None:
-        asked = asyncio.create_task(served.score(np.array([[0.0, 0], [1000, 0]]), Caller(), state=None, contributions=False))
+        asked = asyncio.create_task(
+            served.score(np.array([[0.0, 0], [1000, 0]]), Caller(), state=None, contributions=False)
+        )
         await asyncio.sleep(0)
-        hub.shelf._retire(served)
+        manager.watcher._retire(served)
         sensor.gate.set()
         scored, _ = await asked
         assert scored.drift is not None
         assert scored.drift.detected, "who asked is told all the same"
 
     asyncio.run(outlive())
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") is None
-    again = put_in_service(hub, FakeSensor("series"))
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") is None
+    again = put_in_service(manager, FakeSensor("series"))
     asyncio.run(served.score(np.array([[0.0, 0]]), Caller(), state=None, contributions=False))
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") == 0, "one that has been loaded anew is its own"
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") == 0, (
+        "one that has been loaded anew is its own"
+    )
     assert again is not served
 
 
-def test_it_ends_when_nobody_needs_it(hub: Hub) -> None:
-    served = put_in_service(hub, FakeSensor())
+def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
+    served = put_in_service(manager, FakeSensor())
     engine, gone = served.engine, weakref.ref(served)
-    hub.shelf._retire(served)
-    hub.shelf.current = {}
+    manager.watcher._retire(served)
+    manager.watcher.current = {}
     del served
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
-    hub.shelf._close_unused()
+    manager.watcher._close_unused()
     assert not any(runner._thread.is_alive() for runner in engine._runners)
-    assert sample(hub, "sonde_drift_detected", model=PUMP, version="v1") is None
+    assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") is None

@@ -9,7 +9,11 @@ from models.sensors.base import MOST_STATE_BYTES, State
 from service.errors import BackendError, InvalidState
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal, unseal
 
-STATE: State = {"window": np.arange(6, dtype=np.float64).reshape(3, 2), "level": np.array([0.1, -2.5e300]), "empty": np.empty((0, 2))}
+STATE: State = {
+    "window": np.arange(6, dtype=np.float64).reshape(3, 2),
+    "level": np.array([0.1, -2.5e300]),
+    "empty": np.empty((0, 2)),
+}
 
 
 def test_it_comes_back_bit_by_bit() -> None:

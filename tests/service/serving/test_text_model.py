@@ -17,20 +17,20 @@ from models.errors import BadTokens, TextTooLong
 from models.text.tokenization import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import FittedCache, RowCache
-from service.engine.device import Device
+from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, DeadlineExceeded, InvalidRequest, Overloaded
 from service.metrics import Metrics
 from service.serving.servable import Caller
-from service.serving.text_model import _CHUNK, Inputs, Reading, Rows, Served
+from service.serving.text_model import _CHUNK, Inputs, ModelOutput, ServedText, TokenizeOptions
 from tests.fakes.model import FakeModel
 
 P = ParamSpec("P")
 T = TypeVar("T")
 WAIT_S = 5.0
 ANYONE = Caller()
-AS_IT_IS = Reading()
+AS_IT_IS = TokenizeOptions()
 
 
 class Setting:
@@ -48,9 +48,9 @@ class Setting:
             limits=BatchLimits(max_tokens=4096, max_items=256),
             cache=RowCache(0),
             metrics=self.metrics,
-            device=Device(),
+            device=ComputeDevice(),
         )
-        self.served = Served(
+        self.served = ServedText(
             model,
             engine,
             admission=self.admission,
@@ -68,13 +68,17 @@ class Setting:
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
-    async def rows(self, inputs: Inputs, caller: Caller = ANYONE, reading: Reading = AS_IT_IS) -> Rows:
+    async def rows(self, inputs: Inputs, caller: Caller = ANYONE, reading: TokenizeOptions = AS_IT_IS) -> ModelOutput:
         return await self.served.rows(inputs, caller, "embedding", reading)
 
 
 @contextmanager
 def serving(
-    model: FakeModel | None = None, *, max_items: int = 1000, max_request_tokens: int = 10_000, pool: Executor | None = None
+    model: FakeModel | None = None,
+    *,
+    max_items: int = 1000,
+    max_request_tokens: int = 10_000,
+    pool: Executor | None = None,
 ) -> Iterator[Setting]:
     """A served fake whose engine runs, and is closed in the end."""
     with pool or ThreadPoolExecutor(2) as threads:
@@ -321,8 +325,11 @@ def test_long_texts_are_cut_and_counted() -> None:
 def test_a_text_that_may_not_be_cut_is_named(index: int) -> None:
     texts = ["my card is lost where is my card please"] * (2 * _CHUNK + 2)
     texts[index] = "my " * 20
-    with serving(FakeModel(max_tokens=12)) as one, pytest.raises(TextTooLong, match="22 tokens, the limit is 12") as caught:
-        asyncio.run(one.rows(texts, reading=Reading(truncate=False, param="texts")))
+    with (
+        serving(FakeModel(max_tokens=12)) as one,
+        pytest.raises(TextTooLong, match="22 tokens, the limit is 12") as caught,
+    ):
+        asyncio.run(one.rows(texts, reading=TokenizeOptions(truncate=False, param="texts")))
     assert caught.value.param == f"texts[{index}]"
     assert one.computed == []
 
@@ -332,7 +339,10 @@ def test_a_text_that_may_not_be_cut_is_named(index: int) -> None:
 def test_ids_that_the_model_does_not_know_are_named(index: int, wrong: int) -> None:
     ids = [[5] * 10 for _ in range(_CHUNK + 4)]
     ids[index] = [5, wrong]
-    with serving() as one, pytest.raises(BadTokens, match=rf"0 to {one.model.card.vocabulary - 1} .* got {wrong}") as caught:
+    with (
+        serving() as one,
+        pytest.raises(BadTokens, match=rf"0 to {one.model.card.vocabulary - 1} .* got {wrong}") as caught,
+    ):
         asyncio.run(one.rows(ids))
     assert caught.value.param == f"input[{index}]"
     assert (one.computed, one.admission.items) == ([], 0)
@@ -345,22 +355,22 @@ def test_a_request_has_so_many_tokens_and_no_more(most: int, fits: bool) -> None
             assert asyncio.run(one.rows(["my card is", "my card is"])).token_count == 10
             return
         with pytest.raises(InvalidRequest, match=r"10 tokens, 9 are allowed: send it in several requests") as caught:
-            asyncio.run(one.rows(["my card is", "my card is"], reading=Reading(param="documents")))
+            asyncio.run(one.rows(["my card is", "my card is"], reading=TokenizeOptions(param="documents")))
     assert (caught.value.param, one.computed) == ("documents", [])
 
 
 @pytest.mark.parametrize(
     ("reading", "seen"),
     [
-        (Reading(), "a b c d e f"),
-        (Reading(prompt="hello "), "hello a b c d e"),
-        (Reading(side="left"), "c d e f g h"),
-        (Reading(max_tokens=2), "a b"),
-        (Reading(max_tokens=2, prompt="hello "), "hello a b"),
-        (Reading(max_tokens=99), "a b c d e f"),
+        (TokenizeOptions(), "a b c d e f"),
+        (TokenizeOptions(prompt="hello "), "hello a b c d e"),
+        (TokenizeOptions(side="left"), "c d e f g h"),
+        (TokenizeOptions(max_tokens=2), "a b"),
+        (TokenizeOptions(max_tokens=2, prompt="hello "), "hello a b"),
+        (TokenizeOptions(max_tokens=99), "a b c d e f"),
     ],
 )
-def test_texts_are_read_as_the_caller_wants(reading: Reading, seen: str) -> None:
+def test_texts_are_read_as_the_caller_wants(reading: TokenizeOptions, seen: str) -> None:
     with serving(FakeModel(max_tokens=8)) as one:
         asyncio.run(one.rows(["a b c d e f g h"], reading=reading))
     assert one.computed == [seen]
@@ -368,7 +378,7 @@ def test_texts_are_read_as_the_caller_wants(reading: Reading, seen: str) -> None
 
 def test_of_a_pair_the_second_text_is_cut_where_the_caller_wants() -> None:
     with serving() as one:
-        asyncio.run(one.rows([("hello my card", "world rain pizza")], reading=Reading(max_tokens=2)))
+        asyncio.run(one.rows([("hello my card", "world rain pizza")], reading=TokenizeOptions(max_tokens=2)))
     assert one.computed == ["hello my card world rain"]
 
 
@@ -387,7 +397,7 @@ def test_a_model_without_prompts_says_so() -> None:
 
 def test_work_aside_runs_on_another_thread() -> None:
     with serving() as one:
-        assert asyncio.run(one.served.aside(threading.get_ident)) != threading.get_ident()
+        assert asyncio.run(one.served.run_in_pool(threading.get_ident)) != threading.get_ident()
 
 
 def test_the_label_names_model_and_version() -> None:
@@ -398,7 +408,7 @@ def test_the_label_names_model_and_version() -> None:
 class Mean:
     """Something fitted: the mean of the rows."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: ModelOutput) -> None:
         self.value = rows.values.mean(axis=0).tolist()
         self.size_bytes = 10
 
@@ -409,7 +419,9 @@ class Other(Mean):
 
 def test_what_was_fitted_is_kept_by_kind_content_and_reading() -> None:
     async def ask(kind: type[Mean], texts: list[str], truncate: bool = True) -> int:
-        made, computed = await one.served.fitted(kind, texts, texts, ANYONE, "anomaly", Reading(truncate=truncate), kind)
+        made, computed = await one.served.fitted(
+            kind, texts, texts, ANYONE, "anomaly", TokenizeOptions(truncate=truncate), kind
+        )
         assert type(made) is kind
         assert made.value == Mean(await one.rows(texts)).value
         return len(computed)
@@ -435,7 +447,10 @@ def test_texts_are_explained_uncut() -> None:
     with serving(FakeModel(max_tokens=4)) as one:
         (seen,) = asyncio.run(one.served.explain(["my  card is lost"], ANYONE, "inputs", prompt="hello ", special=True))
         (bare,) = asyncio.run(one.served.explain(["my card"], ANYONE, "inputs", prompt="", special=False))
-    assert (seen.text, seen.tokens) == ("hello my card is lost", ["[CLS]", "hello", "my", "card", "is", "lost", "[SEP]"])
+    assert (seen.text, seen.tokens) == (
+        "hello my card is lost",
+        ["[CLS]", "hello", "my", "card", "is", "lost", "[SEP]"],
+    )
     assert bare.tokens == ["my", "card"]
 
 
@@ -471,7 +486,10 @@ def test_decoding_ends_with_the_callers_time() -> None:
 
 
 def test_no_more_is_decoded_than_a_request_may_have() -> None:
-    with serving(max_request_tokens=9) as one, pytest.raises(InvalidRequest, match=r"10 tokens, 9 are allowed") as caught:
+    with (
+        serving(max_request_tokens=9) as one,
+        pytest.raises(InvalidRequest, match=r"10 tokens, 9 are allowed") as caught,
+    ):
         asyncio.run(one.served.decode([[5] * 5, [5] * 5], ANYONE))
     assert caught.value.param == "ids"
 

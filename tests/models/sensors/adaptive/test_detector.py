@@ -1,4 +1,6 @@
-"""The detector of live streams: causal, the same however a stream is cut, loud once at what is new, silent at what is usual."""
+"""The detector of live streams: causal, the same however a stream is cut, loud once at what is new, silent at what
+is usual.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ import pytest
 
 from models.errors import ModelSourceError
 from models.sensors.adaptive.detector import EVENT, REST_ROWS, AdaptiveSensor, fit_adaptive
-from models.sensors.adaptive.features import QUESTIONS
-from models.sensors.adaptive.running_p_values import RunningShare
+from models.sensors.adaptive.features import FEATURES
+from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.tails import BLOCK, MOST, BlockTails
 from models.sensors.base import Readings, State
-from models.sensors.seasonality import calendar, season_of
+from models.sensors.seasonality import calendar, find_season
 from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
 from models.training.run import run
 
@@ -168,7 +170,7 @@ def test_rhythms_that_do_not_fit_are_left_out_longest_first() -> None:
 
 def test_without_a_period_the_rhythm_is_looked_for() -> None:
     assert fit_adaptive([daily(1000)], ("a",)).seasons == (24,)
-    assert season_of(np.random.default_rng(0).normal(size=(1000, 1)), 300) is None
+    assert find_season(np.random.default_rng(0).normal(size=(1000, 1)), 300) is None
     assert calendar(1800.0) == (336, 48)
 
 
@@ -185,10 +187,12 @@ def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveSensor) -> None
         ({"rest": None}, "expected counts, errors, .*, got counts, errors"),
         ({"rest": np.zeros(2)}, r"rest: expected finite numbers of the shape \[1\], got \[2\]"),
         ({"last": np.array([np.nan])}, "last: expected finite numbers"),
-        ({"open": np.zeros((BLOCK, len(QUESTIONS)))}, f"open: expected at most {BLOCK - 1} rows, got {BLOCK}"),
+        ({"open": np.zeros((BLOCK, len(FEATURES)))}, f"open: expected at most {BLOCK - 1} rows, got {BLOCK}"),
     ],
 )
-def test_a_state_of_another_sensor_is_refused(sensor: AdaptiveSensor, change: dict[str, Readings | None], message: str) -> None:
+def test_a_state_of_another_sensor_is_refused(
+    sensor: AdaptiveSensor, change: dict[str, Readings | None], message: str
+) -> None:
     state = {name: part for name, part in (sensor.score(live(50)).state | change).items() if part is not None}
     with pytest.raises(ValueError, match=message):
         sensor.score(live(10), state)
@@ -232,12 +236,13 @@ def test_rarity_is_told_from_the_tail_of_block_maxima() -> None:
 
 
 def test_running_p_values_count_blocks() -> None:
-    share = RunningShare(MOST, 8)
+    share = RunningPValues(MOST, 8)
     memory = share.new_memory()
     first = share.p_values(np.arange(80) / 20, memory)
     assert first[:8].tolist() == [1.0] * 8
     assert share.blocks(memory) == 10
-    # Of eighty scores two are at least 3.85, a fortieth of ten blocks, a little more for those that have begun to be forgotten.
+    # Of eighty scores two are at least 3.85, a fortieth of ten blocks, a little more for those that have begun to be
+    # forgotten.
     assert share.p_values(np.array([3.85]), memory)[0] == pytest.approx((1 + 0.375) / 11, rel=0.02)
 
 
@@ -261,5 +266,7 @@ def test_a_job_trains_it_where_it_is_asked_for(tmp_path: Path) -> None:
     assert published.seasons == (168, 24)
     assert (result["mode"], result["sensor"]["detector"]) == ("adaptive", "adaptive")
     golden = result["golden"]
-    np.testing.assert_allclose(published.score(np.array(golden["readings"])).scores, np.ravel(golden["rows"]), atol=golden["tolerance"])
+    np.testing.assert_allclose(
+        published.score(np.array(golden["readings"])).scores, np.ravel(golden["rows"]), atol=golden["tolerance"]
+    )
     assert result["metrics"]["primary"] >= 0.97

@@ -17,18 +17,18 @@ from scipy.stats import norm
 from models.errors import ModelSourceError
 from models.sensors.base import SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
-from models.sensors.calibrated import NumberSensor
+from models.sensors.calibrated import CalibratedSensor
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.records import PcaDetector
 from models.sensors.detectors.series import steady_share
 from models.sensors.drift import DriftMonitor
-from models.sensors.fitting import cut, fit_sensor
+from models.sensors.fitting import fit_sensor, split_for_calibration
 from models.sensors.scaling import RobustScale
 from models.sensors.serialization import load_sensor, save_sensor
 
 Doubles = NDArray[np.float64]
 Key = tuple[SensorKind, str]
-Sensors = dict[Key, NumberSensor]
+Sensors = dict[Key, CalibratedSensor]
 COLUMNS = ("a", "b", "c")
 CHEAP: tuple[Key, ...] = (
     ("records", "pca"),
@@ -59,7 +59,9 @@ def sensors() -> Sensors:
 def test_a_shifted_column_scores_higher_and_is_named(sensors: Sensors, key: Key) -> None:
     x, strange = normal(200, 1), normal(200, 1)
     # The forecaster follows a level, and is alarmed by noise.
-    strange[:, 1] += 50 * (10.0 * np.random.default_rng(5).standard_normal(200) if key[1] in ("residual", "foresight") else 8.0)
+    strange[:, 1] += 50 * (
+        10.0 * np.random.default_rng(5).standard_normal(200) if key[1] in ("residual", "foresight") else 8.0
+    )
     usual, found = sensors[key].score(x), sensors[key].score(strange, contributions=True)
     first = sensors[key].window - 1
     assert found.scores[first:].min() > np.median(usual.scores[first:])
@@ -92,7 +94,9 @@ def test_pieces_with_their_state_score_as_the_whole(sensors: Sensors, key: Key, 
         assert sum(one.nbytes for one in scored.state.values()) < 65536
     np.testing.assert_array_equal(np.concatenate(scores), whole.scores)
     np.testing.assert_array_equal(np.concatenate(p_values), whole.p_values)
-    np.testing.assert_allclose(np.concatenate([one for one in shares if one is not None]), whole.contributions, atol=1e-6)  # type: ignore[arg-type]
+    assert whole.contributions is not None
+    joined = np.concatenate([one for one in shares if one is not None])
+    np.testing.assert_allclose(joined, whole.contributions, atol=1e-6)
     assert state is not None
     np.testing.assert_array_equal(state["readings"], whole.state["readings"])
     np.testing.assert_array_equal(state["drift"], whole.state["drift"])
@@ -109,16 +113,26 @@ def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -
     np.testing.assert_array_equal(np.concatenate(scores), sensor.score(x).scores)
 
 
-# As on a GPU, tensors of the device "meta" mix with none of the CPU's. It can say no number, though, as fitting pca and networks takes.
+# As on a GPU, tensors of the device "meta" mix with none of the CPU's. It can say no number, though, as fitting pca and
+# networks takes.
 @pytest.mark.parametrize(
-    "key", [("records", "mahalanobis"), ("records", "knn"), ("series", "level"), ("series", "residual"), ("series", "combined")]
+    "key",
+    [
+        ("records", "mahalanobis"),
+        ("records", "knn"),
+        ("series", "level"),
+        ("series", "residual"),
+        ("series", "combined"),
+    ],
 )
 def test_it_is_fitted_on_another_device(key: Key) -> None:
     readings = torch.empty(400, 4, dtype=torch.float64, device="meta")
     assert build(*key, 4).to("meta").fit([readings]).scored(readings).is_meta
 
 
-@pytest.mark.parametrize("key", [("records", "pca"), ("records", "autoencoder"), ("series", "conv"), ("series", "foresight")])
+@pytest.mark.parametrize(
+    "key", [("records", "pca"), ("records", "autoencoder"), ("series", "conv"), ("series", "foresight")]
+)
 def test_it_scores_on_another_device(key: Key) -> None:
     readings = torch.empty(400, 4, dtype=torch.float64, device="meta")
     detector = build(*key, 4).to("meta")
@@ -160,7 +174,9 @@ def test_a_state_of_another_shape_is_refused(sensors: Sensors) -> None:
 
 
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
-def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(sensors: Sensors, key: Key, tmp_path: Path) -> None:
+def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(
+    sensors: Sensors, key: Key, tmp_path: Path
+) -> None:
     sensor, x = sensors[key], normal(100, 7)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -168,9 +184,13 @@ def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(sensors
     for file in ("sensor.json", "sensor.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     loaded = load_sensor(tmp_path / "one")
-    assert isinstance(loaded, NumberSensor)
+    assert isinstance(loaded, CalibratedSensor)
     np.testing.assert_array_equal(loaded.score(x).scores, sensor.score(x).scores)
-    assert (loaded.window, loaded.calibrated_on, loaded.threshold(0.1)) == (sensor.window, sensor.calibrated_on, sensor.threshold(0.1))
+    assert (loaded.window, loaded.calibrated_on, loaded.threshold(0.1)) == (
+        sensor.window,
+        sensor.calibrated_on,
+        sensor.threshold(0.1),
+    )
     assert loaded.memory_bytes() == sensor.memory_bytes()
 
 
@@ -201,12 +221,18 @@ def test_neighbours_that_resemble_each_other_do_not_count_as_many() -> None:
     smooth = np.convolve(noise, np.ones(20) / 20, "valid")
     assert correlation_time([noise]) < 2
     assert 10 < correlation_time([smooth]) < 40
-    assert BlockedCalibration.of([smooth.astype(np.float32)]).blocks < 400 < BlockedCalibration.of([noise.astype(np.float32)]).blocks
+    assert (
+        BlockedCalibration.of([smooth.astype(np.float32)]).blocks
+        < 400
+        < BlockedCalibration.of([noise.astype(np.float32)]).blocks
+    )
 
 
 @pytest.mark.parametrize(("rows", "memory"), [(2000, 0.9), (600, 0.667), (2000, 0.0)])
 def test_alpha_is_kept_on_scores_that_remember(rows: int, memory: float) -> None:
-    """Of autoregressive scores it is known how many exceed a threshold: on average over many calibrations neither too many nor half."""
+    """Of autoregressive scores it is known how many exceed a threshold: on average over many calibrations neither
+    too many nor half.
+    """
     random = np.random.default_rng(4)
     steps = np.sqrt(1 - memory**2) * random.standard_normal((200, rows + 100))
     made = lfilter([1.0], [1.0, -memory], steps, axis=1)[:, 100:].astype(np.float32)
@@ -263,9 +289,9 @@ def test_t2_and_spe_make_up_the_score_of_pca() -> None:
 
 def test_folds_are_stretches_of_time_or_whole_runs() -> None:
     x = torch.arange(100.0)[:, None]
-    folds = cut([x], 4, least=20)
+    folds = split_for_calibration([x], 4, least=20)
     assert [float(fold[0][0]) for fold in folds] == [0.0, 25.0, 50.0, 75.0]
-    assert len(cut([x], 4, least=40)) == 2
-    assert [len(fold) for fold in cut([x] * 8, 4, least=20)] == [2, 2, 2, 2]
+    assert len(split_for_calibration([x], 4, least=40)) == 2
+    assert [len(fold) for fold in split_for_calibration([x] * 8, 4, least=20)] == [2, 2, 2, 2]
     with pytest.raises(ValueError, match="expected a run of at least 120 readings, the longest has 100"):
-        cut([x], 4, least=60)
+        split_for_calibration([x], 4, least=60)

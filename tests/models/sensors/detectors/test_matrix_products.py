@@ -9,10 +9,15 @@ from torch import nn
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.matrix_products import as_products
 from models.sensors.detectors.network import NetworkDetector
-from models.sensors.detectors.prediction_error import ForesightDetector
+from models.sensors.detectors.prediction_error import PredictionErrorDetector
 
 # More columns than units that are looked at together: 40 * 32 > 512.
-CASES = [(RecordAutoencoder, (3,)), (ConvAutoencoder, (3, 32)), (ConvAutoencoder, (40, 32)), (ForesightDetector, (3, 16))]
+CASES = [
+    (RecordAutoencoder, (3,)),
+    (ConvAutoencoder, (3, 32)),
+    (ConvAutoencoder, (40, 32)),
+    (PredictionErrorDetector, (3, 16)),
+]
 
 
 def made(kind: type[NetworkDetector], columns: int) -> NetworkDetector:
@@ -32,7 +37,9 @@ def test_products_are_the_same_function(kind: type[NetworkDetector], shape: tupl
         expected = detector.network.double()(x)
         if isinstance(detector, ConvAutoencoder):
             expected = expected[:, :, -8:]
-        torch.testing.assert_close(detector.judge(x), expected.flatten(1), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            detector.judge(x), expected.flatten(1), rtol=1e-5, atol=1e-5 * float(expected.abs().max())
+        )
 
 
 def test_layers_without_a_gelu_are_one_product() -> None:
@@ -44,7 +51,7 @@ def test_layers_without_a_gelu_are_one_product() -> None:
     torch.testing.assert_close(products(x.double()).float(), network(x))
 
 
-@pytest.mark.parametrize("kind", [RecordAutoencoder, ConvAutoencoder, ForesightDetector])
+@pytest.mark.parametrize("kind", [RecordAutoencoder, ConvAutoencoder, PredictionErrorDetector])
 def test_what_was_learned_anew_judges(kind: type[NetworkDetector]) -> None:
     runs = [torch.randn(120, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
     again = kind(3).fit(runs[:1]).fit(runs[1:])

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from models.sensors.detectors.base import SensorDetector
-from models.sensors.detectors.prediction_error import ForesightDetector
+from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.series import ResidualDetector
 from models.training.metrics import auroc
 
 
 def logistic(rows: int, seed: int) -> Tensor:
-    """A map whose next value is a bent function of this one, and to a straight line white noise (May, 1976), with a little noise."""
+    """A map whose next value is a bent function of this one, and to a straight line white noise (May, 1976), with a
+    little noise.
+    """
     random = np.random.default_rng(seed)
     x = [0.2 + 0.6 * random.random()]
     for _ in range(rows - 1):
@@ -30,24 +32,24 @@ def told_apart(detector: SensorDetector) -> float:
 
 
 @pytest.fixture(scope="module")
-def foresight() -> ForesightDetector:
-    return ForesightDetector(1, seed=1).fit([logistic(1000, 0)])
+def foresight() -> PredictionErrorDetector:
+    return PredictionErrorDetector(1, seed=1).fit([logistic(1000, 0)])
 
 
-def test_it_foresees_what_no_linear_map_can(foresight: ForesightDetector) -> None:
+def test_it_foresees_what_no_linear_map_can(foresight: PredictionErrorDetector) -> None:
     assert told_apart(foresight) > 0.99
     assert told_apart(ResidualDetector(1).fit([logistic(1000, 0)])) < 0.9
     losses = foresight.descent.epochs
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_level_that_was_never_seen_is_no_surprise(foresight: ForesightDetector) -> None:
+def test_a_level_that_was_never_seen_is_no_surprise(foresight: PredictionErrorDetector) -> None:
     x = logistic(200, 3)
     torch.testing.assert_close(foresight.scored(x + 1000), foresight.scored(x), rtol=1e-3, atol=1e-3)
 
 
 def test_a_step_beyond_its_sight_counts_in_full() -> None:
-    detector = ForesightDetector(1)
+    detector = PredictionErrorDetector(1)
     for weights in detector.network.parameters():
         nn.init.zeros_(weights)
     x = torch.zeros(24, 1, dtype=torch.float64)
@@ -56,6 +58,6 @@ def test_a_step_beyond_its_sight_counts_in_full() -> None:
 
 
 def test_equal_seeds_give_equal_weights_and_others_other_ones() -> None:
-    one, two, other = (ForesightDetector(2, seed=seed).state_dict() for seed in (1, 1, 2))
+    one, two, other = (PredictionErrorDetector(2, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["network.straight.weight"], other["network.straight.weight"])

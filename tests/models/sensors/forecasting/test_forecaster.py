@@ -14,10 +14,10 @@ from models.sensors.forecasting.forecaster import SETTINGS, SeriesForecaster, lo
 from models.sensors.forecasting.intervals import LEVELS, Intervals
 from models.sensors.forecasting.networks import LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import cut_windows
-from models.sensors.seasonality import season_of
+from models.sensors.seasonality import find_season
 from models.training.data.baselines import repeat_last, repeat_season
-from models.training.sensors.fit_forecaster import Plan, Scale, errors_of, fit_forecaster
-from models.training.sensors.forecast_network import Descent, NetworkFit
+from models.training.sensors.fit_forecaster import ForecastPlan, Standardisation, errors_of, fit_forecaster
+from models.training.sensors.forecast_network import NetworkFit, NetworkSettings
 
 
 def autoregressive(rows: int, seed: int) -> Readings:
@@ -38,7 +38,9 @@ def seasonal(rows: int, seed: int) -> Readings:
 
 
 def fitted(horizon: int = 4) -> SeriesForecaster:
-    return fit_forecaster([autoregressive(600, 1)], [autoregressive(300, 2)], Plan(("a", "b"), 12, horizon, "linear")).forecaster
+    return fit_forecaster(
+        [autoregressive(600, 1)], [autoregressive(300, 2)], ForecastPlan(("a", "b"), 12, horizon, "linear")
+    ).forecaster
 
 
 def test_windows_stay_inside_their_run_and_keep_its_order() -> None:
@@ -93,7 +95,7 @@ def test_the_network_learns_what_a_line_cannot() -> None:
     series = torch.tensor(values, dtype=torch.float64)[:, None]
     seen, unseen = cut_windows([series[:1200]], 8, 1), cut_windows([series[1200:]], 8, 1)
     linear = LinearForecast.fitted(Moments.of(seen), 1e-3)
-    network = NetworkFit(linear, seen, Descent(epochs=8, learning_rate=5e-3))
+    network = NetworkFit(linear, seen, NetworkSettings(epochs=8, learning_rate=5e-3))
     judged = network.train(lambda: errors_of(network.model, unseen).mse)
     assert min(judged) < 0.5 * errors_of(linear, unseen).mse
     assert errors_of(network.model, unseen).mse == pytest.approx(min(judged))
@@ -101,7 +103,7 @@ def test_the_network_learns_what_a_line_cannot() -> None:
 
 def test_training_ends_when_no_epoch_is_better() -> None:
     windows = cut_windows([torch.randn(200, 1, generator=torch.Generator().manual_seed(0))], 8, 2)
-    network = NetworkFit(LinearForecast(8, 2), windows, Descent(epochs=50, patience=2))
+    network = NetworkFit(LinearForecast(8, 2), windows, NetworkSettings(epochs=50, patience=2))
     judgements, seen = iter([3.0, 2.0, 2.5, 2.4, 2.3]), list[torch.Tensor]()
 
     def judge() -> float:
@@ -114,7 +116,9 @@ def test_training_ends_when_no_epoch_is_better() -> None:
 
 
 def test_intervals_of_an_autoregressive_series_cover_what_they_promise() -> None:
-    forecaster = fit_forecaster([autoregressive(3000, 1)], [autoregressive(3000, 2)], Plan(("a", "b"), 16, 6, "linear"))
+    forecaster = fit_forecaster(
+        [autoregressive(3000, 1)], [autoregressive(3000, 2)], ForecastPlan(("a", "b"), 16, 6, "linear")
+    )
     windows = cut_windows([forecaster.scale(autoregressive(4000, 3))], 16, 6)
     for share in (0.5, 0.8, 0.95):
         assert forecaster.forecaster.coverage(windows, share) == pytest.approx(share, abs=0.025)
@@ -166,14 +170,18 @@ def test_only_the_last_readings_count() -> None:
         (12, 2, 4, (0.0,), "between 0 and 1, got 0.0"),
     ],
 )
-def test_what_does_not_fit_is_refused(rows: int, columns: int, horizon: int, quantiles: tuple[float, ...], message: str) -> None:
+def test_what_does_not_fit_is_refused(
+    rows: int, columns: int, horizon: int, quantiles: tuple[float, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         fitted().forecast(np.zeros((rows, columns)), horizon, quantiles)
 
 
 @pytest.mark.parametrize("kind", ["linear", "patch"])
 def test_a_saved_forecaster_says_the_same(kind: str, tmp_path: Path) -> None:
-    plan = Plan(("a", "b"), 12, 4, "patch" if kind == "patch" else "linear", Descent(epochs=1), period_s=60.0)
+    plan = ForecastPlan(
+        ("a", "b"), 12, 4, "patch" if kind == "patch" else "linear", NetworkSettings(epochs=1), period_s=60.0
+    )
     forecaster = fit_forecaster([autoregressive(400, 1)], [autoregressive(200, 2)], plan).forecaster
     save_forecaster(forecaster, tmp_path)
     again, readings = load_forecaster(tmp_path), autoregressive(30, 4)
@@ -193,9 +201,11 @@ def test_what_is_no_forecaster_is_refused(broken: str, tmp_path: Path) -> None:
 
 
 def test_a_seasonal_series_is_forecast_better_than_by_repeating_it() -> None:
-    chosen = fit_forecaster([seasonal(1200, 1)], [seasonal(500, 2)], Plan(("load",), 48, 24, descent=Descent(epochs=1)))
+    chosen = fit_forecaster(
+        [seasonal(1200, 1)], [seasonal(500, 2)], ForecastPlan(("load",), 48, 24, descent=NetworkSettings(epochs=1))
+    )
     windows = cut_windows([chosen.scale(seasonal(600, 3))], 48, 24)
-    assert season_of(seasonal(1200, 1), 100) == 24
+    assert find_season(seasonal(1200, 1), 100) == 24
     ours = errors_of(chosen.forecaster.model, windows).mse
     assert ours < 0.7 * errors_of(repeat_season(24, 24), windows).mse < errors_of(repeat_last(24), windows).mse
     assert set(chosen.validation) == {"linear", "patch"}
@@ -203,15 +213,17 @@ def test_a_seasonal_series_is_forecast_better_than_by_repeating_it() -> None:
 
 
 def test_a_forecaster_is_the_same_on_every_run() -> None:
-    plan = Plan(("load",), 24, 6, "patch", Descent(epochs=2))
-    one, other = (fit_forecaster([seasonal(400, 1)], [seasonal(200, 2)], plan).forecaster.state_dict() for _ in range(2))
+    plan = ForecastPlan(("load",), 24, 6, "patch", NetworkSettings(epochs=2))
+    one, other = (
+        fit_forecaster([seasonal(400, 1)], [seasonal(200, 2)], plan).forecaster.state_dict() for _ in range(2)
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_noise_has_no_season() -> None:
-    assert season_of(np.random.default_rng(0).normal(size=(500, 2)), 100) is None
+    assert find_season(np.random.default_rng(0).normal(size=(500, 2)), 100) is None
 
 
 def test_a_column_that_never_changes_is_standardised_all_the_same() -> None:
-    scale = Scale.of([np.column_stack([np.full(10, 7.0), np.arange(10.0)])])
+    scale = Standardisation.of([np.column_stack([np.full(10, 7.0), np.arange(10.0)])])
     assert scale(np.array([[7.0, 4.5]])).tolist() == [[0.0, 0.0]]

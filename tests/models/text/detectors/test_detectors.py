@@ -17,7 +17,7 @@ from models.text.detectors.cross_fit import out_of_fold
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector, ReferenceDetector
 from models.text.detectors.mahalanobis import MahalanobisDetector
-from models.text.detectors.serialization import Trained, load_detector, save_detector
+from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.text.heads import LinearHead
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -88,7 +88,7 @@ def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return CENTRES[labels] + spread * torch.randn(count, 16, generator=generator), labels
 
 
-def fitted(kind: str) -> Trained:
+def fitted(kind: str) -> TextDetector:
     x, labels = drawn(1500, 1)
     if kind == "energy":
         head = LinearHead(CENTRES * 5, torch.zeros(3), ("a", "b", "c"))
@@ -134,7 +134,9 @@ def test_a_saved_detector_comes_back_the_same(kind: str, tmp_path: Path) -> None
 
 
 def test_a_step_counts_for_less_where_normal_items_are_spread_wide() -> None:
-    x = torch.nn.functional.normalize(torch.randn(2000, 8, generator=GENERATOR) * 0.2 * torch.tensor([0.05] * 4 + [1.0] * 4) + 1, dim=1)
+    x = torch.nn.functional.normalize(
+        torch.randn(2000, 8, generator=GENERATOR) * 0.2 * torch.tensor([0.05] * 4 + [1.0] * 4) + 1, dim=1
+    )
     detector = MahalanobisDetector().fit(x)
     steps = 0.1 * torch.eye(8)[[0, 7]]
     scores = detector(x.mean(dim=0, keepdim=True) + steps)
@@ -145,8 +147,8 @@ def test_with_classes_what_lies_between_them_is_strange() -> None:
     generator = torch.Generator().manual_seed(9)
     labels = torch.arange(400) % 2
     x = torch.tensor([[1.0, 0.2], [1.0, -0.2]])[labels] + 0.02 * torch.randn(400, 2, generator=generator)
-    between = torch.tensor([[1.0, 0.0]])
-    assert MahalanobisDetector().fit(x, labels).judge(between).p_values[0] < 0.01
+    preempt = torch.tensor([[1.0, 0.0]])
+    assert MahalanobisDetector().fit(x, labels).judge(preempt).p_values[0] < 0.01
 
 
 def test_the_shrunk_covariance_is_that_of_scikit_learn() -> None:

@@ -8,26 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.text.packed.attention_blocks import AMX_TILE, ONE_SIZE, SHARED, TILE, Blocks, tile_of
+from models.text.packed.attention_blocks import AMX_TILE, ONE_SIZE, SHARED, TILE, AttentionBlocks, tile_of
 
 CPU = torch.device("cpu")
 TILES = [TILE, AMX_TILE, ONE_SIZE]
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
 
 
-def lay_out(*lengths: int, extra: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> Blocks:
+def lay_out(*lengths: int, extra: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> AttentionBlocks:
     """Blocks of texts of so many tokens."""
-    return Blocks.of(np.array(lengths, dtype=np.int64), extra, tile, CPU, dtype)
+    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), extra, tile, CPU, dtype)
 
 
-def owners(one: Blocks, *lengths: int) -> list[torch.Tensor]:
+def owners(one: AttentionBlocks, *lengths: int) -> list[torch.Tensor]:
     """For each size which text owns each place of each block, int64 [blocks, size], -1 where there is none."""
     rows = sum(lengths)
     total = sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))
     found = torch.full((total,), -1)
-    found[one.places[:rows] if one.places is not None else torch.arange(rows)] = torch.arange(len(lengths)).repeat_interleave(
-        torch.tensor(lengths)
-    )
+    found[one.places[:rows] if one.places is not None else torch.arange(rows)] = torch.arange(
+        len(lengths)
+    ).repeat_interleave(torch.tensor(lengths))
     parts = torch.split(found, [size * count for size, count in zip(one.sizes, one.counts, strict=True)])
     return [part.view(-1, size) for part, size in zip(parts, one.sizes, strict=True)]
 
@@ -101,7 +101,9 @@ def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
     one = lay_out(*lengths, tile=tile)
     for owned, mask in zip(owners(one, *lengths), one.masks, strict=True):
         same = owned[:, None, :, None] == owned[:, None, None, :]
-        assert torch.equal(torch.zeros(same.shape) if mask is None else mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf))
+        assert torch.equal(
+            torch.zeros(same.shape) if mask is None else mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf)
+        )
         assert bool(same.any(dim=-1).all()), "a place that sees nothing would give NaN"
 
 
@@ -111,8 +113,12 @@ def test_the_mask_has_the_dtype_of_the_weights() -> None:
     assert mask.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("capabilities", "tile"), [({"amx_bf16": True}, AMX_TILE), ({"avx512_bf16": True}, TILE), ({}, TILE)])
-def test_sizes_are_what_the_processor_likes(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], tile: int) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "tile"), [({"amx_bf16": True}, AMX_TILE), ({"avx512_bf16": True}, TILE), ({}, TILE)]
+)
+def test_sizes_are_what_the_processor_likes(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], tile: int
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert tile_of(CPU) == tile
     assert tile_of(torch.device("cuda")) == ONE_SIZE

@@ -1,4 +1,6 @@
-"""The packed forward pass: where each text lies, and that it gives the general path's vectors for any mix of lengths."""
+"""The packed forward pass: where each text lies, and that it gives the general path's vectors for any mix of
+lengths.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,14 @@ from torch import Tensor
 
 from models.errors import ModelSourceError, Unsupported
 from models.loader import load
-from models.preemption import flag
+from models.preemption import new_flag
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed.attention_blocks import SHARED
-from models.text.packed.bert import Layout, PackedBert, _by_products, _Whole
+from models.text.packed.bert import Layout, PackedBert, _by_products, _EncoderStack
 from models.text.packed.encoder import PackedEncoder
-from models.text.packed.linear import Linear, padded
+from models.text.packed.linear import Linear, pad_rows
 from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -39,10 +41,10 @@ ALL = 2**62
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
-def layout(*lengths: int, few: int = 0) -> Layout:
+def layout(*lengths: int, onednn_max_rows: int = 0) -> Layout:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
-    return Layout.of(batch, torch.device("cpu"), torch.float32, few)
+    return Layout.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
 
 
 def test_tokens_are_counted_within_each_text() -> None:
@@ -54,14 +56,15 @@ def test_tokens_are_counted_within_each_text() -> None:
 
 
 def test_texts_of_one_token_fill_up_the_rows_that_linear_layers_like() -> None:
-    one = layout(3, 10, few=ALL)
+    one = layout(3, 10, onednn_max_rows=ALL)
     assert (one.texts, one.lengths.tolist()) == (2, [3, 10, 1])
     assert one.owner.tolist() == [0] * 3 + [1] * 10 + [2]
     assert (one.ids[13:].tolist(), one.positions[13:].tolist(), one.positions_from(5)[13:].tolist()) == ([0], [0], [5])
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("mean", [[1.0, 2.0], [5.0, 6.0]]), ("cls", [[0.0, 1.0], [4.0, 5.0]]), ("lasttoken", [[2.0, 3.0], [6.0, 7.0]])]
+    ("mode", "expected"),
+    [("mean", [[1.0, 2.0], [5.0, 6.0]]), ("cls", [[0.0, 1.0], [4.0, 5.0]]), ("lasttoken", [[2.0, 3.0], [6.0, 7.0]])],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]], dtype: torch.dtype) -> None:
@@ -74,7 +77,7 @@ def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]
 @pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
 def test_pooling_leaves_out_what_fills_up(mode: str) -> None:
     rows = torch.randn(64, 2)
-    one = layout(30, 31, few=ALL)
+    one = layout(30, 31, onednn_max_rows=ALL)
     assert torch.equal(one.pool(rows, mode), layout(30, 31).pool(rows[:61], mode))
 
 
@@ -129,7 +132,9 @@ def texts(lengths: list[int], seed: int, vocabulary: int) -> list[Tokens]:
 @example(lengths=[10_000], seed=0)
 @example(lengths=[10_000, 1, 10_000, 48, 10_000], seed=0)
 @example(lengths=[*range(1, 60)] * 3, seed=0)
-def test_any_mix_of_lengths_equals_the_general_path(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+def test_any_mix_of_lengths_equals_the_general_path(
+    both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int
+) -> None:
     packed, general = both
     batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
@@ -141,18 +146,24 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
 ) -> None:
     packed, general = both
     batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
-    monkeypatch.setattr(network, "few", ALL)
-    monkeypatch.setattr(network, "_whole", [_Whole(network.words, network.places, network.norm, network.layers)])
-    hooks = [one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0]))) for one in network.modules() if isinstance(one, Linear)]
+    monkeypatch.setattr(network, "onednn_max_rows", ALL)
+    monkeypatch.setattr(network, "_whole", [_EncoderStack(network.words, network.places, network.norm, network.layers)])
+    hooks = [
+        one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0])))
+        for one in network.modules()
+        if isinstance(one, Linear)
+    ]
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
     for hook in hooks:
         hook.remove()
-    assert seen == {padded(sum(lengths), ALL)} != {sum(lengths)}
+    assert seen == {pad_rows(sum(lengths), ALL)} != {sum(lengths)}
 
 
 @settings(max_examples=8, deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
-def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int) -> None:
+def test_a_texts_vector_does_not_depend_on_its_neighbours(
+    both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int
+) -> None:
     packed, _ = both
     batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
     alone = np.concatenate([packed.forward([item]) for item in batch])
@@ -160,7 +171,9 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(both: tuple[PackedEnco
 
 
 @pytest.mark.parametrize("number", [1, 40])
-def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(both: tuple[PackedEncoder, Encoder], number: int) -> None:
+def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(
+    both: tuple[PackedEncoder, Encoder], number: int
+) -> None:
     packed, general = both
     batch = texts([7] * number, 0, packed.card.vocabulary)
     calls: list[None] = []
@@ -173,9 +186,9 @@ def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(both: tuple[P
 def test_nobody_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, _ = both
     calls: list[None] = []
-    between = Calling(lambda: calls.append(None))
-    between.flags = (flag(), flag())
-    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    preempt = Calling(lambda: calls.append(None))
+    preempt.flags = (new_flag(), new_flag())
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), preempt)
     assert not calls
 
 
@@ -185,17 +198,19 @@ def test_who_has_been_let_in_is_not_called_again(both: tuple[PackedEncoder, Enco
 
     def enter() -> None:
         calls.append(None)
-        between.flags[1][0] = False
+        preempt.flags[1][0] = False
 
-    between = Calling(enter)
-    between.flags = (flag(), flag(up=True))
-    packed.forward(texts([7, 60], 0, packed.card.vocabulary), between)
+    preempt = Calling(enter)
+    preempt.flags = (new_flag(), new_flag(up=True))
+    packed.forward(texts([7, 60], 0, packed.card.vocabulary), preempt)
     assert len(calls) == 1
 
 
 @pytest.mark.real
 def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
-    """It goes up from another thread, while the pass holds no lock: a flag read once for all parts would never be seen."""
+    """It goes up from another thread, while the pass holds no lock: a flag read once for all parts would never be
+    seen.
+    """
     model = load(locate(DEFAULT_MODEL), CPU32)
     assert isinstance(model, PackedEncoder)
     batch = texts([120] * 8, 0, model.card.vocabulary)
@@ -205,16 +220,18 @@ def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
     half = (time.perf_counter() - began) / 2
     calls: list[None] = []
     for _ in range(10):
-        between = Calling(lambda: calls.append(None))
-        between.flags = (late := flag(),)
+        preempt = Calling(lambda: calls.append(None))
+        preempt.flags = (late := new_flag(),)
         timer = threading.Timer(half, late.fill, [True])
         timer.start()
-        model.forward(batch, between)
+        model.forward(batch, preempt)
         timer.join()
     assert 0 < len(calls) < 10 * (3 * model._network.shape.layers - 1)
 
 
-def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(both: tuple[PackedEncoder, Encoder]) -> None:
+def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(
+    both: tuple[PackedEncoder, Encoder],
+) -> None:
     packed, general = both
     batch = [Tokens(np.array(ids, dtype=np.int32), len(ids)) for ids in ([2, 7, 0, 8, 3], [1, 1, 0, 9], [0], [2, 9, 3])]
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
@@ -248,12 +265,16 @@ def test_two_texts_of_the_same_words_in_another_order_differ(both: tuple[PackedE
 def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, general = both
     assert packed.card == replace(general.card, pads=False)
-    assert packed.card.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(packed.card.architecture, 0)
+    assert packed.card.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(
+        packed.card.architecture, 0
+    )
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
-def test_bfloat16_stays_near_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str) -> None:
+def test_bfloat16_stays_near_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str
+) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
     for module in ("packed", "blocks"):
         monkeypatch.setattr(f"models.{module}.has_amx", lambda: feature == "amx_bf16")
@@ -308,7 +329,9 @@ def test_weights_may_have_their_architectures_prefix(tmp_path: Path, architectur
     plain = run(network(path))
     weights = load_file(path / "model.safetensors")
     prefix = architecture.removeprefix("xlm-")
-    save_file({f"{prefix}.{name}": tensor for name, tensor in weights.items()}, path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {f"{prefix}.{name}": tensor for name, tensor in weights.items()}, path / "model.safetensors", {"format": "pt"}
+    )
     assert torch.equal(run(network(path)), plain)
 
 
@@ -327,7 +350,9 @@ def test_others_get_a_turn_within_each_layer(tmp_path: Path) -> None:
         ("config.json", {"hidden_act": "relu"}, "its activation is relu"),
     ],
 )
-def test_what_cannot_be_packed_goes_the_general_way_and_says_why(tmp_path: Path, file: str, changes: dict[str, object], why: str) -> None:
+def test_what_cannot_be_packed_goes_the_general_way_and_says_why(
+    tmp_path: Path, file: str, changes: dict[str, object], why: str
+) -> None:
     path = tiny_models.encoder(tmp_path / "model")
     change(path / file, **changes)
     model = load(locate(str(path)), CPU32)

@@ -28,7 +28,9 @@ from tests.support import tiny_models
 from tests.support.preemption import Calling
 
 CPU32 = place("cpu", "float32")
-pytestmark = pytest.mark.skipif(INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here")
+pytestmark = pytest.mark.skipif(
+    INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here"
+)
 
 
 def int8() -> Placement:
@@ -37,7 +39,9 @@ def int8() -> Placement:
 
 @pytest.fixture(scope="module", params=["bert", "distilbert", "mpnet"])
 def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return locate(str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4)))
+    return locate(
+        str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4))
+    )
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,7 +84,9 @@ class Unrounded(nn.Module):
         return result if plus is None else result + plus * self._shares
 
 
-def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
+    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def linear(weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> Unrounded:
         return Unrounded(weight, bias, torch.ones(()) if shares is None else shares)
 
@@ -92,7 +98,9 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(rough: 
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
 
 
-def test_attention_is_bfloat16_where_the_processor_multiplies_that(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_is_bfloat16_where_the_processor_multiplies_that(
+    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = {}
     for feature in ("avx512_bf16", None):
         monkeypatch.setattr(quantized, "bfloat16_feature", lambda feature=feature: feature)
@@ -167,7 +175,9 @@ def test_where_it_gains_nothing_the_log_says_so(
     assert model.card.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
 
 
-def test_it_is_compared_with_what_the_machine_would_take_otherwise(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_compared_with_what_the_machine_would_take_otherwise(
+    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
     model = PackedEncoder(rough, int8())

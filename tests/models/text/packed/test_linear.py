@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.text.packed import linear
-from models.text.packed.linear import Linear, has_onednn, padded, settle
+from models.text.packed.linear import Linear, has_onednn, pad_rows, prepare_for_cpu
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
 FEW = 5
@@ -44,7 +44,9 @@ def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual
 def test_only_few_rows_take_onednns_form() -> None:
     one = layer()
     one.use_onednn(FEW)
-    one.weight = torch.nn.Parameter(torch.zeros_like(one.weight), requires_grad=False)  # so that PyTorch's own form gives the bias alone
+    one.weight = torch.nn.Parameter(
+        torch.zeros_like(one.weight), requires_grad=False
+    )  # so that PyTorch's own form gives the bias alone
     for count, own in ((1, False), (FEW, False), (FEW + 1, True)):
         assert torch.equal(one(torch.randn(count, 24)), one.bias.expand(count, 40)) is own
 
@@ -74,15 +76,15 @@ def test_the_processor_decides_what_onednn_multiplies(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
     one, taken = layer().to(dtype), list[int | None]()
-    monkeypatch.setattr(Linear, "use_onednn", lambda self, few=None: taken.append(few))
-    settle([one])
+    monkeypatch.setattr(Linear, "use_onednn", lambda self, onednn_max_rows=None: taken.append(onednn_max_rows))
+    prepare_for_cpu([one])
     assert (taken == [None]) is all_rows
 
 
 def test_the_residual_is_left_as_it_was() -> None:
     one, rows = layer(24, 24), torch.randn(3, 24)
     before = rows.clone()
-    settle([one])
+    prepare_for_cpu([one])
     one(rows, "none", rows)
     assert torch.equal(rows, before)
 
@@ -109,42 +111,43 @@ def test_more_threads_make_more_rows_few() -> None:
     try:
         torch.set_num_threads(3)
         layers = [layer(), layer()]
-        few = settle(layers)
+        onednn_max_rows = prepare_for_cpu(layers)
     finally:
         torch.set_num_threads(threads)
-    assert [few, *(one.few for one in layers)] == [192] * 3
+    assert [onednn_max_rows, *(one.onednn_max_rows for one in layers)] == [192] * 3
 
 
 @pytest.mark.usefixtures("avx2")
 def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_MOST_BYTES", 2 * 24 * 40 * 4 - 1)
     layers = [layer(), layer()]
-    settle(layers)
-    assert [(one.few, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
+    prepare_for_cpu(layers)
+    assert [(one.onednn_max_rows, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
 
 
 def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     one = layer()
-    assert settle([one]) == one.few == 0
+    assert prepare_for_cpu([one]) == one.onednn_max_rows == 0
 
 
 @pytest.mark.usefixtures("avx2")
 def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
-        assert settle([one]) == 0
-        assert (one.few, one.weight.stride()) == (0, (24, 1))
+        assert prepare_for_cpu([one]) == 0
+        assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
 
 
 @pytest.mark.parametrize(
-    ("rows", "size"), [(1, 2), (2, 2), (13, 14), (32, 32), (33, 36), (64, 64), (65, 72), (250, 256), (257, 288), (480, 480), (513, 576)]
+    ("rows", "size"),
+    [(1, 2), (2, 2), (13, 14), (32, 32), (33, 36), (64, 64), (65, 72), (250, 256), (257, 288), (480, 480), (513, 576)],
 )
 def test_rows_are_padded_to_one_of_eight_sizes_from_each_power_of_two_to_the_next(rows: int, size: int) -> None:
-    assert padded(rows, 1000) == size
+    assert pad_rows(rows, 1000) == size
 
 
 @given(st.integers(1, 5000), st.integers(0, 5000))
-def test_what_onednn_does_not_multiply_is_not_padded(rows: int, few: int) -> None:
-    size = padded(rows, few)
-    assert size == rows or rows < size <= min(few, rows + max(1, rows // 8))
-    assert padded(size, few) == size
+def test_what_onednn_does_not_multiply_is_not_padded(rows: int, onednn_max_rows: int) -> None:
+    size = pad_rows(rows, onednn_max_rows)
+    assert size == rows or rows < size <= min(onednn_max_rows, rows + max(1, rows // 8))
+    assert pad_rows(size, onednn_max_rows) == size

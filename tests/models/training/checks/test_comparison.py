@@ -1,4 +1,6 @@
-"""The outcome rung against rivals: praises only what is better beyond chance, and blames only what is worse beyond chance."""
+"""The outcome rung against rivals: praises only what is better beyond chance, and blames only what is worse beyond
+chance.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from models.training.checks.comparison import Said, _lead, auroc, check_incumbent, check_trivial, f1, limits
+from models.training.checks.comparison import Predictions, _lead, auroc, check_incumbent, check_trivial, f1, limits
 from models.training.report import Finding
 
 ROWS = np.random.default_rng(0).random(4000)
 STRANGE = np.arange(2000) % 20 == 0
 NOBODY = np.zeros(2000, np.bool_)
-GOOD = Said(ROWS[:2000] + STRANGE, STRANGE | (ROWS[:2000] > 0.97))
-NOISE = Said(ROWS[2000:], ROWS[2000:] > 0.95)
+GOOD = Predictions(ROWS[:2000] + STRANGE, STRANGE | (ROWS[:2000] > 0.97))
+NOISE = Predictions(ROWS[2000:], ROWS[2000:] > 0.95)
 
 
 def statuses(findings: list[Finding]) -> dict[str, str]:
@@ -21,11 +23,13 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.status for finding in findings}
 
 
-def trivial(ours: Said, theirs: Said, stride: int = 1) -> dict[str, str]:
+def trivial(ours: Predictions, theirs: Predictions, stride: int = 1) -> dict[str, str]:
     return statuses(list(check_trivial(ours, theirs, STRANGE, stride, seed=0)))
 
 
-def incumbent(ours: Said, theirs: Said, strange: np.ndarray[tuple[int], np.dtype[np.bool_]], stride: int = 1) -> dict[str, str]:
+def incumbent(
+    ours: Predictions, theirs: Predictions, strange: np.ndarray[tuple[int], np.dtype[np.bool_]], stride: int = 1
+) -> dict[str, str]:
     return statuses(list(check_incumbent(ours, theirs, strange, stride, seed=0)))
 
 
@@ -36,7 +40,7 @@ def test_only_a_detector_that_beats_the_largest_z_score_is_fine() -> None:
 
 
 def test_alarms_may_be_worse_where_scores_are_better() -> None:
-    deaf = Said(GOOD.scores, NOBODY)
+    deaf = Predictions(GOOD.scores, NOBODY)
     assert trivial(deaf, NOISE) == {"against_trivial": "ok", "f1_against_trivial": "warn"}
 
 
@@ -50,14 +54,14 @@ def test_both_figures_and_the_interval_are_told() -> None:
 
 def test_f1_and_auroc_by_hand() -> None:
     strange = np.array([True, True, False, False])
-    said = Said(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, False, True, False]))
+    said = Predictions(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, False, True, False]))
     assert (f1(said, strange), auroc(said, strange)) == (0.5, 0.75)
-    assert f1(Said(said.scores, np.zeros(4, np.bool_)), strange) == 0
+    assert f1(Predictions(said.scores, np.zeros(4, np.bool_)), strange) == 0
 
 
 def test_neighbours_widen_the_interval() -> None:
     turn = np.repeat(np.random.default_rng(1).random(20) < 0.5, 100)
-    ours, theirs = (Said(NOISE.scores, STRANGE & whose) for whose in (turn, ~turn))
+    ours, theirs = (Predictions(NOISE.scores, STRANGE & whose) for whose in (turn, ~turn))
     by_row, by_run = (_lead(f1, ours, theirs, STRANGE, stride, 0) for stride in (1, 100))
     assert by_run.value == by_row.value
     assert by_run.high - by_run.low > 1.5 * (by_row.high - by_row.low)
@@ -70,8 +74,8 @@ def test_what_serves_now_is_no_reason_to_worry_unless_it_is_better() -> None:
 
 
 def test_without_labels_the_one_nearer_to_alpha_is_better() -> None:
-    loud = Said(ROWS[:2000], ROWS[:2000] > 0.8)
-    quiet = Said(ROWS[:2000], NOBODY)
+    loud = Predictions(ROWS[:2000], ROWS[:2000] > 0.8)
+    quiet = Predictions(ROWS[:2000], NOBODY)
     assert incumbent(NOISE, loud, NOBODY) == {"against_incumbent": "ok"}
     assert incumbent(loud, NOISE, NOBODY) == {"against_incumbent": "warn"}
     assert incumbent(quiet, NOISE, NOBODY) == {"against_incumbent": "warn"}

@@ -14,16 +14,22 @@ from models.source import locate
 from models.text.tokenization import TextProcessor
 from models.training.checks import before_training
 from models.training.checks.data import check_data
-from models.training.data.rows import Rows
-from models.training.errors import LadderError
+from models.training.data.rows import TextRows
+from models.training.errors import CheckFailed
 from models.training.report import Finding, Report
 from tests.support import tiny_models
 from tests.support.check_rows import embed, healthy, parts, relabelled, troubles
 
 
-def check(train: Rows, held_out: Rows) -> dict[str, Finding]:
+def check(train: TextRows, held_out: TextRows) -> dict[str, Finding]:
     return troubles(
-        check_data(train, held_out, embed=embed, truncated=lambda texts: [0.0] * len(texts), unknown=lambda texts: [0.0] * len(texts))
+        check_data(
+            train,
+            held_out,
+            embed=embed,
+            truncated=lambda texts: [0.0] * len(texts),
+            unknown=lambda texts: [0.0] * len(texts),
+        )
     )
 
 
@@ -35,7 +41,16 @@ def test_healthy_rows_raise_nothing(seed: int) -> None:
 def test_every_check_reports_even_when_all_is_well() -> None:
     train, held_out = parts(healthy())
     found = {finding.check for finding in check_data(train, held_out, embed=embed)}
-    assert found >= {"parse", "class_counts", "imbalance", "exact_duplicates", "leaks", "near_duplicates", "label_errors", "baseline_tfidf"}
+    assert found >= {
+        "parse",
+        "class_counts",
+        "imbalance",
+        "exact_duplicates",
+        "leaks",
+        "near_duplicates",
+        "label_errors",
+        "baseline_tfidf",
+    }
 
 
 def test_a_leak_of_a_fifth_stops_the_job_and_names_the_rows() -> None:
@@ -45,7 +60,7 @@ def test_a_leak_of_a_fifth_stops_the_job_and_names_the_rows() -> None:
     assert found["leaks"].status == "fail"
     assert found["leaks"].rows == tuple(range(1, 13))
     assert found["leaks"].value == pytest.approx(0.2)
-    with pytest.raises(LadderError) as caught:
+    with pytest.raises(CheckFailed) as caught:
         Report(found.values()).raise_if_failed("data")
     assert (caught.value.code, caught.value.param) == ("leaks", "training_file")
 
@@ -62,7 +77,11 @@ def test_near_copies_on_both_sides_warn() -> None:
     shuffled = [" ".join(reversed(text.split())) for text in train.texts[0][:20]]
     found = check(
         train,
-        replace(held_out, texts=[[*shuffled, *held_out.texts[0][20:]]], labels=[*(train.labels or [])[:20], *(held_out.labels or [])[20:]]),
+        replace(
+            held_out,
+            texts=[[*shuffled, *held_out.texts[0][20:]]],
+            labels=[*(train.labels or [])[:20], *(held_out.labels or [])[20:]],
+        ),
     )
     assert found["near_leaks"].status == "warn"
     assert set(range(1, 21)) <= set(found["near_leaks"].rows)
@@ -89,12 +108,24 @@ def test_duplicates_and_near_duplicates_are_counted_apart() -> None:
     assert train.labels is not None
     copies = [text.capitalize() + "." for text in train.texts[0][:20]]
     found = check(
-        replace(train, texts=[[*train.texts[0], *copies]], labels=[*train.labels, *train.labels[:20]], lines=list(range(1, 201))), held_out
+        replace(
+            train,
+            texts=[[*train.texts[0], *copies]],
+            labels=[*train.labels, *train.labels[:20]],
+            lines=list(range(1, 201)),
+        ),
+        held_out,
     )
     assert found["exact_duplicates"].rows == tuple(range(181, 201))
     turned = [" ".join(reversed(text.split())) for text in train.texts[0][:40]]
     found = check(
-        replace(train, texts=[[*train.texts[0], *turned]], labels=[*train.labels, *train.labels[:40]], lines=list(range(1, 221))), held_out
+        replace(
+            train,
+            texts=[[*train.texts[0], *turned]],
+            labels=[*train.labels, *train.labels[:40]],
+            lines=list(range(1, 221)),
+        ),
+        held_out,
     )
     assert set(found) == {"near_duplicates"}
     assert found["near_duplicates"].rows == tuple(range(181, 221))
@@ -113,7 +144,7 @@ def test_a_constant_column_stops_the_job() -> None:
     train, held_out = parts(healthy())
     found = check(replace(train, texts=[["the same"] * len(train)]), held_out)
     assert (found["constant_columns"].status, found["constant_columns"].value) == ("fail", "text")
-    scored = Rows("scored", [["a", "b", "c"], ["d", "e", "f"]], None, [1.0, 1.0, 1.0], [1, 2, 3])
+    scored = TextRows("scored", [["a", "b", "c"], ["d", "e", "f"]], None, [1.0, 1.0, 1.0], [1, 2, 3])
     assert troubles(check_data(scored, scored.take([])))["constant_columns"].value == "score"
 
 
@@ -138,7 +169,9 @@ def test_imbalance_beyond_ten_to_one_warns() -> None:
 
 def test_labels_that_differ_by_spelling_alone_warn() -> None:
     train, held_out = parts(healthy())
-    labels = ["Lost card" if label == "lost_card" and index % 2 else label for index, label in enumerate(train.labels or [])]
+    labels = [
+        "Lost card" if label == "lost_card" and index % 2 else label for index, label in enumerate(train.labels or [])
+    ]
     labels = [label.upper() if label == "pin" and index < 90 else label for index, label in enumerate(labels)]
     found = check(replace(train, labels=labels), held_out)["similar_labels"]
     assert found.status == "warn"
@@ -170,9 +203,11 @@ def test_cut_and_unknown_texts_are_named(tmp_path: Path) -> None:
 
 def test_pairs_that_are_one_text_twice_are_named() -> None:
     texts = healthy(40).texts[0]
-    pairs = Rows("pairs", [texts, [*texts[:4], *reversed(texts[4:])]], None, None, list(range(1, 41)))
+    pairs = TextRows("pairs", [texts, [*texts[:4], *reversed(texts[4:])]], None, None, list(range(1, 41)))
     assert troubles(check_data(pairs, pairs.take([])))["identical_pairs"].rows[:4] == (1, 2, 3, 4)
-    triplets = Rows("triplets", [texts, texts[1:] + texts[:1], [texts[1], *texts[3:], *texts[:2]]], None, None, list(range(1, 41)))
+    triplets = TextRows(
+        "triplets", [texts, texts[1:] + texts[:1], [texts[1], *texts[3:], *texts[:2]]], None, None, list(range(1, 41))
+    )
     found = troubles(check_data(triplets, triplets.take([])))["identical_pairs"]
     assert (found.status, found.rows) == ("fail", (1,))
 
@@ -193,12 +228,18 @@ def test_real_embeddings_find_the_wrong_label_and_the_near_copy() -> None:
     }
     words = {"lost": ["lost", "dropped", "misplaced", "forgot"], "weather": ["rain", "snow", "storm", "hail"]}
     when = ["yesterday", "on Monday", "this morning", "last week"]
-    made = [(t.format(w, d), label) for label in templates for t in templates[label] for w in words[label] for d in when]
-    rows = Rows("labelled", [[text for text, _ in made]], [label for _, label in made], None, list(range(1, len(made) + 1)))
+    made = [
+        (t.format(w, d), label) for label in templates for t in templates[label] for w in words[label] for d in when
+    ]
+    rows = TextRows(
+        "labelled", [[text for text, _ in made]], [label for _, label in made], None, list(range(1, len(made) + 1))
+    )
     wrong = relabelled(rows, [3, 60])
     found = {
         finding.check: finding
-        for finding in check_data(wrong, rows.take([]), embed=lambda texts: model.forward(model.text.encode(list(texts))))
+        for finding in check_data(
+            wrong, rows.take([]), embed=lambda texts: model.forward(model.text.encode(list(texts)))
+        )
     }
     assert found["label_errors"].rows == (4, 61)
     assert "line" in found["label_errors"].message

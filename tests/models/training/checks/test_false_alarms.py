@@ -10,7 +10,9 @@ from models.training.checks.false_alarms import check_promise, check_texts_promi
 UNIFORM = np.random.default_rng(0).random(4000)
 
 
-def troubles(p_values: np.ndarray[tuple[int], np.dtype[np.float64]], stride: int = 1, calibrated_on: int = 2000) -> set[str]:
+def troubles(
+    p_values: np.ndarray[tuple[int], np.dtype[np.float64]], stride: int = 1, calibrated_on: int = 2000
+) -> set[str]:
     found = list(check_promise(p_values, stride, calibrated_on))
     assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in found)
     return {finding.check for finding in found if finding.status != "ok"}
@@ -36,7 +38,10 @@ def test_few_independent_rows_can_accuse_nobody() -> None:
 def test_texts_that_break_the_promise_are_told_and_have_no_drift() -> None:
     assert [finding.status for finding in check_texts_promise(UNIFORM, 2000)] == ["ok", "ok"]
     broken = list(check_texts_promise(UNIFORM**3, 2000))
-    assert [(finding.check, finding.status) for finding in broken] == [("false_alarm_rate_0.05", "warn"), ("false_alarm_rate_0.01", "warn")]
+    assert [(finding.check, finding.status) for finding in broken] == [
+        ("false_alarm_rate_0.05", "warn"),
+        ("false_alarm_rate_0.01", "warn"),
+    ]
     assert "normal texts" in broken[0].remedy
 
 

@@ -19,10 +19,14 @@ LINES = [11, 12, 13, 14, 15, 16]
 
 def network() -> nn.Sequential:
     torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(IN, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, OUT))
+    return nn.Sequential(
+        nn.Linear(IN, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, OUT)
+    )
 
 
-def check(forward: Callable[[], Tensor], module: nn.Module | None = None, padded: Callable[[], Tensor] | None = None) -> dict[str, Finding]:
+def check(
+    forward: Callable[[], Tensor], module: nn.Module | None = None, padded: Callable[[], Tensor] | None = None
+) -> dict[str, Finding]:
     found = check_forward(forward, rows=ROWS, width=OUT, dtype=torch.float32, module=module, padded=padded, lines=LINES)
     return troubles(found)
 
@@ -89,7 +93,9 @@ def test_padding_that_matters_is_found_with_its_rows() -> None:
 
 
 def test_layers_that_start_at_zero_on_purpose_are_left_out() -> None:
-    model = nn.ModuleDict({"base": nn.Linear(IN, OUT), "lora_A": nn.Linear(IN, 2), "lora_B": nn.Linear(2, OUT, bias=False)})
+    model = nn.ModuleDict(
+        {"base": nn.Linear(IN, OUT), "lora_A": nn.Linear(IN, 2), "lora_B": nn.Linear(2, OUT, bias=False)}
+    )
     nn.init.zeros_(model.get_parameter("lora_B.weight"))
     assert check(lambda: model["base"](X) + model["lora_B"](model["lora_A"](X)), model) == {}
 

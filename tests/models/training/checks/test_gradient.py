@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.training.checks.gradient import GradientWatch, check_gradient
+from models.training.checks.gradient import GradientMonitor, check_gradient
 from models.training.report import Finding
 from tests.support.check_rows import troubles
 
@@ -43,7 +43,7 @@ def watched(
     meanwhile: Callable[[], object] = lambda: None,
 ) -> dict[str, Finding]:
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3)
-    watch = GradientWatch(model, optimizer, steps=steps, expected=expected)
+    watch = GradientMonitor(model, optimizer, steps=steps, expected=expected)
     for _ in range(steps + 2):
         optimizer.zero_grad()
         torch.autograd.backward([loss() if loss else cross_entropy(model(X), Y)])
@@ -96,7 +96,7 @@ def test_nothing_to_train_is_found() -> None:
     model = Network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.requires_grad_(requires_grad=False)
-    assert troubles(GradientWatch(model, optimizer).findings())["trainable"].status == "fail"
+    assert troubles(GradientMonitor(model, optimizer).findings())["trainable"].status == "fail"
 
 
 def test_a_frozen_weight_that_moves_is_named() -> None:
@@ -134,7 +134,9 @@ def test_nan_in_one_gradient_is_named() -> None:
 @pytest.mark.parametrize(("scale", "status"), [(1e5, "warn"), (1e9, "fail")])
 def test_exploding_gradients_are_found(scale: float, status: str) -> None:
     model = Network()
-    found = watched(model, torch.optim.AdamW(model.parameters(), lr=1e-3), loss=lambda: cross_entropy(model(X), Y) * scale)
+    found = watched(
+        model, torch.optim.AdamW(model.parameters(), lr=1e-3), loss=lambda: cross_entropy(model(X), Y) * scale
+    )
     assert found["exploding_gradient"].status == status
 
 
@@ -164,4 +166,4 @@ def test_weights_that_never_change_are_found() -> None:
 
 def test_a_watch_that_saw_nothing_says_so() -> None:
     model = Network()
-    assert set(troubles(GradientWatch(model, torch.optim.SGD(model.parameters(), lr=0.1)).findings())) == {"watched"}
+    assert set(troubles(GradientMonitor(model, torch.optim.SGD(model.parameters(), lr=0.1)).findings())) == {"watched"}

@@ -98,9 +98,14 @@ def test_a_loss_that_broadcasts_is_found_by_its_shapes_and_by_torchs_own_word() 
 
 def test_a_loss_that_torch_refuses_is_a_finding_and_not_a_crash() -> None:
     model = head()
-    found = troubles(check_loss(lambda: cross_entropy(model(X), Y[:5]), model.named_parameters(), outputs=model(X), targets=Y[:5]))
+    found = troubles(
+        check_loss(lambda: cross_entropy(model(X), Y[:5]), model.named_parameters(), outputs=model(X), targets=Y[:5])
+    )
     assert found["loss_inputs"].status == "fail"
-    assert check_loss_inputs(model(X), Y + 1).message == "Targets: expected class numbers from 0 to 4, got torch.int64 from 1 to 5."
+    assert (
+        check_loss_inputs(model(X), Y + 1).message
+        == "Targets: expected class numbers from 0 to 4, got torch.int64 from 1 to 5."
+    )
     assert check_loss_inputs(model(X), Y.float(), "classes").status == "fail"
     assert check(model, cross_entropy(model(X), Y, reduction="none"))["loss_scalar"].status == "fail"
 
@@ -140,13 +145,17 @@ def test_a_head_of_the_wrong_size_or_scale_is_found() -> None:
     model = head()
     assert check(model, loss_of(model) * 2)["fresh_loss"].status == "warn"
     assert check(model, cross_entropy(model(X) * 1000, Y))["fresh_loss"].status == "fail"
-    assert "fresh_loss" not in troubles(check_loss(lambda: loss_of(model) * 9, model.named_parameters(), classes=CLASSES, fresh=False))
+    assert "fresh_loss" not in troubles(
+        check_loss(lambda: loss_of(model) * 9, model.named_parameters(), classes=CLASSES, fresh=False)
+    )
 
 
 def test_a_model_that_has_learnt_may_begin_with_a_tiny_loss() -> None:
     model = head()
     for fresh, expected in ((True, {"tiny_loss"}), (False, set())):
-        assert set(troubles(check_loss(lambda: loss_of(model) * 1e-3, model.named_parameters(), fresh=fresh))) == expected
+        assert (
+            set(troubles(check_loss(lambda: loss_of(model) * 1e-3, model.named_parameters(), fresh=fresh))) == expected
+        )
 
 
 def test_one_batch_that_cannot_be_learned_by_heart_is_found() -> None:

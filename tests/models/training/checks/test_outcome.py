@@ -7,7 +7,14 @@ import pytest
 from numpy.typing import NDArray
 
 from models.training.checks.outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
-from models.training.metrics import Interval, effective_rank, encoded, macro_f1, macro_f1_gain, weighted_calibration_error
+from models.training.metrics import (
+    Interval,
+    effective_rank,
+    encoded,
+    macro_f1,
+    macro_f1_gain,
+    weighted_calibration_error,
+)
 from models.training.report import Finding
 from tests.support.check_rows import troubles
 
@@ -55,13 +62,18 @@ def test_probabilities_that_are_too_sure_are_found() -> None:
 
 def test_a_small_held_out_part_is_not_blamed_for_chance() -> None:
     confidence = np.random.default_rng(3).uniform(0.5, 1.0, 40)
-    quiet = sum(check_calibration(confidence, np.random.default_rng(seed).random(40) < confidence).status == "ok" for seed in range(40))
+    quiet = sum(
+        check_calibration(confidence, np.random.default_rng(seed).random(40) < confidence).status == "ok"
+        for seed in range(40)
+    )
     assert quiet >= 34
 
 
 def test_the_worst_class_is_named_with_what_it_is_taken_for_and_its_rows() -> None:
     predicted = ["c" if label == "b" else label for label in TRUTH]
-    found = troubles(check_outcome(TRUTH, predicted, lines=[index + 100 for index in range(400)], resamples=50))["worst_classes"]
+    found = troubles(check_outcome(TRUTH, predicted, lines=[index + 100 for index in range(400)], resamples=50))[
+        "worst_classes"
+    ]
     assert found.status == "warn"
     assert "'b' 0.00 (taken for 'c')" in found.message
     assert found.rows[0] == TRUTH.index("b") + 100

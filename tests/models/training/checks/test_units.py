@@ -1,4 +1,6 @@
-"""Does the data rung see that a column changes its unit, wherever it does, and is it silent about columns that merely live?"""
+"""Does the data rung see that a column changes its unit, wherever it does, and is it silent about columns that
+merely live?
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.sensors.base import SensorKind
 from models.training.checks.table import check_table
-from models.training.data.segments import divide_runs, to_runs
+from models.training.data.segments import divide_segments, to_segments
 from models.training.data.table import Doubles, Table
 from models.training.report import Finding
 
@@ -25,15 +27,17 @@ def table(x: Doubles, **more: object) -> Table:
 def units(x: Doubles, kind: SensorKind = "series", **more: object) -> Finding:
     """What the data rung says of units in readings [n] or [n, d], four fifths of them to train on."""
     given = table(x if x.ndim > 1 else x[:, None], **more)
-    runs, repairs = to_runs(given, kind)
-    train, held = divide_runs(runs, 1 if given.groups is None else len(set(given.groups)), 0.2)
+    runs, repairs = to_segments(given, kind)
+    train, held = divide_segments(runs, 1 if given.groups is None else len(set(given.groups)), 0.2)
     return next(finding for finding in check_table(train, held, repairs) if finding.check == "unit_jumps")
 
 
 def readings(seed: int = 0) -> Doubles:
     """A column that nothing happens to, and one of about 20 that wanders a little."""
     random = np.random.default_rng(seed)
-    return np.stack([5 + random.standard_normal(ROWS), 20 + 0.5 * random.standard_normal(ROWS) + np.sin(T / 300)], axis=1)
+    return np.stack(
+        [5 + random.standard_normal(ROWS), 20 + 0.5 * random.standard_normal(ROWS) + np.sin(T / 300)], axis=1
+    )
 
 
 def changed(rows: NDArray[np.bool_] | slice, change: Callable[[Doubles], Doubles], seed: int = 0) -> Doubles:
@@ -111,8 +115,8 @@ def test_a_known_conversion_is_a_warning(change: Callable[[Doubles], Doubles], s
 
 
 def test_a_validation_file_in_another_unit_is_told_as_such() -> None:
-    train, repairs = to_runs(table(readings()), "series")
-    held, _ = to_runs(table(changed(slice(None), thousand)[:500]), "series")
+    train, repairs = to_segments(table(readings()), "series")
+    held, _ = to_segments(table(changed(slice(None), thousand)[:500]), "series")
     finding = next(finding for finding in check_table(train, held, repairs) if finding.check == "unit_jumps")
     assert (finding.status, finding.rows) == ("fail", ())
     assert "near line 2 of the validation file" in finding.message

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from models.training.data.dataset import Parts, divide
+from models.training.data.dataset import DataSplit, divide
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import parse
-from models.training.job import Job
+from models.training.job import TrainingJob
 
 NORMAL = [{"text": f"text {index}", "label": "ab"[index % 2]} for index in range(20)]
 STRANGE = [{"text": f"odd {index}", "label": "oos"} for index in range(5)]
@@ -23,19 +23,19 @@ def divided(
     task: str = "classification",
     validation: list[dict[str, Any]] | None = None,
     **given: object,
-) -> Parts:
+) -> DataSplit:
     paths = []
     for name, part in (("train.jsonl", rows), ("validation.jsonl", validation)):
         path = directory / name
         path.write_text("".join(json.dumps(row) + "\n" for row in part or []))
         paths.append(path)
-    job = Job("ftjob-1", "m", "m", task, paths[0], given, paths[1] if validation is not None else None)
+    job = TrainingJob("ftjob-1", "m", "m", task, paths[0], given, paths[1] if validation is not None else None)
     return divide(job, parse(task, given))
 
 
 def test_out_of_scope_rows_of_both_files_are_set_apart(tmp_path: Path) -> None:
     parts = divided(tmp_path, NORMAL + STRANGE[:3], validation=NORMAL[:4] + STRANGE[3:], out_of_scope_label="oos")
-    assert parts.strangers == ("odd 0", "odd 1", "odd 2", "odd 3", "odd 4")
+    assert parts.out_of_scope == ("odd 0", "odd 1", "odd 2", "odd 3", "odd 4")
     assert set(parts.train.labels or ()) == {"a", "b"}
     assert len(parts.held_out) == 4
     assert not parts.same_file
@@ -50,14 +50,14 @@ def test_normal_rows_and_anomalies_become_plain_rows_and_strangers(tmp_path: Pat
     rows = [row | {"label": "ok"} for row in NORMAL] + [row | {"label": "anomaly"} for row in STRANGE]
     parts = divided(tmp_path, rows, "anomaly")
     assert parts.train.kind == parts.held_out.kind == "plain"
-    assert len(parts.strangers) == 5
+    assert len(parts.out_of_scope) == 5
 
 
 def test_plain_training_rows_can_be_judged_by_labelled_anomalies(tmp_path: Path) -> None:
     validation = [row | {"label": "ok"} for row in NORMAL[:6]] + [row | {"label": "anomaly"} for row in STRANGE]
     parts = divided(tmp_path, [{"text": row["text"]} for row in NORMAL], "anomaly", validation)
     assert parts.held_out.kind == "plain"
-    assert (len(parts.held_out), len(parts.strangers)) == (6, 5)
+    assert (len(parts.held_out), len(parts.out_of_scope)) == (6, 5)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_rows_of_another_kind_are_named_by_line_and_column_with_what_may_be_mean
 @pytest.mark.parametrize("task", ["anomaly", "classification"])
 def test_a_validation_file_of_strangers_alone_is_its_own_fault(tmp_path: Path, task: str) -> None:
     given = {} if task == "anomaly" else {"out_of_scope_label": "anomaly"}
-    with pytest.raises(TrainingDataError, match="validation_file: expected rows of other labels than 'anomaly'") as refused:
+    with pytest.raises(
+        TrainingDataError, match="validation_file: expected rows of other labels than 'anomaly'"
+    ) as refused:
         divided(tmp_path, NORMAL, task, [row | {"label": "anomaly"} for row in STRANGE], **given)
     assert (refused.value.code, refused.value.param) == ("no_normal_rows", "validation_file")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from models.training.data.dataset import check_classes, check_validation, read_rows, split
 from models.training.data.row_parser import check_columns
-from models.training.data.rows import Rows, normalised
+from models.training.data.rows import TextRows, normalised
 from models.training.errors import TrainingDataError
 
 LABELLED: list[dict[str, object]] = [{"text": "card lost", "label": "lost"}, {"text": "card stolen", "label": "stolen"}]
@@ -26,7 +26,10 @@ LABELLED: list[dict[str, object]] = [{"text": "card lost", "label": "lost"}, {"t
 
 def jsonl(path: Path, *records: object, name: str = "rows.jsonl") -> Path:
     target = path / name
-    target.write_text("".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records), encoding="utf-8")
+    target.write_text(
+        "".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records),
+        encoding="utf-8",
+    )
     return target
 
 
@@ -41,7 +44,7 @@ def refused(path: Path, **more: Any) -> TrainingDataError:
     return caught.value
 
 
-def attempt(path: Path) -> Rows | TrainingDataError:
+def attempt(path: Path) -> TextRows | TrainingDataError:
     try:
         return read_rows(path)
     except TrainingDataError as error:
@@ -53,8 +56,10 @@ def parquet(path: Path, columns: dict[str, Any], name: str = "rows.parquet") -> 
     return path / name
 
 
-def labelled(*pairs: tuple[str, str]) -> Rows:
-    return Rows("labelled", [[text for text, _ in pairs]], [label for _, label in pairs], None, list(range(1, len(pairs) + 1)))
+def labelled(*pairs: tuple[str, str]) -> TextRows:
+    return TextRows(
+        "labelled", [[text for text, _ in pairs]], [label for _, label in pairs], None, list(range(1, len(pairs) + 1))
+    )
 
 
 # What is read
@@ -73,14 +78,30 @@ def labelled(*pairs: tuple[str, str]) -> Rows:
     ],
 )
 def test_each_kind_of_row_is_known_by_its_columns(
-    tmp_path: Path, record: dict[str, object], kind: str, texts: list[list[str]], labels: list[str] | None, scores: list[float] | None
+    tmp_path: Path,
+    record: dict[str, object],
+    kind: str,
+    texts: list[list[str]],
+    labels: list[str] | None,
+    scores: list[float] | None,
 ) -> None:
     rows = read_rows(jsonl(tmp_path, record))
-    assert (rows.kind, rows.texts, rows.labels, rows.scores, rows.lines, rows.notes) == (kind, texts, labels, scores, [1], ())
+    assert (rows.kind, rows.texts, rows.labels, rows.scores, rows.lines, rows.notes) == (
+        kind,
+        texts,
+        labels,
+        scores,
+        [1],
+        (),
+    )
 
 
 def test_chat_rows_are_text_and_label(tmp_path: Path) -> None:
-    turns = [{"role": "system", "content": "sort"}, {"role": "user", "content": "card lost"}, {"role": "assistant", "content": "lost"}]
+    turns = [
+        {"role": "system", "content": "sort"},
+        {"role": "user", "content": "card lost"},
+        {"role": "assistant", "content": "lost"},
+    ]
     rows = read_rows(jsonl(tmp_path, {"messages": turns}, {"messages": turns[1:]}))
     assert (rows.kind, rows.texts, rows.labels) == ("labelled", [["card lost", "card lost"]], ["lost", "lost"])
     assert rows.notes == ("system turns are not part of the text (first on line 1)",)
@@ -101,7 +122,9 @@ def test_files_without_a_suffix_are_told_by_their_content(tmp_path: Path) -> Non
     assert read_rows(jsonl(tmp_path, *LABELLED, name="file-1")).kind == "labelled"
     assert read_rows(raw(tmp_path, b"text\na\n", "file-2")).kind == "plain"
     assert read_rows(parquet(tmp_path, {"text": ["a"]}, "file-3")).kind == "plain"
-    assert read_rows(raw(tmp_path, b'{"a": 1}\nx\n', "file-4"), format="csv", columns={"text": '{"a": 1}'}).texts == [["x"]]
+    assert read_rows(raw(tmp_path, b'{"a": 1}\nx\n', "file-4"), format="csv", columns={"text": '{"a": 1}'}).texts == [
+        ["x"]
+    ]
 
 
 def test_columns_can_be_mapped_and_others_are_noted(tmp_path: Path) -> None:
@@ -154,21 +177,32 @@ def test_colons_in_values_are_no_duplicate_keys(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.text(), st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=4), max_size=4), st.text())
+@given(
+    st.dictionaries(st.text(), st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=4), max_size=4),
+    st.text(),
+)
 def test_any_json_is_read_or_refused_by_name(tmp_path: Path, record: dict[str, object], text: str) -> None:
     file = jsonl(tmp_path, record | {"text": text})
     outcome = attempt(file)
-    if isinstance(outcome, Rows):
+    if isinstance(outcome, TextRows):
         assert outcome.texts[0] == [text]
     else:
-        assert outcome.code in {"empty_text", "nul", "invalid_json", "not_text", "ambiguous_row", "invalid_label", "not_utf8"}
+        assert outcome.code in {
+            "empty_text",
+            "nul",
+            "invalid_json",
+            "not_text",
+            "ambiguous_row",
+            "invalid_label",
+            "not_utf8",
+        }
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.sampled_from(["rows.jsonl", "rows.csv", "rows.parquet", "rows"]))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str) -> None:
     outcome = attempt(raw(tmp_path, content, name))
-    if isinstance(outcome, Rows):
+    if isinstance(outcome, TextRows):
         assert len(outcome) > 0
     else:
         assert outcome.param == "training_file"
@@ -182,11 +216,27 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str
     ("line", "code", "message"),
     [
         ('{"text": "a", "label": "x"', "invalid_json", "line 2: expected a JSON object, got text that is no JSON"),
-        ('["a", "x"]', "not_an_object", "line 2: expected a JSON object, got an array (one object a line, not one array)"),
+        (
+            '["a", "x"]',
+            "not_an_object",
+            "line 2: expected a JSON object, got an array (one object a line, not one array)",
+        ),
         ('"a"', "not_an_object", "line 2: expected a JSON object, got text"),
-        ('{"text": "a", "label": "x", "text": "b"}', "duplicate_key", "line 2, column 'text': expected each key once, got it twice"),
-        ('{"text": "a", "te\\u0078t": "b", "label": "x"}', "duplicate_key", "line 2, column 'text': expected each key once"),
-        ('{"text": "a", "label": "x", "more": {"a": 1, "a": 2}}', "duplicate_key", "line 2, column 'a': expected each key once"),
+        (
+            '{"text": "a", "label": "x", "text": "b"}',
+            "duplicate_key",
+            "line 2, column 'text': expected each key once, got it twice",
+        ),
+        (
+            '{"text": "a", "te\\u0078t": "b", "label": "x"}',
+            "duplicate_key",
+            "line 2, column 'text': expected each key once",
+        ),
+        (
+            '{"text": "a", "label": "x", "more": {"a": 1, "a": 2}}',
+            "duplicate_key",
+            "line 2, column 'a': expected each key once",
+        ),
         ('{"text": 5, "label": "x"}', "not_text", "line 2, column 'text': expected text, got the number 5"),
         ('{"text": null, "label": "x"}', "not_text", "line 2, column 'text': expected text, got null"),
         ('{"text": ["a"], "label": "x"}', "not_text", "line 2, column 'text': expected text, got a list"),
@@ -204,15 +254,35 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str
             "line 2, column 'label': expected a label (text or a whole number), got the number",
         ),
         ('{"text": "a", "label": true}', "invalid_label", "got true"),
-        ('{"text": "a", "label": "%s"}' % ("x" * 257), "label_too_long", "expected a label of at most 256 characters, got 257"),
-        ('{"text": "a"}', "mixed_row_kinds", "line 2: expected text and label as on line 1 (one kind of row a file), got text"),
+        (
+            '{"text": "a", "label": "%s"}' % ("x" * 257),
+            "label_too_long",
+            "expected a label of at most 256 characters, got 257",
+        ),
+        (
+            '{"text": "a"}',
+            "mixed_row_kinds",
+            "line 2: expected text and label as on line 1 (one kind of row a file), got text",
+        ),
         ('{"anchor": "a", "positive": "b"}', "mixed_row_kinds", "expected text and label as on line 1"),
-        ('{"label": "a"}', "missing_column", "line 2, column 'text': expected columns text and label, got columns 'label'"),
+        (
+            '{"label": "a"}',
+            "missing_column",
+            "line 2, column 'text': expected columns text and label, got columns 'label'",
+        ),
         ("{}", "missing_column", "got no columns"),
         ('{"text": "a", "anchor": "b", "positive": "c"}', "ambiguous_row", "expected the columns of one kind of row"),
         ('{"messages": "hello"}', "invalid_chat", "expected a list of messages (objects), got the text 'hello'"),
-        ('{"messages": [{"role": "user", "content": "a"}]}', "invalid_chat", "expected one user and one assistant turn"),
-        ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]}', "invalid_label", "messages[assistant].content"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}]}',
+            "invalid_chat",
+            "expected one user and one assistant turn",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]}',
+            "invalid_label",
+            "messages[assistant].content",
+        ),
         ("[" * 5000, "invalid_json", "line 2"),
     ],
 )
@@ -315,7 +385,11 @@ def test_nulls_and_numbers_in_parquet_are_named_by_row(tmp_path: Path) -> None:
     ("content", "code", "message"),
     [
         (b"text,label\na,x\nb\n", "ragged_row", "line 3: expected 2 cells as in the header, got 1"),
-        (b"text,label\nHello, you,x\n", "ragged_row", "line 2: expected 2 cells as in the header, got 3; texts with a separator"),
+        (
+            b"text,label\nHello, you,x\n",
+            "ragged_row",
+            "line 2: expected 2 cells as in the header, got 3; texts with a separator",
+        ),
         (b"text,text\na,b\n", "duplicate_key", "line 1, column 'text'"),
         (b'text,label\na,x\n"open,y\nb,z\n', "invalid_csv", "line 3: expected CSV"),
         (b"utterance,intent\na,x\n", "missing_column", "got columns 'utterance', 'intent'"),
@@ -367,7 +441,13 @@ def test_a_task_that_needs_a_column_more_says_what_was_read_and_what_may_be_mean
 @pytest.mark.parametrize(
     ("task", "row", "code", "column", "message"),
     [
-        ("classification", {"text": "a"}, "wrong_row_kind", "label", "got columns 'text', of which 'text' is read as text"),
+        (
+            "classification",
+            {"text": "a"},
+            "wrong_row_kind",
+            "label",
+            "got columns 'text', of which 'text' is read as text",
+        ),
         (
             "classification",
             {"utterance": "a", "intent": "b"},
@@ -388,11 +468,26 @@ def test_a_task_that_needs_a_column_more_says_what_was_read_and_what_may_be_mean
             {"text": "a", "label": "b"},
             "wrong_row_kind",
             None,
-            "task embedding (anchor and positive; anchor and positive and negative; sentence1 and sentence2 and score), got columns",
+            (
+                "task embedding (anchor and positive; anchor and positive and negative; sentence1 and sentence2 and "
+                "score), got columns"
+            ),
         ),
         ("embedding", {"messages": []}, "wrong_row_kind", None, "got columns 'messages', of which none is read"),
-        ("rerank", {"query": "a", "document": "b", "score": 1}, "missing_column", "label", 'such as {"label": "score"}'),
-        ("rerank", {"query": "a", "text": "b", "label": "1"}, "wrong_row_kind", "document", 'such as {"document": "text"}'),
+        (
+            "rerank",
+            {"query": "a", "document": "b", "score": 1},
+            "missing_column",
+            "label",
+            'such as {"label": "score"}',
+        ),
+        (
+            "rerank",
+            {"query": "a", "text": "b", "label": "1"},
+            "wrong_row_kind",
+            "document",
+            'such as {"document": "text"}',
+        ),
         ("anomaly", {"anchor": "a", "positive": "b"}, "wrong_row_kind", None, "(text and label; text; or messages)"),
     ],
 )
@@ -405,7 +500,9 @@ def test_each_task_names_the_columns_that_it_takes(
 
 
 def test_what_is_mapped_already_stays_in_what_is_proposed(tmp_path: Path) -> None:
-    error = refused(jsonl(tmp_path, {"utterance": "a", "intent": "b"}), task="classification", columns={"text": "utterance"})
+    error = refused(
+        jsonl(tmp_path, {"utterance": "a", "intent": "b"}), task="classification", columns={"text": "utterance"}
+    )
     assert "of which 'utterance' is read as text" in error.message
     assert error.message.endswith('such as {"text": "utterance", "label": "intent"}')
 
@@ -424,13 +521,27 @@ def test_a_later_row_of_another_kind_is_still_told_by_the_first(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("task", "columns", "message"),
     [
-        ("classification", {"txt": "x"}, "expected names among text, label, messages for task classification, got 'txt'"),
-        ("classification", {"anchor": "x"}, "expected names among text, label, messages for task classification, got 'anchor'"),
+        (
+            "classification",
+            {"txt": "x"},
+            "expected names among text, label, messages for task classification, got 'txt'",
+        ),
+        (
+            "classification",
+            {"anchor": "x"},
+            "expected names among text, label, messages for task classification, got 'anchor'",
+        ),
         ("rerank", {"text": "x"}, "expected names among query, document, label for task rerank, got 'text'"),
-        ("embedding", {"label": "x"}, "anchor, positive, negative, sentence1, sentence2, score for task embedding, got 'label'"),
+        (
+            "embedding",
+            {"label": "x"},
+            "anchor, positive, negative, sentence1, sentence2, score for task embedding, got 'label'",
+        ),
     ],
 )
-def test_a_column_can_play_the_parts_of_its_task_alone(tmp_path: Path, task: str, columns: dict[str, str], message: str) -> None:
+def test_a_column_can_play_the_parts_of_its_task_alone(
+    tmp_path: Path, task: str, columns: dict[str, str], message: str
+) -> None:
     with pytest.raises(TrainingDataError) as caught:
         check_columns(columns, task)
     assert (caught.value.code, caught.value.param) == ("invalid_columns", "columns")
@@ -460,12 +571,19 @@ def test_labels_that_only_the_validation_part_has_are_refused() -> None:
     with pytest.raises(TrainingDataError, match=r"line 2, column 'label'.*got 'z'") as unknown:
         check_validation(train, labelled(("e", "x"), ("f", "z")))
     with pytest.raises(TrainingDataError, match="expected rows of text and label") as mixed:
-        check_validation(train, Rows("plain", [["e"]], None, None, [1]))
-    assert (unknown.value.code, unknown.value.param, mixed.value.code) == ("unknown_labels", "validation_file", "mixed_row_kinds")
+        check_validation(train, TextRows("plain", [["e"]], None, None, [1]))
+    assert (unknown.value.code, unknown.value.param, mixed.value.code) == (
+        "unknown_labels",
+        "validation_file",
+        "mixed_row_kinds",
+    )
     check_validation(train, labelled(("e", "x")))
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from("xyz")), min_size=4, max_size=60), st.floats(0.05, 0.6))
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from("xyz")), min_size=4, max_size=60),
+    st.floats(0.05, 0.6),
+)
 def test_a_split_keeps_rows_and_never_puts_a_text_on_both_sides(pairs: list[tuple[str, str]], share: float) -> None:
     rows = labelled(*pairs, *((f"{label} {number}", label) for label in "xyz" for number in range(2)))
     train, held_out = split(rows, held_out=share)
@@ -478,7 +596,9 @@ def test_a_split_keeps_rows_and_never_puts_a_text_on_both_sides(pairs: list[tupl
 
 
 def test_a_split_is_stratified() -> None:
-    rows = labelled(*((f"{label} {number}", label) for label, count in (("x", 80), ("y", 40), ("z", 4)) for number in range(count)))
+    rows = labelled(
+        *((f"{label} {number}", label) for label, count in (("x", 80), ("y", 40), ("z", 4)) for number in range(count))
+    )
     train, held_out = split(rows, held_out=0.25)
     assert Counter(held_out.labels) == {"x": 20, "y": 10, "z": 1}
     assert len(train) == 93
@@ -494,12 +614,14 @@ def test_what_was_trained_on_is_not_held_out_when_rows_are_added() -> None:
 
 
 def test_a_text_repeated_often_does_not_fill_the_held_out_part() -> None:
-    rows = Rows("plain", [["same"] * 50 + [f"text {number}" for number in range(50)]], None, None, list(range(1, 101)))
+    rows = TextRows(
+        "plain", [["same"] * 50 + [f"text {number}" for number in range(50)]], None, None, list(range(1, 101))
+    )
     assert len(split(rows, held_out=0.1)[1]) == 10
 
 
 def test_queries_stay_on_one_side() -> None:
-    rows = Rows(
+    rows = TextRows(
         "relevance",
         [[f"query {number // 4}" for number in range(40)], [f"d{number}" for number in range(40)]],
         None,
@@ -513,7 +635,7 @@ def test_queries_stay_on_one_side() -> None:
 
 def test_nothing_can_be_held_out_of_one_text() -> None:
     with pytest.raises(TrainingDataError) as caught:
-        split(Rows("plain", [["Same", "same!"]], None, None, [1, 2]), held_out=0.5)
+        split(TextRows("plain", [["Same", "same!"]], None, None, [1, 2]), held_out=0.5)
     assert caught.value.code == "too_few_rows"
     with pytest.raises(ValueError, match="between 0 and 1"):
         split(labelled(("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")), held_out=1.0)

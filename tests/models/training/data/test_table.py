@@ -1,4 +1,6 @@
-"""Files of numbers: how they are read, what is refused by line and column, how they are cut, and what the data rung says."""
+"""Files of numbers: how they are read, what is refused by line and column, how they are cut, and what the data rung
+says.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.training.checks.table import check_table
-from models.training.data.segments import Repairs, Runs, divide_runs, to_runs
+from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
 from models.training.data.table import Doubles, Table, Wanted, read_table
 from models.training.errors import TrainingDataError
 from models.training.report import Finding
@@ -38,8 +40,8 @@ def table(readings: Doubles, **more: object) -> Table:
 
 def found(x: Doubles, **more: object) -> dict[str, Finding]:
     """The data rung's findings for readings, four fifths of them to train on."""
-    runs, repairs = to_runs(table(x, **more), "series")
-    train, held = divide_runs(runs, 1, 0.2)
+    runs, repairs = to_segments(table(x, **more), "series")
+    train, held = divide_segments(runs, 1, 0.2)
     return {finding.check: finding for finding in check_table(train, held, repairs)}
 
 
@@ -48,7 +50,9 @@ def noise(rows: int = 800, columns: int = 2) -> Doubles:
 
 
 def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
-    text = "when;machine;p;t;bad\n2026-01-01 00:00:00;m1;1,5;2;0\n2026-01-01T00:00:01Z;m1;NaN;3e1;1\n".replace("1,5", "1.5")
+    text = "when;machine;p;t;bad\n2026-01-01 00:00:00;m1;1,5;2;0\n2026-01-01T00:00:01Z;m1;NaN;3e1;1\n".replace(
+        "1,5", "1.5"
+    )
     wanted = Wanted(("p", "t"), "when", "machine", "bad")
     one = read_table(csv(tmp_path, text), wanted)
     np.testing.assert_array_equal(one.readings, [[1.5, 2.0], [np.nan, 30.0]])
@@ -78,14 +82,22 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,b\n1,2\n\n3,x\n", "wrong_type", 4, "b", "line 4"),
         ('a;b\n1;2\n3;"1,5"\n', "wrong_type", 3, "b", "decimal point"),
         ("a,b\n1,inf\n", "not_finite", 2, "b", "expected a finite number"),
-        ("a,b\n1,2\n3,-1.5e15\n", "too_large", 3, "b", "expected a number of at most 1e+15 either way, got -1500000000000000.0"),
+        (
+            "a,b\n1,2\n3,-1.5e15\n",
+            "too_large",
+            3,
+            "b",
+            "expected a number of at most 1e+15 either way, got -1500000000000000.0",
+        ),
         ("a,b\n1,2\n1,2,3\n", "ragged_row", 3, None, "expected 2 cells"),
         ("a,a\n1,2\n", "duplicate_key", 1, "a", "each column once"),
         ("a,b\n", "no_rows", None, None, "got none"),
         ("", "no_rows", None, None, "empty first line"),
     ],
 )
-def test_what_is_no_number_is_named(tmp_path: Path, text: str, code: str, line: int | None, column: str | None, says: str) -> None:
+def test_what_is_no_number_is_named(
+    tmp_path: Path, text: str, code: str, line: int | None, column: str | None, says: str
+) -> None:
     error = refused(csv(tmp_path, text))
     assert (error.code, error.line, error.column) == (code, line, column)
     assert says in error.message
@@ -106,7 +118,7 @@ def test_unix_times_of_any_unit_are_read_and_told(tmp_path: Path, unit: int) -> 
     name = {1: "s", 1_000: "ms", 1_000_000: "us", 1_000_000_000: "ns"}[unit]
     pq.write_table(pa.table({"t": pa.array(written, pa.timestamp(name)), "a": [1.0] * 3}), tmp_path / "file.parquet")
     for one in (*read, read_table(tmp_path / "file.parquet", Wanted(timestamp="t"))):
-        assert [place[:19] for place in map(str, to_runs(one, "series")[0].places(np.arange(3)))] == [
+        assert [place[:19] for place in map(str, to_segments(one, "series")[0].places(np.arange(3)))] == [
             "2026-01-01T00:00:00", "2026-01-01T00:00:01", "2026-01-01T00:00:02",
         ]  # fmt: skip
 
@@ -120,7 +132,9 @@ def test_times_that_no_calendar_has_are_refused(tmp_path: Path, time: str) -> No
 
 @pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.date32(), pa.date64()])
 def test_times_of_parquet_that_no_calendar_has_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
-    stamps = pa.array([0, 10**9 if kind == pa.date32() else 10**15], pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    stamps = pa.array(
+        [0, 10**9 if kind == pa.date32() else 10**15], pa.int32() if kind == pa.date32() else pa.int64()
+    ).view(kind)
     pq.write_table(pa.table({"t": stamps, "a": [1.0, 2.0]}), tmp_path / "file.parquet")
     error = refused(tmp_path / "file.parquet", Wanted(timestamp="t"))
     assert (error.code, error.line, error.column) == ("wrong_type", 2, "t")
@@ -145,57 +159,66 @@ def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
 def test_groups_become_runs_and_silences_cut_them() -> None:
     times = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 100.0, 101.0, 101.0])
     groups = ("x", "x", "x", "y", "y", "y", "y", "y")
-    runs, repairs = to_runs(table(noise(8), times=times, groups=groups), "series")
+    runs, repairs = to_segments(table(noise(8), times=times, groups=groups), "series")
     assert runs.starts.tolist() == [0, 3, 5]
     assert (repairs.period_s, repairs.repeated, repairs.silences) == (1.0, [9], [7])
 
 
 def test_timestamps_that_go_backwards_are_refused() -> None:
     with pytest.raises(TrainingDataError, match=r"line 4: expected a timestamp after .* got one 1 s earlier") as caught:
-        to_runs(table(noise(3), times=np.array([0.0, 2.0, 1.0])), "series")
+        to_segments(table(noise(3), times=np.array([0.0, 2.0, 1.0])), "series")
     assert caught.value.code == "timestamps_backwards"
 
 
 def test_what_is_missing_is_the_last_value_before_it_or_the_median() -> None:
     x = np.array([[np.nan], [1.0], [np.nan], [np.nan], [3.0], [3.0]])
     groups = ("x", "x", "x", "y", "y", "y")
-    assert to_runs(table(x, groups=groups), "series")[0].readings.ravel().tolist() == [3.0, 1.0, 1.0, 3.0, 3.0, 3.0]
-    assert to_runs(table(x, groups=groups), "records")[0].readings.ravel().tolist() == [3.0, 1.0, 3.0, 3.0, 3.0, 3.0]
+    assert to_segments(table(x, groups=groups), "series")[0].readings.ravel().tolist() == [3.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+    assert to_segments(table(x, groups=groups), "records")[0].readings.ravel().tolist() == [
+        3.0,
+        1.0,
+        3.0,
+        3.0,
+        3.0,
+        3.0,
+    ]
     with pytest.raises(TrainingDataError, match="column 'a': expected numbers in most rows, got none in 60%"):
-        to_runs(table(np.array([[np.nan]] * 3 + [[1.0]] * 2)), "series")
+        to_segments(table(np.array([[np.nan]] * 3 + [[1.0]] * 2)), "series")
 
 
 def test_the_later_part_is_held_out_and_no_run_crosses_the_cut() -> None:
-    runs, _ = to_runs(table(noise(100)), "series")
-    train, held = divide_runs(runs, 1, 0.2)
+    runs, _ = to_segments(table(noise(100)), "series")
+    train, held = divide_segments(runs, 1, 0.2)
     assert (train.lines[-1], held.lines[0], len(train), len(held)) == (81, 82, 80, 20)
     groups = tuple(name for name in "uvwxyz" for _ in range(10))
-    grouped, _ = to_runs(table(noise(60), groups=groups), "series")
-    train, held = divide_runs(grouped, 6, 0.3)
+    grouped, _ = to_segments(table(noise(60), groups=groups), "series")
+    train, held = divide_segments(grouped, 6, 0.3)
     assert (len(train.starts), len(held.starts), len(held)) == (4, 2, 20)
 
 
 @pytest.mark.parametrize("groups", [5, 6, 9])
 def test_of_few_groups_one_is_held_out_however_small_the_share(groups: int) -> None:
-    runs, _ = to_runs(table(noise(10 * groups), groups=tuple(str(row // 10) for row in range(10 * groups))), "series")
-    assert [len(part) for part in divide_runs(runs, groups, 0.05)] == [10 * (groups - 1), 10]
+    runs, _ = to_segments(
+        table(noise(10 * groups), groups=tuple(str(row // 10) for row in range(10 * groups))), "series"
+    )
+    assert [len(part) for part in divide_segments(runs, groups, 0.05)] == [10 * (groups - 1), 10]
 
 
 def test_labelled_anomalies_are_not_fitted_to() -> None:
     labels = np.array([False] * 4 + [True] * 2 + [False] * 4)
-    runs, _ = to_runs(table(noise(10), labels=labels), "series")
+    runs, _ = to_segments(table(noise(10), labels=labels), "series")
     assert [len(part) for part in runs.normal()] == [4, 4]
 
 
 def test_labels_and_small_groups_do_not_cut_records() -> None:
     labels = np.arange(300) % 4 == 0
-    runs, _ = to_runs(table(noise(300), labels=labels), "records")
+    runs, _ = to_segments(table(noise(300), labels=labels), "records")
     np.testing.assert_array_equal(np.concatenate(runs.normal()), runs.readings[~labels])
     assert len(runs.normal()) == 1
     groups = tuple(f"{row // 10:03d}" for row in range(300))
-    joined = to_runs(table(noise(300), groups=groups), "records")[0].normal()
+    joined = to_segments(table(noise(300), groups=groups), "records")[0].normal()
     assert [len(part) for part in joined] == [70, 70, 70, 90], "whole groups, enough of them to be held out of a fit"
-    assert len(to_runs(table(noise(300), groups=groups), "series")[0].normal()) == 30
+    assert len(to_segments(table(noise(300), groups=groups), "series")[0].normal()) == 30
 
 
 def test_healthy_readings_pass_the_data_rung() -> None:
@@ -261,6 +284,6 @@ def test_the_line_of_a_unit_jump_is_named() -> None:
 
 
 def test_a_table_without_runs_long_enough_says_so() -> None:
-    runs = Runs(("a",), noise(40, 1), np.arange(40), np.array([0]))
-    findings = {finding.check: finding for finding in check_table(runs, runs, Repairs())}
+    runs = Segments(("a",), noise(40, 1), np.arange(40), np.array([0]))
+    findings = {finding.check: finding for finding in check_table(runs, runs, Imputation())}
     assert "at least 64" in findings["rows"].remedy

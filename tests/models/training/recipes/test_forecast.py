@@ -1,4 +1,6 @@
-"""The forecast recipe: from a file to a forecaster that beats what anybody could say, its ladder and what it refuses."""
+"""The forecast recipe: from a file to a forecaster that beats what anybody could say, its ladder and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.serialization import load_sensor
 from models.training.checks.forecast import check_incumbent
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import Forecasting, parse
+from models.training.hyperparameters import ForecastHyperparameters, parse
 from models.training.run import FAILED, run
 
 COLUMNS = ("load", "heat")
@@ -25,7 +27,9 @@ def daily(rows: int, seed: int = 0) -> Readings:
     """Two columns with a day of 24 rows in them, noise, and units far apart."""
     chance, hours = np.random.default_rng(seed), np.arange(rows)
     wave = np.sin(2 * np.pi * hours / 24)
-    readings: Readings = np.stack([1000 + 100 * wave, 0.5 + 0.1 * np.roll(wave, 6)], axis=1) + chance.normal(size=(rows, 2)) * [20, 0.02]
+    readings: Readings = np.stack([1000 + 100 * wave, 0.5 + 0.1 * np.roll(wave, 6)], axis=1) + chance.normal(
+        size=(rows, 2)
+    ) * [20, 0.02]
     return readings
 
 
@@ -37,7 +41,9 @@ def write(path: Path, readings: Readings, groups: Sequence[str] | None = None) -
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def job(directory: Path, readings: Readings, groups: Sequence[str] | None = None, **hyperparameters: object) -> dict[str, Any]:
+def job(
+    directory: Path, readings: Readings, groups: Sequence[str] | None = None, **hyperparameters: object
+) -> dict[str, Any]:
     """Run a job; result.json, or error.json where it failed."""
     directory.mkdir(exist_ok=True)
     write(directory / "readings.csv", readings, groups)
@@ -53,7 +59,9 @@ def job(directory: Path, readings: Readings, groups: Sequence[str] | None = None
     }
     (directory / "job.json").write_text(json.dumps(content), encoding="utf-8")
     code = run(directory, lambda event: None)
-    found: dict[str, Any] = json.loads((directory / ("error.json" if code == FAILED else "result.json")).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(
+        (directory / ("error.json" if code == FAILED else "result.json")).read_text(encoding="utf-8")
+    )
     return found
 
 
@@ -94,14 +102,25 @@ def test_what_is_published_gives_the_golden_rows(trained: tuple[Path, dict[str, 
 
 def test_the_report_has_the_data_and_the_outcome_rung(trained: tuple[Path, dict[str, Any]]) -> None:
     found = findings(trained[0])
-    assert {"data.rows", "data.irregular_timestamps", "outcome.against_last_value", "outcome.against_last_season"} <= set(found)
+    assert {
+        "data.rows",
+        "data.irregular_timestamps",
+        "outcome.against_last_value",
+        "outcome.against_last_season",
+    } <= set(found)
     assert found["outcome.coverage"]["status"] == "ok"
 
 
-def test_the_report_draws_the_end_of_the_held_out_part_a_horizon_at_a_time(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_report_draws_the_end_of_the_held_out_part_a_horizon_at_a_time(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     drawn = plots(trained[0])["forecast"]
     assert drawn["origins"] == [12, 24, 36, 48]
-    assert (drawn["x"][0], drawn["x"][-1], len(drawn["x"])) == ("2026-02-17T12:00:00+00:00", "2026-02-19T23:00:00+00:00", 60)
+    assert (drawn["x"][0], drawn["x"][-1], len(drawn["x"])) == (
+        "2026-02-17T12:00:00+00:00",
+        "2026-02-19T23:00:00+00:00",
+        60,
+    )
     forecaster = load_sensor(trained[0] / "result")
     assert isinstance(forecaster, SeriesForecaster)
     for column, name in enumerate(COLUMNS):
@@ -135,7 +154,9 @@ def test_the_network_goes_up_the_whole_ladder(tmp_path: Path) -> None:
     found = findings(tmp_path)
     training = plots(tmp_path)["training"]
     assert (len(training["loss"]), len(training["validation"])) == (1, 2)
-    assert training["validation"][0] == pytest.approx(result["metrics"]["validation_mse_linear"], rel=1e-5), "it starts as the map"
+    assert training["validation"][0] == pytest.approx(result["metrics"]["validation_mse_linear"], rel=1e-5), (
+        "it starts as the map"
+    )
     assert {"forward.finite", "loss.overfit", "loss.slope", "gradient.missing_gradient"} <= set(found)
     assert "fail" not in {finding["status"] for finding in found.values()}
     assert {"validation_mse_linear", "validation_mse_patch"} <= set(result["metrics"])
@@ -175,7 +196,10 @@ def test_worse_beyond_chance_than_what_serves_now() -> None:
 
 
 def test_what_forecasts_something_else_is_not_compared(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    assert job(tmp_path, daily(1200), model="linear", horizon=6, incumbent=trained[0] / "result")["incumbent_metrics"] is None
+    assert (
+        job(tmp_path, daily(1200), model="linear", horizon=6, incumbent=trained[0] / "result")["incumbent_metrics"]
+        is None
+    )
 
 
 def test_a_random_walk_is_warned_of(tmp_path: Path) -> None:
@@ -207,7 +231,10 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def test_a_season_longer_than_the_context_is_refused(tmp_path: Path, context: int | str, longest: int) -> None:
     error = job(tmp_path, daily(1200), model="linear", context=context, season=60)
     assert (error["code"], error["param"]) == ("invalid_hyperparameter", "method.supervised.hyperparameters.season")
-    assert f"season: expected at most the context, {longest} readings, got 60; set `context` to 60 or more" in error["message"]
+    assert (
+        f"season: expected at most the context, {longest} readings, got 60; set `context` to 60 or more"
+        in error["message"]
+    )
 
 
 def test_a_season_as_long_as_the_context_is_a_baseline(tmp_path: Path) -> None:
@@ -232,5 +259,5 @@ def test_hyperparameters_that_mean_nothing_are_refused(given: dict[str, object],
 
 def test_hyperparameters_are_read() -> None:
     read = parse("forecast", {"horizon": 24, "columns": ["a", "b"], "n_epochs": "auto"})
-    assert isinstance(read, Forecasting)
+    assert isinstance(read, ForecastHyperparameters)
     assert (read.horizon, read.context, read.model) == (24, "auto", "auto")

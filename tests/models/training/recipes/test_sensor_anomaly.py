@@ -14,23 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from models.registry.artifact import Golden
-from models.sensors.calibrated import NumberSensor, most_columns
+from models.sensors.calibrated import CalibratedSensor, most_columns
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.factory import DETECTORS, build
-from models.sensors.detectors.prediction_error import ForesightDetector
+from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import fit_sensor
 from models.sensors.serialization import load_sensor
 from models.training.checks.network import check_examples
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import Anomaly, Sensing, parse
+from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
-from models.training.sensors.detector_selection import Judged, Scores, broken_promise, choose
+from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, broken_promise, choose
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
 
 
-def job(directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any) -> Path:
+def job(
+    directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any
+) -> Path:
     """Three columns a second, the last tenth with a fault of which `strange` says whether it is labelled."""
     directory.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -67,16 +69,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Mappin
     return directory, events
 
 
-def test_a_job_on_series_writes_a_sensor_that_gives_its_golden_scores(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+def test_a_job_on_series_writes_a_sensor_that_gives_its_golden_scores(
+    trained: tuple[Path, list[Mapping[str, Any]]],
+) -> None:
     directory, _ = trained
     result = read(directory / "result.json")
     assert (result["task"], result["encoder"], result["base_version"], result["labels"]) == ("anomaly", "none", "1", [])
-    assert (result["sensor"]["kind"], result["sensor"]["columns"], result["sensor"]["period_s"]) == ("series", ["a", "b", "c"], 1.0)
+    assert (result["sensor"]["kind"], result["sensor"]["columns"], result["sensor"]["period_s"]) == (
+        "series",
+        ["a", "b", "c"],
+        1.0,
+    )
     names = sorted(path.name for path in (directory / "result").iterdir())
     assert names == ["judged", "sensor.json", "sensor.safetensors"]
     golden = Golden.from_json(result["golden"])
     sensor = load_sensor(directory / "result")
-    assert isinstance(sensor, NumberSensor)
+    assert isinstance(sensor, CalibratedSensor)
     scored = sensor.score(np.array(golden.readings)).scores
     np.testing.assert_allclose(scored, np.array(golden.rows)[:, 0], atol=golden.tolerance)
     assert scored[-1] > 0
@@ -89,14 +97,21 @@ def test_labels_judge_and_do_not_train(trained: tuple[Path, list[Mapping[str, An
     assert metrics["false_alarm_rate_0.05"] < 0.15
 
 
-def test_the_report_compares_alarms_and_scores_with_limits_on_each_column(trained: tuple[Path, list[Mapping[str, Any]]]) -> None:
+def test_the_report_compares_alarms_and_scores_with_limits_on_each_column(
+    trained: tuple[Path, list[Mapping[str, Any]]],
+) -> None:
     found, metrics = outcome(trained[0]), read(trained[0] / "result.json")["metrics"]
     assert f"AUROC is {metrics['auroc']:.3f}, that of the largest robust z-score" in found["against_trivial"]["message"]
-    assert f"F1 at alpha 0.05 is {metrics['f1']:.3f}, that of the largest robust z-score" in found["f1_against_trivial"]["message"]
+    assert (
+        f"F1 at alpha 0.05 is {metrics['f1']:.3f}, that of the largest robust z-score"
+        in found["f1_against_trivial"]["message"]
+    )
     assert not {"against_incumbent", "f1_against_incumbent"} & set(found), "nothing serves under the name"
 
 
-def test_with_labels_what_serves_now_is_compared_by_them(trained: tuple[Path, list[Mapping[str, Any]]], tmp_path: Path) -> None:
+def test_with_labels_what_serves_now_is_compared_by_them(
+    trained: tuple[Path, list[Mapping[str, Any]]], tmp_path: Path
+) -> None:
     directory = job(tmp_path, kind="series", strange=True, detector="residual", incumbent=trained[0] / "result")
     assert run(directory, lambda event: None) == 0
     found, result = outcome(directory), read(directory / "result.json")
@@ -130,11 +145,19 @@ def test_events_and_report_say_why_the_detector_was_chosen(trained: tuple[Path, 
     plots = read(directory / "report.json")["plots"]
     series = plots["series"]
     assert set(series["columns"]) == {"a", "b", "c"}
-    assert len(series["x"]) == len(series["scores"]) == len(series["p_values"]) == len(series["labels"]) == len(series["columns"]["a"])
+    assert (
+        len(series["x"])
+        == len(series["scores"])
+        == len(series["p_values"])
+        == len(series["labels"])
+        == len(series["columns"]["a"])
+    )
     assert series["x"][0].startswith("2026-01-01T00:12")
     assert series["anomalies"]
     assert max(plots["contributions"], key=plots["contributions"].get) == "b"
-    assert [one["detector"] for one in plots["candidates"] if one["chosen"]] == [read(directory / "result.json")["mode"]]
+    assert [one["detector"] for one in plots["candidates"] if one["chosen"]] == [
+        read(directory / "result.json")["mode"]
+    ]
 
 
 def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
@@ -168,8 +191,12 @@ def test_a_network_goes_through_all_rungs(tmp_path: Path) -> None:
     assert report["plots"]["training"]["loss"][0] > report["plots"]["training"]["loss"][-1]
 
 
-@pytest.mark.parametrize(("settings", "code"), [({"timestamp": None}, "wrong_type"), ({"columns": ["z"]}, "missing_column")])
-def test_a_file_that_cannot_be_used_ends_the_job_with_its_reason(tmp_path: Path, settings: dict[str, Any], code: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "code"), [({"timestamp": None}, "wrong_type"), ({"columns": ["z"]}, "missing_column")]
+)
+def test_a_file_that_cannot_be_used_ends_the_job_with_its_reason(
+    tmp_path: Path, settings: dict[str, Any], code: str
+) -> None:
     directory = job(tmp_path, kind="series", **settings)
     assert run(directory, lambda event: None) == FAILED
     assert read(directory / "error.json")["code"] == code
@@ -205,11 +232,16 @@ def test_a_detector_asked_for_that_the_longest_run_is_too_short_for_ends_the_job
 
 
 def labelled(directory: Path, labels: Sequence[int], groups: int = 1, **settings: Any) -> Path:
-    """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around 4."""
+    """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around
+    4.
+    """
     job(directory, timestamp=None, group="machine", **settings)
     x = np.random.default_rng(1).standard_normal((len(labels), 3)) + 4 * np.array(labels)[:, None]
     machines = [f"m{row * groups // len(labels):03d}" for row in range(len(labels))]
-    rows = [f"{a:.4f},{b:.4f},{c:.4f},{machine},{y}" for (a, b, c), machine, y in zip(x.tolist(), machines, labels, strict=True)]
+    rows = [
+        f"{a:.4f},{b:.4f},{c:.4f},{machine},{y}"
+        for (a, b, c), machine, y in zip(x.tolist(), machines, labels, strict=True)
+    ]
     (directory / "train.csv").write_text("a,b,c,machine,bad\n" + "\n".join(rows) + "\n")
     return directory
 
@@ -226,7 +258,9 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
 
 @pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
 @pytest.mark.parametrize("detector", ["auto", "autoencoder"])
-def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(tmp_path: Path, groups: int, detector: str) -> None:
+def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
+    tmp_path: Path, groups: int, detector: str
+) -> None:
     labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
     directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
     assert run(directory, lambda event: None) == 0
@@ -241,24 +275,34 @@ def wide(directory: Path, columns: int, **settings: Any) -> Path:
     job(directory, kind="series", timestamp=None, label=None, **settings)
     rows = np.random.default_rng(0).standard_normal((200, columns)).tolist()
     names = ",".join(f"c{number}" for number in range(columns))
-    (directory / "train.csv").write_text("\n".join([names, *(",".join(f"{value:.3f}" for value in row) for row in rows)]) + "\n")
+    (directory / "train.csv").write_text(
+        "\n".join([names, *(",".join(f"{value:.3f}" for value in row) for row in rows)]) + "\n"
+    )
     return directory
 
 
-@pytest.mark.parametrize(("detector", "most"), [("residual", 356), ("combined", 356), ("foresight", 356), ("conv", 264)])
+@pytest.mark.parametrize(
+    ("detector", "most"), [("residual", 356), ("combined", 356), ("foresight", 356), ("conv", 264)]
+)
 def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detector: str, most: int) -> None:
     directory = wide(tmp_path, most + 1, detector=detector)
     assert run(directory, lambda event: None) == FAILED
     error = read(directory / "error.json")
     assert (error["code"], error["param"]) == ("too_many_columns", "training_file")
-    assert f"detector {detector}: expected at most {most} columns of a series, got {most + 1}; name fewer in `columns`" in error["message"]
+    assert (
+        f"detector {detector}: expected at most {most} columns of a series, got {most + 1}; name fewer in `columns`"
+        in error["message"]
+    )
 
 
 def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
     directory, said = wide(tmp_path, 400), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] == "level"
-    assert "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined" in " ".join(said)
+    assert (
+        "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined"
+        in " ".join(said)
+    )
 
 
 @pytest.mark.parametrize("detector", sorted(DETECTORS["series"]))
@@ -287,8 +331,8 @@ def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], says: str
 
 
 def test_without_a_kind_the_task_is_about_texts() -> None:
-    assert isinstance(parse("anomaly", {}), Anomaly)
-    assert isinstance(parse("anomaly", {"kind": "series", "n_epochs": "auto"}), Sensing)
+    assert isinstance(parse("anomaly", {}), TextAnomalyHyperparameters)
+    assert isinstance(parse("anomaly", {"kind": "series", "n_epochs": "auto"}), SensorAnomalyHyperparameters)
 
 
 class Dead(nn.Module):
@@ -312,7 +356,7 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
     windows = torch.randn(64, 3, 32, generator=torch.Generator().manual_seed(0))
     assert "fail" not in {finding.status for finding in check_examples(ConvAutoencoder(3), windows)}
     steps = torch.randn(64, 3, 17, generator=torch.Generator().manual_seed(0))
-    assert "fail" not in {finding.status for finding in check_examples(ForesightDetector(3), steps)}
+    assert "fail" not in {finding.status for finding in check_examples(PredictionErrorDetector(3), steps)}
 
 
 def test_a_promise_is_broken_beyond_chance_only() -> None:
@@ -326,9 +370,9 @@ def test_a_promise_is_broken_beyond_chance_only() -> None:
 def test_a_detector_that_can_raise_no_alarm_is_chosen_only_where_none_can(metrics: dict[str, float]) -> None:
     sensor = fit_sensor("records", "pca", ("a", "b"), [np.random.default_rng(0).standard_normal((200, 2))])
     mute = replace(sensor, calibration=replace(sensor.calibration, blocks=12))
-    nothing = Scores(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
-    loud = Judged("pca", sensor, nothing, metrics | {"auroc": 0.7} if "auroc" in metrics else metrics, 0.6)
-    silent = [Judged("knn", mute, nothing, metrics, faults) for faults in (0.8, 0.9)]
+    nothing = HeldOutScores(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
+    loud = DetectorResult("pca", sensor, nothing, metrics | {"auroc": 0.7} if "auroc" in metrics else metrics, 0.6)
+    silent = [DetectorResult("knn", mute, nothing, metrics, faults) for faults in (0.8, 0.9)]
     assert mute.threshold(0.05) is None
     assert choose([loud, *silent])[0] is loud
     assert choose(silent)[0] is silent["auroc" not in metrics], "of equals the simpler, else the one that finds faults"

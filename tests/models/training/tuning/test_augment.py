@@ -34,7 +34,9 @@ def test_dropped_words_follow_their_probability_and_keep_their_order() -> None:
 
 def test_typos_follow_their_probability_and_change_one_slip_a_word() -> None:
     made = Augmenter({"typos": 0.2}, 1)(TEXTS)
-    pairs = [(a, b) for one, other in zip(TEXTS, made, strict=True) for a, b in zip(one.split(), other.split(), strict=True)]
+    pairs = [
+        (a, b) for one, other in zip(TEXTS, made, strict=True) for a, b in zip(one.split(), other.split(), strict=True)
+    ]
     changed = [(a, b) for a, b in pairs if a != b]
     assert 0.1 < len(changed) / len(pairs) < 0.22
     assert all(abs(len(a) - len(b)) <= 1 for a, b in changed)
@@ -53,7 +55,9 @@ def test_as_many_texts_come_back_and_none_is_empty(texts: list[str], seed: int) 
     assert all(text.strip() for text in made)
 
 
-@pytest.mark.parametrize("settings", [{"synonyms": 0.1}, {"typos": 1.5}, {"typos": -0.1}, {"casing": float("nan")}, {"typos": True}])
+@pytest.mark.parametrize(
+    "settings", [{"synonyms": 0.1}, {"typos": 1.5}, {"typos": -0.1}, {"casing": float("nan")}, {"typos": True}]
+)
 def test_what_cannot_be_meant_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(HyperparameterError, match="augmentation") as caught:
         Augmenter(settings, 1)

@@ -15,7 +15,7 @@ from models.source import locate
 from models.training.tuning.augment import Augmenter
 from models.training.tuning.batch_plan import by_label, no_duplicates, plan, shuffled
 from models.training.tuning.batches import Batches
-from models.training.tuning.settings import Settings
+from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from tests.support import tiny_models
 
@@ -70,7 +70,9 @@ def test_no_text_comes_twice_in_a_batch() -> None:
 
 
 def test_a_batch_holds_texts_of_like_length_together_and_gives_them_back_in_order(tmp_path: Path) -> None:
-    encoder = TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), Settings())
+    encoder = TrainableEncoder(
+        locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), TunerSettings()
+    )
     texts = [f"the card {'x' * (number % 9)}" for number in range(40)]
     batch = Batches([texts], None, [list(range(40))], encoder.reading)[0]
     assert [len(part.places) for part in batch.columns[0]] == [16, 16, 8]
@@ -82,7 +84,9 @@ def test_a_batch_holds_texts_of_like_length_together_and_gives_them_back_in_orde
 
 
 def test_augmentation_changes_texts_step_by_step_and_repeats_itself(tmp_path: Path) -> None:
-    encoder = TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), Settings())
+    encoder = TrainableEncoder(
+        locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), TunerSettings()
+    )
     texts = ["where is my lost card", "open a new account"]
     ids = []
     for step in (0, 1, 0):

@@ -21,7 +21,7 @@ from models.training.hyperparameters import Head, parse
 from models.training.report import Report
 from models.training.tuning.contrastive import made_head, own_settings, tune_contrastive, tune_with_head
 from models.training.tuning.lora import add_lora, merge, targets
-from models.training.tuning.settings import Mode, Settings, chosen
+from models.training.tuning.settings import Mode, TunerSettings, chosen
 from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
 from tests.support import tiny_models
 
@@ -31,8 +31,12 @@ LABELS = ["lost"] * 6 + ["refund"] * 6
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_every_architecture_has_layers_for_adapters_and_no_head_gets_one(tmp_path: Path, architecture: tiny_models.Architecture) -> None:
-    encoder = TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny", architecture))), CPU, Settings(mode="lora", lora_rank=4))
+def test_every_architecture_has_layers_for_adapters_and_no_head_gets_one(
+    tmp_path: Path, architecture: tiny_models.Architecture
+) -> None:
+    encoder = TrainableEncoder(
+        locate(str(tiny_models.encoder(tmp_path / "tiny", architecture))), CPU, TunerSettings(mode="lora", lora_rank=4)
+    )
     trained = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
     assert trained
     assert all("lora_" in name for name in trained)
@@ -40,7 +44,9 @@ def test_every_architecture_has_layers_for_adapters_and_no_head_gets_one(tmp_pat
 
 
 def test_attention_alone_can_be_asked_for(tmp_path: Path) -> None:
-    network = TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny"))), CPU, Settings()).pipeline[0].model
+    network = (
+        TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny"))), CPU, TunerSettings()).pipeline[0].model
+    )
     assert {name.rsplit(".", 1)[-1] for name in targets(network, "attention")} == {"query", "key", "value"}
     assert len(targets(network, "all")) == 2 * 6
     with pytest.raises(ModelError, match="no linear layers"):
@@ -49,13 +55,13 @@ def test_attention_alone_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny")))
-    encoder = TrainableEncoder(source, CPU, Settings(mode="lora", lora_rank=4)).eval()
+    encoder = TrainableEncoder(source, CPU, TunerSettings(mode="lora", lora_rank=4)).eval()
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
     before = encoder._probe()
-    plain = TrainableEncoder(source, CPU, Settings()).eval()
+    plain = TrainableEncoder(source, CPU, TunerSettings()).eval()
     assert np.abs(before - plain._probe()).max() > 0.01
     merge(encoder.pipeline[0].model)
     assert np.allclose(before, encoder._probe(), atol=1e-5)
@@ -67,7 +73,7 @@ def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> Non
 @pytest.mark.parametrize("tune", [tune_contrastive, tune_with_head])
 def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: str, tune: object) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))
-    settings = Settings(mode=mode, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)  # type: ignore[arg-type]
+    settings = TunerSettings(mode=mode, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)  # type: ignore[arg-type]
     path = tune(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out")  # type: ignore[operator]
     assert path == tmp_path / "out" / "encoder"
     assert not [file for file in path.rglob("*") if file.suffix in (".bin", ".pkl", ".pt", ".py")]
@@ -81,14 +87,16 @@ def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: P
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))
     rows = {}
     for head in ("cosine", "linear"):
-        settings = Settings(mode=mode, head=head, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)
+        settings = TunerSettings(mode=mode, head=head, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)
         path = tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / head)
         rows[head] = Embedder(load(locate(f"tuned={path}"), CPU))(TEXTS)
     assert apart(rows["linear"]) > apart(Embedder(load(source, CPU))(TEXTS))
     assert np.abs(rows["linear"] - rows["cosine"]).max() > 1e-4
 
 
-@pytest.mark.parametrize(("given", "head"), [({}, "cosine"), ({"head": "auto"}, "cosine"), ({"head": "linear"}, "linear")])
+@pytest.mark.parametrize(
+    ("given", "head"), [({}, "cosine"), ({"head": "auto"}, "cosine"), ({"head": "linear"}, "linear")]
+)
 def test_the_head_that_a_job_asks_for_is_the_one_it_learns_under(given: dict[str, str], head: str) -> None:
     asked = parse("classification", {"mode": "full", **given})
     assert chosen(own_settings("full", 100), asked, seed=1).head == head
@@ -109,7 +117,7 @@ def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> No
 def test_a_head_that_begins_at_its_means_is_not_suspected_of_knowing(tmp_path: Path, head: Head) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))
     report = Report()
-    settings = Settings(epochs=1, max_steps=1, temperature=0.05, head=head)
+    settings = TunerSettings(epochs=1, max_steps=1, temperature=0.05, head=head)
     tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out", report=report)
     assert "connected" in {finding.check for finding in report.findings}
     assert "tiny_loss" not in {finding.check for finding in report.findings}
@@ -135,18 +143,18 @@ def test_a_saved_model_with_other_vectors_is_refused() -> None:
 def test_one_label_is_refused(tmp_path: Path, tune: object, labels: list[str]) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny")))
     with pytest.raises(TrainingDataError, match="two labels"):
-        tune(source, CPU, TEXTS, labels, Settings(), lambda event: None, directory=tmp_path)  # type: ignore[operator]
+        tune(source, CPU, TEXTS, labels, TunerSettings(), lambda event: None, directory=tmp_path)  # type: ignore[operator]
 
 
 def test_one_text_a_label_is_refused_where_positives_are_needed(tmp_path: Path) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny")))
     with pytest.raises(TrainingDataError, match="two texts"):
-        tune_contrastive(source, CPU, ["a", "b"], ["a", "b"], Settings(), lambda event: None, directory=tmp_path)
+        tune_contrastive(source, CPU, ["a", "b"], ["a", "b"], TunerSettings(), lambda event: None, directory=tmp_path)
 
 
 def test_a_model_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError):
-        TrainableEncoder(locate(str(broken(tmp_path))), CPU, Settings())
+        TrainableEncoder(locate(str(broken(tmp_path))), CPU, TunerSettings())
 
 
 def broken(tmp_path: Path) -> Path:

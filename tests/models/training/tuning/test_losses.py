@@ -23,7 +23,10 @@ def rows(seed: int, number: int = 6, width: int = 8) -> Tensor:
 
 
 def inputs(kind: str) -> tuple[list[Tensor], Tensor | None]:
-    targets = {"labelled": torch.tensor([0, 0, 1, 1, 2, 2]), "scored": torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])}.get(kind)
+    targets = {
+        "labelled": torch.tensor([0, 0, 1, 1, 2, 2]),
+        "scored": torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+    }.get(kind)
     return [rows(seed) for seed in range(COLUMNS[kind])], targets
 
 

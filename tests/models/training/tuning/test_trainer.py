@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from models.runtime.placement import place
 from models.source import ModelSource, locate
-from models.training.errors import LadderError, TrainingError
+from models.training.errors import CheckFailed, TrainingError
 from models.training.report import Report
 from models.training.tuning import checkpoint as checkpoints
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import by_label, plan
 from models.training.tuning.batches import Batch, Batches
-from models.training.tuning.settings import Settings
+from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import TrainableEncoder, only_upper
-from models.training.tuning.trainer import Fitted, TrainingStopped, Tuner, learning_rate, loader_workers
+from models.training.tuning.trainer import TrainingRun, TrainingStopped, Tuner, learning_rate, loader_workers
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
 TEXTS = [f"{word} {number}" for word in ("card lost", "money back", "open account") for number in range(8)]
 LABELS = [word for word in ("lost", "refund", "open") for _ in range(8)]
-FAST = Settings(epochs=4, batch_size=12, learning_rate=1e-3, seed=3, freeze_embeddings=False)
+FAST = TunerSettings(epochs=4, batch_size=12, learning_rate=1e-3, seed=3, freeze_embeddings=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
 class Run:
     """One tuning run on the rows above, and what it said."""
 
-    def __init__(self, source: ModelSource, directory: Path, settings: Settings = FAST, report: Report | None = None) -> None:
+    def __init__(
+        self, source: ModelSource, directory: Path, settings: TunerSettings = FAST, report: Report | None = None
+    ) -> None:
         self.events: list[Mapping[str, Any]] = []
         self.encoder = TrainableEncoder(source, CPU, settings)
         targets = torch.tensor([sorted(set(LABELS)).index(label) for label in LABELS])
@@ -50,7 +52,15 @@ class Run:
         self.loss = losses.make("supervised_contrastive", "labelled", temperature=0.1)
         self.data = Batches([TEXTS], targets, batches, self.encoder.reading)
         self.tuner = Tuner(
-            self.encoder, self.compute, self.data, settings, CPU, directory=directory, events=self.hear, fingerprint="x", report=report
+            self.encoder,
+            self.compute,
+            self.data,
+            settings,
+            CPU,
+            directory=directory,
+            events=self.hear,
+            fingerprint="x",
+            report=report,
         )
         self.stop_at = 0
 
@@ -62,7 +72,7 @@ class Run:
         if self.stop_at and event["type"] == "metrics" and event["data"]["step"] == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def run(self, resume: Path | None = None) -> Fitted:
+    def run(self, resume: Path | None = None) -> TrainingRun:
         return self.tuner.run(resume)
 
     def weights(self) -> dict[str, Tensor]:
@@ -87,7 +97,11 @@ def test_the_loss_falls_and_every_step_is_told(source: ModelSource, tmp_path: Pa
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(source: ModelSource, tmp_path: Path) -> None:
     one, two = Run(source, tmp_path / "1"), Run(source, tmp_path / "2")
-    other = Run(source, tmp_path / "3", Settings(epochs=4, batch_size=12, learning_rate=1e-3, seed=4, freeze_embeddings=False))
+    other = Run(
+        source,
+        tmp_path / "3",
+        TunerSettings(epochs=4, batch_size=12, learning_rate=1e-3, seed=4, freeze_embeddings=False),
+    )
     torch.manual_seed(1)
     one.run()
     torch.manual_seed(2)
@@ -107,8 +121,12 @@ def test_a_run_leaves_the_callers_generator_as_it_was(source: ModelSource, tmp_p
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(source: ModelSource, tmp_path: Path, optimizer: Any) -> None:
-    settings = Settings(epochs=3, batch_size=12, learning_rate=1e-3, seed=3, checkpoint_every=2, optimizer=optimizer)
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    source: ModelSource, tmp_path: Path, optimizer: Any
+) -> None:
+    settings = TunerSettings(
+        epochs=3, batch_size=12, learning_rate=1e-3, seed=3, checkpoint_every=2, optimizer=optimizer
+    )
     whole = Run(source, tmp_path / "whole", settings)
     whole.run()
     stopped = Run(source, tmp_path / "stopped", settings)
@@ -122,7 +140,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(source: ModelSource,
 
 
 def test_a_resumed_run_is_not_said_to_begin_and_counts_all_its_tokens(source: ModelSource, tmp_path: Path) -> None:
-    settings = Settings(epochs=6, batch_size=12, learning_rate=2e-4, seed=3)
+    settings = TunerSettings(epochs=6, batch_size=12, learning_rate=2e-4, seed=3)
     whole = Run(source, tmp_path / "whole", settings).run()
     stopped = Run(source, tmp_path / "stopped", settings)
     stopped.stop_at = 3
@@ -152,7 +170,7 @@ def test_sigterm_writes_a_checkpoint_and_asks_for_exit_143(source: ModelSource, 
 
 
 def test_checkpoints_come_every_so_many_steps_and_the_two_newest_stay(source: ModelSource, tmp_path: Path) -> None:
-    run = Run(source, tmp_path, Settings(epochs=4, batch_size=12, checkpoint_every=1))
+    run = Run(source, tmp_path, TunerSettings(epochs=4, batch_size=12, checkpoint_every=1))
     fitted = run.run()
     written = [event["step"] for event in run.events if event["type"] == "checkpoint"]
     assert written == list(range(1, fitted.steps + 1))
@@ -160,15 +178,15 @@ def test_checkpoints_come_every_so_many_steps_and_the_two_newest_stay(source: Mo
 
 
 def test_a_checkpoint_of_another_run_is_told_and_not_used(source: ModelSource, tmp_path: Path) -> None:
-    Run(source, tmp_path / "1", Settings(epochs=1, batch_size=12, checkpoint_every=1)).run()
-    other = Run(source, tmp_path / "2", Settings(epochs=1, batch_size=12, checkpoint_every=1, learning_rate=1e-3))
+    Run(source, tmp_path / "1", TunerSettings(epochs=1, batch_size=12, checkpoint_every=1)).run()
+    other = Run(source, tmp_path / "2", TunerSettings(epochs=1, batch_size=12, checkpoint_every=1, learning_rate=1e-3))
     assert other.run(tmp_path / "1").resumed_at == 0
     assert other.events[0]["level"] == "warn"
     assert "no checkpoint of this run" in other.events[0]["message"]
 
 
 def test_a_half_written_checkpoint_does_not_count(source: ModelSource, tmp_path: Path) -> None:
-    Run(source, tmp_path, Settings(epochs=4, batch_size=12, checkpoint_every=1)).run()
+    Run(source, tmp_path, TunerSettings(epochs=4, batch_size=12, checkpoint_every=1)).run()
     newest = max(tmp_path.iterdir())
     (newest / "state.json").unlink()
     found = checkpoints.read(tmp_path)
@@ -190,10 +208,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: ModelSource, tmp_path: 
     run.loss = lambda columns, targets: whole(columns, targets) * bad
     with pytest.raises(TrainingError) as error:
         run.run()
-    assert (error.value.code, error.value.param) == ("loss_not_finite", "method.supervised.hyperparameters.learning_rate")
+    assert (error.value.code, error.value.param) == (
+        "loss_not_finite",
+        "method.supervised.hyperparameters.learning_rate",
+    )
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoiled(source: ModelSource, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoiled(
+    source: ModelSource, tmp_path: Path
+) -> None:
     run = Run(source, tmp_path)
     whole = run.loss
     # The square root's slope at 0 is infinite, its value is 0.
@@ -206,15 +229,15 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoi
 
 
 def test_a_learning_rate_a_thousand_times_too_high_is_noticed(source: ModelSource, tmp_path: Path) -> None:
-    settings = Settings(epochs=12, batch_size=12, learning_rate=2.0, warmup=0.0)
-    with pytest.raises(LadderError) as error:
+    settings = TunerSettings(epochs=12, batch_size=12, learning_rate=2.0, warmup=0.0)
+    with pytest.raises(CheckFailed) as error:
         Run(source, tmp_path, settings, Report()).run()
     assert error.value.code in ("update_ratio", "exploding_gradient", "slope")
 
 
 def test_the_ladder_is_silent_on_a_healthy_run(source: ModelSource, tmp_path: Path) -> None:
     report = Report()
-    Run(source, tmp_path, Settings(epochs=12, batch_size=12, learning_rate=2e-4), report).run()
+    Run(source, tmp_path, TunerSettings(epochs=12, batch_size=12, learning_rate=2e-4), report).run()
     assert [finding for finding in report.findings if finding.status != "ok"] == []
     assert {finding.rung for finding in report.findings} == {"loss", "gradient"}
 
@@ -223,13 +246,17 @@ def test_a_loss_cut_off_from_the_model_is_stopped_before_the_first_step(source: 
     run = Run(source, tmp_path, report=Report())
     whole = run.loss
     run.loss = lambda columns, targets: whole([column.detach() for column in columns], targets)
-    with pytest.raises(LadderError) as error:
+    with pytest.raises(CheckFailed) as error:
         run.run()
     assert error.value.code == "connected"
 
 
 def test_frozen_weights_stay_and_all_others_move(source: ModelSource, tmp_path: Path) -> None:
-    run = Run(source, tmp_path, Settings(epochs=2, batch_size=12, learning_rate=1e-3, freeze_embeddings=True, weight_decay=0.5))
+    run = Run(
+        source,
+        tmp_path,
+        TunerSettings(epochs=2, batch_size=12, learning_rate=1e-3, freeze_embeddings=True, weight_decay=0.5),
+    )
     before = run.weights()
     frozen = {name for name, parameter in run.encoder.named_parameters() if not parameter.requires_grad}
     run.run()
@@ -288,17 +315,19 @@ def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) 
 
 
 def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
-    settings = Settings(learning_rate=1.0, warmup=0.2)
+    settings = TunerSettings(learning_rate=1.0, warmup=0.2)
     rates = [learning_rate(settings, step, 10) for step in range(1, 11)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    assert learning_rate(Settings(learning_rate=1.0, warmup=0, schedule="constant"), 10, 10) == 1.0
-    cosine = [learning_rate(Settings(learning_rate=1.0, warmup=0, schedule="cosine"), step, 10) for step in (1, 6, 10)]
+    assert learning_rate(TunerSettings(learning_rate=1.0, warmup=0, schedule="constant"), 10, 10) == 1.0
+    cosine = [
+        learning_rate(TunerSettings(learning_rate=1.0, warmup=0, schedule="cosine"), step, 10) for step in (1, 6, 10)
+    ]
     assert cosine == pytest.approx([1.0, 0.5, 0.0245], abs=1e-3)
 
 
 def test_loader_processes_are_for_machines_that_compute_elsewhere() -> None:
-    assert [loader_workers(torch.device("cpu"), 64), loader_workers(torch.device("cuda"), 2), loader_workers(torch.device("cuda"), 64)] == [
-        0,
-        0,
-        4,
-    ]
+    assert [
+        loader_workers(torch.device("cpu"), 64),
+        loader_workers(torch.device("cuda"), 2),
+        loader_workers(torch.device("cuda"), 64),
+    ] == [0, 0, 4]

@@ -14,7 +14,9 @@ REFERENCE = [f"my card is lost please help w{number}" for number in range(30)]
 
 
 def score(client: TestClient, **body: object) -> Any:
-    answer = client.post("/v1/anomaly/score", json={"model": "fake", "input": ["my card is lost"], "reference": REFERENCE, **body})
+    answer = client.post(
+        "/v1/anomaly/score", json={"model": "fake", "input": ["my card is lost"], "reference": REFERENCE, **body}
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -40,7 +42,9 @@ def test_a_verdict_and_the_threshold_agree(client: TestClient) -> None:
     texts = ["my card is lost", "card", "help my order please", "pizza", "w3 w4", "my card is lost please"]
     for alpha in (0.04, 0.1, 0.3):
         answer = score(client, input=texts, alpha=alpha)
-        assert [item["is_anomaly"] for item in answer["data"]] == [item["score"] >= answer["threshold"] for item in answer["data"]]
+        assert [item["is_anomaly"] for item in answer["data"]] == [
+            item["score"] >= answer["threshold"] for item in answer["data"]
+        ]
 
 
 def test_a_reference_too_small_for_alpha_says_so(client: TestClient) -> None:
@@ -64,7 +68,9 @@ def test_the_reference_is_computed_once(make_app: MakeApp) -> None:
 
 
 def test_cut_reference_texts_are_counted(client: TestClient) -> None:
-    answer = client.post("/v1/anomaly/score", json={"model": "fake", "input": "a", "reference": ["w1 " * 40, "w2", "w3"]})
+    answer = client.post(
+        "/v1/anomaly/score", json={"model": "fake", "input": "a", "reference": ["w1 " * 40, "w2", "w3"]}
+    )
     assert answer.json()["reference"]["truncated"] == 1
     assert answer.headers["x-sonde-truncated"] == "1"
 
@@ -86,5 +92,7 @@ def test_cut_reference_texts_are_counted(client: TestClient) -> None:
 )
 def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: dict[str, Any], param: str) -> None:
     client = TestClient(make_app(max_inputs=40))
-    answer = client.post("/v1/anomaly/score", json={"model": "fake", "input": "hello", "reference": REFERENCE, **change})
+    answer = client.post(
+        "/v1/anomaly/score", json={"model": "fake", "input": "hello", "reference": REFERENCE, **change}
+    )
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)

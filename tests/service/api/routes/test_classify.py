@@ -33,14 +33,18 @@ def test_the_nearest_label_wins(client: TestClient) -> None:
 
 
 def test_underscores_in_a_label_are_spaces_to_the_model(client: TestClient) -> None:
-    plain, joined = (classify(client, labels=[name, "refund"])["data"][0]["labels"] for name in ("card lost", "card_lost"))
+    plain, joined = (
+        classify(client, labels=[name, "refund"])["data"][0]["labels"] for name in ("card lost", "card_lost")
+    )
     assert [entry["score"] for entry in plain] == [entry["score"] for entry in joined]
     assert joined[0]["label"] == "card_lost"
 
 
 def test_descriptions_and_examples_count_beside_names(client: TestClient) -> None:
     assert classify(client, input="pizza please", labels=["w1", "pizza"])["data"][0]["label"] == "pizza"
-    described = classify(client, input="pizza please", labels={"w1": ["pizza please", "please, pizza"], "pizza": "rain weather"})
+    described = classify(
+        client, input="pizza please", labels={"w1": ["pizza please", "please, pizza"], "pizza": "rain weather"}
+    )
     assert described["data"][0]["label"] == "w1"
 
 
@@ -86,7 +90,9 @@ def test_labels_that_were_cut_are_counted(client: TestClient) -> None:
 )
 def test_a_label_that_may_not_be_cut_is_named_as_it_was_sent(client: TestClient, labels: Any, param: str) -> None:
     given = LONG if param == "input" else "a"
-    error = client.post("/v1/classify", json={"model": "fake", "input": given, "labels": labels, "truncate": False}).json()["error"]
+    error = client.post(
+        "/v1/classify", json={"model": "fake", "input": given, "labels": labels, "truncate": False}
+    ).json()["error"]
     assert (error["code"], error["param"]) == ("input_too_long", param)
     assert error["message"].startswith(f"{param} has at least 42 tokens")
 
@@ -134,7 +140,9 @@ def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: 
 
 
 def test_a_reranker_classifies_nothing(make_app: MakeApp) -> None:
-    client = TestClient(make_app(FakeModel("cross", task="rerank"), FakeModel("fake", task="classification", labels=("a", "b"))))
+    client = TestClient(
+        make_app(FakeModel("cross", task="rerank"), FakeModel("fake", task="classification", labels=("a", "b")))
+    )
     error = client.post("/v1/classify", json={"model": "cross", "input": "a"}).json()["error"]
     assert error["code"] == "wrong_task"
     assert "models that do: fake" in error["message"]

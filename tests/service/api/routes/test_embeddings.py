@@ -38,12 +38,12 @@ def test_the_answer_is_openais_with_truncated_added(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
-    ["hello world", ["hello world"], "ids", ["ids"]],
-    ids=["text", "texts", "ids", "lists of ids"],
+    "given", ["hello world", ["hello world"], "ids", ["ids"]], ids=["text", "texts", "ids", "lists of ids"]
 )
 def test_every_form_of_input_gives_the_same_vector(client: TestClient, given: Any) -> None:
-    ids = client.post("/v1/tokenize", json={"model": "fake", "input": "hello world", "add_special_tokens": False}).json()["data"][0]["ids"]
+    ids = client.post(
+        "/v1/tokenize", json={"model": "fake", "input": "hello world", "add_special_tokens": False}
+    ).json()["data"][0]["ids"]
     sent = ids if given == "ids" else [ids] if given == ["ids"] else given
     np.testing.assert_array_equal(vectors(embed(client, input=sent)), vectors(embed(client, input="hello world")))
 
@@ -55,7 +55,10 @@ def test_base64_is_little_endian_float32(client: TestClient) -> None:
 
 
 def test_fewer_dimensions_are_the_first_ones_scaled_to_length_1(client: TestClient) -> None:
-    whole, short = vectors(embed(client, input="hello world"))[0], vectors(embed(client, input="hello world", dimensions=5))[0]
+    whole, short = (
+        vectors(embed(client, input="hello world"))[0],
+        vectors(embed(client, input="hello world", dimensions=5))[0],
+    )
     np.testing.assert_allclose(short, whole[:5] / np.linalg.norm(whole[:5]), atol=1e-6)
 
 
@@ -74,15 +77,23 @@ def test_a_large_answer_is_the_same_as_many_small_ones(client: TestClient) -> No
 
 def test_a_prompt_goes_before_each_text(make_app: MakeApp) -> None:
     client = TestClient(make_app(FakeModel("fake", prompts={"query": "w1 "})))
-    np.testing.assert_array_equal(vectors(embed(client, input="hello", prompt_name="query")), vectors(embed(client, input="w1 hello")))
+    np.testing.assert_array_equal(
+        vectors(embed(client, input="hello", prompt_name="query")), vectors(embed(client, input="w1 hello"))
+    )
 
 
 def test_headers_say_what_happened(client: TestClient) -> None:
-    answer = client.post("/v1/embeddings", json={"model": "fake", "input": ["hello", "w1 " * 40]}, headers={"X-Request-ID": "abc-1"})
+    answer = client.post(
+        "/v1/embeddings", json={"model": "fake", "input": ["hello", "w1 " * 40]}, headers={"X-Request-ID": "abc-1"}
+    )
     assert answer.headers["x-request-id"] == "abc-1"
     assert answer.headers["x-sonde-model"] == "fake:0"
     assert answer.headers["x-sonde-truncated"] == "1"
-    assert [part.split(";")[0] for part in answer.headers["server-timing"].split(", ")] == ["tokenize", "queue", "inference"]
+    assert [part.split(";")[0] for part in answer.headers["server-timing"].split(", ")] == [
+        "tokenize",
+        "queue",
+        "inference",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,9 @@ def test_headers_say_what_happened(client: TestClient) -> None:
         ({"model": 7}, "model", "invalid_value"),
     ],
 )
-def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: dict[str, Any], param: str, code: str) -> None:
+def test_what_breaks_the_contract_is_refused_by_name(
+    make_app: MakeApp, change: dict[str, Any], param: str, code: str
+) -> None:
     client = TestClient(make_app(max_inputs=5))
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "hello", **change})
     error = answer.json()["error"]

@@ -91,7 +91,9 @@ STORED = [
         ("%", []),
     ],
 )
-def test_feedback_on_any_version_counts_for_the_name(database: Database, tmp_path: Path, asked: str, counted: list[str]) -> None:
+def test_feedback_on_any_version_counts_for_the_name(
+    database: Database, tmp_path: Path, asked: str, counted: list[str]
+) -> None:
     """Answers name the version that gave them, and so does a bot that sends their `model` back."""
     feedback = Feedback(database)
     for name in STORED:

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.errors import DeviceLost
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from tests.conftest import MakeApp, wait_until
 from tests.fakes.model import FakeModel
 
@@ -16,11 +16,13 @@ def test_a_service_that_takes_requests_is_ready(client: TestClient) -> None:
         assert (client.get(path).status_code, client.get(path).json()) == (200, {"status": "ok", "reason": None})
 
 
-@pytest.mark.parametrize(("name", "value", "reason"), [("opened", False, "loading"), ("draining", True, "shutting down")])
+@pytest.mark.parametrize(
+    ("name", "value", "reason"), [("opened", False, "loading"), ("draining", True, "shutting down")]
+)
 def test_one_that_does_not_says_why(make_app: MakeApp, name: str, value: bool, reason: str) -> None:
     app = make_app()
     client = TestClient(app)
-    setattr(app.state.hub, name, value)
+    setattr(app.state.manager, name, value)
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert reason in answer.json()["reason"]
@@ -39,12 +41,12 @@ def test_a_lost_device_ends_readiness(make_app: MakeApp) -> None:
             raise DeviceLost("gone")
 
     app = make_app(FakeModel("fake", fault=lose))
-    client, hub = TestClient(app), app.state.hub
-    assert isinstance(hub, Hub)
+    client, manager = TestClient(app), app.state.manager
+    assert isinstance(manager, ModelManager)
     lost[0] = True
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-    wait_until(lambda: hub.problem is not None)
+    wait_until(lambda: manager.problem is not None)
     assert client.get("/health/ready").status_code == 503
 
 

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from service.auth import Keyring
 from service.config import Settings
-from service.jobs.backend import Desk
+from service.jobs.backend import JobBackend
 from service.jobs.leases import Leases
 from service.jobs.queue import DbosEngine, FakeEngine
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
@@ -32,14 +32,14 @@ ROWS = b'{"text": "a", "label": "b"}\n'
 def application(make_app: MakeApp, tmp_path: Path) -> Iterator[FastAPI]:
     made = make_app(FakeModel())
     made.state.jobs.close()
-    made.state.jobs = Desk.open(Settings.read({"home": tmp_path}, {}), FakeEngine())
+    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}, {}), FakeEngine())
     yield made
     made.state.jobs.close()
 
 
 @pytest.fixture
-def desk(application: FastAPI) -> Desk:
-    found: Desk = application.state.jobs
+def backend(application: FastAPI) -> JobBackend:
+    found: JobBackend = application.state.jobs
     return found
 
 
@@ -62,33 +62,31 @@ def client(request: pytest.FixtureRequest, http: TestClient) -> openai.OpenAI:
 
 
 @pytest.fixture
-def file(desk: Desk) -> str:
-    desk.store.migrate()
-    with desk.files.receive() as incoming:
+def file(backend: JobBackend) -> str:
+    backend.store.migrate()
+    with backend.files.receive() as incoming:
         incoming.write(ROWS)
-        return desk.files.keep(incoming, "rows.jsonl", "fine-tune").id
+        return backend.files.keep(incoming, "rows.jsonl", "fine-tune").id
 
 
-def begin(desk: Desk, job: str) -> Job:
+def begin(backend: JobBackend, job: str) -> Job:
     """Be the worker."""
-    found = desk.store.get(job)
-    claimed = desk.store.claim(job, found.dispatch, Leases(desk.database, 15.0).open("w", "host", 1), 3)
+    found = backend.store.get(job)
+    claimed = backend.store.claim(job, found.dispatch, Leases(backend.database, 15.0).open("w", "host", 1), 3)
     assert claimed is not None
     return claimed
 
 
-def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, desk: Desk) -> None:
+def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, backend: JobBackend) -> None:
     file = client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune")
     assert [one.id for one in client.files.list()] == [file.id]
     # Keys of ours go where OpenAI's types have none.
-    method: Any = {"type": "supervised", "supervised": {"task": "classification", "hyperparameters": {"n_epochs": 3, "mode": "lora"}}}
+    method: Any = {
+        "type": "supervised",
+        "supervised": {"task": "classification", "hyperparameters": {"n_epochs": 3, "mode": "lora"}},
+    }
     job = client.fine_tuning.jobs.create(
-        model="fake",
-        training_file=file.id,
-        suffix="support",
-        seed=7,
-        metadata={"team": "a"},
-        method=method,
+        model="fake", training_file=file.id, suffix="support", seed=7, metadata={"team": "a"}, method=method
     )
     assert (job.object, job.status, job.seed, job.metadata, job.organization_id) == (
         "fine_tuning.job",
@@ -99,35 +97,43 @@ def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, desk: De
     )
     assert job.method is not None
     assert job.method.model_dump()["supervised"]["task"] == "classification"
-    begun = begin(desk, job.id)
+    begun = begin(backend, job.id)
     steps = [Event("info", f"Step {n}", "metrics", {"step": n, "loss": 0.5, "eta_s": 3.0}) for n in range(3)]
-    desk.store.record(begun, said=steps, saved=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running")
+    backend.store.record(begun, said=steps, saved=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running")
     running = client.fine_tuning.jobs.retrieve(job.id)
     assert (running.status, running.estimated_finish is not None) == ("running", True)
-    desk.store.succeed(begun, Success("ft:fake:local:support:v1", 12, {"version": 1, "decision": "promoted"}))
+    backend.store.succeed(begun, Success("ft:fake:local:support:v1", 12, {"version": 1, "decision": "promoted"}))
     done = client.fine_tuning.jobs.retrieve(job.id)
     assert (done.status, done.fine_tuned_model, done.trained_tokens) == ("succeeded", "ft:fake:local:support:v1", 12)
     assert [one.id for one in client.fine_tuning.jobs.list()] == [job.id]
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
     assert [event.message for event in events][:2] == ["The job has successfully completed", "Step 2"]
-    assert [event.data["step"] for event in events if event.type == "metrics" and isinstance(event.data, dict)] == [2, 1, 0]
+    assert [event.data["step"] for event in events if event.type == "metrics" and isinstance(event.data, dict)] == [
+        2,
+        1,
+        0,
+    ]
     checkpoint = next(iter(client.fine_tuning.jobs.checkpoints.list(job.id)))
     assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 0.5)
     assert client.files.content(file.id).read() == ROWS
     assert client.files.delete(file.id).deleted
 
 
-def test_a_failed_job_says_why(client: openai.OpenAI, desk: Desk, file: str) -> None:
+def test_a_failed_job_says_why(client: openai.OpenAI, backend: JobBackend, file: str) -> None:
     job = client.fine_tuning.jobs.create(model="fake", training_file=file)
-    desk.store.fail(begin(desk, job.id), Failure("one_class", "expected two labels", "training_file"))
+    backend.store.fail(begin(backend, job.id), Failure("one_class", "expected two labels", "training_file"))
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed"
     assert failed.error is not None
-    assert (failed.error.code, failed.error.message, failed.error.param) == ("one_class", "expected two labels", "training_file")
+    assert (failed.error.code, failed.error.message, failed.error.param) == (
+        "one_class",
+        "expected two labels",
+        "training_file",
+    )
     assert failed.finished_at is not None
 
 
-def test_cancelling_pausing_and_resuming(client: openai.OpenAI, desk: Desk, file: str) -> None:
+def test_cancelling_pausing_and_resuming(client: openai.OpenAI, backend: JobBackend, file: str) -> None:
     job = client.fine_tuning.jobs.create(model="fake", training_file=file)
     paused = client.fine_tuning.jobs.pause(job.id)
     assert (paused.status, paused.model_dump()["paused"]) == ("queued", True)
@@ -139,7 +145,7 @@ def test_cancelling_pausing_and_resuming(client: openai.OpenAI, desk: Desk, file
         assert refused.value.code == "invalid_job_state"
 
 
-def test_what_is_not_there_is_404(client: openai.OpenAI, desk: Desk) -> None:
+def test_what_is_not_there_is_404(client: openai.OpenAI, backend: JobBackend) -> None:
     jobs = client.fine_tuning.jobs
     for ask in (jobs.retrieve, jobs.cancel, jobs.list_events, jobs.checkpoints.list):
         with pytest.raises(openai.NotFoundError) as missing:
@@ -174,7 +180,9 @@ def test_what_is_not_there_is_404(client: openai.OpenAI, desk: Desk) -> None:
         ({"method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 1}}, None),
     ],
 )
-def test_what_breaks_the_contract_is_named(http: TestClient, file: str, changed: dict[str, Any], param: str | None) -> None:
+def test_what_breaks_the_contract_is_named(
+    http: TestClient, file: str, changed: dict[str, Any], param: str | None
+) -> None:
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **changed})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
 
@@ -195,32 +203,48 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": given}}
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "method": method})
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["param"]) == (422, code, f"method.supervised.hyperparameters.{param}"), error
+    assert (answer.status_code, error["code"], error["param"]) == (
+        422,
+        code,
+        f"method.supervised.hyperparameters.{param}",
+    ), error
     assert len(answer.content) < 2000
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
-@pytest.mark.parametrize(("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")])
-def test_what_the_older_form_says_wrong_is_named_as_it_was_sent(http: TestClient, file: str, given: dict[str, Any], param: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")]
+)
+def test_what_the_older_form_says_wrong_is_named_as_it_was_sent(
+    http: TestClient, file: str, given: dict[str, Any], param: str
+) -> None:
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "hyperparameters": given})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, f"hyperparameters{param}")
 
 
-def test_an_idempotency_key_starts_one_job(http: TestClient, desk: Desk, file: str) -> None:
+def test_an_idempotency_key_starts_one_job(http: TestClient, backend: JobBackend, file: str) -> None:
     def ask(**more: Any) -> Any:
-        return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": "k"})
+        return http.post(
+            "/v1/fine_tuning/jobs",
+            json={"model": "fake", "training_file": file, **more},
+            headers={"idempotency-key": "k"},
+        )
 
     first, again, other = ask(), ask(), ask(seed=1)
     assert (first.status_code, first.json()) == (200, again.json())
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_conflict")
     assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 1
-    assert isinstance(desk.engine, FakeEngine)
-    assert desk.engine.waiting == [(first.json()["id"], 1)]
+    assert isinstance(backend.engine, FakeEngine)
+    assert backend.engine.waiting == [(first.json()["id"], 1)]
 
 
 def test_a_request_is_answered_as_before_though_its_file_is_gone(http: TestClient, file: str) -> None:
     def ask(key: str, **more: Any) -> Any:
-        return http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, **more}, headers={"idempotency-key": key})
+        return http.post(
+            "/v1/fine_tuning/jobs",
+            json={"model": "fake", "training_file": file, **more},
+            headers={"idempotency-key": key},
+        )
 
     first = ask("k")
     http.post(f"/v1/fine_tuning/jobs/{first.json()['id']}/cancel")
@@ -235,12 +259,14 @@ def test_a_file_that_is_not_there_is_named(http: TestClient, file: str, param: s
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, param)
 
 
-def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, file: str) -> None:
+def test_what_was_asked_for_reaches_the_worker(http: TestClient, backend: JobBackend, file: str) -> None:
     http.post("/v1/feedback", json={"model": "ft:x", "text": "t", "correct_label": "b"})
     supervised = {"task": "anomaly", "hyperparameters": {"neighbours": 3}, "columns": {"text": "utterance"}}
     body = {"model": "fake", "training_file": "feedback:ft:x", "validation_file": file, "suffix": "s"}
-    made = http.post("/v1/fine_tuning/jobs", json={**body, "method": {"type": "supervised", "supervised": supervised}}).json()
-    job = desk.store.get(made["id"])
+    made = http.post(
+        "/v1/fine_tuning/jobs", json={**body, "method": {"type": "supervised", "supervised": supervised}}
+    ).json()
+    job = backend.store.get(made["id"])
     assert (job.name, job.task, job.hyperparameters, job.columns) == (
         "ft:fake:local:s",
         "anomaly",
@@ -253,13 +279,19 @@ def test_what_was_asked_for_reaches_the_worker(http: TestClient, desk: Desk, fil
 @pytest.mark.parametrize(
     ("supervised", "message"),
     [
-        ({"columns": {"txt": "x"}}, "columns: expected names among text, label, messages for task classification, got 'txt'"),
-        ({"task": "rerank", "columns": {"text": "x"}}, "names among query, document, label for task rerank, got 'text'"),
+        (
+            {"columns": {"txt": "x"}},
+            "columns: expected names among text, label, messages for task classification, got 'txt'",
+        ),
+        (
+            {"task": "rerank", "columns": {"text": "x"}},
+            "names among query, document, label for task rerank, got 'text'",
+        ),
         ({"columns": {"text": "x", "label": "x"}}, "columns: expected each column of the file once, got one twice"),
     ],
 )
 def test_columns_that_play_no_part_in_the_task_are_refused_before_the_job_is_queued(
-    http: TestClient, desk: Desk, file: str, supervised: dict[str, Any], message: str
+    http: TestClient, backend: JobBackend, file: str, supervised: dict[str, Any], message: str
 ) -> None:
     body = {"model": "fake", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
     refused = http.post("/v1/fine_tuning/jobs", json=body)
@@ -270,7 +302,9 @@ def test_columns_that_play_no_part_in_the_task_are_refused_before_the_job_is_que
 
 
 @pytest.mark.parametrize(("task", "given"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 8})])
-def test_jobs_on_numbers_take_no_columns_of_texts(http: TestClient, file: str, task: str, given: dict[str, Any]) -> None:
+def test_jobs_on_numbers_take_no_columns_of_texts(
+    http: TestClient, file: str, task: str, given: dict[str, Any]
+) -> None:
     supervised = {"task": task, "hyperparameters": given, "columns": {"text": "x"}}
     body = {"model": "sensors", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
     refused = http.post("/v1/fine_tuning/jobs", json=body)
@@ -278,15 +312,24 @@ def test_jobs_on_numbers_take_no_columns_of_texts(http: TestClient, file: str, t
     assert "hyperparameters" in refused.json()["error"]["message"]
 
 
-def test_feedback_on_the_version_that_answered_is_feedback_on_the_model(http: TestClient, desk: Desk, file: str) -> None:
+def test_feedback_on_the_version_that_answered_is_feedback_on_the_model(
+    http: TestClient, backend: JobBackend, file: str
+) -> None:
     for version in (1, 2):
         http.post("/v1/feedback", json={"model": f"ft:fake:local:s:v{version}", "text": "t", "correct_label": "b"})
 
     def begin_on(name: str) -> tuple[int, int | None]:
         answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": f"feedback:{name}"})
-        return answer.status_code, desk.store.get(answer.json()["id"]).feedback_until if answer.status_code == 200 else None
+        return answer.status_code, backend.store.get(
+            answer.json()["id"]
+        ).feedback_until if answer.status_code == 200 else None
 
-    assert [begin_on(f"ft:fake:local:s{version}") for version in ("", ":v1", ":v2", ":v3")] == [(200, 2), (200, 1), (200, 2), (422, None)]
+    assert [begin_on(f"ft:fake:local:s{version}") for version in ("", ":v1", ":v2", ":v3")] == [
+        (200, 2),
+        (200, 1),
+        (200, 2),
+        (422, None),
+    ]
 
 
 def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
@@ -307,7 +350,7 @@ def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
     ],
 )
 def test_the_newest_report_is_shown(
-    http: TestClient, desk: Desk, file: str, tmp_path: Path, query: str, accept: str, kind: str, content: bytes
+    http: TestClient, backend: JobBackend, file: str, tmp_path: Path, query: str, accept: str, kind: str, content: bytes
 ) -> None:
     job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
     missing = http.get(f"/v1/fine_tuning/jobs/{job}/report")
@@ -336,7 +379,8 @@ def test_a_metadata_key_that_cannot_be_asked_for_is_refused(http: TestClient, fi
 
 
 @pytest.mark.parametrize(
-    "path", ["files/a%00b", "fine_tuning/jobs/a%00b", "files?after=a%00b", "files?purpose=%00", "fine_tuning/jobs?after=%00"]
+    "path",
+    ["files/a%00b", "fine_tuning/jobs/a%00b", "files?after=a%00b", "files?purpose=%00", "fine_tuning/jobs?after=%00"],
 )
 def test_nul_is_in_no_id(http: TestClient, file: str, path: str) -> None:
     assert http.get(f"/v1/{path}").status_code in (404, 422) or path == "files?purpose=%00"
@@ -362,13 +406,21 @@ def test_while_the_database_is_away_jobs_are_503_and_the_rest_goes_on(make_app: 
     application = make_app(FakeModel(), database_url="postgresql://sonde@127.0.0.1:1/none")
     with TestClient(application) as client:
         away = client.get("/v1/fine_tuning/jobs")
-        assert (away.status_code, away.json()["error"]["code"], away.headers["retry-after"]) == (503, "unavailable", "2")
+        assert (away.status_code, away.json()["error"]["code"], away.headers["retry-after"]) == (
+            503,
+            "unavailable",
+            "2",
+        )
         assert client.post("/v1/embeddings", json={"model": "fake", "input": "a"}).status_code == 200
 
 
-def test_a_queue_that_is_away_keeps_no_job_from_being_made(application: FastAPI, http: TestClient, file: str, tmp_path: Path) -> None:
+def test_a_queue_that_is_away_keeps_no_job_from_being_made(
+    application: FastAPI, http: TestClient, file: str, tmp_path: Path
+) -> None:
     queue = DbosEngine("", tmp_path)  # whose tables no worker has made yet
-    application.state.jobs = Desk(**{**{name: getattr(application.state.jobs, name) for name in Desk.__slots__}, "engine": queue})
+    application.state.jobs = JobBackend(
+        **{**{name: getattr(application.state.jobs, name) for name in JobBackend.__slots__}, "engine": queue}
+    )
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file})
     queue.close()
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
@@ -389,21 +441,28 @@ def test_many_callers_at_once_get_a_job_each(http: TestClient, file: str) -> Non
     assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 12
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------
+# --- numbers
+# ------------------------------------------------------------------------------------------------------------
 
 
-def numbers_job(http: TestClient, file: str, task: str = "anomaly", model: str = "sensors", **hyperparameters: object) -> Any:
+def sensor_job(
+    http: TestClient, file: str, task: str = "anomaly", model: str = "sensors", **hyperparameters: object
+) -> Any:
     method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": hyperparameters}}
-    return http.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": file, "suffix": "pump", "method": method})
+    return http.post(
+        "/v1/fine_tuning/jobs", json={"model": model, "training_file": file, "suffix": "pump", "method": method}
+    )
 
 
 @pytest.mark.parametrize(
     ("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {"horizon": 12})]
 )
-def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file: str, task: str, more: dict[str, Any]) -> None:
-    answer = numbers_job(http, file, task, **more)
+def test_models_of_numbers_begin_with_nothing(
+    http: TestClient, backend: JobBackend, file: str, task: str, more: dict[str, Any]
+) -> None:
+    answer = sensor_job(http, file, task, **more)
     assert answer.status_code == 200, answer.text
-    job = desk.store.get(answer.json()["id"])
+    job = backend.store.get(answer.json()["id"])
     assert (job.model, job.spec, job.task, job.name) == ("sensors", "sensors", task, "ft:sensors:local:pump")
 
 
@@ -420,47 +479,63 @@ def test_models_of_numbers_begin_with_nothing(http: TestClient, desk: Desk, file
     ],
 )
 def test_a_base_of_the_wrong_kind_is_refused(
-    http: TestClient, application: FastAPI, file: str, task: str, model: str, more: dict[str, str], param: str, code: str
+    http: TestClient,
+    application: FastAPI,
+    file: str,
+    task: str,
+    model: str,
+    more: dict[str, str],
+    param: str,
+    code: str,
 ) -> None:
-    put_in_service(application.state.hub, FakeSensor())
-    answer = numbers_job(http, file, task, model, **more)
+    put_in_service(application.state.manager, FakeSensor())
+    answer = sensor_job(http, file, task, model, **more)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code), error
 
 
 def test_a_kind_of_lists_within_lists_is_refused_as_any_other(http: TestClient) -> None:
     supervised = b'{"task": "anomaly", "hyperparameters": {"kind": %s}}' % (b"[" * 1015 + b"]" * 1015)
-    body = b'{"model": "sensors", "training_file": "f", "method": {"type": "supervised", "supervised": %s}}' % supervised
+    body = (
+        b'{"model": "sensors", "training_file": "f", "method": {"type": "supervised", "supervised": %s}}' % supervised
+    )
     answer = http.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"]["message"].endswith("expected records or series, got a list of 1")
 
 
-@pytest.mark.parametrize(("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)])
-def test_a_reranker_is_the_base_of_rerankers_alone(make_app: MakeApp, desk: Desk, file: str, task: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("task", "status"), [("classification", 422), ("anomaly", 422), ("embedding", 422), ("rerank", 200)]
+)
+def test_a_reranker_is_the_base_of_rerankers_alone(
+    make_app: MakeApp, backend: JobBackend, file: str, task: str, status: int
+) -> None:
     made = make_app(FakeModel(task="rerank"))
     made.state.jobs.close()
-    made.state.jobs = desk
+    made.state.jobs = backend
     with TestClient(made) as client:
-        answer = numbers_job(client, file, task, "fake")
+        answer = sensor_job(client, file, task, "fake")
     assert answer.status_code == status, answer.text
     if status == 422:
         assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("wrong_task", "model")
 
 
 def test_feedback_on_texts_trains_no_detector_of_numbers(http: TestClient) -> None:
-    answer = numbers_job(http, "feedback:fake", kind="records")
+    answer = sensor_job(http, "feedback:fake", kind="records")
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "training_file")
 
 
 @pytest.fixture
 def reported(http: TestClient, tmp_path: Path, file: str) -> str:
     """A job whose report has plots."""
-    job: str = numbers_job(http, file, kind="series").json()["id"]
+    job: str = sensor_job(http, file, kind="series").json()["id"]
     directory = tmp_path / "jobs" / job / "attempt-1"
     directory.mkdir(parents=True)
     finding = {"check": "<script>", "status": "warn", "message": "a & b", "remedy": "look"}
-    rungs = [{"rung": "data", "status": "warn", "findings": [finding]}, {"rung": "loss", "status": "not run", "findings": []}]
+    rungs = [
+        {"rung": "data", "status": "warn", "findings": [finding]},
+        {"rung": "loss", "status": "not run", "findings": []},
+    ]
     report = {"object": "fine_tuning.report", "status": "warn", "rungs": rungs, "plots": {**PLOTS, "training": None}}
     (directory / "report.json").write_text(json.dumps(report))
     (directory / "report.md").write_text("# Debug ladder\n")

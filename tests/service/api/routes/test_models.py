@@ -32,7 +32,9 @@ def test_an_unknown_model_says_what_there_is(client: TestClient, name: str) -> N
 
 def test_info_speaks_as_tei_does(client: TestClient) -> None:
     info = client.get("/info").json()
-    assert {key: info[key] for key in ("model_id", "model_sha", "model_dtype", "max_input_length", "max_batch_tokens")} == {
+    assert {
+        key: info[key] for key in ("model_id", "model_sha", "model_dtype", "max_input_length", "max_batch_tokens")
+    } == {
         "model_id": "fake",
         "model_sha": "0",
         "model_dtype": "float32",

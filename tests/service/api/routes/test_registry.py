@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
-from service.jobs.backend import Desk
+from service.jobs.backend import JobBackend
 from service.jobs.queue import FakeEngine
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
@@ -35,9 +35,9 @@ class House:
     where: Path
 
     @property
-    def hub(self) -> Hub:
-        hub: Hub = self.app.state.hub
-        return hub
+    def manager(self) -> ModelManager:
+        manager: ModelManager = self.app.state.manager
+        return manager
 
     @property
     def registry(self) -> Registry:
@@ -53,13 +53,13 @@ class House:
     def serve(self, version: int, promote: bool) -> int:
         if promote:
             self.registry.promote(NAME, version, by="test", why="")
-            self.hub.shelf.sync()
+            self.manager.watcher.sync()
         return version
 
     def ask(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
         answer = self.client.request(method, path, **json_of(body))
         assert answer.status_code == status, answer.text
-        self.hub.shelf.sync()
+        self.manager.watcher.sync()
         return answer.json() if status == 200 else answer.json()["error"]
 
 
@@ -74,14 +74,15 @@ def house(make_app: MakeApp, tmp_path: Path) -> Iterator[House]:
         yield House(app, client, tmp_path)
 
 
-# --- answering --------------------------------------------------------------------------------------------------------------
+# --- answering
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("asked", [NAME, f"{NAME}:v1", "prod"])
 def test_a_trained_classifier_answers_by_each_of_its_names(house: House, asked: str) -> None:
     house.train()
     house.registry.set_alias("prod", NAME)
-    house.hub.shelf.sync()
+    house.manager.watcher.sync()
     answer = house.client.post("/v1/classify", json={"model": asked, "input": ["hello", "pizza"]})
     assert answer.headers["x-sonde-model"] == f"{NAME}:v1"
     body = answer.json()
@@ -117,7 +118,7 @@ def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:
 def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head's job begins with the encoder below it, a tuned encoder's with that encoder."""
     open_fake_encoders(monkeypatch)
-    jobs = house.app.state.jobs = Desk.open(Settings.read({"home": house.where}, {}), FakeEngine())
+    jobs = house.app.state.jobs = JobBackend.open(Settings.read({"home": house.where}, {}), FakeEngine())
     jobs.store.migrate()
     with jobs.files.receive() as incoming:
         incoming.write(b'{"text": "a", "label": "b"}\n')
@@ -157,7 +158,9 @@ def test_a_trained_detector_needs_no_reference(house: House) -> None:
     assert answer["reference"] == {"count": 40, "cached": True, "truncated": 0}
     assert normal["nearest"][0]["index"] == 3
     assert answer["warnings"] == []
-    assert "train on at least 99 texts" in house.ask("POST", "/v1/anomaly/score", {**body, "alpha": 0.01})["warnings"][0]
+    assert (
+        "train on at least 99 texts" in house.ask("POST", "/v1/anomaly/score", {**body, "alpha": 0.01})["warnings"][0]
+    )
     error = house.ask("POST", "/v1/anomaly/score", {**body, "reference": ["a", "b"]}, 422)
     assert (error["param"], "leave reference out" in error["message"]) == ("reference", True)
 
@@ -182,12 +185,22 @@ def test_a_tuned_encoder_does_all_that_encoders_do(house: House, monkeypatch: py
     assert len(base) == len(tuned)
     assert base != tuned
     assert house.ask("POST", "/embed", {"model": NAME, "inputs": "hello"})[0] == pytest.approx(tuned)
-    ranked = house.ask("POST", "/v2/rerank", {"model": NAME, "query": "my card", "documents": ["pizza", "my card"]})["results"]
+    ranked = house.ask("POST", "/v2/rerank", {"model": NAME, "query": "my card", "documents": ["pizza", "my card"]})[
+        "results"
+    ]
     assert ranked[0]["index"] == 1
-    assert house.ask("POST", "/rerank", {"model": NAME, "query": "my card", "texts": ["pizza", "my card"]})[0]["index"] == 1
+    assert (
+        house.ask("POST", "/rerank", {"model": NAME, "query": "my card", "texts": ["pizza", "my card"]})[0]["index"]
+        == 1
+    )
     similar = {"model": NAME, "inputs": {"source_sentence": "my card", "sentences": ["my card"]}}
     assert house.ask("POST", "/similarity", similar) == [pytest.approx(1)]
-    assert house.ask("POST", "/v1/classify", {"model": NAME, "input": "card", "labels": ["card", "pizza"]})["data"][0]["label"] == "card"
+    assert (
+        house.ask("POST", "/v1/classify", {"model": NAME, "input": "card", "labels": ["card", "pizza"]})["data"][0][
+            "label"
+        ]
+        == "card"
+    )
     strange = {"model": NAME, "input": "pizza", "reference": list(NORMAL)}
     assert house.ask("POST", "/v1/anomaly/score", strange)["data"][0]["is_anomaly"] is True
     assert house.ask("POST", "/tokenize", {"model": NAME, "inputs": "card"})[0][1]["text"] == "card"
@@ -198,7 +211,9 @@ def test_a_tuned_encoder_does_all_that_encoders_do(house: House, monkeypatch: py
 def test_a_tuned_reranker_ranks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     open_fake_encoders(monkeypatch)
     house.own(seed=1, task="rerank")
-    answer = house.client.post("/v2/rerank", json={"model": NAME, "query": "my card", "documents": ["pizza", "my card"]})
+    answer = house.client.post(
+        "/v2/rerank", json={"model": NAME, "query": "my card", "documents": ["pizza", "my card"]}
+    )
     assert answer.headers["x-sonde-model"] == f"{NAME}:v1"
     assert len(answer.json()["results"]) == 2
 
@@ -210,7 +225,11 @@ def test_models_are_listed_with_what_their_training_measured(house: House) -> No
     assert list(listed) == ["fake", NAME]
     trained = listed[NAME]
     assert (trained["version"], trained["versions"], trained["base"]) == ("v2", [1, 2], "fake")
-    assert (trained["metrics"], trained["created"], trained["task"]) == ({"macro_f1": 0.9}, MANIFEST.created, "classification")
+    assert (trained["metrics"], trained["created"], trained["task"]) == (
+        {"macro_f1": 0.9},
+        MANIFEST.created,
+        "classification",
+    )
     assert (listed["fake"]["base"], listed["fake"]["versions"], listed["fake"]["metrics"]) == (None, [], {})
     assert house.ask("GET", f"/v1/models/{NAME}") == trained
     assert house.ask("GET", f"/v1/models/{NAME}:v1")["version"] == "v1"
@@ -226,7 +245,8 @@ def test_what_cannot_be_loaded_says_why(house: House) -> None:
     assert house.ask("POST", "/v1/classify", {"model": NAME, "input": "hello"})["data"][0]["label"] == f"v{version}"
 
 
-# --- the registry -----------------------------------------------------------------------------------------------------------
+# --- the registry
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_promote_and_roll_back_in_one_call_each(house: House) -> None:
@@ -234,16 +254,19 @@ def test_promote_and_roll_back_in_one_call_each(house: House) -> None:
         house.train(promote=False)
     promoted = house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 1, "why": "better"})
     assert promoted == {"object": "model.pointer", "model": NAME, "version": 1, "generation": 1, "previous": None}
-    assert house.hub.find(NAME).label == f"{NAME}:v1"
+    assert house.manager.find(NAME).label == f"{NAME}:v1"
     assert house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 2, "expected_generation": 1})["generation"] == 2
-    assert house.hub.find(NAME).label == f"{NAME}:v2"
+    assert house.manager.find(NAME).label == f"{NAME}:v2"
     rolled = house.ask("POST", f"/v1/models/{NAME}/rollback")
     assert (rolled["version"], rolled["generation"], rolled["previous"]) == (1, 3, 2)
-    assert house.hub.find(NAME).label == f"{NAME}:v1"
+    assert house.manager.find(NAME).label == f"{NAME}:v1"
     assert house.ask("POST", f"/v1/models/{NAME}/rollback", {"why": "no, it is"})["version"] == 2
     withdrawn = house.ask("POST", f"/v1/models/{NAME}/withdraw", {})
     assert (withdrawn["version"], withdrawn["generation"], withdrawn["previous"]) == (None, 5, 2)
-    told = [(line["action"], line["version"], line["by"], line["why"]) for line in house.ask("GET", f"/v1/models/{NAME}/ledger")["data"]]
+    told = [
+        (line["action"], line["version"], line["by"], line["why"])
+        for line in house.ask("GET", f"/v1/models/{NAME}/ledger")["data"]
+    ]
     assert told[2:] == [
         ("promote", 1, "anonymous", "better"),
         ("promote", 2, "anonymous", ""),
@@ -300,7 +323,9 @@ def test_the_openai_client_deletes_a_version(house: House) -> None:
     assert [model.id for model in client.models.list()] == ["fake"]
 
 
-@pytest.mark.parametrize("missing", ["fake", "ft:fake:team:nothing", f"{NAME}:v9", "..", "ft:../a:b", "ft:a:b:" + "c" * 99, "%00", "é"])
+@pytest.mark.parametrize(
+    "missing", ["fake", "ft:fake:team:nothing", f"{NAME}:v9", "..", "ft:../a:b", "ft:a:b:" + "c" * 99, "%00", "é"]
+)
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -443,9 +468,18 @@ def test_the_document_names_every_status(house: House) -> None:
         ("DELETE", "/v1/aliases/prod", None),
     ],
 )
-@pytest.mark.parametrize(("number", "status", "code"), [(errno.ENOSPC, 507, "disk_full"), (errno.EIO, 500, "internal_error")])
+@pytest.mark.parametrize(
+    ("number", "status", "code"), [(errno.ENOSPC, 507, "disk_full"), (errno.EIO, 500, "internal_error")]
+)
 def test_a_full_disk_is_said_and_changes_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: object, number: int, status: int, code: str
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    body: object,
+    number: int,
+    status: int,
+    code: str,
 ) -> None:
     house.train()
     house.train()

@@ -15,7 +15,9 @@ DOCUMENTS = ["pizza", "my card is lost", "card", "rain weather"]
 
 @pytest.fixture
 def both(make_app: MakeApp) -> TestClient:
-    return TestClient(make_app(FakeModel("fake", prompts={"query": "w1 ", "document": "w2 "}), FakeModel("cross", task="rerank")))
+    return TestClient(
+        make_app(FakeModel("fake", prompts={"query": "w1 ", "document": "w2 "}), FakeModel("cross", task="rerank"))
+    )
 
 
 def rerank(client: TestClient, path: str = "/v2/rerank", **body: object) -> Any:
@@ -63,7 +65,9 @@ def test_long_documents_may_be_cut(client: TestClient) -> None:
 
 
 def test_a_cross_encoder_cuts_the_document_and_not_the_query(both: TestClient) -> None:
-    answer = rerank(both, model="cross", query="where is my card", documents=["card is lost " * 5], max_tokens_per_doc=2)
+    answer = rerank(
+        both, model="cross", query="where is my card", documents=["card is lost " * 5], max_tokens_per_doc=2
+    )
     assert answer["meta"]["tokens"]["input_tokens"] == 3 + 4 + 2
 
 

@@ -17,7 +17,7 @@ from service.serving.stream_state import MAX_CHARACTERS
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
-from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, with_numbers
+from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, with_sensors
 
 OTHER = "ft:sensors:local:other"
 SCORE = "/v1/anomaly/score"
@@ -26,7 +26,7 @@ SCORE = "/v1/anomaly/score"
 @pytest.fixture
 def client(make_app: MakeApp) -> TestClient:
     models = (RECORDS, FakeSensor()), (PUMP, FakeSensor("series", window=3)), (LOAD, FakeForecaster())
-    return TestClient(with_numbers(make_app(FakeModel(), max_readings=5000), *models))
+    return TestClient(with_sensors(make_app(FakeModel(), max_readings=5000), *models))
 
 
 def score(client: TestClient, **body: object) -> Any:
@@ -40,7 +40,9 @@ def trained(detector: str) -> Sensor:
     """A detector of series fitted to rows like those below."""
     normal = np.random.default_rng(3).normal([0, 5], [1, 2], (600, 2))
     columns = ("pressure", "flow")
-    return fit_adaptive([normal], columns) if detector == "adaptive" else fit_sensor("series", detector, columns, [normal])
+    return (
+        fit_adaptive([normal], columns) if detector == "adaptive" else fit_sensor("series", detector, columns, [normal])
+    )
 
 
 def rows(count: int) -> list[list[float]]:
@@ -53,7 +55,7 @@ def rows(count: int) -> list[list[float]]:
 def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detector: str, size: int) -> None:
     """The adaptive detector learns from every reading: all that it knows travels with the state."""
     app = make_app(FakeModel())
-    put_in_service(app.state.hub, trained(detector))
+    put_in_service(app.state.manager, trained(detector))
     client = TestClient(app)
     series = [[a + 4 * (120 <= at < 140), b] for at, (a, b) in enumerate(rows(200))]
     whole = score(client, model=PUMP, series=series, contributions=True)
@@ -67,19 +69,22 @@ def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detecto
     assert [row["is_anomaly"] for row in pieces] == [row["is_anomaly"] for row in whole["data"]]
     assert any(row["is_anomaly"] for row in pieces[120:140])
     assert [row["contributions"] for row in pieces] == [
-        {column: pytest.approx(share, abs=1e-5) for column, share in row["contributions"].items()} for row in whole["data"]
+        {column: pytest.approx(share, abs=1e-5) for column, share in row["contributions"].items()}
+        for row in whole["data"]
     ]
 
 
 def test_a_detector_that_learns_on_has_no_one_threshold(make_app: MakeApp) -> None:
     """Each of its p-values is of another moment: no score would be above those, and only those, that are anomalies."""
     app = make_app(FakeModel())
-    put_in_service(app.state.hub, trained("adaptive"))
-    put_in_service(app.state.hub, trained("level"), OTHER)
+    put_in_service(app.state.manager, trained("adaptive"))
+    put_in_service(app.state.manager, trained("level"), OTHER)
     client = TestClient(app)
     moving, staying = (score(client, model=model, series=rows(300)) for model in (PUMP, OTHER))
     assert (moving["threshold"], moving["warnings"]) == (None, [])
-    assert [row["score"] >= staying["threshold"] for row in staying["data"]] == [row["is_anomaly"] for row in staying["data"]]
+    assert [row["score"] >= staying["threshold"] for row in staying["data"]] == [
+        row["is_anomaly"] for row in staying["data"]
+    ]
 
 
 def test_records_as_objects_or_rows(client: TestClient) -> None:
@@ -98,7 +103,18 @@ def test_records_as_objects_or_rows(client: TestClient) -> None:
         "truncated": False,
     }
     assert (normal["index"], normal["is_anomaly"]) == (1, False)
-    assert list(objects) == ["object", "model", "data", "alpha", "threshold", "drift", "state", "reference", "warnings", "usage"]
+    assert list(objects) == [
+        "object",
+        "model",
+        "data",
+        "alpha",
+        "threshold",
+        "drift",
+        "state",
+        "reference",
+        "warnings",
+        "usage",
+    ]
     assert (objects["alpha"], objects["threshold"], objects["state"]) == (0.05, 19.0, None)
     assert objects["usage"] == {"prompt_tokens": 0, "total_tokens": 0, "readings": 2}
     assert objects["reference"] == {"count": 1000, "cached": True, "truncated": 0}
@@ -106,7 +122,10 @@ def test_records_as_objects_or_rows(client: TestClient) -> None:
 
 def test_contributions_name_the_columns(client: TestClient) -> None:
     answer = score(client, model=RECORDS, records=[[1, -3], [0, 0]], contributions=True)
-    assert [item["contributions"] for item in answer["data"]] == [{"pressure": 0.25, "flow": 0.75}, {"pressure": 0, "flow": 0}]
+    assert [item["contributions"] for item in answer["data"]] == [
+        {"pressure": 0.25, "flow": 0.75},
+        {"pressure": 0, "flow": 0},
+    ]
 
 
 def test_alpha_decides_and_a_detector_that_cannot_tell_says_so(client: TestClient) -> None:
@@ -132,7 +151,8 @@ def test_headers_say_which_version_and_how_long(client: TestClient) -> None:
     assert "inference;dur=" in answer.headers["server-timing"]
 
 
-# --- streams ------------------------------------------------------------------------------------------------------------
+# --- streams
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("piece", [1, 7, 50])
@@ -154,11 +174,22 @@ def test_drift_is_told(client: TestClient) -> None:
 
 
 def test_timestamps_are_remembered_from_call_to_call(client: TestClient) -> None:
-    first = score(client, model=PUMP, series=rows(3), timestamps=["2026-11-23T10:00:00Z", "2026-11-23T10:01:00Z", "2026-11-23T10:02:00Z"])
+    first = score(
+        client,
+        model=PUMP,
+        series=rows(3),
+        timestamps=["2026-11-23T10:00:00Z", "2026-11-23T10:01:00Z", "2026-11-23T10:02:00Z"],
+    )
     assert first["warnings"] == []
     between = score(client, model=PUMP, series=rows(1), state=first["state"])
     late = {"model": PUMP, "series": rows(1), "state": between["state"]}
-    refused(client, "timestamps[0]", "is before the last one of the call before", **late, timestamps=["2026-11-23T10:01:30Z"])
+    refused(
+        client,
+        "timestamps[0]",
+        "is before the last one of the call before",
+        **late,
+        timestamps=["2026-11-23T10:01:30Z"],
+    )
     assert score(client, **late, timestamps=[1795428180])["data"]
 
 
@@ -169,7 +200,9 @@ def test_a_gap_is_told(client: TestClient) -> None:
 
 def test_a_gap_between_two_calls_is_told(client: TestClient) -> None:
     first = score(client, model=PUMP, series=rows(3), timestamps=[0, 60, 120])
-    [warning] = score(client, model=PUMP, series=rows(2), timestamps=[259_320, 259_380], state=first["state"])["warnings"]
+    [warning] = score(client, model=PUMP, series=rows(2), timestamps=[259_320, 259_380], state=first["state"])[
+        "warnings"
+    ]
     before = "the last timestamp of the call before and timestamps[0]"
     assert warning == f"{before} are 259200 s apart, the model knows readings every 60 s: a gap"
     assert score(client, model=PUMP, series=rows(1), timestamps=[180], state=first["state"])["warnings"] == []
@@ -186,10 +219,13 @@ def test_readings_without_times_are_no_gap(client: TestClient) -> None:
     assert score(client, model=PUMP, series=rows(1), timestamps=[259_200], state=late["state"])["warnings"]
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------
+# --- what is refused
+# ----------------------------------------------------------------------------------------------------
 
 
-def refused(client: TestClient, param: str, why: str, *, code: str = "invalid_value", path: str = SCORE, **body: object) -> None:
+def refused(
+    client: TestClient, param: str, why: str, *, code: str = "invalid_value", path: str = SCORE, **body: object
+) -> None:
     answer = client.post(path, json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code), answer.text
@@ -198,7 +234,13 @@ def refused(client: TestClient, param: str, why: str, *, code: str = "invalid_va
 
 def test_a_wrong_row_is_named_with_shape_and_dtype(client: TestClient) -> None:
     refused(client, "records[1]", '["n", 2], dtype float64', model=RECORDS, records=[[1, 2], [1, 2, 3]])
-    refused(client, "series[2].flow", "expected a number (float64), got a string", model=PUMP, series=[[1, 2], [1, 2], [1, "x"]])
+    refused(
+        client,
+        "series[2].flow",
+        "expected a number (float64), got a string",
+        model=PUMP,
+        series=[[1, 2], [1, 2], [1, "x"]],
+    )
     refused(client, "records[0].flow", "the column is missing", model=RECORDS, records=[{"pressure": 1}])
     refused(client, "records[0].heat", "no such column", model=RECORDS, records=[{"pressure": 1, "flow": 2, "heat": 3}])
     many = rows(3000)
@@ -212,7 +254,8 @@ def raw(client: TestClient, body: str) -> Any:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize(
-    ("body", "param"), [("[[1, 2], [1, {}]]", "records[1][1]"), ('[{{"pressure": 1, "flow": {}}}, [NaN]]', "records[0].flow")]
+    ("body", "param"),
+    [("[[1, 2], [1, {}]]", "records[1][1]"), ('[{{"pressure": 1, "flow": {}}}, [NaN]]', "records[0].flow")],
 )
 def test_numbers_that_are_none_are_named(client: TestClient, number: str, body: str, param: str) -> None:
     answer = raw(client, f'{{"model": "{RECORDS}", "records": {body.format(number)}}}')
@@ -229,7 +272,12 @@ def test_huge_whole_numbers_are_refused(client: TestClient, number: str) -> None
 
 
 def test_exactly_one_of_texts_records_and_series(client: TestClient) -> None:
-    for given in ({}, {"records": [[1, 2]], "series": [[1, 2]]}, {"input": "a", "records": [[1, 2]]}, {"records": None}):
+    for given in (
+        {},
+        {"records": [[1, 2]], "series": [[1, 2]]},
+        {"input": "a", "records": [[1, 2]]},
+        {"records": None},
+    ):
         answer = client.post(SCORE, json={"model": RECORDS, **given})
         assert answer.status_code == 422, answer.text
         assert "give exactly one of input, records, series" in answer.json()["error"]["message"]
@@ -242,11 +290,19 @@ def test_records_and_series_are_not_mistaken(client: TestClient, model: str, fie
 
 
 def test_texts_and_numbers_are_not_mistaken(client: TestClient) -> None:
-    refused(client, "input", 'reads records, float64 of shape ["n", 2] (pressure, flow); got texts', model=RECORDS, input="hello")
+    refused(
+        client,
+        "input",
+        'reads records, float64 of shape ["n", 2] (pressure, flow); got texts',
+        model=RECORDS,
+        input="hello",
+    )
     refused(client, "model", "reads texts, not numbers", code="wrong_task", model="fake", records=[[1, 2]])
     refused(client, "model", "with numbers", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
     refused(client, "model", "reads numbers", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
-    refused(client, "model", "with numbers", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"])
+    refused(
+        client, "model", "with numbers", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"]
+    )
     refused(client, "model", "reads numbers", code="wrong_task", path="/v1/tokenize", model=PUMP, input="a")
     refused(client, "model", "reads numbers", code="wrong_task", model=LOAD, series=[[1, 2]])
 
@@ -277,24 +333,28 @@ def test_a_series_shorter_than_the_window(client: TestClient) -> None:
 
 
 def test_a_state_that_is_not_this_models(make_app: MakeApp) -> None:
-    app = with_numbers(make_app(), (PUMP, FakeSensor("series")))
+    app = with_sensors(make_app(), (PUMP, FakeSensor("series")))
     client = TestClient(app)
     state = score(client, model=PUMP, series=[[1, 2]])["state"]
     bad = "A" if state[40] != "A" else "B"
     for wrong in (f"{state[:40]}{bad}{state[41:]}", state[:-4], "nonsense!", "", "A" * (MAX_CHARACTERS + 1)):
         refused(client, "state", "state: ", code="invalid_state", model=PUMP, series=[[1, 2]], state=wrong)
-    put_in_service(app.state.hub, FakeSensor("series"), OTHER, files={"sensor.json": "another"})
-    refused(client, "state", "another version of this one", code="invalid_state", model=OTHER, series=[[1, 2]], state=state)
+    put_in_service(app.state.manager, FakeSensor("series"), OTHER, files={"sensor.json": "another"})
+    refused(
+        client, "state", "another version of this one", code="invalid_state", model=OTHER, series=[[1, 2]], state=state
+    )
 
 
 def test_any_replica_goes_on(make_app: MakeApp) -> None:
-    one, other = (TestClient(with_numbers(make_app(), (PUMP, FakeSensor("series")))) for _ in range(2))
+    one, other = (TestClient(with_sensors(make_app(), (PUMP, FakeSensor("series")))) for _ in range(2))
     begun = score(one, model=PUMP, series=rows(5))["state"]
     assert score(one, model=PUMP, series=rows(2), state=begun) == score(other, model=PUMP, series=rows(2), state=begun)
 
 
 def test_ten_million_rows_are_refused(make_app: MakeApp) -> None:
-    client = TestClient(with_numbers(make_app(max_readings=1000), (RECORDS, FakeSensor()), (PUMP, FakeSensor("series"))))
+    client = TestClient(
+        with_sensors(make_app(max_readings=1000), (RECORDS, FakeSensor()), (PUMP, FakeSensor("series")))
+    )
     refused(client, "records", "1001 items, 1000 are allowed", model=RECORDS, records=[[1, 2]] * 1001)
     refused(client, "series", "1001 items, 1000 are allowed", model=PUMP, series=[[1, 2]] * 1001)
     body = '{"model": "' + RECORDS + '", "records": [' + "[1,2]," * 10_000_000 + "[1,2]]}"
@@ -309,14 +369,21 @@ def test_the_catalog_has_the_contract(client: TestClient) -> None:
     assert {one["id"] for one in client.get("/v1/models").json()["data"]} >= {PUMP, RECORDS, LOAD}
 
 
-# --- forecasts ----------------------------------------------------------------------------------------------------------
+# --- forecasts
+# ----------------------------------------------------------------------------------------------------------
 
 FORECAST = "/v1/forecast"
 
 
 def test_a_forecast_goes_on_from_the_last_reading(client: TestClient) -> None:
     times = [f"2026-11-23T10:0{minute}:00Z" for minute in range(4)]
-    body = {"model": LOAD, "series": [[1, 2], [1, 2], [1, 2], [3, 4]], "horizon": 2, "quantiles": [0.1, 0.5], "timestamps": times}
+    body = {
+        "model": LOAD,
+        "series": [[1, 2], [1, 2], [1, 2], [3, 4]],
+        "horizon": 2,
+        "quantiles": [0.1, 0.5],
+        "timestamps": times,
+    }
     answer = client.post(FORECAST, json=body)
     assert answer.json() == {
         "object": "forecast",
@@ -361,7 +428,8 @@ def test_a_forecast_that_cannot_be_made(client: TestClient, param: str, change: 
 
 
 @pytest.mark.parametrize(
-    ("level", "came"), [("0", "0"), ("0.0", "0.0"), ("1", "1"), ("-0.1", "-0.1"), ("true", "a boolean"), ('"a"', "a string")]
+    ("level", "came"),
+    [("0", "0"), ("0.0", "0.0"), ("1", "1"), ("-0.1", "-0.1"), ("true", "a boolean"), ('"a"', "a string")],
 )
 def test_what_is_no_quantile_is_told_with_what_came(client: TestClient, level: str, came: str) -> None:
     content = f'{{"model": "{LOAD}", "series": [[1, 2]], "quantiles": [0.5, {level}]}}'
@@ -378,4 +446,12 @@ def test_a_quantile_of_lists_within_lists_is_refused_as_any_other(client: TestCl
 
 def test_only_forecasters_forecast(client: TestClient) -> None:
     for model in (PUMP, "fake"):
-        refused(client, "model", f"models for forecast of numbers: {LOAD}", code="wrong_task", path=FORECAST, model=model, series=[[1, 2]])
+        refused(
+            client,
+            "model",
+            f"models for forecast of numbers: {LOAD}",
+            code="wrong_task",
+            path=FORECAST,
+            model=model,
+            series=[[1, 2]],
+        )

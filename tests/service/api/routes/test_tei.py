@@ -50,7 +50,8 @@ def test_embed_cuts_from_the_side_that_is_asked_for(everything: TestClient) -> N
 
 
 @pytest.mark.parametrize(
-    ("inputs", "batched"), [("hello", False), (["hello"], False), (["hello", "world"], False), ([["hello"], ["world"]], True)]
+    ("inputs", "batched"),
+    [("hello", False), (["hello"], False), (["hello", "world"], False), ([["hello"], ["world"]], True)],
 )
 def test_predict_answers_as_it_is_asked(everything: TestClient, inputs: Any, batched: bool) -> None:
     answer = post(everything, "/predict", inputs=inputs)
@@ -74,7 +75,9 @@ def test_predict_scores_as_its_parameters_say(everything: TestClient) -> None:
 
 
 def test_rerank_ranks_and_returns_texts(everything: TestClient) -> None:
-    ranked = post(everything, "/rerank", query="card lost", texts=["pizza", "card lost"], return_text=True, model="fake")
+    ranked = post(
+        everything, "/rerank", query="card lost", texts=["pizza", "card lost"], return_text=True, model="fake"
+    )
     assert [(entry["index"], entry["text"]) for entry in ranked] == [(1, "card lost"), (0, "pizza")]
     assert ranked[0]["score"] > 0.8 > ranked[1]["score"]
 
@@ -85,9 +88,14 @@ def test_rerank_prefers_a_cross_encoder(everything: TestClient) -> None:
 
 
 def test_raw_rerank_scores_may_be_negative(everything: TestClient) -> None:
-    raw = [entry["score"] for entry in post(everything, "/rerank", query="card", texts=["pizza", "w1", "w9", "rain"], raw_scores=True)]
+    raw = [
+        entry["score"]
+        for entry in post(everything, "/rerank", query="card", texts=["pizza", "w1", "w9", "rain"], raw_scores=True)
+    ]
     assert min(raw) < 0
-    shaped = [entry["score"] for entry in post(everything, "/rerank", query="card", texts=["pizza", "w1", "w9", "rain"])]
+    shaped = [
+        entry["score"] for entry in post(everything, "/rerank", query="card", texts=["pizza", "w1", "w9", "rain"])
+    ]
     assert shaped == pytest.approx([1 / (1 + np.exp(-value)) for value in raw])
 
 
@@ -170,7 +178,10 @@ def test_what_breaks_the_contract_is_refused_by_name(everything: TestClient, pat
 def test_what_needs_no_model_has_limits_too(make_app: MakeApp, path: str) -> None:
     client = TestClient(make_app(FakeModel("fake"), max_request_tokens=20))
     field = {"/tokenize": "inputs", "/v1/tokenize": "input", "/decode": "ids"}[path]
-    for given in ([[4] * 21] if path == "/decode" else "w1 " * 21, [[4] * 11] * 2 if path == "/decode" else ["w1 " * 9] * 2):
+    for given in (
+        [[4] * 21] if path == "/decode" else "w1 " * 21,
+        [[4] * 11] * 2 if path == "/decode" else ["w1 " * 9] * 2,
+    ):
         answer = client.post(path, json={"model": "fake", field: given})
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, field), answer.text
 
