@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup setup-dev serve test test-fast lint format bench lock clean
+.PHONY: setup setup-dev serve check test test-fast test-properties lint format bench lock clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -34,6 +34,13 @@ test: setup-dev       ## set up and run the whole suite
 
 test-fast: setup-dev  ## what runs without weights and other processes
 	$(PYTEST) -m "not slow and not real" $(ARGS)
+
+test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
+	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)
+
+check: setup-dev      ## lint, types, contracts and the fast tests, in a minute and a half
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory test-fast
 
 lint: setup-dev       ## style, types, layers
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -28,6 +29,10 @@ from tests.fakes.model import FakeModel
 from tests.support.databases import Postgres, postgres
 
 MakeApp = Callable[..., FastAPI]
+
+# `make test` draws the same examples in every run; `make test-properties` draws anew.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("free", max_examples=1000, deadline=None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

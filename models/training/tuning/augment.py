@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from models.training.errors import HyperparameterError
@@ -54,7 +55,7 @@ class Augmenter:
 
 
 def _typos(text: str, probability: float, rng: random.Random) -> str:
-    return " ".join(_mistyped(word, rng) if rng.random() < probability else word for word in text.split(" "))
+    return re.sub(r"\S+", lambda word: _mistyped(word[0], rng) if rng.random() < probability else word[0], text)
 
 
 def _mistyped(word: str, rng: random.Random) -> str:

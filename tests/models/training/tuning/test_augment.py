@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.training.errors import HyperparameterError
@@ -42,12 +44,19 @@ def test_typos_follow_their_probability_and_change_one_slip_a_word() -> None:
     assert all(abs(len(a) - len(b)) <= 1 for a, b in changed)
 
 
+def test_typos_leave_whitespace_as_it_is() -> None:
+    for seed in range(50):
+        [made] = Augmenter({"typos": 1.0}, seed)(["3\x85\x1d  one two"])
+        assert re.findall(r"\s+", made) == ["\x85\x1d  ", " "]
+
+
 def test_casing_changes_nothing_but_case() -> None:
     made = Augmenter({"casing": 0.5}, 1)(TEXTS)
     assert [text.casefold() for text in made] == [text.casefold() for text in TEXTS]
     assert any(text.isupper() for text in made)
 
 
+@example(["3\x85\x1d"], 4)
 @given(st.lists(st.text(min_size=1).filter(lambda text: bool(text.strip())), max_size=5), st.integers())
 def test_as_many_texts_come_back_and_none_is_empty(texts: list[str], seed: int) -> None:
     made = Augmenter({"typos": 1.0, "casing": 1.0, "word_dropout": 1.0}, seed)(texts)
