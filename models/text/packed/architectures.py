@@ -19,8 +19,8 @@ from models.text.model_config import first_position
 class WeightNames:
     """An architecture's names of weights and of settings in config.json.
 
-    `prefix` may precede all weights; `query` to `norm` are a layer's. `type_embeddings` and `relative_bias` are embedding
-    tables, None where the architecture has none. `eps` is the name of the setting, or the architecture's fixed value.
+    `prefix` may precede all weights; `query` to `norm` are a layer's. `type_embeddings` and `relative_bias`
+    are embedding tables, None where the architecture has none. `eps` is the name of the setting, or a fixed value.
     """
 
     prefix: str
