@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from models.base import Computable
 from models.preemption import NO_PREEMPTION, Preemption
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 
 class TextModel(Computable, Protocol):

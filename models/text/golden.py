@@ -20,7 +20,7 @@ from models.text.detectors.serialization import load_detector
 from models.text.heads import LinearHead
 from models.text.lexical_head import load_head
 from models.text.sequence_classifier import probabilities, relevance
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)

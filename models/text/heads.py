@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 WEIGHTS, SETTINGS = "head.safetensors", "head.json"
 

@@ -18,7 +18,7 @@ from torch.nn.functional import embedding_bag
 
 from models.errors import ModelSourceError
 from models.text.heads import SETTINGS, LinearHead
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 MOST_FEATURES = 4000
 _LEAST_TEXTS = 2

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 
 def collate(batch: Sequence[Tokens], pad_id: int, device: torch.device, *, with_types: bool) -> dict[str, Tensor]:

@@ -154,4 +154,5 @@ def inverse_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     least = (values.max() * 1e-8).clamp(min=_SMALLEST)
     rates = torch.where(values > least, values.maximum(least).rsqrt(), torch.zeros_like(values))
-    return vectors * rates @ vectors.T
+    root: Tensor = vectors * rates @ vectors.T
+    return root

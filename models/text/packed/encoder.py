@@ -28,7 +28,8 @@ from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
 from models.text.packed.layout import Layout
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

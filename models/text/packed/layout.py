@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.text.packed.attention_blocks import AttentionBlocks, tile_of
 from models.text.packed.linear import pad_rows
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attenti
 from models.text.packed.encoder import PackedEncoder
 from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear, pad_rows
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 

@@ -24,7 +24,7 @@ from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
 from models.text.packed.layout import Layout
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
