@@ -41,7 +41,7 @@ def make_directory(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step: readers, also after a power cut, see the old or the new content."""
+    """Replace a file's content in one step: readers see the old or the new content."""
     temporary = temporary_in(path.parent)
     try:
         temporary.write_bytes(content)
@@ -72,7 +72,10 @@ def sha256_of(*paths: Path) -> str:
 
 
 def read_json(path: Path, kind: type[JsonT]) -> JsonT:
-    """The JSON `dict` or `list` in a file; an empty one when there is no file. Raises ValueError."""
+    """The JSON `dict` or `list` in a file; an empty one when there is no file.
+
+    Raises ValueError.
+    """
     if not path.is_file():
         return kind()
     try:

@@ -1,4 +1,7 @@
-"""Model sources: the shipped model, a local directory, or the Hugging Face hub. Never pickle, never code."""
+"""Model sources: the shipped model, a local directory, or the Hugging Face hub.
+
+Never pickle, never code.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model directory: its name in service, its origin in words, and a digest of its weights and settings."""
+    """A model directory: its served name, its origin, and a digest of weights and settings."""
 
     name: str
     path: Path
@@ -32,7 +35,10 @@ class ModelSource:
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
-    """`name=place` or `place` → (name, place). Without a name, the place's last part is the name."""
+    """`name=place` or `place` → (name, place).
+
+    Without a name, the place's last part is the name.
+    """
     name, separator, place = spec.partition("=")
     if not separator:
         place = spec
@@ -71,7 +77,10 @@ def locate(spec: str) -> ModelSource:
 
 
 def refuse_unsafe(path: Path) -> list[Path]:
-    """Check that a directory has safetensors weights and needs no code of its own; return the weights."""
+    """Check that a directory has safetensors weights and needs no code of its own.
+
+    Return the weights.
+    """
     weights = sorted(path.rglob("*.safetensors"))
     if not weights:
         pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pkl") for p in path.glob(suffix))
@@ -102,7 +111,7 @@ def _shipped() -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    """Download a model from the hub with a progress bar, or read it from the cache when offline."""
+    """Download a model from the hub, or read it from the cache when offline."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

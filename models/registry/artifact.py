@@ -1,4 +1,4 @@
-"""A trained model on disk: an immutable, hashed directory of safetensors and JSON, never pickle or code."""
+"""A trained model on disk: an immutable, hashed directory of safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Inputs and the model's outputs for them after training; a loaded model must reproduce them within `tolerance`.
+    """Inputs and the model's outputs for them after training.
+
+    A loaded model must reproduce them within `tolerance`.
 
     A row is a text's probabilities (classification), its score (anomaly, one value), its embedding, or a pair's
     relevance between 0 and 1 (rerank, one value; the text is then a pair). Sensor models have `readings` in place of
@@ -61,7 +63,10 @@ class Golden:
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Golden:
-        """From `{"texts": […], "rows": [[…]], "tolerance": …}`. Raises ArtifactError that names the mistake."""
+        """From `{"texts": […], "rows": [[…]], "tolerance": …}`.
+
+        Raises ArtifactError that names the mistake.
+        """
         golden: Golden = _validate(_GOLDEN, json.dumps(dict(read)), "golden")
         return golden
 
@@ -104,7 +109,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 def publish(staging: Path, target: Path, manifest: Manifest) -> None:
-    """Make an artifact of the files in `staging` at `target`, in one step, with their hashes in the manifest.
+    """Make an artifact of the files in `staging` at `target`, in one step.
 
     It copies the files, so that a publication can be repeated after a power cut. Raises ArtifactError when `target`
     exists or a file is not allowed in an artifact.
@@ -128,7 +133,10 @@ def publish(staging: Path, target: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the artifact at `path`; files are not verified. Raises ArtifactError when it is unreadable."""
+    """The manifest of the artifact at `path`; files are not verified.
+
+    Raises ArtifactError when it is unreadable.
+    """
     file = path / MANIFEST
     try:
         if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -159,7 +167,10 @@ def verify(path: Path) -> Manifest:
 
 
 def _files(root: Path, below: str = "") -> Iterator[str]:
-    """Relative paths of all files, sorted. Raises ArtifactError for links and other special files."""
+    """Relative paths of all files, sorted.
+
+    Raises ArtifactError for links and other special files.
+    """
     if not root.is_dir():
         raise ArtifactError(f"{root.name} is no directory")
     with os.scandir(root / below) as entries:

@@ -21,7 +21,7 @@ Action = Literal["promote", "rollback", "withdraw"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move of the pointer: the version in service or None, the move's number from 1 on, and a rollback's target."""
+    """A move of the pointer: the version in service, the move's number, a rollback's target."""
 
     version: int | None
     generation: int
@@ -29,7 +29,7 @@ class Move:
 
 
 class History:
-    """The pointer of a name (`current.json`, with the record of its last move) and its ledger (`ledger.jsonl`).
+    """The pointer of a name (`current.json`) and its ledger (`ledger.jsonl`).
 
     Writers must hold the name's lock.
     """
@@ -56,7 +56,7 @@ class History:
         return read_or_empty(self._current)
 
     def move(self, version: int | None, action: Action, *, by: str, why: str) -> Move:
-        """Point to another version, or to none: pointer first, with its record in it, ledger second."""
+        """Point to another version or to none: first the pointer with its record, then the ledger."""
         # After a power cut the last record may be missing from the ledger; it is about to be overwritten.
         for line in self._unrecorded(read_lines(self._ledger)):
             self._append(line)

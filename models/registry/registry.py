@@ -1,4 +1,4 @@
-"""Trained models by name and version: published once; promoted and rolled back by moving a pointer.
+"""Trained models by name and version: published once, promoted by a pointer.
 
 <root>/<name, ":" as "--">/versions/<n>/          an artifact, see `models.registry.artifact`
                            versions/<n>.deleted   the mark of a deleted version
@@ -39,7 +39,9 @@ class Pointer:
 
 
 class Registry:
-    """The trained models below a directory. Safe between threads and processes of machines that share it (`flock`).
+    """The trained models below a directory.
+
+    Safe between threads and processes of machines that share it (`flock`).
 
     Every change is one step, so that a power cut leaves the old or the new state; see `models.filesystem`.
     """
@@ -66,7 +68,10 @@ class Registry:
         return self._versions(name).path(version)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """The manifest of a version; files are not verified. Raises NotRegistered and ArtifactError."""
+        """The manifest of a version; files are not verified.
+
+        Raises NotRegistered and ArtifactError.
+        """
         return read_manifest(self.path(name, version))
 
     def published(self, name: str, job: str) -> int | None:
@@ -95,14 +100,17 @@ class Registry:
         return self._aliases.all()
 
     def stamp(self) -> object:
-        """A value that differs after any change of a pointer, an alias or the versions. Cheap enough for polling."""
+        """A value that differs after any change of a pointer, an alias or the versions.
+
+        Cheap enough for polling.
+        """
         names = self._names()
         return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
     def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
-        """Make a version of the files in `staging`, with the manifest `make(number)`; return the number.
+        """Make a version of the files in `staging`, with the manifest `make(number)`.
 
-        Numbers are never reused. Raises ArtifactError when a file is not allowed in an artifact.
+        Returns the number. Numbers are never reused. Raises ArtifactError when a file is not allowed in an artifact.
         """
         make_directory(self._directory(name) / "versions")
         versions = self._versions(name)
@@ -161,7 +169,10 @@ class Registry:
             self._delete_versions(name, [version], history, by)
 
     def delete_all(self, name: str, *, by: str = "") -> None:
-        """Delete every version of a name. Raises RegistryConflict while one is in service or an alias names it."""
+        """Delete every version of a name.
+
+        Raises RegistryConflict while one is in service or an alias names it.
+        """
         with self._locked(name) as history, self._aliases.locked():
             self._delete_versions(name, self.versions(name), history, by)
 
@@ -182,7 +193,7 @@ class Registry:
             self._aliases.write({key: target for key, target in aliases.items() if key != alias})
 
     def _point_to(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
-        """Verify a version's files and put it in service, unless another move came after `expected`."""
+        """Verify a version and put it in service, unless another move came after `expected`."""
         verify(self.path(name, version))
         with self._locked(name) as history:
             last = history.last()
@@ -195,7 +206,10 @@ class Registry:
             return Pointer(version, last.generation, last.previous)
 
     def _job_of(self, name: str, version: int) -> str | None:
-        """The job in a version's manifest; None for an unreadable one, which must not block later versions."""
+        """The job in a version's manifest.
+
+        None for an unreadable one, which must not block later versions.
+        """
         try:
             return self.manifest(name, version).job
         except ArtifactError as error:

@@ -45,7 +45,7 @@ class Versions:
         shutil.rmtree(self.path(number))
 
     def remove_deleted(self) -> None:
-        """Remove files of deleted versions and of unfinished publications, which a power cut may leave."""
+        """Remove files of deleted versions and of unfinished publications."""
         remove_temporary(self._directory)
         present, deleted = self._scan()
         for number in present & deleted:

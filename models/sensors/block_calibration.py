@@ -1,4 +1,4 @@
-"""Conformal p-values for autocorrelated scores, which count by independent blocks, not by rows."""
+"""Conformal p-values for autocorrelated scores, which count by independent blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_LAGS = 2000
 
 @dataclass(frozen=True, slots=True)
 class BlockedCalibration:
-    """Out-of-fold scores of normal readings, float32 [m] ascending, worth `blocks` independent ones.
+    """Out-of-fold scores float32 [m] of normal readings, worth `blocks` independent ones.
 
     p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), the conformal p-value with a block in place of a single
     score. For independent scores `blocks` is m, and p equals `models.calibration.conformal_p_values`.
@@ -48,7 +48,10 @@ class BlockedCalibration:
         return (1.0 + self.blocks * share) / (1.0 + self.blocks)
 
     def threshold(self, alpha: float) -> float | None:
-        """The least float32 score with a p-value of at most alpha; None with too few blocks for any."""
+        """The least float32 score with a p-value of at most alpha.
+
+        None with too few blocks for any.
+        """
         share = (alpha * (1 + self.blocks) - 1) / self.blocks
         if share < -1e-12:
             return None

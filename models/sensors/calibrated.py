@@ -33,7 +33,7 @@ class FittedSensor(Sensor, Protocol):
 
 
 class ScaledDetector(nn.Module):
-    """A detector behind its scale: raw readings float64 [n + window - 1, d] in, scores [n] out."""
+    """A scale and a detector: raw readings float64 [n + window - 1, d] in, scores [n] out."""
 
     def __init__(self, scale: RobustScale, detector: SensorDetector) -> None:
         super().__init__()
@@ -84,11 +84,17 @@ class CalibratedSensor:
         return False
 
     def threshold(self, alpha: float) -> float | None:
-        """The least score of an anomaly at `alpha`; None when calibration had too few normal readings."""
+        """The least score of an anomaly at `alpha`.
+
+        None when calibration had too few normal readings.
+        """
         return self.calibration.threshold(alpha)
 
     def monitor(self) -> DriftMonitor:
-        """A new drift monitor for this sensor. For records the caller keeps it; for series the state holds it."""
+        """A new drift monitor for this sensor.
+
+        For records the caller keeps it; for series the state holds it.
+        """
         return DriftMonitor(self.stride)
 
     def memory_bytes(self) -> int:
@@ -97,7 +103,10 @@ class CalibratedSensor:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + self.calibration.scores.nbytes
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite. Raises ValueError for another shape or another sensor's state."""
+        """Score readings float64 [n, d], finite.
+
+        Raises ValueError for another shape or another sensor's state.
+        """
         require_columns(readings, self.columns)
         if self.kind == "records":
             scores, shares = self._score_windows(readings, contributions)
@@ -135,7 +144,10 @@ class CalibratedSensor:
         return joined, np.concatenate(shares) if shares else np.zeros((0, whole.shape[1]), dtype=np.float32)
 
     def _open_state(self, state: State | None) -> tuple[Readings, DriftMonitor]:
-        """The readings before, and the drift monitor. Raises ValueError for another sensor's state."""
+        """The readings before, and the drift monitor.
+
+        Raises ValueError for another sensor's state.
+        """
         if state is None:
             return np.zeros((0, len(self.columns))), self.monitor()
         if set(state) != {"readings", "drift"}:

@@ -1,4 +1,4 @@
-"""Drift detection: a test whether recent p-values are uniform, as those of normal readings are."""
+"""Drift detection: a test whether recent p-values are uniform."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MAX_CAPITAL = 1e6
 
 @dataclass(slots=True)
 class DriftMonitor:
-    """The Simple Jumper (Vovk et al.: Retrain or not retrain, 2021), a betting martingale against uniform p-values.
+    """The Simple Jumper, a betting martingale against uniform p-values (Vovk et al., 2021).
 
-    Its capital is in three bets (small p-values, no bet, large ones), and 1 % moves between them at each step. While
-    p-values are uniform and independent, the capital does not grow in expectation. It restarts from 1 whenever it
-    falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant past does not count. It is
-    held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital. Drift is detected from a
-    capital of 10,000 on, which uniform p-values take 10,000 bets or more on average to reach.
+    Its capital is in three bets (small p-values, no bet, large ones), and 1 % moves between them at each step (Retrain
+    or not retrain). While p-values are uniform and independent, the capital does not grow in expectation. It restarts
+    from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant past does
+    not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital. Drift is
+    detected from a capital of 10,000 on, which uniform p-values take 10,000 bets or more on average to reach.
 
     Neighbouring readings resemble each other, so it bets on every `stride`-th p-value only.
     """

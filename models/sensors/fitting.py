@@ -85,7 +85,10 @@ def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> 
 
 
 def _fit(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
-    """Fit the detector and its scale; the detector skips runs that are shorter than its window."""
+    """Fit the detector and its scale.
+
+    The detector skips runs that are shorter than its window.
+    """
     scale = RobustScale(detector.columns).to(runs[0].device).fit(torch.cat(list(runs)))
     usable = [scale(run) for run in runs if len(run) >= detector.window]
     detector.fit(usable)

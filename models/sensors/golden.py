@@ -1,4 +1,4 @@
-"""Golden readings: a loaded sensor model must give the results that it gave when it was trained."""
+"""Golden readings: a loaded sensor model must reproduce its results after training."""
 
 from __future__ import annotations
 

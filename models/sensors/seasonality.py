@@ -1,4 +1,4 @@
-"""Seasons of a series: days and weeks where the period is known, else the lag at which it repeats."""
+"""Seasons of a series: days and weeks for a known period, else the repeating lag."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def repeating(readings: Readings, longest: int = _LONGEST_ROWS) -> tuple[int, ..
 
 
 def find_season(readings: Readings, longest: int) -> int | None:
-    """The lag of 2 to `longest` rows at which readings [n, d] repeat; None below an autocorrelation of 0.3.
+    """The lag of 2 to `longest` rows at which readings [n, d] repeat.
+
+    None below an autocorrelation of 0.3.
 
     It is the highest peak of the columns' mean autocorrelation. The readings must hold three seasons.
     """
@@ -43,7 +45,7 @@ def find_season(readings: Readings, longest: int) -> int | None:
 
 
 def _autocorrelation(standard: Readings, lags: int) -> NDArray[np.float64]:
-    """Mean over the columns of standardised [n, d], for lags 0 to `lags` - 1, by the fast Fourier transform."""
+    """The mean over standardised columns [n, d], for lags 0 to `lags` - 1."""
     size = 1 << (2 * len(standard) - 1).bit_length()
     spectrum = np.fft.rfft(standard, size, axis=0)
     products = np.fft.irfft(spectrum * spectrum.conj(), size, axis=0)[:lags].sum(axis=1)

@@ -1,4 +1,7 @@
-"""A sensor model on disk: `sensor.safetensors` and `sensor.json`; equal models give equal bytes."""
+"""A sensor model on disk: `sensor.safetensors` and `sensor.json`.
+
+Equal models give equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def _kind(named: object) -> SensorKind:
 
 
 def _resize_buffers(model: ScaledDetector, tensors: dict[str, Tensor]) -> None:
-    """Give buffers whose length depends on the data (directions, reference rows) the length of the stored ones."""
+    """Give buffers the length of the stored ones: directions and reference rows vary."""
     for name, current in list(model.named_buffers()):
         stored = tensors.get(name)
         if stored is None or stored.ndim != current.ndim or stored.dtype != current.dtype:

@@ -1,4 +1,4 @@
-"""A model's configuration files, read without sentence-transformers, whose import takes seconds."""
+"""A model's configuration, read without the slow import of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _PLAIN_POOLING = ("mean", "cls", "lasttoken")
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The settings of a Transformer + Pooling (+ Normalize) model; `pooling` is mean, cls or lasttoken."""
+    """The settings of a Transformer + Pooling (+ Normalize) model.
+
+    `pooling` is mean, cls or lasttoken.
+    """
 
     config: dict[str, Any]
     pooling: str
@@ -26,7 +29,10 @@ class Pipeline:
 
 
 def read_pipeline(path: Path) -> Pipeline:
-    """Read a model directory. Raises Unsupported for anything that needs sentence-transformers itself."""
+    """Read a model directory.
+
+    Raises Unsupported for anything that needs sentence-transformers itself.
+    """
     kinds = [
         (str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", "")))
         for module in read_json(path / "modules.json", list)
@@ -73,7 +79,7 @@ _FALLBACK = 512
 
 
 def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
-    """The most tokens of an input, special ones included: the stated length, at most the positions."""
+    """The most tokens of an input with special ones: as stated, at most the positions."""
     positions = int(config.get("max_position_embeddings") or 0)
     if positions:
         positions -= first_position(config)
@@ -82,7 +88,10 @@ def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
 
 
 def first_position(config: Mapping[str, Any]) -> int:
-    """The position of a text's first token. Where it is not 0, padding tokens have the position before it."""
+    """The position of a text's first token.
+
+    Where it is not 0, padding tokens have the position before it.
+    """
     kind = config.get("model_type")
     if kind not in _OFFSET_POSITIONS:
         return 0

@@ -24,7 +24,7 @@ from models.text.tokens import Tokens
 
 
 class SequenceClassifier:
-    """A `…ForSequenceClassification` model: one output is a cross-encoder's relevance, several are classes.
+    """A `…ForSequenceClassification` model: a cross-encoder with one output, else a classifier.
 
     Rows are logits, float32 [n, labels]; `probabilities` and `relevance` map them to values between 0 and 1.
     """
@@ -78,7 +78,7 @@ class SequenceClassifier:
 
 
 def probabilities(logits: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-    """Logits [n, labels] → probabilities of the same shape: each label by itself, or all summing to 1."""
+    """Logits [n, labels] → probabilities: each label by itself, or all summing to 1."""
     tensor = torch.from_numpy(logits)
     return (tensor.sigmoid() if multi_label else tensor.softmax(dim=-1)).numpy()
 

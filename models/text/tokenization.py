@@ -73,7 +73,7 @@ class TextProcessor:
         side: Side = "right",
         max_tokens: int | None = None,
     ) -> list[Tokens]:
-        """Tokenise texts, each after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
+        """Tokenise texts after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
 
         `max_tokens` counts the text's own tokens, without prompt and special tokens.
         """
@@ -112,7 +112,10 @@ class TextProcessor:
         ]
 
     def from_ids(self, ids: Sequence[int]) -> Tokens:
-        """Tokens of a caller's own ids; adds the special tokens unless they surround the ids already."""
+        """Tokens of a caller's own ids.
+
+        Adds the special tokens unless they surround the ids already.
+        """
         self._require_known(ids)
         row = list(ids)
         prefix, suffix = self._prefix, self._suffix
@@ -190,7 +193,7 @@ def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, pa
 
 
 def _beginning(text: str, least: int) -> str:
-    """`text` up to the first whitespace after `least` characters, at most four times as many characters."""
+    """`text` up to the first whitespace after `least` characters, at most 4 · `least`."""
     found = _WHITESPACE.search(text, least, least * _WIDENING)
     return text[: found.start() if found else least * _WIDENING]
 
@@ -206,6 +209,9 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _sees_whitespace(tokenizer: Tokenizer) -> bool:
-    """Whether runs of whitespace change the tokens; then collapsing them would change a pretrained model's results."""
+    """Whether runs of whitespace change the tokens.
+
+    Then collapsing them would change a pretrained model's results.
+    """
     spaced, plain = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a \n\t b", "a b"))
     return bool(spaced != plain)

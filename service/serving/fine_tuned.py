@@ -213,7 +213,7 @@ def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata
         dtype="float64",
         reason="models of numbers compute on the CPU, from readings in float64",
         notes=() if manifest.golden.readings else (_UNCHECKED,),
-        numbers=numbers,
+        sensor=numbers,
     )
 
 

@@ -1,4 +1,4 @@
-"""An anomaly detector for live streams that adapts to the stream and raises one alarm an event."""
+"""An adaptive anomaly detector for live streams, with one alarm an event."""
 
 from __future__ import annotations
 
@@ -113,7 +113,10 @@ class AdaptiveSensor:
         return cls(columns, seasons, unit, start, None if period is None else float(period))
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite, and adapt to them. Raises ValueError for another shape or state."""
+        """Score readings float64 [n, d], finite, and adapt to them.
+
+        Raises ValueError for another shape or state.
+        """
         require_columns(readings, self.columns)
         state = dict(self.start) if state is None else copy_state(state, like=self.start)
         starts = range(0, len(readings), _ROWS_AT_ONCE)
@@ -140,7 +143,9 @@ class AdaptiveSensor:
 
 
 def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveSensor:
-    """Learn from runs [n, d] of normal operation, one after the other; live readings continue the last one.
+    """Learn from runs [n, d] of normal operation, one after the other.
+
+    Live readings continue the last one.
 
     Seasons are days and weeks where the period between readings is known, else the lag at which the longest run
     repeats itself. ValueError for more columns than fit the state.
@@ -157,7 +162,10 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
 
 
 def _suppress_repeats(scores: Doubles, state: State) -> Doubles:
-    """Scores [n], in the quiet rows after each event at most half of an event's; updates `state`."""
+    """Scores [n], in the quiet rows after each event at most half of an event's.
+
+    Updates `state`.
+    """
     result, quiet = scores.copy(), int(state["rest"][0])
     lowered = np.minimum(scores, EVENT_SCORE) / 2
     result[:quiet] = lowered[:quiet]

@@ -1,4 +1,4 @@
-"""Features of a live stream: jump, deviation, shift, deviation from the season, and change of volatility.
+"""Features of a live stream: jump, deviation, shift, season and volatility.
 
 All are causal, and recursive: they are the same however a stream is cut into calls.
 """
@@ -98,7 +98,7 @@ class StreamFeatures:
 
 
 def _running_mean(x: Doubles, rows: int, memory: Memory, name: str, seen: int) -> Doubles:
-    """The exponentially weighted mean of about the last `rows` rows [n, columns], unbiased from the first row on."""
+    """The unbiased exponentially weighted mean of about the last `rows` rows [n, columns]."""
     share = 1 / rows
     sums, _ = lfilter([share], [1.0, share - 1.0], x, axis=0, zi=((1 - share) * memory[name])[None])
     memory[name] = sums[-1].copy()

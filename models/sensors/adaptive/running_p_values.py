@@ -1,4 +1,4 @@
-"""Running p-values: the share of a stream's own recent readings that scored at least as high."""
+"""Running p-values: the share of recent readings that scored at least as high."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HALF_LIFE_ROWS = 5000
 
 @dataclass(frozen=True, slots=True)
 class RunningPValues:
-    """Conformal p-values by a histogram of past scores, whose weights halve every 5,000 readings.
+    """Conformal p-values by a histogram of past scores with a half-life of 5,000 readings.
 
     Scores lie between 0 and `highest`, in 512 bins. A block of `block` neighbouring readings counts as one score:
     p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), by the blocks that were complete before.

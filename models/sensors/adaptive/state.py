@@ -1,4 +1,4 @@
-"""The state of an adaptive detector: its parts, and a check of those that come from outside."""
+"""The state of an adaptive detector, and a check of a caller's state."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ RUNNING = RunningPValues(MAX_RARITY, INDEPENDENT_ROWS)
 
 
 def new_state(columns: int, seasons: tuple[int, ...], unit: NDArray[np.float64]) -> State:
-    """The state before the first reading; "recent" holds the last rarities, "rest" the quiet rows still to come."""
+    """The state before the first reading.
+
+    "recent" holds the last rarities, "rest" the quiet rows still to come.
+    """
     features, tails = StreamFeatures(columns, seasons, unit), BlockTails(len(FEATURES) * columns)
     memory = features.new_memory() | tails.new_memory() | RUNNING.new_memory()
     return memory | {"recent": np.zeros((0, len(FEATURES), columns)), "rest": np.zeros(1)}
 
 
 def copy_state(state: State, like: State) -> State:
-    """A copy of `state` to update. Raises ValueError unless its parts have the shapes of those in `like`."""
+    """A copy of `state` to update.
+
+    Raises ValueError unless its parts have the shapes of those in `like`.
+    """
     if set(state) != set(like):
         raise ValueError(f"state: expected {', '.join(sorted(like))}, got {', '.join(sorted(state))}")
     for name, part in state.items():
@@ -45,7 +51,10 @@ def copy_state(state: State, like: State) -> State:
 
 
 def seasons_that_fit(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
-    """The seasons that the state has room for; the longest are left out first. ValueError for too many columns."""
+    """The seasons that the state has room for; the longest are left out first.
+
+    ValueError for too many columns.
+    """
     each = BlockTails(len(FEATURES)).size + 8 * len(FEATURES)
     room = _MAX_BYTES // 8 - RUNNING.size
     for left_out in range(len(seasons) + 1):

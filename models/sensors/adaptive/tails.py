@@ -1,4 +1,4 @@
-"""The rarity of a value in a stream that changes, by the highest values of the stream's own recent blocks."""
+"""The rarity of values in a stream, by the highest values of its recent blocks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class BlockTails:
         return {"maxima": np.zeros((0, self.series)), "open": np.zeros((0, self.series))}
 
     def rarity(self, x: Doubles, memory: Memory) -> Doubles:
-        """-log10 of the share of blocks with a maximum as high, [n, series] between 0 and 6; updates `memory`.
+        """-log10 of the share of blocks with a maximum as high, [n, series] between 0 and 6.
+
+        Updates `memory`.
 
         0 until 9 blocks are complete.
         """

@@ -20,7 +20,9 @@ _SCORED_ROWS = 8
 
 
 class Autoencoder(NetworkDetector):
-    """A network that maps examples [n, …] to themselves; `scored_part` selects the part [n, d, …] that counts.
+    """A network that maps examples [n, …] to themselves.
+
+    `scored_part` selects the part [n, d, …] that counts.
 
     The score is the root of the mean squared error, each column in units of its usual error.
     """
@@ -97,7 +99,10 @@ class RecordAutoencoder(Autoencoder):
 
 
 class ConvAutoencoder(Autoencoder):
-    """A 1-D convolutional autoencoder of the last 32 readings; the score is its error on the last 8 of them."""
+    """A 1-D convolutional autoencoder of the last 32 readings.
+
+    The score is its error on the last 8 of them.
+    """
 
     kind = "conv"
 
@@ -106,7 +111,7 @@ class ConvAutoencoder(Autoencoder):
         self.scored_part = _LastReadings()
 
     def build(self) -> nn.Sequential:
-        """Two strided convolutions down to a sixteenth of the values (at least 4), and two back up."""
+        """Two strided convolutions down to a sixteenth of the values (at least 4), two back up."""
         wide, narrow, steps = 16, 8, WINDOW // 4
         code = max(self.columns * WINDOW // 16, 4)
         return nn.Sequential(

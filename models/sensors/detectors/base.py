@@ -1,4 +1,4 @@
-"""The base of sensor detectors: modules that score a reading by itself and the `window - 1` before it."""
+"""The base of sensor detectors, which score a reading by the last `window` readings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 class SensorDetector(nn.Module):
-    """Base of the detectors; readings come scaled (`RobustScale`), float64, in the order of time.
+    """Base of the detectors.
+
+    Readings come scaled (`RobustScale`), float64, in the order of time.
 
     `fit` takes runs, each [n, d], n ≥ window; readings of different runs are not neighbours. `forward` takes
     [n + window - 1, d] and returns the last n scores [n]; higher is more anomalous. `contributions` returns each

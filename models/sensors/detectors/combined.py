@@ -17,7 +17,7 @@ _SMALLEST = 1e-9
 
 
 class Combined(SensorDetector):
-    """The mean of its members' scores, scaled so that normal readings' median is 0 and 99 % quantile 1."""
+    """The mean of its members' scores, with a normal median of 0 and 99 % quantile of 1."""
 
     kinds: ClassVar[tuple[type[SensorDetector], ...]]
     marks: Tensor  # [members, 2]: median and spread

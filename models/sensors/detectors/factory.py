@@ -37,7 +37,10 @@ DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
 def build(
     kind: SensorKind, name: str, columns: int, settings: Mapping[str, Any] | None = None, *, seed: int | None = None
 ) -> SensorDetector:
-    """An unfitted detector; `seed` is for detectors with random weights. Raises ValueError for an unknown name."""
+    """An unfitted detector; `seed` is for detectors with random weights.
+
+    Raises ValueError for an unknown name.
+    """
     chosen = DETECTORS[kind].get(name)
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")

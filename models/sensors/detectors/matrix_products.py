@@ -1,4 +1,4 @@
-"""A small network as a few matrix products in float64, whose results do not depend on the batch."""
+"""A network as a few matrix products in float64, independent of the batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_products(network: nn.Sequential, shape: Sequence[int]) -> nn.Sequential:
 
 
 class _Gelu(nn.Module):
-    """GELU in float32: elementwise, so the batch does not matter, and 25 times as fast as in float64."""
+    """GELU in float32, elementwise and 25 times as fast as in float64."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows [n, m] to rows [n, m], float64."""
@@ -39,7 +39,10 @@ class _Gelu(nn.Module):
 
 
 def _product(affine: nn.Sequential, like: Tensor) -> nn.Linear:
-    """One matrix product for affine layers; its columns are their results for unit vectors shaped like `like`."""
+    """One matrix product for affine layers.
+
+    Its columns are their results for unit vectors shaped like `like`.
+    """
     bias = affine(torch.zeros_like(like)).flatten()
     product = nn.Linear(like.numel(), len(bias), dtype=like.dtype, device=like.device)
     product.bias.copy_(bias)

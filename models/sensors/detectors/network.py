@@ -1,4 +1,4 @@
-"""What network detectors share: seeded weights, training, and the exact network that scores."""
+"""The base of network detectors: seeded weights, training, and exact scores."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _step(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute with one thread: steps of a few milliseconds gain nothing from a second one, but wait for it."""
+    """Compute with one thread, because steps of a few milliseconds only wait for a second."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

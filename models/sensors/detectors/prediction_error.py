@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 512
 
 
 class StepNetwork(nn.Module):
-    """The next step of all columns [n, d] from the past [n, d, 16]: a linear map plus two convolutions over time.
+    """The next step [n, d] from the past [n, d, 16]: a linear map plus two convolutions.
 
     Saved weights have the names `straight` (linear) and `bent` (convolutions).
     """
@@ -47,7 +47,7 @@ class StepNetwork(nn.Module):
 
 
 class PredictionErrorDetector(NetworkDetector):
-    """The error of a convolutional forecaster on the last 8 readings, each predicted from the 16 before it.
+    """A convolutional forecaster's error on the last 8 readings, each from the 16 before.
 
     `residual` with a network in place of the linear map: it reads the past as differences to its last reading, so
     that a new level is no error by itself. Errors are whitened by their shrunk covariance; the score is
@@ -73,7 +73,7 @@ class PredictionErrorDetector(NetworkDetector):
         return made
 
     def examples(self, x: Tensor) -> Tensor:
-        """Each reading after the first 16 and the 16 before it, less the last of these: [n, d, 17]."""
+        """Each reading after the first 16, and the 16 before it, less the last of these [n, d, 17]."""
         return _steps(x).clamp(-MAX_UNITS, MAX_UNITS).float()
 
     def inputs(self, batch: Tensor) -> Tensor:
@@ -101,7 +101,10 @@ class PredictionErrorDetector(NetworkDetector):
         return functional.avg_pool1d(squares.T[None], _SMOOTH, 1)[0].T
 
     def _errors(self, x: Tensor) -> Tensor:
-        """Prediction errors of each reading after the first 16, float64; what clipping removes counts in full."""
+        """Prediction errors of each reading after the first 16, float64.
+
+        What clipping removes counts in full.
+        """
         return torch.cat([self._step_errors(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
 
     def _step_errors(self, steps: Tensor) -> Tensor:

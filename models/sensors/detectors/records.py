@@ -20,7 +20,7 @@ _SMALLEST = 1e-9
 
 
 class PcaDetector(SensorDetector):
-    """Hotelling's T² within the main directions of normal rows, and the squared prediction error (SPE, Q) beside them.
+    """Hotelling's T² within the main directions, and the squared error (SPE, Q) beside them.
 
     score² = T² / its limit + SPE / its limit, the combined index of Yue and Qin (2001), with the 99 % quantiles of
     the normal rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns'
@@ -75,7 +75,7 @@ class PcaDetector(SensorDetector):
         return ((x - self.mean) @ self.root).square()
 
     def root_of_limits(self) -> Tensor:
-        """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, whose eigenvectors are P and those of the rest of space."""
+        """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, with P and its complement as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
         identity = torch.eye(self.columns, dtype=torch.float64, device=self.components.device)
         beside = identity - self.components @ self.components.T
@@ -84,7 +84,7 @@ class PcaDetector(SensorDetector):
 
 
 class MahalanobisRecords(SensorDetector):
-    """Distance from the mean of normal rows in the spread of their covariance, shrunk (Ledoit and Wolf, 2004)."""
+    """Mahalanobis distance by a shrunk covariance (Ledoit and Wolf, 2004)."""
 
     kind = "mahalanobis"
     mean: Tensor
@@ -108,7 +108,7 @@ class MahalanobisRecords(SensorDetector):
         return self.contributions(x).sum(dim=1).sqrt()
 
     def contributions(self, x: Tensor) -> Tensor:
-        """Squared whitened coordinates (the symmetric square root keeps each with its column), [n, d]."""
+        """Squared whitened coordinates [n, d]; the symmetric root keeps columns."""
         return ((x - self.mean) @ self.root).square()
 
 
@@ -143,14 +143,17 @@ class KnnRecords(SensorDetector):
         return (x - torch.cat(middles)).square() if middles else torch.zeros_like(x)
 
     def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean distances [n] to the nearest rows and their indices [n, 5]: chosen in float32, measured in float64."""
+        """Mean distances float64 [n] to the nearest rows, and their indices [n, 5]."""
         distances = torch.cdist(x.float(), self.reference.float())
         found = distances.topk(_NEIGHBOURS, dim=1, largest=False, sorted=True).indices
         return (x[:, None, :] - self.reference[found]).square().sum(dim=2).sqrt().mean(dim=1), found
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a covariance's inverse, float64 [d, d]; directions without variance are left out."""
+    """The symmetric square root of a covariance's inverse, float64 [d, d].
+
+    Directions without variance are left out.
+    """
     values, vectors = torch.linalg.eigh(covariance)
     least = (values.max() * 1e-8).clamp(min=_SMALLEST)
     rates = torch.where(values > least, values.maximum(least).rsqrt(), torch.zeros_like(values))

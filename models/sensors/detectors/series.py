@@ -1,4 +1,4 @@
-"""Detectors of series by the level of the last readings, or by a linear forecaster's errors."""
+"""Detectors of series by the last readings' level, or by a linear forecaster's errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SMALLEST = 1e-3
 
 
 class LevelDetector(SensorDetector):
-    """The distance of the mean of the last 15 readings from normal, less of it where a column drifts by itself.
+    """The distance of the last 15 readings' mean from normal, by columns' steadiness.
 
     A share w of each column's variance lies within blocks of 20 readings. The rest is drift from block to block (a
     temperature that follows the weather), which goes on after training. So the distance is multiplied by w². The
@@ -65,7 +65,7 @@ class LevelDetector(SensorDetector):
 
 
 class ResidualDetector(SensorDetector):
-    """The error of a linear forecaster on the last 8 readings, each predicted from the 16 before it.
+    """A linear forecaster's error on the last 8 readings, each from the 16 before.
 
     The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of
     Zeng et al., 2023, across the columns), so that a new level is no error by itself. Errors are whitened
@@ -123,7 +123,9 @@ class ResidualDetector(SensorDetector):
 
 
 def steady_share(runs: Sequence[Tensor], block: int = _BLOCK) -> Tensor:
-    """The share of each column's variance within blocks of neighbouring readings, [d]; 1 for constant columns.
+    """The share of each column's variance within blocks of neighbouring readings, [d].
+
+    1 for constant columns.
 
     For white noise about 1 - 1/block, for a slow drift near 0. Runs too short for two blocks are cut into halves.
     """

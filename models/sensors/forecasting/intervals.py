@@ -1,4 +1,4 @@
-"""Prediction intervals: quantiles of a forecaster's errors on held-out windows, per step and column."""
+"""Prediction intervals: quantiles of errors on held-out windows, by step and column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MIN_CHANGE = 1e-3
 
 
 def typical_change(x: Tensor, lag: int) -> Tensor:
-    """The mean absolute change over `lag` steps within contexts [n, d, context]: [n, d, 1], never 0.
+    """The mean absolute change over `lag` steps in contexts [n, d, context]: [n, d, 1].
 
     It is the unit of errors, so that intervals are wide where a series moves much and narrow where it is calm.
     """
@@ -23,7 +23,7 @@ def typical_change(x: Tensor, lag: int) -> Tensor:
 
 
 class Intervals(nn.Module):
-    """Quantiles float32 [levels, d, horizon] of errors, in units of the context's typical change.
+    """Quantiles float32 [levels, d, horizon] of errors, in units of the typical change.
 
     They are split-conformal (Vovk, Gammerman, Shafer 2005; scaled as in Lei et al. 2018): level q is the q(m + 1)-th
     smallest error of m calibration windows. Quantiles of one set of errors never cross.

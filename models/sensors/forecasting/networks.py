@@ -1,4 +1,4 @@
-"""Forecasting networks: contexts float32 [n, d, context] → forecasts [n, d, horizon], each column by itself.
+"""Networks from contexts float32 [n, d, context] to forecasts [n, d, horizon].
 
 They read a context less its last value and add that value to their output. So a series that drifts is forecast from
 its current level (Zeng et al.: Are Transformers Effective for Time Series Forecasting?, 2023).
@@ -18,7 +18,7 @@ _PATCH_WIDTH = 64
 
 
 class LinearForecast(nn.Module):
-    """NLinear: a linear map from context to horizon, shared by all columns (`maps` 1) or one each (`maps` d)."""
+    """NLinear: one linear map for all columns (`maps` 1), or one for each (`maps` d)."""
 
     kind = "linear"
 
@@ -47,7 +47,7 @@ class LinearForecast(nn.Module):
 
 
 class Moments:
-    """The sums of ridge regression: `square` float64 [maps, context, context], `cross` [maps, context, horizon].
+    """`square` float64 [maps, context, context] and `cross` [maps, context, horizon].
 
     `square` sums products of inputs; `cross` sums products of inputs and targets.
     """

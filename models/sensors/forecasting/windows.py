@@ -15,7 +15,7 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows in `series` float32 [rows, d] that start at rows `starts` int64 [m], each within one run."""
+    """Windows in `series` float32 [rows, d] that start at `starts` int64 [m]."""
 
     series: Tensor
     starts: Tensor
@@ -26,7 +26,7 @@ class Windows:
         return len(self.starts)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Contexts [k, d, context] and the steps after them [k, d, horizon] of windows `index` int64 [k]."""
+        """Contexts [k, d, context] and next steps [k, d, horizon] of windows `index` int64 [k]."""
         rows = self.starts[index][:, None] + torch.arange(self.context + self.horizon)
         both = self.series[rows].transpose(1, 2)
         return both[..., : self.context], both[..., self.context :]

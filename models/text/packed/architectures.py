@@ -1,4 +1,4 @@
-"""The names that BERT and its relatives give their settings and weights, and how to read both from disk."""
+"""The names of settings and weights of BERT and its relatives, and their readers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,10 @@ class BertShape:
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """Read the sizes from config.json. Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES."""
+    """Read the sizes from config.json.
+
+    Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES.
+    """
     kind = config.get("model_type")
     names = ARCHITECTURES.get(str(kind))
     if names is None or config.get("is_decoder") or config.get("add_cross_attention"):

@@ -23,7 +23,7 @@ ONE_SIZE = 0
 
 
 class AttentionBlocks(NamedTuple):
-    """The blocks of a batch, small ones first: how many there are of each size, and their attention masks.
+    """The blocks of a batch, small ones first: sizes, counts and attention masks.
 
     A block has `size` slots and holds one long text or several short ones. `row_of_slot` int64 [slots] is the row that
     each slot reads (row 0 for empty slots); `slot_of_row` int64 [rows] is its inverse. Both are None where slots are
@@ -39,7 +39,10 @@ class AttentionBlocks(NamedTuple):
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
-        """Blocks of texts that follow one another in rows. The `fillers` rows after them read the first row's slot."""
+        """Blocks of texts that follow one another in rows.
+
+        The `fillers` rows after them read the first row's slot.
+        """
         starts, blocks = _assign_slots(lengths, _block_sizes(lengths, tile))
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
@@ -81,7 +84,7 @@ def _block_sizes(lengths: NDArray[np.int64], tile: int) -> NDArray[np.int64]:
 
 
 def _assign_slots(lengths: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first slot of each text, counted over all blocks; and the size of each block, in order."""
+    """The first slot of each text over all blocks, and the size of each block."""
     starts = np.empty_like(lengths)
     blocks: list[int] = []
     begin = used = 0

@@ -1,4 +1,4 @@
-"""BERT and its relatives without padding: all tokens of a batch in one matrix, attention apart for each text.
+"""BERT and its relatives without padding: all tokens of a batch in one matrix.
 
 Compared with the general path this saves the padding, two thirds of the matrix calls for Q, K and V, and the Python
 around each layer, which is most of the time of a single short text.
@@ -32,7 +32,10 @@ _STEPS_PER_LAYER = 3
 
 
 class PackedBert(nn.Module):
-    """BERT's encoder, or a relative's, over a packed batch. Dropout is left out: this is for inference."""
+    """BERT's encoder, or a relative's, over a packed batch.
+
+    Dropout is left out: this is for inference.
+    """
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -70,7 +73,10 @@ class PackedBert(nn.Module):
 
     @classmethod
     def load(cls, path: Path, config: dict[str, Any]) -> PackedBert:
-        """Build from a model directory. Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES."""
+        """Build from a model directory.
+
+        Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES.
+        """
         shape = read_shape(config)
         weights = path / "model.safetensors"
         if not weights.is_file():
@@ -82,14 +88,16 @@ class PackedBert(nn.Module):
 
 
 class _Embedding(nn.Embedding):
-    """Draws no random weights: on the meta device PyTorch would import SymPy for that, which takes two seconds."""
+    """Draws no random weights, for which PyTorch would import SymPy for two seconds."""
 
     def reset_parameters(self) -> None:
         """Leave the weights as they are."""
 
 
 class _EncoderStack(nn.Module):
-    """All layers in one call, from token ids to token vectors; ends early when a preemption flag is up.
+    """All layers in one call, from token ids to token vectors.
+
+    Ends early when a preemption flag is up.
 
     One call wins Python's lock back once and not after every layer. Layers then take a tenth less time
     (docs/performance.md).
@@ -112,7 +120,7 @@ class _EncoderStack(nn.Module):
     def resume(
         self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Run the steps after the first `done`, up to the end or to the first step after which a flag is up.
+        """Run the steps after the first `done`, to the end or until a flag is up.
 
         Returns the rows [tokens, d], the intermediate rows where the next step needs them, and the steps done.
         """

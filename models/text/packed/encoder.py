@@ -1,4 +1,4 @@
-"""An encoder on the packed forward pass, used only where it gives the general path's vectors."""
+"""An encoder on the packed forward pass, where it gives the general path's vectors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ _MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
 class PackedEncoder:
-    """An encoder of BERT's family with plain pooling. Vectors are not normalised here, as with `Encoder`."""
+    """An encoder of BERT's family with plain pooling.
+
+    Vectors are not normalised here, as with `Encoder`.
+    """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with loading(source.name, "a BERT-like encoder"):
@@ -101,7 +104,7 @@ class PackedEncoder:
 
 
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
-    """Load the packed encoder where it supports the model and agrees with the general one, else the general one.
+    """Load the packed encoder where it agrees with the general one, else the general one.
 
     The card says which and why. The general path's vectors of the shipped model ship with Sonde; for other models the
     general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
@@ -123,7 +126,10 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
 
 
 def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
-    """Make a network int8; return a note on its speed against the dtype that this machine would use otherwise."""
+    """Make a network int8, and return a note on its speed.
+
+    The note compares it with the dtype that this machine would use otherwise.
+    """
     cpu, other = torch.device("cpu"), place("cpu").dtype
     exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
     before = _forward_seconds(exact, Layout.of(batch, cpu, other))

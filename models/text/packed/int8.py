@@ -78,7 +78,10 @@ class Int8AfterGelu(nn.Module):
 
 @torch.inference_mode()
 def quantise(network: PackedBert, probes: Layout) -> None:
-    """Replace the linear layers of a float32 network on the CPU; it cannot be trained or moved afterwards."""
+    """Replace the linear layers of a float32 network on the CPU.
+
+    It cannot be trained or moved afterwards.
+    """
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
@@ -119,7 +122,7 @@ def _input_maxima(network: PackedBert, probes: Layout) -> dict[nn.Module, Tensor
 
 
 def _smoothing_factors(maxima: Tensor, weight: Tensor) -> Tensor:
-    """The divisor of each input channel: SmoothQuant's formula with its exponent ½, scaled to a mean of 1."""
+    """The divisor of each input channel: SmoothQuant's formula, exponent ½, mean 1."""
     factors = (maxima.clamp(min=_SMALLEST) / weight.abs().amax(0).clamp(min=_SMALLEST)).sqrt()
     return factors / factors.mean()
 

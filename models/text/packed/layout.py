@@ -61,7 +61,7 @@ class Layout:
         return (counted - (counted - real)[starts][self.owner]) * real + first - 1
 
     def pool(self, rows: Tensor, mode: str) -> Tensor:
-        """Token vectors [tokens, d] → text vectors float32 [texts, d]: their mean, the first or the last."""
+        """Token vectors [tokens, d] → text vectors float32 [texts, d]: mean, first or last."""
         if mode == "mean":
             sums = torch.zeros(len(self.lengths), rows.shape[1], device=rows.device)
             return (sums.index_add_(0, self.owner, rows.float()) / self.lengths[:, None])[: self.texts]

@@ -1,4 +1,4 @@
-"""Linear layers for inference, multiplied by the library that is fastest on this CPU for the number of rows."""
+"""Linear layers for inference, multiplied by the library that is fastest on this CPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Linear(nn.Linear):
         self._packed: Tensor | None = None
 
     def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
-        """Rows [n, in] → [n, out], then the activation ("none" or "gelu"), then `residual` [n, out] added."""
+        """Rows [n, in] → [n, out], then the activation ("none" or "gelu") and the residual."""
         packed = self._packed
         if packed is not None and len(rows) <= self.onednn_max_rows:
             algorithm = "none" if activation == "gelu" else ""
@@ -51,7 +51,9 @@ class Linear(nn.Linear):
         return result if residual is None else result + residual
 
     def use_onednn(self, max_rows: int = _ANY_ROWS) -> None:
-        """Have oneDNN multiply up to `max_rows` rows; for any number of rows, drop PyTorch's form of the weights.
+        """Have oneDNN multiply up to `max_rows` rows.
+
+        For any number of rows, drop PyTorch's form of the weights.
 
         oneDNN's form is the one for 512 rows, which suits fewer as well.
         """
@@ -61,12 +63,15 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def lay_out_for_mkl(self) -> None:
-        """Store the weights as [in, out], by which MKL multiplies faster than by [out, in]; shape and values stay."""
+        """Store the weights as [in, out], by which MKL multiplies faster than by [out, in].
+
+        Shape and values stay.
+        """
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
 
 def pad_rows(rows: int, onednn_max_rows: int) -> int:
-    """The number of rows to compute for `rows` rows, where oneDNN multiplies up to `onednn_max_rows`."""
+    """`rows` rounded up to a size for oneDNN, unless it is above `onednn_max_rows`."""
     step = max(_MIN_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES_PER_DOUBLING))
     size = -(-rows // step) * step
     return size if size <= onednn_max_rows else rows
