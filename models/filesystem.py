@@ -72,10 +72,7 @@ def sha256_of(*paths: Path) -> str:
 
 
 def read_json(path: Path, kind: type[JsonT]) -> JsonT:
-    """The JSON `dict` or `list` in a file; an empty one when there is no file.
-
-    Raises ValueError.
-    """
+    """The JSON `dict` or `list` in a file, empty without a file. Raises ValueError."""
     if not path.is_file():
         return kind()
     try:

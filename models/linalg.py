@@ -31,10 +31,7 @@ def first_occurrences(vectors: Vectors) -> NDArray[np.int64]:
 
 
 def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Keep the first `dimensions` of each row, for Matryoshka models.
-
-    Rows then no longer have length 1.
-    """
+    """Keep the first `dimensions` of each row (Matryoshka); lengths are no longer 1."""
     return vectors if dimensions is None else vectors[:, :dimensions]
 
 

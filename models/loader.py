@@ -44,10 +44,7 @@ def _is_sequence_classifier(source: ModelSource) -> bool:
 
 
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:
-    """Load the models of `--model`, one after another, on one device.
-
-    `threads` 0 leaves PyTorch's own choice.
-    """
+    """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()

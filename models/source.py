@@ -1,7 +1,4 @@
-"""Model sources: the shipped model, a local directory, or the Hugging Face hub.
-
-Never pickle, never code.
-"""
+"""Model sources: shipped, a directory, or the Hugging Face hub; never pickle or code."""
 
 from __future__ import annotations
 
@@ -35,10 +32,7 @@ class ModelSource:
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
-    """`name=place` or `place` → (name, place).
-
-    Without a name, the place's last part is the name.
-    """
+    """`name=place` or `place` → (name, place); the default name is the place's last part."""
     name, separator, place = spec.partition("=")
     if not separator:
         place = spec
@@ -77,10 +71,7 @@ def locate(spec: str) -> ModelSource:
 
 
 def refuse_unsafe(path: Path) -> list[Path]:
-    """Check that a directory has safetensors weights and needs no code of its own.
-
-    Return the weights.
-    """
+    """The safetensors weights of a directory. UnsafeModelError if it needs pickle or code."""
     weights = sorted(path.rglob("*.safetensors"))
     if not weights:
         pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pkl") for p in path.glob(suffix))

@@ -19,26 +19,8 @@ from models.filesystem import JsonT, make_directory, read_json, sha256_of, sync,
 TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
 # Pickles, archives of pickles, and code: reading these can run code.
-FORBIDDEN = frozenset(
-    {
-        ".bin",
-        ".ckpt",
-        ".dill",
-        ".h5",
-        ".joblib",
-        ".keras",
-        ".npy",
-        ".npz",
-        ".pickle",
-        ".pkl",
-        ".pt",
-        ".pt2",
-        ".pth",
-        ".py",
-        ".pyc",
-        ".so",
-    }
-)
+_FORBIDDEN_SUFFIXES = ".bin .ckpt .dill .h5 .joblib .keras .npy .npz .pickle .pkl .pt .pt2 .pth .py .pyc .so"
+FORBIDDEN = frozenset(_FORBIDDEN_SUFFIXES.split())
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _FINITE = ConfigDict(allow_inf_nan=False)
 
@@ -63,10 +45,7 @@ class Golden:
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Golden:
-        """From `{"texts": […], "rows": [[…]], "tolerance": …}`.
-
-        Raises ArtifactError that names the mistake.
-        """
+        """From `{"texts": […], "rows": [[…]], "tolerance": …}`. Raises ArtifactError."""
         golden: Golden = _validate(_GOLDEN, json.dumps(dict(read)), "golden")
         return golden
 
@@ -133,10 +112,7 @@ def publish(staging: Path, target: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the artifact at `path`; files are not verified.
-
-    Raises ArtifactError when it is unreadable.
-    """
+    """The manifest at `path`, without verifying files. Raises ArtifactError."""
     file = path / MANIFEST
     try:
         if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -167,10 +143,7 @@ def verify(path: Path) -> Manifest:
 
 
 def _files(root: Path, below: str = "") -> Iterator[str]:
-    """Relative paths of all files, sorted.
-
-    Raises ArtifactError for links and other special files.
-    """
+    """Relative paths of all files, sorted. Raises ArtifactError for links and special files."""
     if not root.is_dir():
         raise ArtifactError(f"{root.name} is no directory")
     with os.scandir(root / below) as entries:

@@ -18,10 +18,7 @@ _REDUCED_PRECISION = 0.03
 
 
 def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
-    """Raise ArtifactError unless `got` matches the golden rows.
-
-    Embeddings are compared as directions.
-    """
+    """Raise ArtifactError unless `got` matches the golden rows; embeddings as directions."""
     golden = manifest.golden
     expected = _to_matrix(golden.rows)
     if manifest.task == "embedding":

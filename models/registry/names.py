@@ -17,10 +17,7 @@ _SEPARATOR = re.compile(r"--(?!-)")
 
 
 def model_name(base: str, org: str, suffix: str) -> str:
-    """The name of a model trained on `base`; of that the part after the last "/".
-
-    Raises BadName.
-    """
+    """The name of a model trained on `base`, without base's owner. Raises BadName."""
     name = f"ft:{base.rpartition('/')[2]}:{org}:{suffix}"
     check_name(name)
     return name
@@ -52,10 +49,7 @@ def check_alias(alias: str) -> None:
 
 
 def directory_of(name: str) -> str:
-    """The directory of a name, made only of characters that `check_name` allows.
-
-    Raises BadName.
-    """
+    """The directory of a name, of characters that `check_name` allows. Raises BadName."""
     check_name(name)
     return name.replace(":", "--")
 

@@ -68,10 +68,7 @@ class Registry:
         return self._versions(name).path(version)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """The manifest of a version; files are not verified.
-
-        Raises NotRegistered and ArtifactError.
-        """
+        """A version's manifest, without verifying files. Raises NotRegistered, ArtifactError."""
         return read_manifest(self.path(name, version))
 
     def published(self, name: str, job: str) -> int | None:
@@ -100,10 +97,7 @@ class Registry:
         return self._aliases.all()
 
     def stamp(self) -> object:
-        """A value that differs after any change of a pointer, an alias or the versions.
-
-        Cheap enough for polling.
-        """
+        """A value that differs after any change of pointers, aliases or versions; cheap to poll."""
         names = self._names()
         return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
@@ -169,10 +163,7 @@ class Registry:
             self._delete_versions(name, [version], history, by)
 
     def delete_all(self, name: str, *, by: str = "") -> None:
-        """Delete every version of a name.
-
-        Raises RegistryConflict while one is in service or an alias names it.
-        """
+        """Delete every version. Raises RegistryConflict while one is in service or has an alias."""
         with self._locked(name) as history, self._aliases.locked():
             self._delete_versions(name, self.versions(name), history, by)
 
@@ -206,10 +197,7 @@ class Registry:
             return Pointer(version, last.generation, last.previous)
 
     def _job_of(self, name: str, version: int) -> str | None:
-        """The job in a version's manifest.
-
-        None for an unreadable one, which must not block later versions.
-        """
+        """The job in a manifest; None for an unreadable one, which must not block later ones."""
         try:
             return self.manifest(name, version).job
         except ArtifactError as error:

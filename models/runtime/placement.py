@@ -66,10 +66,7 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
 
 
 def place_sensor(device: DeviceName = "auto") -> Placement:
-    """Choose the device of sensor training, which needs float64; Apple's GPU has none.
-
-    Raises ModelError.
-    """
+    """Choose a device with float64 for sensor training; Apple's GPU has none."""
     chosen, why = _choose_device(device)
     if chosen.type == "mps":
         return Placement(torch.device("cpu"), torch.float64, "Apple's GPU has no float64")

@@ -19,10 +19,7 @@ MOST_STATE_BYTES = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Whether recent p-values have left the uniform distribution of normal readings.
-
-    `p_value` is of that test.
-    """
+    """A test whether recent p-values are still uniform, as those of normal readings are."""
 
     detected: bool
     p_value: float
@@ -68,10 +65,7 @@ class Sensor(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether it adapts to the readings that it scores.
-
-        Its threshold then moves with the stream.
-        """
+        """Whether it adapts to readings, so that its threshold moves with the stream."""
         ...
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
@@ -82,10 +76,7 @@ class Sensor(Protocol):
         ...
 
     def threshold(self, alpha: float) -> float | None:
-        """The least score of an anomaly at `alpha`.
-
-        None when calibration had too few normal readings.
-        """
+        """The least score of an anomaly at `alpha`; None with too few normal readings."""
         ...
 
     def memory_bytes(self) -> int:

@@ -84,17 +84,11 @@ class CalibratedSensor:
         return False
 
     def threshold(self, alpha: float) -> float | None:
-        """The least score of an anomaly at `alpha`.
-
-        None when calibration had too few normal readings.
-        """
+        """The least score of an anomaly at `alpha`; None with too few normal readings."""
         return self.calibration.threshold(alpha)
 
     def monitor(self) -> DriftMonitor:
-        """A new drift monitor for this sensor.
-
-        For records the caller keeps it; for series the state holds it.
-        """
+        """A new drift monitor. Callers keep it for records; for series the state holds it."""
         return DriftMonitor(self.stride)
 
     def memory_bytes(self) -> int:
@@ -103,10 +97,7 @@ class CalibratedSensor:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + self.calibration.scores.nbytes
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite.
-
-        Raises ValueError for another shape or another sensor's state.
-        """
+        """Score finite readings float64 [n, d]. Raises ValueError for another shape or state."""
         require_columns(readings, self.columns)
         if self.kind == "records":
             scores, shares = self._score_windows(readings, contributions)
@@ -144,10 +135,7 @@ class CalibratedSensor:
         return joined, np.concatenate(shares) if shares else np.zeros((0, whole.shape[1]), dtype=np.float32)
 
     def _open_state(self, state: State | None) -> tuple[Readings, DriftMonitor]:
-        """The readings before, and the drift monitor.
-
-        Raises ValueError for another sensor's state.
-        """
+        """The last readings and the drift monitor. Raises ValueError for another's state."""
         if state is None:
             return np.zeros((0, len(self.columns))), self.monitor()
         if set(state) != {"readings", "drift"}:

@@ -85,10 +85,7 @@ def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> 
 
 
 def _fit(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
-    """Fit the detector and its scale.
-
-    The detector skips runs that are shorter than its window.
-    """
+    """Fit the scale to all runs, and the detector to those of at least a window."""
     scale = RobustScale(detector.columns).to(runs[0].device).fit(torch.cat(list(runs)))
     usable = [scale(run) for run in runs if len(run) >= detector.window]
     detector.fit(usable)

@@ -1,7 +1,4 @@
-"""A sensor model on disk: `sensor.safetensors` and `sensor.json`.
-
-Equal models give equal bytes.
-"""
+"""A sensor model on disk: safetensors and JSON; equal models give equal bytes."""
 
 from __future__ import annotations
 

@@ -29,10 +29,7 @@ class ModelParts:
     detector: Detector | None
 
     def logits(self, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
-        """Logits [n, labels] of an encoder's rows [n, d] and tokens.
-
-        A sequence classifier's rows are logits.
-        """
+        """Logits [n, labels] of rows [n, d] and tokens; a sequence classifier's rows are logits."""
         if self.head is None:
             return rows
         with torch.inference_mode():
@@ -46,10 +43,7 @@ def normalize_rows(rows: Rows) -> torch.Tensor:
 
 
 def read_parts(path: Path, manifest: Manifest) -> ModelParts:
-    """The head and the detector in an artifact.
-
-    Raises ArtifactError when its task needs a missing one.
-    """
+    """An artifact's head and detector. Raises ArtifactError when the task lacks one."""
     head = load_head(path) if "head.json" in manifest.files else None
     detector = load_detector(path) if "detector.json" in manifest.files else None
     name = f"{manifest.name}:v{manifest.version}"
@@ -95,10 +89,7 @@ def answers(manifest: Manifest, parts: ModelParts, rows: Rows, tokens: Sequence[
 
 
 def reproduce(path: Path, manifest: Manifest, model: TextModel) -> None:
-    """Run an artifact's golden texts on its encoder.
-
-    Raises ArtifactError when the outputs differ.
-    """
+    """Run an artifact's golden texts. Raises ArtifactError when the outputs differ."""
     if not manifest.golden.texts:
         return
     tokens = read_texts(manifest.golden, model)

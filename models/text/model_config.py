@@ -15,10 +15,7 @@ _PLAIN_POOLING = ("mean", "cls", "lasttoken")
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The settings of a Transformer + Pooling (+ Normalize) model.
-
-    `pooling` is mean, cls or lasttoken.
-    """
+    """A Transformer + Pooling (+ Normalize) model: `pooling` is mean, cls or lasttoken."""
 
     config: dict[str, Any]
     pooling: str
@@ -29,10 +26,7 @@ class Pipeline:
 
 
 def read_pipeline(path: Path) -> Pipeline:
-    """Read a model directory.
-
-    Raises Unsupported for anything that needs sentence-transformers itself.
-    """
+    """Read a model directory. Raises Unsupported if it needs sentence-transformers itself."""
     kinds = [
         (str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", "")))
         for module in read_json(path / "modules.json", list)
@@ -88,10 +82,7 @@ def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
 
 
 def first_position(config: Mapping[str, Any]) -> int:
-    """The position of a text's first token.
-
-    Where it is not 0, padding tokens have the position before it.
-    """
+    """The position of a text's first token; padding tokens have the one before, if any."""
     kind = config.get("model_type")
     if kind not in _OFFSET_POSITIONS:
         return 0

@@ -112,10 +112,7 @@ class TextProcessor:
         ]
 
     def from_ids(self, ids: Sequence[int]) -> Tokens:
-        """Tokens of a caller's own ids.
-
-        Adds the special tokens unless they surround the ids already.
-        """
+        """Tokens of a caller's own ids; adds special tokens unless they surround the ids already."""
         self._require_known(ids)
         row = list(ids)
         prefix, suffix = self._prefix, self._suffix
@@ -209,9 +206,6 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _sees_whitespace(tokenizer: Tokenizer) -> bool:
-    """Whether runs of whitespace change the tokens.
-
-    Then collapsing them would change a pretrained model's results.
-    """
+    """Whether runs of whitespace change the tokens, so that they must not be collapsed."""
     spaced, plain = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a \n\t b", "a b"))
     return bool(spaced != plain)

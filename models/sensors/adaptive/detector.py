@@ -113,10 +113,7 @@ class AdaptiveSensor:
         return cls(columns, seasons, unit, start, None if period is None else float(period))
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite, and adapt to them.
-
-        Raises ValueError for another shape or state.
-        """
+        """Score finite readings float64 [n, d] and adapt to them. Raises ValueError."""
         require_columns(readings, self.columns)
         state = dict(self.start) if state is None else copy_state(state, like=self.start)
         starts = range(0, len(readings), _ROWS_AT_ONCE)
@@ -162,10 +159,7 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
 
 
 def _suppress_repeats(scores: Doubles, state: State) -> Doubles:
-    """Scores [n], in the quiet rows after each event at most half of an event's.
-
-    Updates `state`.
-    """
+    """Scores [n], at most half an event's in the quiet rows after one; updates `state`."""
     result, quiet = scores.copy(), int(state["rest"][0])
     lowered = np.minimum(scores, EVENT_SCORE) / 2
     result[:quiet] = lowered[:quiet]

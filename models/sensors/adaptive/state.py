@@ -32,10 +32,7 @@ def new_state(columns: int, seasons: tuple[int, ...], unit: NDArray[np.float64])
 
 
 def copy_state(state: State, like: State) -> State:
-    """A copy of `state` to update.
-
-    Raises ValueError unless its parts have the shapes of those in `like`.
-    """
+    """A copy of `state` to update. Raises ValueError unless its shapes are those of `like`."""
     if set(state) != set(like):
         raise ValueError(f"state: expected {', '.join(sorted(like))}, got {', '.join(sorted(state))}")
     for name, part in state.items():
@@ -51,10 +48,7 @@ def copy_state(state: State, like: State) -> State:
 
 
 def seasons_that_fit(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
-    """The seasons that the state has room for; the longest are left out first.
-
-    ValueError for too many columns.
-    """
+    """The seasons that fit the state, without the longest. ValueError for too many columns."""
     each = BlockTails(len(FEATURES)).size + 8 * len(FEATURES)
     room = _MAX_BYTES // 8 - RUNNING.size
     for left_out in range(len(seasons) + 1):

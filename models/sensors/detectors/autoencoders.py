@@ -99,10 +99,7 @@ class RecordAutoencoder(Autoencoder):
 
 
 class ConvAutoencoder(Autoencoder):
-    """A 1-D convolutional autoencoder of the last 32 readings.
-
-    The score is its error on the last 8 of them.
-    """
+    """A 1-D convolutional autoencoder of 32 readings, scored by its error on the last 8."""
 
     kind = "conv"
 

@@ -37,10 +37,7 @@ DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
 def build(
     kind: SensorKind, name: str, columns: int, settings: Mapping[str, Any] | None = None, *, seed: int | None = None
 ) -> SensorDetector:
-    """An unfitted detector; `seed` is for detectors with random weights.
-
-    Raises ValueError for an unknown name.
-    """
+    """An unfitted detector, with `seed` for random weights. ValueError for unknown names."""
     chosen = DETECTORS[kind].get(name)
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")

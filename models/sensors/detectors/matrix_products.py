@@ -39,10 +39,7 @@ class _Gelu(nn.Module):
 
 
 def _product(affine: nn.Sequential, like: Tensor) -> nn.Linear:
-    """One matrix product for affine layers.
-
-    Its columns are their results for unit vectors shaped like `like`.
-    """
+    """One matrix product for affine layers; its columns are their results for unit vectors."""
     bias = affine(torch.zeros_like(like)).flatten()
     product = nn.Linear(like.numel(), len(bias), dtype=like.dtype, device=like.device)
     product.bias.copy_(bias)

@@ -101,10 +101,7 @@ class PredictionErrorDetector(NetworkDetector):
         return functional.avg_pool1d(squares.T[None], _SMOOTH, 1)[0].T
 
     def _errors(self, x: Tensor) -> Tensor:
-        """Prediction errors of each reading after the first 16, float64.
-
-        What clipping removes counts in full.
-        """
+        """Prediction errors float64 after the first 16 readings; clipped parts count in full."""
         return torch.cat([self._step_errors(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
 
     def _step_errors(self, steps: Tensor) -> Tensor:

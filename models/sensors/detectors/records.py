@@ -150,10 +150,7 @@ class KnnRecords(SensorDetector):
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a covariance's inverse, float64 [d, d].
-
-    Directions without variance are left out.
-    """
+    """The symmetric root of a covariance's inverse [d, d], without null directions."""
     values, vectors = torch.linalg.eigh(covariance)
     least = (values.max() * 1e-8).clamp(min=_SMALLEST)
     rates = torch.where(values > least, values.maximum(least).rsqrt(), torch.zeros_like(values))

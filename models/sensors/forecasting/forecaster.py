@@ -59,10 +59,7 @@ class SeriesForecaster(nn.Module):
         return self._horizon
 
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
-        """Forecast the `horizon` steps after readings float64 [n, d], n >= context.
-
-        Raises ValueError.
-        """
+        """Forecast after readings float64 [n, d], n >= context. Raises ValueError."""
         if readings.ndim != 2 or len(readings) < self._context or readings.shape[1] != len(self._columns):
             expected = f"[{self._context} or more, {len(self._columns)}]"
             raise ValueError(f"readings: expected finite numbers {expected}, got {list(readings.shape)}")
@@ -118,10 +115,7 @@ class SeriesForecaster(nn.Module):
 
     @classmethod
     def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SeriesForecaster:
-        """From the results of `describe` and `tensors`.
-
-        Raises an error of any kind for anything else.
-        """
+        """From the results of `describe` and `tensors`; anything else raises some error."""
         context, horizon = int(described["context"]), int(described["horizon"])
         columns = tuple(described["columns"])
         model = build_model(described["model"], context, horizon, described["model_settings"])

@@ -35,10 +35,7 @@ class MahalanobisDetector(Calibrated):
         self.register_buffer("whitening", torch.empty(0, 0))
 
     def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Fit means and covariance to normal items [m, d], m ≥ 4.
-
-        Without `calibrated`, call `calibrate` next.
-        """
+        """Fit to normal items [m, d], m ≥ 4; without `calibrated`, call `calibrate` next."""
         if x.ndim != 2 or len(x) < self.least:
             raise ValueError(f"normal items: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
         owner = torch.zeros(len(x), dtype=torch.int64) if labels is None else labels

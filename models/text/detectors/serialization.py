@@ -23,10 +23,7 @@ TextDetector = KnnDetector | MahalanobisDetector | EnergyDetector | CombinedDete
 
 
 def save_detector(detector: TextDetector, directory: Path) -> None:
-    """Write `detector.safetensors` and `detector.json` into `directory`.
-
-    Equal detectors give equal bytes.
-    """
+    """Write both files into `directory`; equal detectors give equal bytes."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in detector.state_dict().items()}, directory / STATE)
     settings = {"kind": detector.kind, **detector.settings()}
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -39,10 +39,7 @@ class AttentionBlocks(NamedTuple):
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
-        """Blocks of texts that follow one another in rows.
-
-        The `fillers` rows after them read the first row's slot.
-        """
+        """Blocks of texts in row order; the `fillers` rows after them read the first row's slot."""
         starts, blocks = _assign_slots(lengths, _block_sizes(lengths, tile))
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
@@ -100,10 +97,7 @@ def _assign_slots(lengths: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple
 
 
 def _mask(owners: NDArray[np.int64], dtype: torch.dtype, on_device: Callable[[NDArray[Any]], Tensor]) -> Tensor | None:
-    """The mask of blocks whose slots belong to the texts `owners` [blocks, 1, size].
-
-    None where each block is one text.
-    """
+    """The mask of blocks by their slots' texts `owners` [blocks, 1, size], or None."""
     if (owners == owners[:, :, :1]).all():
         return None
     owned = on_device(owners)

@@ -32,10 +32,7 @@ _STEPS_PER_LAYER = 3
 
 
 class PackedBert(nn.Module):
-    """BERT's encoder, or a relative's, over a packed batch.
-
-    Dropout is left out: this is for inference.
-    """
+    """BERT's encoder, or a relative's, over a packed batch; for inference, without dropout."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()

@@ -45,10 +45,7 @@ _MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
 class PackedEncoder:
-    """An encoder of BERT's family with plain pooling.
-
-    Vectors are not normalised here, as with `Encoder`.
-    """
+    """An encoder of BERT's family with plain pooling, without final normalisation."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with loading(source.name, "a BERT-like encoder"):

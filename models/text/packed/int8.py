@@ -78,10 +78,7 @@ class Int8AfterGelu(nn.Module):
 
 @torch.inference_mode()
 def quantise(network: PackedBert, probes: Layout) -> None:
-    """Replace the linear layers of a float32 network on the CPU.
-
-    It cannot be trained or moved afterwards.
-    """
+    """Replace a float32 network's linear layers; it cannot be trained or moved afterwards."""
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm

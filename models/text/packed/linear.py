@@ -63,10 +63,7 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def lay_out_for_mkl(self) -> None:
-        """Store the weights as [in, out], by which MKL multiplies faster than by [out, in].
-
-        Shape and values stay.
-        """
+        """Store the weights as [in, out], which MKL multiplies faster; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
 
