@@ -1,4 +1,4 @@
-"""What a model tells about itself: its contract, before anyone calls it."""
+"""A model's metadata: its identity, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast"]
 
 @dataclass(frozen=True, slots=True)
 class SensorSignature:
-    """What a model of numbers reads. `window` is how many readings a call needs at least, `horizon` the most steps
-    that a forecaster looks ahead, `period_s` the usual seconds between readings where they are known.
+    """The inputs of a sensor model.
+
+    `window` is the least number of readings of a call, `horizon` the most steps of a forecast, and `period_s` the
+    usual seconds between readings, where known.
     """
 
     kind: Literal["records", "series", "forecast"]
@@ -21,7 +23,7 @@ class SensorSignature:
     period_s: float | None = None
 
     def signature(self) -> dict[str, Any]:
-        """Shapes and dtypes; `n` is the number of readings of a request, `h` of the steps asked for."""
+        """Shapes and dtypes, where n is the number of readings and h the number of steps."""
         d = len(self.columns)
         name = "records" if self.kind == "records" else "series"
         source = {
@@ -47,9 +49,9 @@ class SensorSignature:
 class ModelMetadata:
     """A model's identity, place and shapes.
 
-    `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. `numbers` is
-    there where it reads numbers instead of texts; `max_tokens` and `vocabulary` are then 0. It `pads` where all
-    texts of a batch take as long as the longest.
+    `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. Sensor models have
+    a `sensor` signature; their `max_tokens` and `vocabulary` are 0. A model `pads` when every text of a batch takes as
+    long as the longest.
     """
 
     name: str
@@ -72,12 +74,12 @@ class ModelMetadata:
     forward: str = "general"
     pads: bool = True
     notes: tuple[str, ...] = ()
-    numbers: SensorSignature | None = None
+    sensor: SensorSignature | None = None
 
     def signature(self) -> dict[str, Any]:
-        """Shapes and dtypes of what goes in and what comes out; `n` is the number of texts of a request."""
-        if self.numbers is not None:
-            return self.numbers.signature()
+        """Shapes and dtypes of inputs and outputs, where n is the number of texts."""
+        if self.sensor is not None:
+            return self.sensor.signature()
         output = {
             "embedding": "embedding",
             "rerank": "relevance_score",
@@ -102,7 +104,7 @@ class ModelMetadata:
 
 
 class Computable(Protocol):
-    """What serving asks of any model, whatever it reads."""
+    """The interface of all models."""
 
     @property
     def card(self) -> ModelMetadata: ...

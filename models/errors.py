@@ -1,28 +1,26 @@
-"""Every error of ours, one tree (the service's own branches are in `service.errors`).
+"""The tree of Sonde's errors; the service's own branches are in `service.errors`.
 
 SondeError
 ├── ModelError                a model cannot be loaded or run
-│   ├── ModelSourceError      nothing loadable at the place named
-│   ├── UnsafeModelError      it would need pickle or code of its own
+│   ├── ModelSourceError      the source has nothing loadable
+│   ├── UnsafeModelError      loading would need pickle or the model's own code
 │   ├── ModelOutOfMemory      the batch does not fit the device
-│   └── DeviceLost            the device is gone; only a new process helps
+│   └── DeviceLost            the device stopped answering; only a new process helps
 ├── TextError                 a text or its tokens do not fit the model
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
 │   └── BadTokens             token ids outside the vocabulary
 └── RegistryError             the registry of trained models cannot do this
-    ├── ArtifactError         a model directory is not what its manifest says
-    ├── BadName               no name that a trained model or an alias may have
+    ├── ArtifactError         a model directory differs from its manifest
+    ├── BadName               an invalid name of a trained model or an alias
     ├── NotRegistered         no such name, version or alias
-    └── RegistryConflict      somebody was faster, or the version is in use
+    └── RegistryConflict      another change came first, or the version is in use
 """
 
 from __future__ import annotations
 
 
 class SondeError(Exception):
-    """Base of every error of ours: a message for the caller, a stable `code`, and the parameter at fault if there is
-    one.
-    """
+    """Base of Sonde's errors: a message, a stable `code`, and the parameter at fault if any."""
 
     code = "internal_error"
 
@@ -39,13 +37,13 @@ class ModelError(SondeError):
 
 
 class ModelSourceError(ModelError):
-    """Nothing loadable is at the place named."""
+    """The source has nothing loadable."""
 
     code = "model_source"
 
 
 class UnsafeModelError(ModelError):
-    """Loading would need pickle or code that the model brings along."""
+    """Loading would need pickle or the model's own code."""
 
     code = "unsafe_model"
 
@@ -69,7 +67,7 @@ class TextError(SondeError):
 
 
 class TextTooLong(TextError):
-    """More tokens than the model reads, and truncation was switched off."""
+    """More tokens than the model reads, and truncation is off."""
 
     code = "input_too_long"
 
@@ -87,13 +85,13 @@ class RegistryError(SondeError):
 
 
 class ArtifactError(RegistryError):
-    """A model directory is not what its manifest says, or has something in it that is never loaded."""
+    """A model directory differs from its manifest, or has files that are never loaded."""
 
     code = "invalid_artifact"
 
 
 class BadName(RegistryError):
-    """No name that a trained model or an alias may have."""
+    """An invalid name of a trained model or an alias."""
 
     code = "invalid_name"
 
@@ -105,12 +103,13 @@ class NotRegistered(RegistryError):
 
 
 class RegistryConflict(RegistryError):
-    """Somebody else was faster, or what is to go is in use."""
+    """Another change came first, or the version is in use."""
 
     code = "registry_conflict"
 
 
 class Unsupported(Exception):
-    """This reader, or the forward pass behind it, does not do that; the message says what. Not an error: another
-    path does.
+    """The packed forward pass does not support this model, so the general one is used.
+
+    It is a signal between the two paths and not one of the errors for callers.
     """

@@ -1,25 +1,30 @@
-"""Files that are there after a power cut: written, flushed to the disk, then named. And what a full disk looks like."""
+"""Files that survive a power cut, digests, JSON files, and the errors of a full disk."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import secrets
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any, TypeVar
 
-# What a power cut may leave behind begins so; nobody reads it, and whoever writes next removes it.
+JsonT = TypeVar("JsonT", dict[str, Any], list[Any])
+
+# The prefix of unfinished files. After a power cut some stay; readers ignore them and the next writer removes them.
 TEMPORARY = ".tmp-"
 
 
 def temporary_in(directory: Path) -> Path:
-    """A path in `directory` that nobody else uses."""
+    """An unused path in `directory` for an unfinished file."""
     return directory / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def sync_directory(path: Path) -> None:
-    """Have the disk hold what was written to a file, or which names a directory has."""
+def sync(path: Path) -> None:
+    """Flush a file's content, or a directory's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -28,29 +33,27 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """A directory and those above it, each known to the disk."""
+    """Make a directory and its parents, each flushed to the disk."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for one in reversed(missing):
-        sync_directory(one.parent)
+        sync(one.parent)
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file new content in one step: whoever reads it, and whatever is left after a power cut, is the old or
-    the new.
-    """
+    """Replace a file's content in one step: readers see the old or the new content."""
     temporary = temporary_in(path.parent)
     try:
         temporary.write_bytes(content)
-        sync_directory(temporary)
+        sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105  # the step that tests make fail
     finally:
         temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def remove_temporary(directory: Path) -> None:
-    """Remove what was left behind. Only for who has the directory to themselves."""
+    """Remove unfinished files. The caller must hold the directory's lock."""
     for path in directory.glob(f"{TEMPORARY}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -58,17 +61,41 @@ def remove_temporary(directory: Path) -> None:
             path.unlink()
 
 
+def sha256_of(*paths: Path) -> str:
+    """The SHA-256 of one file's bytes, or of several files' in order, as hex digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_json(path: Path, kind: type[JsonT]) -> JsonT:
+    """The JSON `dict` or `list` in a file, empty without a file. Raises ValueError."""
+    if not path.is_file():
+        return kind()
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        got = type(content).__name__
+        raise ValueError(f"{path.name}: expected a JSON {kind.__name__}, got {got}")  # noqa: TRY004  # as for no JSON
+    return content
+
+
 _ERRNO = {errno.ENOSPC, errno.EDQUOT}
-# The second is said where the file of shared memory beside a WAL cannot grow.
+# The second occurs where the shared-memory file beside a WAL cannot grow.
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
-# safetensors and tokenizers raise errors of their own kinds, with the text that Rust gives the system's.
+# safetensors and tokenizers raise errors of their own, with Rust's text of the system error.
 _RUST = tuple(f"(os error {number})" for number in sorted(_ERRNO))
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that the disk is full."""
+    """Whether a full disk caused an error."""
     if isinstance(error, OSError):
         return error.errno in _ERRNO
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) in _SQLITE
-    return error is not None and any(words in str(error) for words in _RUST)
+    return error is not None and any(text in str(error) for text in _RUST)

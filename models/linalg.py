@@ -1,4 +1,4 @@
-"""Arithmetic on rows of vectors that needs no device: unit length, fewer dimensions, duplicates, covariance."""
+"""Linear algebra on the CPU: unit length, shortening, duplicates and covariance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Vectors = NDArray[np.float32]
-# Cosine from which on two rows are one text: bfloat16 gives a text in another batch 0.9999.
+# Rows with this cosine are the same text: in bfloat16 a text's vectors of two batches have 0.9999.
 SAME_VECTOR_COSINE = 0.9999
 _ROWS_AT_ONCE = 1024
 
@@ -21,9 +21,7 @@ def normalize(vectors: Vectors) -> Vectors:
 
 
 def first_occurrences(vectors: Vectors) -> NDArray[np.int64]:
-    """For each row float32 [n, d] of length 1 the number of the first row that is the same, int64 [n]: its own where
-    it is no copy.
-    """
+    """The index int64 [n] of the first equal row, for each row float32 [n, d] of length 1."""
     first = np.arange(len(vectors))
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         same = vectors[start : start + _ROWS_AT_ONCE] @ vectors.T > SAME_VECTOR_COSINE
@@ -33,24 +31,22 @@ def first_occurrences(vectors: Vectors) -> NDArray[np.int64]:
 
 
 def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Keep the first `dimensions` of each row, as Matryoshka models mean it; the rows are then no longer of length
-    1.
-    """
+    """Keep the first `dimensions` of each row (Matryoshka); lengths are no longer 1."""
     return vectors if dimensions is None else vectors[:, :dimensions]
 
 
 def shrunk_covariance(residuals: Tensor) -> Tensor:
-    """Covariance float64 [d, d] of centred rows [n, d], shrunk towards a multiple of the identity.
+    """Covariance float64 [d, d] of centred rows [n, d], shrunk towards the identity.
 
-    Ledoit and Wolf: A well-conditioned estimator for large-dimensional covariance matrices, 2004; the amount of
-    shrinkage is the one of least expected squared error.
+    The shrinkage has the least expected squared error (Ledoit and Wolf: A well-conditioned estimator for
+    large-dimensional covariance matrices, 2004).
     """
     n, d = residuals.shape
     covariance = residuals.T @ residuals / n
     level = covariance.trace() / d
     target = level * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-    away = ((covariance - target) ** 2).sum() / d
-    # The spread of the single rows' outer products around their mean, without making them: |x|^4 summed, less |S|^2.
+    distance = ((covariance - target) ** 2).sum() / d
+    # The variance of the rows' outer products, without computing these: the mean of |x|^4, less |S|^2.
     noise = ((residuals.square().sum(dim=1) ** 2).sum() / n - covariance.square().sum()) / (n * d)
-    share = torch.where(away > 0, noise.clamp(min=0.0) / away, torch.ones_like(away)).clamp(max=1.0)
+    share = torch.where(distance > 0, noise.clamp(min=0.0) / distance, torch.ones_like(distance)).clamp(max=1.0)
     return (1 - share) * covariance + share * target

@@ -1,13 +1,13 @@
-"""A model source to the class that runs it."""
+"""Load a model source with the class that runs it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from models.errors import ModelError, ModelSourceError
+from models.filesystem import read_json
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
@@ -17,12 +17,11 @@ from models.text.sequence_classifier import SequenceClassifier
 
 
 def load(source: ModelSource, placement: Placement) -> TextModel:
-    """Load the encoder, cross-encoder or classifier that lies in `source`.
+    """Load the encoder, cross-encoder or classifier in `source`.
 
-    Raises ModelSourceError when the directory holds nothing of the kind, ModelError when it cannot be int8 and is to
-    be.
+    Raises ModelSourceError when the directory has none of them, and ModelError when int8 is asked for and unsupported.
     """
-    if _classifies(source):
+    if _is_sequence_classifier(source):
         if placement.int8:
             raise ModelError(
                 f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype",
@@ -32,7 +31,7 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
     return packed_or_general(source, placement)
 
 
-def _classifies(source: ModelSource) -> bool:
+def _is_sequence_classifier(source: ModelSource) -> bool:
     config = source.path / "config.json"
     if not config.is_file():
         if (source.path / "modules.json").is_file():
@@ -40,14 +39,12 @@ def _classifies(source: ModelSource) -> bool:
         raise ModelSourceError(
             f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
         )
-    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    architectures = read_json(config, dict).get("architectures") or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:
-    """Load the models that `--model` names, one after another, all in one place. `threads` = 0 leaves PyTorch's own
-    choice.
-    """
+    """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()

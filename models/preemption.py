@@ -1,4 +1,4 @@
-"""What a forward pass does between two of its parts: let others in who have something more urgent."""
+"""Preemption of a forward pass between two of its steps, by more urgent work."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# bool [1], written by whoever wants something and read by a forward pass while it runs, without Python's lock where it
-# can.
+# bool [1]: urgent work raises it, and a running forward pass reads it, where possible without Python's lock.
 PreemptionFlag = NDArray[np.bool_]
 
 
 class Preemption(Protocol):
-    """To be called between two parts; it may run another batch. While all of its `flags` are down, a call would do
-    nothing.
+    """A function to call between two steps, which may run another batch.
 
-    They are to be read anew after each call, since other flags may matter then.
+    While all of its `flags` are down, a call does nothing. Read `flags` again after each call, since they may change.
     """
 
     @property
@@ -27,7 +25,7 @@ class Preemption(Protocol):
 
 
 class _NoPreemption:
-    """Where nobody has anything more urgent."""
+    """Never runs anything."""
 
     flags: Sequence[PreemptionFlag] = ()
 
@@ -39,5 +37,5 @@ NO_PREEMPTION: Preemption = _NoPreemption()
 
 
 def new_flag(*, up: bool = False) -> PreemptionFlag:
-    """A new one."""
+    """A new flag."""
     return np.array([up])

@@ -1,16 +1,15 @@
-"""Where a model comes from: the one shipped with Sonde, a local directory, or a hub. Never pickle, never code."""
+"""Model sources: shipped, a directory, or the Hugging Face hub; never pickle or code."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
 
 from models.errors import ModelSourceError, UnsafeModelError
+from models.filesystem import JsonT, read_json, sha256_of
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -18,15 +17,13 @@ _DEFAULT_NAMES = {DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"}
 _SHIPPED = "shipped with Sonde"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SERVED_NAME = re.compile(r"[\w./-]+")
-# What a model needs to be read; everything else on a hub (pickles, ONNX exports, code) stays there.
-_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model"]
+# The files that loading needs; everything else on a hub (pickles, ONNX exports, code) is not downloaded.
+_HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model directory on disk: the name it is served under, its origin in words, and a digest of its weights and
-    settings.
-    """
+    """A model directory: its served name, its origin, and a digest of weights and settings."""
 
     name: str
     path: Path
@@ -35,7 +32,7 @@ class ModelSource:
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
-    """`name=place` or `place` → (name to serve under, place). Without a name, the place's last part is the name."""
+    """`name=place` or `place` → (name, place); the default name is the place's last part."""
     name, separator, place = spec.partition("=")
     if not separator:
         place = spec
@@ -50,9 +47,9 @@ def parse_spec(spec: str) -> tuple[str, str]:
 
 
 def locate(spec: str) -> ModelSource:
-    """Find (or download) the model that `spec` names and check that it is safe to load.
+    """Find or download a model, and check that it is safe to load.
 
-    Raises ModelSourceError when there is nothing to load and UnsafeModelError when it would take pickle or remote code.
+    Raises ModelSourceError when there is nothing to load, and UnsafeModelError when loading would need pickle or code.
     """
     name, place = parse_spec(spec)
     if Path(place).is_dir():
@@ -64,17 +61,17 @@ def locate(spec: str) -> ModelSource:
     else:
         raise ModelSourceError(f"{place!r} is neither a directory here nor a hub id like 'owner/model'", param="model")
     weights = refuse_unsafe(path)
-    digest = _sha256(weights)
+    digest = sha256_of(*weights)
     if origin == _SHIPPED and digest != DEFAULT_MODEL_SHA256:
         raise ModelSourceError(
             f"the shipped {DEFAULT_MODEL} has SHA-256 {digest}, expected {DEFAULT_MODEL_SHA256}: reinstall it"
         )
-    settings = _sha256(sorted(path.rglob("*.json")))
+    settings = sha256_of(*sorted(path.rglob("*.json")))
     return ModelSource(name, path, origin, hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12])
 
 
 def refuse_unsafe(path: Path) -> list[Path]:
-    """Check that a directory holds safetensors weights and asks for no code of its own; return the weight files."""
+    """The safetensors weights of a directory. UnsafeModelError if it needs pickle or code."""
     weights = sorted(path.rglob("*.safetensors"))
     if not weights:
         pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pkl") for p in path.glob(suffix))
@@ -83,12 +80,12 @@ def refuse_unsafe(path: Path) -> list[Path]:
             f"{path.name}: expected weights in .safetensors, {found}; convert the model first", param="model"
         )
     for config in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in _read_json(path / config, {}):
+        if "auto_map" in _read_json(path / config, dict):
             raise UnsafeModelError(
                 f"{path.name}/{config} has 'auto_map': the model wants code of its own, which is never run",
                 param="model",
             )
-    for module in _read_json(path / "modules.json", []):
+    for module in _read_json(path / "modules.json", list):
         kind = str(module.get("type", ""))
         if not kind.startswith("sentence_transformers."):
             raise UnsafeModelError(
@@ -105,12 +102,12 @@ def _shipped() -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    """Fetch a model from the hub with a progress bar, or take it from the cache when offline."""
+    """Download a model from the hub, or read it from the cache when offline."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelSourceError(
@@ -118,28 +115,8 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
-_Json = TypeVar("_Json", dict[str, object], list[dict[str, object]])
-
-
-def _read_json(path: Path, default: _Json) -> _Json:
-    if not path.is_file():
-        return default
+def _read_json(path: Path, kind: type[JsonT]) -> JsonT:
     try:
-        read: _Json = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, kind)
     except ValueError as error:
-        raise ModelSourceError(f"{path.parent.name}/{path.name} is not JSON: {error}", param="model") from error
-    if not isinstance(read, type(default)):
-        raise ModelSourceError(
-            f"{path.parent.name}/{path.name}: expected a JSON {type(default).__name__}", param="model"
-        )
-    return read
-
-
-def _sha256(paths: list[Path]) -> str:
-    """SHA-256 over the bytes of the files in order; for one file, that file's own."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+        raise ModelSourceError(f"{path.parent.name}/{error}", param="model") from error

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from models.errors import RegistryConflict
 from models.filesystem import make_directory, replace_file
-from models.registry.locked_files import content_of, locked, read_object
+from models.registry.locked_files import locked, read_object, read_or_empty
 
 
 class Aliases:
-    """`aliases.json` of a registry: what each alias means, a name or one version of it."""
+    """`aliases.json` of a registry: for each alias a name, or one version of it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -25,20 +25,20 @@ class Aliases:
 
     def stamp(self) -> bytes:
         """A value that differs after every change."""
-        return content_of(self._path)
+        return read_or_empty(self._path)
 
     def refuse_if_named(self, target: str) -> None:
-        """Raise RegistryConflict where an alias means just this."""
-        if named := [alias for alias, meant in self.all().items() if meant == target]:
+        """Raise RegistryConflict when an alias points to exactly this target."""
+        if named := [alias for alias, its_target in self.all().items() if its_target == target]:
             raise RegistryConflict(f"{target} is what alias {named[0]!r} means: remove the alias first", param="model")
 
     def write(self, aliases: dict[str, str]) -> None:
-        """Replace all, for who is alone with them."""
+        """Replace all aliases. The caller must hold the lock."""
         replace_file(self._path, json.dumps(aliases, indent=1, sort_keys=True).encode())
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep others from changing them meanwhile."""
+    def locked(self) -> Iterator[None]:
+        """Keep other threads and processes from changing aliases meanwhile."""
         make_directory(self._root)
         with locked(self._root / ".aliases.lock"):
             yield

@@ -1,4 +1,4 @@
-"""One trained model on disk: an immutable directory of safetensors and JSON, hashed, never pickle, never code."""
+"""A trained model on disk: an immutable, hashed directory of safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -14,44 +14,26 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import ArtifactError
-from models.filesystem import make_directory, sync_directory, temporary_in
+from models.filesystem import JsonT, make_directory, read_json, sha256_of, sync, temporary_in
 
 TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
-# Pickles, archives of them, and code: what runs when it is read.
-FORBIDDEN = frozenset(
-    {
-        ".bin",
-        ".ckpt",
-        ".dill",
-        ".h5",
-        ".joblib",
-        ".keras",
-        ".npy",
-        ".npz",
-        ".pickle",
-        ".pkl",
-        ".pt",
-        ".pt2",
-        ".pth",
-        ".py",
-        ".pyc",
-        ".so",
-    }
-)
+# Pickles, archives of pickles, and code: reading these can run code.
+_FORBIDDEN_SUFFIXES = ".bin .ckpt .dill .h5 .joblib .keras .npy .npz .pickle .pkl .pt .pt2 .pth .py .pyc .so"
+FORBIDDEN = frozenset(_FORBIDDEN_SUFFIXES.split())
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Inputs, and what the model gave for them when it was trained: whoever loads it must get the same within
-    `tolerance`.
+    """Inputs and the model's outputs for them after training.
 
-    A row is a text's probabilities (classification), its score (anomaly, one number), its embedding, or a pair's
-    relevance between 0 and 1 (rerank, one number; the text is then a pair). Models of numbers have `readings` in
-    place of texts: of a detector each row is the score of one of them, of a forecaster the mean forecast of one step
-    after all of them.
+    A loaded model must reproduce them within `tolerance`.
+
+    A row is a text's probabilities (classification), its score (anomaly, one value), its embedding, or a pair's
+    relevance between 0 and 1 (rerank, one value; the text is then a pair). Sensor models have `readings` in place of
+    texts: a detector has a row of one score for each reading, a forecaster one for each step of its mean forecast.
     """
 
     __pydantic_config__ = _FINITE
@@ -63,18 +45,18 @@ class Golden:
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Golden:
-        """From `{"texts": […], "rows": [[…]], "tolerance": …}`. Raises ArtifactError naming what is wrong."""
-        golden: Golden = _validated(_GOLDEN, json.dumps(dict(read)), "golden")
+        """From `{"texts": […], "rows": [[…]], "tolerance": …}`. Raises ArtifactError."""
+        golden: Golden = _validate(_GOLDEN, json.dumps(dict(read)), "golden")
         return golden
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a trained model is, what it came from, and the SHA-256 of each of its files.
+    """A trained model's identity and origin, and the SHA-256 of each of its files.
 
-    `base_version` is the card's version of the encoder it was trained on. `encoder` is "own" when the directory has
-    an encoder of its own and "base" when the model is a head on the base's embeddings; a model of numbers has
-    "none", and in `sensor` what is known of it without loading it: `kind`, `columns`, `period_s`.
+    `base_version` is the version of the encoder that it was trained on. `encoder` is "own" when the directory has an
+    encoder, "base" when the model is a head on the base's embeddings, and "none" for a sensor model. `sensor` then
+    describes the sensor model: `kind`, `columns`, `period_s`.
     """
 
     __pydantic_config__ = _FINITE
@@ -97,7 +79,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """12 hex digits that no other content has."""
+        """12 hex digits of a digest over all files."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -106,10 +88,10 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 def publish(staging: Path, target: Path, manifest: Manifest) -> None:
-    """Make an artifact of the files in `staging` at `target`, in one step, with their hashes in the manifest.
+    """Make an artifact of the files in `staging` at `target`, in one step.
 
-    The files are copied, so that a publication that a power cut ended can be done again. Raises ArtifactError when
-    `target` exists or a file may not be in an artifact.
+    It copies the files, so that a publication can be repeated after a power cut. Raises ArtifactError when `target`
+    exists or a file is not allowed in an artifact.
     """
     if target.exists() or target.is_symlink():
         raise ArtifactError(f"{target.name} is there already: an artifact never changes")
@@ -126,18 +108,16 @@ def publish(staging: Path, target: Path, manifest: Manifest) -> None:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    sync_directory(target.parent)
+    sync(target.parent)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the artifact at `path`, its files not looked at. Raises ArtifactError when it has none that
-    can be read.
-    """
+    """The manifest at `path`, without verifying files. Raises ArtifactError."""
     file = path / MANIFEST
     try:
         if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ArtifactError(f"{path.name}/{MANIFEST} is a link or larger than {_MAX_MANIFEST_BYTES} bytes")
-        manifest: Manifest = _validated(_MANIFEST, file.read_bytes(), f"{path.name}/{MANIFEST}")
+        manifest: Manifest = _validate(_MANIFEST, file.read_bytes(), f"{path.name}/{MANIFEST}")
     except OSError as error:
         raise ArtifactError(f"{path.name}/{MANIFEST} cannot be read: {error.strerror}") from error
     return manifest
@@ -146,7 +126,7 @@ def read_manifest(path: Path) -> Manifest:
 def verify(path: Path) -> Manifest:
     """Read every file of an artifact and compare it with the manifest.
 
-    Raises ArtifactError for a changed, missing or additional file, a link, a file that may not be there, or code.
+    Raises ArtifactError for a changed, missing, additional or forbidden file, a link, or code.
     """
     if path.is_symlink():
         raise ArtifactError(f"{path.name} is a link; an artifact is a directory of its own")
@@ -156,16 +136,14 @@ def verify(path: Path) -> Manifest:
         raise ArtifactError(f"{path.name}/{file} is {'not in the manifest' if file in found else 'missing'}")
     _refuse_unsafe(path, found)
     for file in found:
-        digest = _sha256(path / file)
+        digest = sha256_of(path / file)
         if digest != manifest.files[file]:
             raise ArtifactError(f"{path.name}/{file} has SHA-256 {digest}, the manifest says {manifest.files[file]}")
     return manifest
 
 
 def _files(root: Path, below: str = "") -> Iterator[str]:
-    """Relative paths of all files, sorted. Raises ArtifactError for links and whatever else is neither file nor
-    directory.
-    """
+    """Relative paths of all files, sorted. Raises ArtifactError for links and special files."""
     if not root.is_dir():
         raise ArtifactError(f"{root.name} is no directory")
     with os.scandir(root / below) as entries:
@@ -180,52 +158,50 @@ def _files(root: Path, below: str = "") -> Iterator[str]:
 
 
 def _refuse_unsafe(root: Path, files: list[str]) -> None:
+    """Raise ArtifactError for files that can run code or that name code to run."""
     for file in files:
         name = Path(file).name
         if Path(file).suffix.lower() in FORBIDDEN:
             raise ArtifactError(f"{file}: {Path(file).suffix} files can run code; an artifact has safetensors and JSON")
         if name == "modules.json":
-            for module in _json(root / file, list):
+            for module in _read_json(root / file, list):
                 kind = module.get("type") if isinstance(module, dict) else module
                 if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
                     raise ArtifactError(f"{file} names {kind!r}: only sentence_transformers modules are loaded")
-        if name in {"config.json", "tokenizer_config.json"} and "auto_map" in _json(root / file, dict):
+        if name in {"config.json", "tokenizer_config.json"} and "auto_map" in _read_json(root / file, dict):
             raise ArtifactError(f"{file} has 'auto_map': the model wants code of its own, which is never run")
 
 
-def _json(path: Path, kind: type) -> Any:
+def _read_json(path: Path, kind: type[JsonT]) -> JsonT:
     try:
-        read = json.loads(path.read_bytes())
+        return read_json(path, kind)
     except ValueError as error:
-        raise ArtifactError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(read, kind):
-        raise ArtifactError(f"{path.name}: expected a JSON {kind.__name__}, got {type(read).__name__}")
-    return read
+        raise ArtifactError(str(error)) from error
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file to the disk; the copy's SHA-256."""
+    """Copy a file, flush it to the disk and return the copy's SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target, follow_symlinks=False)
-    sync_directory(target)
-    return _sha256(target)
+    sync(target)
+    return sha256_of(target)
 
 
 def _write_manifest(directory: Path, manifest: Manifest) -> None:
-    """The last file: a directory that has it is whole."""
+    """Write the manifest last: a directory with a manifest is complete."""
     try:
         content = json.dumps(asdict(manifest), indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"the manifest cannot be written as JSON: {error}") from error
-    _validated(_MANIFEST, content, MANIFEST)
+    _validate(_MANIFEST, content, MANIFEST)
     directory.mkdir(exist_ok=True)
     (directory / MANIFEST).write_text(content, encoding="utf-8")
-    sync_directory(directory / MANIFEST)
-    for one in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
-        sync_directory(one)
+    sync(directory / MANIFEST)
+    for folder in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
+        sync(folder)
 
 
-def _validated(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> Any:
+def _validate(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> Any:
     try:
         read = adapter.validate_json(content, strict=True)
     except ValidationError as error:
@@ -236,8 +212,3 @@ def _validated(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> A
     if not golden.readings and len(golden.texts) != len(golden.rows):
         raise ArtifactError(f"{where}: {len(golden.texts)} golden texts have {len(golden.rows)} rows")
     return read
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Golden rows: the comparison of what a model gave when it was trained with what it gives now."""
+"""Golden rows: a comparison of a model's outputs after training with its outputs now."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from models.registry.artifact import Manifest
 
 Rows = NDArray[np.float32]
 
-
-# Training computes in float32; a device that serves in another precision may differ by so much and still be right.
+# Training computes in float32; a device that serves in a reduced precision may differ by this much.
 _REDUCED_PRECISION = 0.03
 
 
 def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
-    """Raise ArtifactError unless `got` is what the golden rows say. Embeddings are compared as directions."""
+    """Raise ArtifactError unless `got` matches the golden rows; embeddings as directions."""
     golden = manifest.golden
-    expected = _matrix(golden.rows)
+    expected = _to_matrix(golden.rows)
     if manifest.task == "embedding":
         expected = normalize(expected)
     if expected.shape != got.shape:
@@ -35,7 +34,7 @@ def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
         )
 
 
-def _matrix(rows: Sequence[Sequence[float]]) -> Rows:
+def _to_matrix(rows: Sequence[Sequence[float]]) -> Rows:
     if len({len(row) for row in rows}) > 1:
         raise ArtifactError("golden rows: expected rows of one length")
     return np.array(rows, dtype=np.float32)

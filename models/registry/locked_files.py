@@ -14,14 +14,14 @@ from models.errors import RegistryError
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep out who else locks this file."""
+    """Hold this file's lock; other threads and processes wait for it."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def content_of(path: Path) -> bytes:
-    """What a file holds; nothing where there is none."""
+def read_or_empty(path: Path) -> bytes:
+    """A file's content; empty when there is no file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -29,8 +29,8 @@ def content_of(path: Path) -> bytes:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none. Raises RegistryError."""
-    content = content_of(path)
+    """The JSON object in a file; None when there is no file. Raises RegistryError."""
+    content = read_or_empty(path)
     if not content:
         return None
     try:
@@ -43,8 +43,8 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of the whole lines of a file. Raises RegistryError."""
+    """The JSON objects of a file's complete lines. Raises RegistryError."""
     try:
-        return [json.loads(line) for line in content_of(path).splitlines(keepends=True) if line.endswith(b"\n")]
+        return [json.loads(line) for line in read_or_empty(path).splitlines(keepends=True) if line.endswith(b"\n")]
     except ValueError as error:
         raise RegistryError(f"{path} has a line that is not JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""What a trained model and an alias may be called, and where a name lies."""
+"""The names of trained models and aliases, and the directories of names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _NAME = re.compile(rf"ft:{_PART}:{_PART}:{_PART}", re.ASCII)
 _WITH_VERSION = re.compile(rf"(ft:{_PART}:{_PART}:{_PART}):v([1-9][0-9]{{0,8}})", re.ASCII)
 _ALIAS = re.compile(_PART, re.ASCII)
-# For who writes down what names look like.
+# For OpenAPI.
 ALIAS_PATTERN = _PART
 NAME_PATTERN = rf"ft:{_PART}:{_PART}:{_PART}(:v[1-9][0-9]{{0,8}})?"
 _SEPARATOR = re.compile(r"--(?!-)")
 
 
 def model_name(base: str, org: str, suffix: str) -> str:
-    """The name of a model trained on `base`, of which only the part after the last "/" counts. Raises BadName."""
+    """The name of a model trained on `base`, without base's owner. Raises BadName."""
     name = f"ft:{base.rpartition('/')[2]}:{org}:{suffix}"
     check_name(name)
     return name
 
 
 def check_name(name: str) -> None:
-    """Raise BadName unless `name` is one that a trained model may have."""
-    # "--" stands for ":" on disk, so a part that has it could be taken for two.
+    """Raise BadName unless `name` is valid for a trained model."""
+    # "--" stands for ":" on disk, so a part with it would read as two.
     if not _NAME.fullmatch(name) or "--" in name:
         raise BadName(
             f"expected ft:BASE:ORGANISATION:SUFFIX, each part 1 to 64 letters, digits, '.', '_', '-' without '--', "
@@ -43,20 +43,18 @@ def parse_name(asked: str) -> tuple[str, int | None]:
 
 
 def check_alias(alias: str) -> None:
-    """Raise BadName unless `alias` is one that a model may have."""
+    """Raise BadName unless `alias` is valid."""
     if not _ALIAS.fullmatch(alias):
         raise BadName(f"an alias has 1 to 64 letters, digits, '.', '_', '-', got {alias[:300]!r}", param="alias")
 
 
 def directory_of(name: str) -> str:
-    """The directory that stands for a name: made of nothing but characters that `check_name` lets through. Raises
-    BadName.
-    """
+    """The directory of a name, of characters that `check_name` allows. Raises BadName."""
     check_name(name)
     return name.replace(":", "--")
 
 
 def name_of(directory: str) -> str | None:
-    """The name that a directory stands for, if it does."""
+    """The name of a directory, or None for other directories."""
     name = _SEPARATOR.sub(":", directory)
     return name if _NAME.fullmatch(name) and "--" not in name else None

@@ -1,9 +1,9 @@
-"""Trained models by name and version: published once, promoted by moving a pointer, rolled back by moving it again.
+"""Trained models by name and version: published once, promoted by a pointer.
 
-<root>/<name, ":" as "--">/versions/<n>/     an artifact, see `models.registry.artifact`
-                           versions/<n>.deleted   that number is used up
-                           current.json      which version serves, and the record of how that came about
-                           ledger.jsonl      all such records
+<root>/<name, ":" as "--">/versions/<n>/          an artifact, see `models.registry.artifact`
+                           versions/<n>.deleted   the mark of a deleted version
+                           current.json           the version in service, and the record of its last move
+                           ledger.jsonl           all records
 <root>/aliases.json
 """
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which version serves, which served before, and how often that has changed."""
+    """The version in service, the one before, and the number of moves."""
 
     version: int
     generation: int
@@ -39,9 +39,11 @@ class Pointer:
 
 
 class Registry:
-    """The trained models below a directory. Safe between threads and processes of machines that share it (`flock`).
+    """The trained models below a directory.
 
-    Whatever changes does so in one step, so that a power cut leaves the old or the new; see `models.filesystem`.
+    Safe between threads and processes of machines that share it (`flock`).
+
+    Every change is one step, so that a power cut leaves the old or the new state; see `models.filesystem`.
     """
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -49,47 +51,45 @@ class Registry:
         self._clock = clock
         self._aliases = Aliases(root)
 
-    # --- reading
-    # --------------------------------------------------------------------------------------------------------
-
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
         return [name for name in self._names() if self.versions(name)]
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a name, ascending; none for a name that is not there. Raises BadName."""
+        """The versions of a name, ascending; empty for an unknown name. Raises BadName."""
         return self._versions(name).numbers()
 
     def path(self, name: str, version: int) -> Path:
         """The directory of a version. Raises NotRegistered."""
-        if version not in self.versions(name):
-            there = ", ".join(f"v{one}" for one in self.versions(name)) or "none"
-            raise NotRegistered(f"{name} has no version {version}; there is: {there}", param="model")
+        versions = self.versions(name)
+        if version not in versions:
+            present = ", ".join(f"v{number}" for number in versions) or "none"
+            raise NotRegistered(f"{name} has no version {version}; there is: {present}", param="model")
         return self._versions(name).path(version)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """The manifest of a version, its files not looked at. Raises NotRegistered and ArtifactError."""
+        """A version's manifest, without verifying files. Raises NotRegistered, ArtifactError."""
         return read_manifest(self.path(name, version))
 
     def published(self, name: str, job: str) -> int | None:
-        """The version that a job has published, if it has: what a publication that may be a repetition asks first."""
-        return next((version for version in self.versions(name) if self._made_by(name, version) == job), None)
+        """The version that a job has published, or None; repeated publications ask this first."""
+        return next((version for version in self.versions(name) if self._job_of(name, version) == job), None)
 
     def current(self, name: str) -> Pointer | None:
-        """Which version serves; None when none does."""
+        """The version in service, or None."""
         last = self._history(name).last()
         return None if last.version is None else Pointer(last.version, last.generation, last.previous)
 
     def generation(self, name: str) -> int:
-        """How often the pointer of a name was moved; what `promote` may be told to expect."""
+        """The number of moves of a name's pointer, which `promote` can check."""
         return self._history(name).last().generation
 
     def previous(self, name: str) -> int | None:
-        """What a rollback leads to; also where a name is out of service."""
+        """The version that a rollback would put in service, also for a name out of service."""
         return self._history(name).last().previous
 
     def ledger(self, name: str) -> list[dict[str, Any]]:
-        """Who promoted, rolled back, withdrew, published and deleted what, when and why, oldest first."""
+        """All publications, promotions, rollbacks, withdrawals and deletions, oldest first."""
         return self._history(name).ledger()
 
     def aliases(self) -> dict[str, str]:
@@ -97,23 +97,18 @@ class Registry:
         return self._aliases.all()
 
     def stamp(self) -> object:
-        """A value that differs after any pointer, alias or set of versions has changed, cheap enough to ask for
-        every second.
-        """
+        """A value that differs after any change of pointers, aliases or versions; cheap to poll."""
         names = self._names()
         return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
-    # --- writing
-    # --------------------------------------------------------------------------------------------------------
-
     def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
-        """Make a version of the files in `staging`, described by `make(its number)`; return the number.
+        """Make a version of the files in `staging`, with the manifest `make(number)`.
 
-        Numbers are never used again. Raises ArtifactError when a file may not be in an artifact.
+        Returns the number. Numbers are never reused. Raises ArtifactError when a file is not allowed in an artifact.
         """
         make_directory(self._directory(name) / "versions")
         versions = self._versions(name)
-        with self._alone(name) as history:
+        with self._locked(name) as history:
             versions.remove_deleted()
             version = versions.next()
             manifest = make(version)
@@ -126,32 +121,33 @@ class Registry:
             return version
 
     def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
-        """Put a version in service; one that serves already stays, without a new generation.
+        """Put a version in service. Promoting the version in service changes nothing.
 
-        `expected` is the generation that the decision was made on. Raises RegistryConflict when there has been
-        another since, NotRegistered, and ArtifactError when the files are not what was published.
+        `expected` is the generation that the decision was based on. Raises RegistryConflict when the generation is
+        another now, NotRegistered, and ArtifactError when the files differ from the published ones.
         """
-        return self._serve(name, version, "promote", by, why, expected)
+        return self._point_to(name, version, "promote", by, why, expected)
 
     def rollback(self, name: str, *, by: str, why: str) -> Pointer:
-        """Put the version back in service that served before. Raises RegistryConflict when there is none."""
+        """Put the previous version back in service. Raises RegistryConflict when there is none."""
         last = self._history(name).last()
-        if last.previous is None or last.previous not in self.versions(name):
-            was = "no version served before" if last.previous is None else f"version {last.previous} was deleted"
-            raise RegistryConflict(f"{name} cannot be rolled back: {was}", param="model")
-        if last.previous == last.version:  # as earlier versions of this code wrote after a withdrawal
-            said = (
-                f"{name} cannot be rolled back: version {last.version} serves already; promote the version that "
-                f"you want"
-            )
-            raise RegistryConflict(said, param="model")
-        return self._serve(name, last.previous, "rollback", by, why, last.generation)
+        reason = None
+        if last.previous is None:
+            reason = "no version served before"
+        elif last.previous not in self.versions(name):
+            reason = f"version {last.previous} was deleted"
+        elif last.previous == last.version:  # as earlier versions of this code wrote after a withdrawal
+            reason = f"version {last.version} serves already; promote the version that you want"
+        if last.previous is None or reason:
+            raise RegistryConflict(f"{name} cannot be rolled back: {reason}", param="model")
+        return self._point_to(name, last.previous, "rollback", by, why, last.generation)
 
     def withdraw(self, name: str, *, by: str, why: str) -> None:
-        """Take a name out of service; `promote` or `rollback` puts it back. Raises RegistryConflict when it is not
-        in service.
+        """Take a name out of service; `promote` or `rollback` puts it back.
+
+        Raises RegistryConflict when it is not in service.
         """
-        with self._alone(name) as history:
+        with self._locked(name) as history:
             if history.last().version is None:
                 raise RegistryConflict(f"{name} is not in service", param="model")
             history.move(None, "withdraw", by=by, why=why)
@@ -159,62 +155,57 @@ class Registry:
     def delete(self, name: str, version: int, *, by: str = "") -> None:
         """Delete a version for good.
 
-        Raises RegistryConflict for the one in service, for one that an alias names, and for the last one of a name
-        that an alias means.
+        Raises RegistryConflict for the version in service, for one that an alias points to, and for the last version
+        of a name that an alias points to.
         """
-        with self._alone(name) as history, self._aliases.alone():
+        with self._locked(name) as history, self._aliases.locked():
             self.path(name, version)
-            self._delete(name, [version], history, by)
+            self._delete_versions(name, [version], history, by)
 
     def delete_all(self, name: str, *, by: str = "") -> None:
-        """Delete every version of a name. Raises RegistryConflict while one is in service or an alias names it."""
-        with self._alone(name) as history, self._aliases.alone():
-            self._delete(name, self.versions(name), history, by)
+        """Delete every version. Raises RegistryConflict while one is in service or has an alias."""
+        with self._locked(name) as history, self._aliases.locked():
+            self._delete_versions(name, self.versions(name), history, by)
 
     def set_alias(self, alias: str, target: str) -> None:
-        """Have `alias` mean a name, or one version of it. Raises BadName and NotRegistered."""
+        """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered."""
         check_alias(alias)
         name, version = parse_name(target)
-        with self._aliases.alone():
+        with self._aliases.locked():
             self._require(name, version)
             self._aliases.write({**self.aliases(), alias: target})
 
     def remove_alias(self, alias: str) -> None:
-        """Forget an alias. Raises NotRegistered when there is none."""
-        with self._aliases.alone():
+        """Remove an alias. Raises NotRegistered when there is none."""
+        with self._aliases.locked():
             aliases = self.aliases()
             if alias not in aliases:
                 raise NotRegistered(f"there is no alias {alias[:300]!r}", param="alias")
             self._aliases.write({key: target for key, target in aliases.items() if key != alias})
 
-    # --- steps
-    # ----------------------------------------------------------------------------------------------------------
-
-    def _serve(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
-        """Have the pointer at a version whose files are whole, unless it has moved since the generation `expected`."""
+    def _point_to(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
+        """Verify a version and put it in service, unless another move came after `expected`."""
         verify(self.path(name, version))
-        with self._alone(name) as history:
+        with self._locked(name) as history:
             last = history.last()
             if expected not in (None, last.generation):
-                said = f"{name} is at generation {last.generation}, expected {expected}: somebody else was faster"
-                raise RegistryConflict(said, param="model")
-            self.path(name, version)  # it may have been deleted since
+                message = f"{name} is at generation {last.generation}, expected {expected}: another change came first"
+                raise RegistryConflict(message, param="model")
+            self.path(name, version)  # raises if it was deleted meanwhile
             if last.version != version:
                 last = history.move(version, action, by=by, why=why)
             return Pointer(version, last.generation, last.previous)
 
-    def _made_by(self, name: str, version: int) -> str | None:
-        """The job that a version says it is of; None where it says nothing that can be read, which shall not stop
-        its successors.
-        """
+    def _job_of(self, name: str, version: int) -> str | None:
+        """The job in a manifest; None for an unreadable one, which must not block later ones."""
         try:
             return self.manifest(name, version).job
         except ArtifactError as error:
-            log.warning("a version is passed over: %s", error.message, extra={"model": name})
+            log.warning("skipped a version: %s", error.message, extra={"model": name})
             return None
 
-    def _delete(self, name: str, doomed: list[int], history: History, by: str) -> None:
-        """The mark is what deletes; all are looked at before the first."""
+    def _delete_versions(self, name: str, doomed: list[int], history: History, by: str) -> None:
+        """Check all versions, then mark each as deleted and remove its files."""
         serving = history.last().version
         if doomed == self.versions(name):
             self._aliases.refuse_if_named(name)
@@ -227,17 +218,15 @@ class Registry:
         versions = self._versions(name)
         for version in doomed:
             versions.mark_deleted(version)
-            versions.remove(version)  # first, since on a full disk there is room for a line only then
+            versions.remove(version)  # before the ledger: a full disk has no room for its line until then
             history.log("delete", version, by)
 
     def _require(self, name: str, version: int | None) -> None:
+        """Raise NotRegistered unless the version, or any version of the name, exists."""
         if version is not None:
             self.path(name, version)
         elif not self.versions(name):
             raise NotRegistered(f"there is no trained model {name}", param="model")
-
-    # --- places
-    # ---------------------------------------------------------------------------------------------------------
 
     def _directory(self, name: str) -> Path:
         return self._root / directory_of(name)
@@ -252,12 +241,12 @@ class Registry:
         """Every name that was ever published, sorted."""
         if not self._root.is_dir():
             return []
-        there = [path.name for path in self._root.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(name for directory in there if (name := name_of(directory)))
+        folders = [path.name for path in self._root.iterdir() if path.is_dir() and not path.is_symlink()]
+        return sorted(name for folder in folders if (name := name_of(folder)))
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[History]:
-        """Keep others from changing this name meanwhile. Raises NotRegistered for one that was never published."""
+    def _locked(self, name: str) -> Iterator[History]:
+        """Hold the name's lock. Raises NotRegistered for a name that was never published."""
         directory = self._directory(name)
         if not directory.is_dir():
             raise NotRegistered(f"there is no trained model {name}", param="model")

@@ -1,4 +1,4 @@
-"""The versions of one name: directories whose numbers are never used twice."""
+"""The versions of one name: directories whose numbers are never reused."""
 
 from __future__ import annotations
 
@@ -6,52 +6,52 @@ import re
 import shutil
 from pathlib import Path
 
-from models.filesystem import remove_temporary, sync_directory
+from models.filesystem import remove_temporary, sync
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _DELETED = ".deleted"
 
 
 class Versions:
-    """The artifacts `<n>/` below a directory, and the marks `<n>.deleted` of numbers that are used up.
+    """The artifacts `<n>/` below a directory, and the marks `<n>.deleted` of deleted ones.
 
-    Whoever writes has to be alone with the name.
+    Writers must hold the name's lock.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def numbers(self) -> list[int]:
-        """Those that are there, ascending."""
-        there, deleted = self._found()
-        return sorted(there - deleted)
+        """The existing versions, ascending."""
+        present, deleted = self._scan()
+        return sorted(present - deleted)
 
     def path(self, number: int) -> Path:
-        """Where a version lies."""
+        """The directory of a version."""
         return self._directory / str(number)
 
     def next(self) -> int:
         """A number that was never used."""
-        there, deleted = self._found()
-        return 1 + max(there | deleted, default=0)
+        present, deleted = self._scan()
+        return 1 + max(present | deleted, default=0)
 
     def mark_deleted(self, number: int) -> None:
-        """What deletes a version; its files go after it, now or, after a power cut, never to be seen."""
+        """Mark a version as deleted, before its files are removed; only the mark counts."""
         (self._directory / f"{number}{_DELETED}").touch()
-        sync_directory(self._directory)
+        sync(self._directory)
 
     def remove(self, number: int) -> None:
         """Remove the files of a deleted version."""
         shutil.rmtree(self.path(number))
 
     def remove_deleted(self) -> None:
-        """Remove the files of deleted versions, and what publications left that a power cut ended."""
+        """Remove files of deleted versions and of unfinished publications."""
         remove_temporary(self._directory)
-        there, deleted = self._found()
-        for number in there & deleted:
+        present, deleted = self._scan()
+        for number in present & deleted:
             self.remove(number)
 
-    def _found(self) -> tuple[set[int], set[int]]:
+    def _scan(self) -> tuple[set[int], set[int]]:
         """The numbers that have a directory, and those that are deleted."""
         if not self._directory.is_dir():
             return set(), set()

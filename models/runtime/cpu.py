@@ -1,4 +1,4 @@
-"""The processor's cores that this process may use, and how several processes divide them."""
+"""The cores that this process may use, and their division among several processes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from pathlib import Path
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
 
-# A core by the package that it is in and its number there; what it is called may only be compared.
+# The core of a logical processor: its package and its number there. Only comparisons are meaningful.
 CoreOf = Callable[[int], tuple[int, int]]
 
 
 def usable_processors() -> list[int]:
-    """The logical processors that this process may run on, sorted. They may be fewer than the machine has."""
+    """The logical processors that this process may run on, sorted."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def count_cores() -> int:
-    """How many processors' time this process has: one at least, and no more than its container's quota gives."""
+    """The processors that this process can use: at least one, at most its container's quota."""
     allowed = quota()
     return len(usable_processors()) if allowed is None else max(min(len(usable_processors()), int(allowed)), 1)
 
 
 def quota(cgroup: Path = _CGROUP) -> float | None:
-    """How many processors' time this process's container may use, as its control group says; None where nothing is
-    said.
+    """The processor time that the control group allows, in processors; None without a limit.
 
-    A process that computes with more threads than that is stopped for the rest of every tenth of a second.
+    Linux stops a process with more threads than that for the rest of every tenth of a second.
     """
     try:
         if (limit := cgroup / "cpu.max").is_file():
@@ -44,19 +43,20 @@ def quota(cgroup: Path = _CGROUP) -> float | None:
 
 
 def core_of(processor: int) -> tuple[int, int]:
-    """The core that a logical processor is a thread of, as Linux tells it; elsewhere each is a core of its own."""
-    about = _TOPOLOGY / f"cpu{processor}" / "topology"
+    """The core of a logical processor, by Linux's topology; elsewhere each has its own."""
+    topology = _TOPOLOGY / f"cpu{processor}" / "topology"
     try:
-        return int((about / "physical_package_id").read_text()), int((about / "core_id").read_text())
+        return int((topology / "physical_package_id").read_text()), int((topology / "core_id").read_text())
     except (OSError, ValueError):
         return 0, processor
 
 
 def divide(processors: Iterable[int], parts: int, core_of: CoreOf = core_of) -> list[list[int]] | None:
-    """Logical processors for each of `parts` processes: whole cores, neighbours together. None when there are fewer
-    cores.
+    """Logical processors for each of `parts` processes.
 
-    Two threads of one core never go to two processes, which would compute in each other's way.
+    None when there are fewer cores than processes.
+
+    Each process gets whole, neighbouring cores, because processes that share a core slow each other down.
     """
     cores = [list(threads) for _, threads in groupby(sorted(processors, key=lambda one: (core_of(one), one)), core_of)]
     if len(cores) < parts:
@@ -66,6 +66,6 @@ def divide(processors: Iterable[int], parts: int, core_of: CoreOf = core_of) -> 
 
 
 def pin_to(processors: Iterable[int]) -> None:
-    """Have this process run on these alone, where the system can do that. PyTorch then takes as many threads."""
+    """Pin this process to processors, where the system can. PyTorch then uses as many threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, processors)

@@ -1,4 +1,4 @@
-"""Turns the libraries' failures into ours and keeps gradients away."""
+"""Contexts for loading and running models, which convert the libraries' errors to Sonde's."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from models.runtime.placement import Placement
 
 @contextmanager
 def loading(name: str, what: str) -> Iterator[None]:
-    """Load a model's files; whatever is wrong with them comes out as a ModelSourceError."""
+    """Load a model's files; errors in them become ModelSourceErrors."""
     try:
         yield
     except (SondeError, Unsupported):
         raise
-    except Exception as error:  # tokenizers raises bare exceptions, the other libraries a dozen kinds
+    except Exception as error:  # tokenizers raises bare exceptions, the other libraries a dozen classes
         raise ModelSourceError(f"{name}: not {what} that can be read: {error}", param="model") from error
 
 
 @contextmanager
 def inference_mode(placement: Placement) -> Iterator[None]:
-    """Run a forward pass without autograd; out of memory and a lost device come out as errors of ours."""
+    """Run a forward pass without autograd; converts out-of-memory and lost-device errors."""
     try:
         with torch.inference_mode():
             yield

@@ -1,4 +1,4 @@
-"""The C library's heap, told to keep what a forward pass lets go of: the next one asks for the same again at once."""
+"""Heap settings of the C library: keep freed memory for the next forward pass."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from models.runtime import cpu
 
 # The names of settings in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-# From where on a block is mapped by itself, and goes back to the system when it is let go of: as large as glibc allows.
+# Blocks of this size are mapped by themselves and return to the system when freed: the largest size glibc allows.
 _MAPPED_BYTES = 32 * 2**20
-# How much the heap may have free at its end before it gives that back.
+# The free memory at the heap's end from which the heap returns it.
 _KEPT_BYTES = 64 * 2**20
-_LEAST_ARENAS = 2
+_MIN_ARENAS = 2
 _SET_BY_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
-    """Keep up to 64 MiB that tensors have let go of, where glibc gives most of it back and then asks the system for
-    it again, page by page.
+    """Keep up to 64 MiB of freed memory, which glibc would return and fetch again.
 
-    There are then as many arenas as processors, at least two, where glibc has eight times as many, each with free
-    memory of its own. Returns whether all that is so now: with another C library, and where the user has set the
-    like, nothing changes.
+    Also limits arenas, each with free memory of its own, to the number of processors, at least two; glibc's default is
+    eight times as many. Returns whether the settings took effect. With another C library, or settings of the user,
+    nothing changes.
     """
     if any(name in os.environ for name in _SET_BY_USERS):
         return False
@@ -33,6 +32,6 @@ def keep_freed_memory() -> bool:
     wanted = {
         _MMAP_THRESHOLD: _MAPPED_BYTES,
         _TRIM_THRESHOLD: _KEPT_BYTES,
-        _ARENA_MAX: max(len(cpu.usable_processors()), _LEAST_ARENAS),
+        _ARENA_MAX: max(len(cpu.usable_processors()), _MIN_ARENAS),
     }
     return all(mallopt(name, value) for name, value in wanted.items())

@@ -1,4 +1,4 @@
-"""Where a model computes and in which precision, each with the reason."""
+"""A model's device and precision, each with the reason."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
 
-INT8_ENGINE = "fbgemm"  # what multiplies integers in PyTorch on x86
+INT8_ENGINE = "fbgemm"  # PyTorch's library for integer products on x86
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and a dtype, chosen once at load, and why these. With `int8`, linear layers multiply integers and
-    `dtype` is of the rest.
+    """A device and a dtype, chosen once at load, with the reason.
+
+    With `int8`, linear layers multiply integers and `dtype` applies to the rest.
     """
 
     device: torch.device
@@ -47,15 +48,15 @@ class Placement:
         return 0
 
     def free_cached_memory(self) -> None:
-        """Give back what the allocator keeps for later, after an out-of-memory."""
+        """Release the allocator's cache, after an out-of-memory."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
-    """Choose a device and a dtype, or check the ones asked for.
+    """Choose a device and a dtype, or check requested ones.
 
-    Raises ModelError when a device is asked for that this machine does not have, or int8 where it cannot be.
+    Raises ModelError when this machine lacks the requested device or does not support int8.
     """
     chosen, why_device = _choose_device(device)
     if dtype == "int8":
@@ -65,9 +66,7 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
 
 
 def place_sensor(device: DeviceName = "auto") -> Placement:
-    """Where detectors of numbers are fitted: they need float64, which Apple's GPU does not have. Raises ModelError
-    as `place` does.
-    """
+    """Choose a device with float64 for sensor training; Apple's GPU has none."""
     chosen, why = _choose_device(device)
     if chosen.type == "mps":
         return Placement(torch.device("cpu"), torch.float64, "Apple's GPU has no float64")
@@ -75,18 +74,18 @@ def place_sensor(device: DeviceName = "auto") -> Placement:
 
 
 def cpu_feature(*names: str) -> str | None:
-    """The first of these, as PyTorch names them, that the processor has."""
+    """The first of these features, by PyTorch's names, that the processor has."""
     found = torch.cpu.get_capabilities()
     return next((name for name in names if found.get(name)), None)
 
 
 def bfloat16_feature() -> str | None:
-    """What the processor multiplies bfloat16 with."""
+    """The processor's feature for bfloat16 products, if any."""
     return cpu_feature("amx_bf16", "avx512_bf16")
 
 
 def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 by tiles."""
+    """Whether the processor has AMX for bfloat16."""
     return bfloat16_feature() == "amx_bf16"
 
 
@@ -106,8 +105,8 @@ def _choose_device(asked: DeviceName) -> tuple[torch.device, str]:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked != "auto":
         if not present[asked]:
-            there = ", ".join(name for name, here in present.items() if here)
-            raise ModelError(f"device {asked!r} was asked for, but PyTorch sees only: {there}", param="device")
+            visible = ", ".join(name for name, is_present in present.items() if is_present)
+            raise ModelError(f"device {asked!r} was asked for, but PyTorch sees only: {visible}", param="device")
         return torch.device(asked), f"device {asked} as asked"
     if present["cuda"]:
         return torch.device("cuda"), "a CUDA device is present"
@@ -124,7 +123,7 @@ def _choose_dtype(device: torch.device, asked: DtypeName) -> tuple[torch.dtype, 
 
 
 def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
-    """Whether the hardware itself multiplies bfloat16, and how we know."""
+    """Whether the hardware multiplies bfloat16, with the reason."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"

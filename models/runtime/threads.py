@@ -1,4 +1,4 @@
-"""How many threads the calling thread computes with, and on which processors these run."""
+"""The number of compute threads of the calling thread, and the processors they run on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from models.runtime import cpu
 
 log = logging.getLogger(__name__)
 
-# Enough numbers that PyTorch divides their addition between two threads.
-_DIVIDED = 1 << 17
+# An addition of this many values is large enough for PyTorch to use two threads.
+_PARALLEL_SIZE = 1 << 17
 
 
 @contextmanager
 def compute_threads(threads: int, *, alone: bool) -> Iterator[None]:
-    """Compute with so many threads; OpenMP and MKL keep their number for each thread that calls.
+    """Compute with `threads` threads; OpenMP and MKL keep this number for each calling thread.
 
-    Two threads of a process that has two processors, and computes nothing else meanwhile, take one each. Linux may
-    wake the second on the processor of the first and leave both there, spinning, for tens of milliseconds while the
-    other is idle; it does so after every pause of some 20 ms on virtual machines, whose halted processors do not
-    count as idle. A larger team is left to Linux: OpenMP ends and starts its threads as it goes, and new ones would
-    inherit the one processor of the thread that starts them.
+    With two threads, two processors and nothing else to compute (`alone`), each thread is pinned to a processor.
+    Otherwise Linux may wake the second thread on the first one's processor, where both spin for tens of milliseconds
+    while the other is idle. On virtual machines, whose halted processors do not count as idle, this happens after
+    every pause of some 20 ms. Linux places larger teams: OpenMP ends and starts threads as it goes, and new ones would
+    inherit the single processor of the thread that starts them.
     """
     torch.set_num_threads(threads)
     if alone and threads == 2 and len(_affinity.processors) == 2:
@@ -36,7 +36,7 @@ def compute_threads(threads: int, *, alone: bool) -> Iterator[None]:
 
 
 class _ThreadAffinity(threading.local):
-    """The calling thread's own: where it may run, and whether it has a second thread that stays where it is."""
+    """The calling thread's processors, and whether its second thread is pinned."""
 
     def __init__(self) -> None:
         self.processors = cpu.usable_processors()
@@ -47,20 +47,20 @@ class _ThreadAffinity(threading.local):
         """Run on the first of two processors, with the second thread on the second."""
         first, second = self.processors
         if not self._started:
-            self._stay_on({second})
-            torch.ones(_DIVIDED).add_(1)  # starts the second thread, which inherits where it may run
+            self._pin_to({second})
+            torch.ones(_PARALLEL_SIZE).add_(1)  # starts the second thread, which inherits the processor
             self._started = True
-        self._stay_on({first})
+        self._pin_to({first})
         try:
             yield
-        finally:  # threads that this one starts inherit it, too
-            self._stay_on({first, second})
+        finally:  # new threads of this one inherit its processors, too
+            self._pin_to({first, second})
 
-    def _stay_on(self, processors: set[int]) -> None:
+    def _pin_to(self, processors: set[int]) -> None:
         try:
             cpu.pin_to(processors)
-        except OSError as error:  # the process was given other processors since, or may not choose
-            log.warning("threads run where the system puts them: %s", error)
+        except OSError as error:  # the process has other processors now, or may not choose
+            log.warning("threads are not pinned: %s", error)
             self.processors = []
 
 

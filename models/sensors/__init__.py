@@ -1,1 +1,1 @@
-"""Models of numbers: detectors for records and series, and what they share."""
+"""Sensor models: detectors of anomalies in readings, and forecasters."""

@@ -1,4 +1,4 @@
-"""The seam between serving and models of numbers: blocks of readings in, scores or forecasts out."""
+"""The interfaces of sensor models: readings in, scores or forecasts out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 Readings = NDArray[np.float64]
 State = dict[str, NDArray[np.float64]]
 SensorKind = Literal["records", "series"]
-# Beyond it squares of readings would leave float32, which detectors that are networks compute in.
+# The largest reading whose square is finite in float32, in which network detectors are trained.
 LARGEST = 1e15
-# Bytes of a series' state that a service takes: a caller carries them in every request.
+# The most bytes of a series' state: callers send it with every request.
 MOST_STATE_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Whether p-values of recent readings are still uniform, as those of normal readings are; `p_value` small = they
-    are not.
-    """
+    """A test whether recent p-values are still uniform, as those of normal readings are."""
 
     detected: bool
     p_value: float
@@ -29,9 +27,11 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What readings [n, d] got: `scores` float32 [n] (higher is stranger), `p_values` float64 [n], `contributions`
-    float32 [n, d] (shares of the score by column, each row sums to 1 or is all zero) where asked for, `drift` as of
-    the last reading, and the `state` to go on from.
+    """The result of scoring readings [n, d].
+
+    `scores` float32 [n], higher is more anomalous; `p_values` float64 [n]. `contributions` float32 [n, d], where
+    asked for, are each column's share of the score; rows sum to 1 or are all zero. `drift` is as of the last reading,
+    and `state` continues the stream.
     """
 
     scores: NDArray[np.float32]
@@ -42,8 +42,9 @@ class Scored:
 
 
 class Sensor(Protocol):
-    """A trained detector of numbers. Scoring readings in pieces, each with the state of the one before, equals
-    scoring them at once.
+    """A trained detector of anomalies in readings.
+
+    Scoring readings in pieces, each with the state of the one before, equals scoring them at once.
     """
 
     @property
@@ -54,44 +55,49 @@ class Sensor(Protocol):
 
     @property
     def window(self) -> int:
-        """Readings that a first call needs at least (series); 1 for records."""
+        """The least readings of a first call (series); 1 for records."""
         ...
 
     @property
     def calibrated_on(self) -> int:
-        """How many (effectively independent) scores of normal readings the p-values rest on."""
+        """The number of (effectively independent) normal scores behind the p-values."""
         ...
 
     @property
     def learns(self) -> bool:
-        """Whether it goes on learning from what it scores: its threshold then moves with the stream."""
+        """Whether it adapts to readings, so that its threshold moves with the stream."""
         ...
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Readings float64 [n, d], finite, in the order of `columns`. `state` None begins anew; records have an
-        empty state.
+        """Score readings float64 [n, d], finite, in the order of `columns`.
+
+        Without a `state` a new stream begins. Records have an empty state.
         """
         ...
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading is an anomaly at `alpha`; None when there were too few normal readings to
-        tell.
-        """
+        """The least score of an anomaly at `alpha`; None with too few normal readings."""
         ...
 
     def memory_bytes(self) -> int:
-        """What the model holds."""
+        """Bytes of tensors and tables."""
         ...
 
 
 def lasting_threshold(sensor: Sensor, alpha: float) -> float | None:
-    """The sensor's threshold; None where it moves, so that no one score parts anomalies from the rest."""
+    """The sensor's threshold; None for a sensor that adapts, since its threshold moves."""
     return None if sensor.learns else sensor.threshold(alpha)
+
+
+def require_columns(readings: Readings, columns: tuple[str, ...]) -> None:
+    """Raise ValueError unless readings are [n, d] with a value for each column."""
+    if readings.ndim != 2 or readings.shape[1] != len(columns):
+        raise ValueError(f"readings: expected shape [n, {len(columns)}], got {list(readings.shape)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Forecasts of `horizon` steps: `mean` float32 [h, d], `quantiles` of each asked level float32 [h, d]."""
+    """A forecast of h steps: `mean` float32 [h, d], and `quantiles` float32 [h, d] by level."""
 
     mean: NDArray[np.float32]
     quantiles: dict[float, NDArray[np.float32]]
@@ -105,7 +111,7 @@ class Forecaster(Protocol):
 
     @property
     def context(self) -> int:
-        """Readings that a call needs at least; of more, the last are used."""
+        """The least readings of a call; of more, the last are used."""
         ...
 
     @property
@@ -114,9 +120,9 @@ class Forecaster(Protocol):
         ...
 
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
-        """From readings float64 [n, d], n >= context."""
+        """Forecast from readings float64 [n, d], n >= context."""
         ...
 
     def memory_bytes(self) -> int:
-        """What the model holds."""
+        """Bytes of tensors and tables."""
         ...

@@ -1,4 +1,4 @@
-"""Conformal p-values for scores whose neighbours resemble each other: they count by independent blocks, not by rows."""
+"""Conformal p-values for autocorrelated scores, which count by independent blocks."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-# Kept of the calibration scores: evenly spaced order statistics resolve p-values of 1e-4.
+# Calibration keeps this many evenly spaced order statistics, which resolve p-values of 1e-4.
 MOST_KEPT = 10_000
 _MOST_LAGS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedCalibration:
-    """Scores of normal readings that had no part in the fit, float32 [m] ascending, worth `blocks` independent ones.
+    """Out-of-fold scores float32 [m] of normal readings, worth `blocks` independent ones.
 
-    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks): the conformal p-value where a whole block takes the
-    place of a single score. With scores in no order `blocks` is m and this is
-    `models.calibration.conformal_p_values`.
+    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), the conformal p-value with a block in place of a single
+    score. For independent scores `blocks` is m, and p equals `models.calibration.conformal_p_values`.
 
-    Scores with a correlation time τ are worth 2m / (1 + τ) blocks, not m / τ, although that many are independent.
-    Half of the 1 / (m + 1) by which the p-value of independent scores exceeds their share pays for ranks that lie
-    apart; scores that change little from one to the next fill the space between. On simulated series
-    (autoregressive, averaged, heavy-tailed) of 100 τ readings the mean false-alarm rate is 0.0065 to 0.0090 at an
-    alpha of 0.01; with m / τ it would be 0.001 to 0.005.
+    Scores with a correlation time τ are worth 2m / (1 + τ) blocks, although only m / τ are independent. The p-value of
+    independent scores exceeds their share by 1 / (m + 1), half of which pays for gaps between ranks; correlated scores
+    fill these gaps. On simulated series (autoregressive, averaged, heavy-tailed) of 100 τ readings the mean
+    false-alarm rate is 0.0065 to 0.0090 at an alpha of 0.01. With m / τ it would be 0.001 to 0.005.
     """
 
     scores: Scores
@@ -38,11 +36,11 @@ class BlockedCalibration:
 
     @classmethod
     def of(cls, runs: Sequence[Scores]) -> Self:
-        """From the scores of runs, each in the order of time."""
-        whole = np.sort(np.concatenate(list(runs)).astype(np.float32))
-        if not len(whole) or not np.isfinite(whole).all():
-            raise ValueError(f"calibration: expected finite scores, at least one, got {len(whole)}")
-        return cls(_thinned(whole), max(int(2 * len(whole) / (1 + correlation_time(runs))), 1))
+        """Calibrate by the scores of runs, each in the order of time."""
+        ordered = np.sort(np.concatenate(list(runs)).astype(np.float32))
+        if not len(ordered) or not np.isfinite(ordered).all():
+            raise ValueError(f"calibration: expected finite scores, at least one, got {len(ordered)}")
+        return cls(_thin_out(ordered), max(int(2 * len(ordered) / (1 + correlation_time(runs))), 1))
 
     def p_values(self, scores: Scores) -> Doubles:
         """P-values float64 [n] in (0, 1] of scores float32 [n]."""
@@ -50,23 +48,26 @@ class BlockedCalibration:
         return (1.0 + self.blocks * share) / (1.0 + self.blocks)
 
     def threshold(self, alpha: float) -> float | None:
-        """The least float32 score whose p-value is at most alpha; None when there are too few blocks for any."""
+        """The least float32 score with a p-value of at most alpha.
+
+        None with too few blocks for any.
+        """
         share = (alpha * (1 + self.blocks) - 1) / self.blocks
         if share < -1e-12:
             return None
         exceeding = math.floor(share * len(self.scores) + 1e-9)
         if exceeding >= len(self.scores):
             return float("-inf")
-        # Strictly above the next one, of which there may be several.
+        # Strictly above the next score, which may occur several times.
         return float(np.nextafter(self.scores[len(self.scores) - 1 - exceeding], np.float32(np.inf)))
 
 
 def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
-    """After how many readings the scores of runs have forgotten: 1 + 2 · the sum of autocorrelations, up to the
-    first not positive.
+    """The integrated autocorrelation time of runs' scores, in readings; at least 1.
 
-    The integrated autocorrelation time (Sokal: Monte Carlo Methods in Statistical Mechanics, 1997) of the scores'
-    ranks, so that single high scores do not hide what the others remember; each run around its own mean. At least 1.
+    1 + 2 · the sum of autocorrelations up to the first that is not positive (Sokal: Monte Carlo Methods in Statistical
+    Mechanics, 1997). It is that of the scores' ranks, so that single high scores do not dominate, with each run around
+    its own mean.
     """
     ranks = _ranked(runs)
     lags = min(max((len(run) for run in runs), default=1) // 2, _MOST_LAGS)
@@ -84,7 +85,7 @@ def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
 
 
 def _ranked(runs: Sequence[NDArray[np.floating]]) -> list[Doubles]:
-    """The rank of each score among those of all runs."""
+    """Each score's rank among those of all runs."""
     whole = np.concatenate(list(runs))
     ranks = np.empty(len(whole))
     ranks[np.argsort(whole, kind="stable")] = np.arange(len(whole))
@@ -98,7 +99,8 @@ def _autocovariance(x: Doubles) -> Doubles:
     return np.fft.irfft(spectrum * spectrum.conj(), size)[: len(x)]
 
 
-def _thinned(ordered: Scores) -> Scores:
+def _thin_out(ordered: Scores) -> Scores:
+    """At most MOST_KEPT evenly spaced order statistics."""
     if len(ordered) <= MOST_KEPT:
         return ordered
     return ordered[np.linspace(0, len(ordered) - 1, MOST_KEPT).round().astype(np.int64)]

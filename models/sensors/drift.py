@@ -1,4 +1,4 @@
-"""Does the detector still fit? Whether p-values of recent readings are uniform, as those of normal readings are."""
+"""Drift detection: a test whether recent p-values are uniform."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from models.sensors.base import Drift
 
 Doubles = NDArray[np.float64]
 
-_MOVES = 0.01
-_DETECTED = 1e-4
-_RICHEST = 1e6
+_MOVED_SHARE = 0.01
+_DRIFT_P_VALUE = 1e-4
+_MAX_CAPITAL = 1e6
 
 
 @dataclass(slots=True)
 class DriftMonitor:
-    """The Simple Jumper (Vovk et al.: Retrain or not retrain, 2021), a gambler who bets that p-values are not uniform.
+    """The Simple Jumper, a betting martingale against uniform p-values (Vovk et al., 2021).
 
-    He holds three bets (small p-values, no bet, large ones) and moves 1 % of his capital between them at each; while
-    the p-values are uniform and independent, nothing makes his capital grow. It starts again from 1 whenever it
-    falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that what happened long ago does not count,
-    and is held below 10⁶, so that he forgets a drift that is over. `p_value` is 1 / capital; drift is detected from
-    a capital of 10,000 on: on uniform p-values that takes 10,000 bets on average, or more.
+    Its capital is in three bets (small p-values, no bet, large ones), and 1 % moves between them at each step (Retrain
+    or not retrain). While p-values are uniform and independent, the capital does not grow in expectation. It restarts
+    from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant past does
+    not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital. Drift is
+    detected from a capital of 10,000 on, which uniform p-values take 10,000 bets or more on average to reach.
 
-    Neighbouring readings resemble each other, so only every `stride`-th p-value is bet on.
+    Neighbouring readings resemble each other, so it bets on every `stride`-th p-value only.
     """
 
     stride: int = 1
@@ -34,7 +34,7 @@ class DriftMonitor:
     until_next: int = 0
 
     def update(self, p_values: Doubles) -> Drift:
-        """Bet on p-values [n], in the order of time; what is known after them."""
+        """Bet on p-values [n], in the order of time, and return the verdict after them."""
         capital = self.capital
         for p_value in p_values[self.until_next :: self.stride].tolist():
             capital = _bet(capital, p_value)
@@ -43,17 +43,17 @@ class DriftMonitor:
         return self.verdict()
 
     def verdict(self) -> Drift:
-        """What is known now."""
+        """The verdict by the current capital."""
         p_value = min(1.0, 1.0 / sum(self.capital))
-        return Drift(p_value <= _DETECTED, p_value)
+        return Drift(p_value <= _DRIFT_P_VALUE, p_value)
 
     def to_array(self) -> Doubles:
-        """Its memory, float64 [4]."""
+        """Its state, float64 [4]."""
         return np.array([*self.capital, float(self.until_next)])
 
     @classmethod
     def from_array(cls, memory: Doubles, stride: int) -> DriftMonitor:
-        """From what `to_array` gave. Raises ValueError for anything else."""
+        """From the result of `to_array`. Raises ValueError for anything else."""
         if memory.shape != (4,) or not np.isfinite(memory).all() or bool((memory < 0).any()) or memory[:3].sum() <= 0:
             raise ValueError(f"drift: expected 4 finite numbers that are not negative, got {memory.tolist()}")
         small, none, large, until_next = memory.tolist()
@@ -62,10 +62,10 @@ class DriftMonitor:
 
 def _bet(capital: tuple[float, float, float], p_value: float) -> tuple[float, float, float]:
     small, none, large = capital
-    moved, edge = _MOVES * (small + none + large) / 3, p_value - 0.5
-    small = ((1 - _MOVES) * small + moved) * (1 - edge)
-    none = (1 - _MOVES) * none + moved
-    large = ((1 - _MOVES) * large + moved) * (1 + edge)
+    moved, edge = _MOVED_SHARE * (small + none + large) / 3, p_value - 0.5
+    small = ((1 - _MOVED_SHARE) * small + moved) * (1 - edge)
+    none = (1 - _MOVED_SHARE) * none + moved
+    large = ((1 - _MOVED_SHARE) * large + moved) * (1 + edge)
     total = small + none + large
-    bounded = 1 / total if total < 1 else min(1.0, _RICHEST / total)
+    bounded = 1 / total if total < 1 else min(1.0, _MAX_CAPITAL / total)
     return small * bounded, none * bounded, large * bounded

@@ -1,4 +1,4 @@
-"""From normal readings to a calibrated sensor: each stretch of time is judged by what was fitted to the others."""
+"""Fit a sensor to normal readings and calibrate it out of fold, by stretches of time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.sensors.detectors.factory import build
 from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.scaling import RobustScale
 
-Make = Callable[[], SensorDetector]
+MakeDetector = Callable[[], SensorDetector]
 _LEAST_ROWS = 16
 
 
@@ -32,41 +32,45 @@ def fit_sensor(
     device: torch.device | None = None,
     watch: Watch | None = None,
 ) -> CalibratedSensor:
-    """Fit the detector `name` to normal runs, each float64 [n, d] in the order of time, and calibrate it out of fold.
+    """Fit the detector `name` to normal runs, each float64 [n, d] in the order of time.
 
-    `watch` looks at the steps of a network that is fitted to all of it. Raises ValueError where the runs are too short.
+    `watch` observes the training of a network on all runs. Raises ValueError where the runs are too short.
     """
 
     def make() -> SensorDetector:
-        return build(kind, name, len(columns), seed=seed).to(device or torch.device("cpu"))
+        return build(kind, name, len(columns), seed=seed).to(place)
 
-    tensors = [torch.from_numpy(np.ascontiguousarray(run)).to(device or torch.device("cpu")) for run in runs]
+    place = device or torch.device("cpu")
+    tensors = [torch.from_numpy(np.ascontiguousarray(run)).to(place) for run in runs]
     scores = out_of_fold(make, tensors)
     detector = make()
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
     stride = max(1, round(correlation_time(scores)))
-    return CalibratedSensor(kind, columns, _fitted(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
+    return CalibratedSensor(kind, columns, _fit(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
 
 
-def out_of_fold(make: Make, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:
-    """Scores of stretches of the runs, each by a detector fitted to the others; a stretch's first window gives none."""
+def out_of_fold(make: MakeDetector, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+    """Scores of stretches of the runs, each by a detector fitted to the others.
+
+    The first window of a stretch has no scores.
+    """
     example = make()
     folds = split_for_calibration(runs, example.folds, least=max(2 * example.window, _LEAST_ROWS))
     scores = []
     for number, held in enumerate(folds):
         rest = [run for other, fold in enumerate(folds) if other != number for run in fold]
-        model = _fitted(make(), rest)
+        model = _fit(make(), rest)
         with torch.inference_mode():
             scores += [model(run).float().cpu().numpy() for run in held]
     return scores
 
 
 def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> list[list[Tensor]]:
-    """Folds of stretches, each of at least `least` readings: whole runs where there are enough, else equal times of
-    each run.
+    """Split runs into folds of stretches of at least `least` readings each.
 
-    Fewer folds where the runs are short, but two. Raises ValueError where not even that is possible.
+    Folds are whole runs where there are enough, else equal parts of each run. Short runs give fewer folds, down to
+    two. Raises ValueError where not even two are possible.
     """
     long = [run for run in runs if len(run) >= least]
     if len(long) >= folds:
@@ -80,8 +84,8 @@ def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> 
     raise ValueError(f"expected a run of at least {2 * least} readings, the longest has {longest}")
 
 
-def _fitted(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
-    """The detector and its scale, fitted to the same readings; runs shorter than a window are left out."""
+def _fit(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
+    """Fit the scale to all runs, and the detector to those of at least a window."""
     scale = RobustScale(detector.columns).to(runs[0].device).fit(torch.cat(list(runs)))
     usable = [scale(run) for run in runs if len(run) >= detector.window]
     detector.fit(usable)

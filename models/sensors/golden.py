@@ -1,4 +1,4 @@
-"""Does a model of numbers still give what it gave when it was trained?"""
+"""Golden readings: a loaded sensor model must reproduce its results after training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.sensors.base import Forecaster, Sensor
 
 
 def reproduce(manifest: Manifest, model: Sensor | Forecaster) -> None:
-    """Run the golden readings, if there are any. Raises ArtifactError when the answers are others."""
+    """Run the golden readings, if any. Raises ArtifactError when the results differ."""
     if manifest.golden.readings:
-        compare(manifest, _answers(manifest, model), "float32")
+        compare(manifest, _results(manifest, model), "float32")
 
 
-def _answers(manifest: Manifest, model: Sensor | Forecaster) -> NDArray[np.float32]:
-    """A score a reading [n, 1], or of a forecaster the mean of each step [h, d]."""
+def _results(manifest: Manifest, model: Sensor | Forecaster) -> NDArray[np.float32]:
+    """A detector's scores [n, 1], or a forecaster's mean forecast [h, d]."""
     readings = np.array(manifest.golden.readings, dtype=np.float64)
     if manifest.task == "forecast":
         return cast(Forecaster, model).forecast(readings, len(manifest.golden.rows), ()).mean

@@ -1,4 +1,4 @@
-"""Columns in units of their own spread, by statistics that a few wild readings cannot move."""
+"""Columns scaled to units of their own spread, by robust statistics."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-# A normal distribution's 5 % and 95 % quantiles are so many standard deviations apart. Quartiles would resist more, but
-# of a coarse gauge, which mostly shows the same two values, they give a spread of nearly nothing.
-_LOW, _HIGH, _APART = 0.05, 0.95, 3.29
-# Beyond so many units nothing is told apart any more; it keeps squares finite in float32.
-_FARTHEST = 1e6
+# The 5 % and 95 % quantiles of a normal distribution are 3.29 standard deviations apart. Quartiles would be more
+# robust, but the spread of a coarse gauge, which mostly shows the same two values, would be nearly 0.
+_LOW, _HIGH, _DEVIATIONS = 0.05, 0.95, 3.29
+# Scaled readings are clipped to this many units, whose square is finite in float32.
+_MAX_UNITS = 1e6
 # Spread below this share of the level is rounding.
 _ROUNDING = 1e-12
 
 
 class RobustScale(nn.Module):
-    """Readings float64 [n, d] → (x - median) / spread, float64 [n, d]; the spread is the range of the middle 90 % /
-    3.29.
+    """Readings float64 [n, d] → (x - median) / spread, float64 [n, d].
 
-    Where 90 % of a column are one value, its standard deviation takes that place. A column that never varied says
-    nothing: it has `rate` 0 and gives 0.
+    The spread is the range of the middle 90 % / 3.29, or the standard deviation where 90 % of a column are one value.
+    A constant column has `rate` 0, so its scaled readings are 0.
     """
 
     center: Tensor
@@ -33,11 +32,11 @@ class RobustScale(nn.Module):
         self.register_buffer("rate", torch.zeros(columns, dtype=torch.float64))
 
     def fit(self, x: Tensor) -> Self:
-        """Medians and spreads of normal readings [n, d], n ≥ 2."""
+        """Measure medians and spreads of normal readings [n, d], n ≥ 2."""
         if x.ndim != 2 or len(x) < 2 or x.shape[1] != len(self.center):
             raise ValueError(f"readings: expected shape [n, {len(self.center)}] with n >= 2, got {list(x.shape)}")
         low, middle, high = (_quantile(x, q) for q in (_LOW, 0.5, _HIGH))
-        spread = (high - low) / _APART
+        spread = (high - low) / _DEVIATIONS
         least = _ROUNDING * middle.abs()
         spread = torch.where(spread > least, spread, x.std(dim=0, unbiased=False))
         self.center = middle
@@ -45,10 +44,10 @@ class RobustScale(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Readings in units, float64 [n, d]."""
-        return ((x - self.center) * self.rate).clamp(-_FARTHEST, _FARTHEST)
+        """Scaled readings, float64 [n, d]."""
+        return ((x - self.center) * self.rate).clamp(-_MAX_UNITS, _MAX_UNITS)
 
 
 def _quantile(x: Tensor, q: float) -> Tensor:
-    """The order statistic at `q` of each column: no interpolation, so that it is a value that occurred."""
+    """The order statistic at `q` of each column, without interpolation."""
     return x.kthvalue(1 + int(q * (len(x) - 1)), dim=0).values

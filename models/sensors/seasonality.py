@@ -1,6 +1,4 @@
-"""Rhythms of a series: days and weeks where the time between readings is known, else the lag at which it repeats
-itself.
-"""
+"""Seasons of a series: days and weeks for a known period, else the repeating lag."""
 
 from __future__ import annotations
 
@@ -11,27 +9,28 @@ from models.sensors.base import Readings
 
 _DAY_S, _WEEK_S = 86_400.0, 604_800.0
 _LONGEST_ROWS = 2500
-# From this correlation on a series is said to repeat itself.
-_ALIKE = 0.3
+# From this autocorrelation on a series repeats itself.
+_MIN_CORRELATION = 0.3
 
 
 def calendar(period_s: float) -> tuple[int, ...]:
-    """A week and a day in rows, where they are at least four."""
+    """A week and a day in rows; lengths below four rows are left out."""
     rows = (round(_WEEK_S / period_s), round(_DAY_S / period_s))
     return tuple(length for length in rows if length >= 4)
 
 
 def repeating(readings: Readings, longest: int = _LONGEST_ROWS) -> tuple[int, ...]:
-    """The season of readings [n, d] in rows, or none."""
+    """The season of readings [n, d] in rows, or an empty tuple."""
     season = find_season(readings, longest)
     return () if season is None else (season,)
 
 
 def find_season(readings: Readings, longest: int) -> int | None:
-    """The lag of 2 to `longest` rows at which readings [n, d] repeat best; None where they repeat at none
-    (correlation < 0.3).
+    """The lag of 2 to `longest` rows at which readings [n, d] repeat.
 
-    The highest peak of the columns' mean autocorrelation; a lag counts only where the readings hold three of it.
+    None below an autocorrelation of 0.3.
+
+    It is the highest peak of the columns' mean autocorrelation. The readings must hold three seasons.
     """
     longest = min(longest, len(readings) // 3)
     spread = readings.std(axis=0)
@@ -41,12 +40,12 @@ def find_season(readings: Readings, longest: int) -> int | None:
     correlation = _autocorrelation(standard, longest + 2)
     inner = correlation[1:-1]
     peaks = np.flatnonzero((inner >= correlation[:-2]) & (inner > correlation[2:])) + 1
-    peaks = peaks[(peaks >= 2) & (correlation[peaks] >= _ALIKE)]
+    peaks = peaks[(peaks >= 2) & (correlation[peaks] >= _MIN_CORRELATION)]
     return int(peaks[np.argmax(correlation[peaks])]) if len(peaks) else None
 
 
 def _autocorrelation(standard: Readings, lags: int) -> NDArray[np.float64]:
-    """Mean over the columns of standardised [n, d], for lags 0 to `lags` - 1, by the fast Fourier transform."""
+    """The mean over standardised columns [n, d], for lags 0 to `lags` - 1."""
     size = 1 << (2 * len(standard) - 1).bit_length()
     spectrum = np.fft.rfft(standard, size, axis=0)
     products = np.fft.irfft(spectrum * spectrum.conj(), size, axis=0)[:lags].sum(axis=1)

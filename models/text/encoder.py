@@ -21,7 +21,8 @@ from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,10 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class Encoder:
-    """Any sentence-transformers text model: transformer, pooling, Dense; the vectors are not normalised here.
+    """Any sentence-transformers text model: transformer, pooling, Dense.
 
-    The transformer runs in the placement's dtype, pooling and what follows in float32: averaging some hundred bfloat16
-    vectors in bfloat16 would lose more than all layers before it.
+    Without final normalisation.
+
+    The transformer runs in the placement's dtype, pooling and what follows in float32: averaging hundreds of vectors in
+    bfloat16 would lose more precision than all layers before.
     """
 
     def __init__(self, source: ModelSource, placement: Placement, forward: str = "general") -> None:
@@ -108,7 +111,7 @@ class Encoder:
 
 
 def _by_prompt(batch: Sequence[Tokens]) -> dict[int, list[int]]:
-    """Indices by prompt length: pooling that leaves the prompt out takes one length for the whole batch."""
+    """Indices by prompt length, because pooling without prompts takes one length for a batch."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(batch):
         groups[item.prompt_tokens].append(index)
@@ -116,9 +119,9 @@ def _by_prompt(batch: Sequence[Tokens]) -> dict[int, list[int]]:
 
 
 def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype) -> SentenceTransformer:
-    """A sentence-transformers directory as its library reads it: safetensors only, no code of the model's own.
+    """Open a sentence-transformers directory: safetensors only, no code of the model's.
 
-    Raises ModelSourceError for anything else, and where the first module is no transformer.
+    Raises ModelSourceError for anything else, and when the first module is no transformer.
     """
     from sentence_transformers import SentenceTransformer
 

@@ -1,6 +1,4 @@
-"""Does a trained model still give what it gave when it was trained? From an encoder's rows to its answers, and the
-comparison.
-"""
+"""Golden texts: a loaded text model must reproduce its outputs after training."""
 
 from __future__ import annotations
 
@@ -20,20 +18,18 @@ from models.text.detectors.serialization import load_detector
 from models.text.heads import LinearHead
 from models.text.lexical_head import load_head
 from models.text.sequence_classifier import probabilities, relevance
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """What an artifact has beside an encoder."""
+    """An artifact's parts beside an encoder."""
 
     head: LinearHead | None
     detector: Detector | None
 
     def logits(self, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
-        """An encoder's rows [n, d] and the tokens they came from → logits [n, labels]; a sequence classifier's rows
-        are logits already.
-        """
+        """Logits [n, labels] of rows [n, d] and tokens; a sequence classifier's rows are logits."""
         if self.head is None:
             return rows
         with torch.inference_mode():
@@ -42,29 +38,26 @@ class ModelParts:
 
 
 def normalize_rows(rows: Rows) -> torch.Tensor:
-    """Rows [n, d] as heads and detectors take them: of length 1."""
+    """Rows [n, d] of length 1, as heads and detectors take them."""
     return torch.from_numpy(normalize(rows))
 
 
 def read_parts(path: Path, manifest: Manifest) -> ModelParts:
-    """The head and the detector in an artifact's directory. Raises ArtifactError when one that its task needs is
-    missing.
-    """
+    """An artifact's head and detector. Raises ArtifactError when the task lacks one."""
     head = load_head(path) if "head.json" in manifest.files else None
     detector = load_detector(path) if "detector.json" in manifest.files else None
+    name = f"{manifest.name}:v{manifest.version}"
     if manifest.task == "anomaly" and detector is None:
-        raise ArtifactError(f"{manifest.name}:v{manifest.version} is for anomalies and has no detector")
+        raise ArtifactError(f"{name} is for anomalies and has no detector")
     if manifest.task == "classification" and head is None and manifest.encoder == "base":
-        raise ArtifactError(
-            f"{manifest.name}:v{manifest.version} is a classifier on its base's embeddings and has no head"
-        )
+        raise ArtifactError(f"{name} is a classifier on its base's embeddings and has no head")
     if head is not None and head.labels != manifest.labels:
-        raise ArtifactError(f"{manifest.name}:v{manifest.version}: the head has other labels than the manifest")
+        raise ArtifactError(f"{name}: the head has other labels than the manifest")
     return ModelParts(head, detector)
 
 
 def read_texts(golden: Golden, model: TextModel) -> list[Tokens]:
-    """The golden texts as the model reads those of requests: with its default prompt, cut to its length."""
+    """Tokenise the golden texts as those of requests: with the default prompt, truncated."""
     pairs = [text for text in golden.texts if isinstance(text, tuple)]
     singles = [text for text in golden.texts if isinstance(text, str)]
     if pairs and singles:
@@ -80,8 +73,9 @@ def read_texts(golden: Golden, model: TextModel) -> list[Tokens]:
 
 
 def answers(manifest: Manifest, parts: ModelParts, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
-    """Rows and their tokens → what the golden rows hold: probabilities, scores [n, 1], embeddings of length 1,
-    relevance [n, 1].
+    """Outputs as golden rows hold them, from an encoder's rows and tokens.
+
+    Probabilities, scores [n, 1], embeddings of length 1, or relevance [n, 1], by the task.
     """
     if manifest.task == "classification":
         return probabilities(parts.logits(rows, tokens), multi_label=False)
@@ -95,9 +89,7 @@ def answers(manifest: Manifest, parts: ModelParts, rows: Rows, tokens: Sequence[
 
 
 def reproduce(path: Path, manifest: Manifest, model: TextModel) -> None:
-    """Run the golden inputs of the artifact at `path` on its encoder. Raises ArtifactError when the answers are
-    others.
-    """
+    """Run an artifact's golden texts. Raises ArtifactError when the outputs differ."""
     if not manifest.golden.texts:
         return
     tokens = read_texts(manifest.golden, model)

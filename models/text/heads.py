@@ -1,4 +1,4 @@
-"""Trained classifier heads: a linear layer over an encoder's embeddings, saved as safetensors and JSON."""
+"""Trained classifier heads: linear layers on embeddings, saved as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 WEIGHTS, SETTINGS = "head.safetensors", "head.json"
 
@@ -22,8 +22,7 @@ class LinearHead(nn.Module):
     """logits = (x @ weight.T + bias) / temperature.
 
     `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the
-    encoder gives them after L2 normalisation. The temperature makes the softmax of the logits honest probabilities
-    (Guo et al., 2017).
+    encoder gives them after L2 normalisation. The temperature calibrates the softmax of the logits (Guo et al., 2017).
     """
 
     kind: ClassVar[str] = "linear"
@@ -52,13 +51,13 @@ class LinearHead(nn.Module):
         return int(self.weight.shape[1])
 
     def forward(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
-        """Logits float32 [n, labels] of embeddings [n, d]. This kind of head has no use for the texts' tokens."""
+        """Logits float32 [n, labels] of embeddings [n, d]; this kind of head ignores `tokens`."""
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ValueError(f"expected embeddings [n, {self.width}], got {list(x.shape)}")
         return (x.float() @ self.weight.T + self.bias) / self.temperature
 
     def probabilities(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
-        """Probabilities float32 [n, labels] of embeddings [n, d] and the texts' tokens; each row sums to 1."""
+        """Probabilities float32 [n, labels] of embeddings [n, d] and tokens; rows sum to 1."""
         return self.forward(x, tokens).softmax(dim=-1)
 
     def at(self, temperature: float) -> LinearHead:
@@ -72,19 +71,17 @@ class LinearHead(nn.Module):
         (directory / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is saved, by the names in `parts`."""
+        """The saved tensors, by the names in `parts`."""
         return {"weight": self.weight.cpu(), "bias": self.bias.cpu()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], temperature: float) -> Self:
-        """A head of what was saved. Raises ValueError for tensors that do not fit together."""
+        """A head of saved tensors. Raises ValueError for tensors that do not fit together."""
         return cls(tensors["weight"], tensors["bias"], labels, temperature)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote. Raises ModelSourceError when it is not a head of this kind that this version can
-        read.
-        """
+        """Read what `save` wrote. Raises ModelSourceError for anything else."""
         try:
             settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
             tensors = load_file(directory / WEIGHTS)

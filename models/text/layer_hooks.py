@@ -1,4 +1,4 @@
-"""A place to pause between the layers of a model that others wrote."""
+"""Preemption between the layers of transformers models."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from models.preemption import NO_PREEMPTION, Preemption
 
 
 class _ThreadState(threading.local):
-    """What a thread has called."""
+    """A thread's preemption."""
 
     preempt: Preemption = NO_PREEMPTION
 
 
 class LayerHooks:
-    """Calls a function before each layer of a transformer: of its longest list of modules, whatever its architecture
-    calls it.
-    """
+    """Calls a thread's preemption before each layer, an item of the longest ModuleList."""
 
     def __init__(self, model: nn.Module) -> None:
         self._here = _ThreadState()
@@ -31,7 +29,7 @@ class LayerHooks:
 
     @contextmanager
     def calling(self, preempt: Preemption) -> Iterator[None]:
-        """Have `preempt` called for this thread during this block; a block inside another one has its own."""
+        """Call `preempt` before layers in this thread, within this block; blocks can be nested."""
         before, self._here.preempt = self._here.preempt, preempt
         try:
             yield

@@ -1,6 +1,4 @@
-"""Heads that look at a text's word pieces beside its embedding: exact words tell apart what an encoder puts close
-together.
-"""
+"""Heads that read word pieces beside the embedding, to separate similar texts."""
 
 from __future__ import annotations
 
@@ -18,16 +16,17 @@ from torch.nn.functional import embedding_bag
 
 from models.errors import ModelSourceError
 from models.text.heads import SETTINGS, LinearHead
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
-MOST_FEATURES = 4000
-_LEAST_TEXTS = 2
+MAX_FEATURES = 4000
+_MIN_TEXTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A sparse matrix [n, features] by rows: `columns` int64 and `values` float32 [stored], row i from `starts[i]`
-    to `starts[i + 1]`.
+    """A sparse matrix [n, features] in CSR form.
+
+    `columns` int64 and `values` float32 [stored]; row i lies from `starts[i]` to `starts[i + 1]`.
     """
 
     columns: NDArray[np.int64]
@@ -37,8 +36,9 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class WordPieces:
-    """Which word pieces and pairs of neighbours count, and how much: `keys` int64 [f] ascending, `idf` float32 [f].
+    """The features of a lexical head: `keys` int64 [f] ascending, with `idf` float32 [f].
 
+    Features are word pieces and pairs of neighbouring word pieces.
     A piece's key is its id; that of a pair is (first + 1) * 2^32 + second.
     """
 
@@ -52,19 +52,20 @@ class WordPieces:
             )
 
     @classmethod
-    def fit(cls, tokens: Sequence[Tokens], most: int = MOST_FEATURES) -> WordPieces:
-        """Those that are in most of the texts, in two at least and not in all: idf = ln((1 + n) / (1 + texts with
-        it)) + 1.
+    def fit(cls, tokens: Sequence[Tokens], most: int = MAX_FEATURES) -> WordPieces:
+        """The features of the most texts; those in one text or in all are left out.
+
+        idf = ln((1 + n) / (1 + texts with it)) + 1.
         """
         found = [_keys(item) for item in tokens]
         keys, texts = np.unique(np.concatenate(found) if found else np.empty(0, np.int64), return_counts=True)
-        telling = (texts >= _LEAST_TEXTS) & (texts < len(tokens))
-        keys, texts = keys[telling], texts[telling]
+        informative = (texts >= _MIN_TEXTS) & (texts < len(tokens))
+        keys, texts = keys[informative], texts[informative]
         kept = np.sort(np.argsort(-texts, kind="stable")[:most])
         return cls(keys[kept], (np.log((1 + len(tokens)) / (1 + texts[kept])) + 1).astype(np.float32))
 
     def __call__(self, tokens: Sequence[Tokens]) -> Sparse:
-        """Rows of length 1, or 0 where a text has none of the keys; each key counts once a text."""
+        """Rows of length 1, or 0 for a text without features; a feature counts once a text."""
         columns = [self._columns(_keys(item)) for item in tokens]
         values = [self.idf[one] / max(float(np.linalg.norm(self.idf[one])), 1e-9) for one in columns]
         starts = np.cumsum([0, *map(len, columns)], dtype=np.int64)
@@ -83,7 +84,7 @@ class WordPieces:
 class LexicalHead(LinearHead):
     """logits = (x @ weight.T + pieces(tokens) @ words + bias) / temperature.
 
-    `words` is float32 [f, labels], held to float16's precision, so that a head that was saved answers as it did before.
+    `words` is float32 [f, labels], rounded to float16's precision, so that a saved head gives the same results.
     """
 
     kind: ClassVar[str] = "linear+lexical"
@@ -107,43 +108,37 @@ class LexicalHead(LinearHead):
         self.register_buffer("words", words.half().float().contiguous())
 
     def forward(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
-        """Logits float32 [n, labels] of embeddings [n, d] and the n texts' tokens, as their encoder reads them."""
+        """Logits float32 [n, labels] of embeddings [n, d] and the n texts' tokens."""
         if tokens is None or len(tokens) != len(x):
             raise ValueError(f"expected the tokens of {len(x)} texts, got {'none' if tokens is None else len(tokens)}")
         found = self.pieces(tokens)
         if not len(found.columns):
             return super().forward(x)
         columns, values, starts = map(torch.from_numpy, (found.columns, found.values, found.starts[:-1]))
-        told = embedding_bag(columns, self.words, starts, mode="sum", per_sample_weights=values)
-        return super().forward(x) + told / self.temperature
+        lexical = embedding_bag(columns, self.words, starts, mode="sum", per_sample_weights=values)
+        return super().forward(x) + lexical / self.temperature
 
     def at(self, temperature: float) -> LexicalHead:
         """The same head at another temperature."""
         return LexicalHead(self.weight, self.bias, self.pieces, self.words, self.labels, temperature)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is saved, by the names in `parts`; `words` as float16."""
+        """The saved tensors, by the names in `parts`; `words` as float16."""
         pieces = {"keys": torch.from_numpy(self.pieces.keys), "idf": torch.from_numpy(self.pieces.idf)}
         return {**super().tensors(), **pieces, "words": self.words.half().cpu()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], temperature: float) -> Self:
-        """A head of what was saved. Raises ValueError for tensors that do not fit together."""
+        """A head of saved tensors. Raises ValueError for tensors that do not fit together."""
         keys, idf = tensors["keys"], tensors["idf"]
         if keys.dtype != torch.int64 or idf.dtype != torch.float32:
             raise ValueError(f"expected keys int64 and idf float32, got {keys.dtype} and {idf.dtype}")
-        return cls(
-            tensors["weight"],
-            tensors["bias"],
-            WordPieces(keys.numpy(), idf.numpy()),
-            tensors["words"],
-            labels,
-            temperature,
-        )
+        pieces = WordPieces(keys.numpy(), idf.numpy())
+        return cls(tensors["weight"], tensors["bias"], pieces, tensors["words"], labels, temperature)
 
 
 def load_head(directory: Path) -> LinearHead:
-    """A head of either kind. Raises ModelSourceError when it is not one that this version can read."""
+    """Read a head of either kind. Raises ModelSourceError for anything else."""
     try:
         kind = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:

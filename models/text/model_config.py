@@ -1,26 +1,21 @@
-"""A model's configuration files, read without sentence-transformers: importing that costs seconds, reading them
-none.
-"""
+"""A model's configuration, read without the slow import of sentence-transformers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.errors import Unsupported
+from models.filesystem import read_json
 
 _PLAIN_POOLING = ("mean", "cls", "lasttoken")
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the JSON files of a Transformer + Pooling (+ Normalize) model say.
-
-    `pooling` is one of mean, cls and lasttoken.
-    """
+    """A Transformer + Pooling (+ Normalize) model: `pooling` is mean, cls or lasttoken."""
 
     config: dict[str, Any]
     pooling: str
@@ -31,24 +26,25 @@ class Pipeline:
 
 
 def read_pipeline(path: Path) -> Pipeline:
-    """Read a model directory. Raises Unsupported for anything that needs sentence-transformers itself."""
+    """Read a model directory. Raises Unsupported if it needs sentence-transformers itself."""
     kinds = [
         (str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", "")))
-        for module in _json(path / "modules.json", [])
+        for module in read_json(path / "modules.json", list)
     ]
     names = [kind for kind, _ in kinds]
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise Unsupported(f"its modules are {', '.join(names) or 'not stated'}")
     root = path / kinds[0][1]
-    settings, texts = _json(root / "sentence_bert_config.json"), _json(root / "tokenizer_config.json")
+    settings = read_json(root / "sentence_bert_config.json", dict)
+    tokenizer = read_json(root / "tokenizer_config.json", dict)
     if settings.get("do_lower_case"):
         raise Unsupported("it lower-cases outside its tokeniser")
-    config = _json(root / "config.json")
-    stated = settings.get("max_seq_length") or texts.get("model_max_length")
-    about = _json(path / "config_sentence_transformers.json")
+    config = read_json(root / "config.json", dict)
+    stated = settings.get("max_seq_length") or tokenizer.get("model_max_length")
+    about = read_json(path / "config_sentence_transformers.json", dict)
     return Pipeline(
         config=config,
-        pooling=_pooling(_json(path / kinds[1][1] / "config.json")),
+        pooling=_pooling(read_json(path / kinds[1][1] / "config.json", dict)),
         normalizes=len(kinds) == 3,
         max_tokens=longest_input(config, stated if stated and stated < 1_000_000 else None),
         prompts={name: prompt for name, prompt in about.get("prompts", {}).items() if prompt},
@@ -70,18 +66,14 @@ def _pooling(config: dict[str, Any]) -> str:
     return str(mode)
 
 
-def _json(path: Path, default: Any = None) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ({} if default is None else default)
-
-
-# These count positions from padding_idx + 1, so that many of their position embeddings are never used.
+# These count positions from padding_idx + 1; the position embeddings before are never used.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
-_MPNETS_PADDING = 1  # whatever its configuration says
+_MPNETS_PADDING = 1  # regardless of its configuration
 _FALLBACK = 512
 
 
 def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
-    """The most tokens of one input, special ones included: what the model states, never more than its positions."""
+    """The most tokens of an input with special ones: as stated, at most the positions."""
     positions = int(config.get("max_position_embeddings") or 0)
     if positions:
         positions -= first_position(config)
@@ -90,9 +82,7 @@ def longest_input(config: Mapping[str, Any], stated: int | None) -> int:
 
 
 def first_position(config: Mapping[str, Any]) -> int:
-    """The position of a text's first token. Where it is not 0, the one before it is that of padding tokens, wherever
-    they stand.
-    """
+    """The position of a text's first token; padding tokens have the one before, if any."""
     kind = config.get("model_type")
     if kind not in _OFFSET_POSITIONS:
         return 0

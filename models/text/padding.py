@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 
 
 def collate(batch: Sequence[Tokens], pad_id: int, device: torch.device, *, with_types: bool) -> dict[str, Tensor]:
-    """Pad a batch on the right: `input_ids`, `attention_mask` and, if wanted, `token_type_ids`, each int64 [n,
-    longest].
-    """
+    """Pad a batch on the right: model inputs by name, int64 [n, longest]."""
     longest = max(item.count for item in batch)
     ids = np.full((len(batch), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)

@@ -1,8 +1,7 @@
-"""Transformers with a classification head: cross-encoders for rerank and sequence classifiers by name."""
+"""Transformers with a classification head: cross-encoders and sequence classifiers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
+from models.filesystem import read_json
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
@@ -19,13 +19,14 @@ from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 
 class SequenceClassifier:
-    """A `…ForSequenceClassification` model: one output is a cross-encoder's relevance, several are classes.
+    """A `…ForSequenceClassification` model: a cross-encoder with one output, else a classifier.
 
-    Rows are logits, float32 [n, labels]; `probabilities` and `relevance` make numbers between 0 and 1 of them.
+    Rows are logits, float32 [n, labels]; `probabilities` and `relevance` map them to values between 0 and 1.
     """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
@@ -77,7 +78,7 @@ class SequenceClassifier:
 
 
 def probabilities(logits: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-    """Logits [n, labels] → probabilities of the same shape: each label by itself, or all summing to 1."""
+    """Logits [n, labels] → probabilities: each label by itself, or all summing to 1."""
     tensor = torch.from_numpy(logits)
     return (tensor.sigmoid() if multi_label else tensor.softmax(dim=-1)).numpy()
 
@@ -102,6 +103,5 @@ def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
 
 def _stated_length(source: ModelSource) -> int | None:
     """`max_seq_length` where sentence-transformers saved one beside the model."""
-    path = source.path / "sentence_bert_config.json"
-    stated = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
+    stated = read_json(source.path / "sentence_bert_config.json", dict).get("max_seq_length")
     return int(stated) if stated else None

@@ -1,4 +1,4 @@
-"""Classification without training: a text belongs to the label whose texts it is nearest to."""
+"""Classification without training, by the label whose texts are nearest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 # Fitted with all-MiniLM-L6-v2 on Banking77 and CLINC150, label names alone (benchmarks/zeroshot.py): the likelihood is
-# best at 0.045 to 0.065 for 2 to 150 labels. An encoder whose cosines are spread otherwise is less well calibrated.
+# best at 0.045 to 0.065 for 2 to 150 labels. Encoders with another spread of cosines are less well calibrated.
 TEMPERATURE = 0.05
-# The same, label by label, for ten labels: the cosine at which a text belongs as likely as not, and how sharply that
-# turns.
+# The same for single labels among ten: the cosine of probability ½, and the temperature of the sigmoid.
 MULTI_LABEL_BIAS = 0.47
 MULTI_LABEL_TEMPERATURE = 0.077
 
@@ -31,7 +30,7 @@ class ZeroShotHead(nn.Module):
 
     @classmethod
     def from_texts(cls, vectors: Tensor, owners: Sequence[int]) -> ZeroShotHead:
-        """A head from embeddings [m, d] of texts about labels; `owners[i]` is the label that text i is about."""
+        """A head from embeddings [m, d] of texts about labels; text i is about label `owners[i]`."""
         owner = torch.tensor(owners)
         if vectors.ndim != 2 or len(owner) != len(vectors):
             raise ValueError(f"expected vectors [m, d] and m owners, got {list(vectors.shape)} and {len(owner)}")

@@ -22,7 +22,8 @@ from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.detectors.base import Verdict
 from models.text.golden import ModelParts, answers, normalize_rows, read_parts, read_texts
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 from service.engine.engine import Engine
 from service.serving.sensor_model import ReadingsItem, SensorModel, ServedSensor
 from service.serving.text_model import ServedText
@@ -212,7 +213,7 @@ def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata
         dtype="float64",
         reason="models of numbers compute on the CPU, from readings in float64",
         notes=() if manifest.golden.readings else (_UNCHECKED,),
-        numbers=numbers,
+        sensor=numbers,
     )
 
 

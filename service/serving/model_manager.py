@@ -15,7 +15,7 @@ from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import FittedCache, RowCache, Sized

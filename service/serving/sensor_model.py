@@ -129,7 +129,7 @@ class ServedSensor(Servable):
         self._model = model.model
         self._monitor = (
             cast(Monitored, model.model).monitor()
-            if model.card.numbers and model.card.numbers.kind == "records"
+            if model.card.sensor and model.card.sensor.kind == "records"
             else None
         )
         self._monitoring = threading.Lock()
@@ -146,9 +146,9 @@ class ServedSensor(Servable):
     @property
     def numbers(self) -> SensorSignature:
         """What it reads."""
-        if self.card.numbers is None:
+        if self.card.sensor is None:
             raise RuntimeError("a model of numbers has a card without numbers")
-        return self.card.numbers
+        return self.card.sensor
 
     @property
     def calibrated_on(self) -> int:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from models.errors import SondeError
 from models.text.base import TextModel
-from models.text.tokenization import Explained, Side, TextProcessor, Tokens, require_whole
+from models.text.tokenization import Side, TextProcessor
+from models.text.tokens import Explained, Tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -219,7 +220,7 @@ class ServedText(Servable):
 
     def _check(self, tokens: list[Tokens], reading: TokenizeOptions) -> None:
         if not reading.truncate:
-            require_whole(tokens, reading.named)
+            require_untruncated(tokens, reading.named)
         self._require_room(sum(item.count for item in tokens), reading.param)
 
     async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> ModelOutput:

@@ -14,7 +14,8 @@ from tokenizers.processors import TemplateProcessing
 
 from models.base import ModelMetadata, Task
 from models.preemption import NO_PREEMPTION, Preemption
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 
 class FakeModel:

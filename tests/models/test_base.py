@@ -28,7 +28,7 @@ def card(task: Task = "embedding", width: int = 384) -> ModelMetadata:
         device="cpu",
         dtype="float32",
         reason="as asked",
-        numbers=SensorSignature("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
+        sensor=SensorSignature("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
     )
 
 

@@ -1,6 +1,4 @@
-"""A detector of live streams that goes on learning: what is unlike the stream's own recent ways, said once for each
-event.
-"""
+"""An adaptive anomaly detector for live streams, with one alarm an event."""
 
 from __future__ import annotations
 
@@ -14,41 +12,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sensors.adaptive.features import FEATURES, StreamFeatures
-from models.sensors.adaptive.running_p_values import RunningPValues
-from models.sensors.adaptive.tails import BLOCK, BLOCKS, MOST, BlockTails
-from models.sensors.base import Readings, Scored, State
+from models.sensors.adaptive.state import (
+    INDEPENDENT_ROWS,
+    RUNNING,
+    WINDOW_ROWS,
+    copy_state,
+    new_state,
+    seasons_that_fit,
+)
+from models.sensors.adaptive.tails import BlockTails
+from models.sensors.base import Readings, Scored, State, require_columns
 from models.sensors.seasonality import calendar, repeating
 
 Doubles = NDArray[np.float64]
 
-NAME = "adaptive"
+DETECTOR_ID = "adaptive"
 
-# A reading is an event from here on: so rare, in powers of ten, on the mean of the questions that agree.
-EVENT = 1.1
-REST_ROWS = 150
-_AGREEING, _TOGETHER_ROWS = 3, 5
-# Scores so many readings apart share no answer.
-_INDEPENDENT_ROWS = 8
-_START = "start."
-_MOST_STATE_BYTES = 60_000
+# From this score on a reading is an event: the mean rarity of the features that agree, in powers of ten.
+EVENT_SCORE = 1.1
+QUIET_ROWS = 150
+_AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
-_LEAST_UNIT = 1e-6
-# Parts of the state that are shorter at times, and their greatest lengths.
-_GROWING = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": _INDEPENDENT_ROWS - 1, "recent": _TOGETHER_ROWS - 1}
+_MIN_UNIT = 1e-6
+_START = "start."
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveSensor:
-    """Implements `seam.Sensor` for series of few columns whose normal ways change.
+    """Implements `base.Sensor` for series of few columns whose normal behaviour changes.
 
-    Five questions are put to every reading (`questions`), each answer's rarity is told from the stream's own recent
-    blocks (`tails`), and a column's score is the mean of the three rarest answers of the last 5 readings, as powers
-    of ten: one question alone is often wrong. The score is the highest column's. After an event the next 150
-    readings score less than half of one, so that it is told once. P-values compare scores with the stream's own
-    before (`running`).
+    Each reading has five features (`features`), whose rarity is measured against the stream's own recent blocks
+    (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,
+    because a single feature is often wrong. The score is the highest column's. The 150 readings after an event score
+    less than half of one, so that an event raises one alarm. P-values compare scores with the stream's own past ones
+    (`running_p_values`).
 
-    Everything is causal and goes on learning with each reading, so that there is no drift to be warned of; `start`
-    is what it knew at the end of its training.
+    Everything is causal and adapts with each reading, so there is no drift to warn of. `start` is the state at the end
+    of training.
     """
 
     columns: tuple[str, ...]
@@ -62,41 +62,39 @@ class AdaptiveSensor:
 
     @property
     def window(self) -> int:
-        """The first reading is scored: the training part came before it."""
+        """1: the state holds the training readings, so that the first reading has a score."""
         return 1
 
     @property
     def calibrated_on(self) -> int:
-        """Blocks of readings of the training part that the first p-values rest on."""
-        return self._share.blocks(self.start)
+        """Blocks of training readings behind the first p-values."""
+        return RUNNING.blocks(self.start)
 
     @property
     def stride(self) -> int:
-        """How many readings lie between independent ones."""
-        return _INDEPENDENT_ROWS
+        """The readings from one independent score to the next."""
+        return INDEPENDENT_ROWS
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading was an anomaly at `alpha` at the end of training; it moves on with the
-        stream.
-        """
-        return self._share.threshold(alpha, self.start)
+        """The score of an anomaly at `alpha` at the end of training; it moves on with the stream."""
+        return RUNNING.threshold(alpha, self.start)
 
     def memory_bytes(self) -> int:
-        """Bytes of what it knows."""
+        """Bytes of unit and state."""
         return self.unit.nbytes + sum(part.nbytes for part in self.start.values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `sensor.safetensors` keeps."""
-        known = {f"{_START}{name}": torch.from_numpy(part) for name, part in self.start.items()}
-        return known | {"unit": torch.from_numpy(self.unit)}
+        """The tensors of `sensor.safetensors`."""
+        start = {f"{_START}{name}": torch.from_numpy(part) for name, part in self.start.items()}
+        return start | {"unit": torch.from_numpy(self.unit)}
 
     def describe(self) -> dict[str, Any]:
-        """What `sensor.json` keeps."""
+        """The content of `sensor.json`."""
         return {
             "kind": self.kind,
             "columns": list(self.columns),
             "period_s": self.period_s,
-            "detector": NAME,
+            "detector": DETECTOR_ID,
             "settings": {"seasons": list(self.seasons)},
             "window": self.window,
             "blocks": self.calibrated_on,
@@ -105,137 +103,75 @@ class AdaptiveSensor:
 
     @classmethod
     def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveSensor:
-        """From what `describe` and `tensors` gave. Raises ValueError for anything else."""
+        """From the results of `describe` and `tensors`. Raises ValueError for anything else."""
         columns, seasons = tuple(map(str, described["columns"])), tuple(map(int, described["settings"]["seasons"]))
         unit, period = tensors["unit"].numpy(), described["period_s"]
         if unit.shape != (len(columns),) or not (unit > 0).all() or not all(length >= 2 for length in seasons):
             raise ValueError(f"expected a unit above 0 of each of {len(columns)} columns and seasons of 2 or more rows")
-        fresh = cls(
-            columns,
-            seasons,
-            unit,
-            _nothing_known(len(columns), seasons, unit),
-            None if period is None else float(period),
-        )
         start = {name.removeprefix(_START): part.numpy() for name, part in tensors.items() if name != "unit"}
-        return replace(fresh, start=fresh.opened(start))
+        start = copy_state(start, like=new_state(len(columns), seasons, unit))
+        return cls(columns, seasons, unit, start, None if period is None else float(period))
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite, and learn from them. Raises ValueError for another shape or state."""
-        if readings.ndim != 2 or readings.shape[1] != len(self.columns):
-            raise ValueError(f"readings: expected shape [n, {len(self.columns)}], got {list(readings.shape)}")
-        memory = self.opened(state)
-        parts = [
-            self._scored(readings[at : at + _ROWS_AT_ONCE], memory) for at in range(0, len(readings), _ROWS_AT_ONCE)
-        ]
-        scores = np.concatenate([np.zeros(0), *(scores for scores, _, _ in parts)])
-        p_values = np.concatenate([np.zeros(0), *(p_values for _, p_values, _ in parts)])
-        shares = (
-            np.concatenate([np.zeros((0, len(self.columns))), *(_shares(one) for _, _, one in parts)])
-            if contributions
-            else None
-        )
-        told = None if shares is None else shares.astype(np.float32)
-        return Scored(scores.astype(np.float32), p_values, told, None, memory)
+        """Score finite readings float64 [n, d] and adapt to them. Raises ValueError."""
+        require_columns(readings, self.columns)
+        state = dict(self.start) if state is None else copy_state(state, like=self.start)
+        starts = range(0, len(readings), _ROWS_AT_ONCE)
+        parts = [self._score_part(readings[start : start + _ROWS_AT_ONCE], state) for start in starts]
+        if not parts:
+            parts = [(np.zeros(0), np.zeros(0), np.zeros((0, len(self.columns))))]
+        scores, p_values, by_column = (np.concatenate(list(part)) for part in zip(*parts, strict=True))
+        shares = _shares(by_column).astype(np.float32) if contributions else None
+        return Scored(scores.astype(np.float32), p_values, shares, None, state)
 
-    @property
-    def _share(self) -> RunningPValues:
-        return RunningPValues(MOST, _INDEPENDENT_ROWS)
-
-    @property
-    def _questions(self) -> StreamFeatures:
-        return StreamFeatures(len(self.columns), self.seasons, self.unit)
-
-    @property
-    def _tails(self) -> BlockTails:
-        return BlockTails(len(FEATURES) * len(self.columns))
-
-    def _scored(self, x: Readings, memory: State) -> tuple[Doubles, Doubles, Doubles]:
-        """Scores [n], p-values [n], and each column's own score [n, d]."""
-        answers = self._questions.ask(x, memory).reshape(len(x), -1)
-        rarity = self._tails.rarity(answers, memory).reshape(len(x), len(FEATURES), -1)
-        whole = np.concatenate([memory["recent"], rarity])
-        memory["recent"] = whole[-(_TOGETHER_ROWS - 1) :].copy()
-        padded = np.concatenate([np.zeros((max(_TOGETHER_ROWS - 1 - len(whole) + len(x), 0), *whole.shape[1:])), whole])
-        together = np.maximum.reduce([padded[at : at + len(x)] for at in range(_TOGETHER_ROWS)])
-        by_column = np.sort(together, axis=1)[:, -_AGREEING:].mean(axis=1)
-        scores = _told_once(by_column.max(axis=1), memory)
-        return scores, self._share.p_values(scores, memory), by_column
-
-    def opened(self, state: State | None) -> State:
-        """A copy to learn in: of a client's, or of what was known at the end of training. ValueError for one of
-        another sensor.
-        """
-        if state is None:
-            return dict(self.start)
-        if set(state) != set(self.start):
-            raise ValueError(f"state: expected {', '.join(sorted(self.start))}, got {', '.join(sorted(state))}")
-        for name, part in state.items():
-            known = self.start[name]
-            if (
-                part.shape[1:] != known.shape[1:]
-                or (name not in _GROWING and part.shape != known.shape)
-                or not np.isfinite(part).all()
-            ):
-                raise ValueError(
-                    f"state: {name}: expected finite numbers of the shape {list(known.shape)}, got {list(part.shape)}"
-                )
-            if len(part) > _GROWING.get(name, len(part)):
-                raise ValueError(f"state: {name}: expected at most {_GROWING[name]} rows, got {len(part)}")
-        return dict(state)
+    def _score_part(self, x: Readings, state: State) -> tuple[Doubles, Doubles, Doubles]:
+        """Scores [n], p-values [n], and each column's own score [n, d]; updates `state`."""
+        columns = len(self.columns)
+        features = StreamFeatures(columns, self.seasons, self.unit).compute(x, state).reshape(len(x), -1)
+        rarity = BlockTails(len(FEATURES) * columns).rarity(features, state).reshape(len(x), len(FEATURES), -1)
+        recent = np.concatenate([state["recent"], rarity])
+        state["recent"] = recent[-(WINDOW_ROWS - 1) :].copy()
+        missing = max(WINDOW_ROWS - 1 - len(recent) + len(x), 0)
+        padded = np.concatenate([np.zeros((missing, *recent.shape[1:])), recent])
+        highest = np.maximum.reduce([padded[start : start + len(x)] for start in range(WINDOW_ROWS)])
+        by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1)
+        scores = _suppress_repeats(by_column.max(axis=1), state)
+        return scores, RUNNING.p_values(scores, state), by_column
 
 
 def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveSensor:
-    """Learn from runs [n, d] of normal operation, one after the other; the last is the one that live readings continue.
+    """Learn from runs [n, d] of normal operation, one after the other.
 
-    Days and weeks are rhythms where the period between readings is known, else the lag at which the longest run
+    Live readings continue the last one.
+
+    Seasons are days and weeks where the period between readings is known, else the lag at which the longest run
     repeats itself. ValueError for more columns than fit the state.
     """
     together = np.concatenate(list(runs))
-    unit = np.maximum(together.std(axis=0), _LEAST_UNIT * np.abs(together).max(axis=0) + np.finfo(float).tiny)
+    unit = np.maximum(together.std(axis=0), _MIN_UNIT * np.abs(together).max(axis=0) + np.finfo(float).tiny)
     longest = max(runs, key=len)
-    seasons = _fitting(len(columns), calendar(period_s) if period_s is not None else repeating(longest))
-    fresh = AdaptiveSensor(columns, seasons, unit, _nothing_known(len(columns), seasons, unit), period_s)
-    state = fresh.start
+    seasons = seasons_that_fit(len(columns), calendar(period_s) if period_s is not None else repeating(longest))
+    untrained = AdaptiveSensor(columns, seasons, unit, new_state(len(columns), seasons, unit), period_s)
+    state = untrained.start
     for run in runs:
-        state = fresh.score(run, state).state
-    return replace(fresh, start=state)
+        state = untrained.score(run, state).state
+    return replace(untrained, start=state)
 
 
-def _nothing_known(columns: int, seasons: tuple[int, ...], unit: Doubles) -> State:
-    memory = StreamFeatures(columns, seasons, unit).new_memory() | BlockTails(len(FEATURES) * columns).new_memory()
-    memory |= RunningPValues(MOST, _INDEPENDENT_ROWS).new_memory()
-    return memory | {"recent": np.zeros((0, len(FEATURES), columns)), "rest": np.zeros(1)}
-
-
-def _fitting(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
-    """The rhythms that the state has room for, the longest left out first."""
-    shared, each = RunningPValues(MOST, _INDEPENDENT_ROWS).size, BlockTails(len(FEATURES)).size + 8 * len(FEATURES)
-    room = (_MOST_STATE_BYTES // 8 - shared) // columns - each
-    for left_out in range(len(seasons) + 1):
-        if sum(seasons[left_out:]) <= room:
-            return seasons[left_out:]
-    most = (_MOST_STATE_BYTES // 8 - shared) // each
-    raise ValueError(
-        f"columns: the adaptive detector takes at most {most} columns, got {columns}; train one for each few, or "
-        f"another detector"
-    )
-
-
-def _told_once(scores: Doubles, memory: State) -> Doubles:
-    """Scores [n] with less than half an event's in the rows after each event."""
-    told, resting = scores.copy(), int(memory["rest"][0])
-    lowered = np.minimum(scores, EVENT) / 2
-    told[:resting] = lowered[:resting]
-    for row in np.flatnonzero(scores >= EVENT).tolist():
-        if row >= resting:
-            resting = row + 1 + REST_ROWS
-            told[row + 1 : resting] = lowered[row + 1 : resting]
-    memory["rest"] = np.array([float(max(resting - len(scores), 0))])
-    return told
+def _suppress_repeats(scores: Doubles, state: State) -> Doubles:
+    """Scores [n], at most half an event's in the quiet rows after one; updates `state`."""
+    result, quiet = scores.copy(), int(state["rest"][0])
+    lowered = np.minimum(scores, EVENT_SCORE) / 2
+    result[:quiet] = lowered[:quiet]
+    for row in np.flatnonzero(scores >= EVENT_SCORE).tolist():
+        if row >= quiet:
+            quiet = row + 1 + QUIET_ROWS
+            result[row + 1 : quiet] = lowered[row + 1 : quiet]
+    state["rest"] = np.array([float(max(quiet - len(scores), 0))])
+    return result
 
 
 def _shares(by_column: Doubles) -> Doubles:
-    """Rows that sum to 1, or are all zero where no column has anything."""
+    """Rows that sum to 1, or are all zero where all columns score 0."""
     total = by_column.sum(axis=1, keepdims=True)
     return np.asarray(np.where(total > 0, by_column / np.where(total > 0, total, 1.0), 0.0))

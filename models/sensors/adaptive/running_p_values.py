@@ -1,4 +1,4 @@
-"""P-values in a stream that goes on: the share of its own recent readings that scored at least as high."""
+"""Running p-values: the share of recent readings that scored at least as high."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ Doubles = NDArray[np.float64]
 Memory = dict[str, Doubles]
 
 _BINS = 512
-# After so many readings one counts half.
 _HALF_LIFE_ROWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class RunningPValues:
-    """Counts scores between 0 and `highest` in 512 bins, the older the less; neighbours of a block of `block`
-    readings count as one.
+    """Conformal p-values by a histogram of past scores with a half-life of 5,000 readings.
 
-    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), as of conformal p-values, by the blocks that were
-    whole before.
+    Scores lie between 0 and `highest`, in 512 bins. A block of `block` neighbouring readings counts as one score:
+    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), by the blocks that were complete before.
     """
 
     highest: float
@@ -29,15 +27,15 @@ class RunningPValues:
 
     @property
     def size(self) -> int:
-        """The most numbers that its memory takes."""
+        """The most float64 values that its memory takes."""
         return _BINS + self.block
 
     def new_memory(self) -> Memory:
-        """What is known before the first score."""
+        """The memory before the first score: counts by bin, and the bins of the incomplete block."""
         return {"counts": np.zeros(_BINS), "uncounted": np.zeros(0)}
 
     def p_values(self, scores: Doubles, memory: Memory) -> Doubles:
-        """P-values float64 [n] in (0, 1] of scores [n]; `memory` moves on."""
+        """P-values float64 [n] in (0, 1] of scores [n]; updates `memory`."""
         waiting = len(memory["uncounted"])
         bins = np.concatenate([memory["uncounted"], self._bins(scores)]).astype(np.int64)
         p_values, counts = np.empty(len(bins)), memory["counts"]
@@ -50,12 +48,12 @@ class RunningPValues:
         return p_values[waiting:]
 
     def threshold(self, alpha: float, memory: Memory) -> float | None:
-        """The least score whose p-value is at most alpha; None when none is."""
-        fitting = np.flatnonzero(self._by_bin(memory["counts"]) <= alpha)
-        return float(fitting[0] * self.highest / _BINS) if len(fitting) else None
+        """The least score with a p-value of at most alpha; None when there is none."""
+        bins = np.flatnonzero(self._by_bin(memory["counts"]) <= alpha)
+        return float(bins[0] * self.highest / _BINS) if len(bins) else None
 
     def blocks(self, memory: Memory) -> int:
-        """How many blocks the p-values rest on."""
+        """The number of blocks behind the p-values."""
         return round(float(memory["counts"].sum()) / self.block)
 
     def _bins(self, scores: Doubles) -> Doubles:

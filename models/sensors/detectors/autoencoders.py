@@ -1,4 +1,4 @@
-"""Networks that learn to reconstruct normal readings, and fail at what they have not seen."""
+"""Networks that reconstruct normal readings and fail to reconstruct others."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from torch import Tensor, nn
 
 from models.sensors.detectors.base import pieces, windows
 from models.sensors.detectors.matrix_products import as_products
-from models.sensors.detectors.network import TRAINED_ON, NetworkDetector
+from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 
 _ROWS_AT_ONCE = 512
 _SMALLEST = 1e-4
 WINDOW = 32
-# So many of a window's last readings are judged, the rest is what they are judged by.
-_JUDGED = 8
+# The error counts for this many last readings of a window; the others are context.
+_SCORED_ROWS = 8
 
 
 class Autoencoder(NetworkDetector):
-    """Base of the two: a network that maps examples [n, …] to themselves; `judged` is the part of them [n, d, …]
-    that counts.
+    """A network that maps examples [n, …] to themselves.
+
+    `scored_part` selects the part [n, d, …] that counts.
 
     The score is the root of the mean squared error, each column in units of its usual error.
     """
 
     network: nn.Sequential
-    judged: nn.Module
+    scored_part: nn.Module
     usual: Tensor
 
     def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
@@ -35,13 +36,13 @@ class Autoencoder(NetworkDetector):
         self.register_buffer("usual", torch.ones(columns, dtype=torch.float64))
 
     def build(self) -> nn.Sequential:
-        """Layers that are affine, and GELUs between them."""
+        """Affine layers with GELUs between them."""
         raise NotImplementedError
 
-    def products(self) -> nn.Module:
-        """What is judged of what the network makes of examples, as rows."""
+    def build_exact(self) -> nn.Module:
+        """The network and `scored_part` as matrix products; results are rows."""
         shape = self.examples(self.usual.new_zeros(self.window, self.columns)).shape[1:]
-        return as_products(nn.Sequential(*self.network, self.judged), shape)
+        return as_products(nn.Sequential(*self.network, self.scored_part), shape)
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Train on every window of every run, then measure the usual error of each column."""
@@ -52,22 +53,22 @@ class Autoencoder(NetworkDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return self.parts(x).mean(dim=1).sqrt()
+        return self.contributions(x).mean(dim=1).sqrt()
 
-    def parts(self, x: Tensor) -> Tensor:
+    def contributions(self, x: Tensor) -> Tensor:
         """Squared errors in units of the usual ones, by column [n, d]."""
         return self._errors(x) / self.usual.square()
 
     def _errors(self, x: Tensor) -> Tensor:
-        """Squared errors [n, d]; what lies beyond the network's sight counts in full."""
-        beyond = (x.abs() - TRAINED_ON).clamp(min=0)
-        parts = [self._squares(shown.double()) for shown in pieces(self.examples(x), _ROWS_AT_ONCE)]
+        """Squared errors [n, d]; what clipping removes from a reading counts in full."""
+        beyond = (x.abs() - MAX_UNITS).clamp(min=0)
+        parts = [self._squares(batch.double()) for batch in pieces(self.examples(x), _ROWS_AT_ONCE)]
         errors = torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
         return errors + beyond[len(x) - len(errors) :].square()
 
-    def _squares(self, shown: Tensor) -> Tensor:
-        """Mean squared errors of what is judged of examples [n, …], by column [n, d]."""
-        errors: Tensor = self.judge(shown) - self.judged(shown).flatten(1)
+    def _squares(self, batch: Tensor) -> Tensor:
+        """Mean squared errors of the scored part of examples [n, …], by column [n, d]."""
+        errors: Tensor = self.exact(batch) - self.scored_part(batch).flatten(1)
         return errors.reshape(len(errors), self.columns, -1).square().mean(dim=2)
 
 
@@ -78,10 +79,10 @@ class RecordAutoencoder(Autoencoder):
 
     def __init__(self, columns: int, *, seed: int = 0) -> None:
         super().__init__(columns, seed=seed)
-        self.judged = nn.Identity()
+        self.scored_part = nn.Identity()
 
     def build(self) -> nn.Sequential:
-        """A middle of about half the columns, so that no column can be copied."""
+        """A middle of about half the columns, so that the network cannot copy its input."""
         d, wide, narrow = self.columns, min(max(4 * self.columns, 16), 128), max(self.columns // 2, 1)
         return nn.Sequential(
             nn.Linear(d, wide),
@@ -93,21 +94,21 @@ class RecordAutoencoder(Autoencoder):
         )
 
     def examples(self, x: Tensor) -> Tensor:
-        """Rows within sight, [n, d]."""
-        return x.clamp(-TRAINED_ON, TRAINED_ON).float()
+        """Clipped rows, [n, d]."""
+        return x.clamp(-MAX_UNITS, MAX_UNITS).float()
 
 
 class ConvAutoencoder(Autoencoder):
-    """A 1-D convolutional autoencoder of the last 32 readings; the score is its error on the last 8 of them."""
+    """A 1-D convolutional autoencoder of 32 readings, scored by its error on the last 8."""
 
     kind = "conv"
 
     def __init__(self, columns: int, *, seed: int = 0) -> None:
         super().__init__(columns, WINDOW, seed=seed)
-        self.judged = _Last()
+        self.scored_part = _LastReadings()
 
     def build(self) -> nn.Sequential:
-        """Two strided convolutions down to a sixteenth of the numbers (at least 4), and two back up."""
+        """Two strided convolutions down to a sixteenth of the values (at least 4), two back up."""
         wide, narrow, steps = 16, 8, WINDOW // 4
         code = max(self.columns * WINDOW // 16, 4)
         return nn.Sequential(
@@ -126,13 +127,13 @@ class ConvAutoencoder(Autoencoder):
         )
 
     def examples(self, x: Tensor) -> Tensor:
-        """Windows within sight, [n, d, 32]."""
-        return windows(x.clamp(-TRAINED_ON, TRAINED_ON).float(), self.window).transpose(1, 2)
+        """Clipped windows, [n, d, 32]."""
+        return windows(x.clamp(-MAX_UNITS, MAX_UNITS).float(), self.window).transpose(1, 2)
 
 
-class _Last(nn.Module):
+class _LastReadings(nn.Module):
     """The last 8 readings of windows."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, d, 32] to [n, d, 8]."""
-        return x[:, :, -_JUDGED:]
+        return x[:, :, -_SCORED_ROWS:]

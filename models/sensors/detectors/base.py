@@ -1,6 +1,4 @@
-"""What every detector of numbers is: a module that scores each reading by itself and the `window - 1` readings
-before it.
-"""
+"""The base of sensor detectors, which score a reading by the last `window` readings."""
 
 from __future__ import annotations
 
@@ -12,15 +10,17 @@ from torch import Tensor, nn
 
 
 class SensorDetector(nn.Module):
-    """Base of the detectors; readings come scaled (`RobustScale`), float64, in the order of time.
+    """Base of the detectors.
 
-    `fit` takes runs, each [n, d], n ≥ window: readings of different runs are no neighbours. `forward` takes [n +
-    window - 1, d] and scores the last n, [n]; higher is stranger. `parts` gives each column's non-negative part in
-    them, [n, d].
+    Readings come scaled (`RobustScale`), float64, in the order of time.
+
+    `fit` takes runs, each [n, d], n ≥ window; readings of different runs are not neighbours. `forward` takes
+    [n + window - 1, d] and returns the last n scores [n]; higher is more anomalous. `contributions` returns each
+    column's non-negative part of them, [n, d].
     """
 
     kind: ClassVar[str]
-    # How often it is fitted to a part of the runs so that the rest can calibrate it.
+    # Folds of its calibration: it is fitted as often, each time without one fold.
     folds: ClassVar[int] = 8
 
     def __init__(self, columns: int, window: int = 1) -> None:
@@ -36,16 +36,16 @@ class SensorDetector(nn.Module):
         """Scores [n] of the last n readings."""
         raise NotImplementedError
 
-    def parts(self, x: Tensor) -> Tensor:
-        """Each column's part in the scores of the last n readings, [n, d], not negative."""
+    def contributions(self, x: Tensor) -> Tensor:
+        """Each column's part of the last n scores, [n, d], not negative."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs beside the number of columns, as JSON."""
+        """The constructor's arguments beside the number of columns, as JSON."""
         return {}
 
-    def scored(self, x: Tensor) -> Tensor:
-        """`forward` of a run [n, d] from its first whole window on: [max(n - window + 1, 0)]."""
+    def score_run(self, x: Tensor) -> Tensor:
+        """Scores of a run [n, d] from its first whole window on: [max(n - window + 1, 0)]."""
         if len(x) < self.window:
             return x.new_zeros(0)
         with torch.inference_mode():
@@ -59,13 +59,13 @@ def windows(x: Tensor, window: int) -> Tensor:
 
 
 def pieces(x: Tensor, rows: int) -> Iterator[Tensor]:
-    """At most so many rows at a time."""
+    """Split [n, …] into pieces of at most `rows` rows."""
     for start in range(0, len(x), rows):
         yield x[start : start + rows]
 
 
 def require_runs(runs: Sequence[Tensor], least: int) -> None:
-    """Refuse runs that are too short to fit anything to."""
+    """Raise ValueError for runs of fewer than `least` readings."""
     short = min((len(run) for run in runs), default=0)
     if short < least:
         raise ValueError(f"runs: expected at least {least} readings in each, got {short}")

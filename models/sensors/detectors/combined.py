@@ -1,4 +1,4 @@
-"""Two detectors that see different things, as one."""
+"""Two detectors that find different faults, as one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SMALLEST = 1e-9
 
 
 class Combined(SensorDetector):
-    """The mean of its members' scores, each between its median (0) and its 99 % quantile (1) on the normal readings."""
+    """The mean of its members' scores, with a normal median of 0 and 99 % quantile of 1."""
 
     kinds: ClassVar[tuple[type[SensorDetector], ...]]
-    marks: Tensor
+    marks: Tensor  # [members, 2]: median and spread
 
     def __init__(self, columns: int) -> None:
         members = [kind(columns) for kind in self.kinds]
@@ -33,7 +33,7 @@ class Combined(SensorDetector):
         marks = []
         for member in self._members():
             fitted = member.fit(runs)
-            scores = torch.cat([fitted.scored(run) for run in runs])
+            scores = torch.cat([fitted.score_run(run) for run in runs])
             low, high = (scores.kthvalue(1 + int(q * (len(scores) - 1))).values for q in (_LOW, _HIGH))
             marks.append(torch.stack([low, (high - low).clamp(min=_SMALLEST)]))
         self.marks = torch.stack(marks)
@@ -43,21 +43,21 @@ class Combined(SensorDetector):
         """Scores [n] of the last n of readings [n + window - 1, d]."""
         return torch.stack(self._normalised(x)).mean(dim=0)
 
-    def parts(self, x: Tensor) -> Tensor:
-        """Each member's shares by column, weighed by how far it is above its median, [n, d]."""
+    def contributions(self, x: Tensor) -> Tensor:
+        """Each member's shares by column, weighted by its score above its median, [n, d]."""
         total = x.new_zeros(len(x) - self.window + 1, self.columns)
         for member, score in zip(self._members(), self._normalised(x), strict=True):
-            parts = member.parts(self._reach(member, x))
+            parts = member.contributions(self._input_of(member, x))
             total += parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300) * score.clamp(min=0)[:, None]
         return total
 
     def _normalised(self, x: Tensor) -> list[Tensor]:
         return [
-            (member(self._reach(member, x)) - low) / spread
+            (member(self._input_of(member, x)) - low) / spread
             for member, (low, spread) in zip(self._members(), self.marks, strict=True)
         ]
 
-    def _reach(self, member: SensorDetector, x: Tensor) -> Tensor:
+    def _input_of(self, member: SensorDetector, x: Tensor) -> Tensor:
         return x[self.window - member.window :]
 
     def _members(self) -> list[SensorDetector]:
@@ -65,14 +65,14 @@ class Combined(SensorDetector):
 
 
 class CombinedRecords(Combined):
-    """Directions and neighbours."""
+    """Principal directions and neighbours."""
 
     kind = "combined"
     kinds = (PcaDetector, KnnRecords)
 
 
 class CombinedSeries(Combined):
-    """The level, and what it leads to."""
+    """Level and prediction error."""
 
     kind = "combined"
     kinds = (LevelDetector, ResidualDetector)

@@ -1,4 +1,4 @@
-"""Which detectors there are for records and for series, simplest first."""
+"""The detectors of records and of series, simplest first."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
 def build(
     kind: SensorKind, name: str, columns: int, settings: Mapping[str, Any] | None = None, *, seed: int | None = None
 ) -> SensorDetector:
-    """An unfitted detector; `seed` for those that draw weights. Raises ValueError for a name that the kind does not
-    know.
-    """
+    """An unfitted detector, with `seed` for random weights. ValueError for unknown names."""
     chosen = DETECTORS[kind].get(name)
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")

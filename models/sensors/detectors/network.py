@@ -1,6 +1,4 @@
-"""What detectors with a network share: seeded weights, one recipe of gradient descent, what judges, what the checks
-look at.
-"""
+"""The base of network detectors: seeded weights, training, and exact scores."""
 
 from __future__ import annotations
 
@@ -17,15 +15,14 @@ from torch.nn import functional
 
 from models.sensors.detectors.base import SensorDetector, pieces, require_runs
 
-# What a network sees of a reading: tails beyond so many units would only drive its weights.
-TRAINED_ON = 8.0
+# Readings are clipped to this many units for training, so that tails do not dominate the weights.
+MAX_UNITS = 8.0
 
 
 class NetworkDetector(SensorDetector):
-    """Base of detectors with a network that maps what is `given` of an example, float32, to what is `wanted` of it.
+    """Base of detectors with a network from an example's `inputs` to its `targets`, float32.
 
-    `seed` makes the training repeatable, `descent` says what the last fit went through, and `watch` may look at its
-    steps.
+    `seed` makes the training repeatable, `curve` holds the losses of the last fit, and `watch` observes its steps.
     """
 
     folds = 2
@@ -33,53 +30,51 @@ class NetworkDetector(SensorDetector):
     def __init__(self, columns: int, window: int = 1, *, seed: int = 0) -> None:
         super().__init__(columns, window)
         self.seed = seed
-        self.descent = TrainingCurve()
+        self.curve = TrainingCurve()
         self.watch: Watch | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = self.build()
 
     def build(self) -> nn.Module:
-        """The network, its weights drawn anew."""
+        """A network with random weights."""
         raise NotImplementedError
 
-    def products(self) -> nn.Module:
-        """What takes the network's place once it has learned: the same function in float64, so that company changes
-        no score.
-        """
+    def build_exact(self) -> nn.Module:
+        """The trained network in float64, whose scores do not depend on the batch."""
         raise NotImplementedError
 
     @cached_property
-    def judge(self) -> nn.Module:
-        """`products`, made once; neither a part of the module nor of what is saved."""
+    def exact(self) -> nn.Module:
+        """`build_exact`, built once; it is not a submodule and is not saved."""
         with torch.no_grad():
-            return self.products()
+            return self.build_exact()
 
     def examples(self, x: Tensor) -> Tensor:
-        """What can be learned from a run [rows, d], within sight: float32 [n, …]."""
+        """The training examples of a run [rows, d], clipped: float32 [n, …]."""
         raise NotImplementedError
 
-    def given(self, batch: Tensor) -> Tensor:
-        """What the network takes of examples [n, …]."""
+    def inputs(self, batch: Tensor) -> Tensor:
+        """The network's inputs of examples [n, …]."""
         return batch
 
-    def wanted(self, batch: Tensor) -> Tensor:
-        """What it should make of them."""
+    def targets(self, batch: Tensor) -> Tensor:
+        """The targets of examples [n, …]."""
         return batch
 
     def loss(self, batch: Tensor) -> Tensor:
         """Mean squared error on examples."""
-        return functional.mse_loss(self.network(self.given(batch)), self.wanted(batch))
+        return functional.mse_loss(self.network(self.inputs(batch)), self.targets(batch))
 
     def learn(self, runs: Sequence[Tensor]) -> None:
         """Train on every example of every run."""
         require_runs(runs, self.window)
         examples = torch.cat([self.examples(run) for run in runs])
-        self.descent = train_network(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
-        self.__dict__.pop("judge", None)
+        self.curve = train_network(self.network, self.loss, examples, seed=self.seed, watch=self.watch)
+        self.__dict__.pop("exact", None)
 
     def settings(self) -> dict[str, Any]:
-        """The seed that its weights were drawn by."""
+        """The seed of its weights."""
         return {"seed": self.seed}
 
 
@@ -92,7 +87,7 @@ _MOST_NORM = 1.0
 
 
 class StepWatch(Protocol):
-    """Looks at gradients and weights around a step of the optimizer."""
+    """Observes gradients and weights around a step of the optimizer."""
 
     def step(self) -> AbstractContextManager[None]:
         """Entered after backward, left after the step."""
@@ -104,7 +99,7 @@ Watch = Callable[[nn.Module, torch.optim.Optimizer], StepWatch]
 
 @dataclass(frozen=True, slots=True)
 class TrainingCurve:
-    """What a training went through: the mean loss of each epoch, and the loss of each step."""
+    """The losses of a training: the mean of each epoch, and each step's."""
 
     epochs: tuple[float, ...] = ()
     steps: tuple[float, ...] = ()
@@ -113,7 +108,7 @@ class TrainingCurve:
 def train_network(
     module: nn.Module, loss: Callable[[Tensor], Tensor], examples: Tensor, *, seed: int, watch: Watch | None = None
 ) -> TrainingCurve:
-    """Train for about 100,000 examples [n, …] (4 to 60 epochs) by AdamW, the rate falling along half a cosine."""
+    """Train on about 100,000 examples [n, …] (4 to 60 epochs) by AdamW with a cosine schedule."""
     epochs = min(max(_EXAMPLES // len(examples), _LEAST_EPOCHS), _MOST_EPOCHS)
     total = epochs * math.ceil(len(examples) / BATCH)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
@@ -153,9 +148,7 @@ def _step(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Steps of a few milliseconds are over before a second thread helps; where others use the cores, most would be
-    waiting for it.
-    """
+    """Compute with one thread, because steps of a few milliseconds only wait for a second."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""A network that foresees the next reading, and is surprised by what it has not seen lead there."""
+"""A network that predicts the next reading; its errors are the score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import pieces, windows
 from models.sensors.detectors.matrix_products import as_products
-from models.sensors.detectors.network import TRAINED_ON, NetworkDetector
+from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 from models.sensors.detectors.records import inverse_root
 
 _LAGS, _SMOOTH = 16, 8
@@ -22,8 +22,9 @@ _ROWS_AT_ONCE = 512
 
 
 class StepNetwork(nn.Module):
-    """The next step of all columns [n, d] from the past [n, d, 16]: a linear map, and what two convolutions over
-    time add to it.
+    """The next step [n, d] from the past [n, d, 16]: a linear map plus two convolutions.
+
+    Saved weights have the names `straight` (linear) and `bent` (convolutions).
     """
 
     def __init__(self, columns: int) -> None:
@@ -46,14 +47,14 @@ class StepNetwork(nn.Module):
 
 
 class PredictionErrorDetector(NetworkDetector):
-    """How badly a convolutional forecaster foresaw the last 8 readings, each from the 16 before it.
+    """A convolutional forecaster's error on the last 8 readings, each from the 16 before.
 
-    `residual` with a network in place of the linear map: it sees the past as differences to its last reading, so
-    that a level it never saw costs nothing by itself. Errors are whitened by their shrunk covariance; the score is
+    `residual` with a network in place of the linear map: it reads the past as differences to its last reading, so
+    that a new level is no error by itself. Errors are whitened by their shrunk covariance; the score is
     the root of their mean square.
     """
 
-    kind = "foresight"
+    kind = "foresight"  # the stored id
     network: StepNetwork
     root: Tensor
 
@@ -65,26 +66,26 @@ class PredictionErrorDetector(NetworkDetector):
         """About 5,000 weights for a few columns."""
         return StepNetwork(self.columns)
 
-    def products(self) -> nn.Module:
-        """The same steps of the same past."""
+    def build_exact(self) -> nn.Module:
+        """The network in float64, its convolutions as matrix products."""
         made = copy.deepcopy(self.network).double()
         made.bent = as_products(self.network.bent, (self.columns, _LAGS))
         return made
 
     def examples(self, x: Tensor) -> Tensor:
-        """Each reading but the first 16 and the 16 before it, less the last of these: [n, d, 17]."""
-        return _steps(x).clamp(-TRAINED_ON, TRAINED_ON).float()
+        """Each reading after the first 16, and the 16 before it, less the last of these [n, d, 17]."""
+        return _steps(x).clamp(-MAX_UNITS, MAX_UNITS).float()
 
-    def given(self, batch: Tensor) -> Tensor:
+    def inputs(self, batch: Tensor) -> Tensor:
         """The past, [n, d, 16]."""
         return batch[:, :, :-1]
 
-    def wanted(self, batch: Tensor) -> Tensor:
+    def targets(self, batch: Tensor) -> Tensor:
         """The step that followed, [n, d]."""
         return batch[:, :, -1]
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Train, then measure how the errors of the columns hang together."""
+        """Train, then measure the covariance of the columns' errors."""
         self.learn(runs)
         with torch.no_grad():
             self.root = inverse_root(shrunk_covariance(torch.cat([self._errors(run) for run in runs])))
@@ -92,22 +93,20 @@ class PredictionErrorDetector(NetworkDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + 23, d]."""
-        return self.parts(x).sum(dim=1).sqrt()
+        return self.contributions(x).sum(dim=1).sqrt()
 
-    def parts(self, x: Tensor) -> Tensor:
+    def contributions(self, x: Tensor) -> Tensor:
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         squares = (self._errors(x) @ self.root).square()
         return functional.avg_pool1d(squares.T[None], _SMOOTH, 1)[0].T
 
     def _errors(self, x: Tensor) -> Tensor:
-        """What was not foreseen of each reading but the first 16, float64; a step beyond the network's sight counts
-        in full.
-        """
-        return torch.cat([self._missed(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
+        """Prediction errors float64 after the first 16 readings; clipped parts count in full."""
+        return torch.cat([self._step_errors(steps) for steps in pieces(_steps(x), _ROWS_AT_ONCE)])
 
-    def _missed(self, steps: Tensor) -> Tensor:
-        foreseen: Tensor = self.judge(self.given(steps).clamp(-TRAINED_ON, TRAINED_ON))
-        return self.wanted(steps) - foreseen
+    def _step_errors(self, steps: Tensor) -> Tensor:
+        predicted: Tensor = self.exact(self.inputs(steps).clamp(-MAX_UNITS, MAX_UNITS))
+        return self.targets(steps) - predicted
 
 
 def _steps(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Detectors of single records: how far is a row from what normal rows look like?"""
+"""Detectors of single records: the distance of a row from normal rows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SMALLEST = 1e-9
 
 
 class PcaDetector(SensorDetector):
-    """Hotelling's T² within the main directions of normal rows, and the squared prediction error (SPE, Q) beside them.
+    """Hotelling's T² within the main directions, and the squared error (SPE, Q) beside them.
 
     score² = T² / its limit + SPE / its limit, the combined index of Yue and Qin (2001), with the 99 % quantiles of
-    the normal rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns' parts
-    and sum to score².
+    the normal rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns'
+    contributions and sum to score².
     """
 
     kind = "pca"
@@ -43,11 +43,11 @@ class PcaDetector(SensorDetector):
         self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Directions that hold 90 % of the variance, but never all of them."""
+        """Find the directions that hold 90 % of the variance, but never all directions."""
         x = torch.cat(list(runs))
         require_runs([x], 4)
         self.mean = x.mean(dim=0)
-        values, vectors = _eigh(shrunk_covariance(x - self.mean))
+        values, vectors = torch.linalg.eigh(shrunk_covariance(x - self.mean))
         values, vectors = values.flip(0), vectors.flip(1)
         share = values.cumsum(0) / values.sum().clamp(min=_SMALLEST)
         kept = min(int((share < _KEPT_VARIANCE).sum()) + 1, max(self.columns - 1, 1))
@@ -63,30 +63,28 @@ class PcaDetector(SensorDetector):
 
     def spe(self, x: Tensor) -> Tensor:
         """The squared distance of rows [n, d] from the plane of the main directions: [n]."""
-        away = x - self.mean
-        return (away - away @ self.components @ self.components.T).square().sum(dim=1)
+        centred = x - self.mean
+        return (centred - centred @ self.components @ self.components.T).square().sum(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of rows [n, d]."""
-        return self.parts(x).sum(dim=1).sqrt()
+        return self.contributions(x).sum(dim=1).sqrt()
 
-    def parts(self, x: Tensor) -> Tensor:
+    def contributions(self, x: Tensor) -> Tensor:
         """Squared coordinates of M½ x, [n, d]."""
         return ((x - self.mean) @ self.root).square()
 
     def root_of_limits(self) -> Tensor:
-        """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, which has P and what is left of space as eigenvectors."""
+        """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, with P and its complement as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
-        beside = (
-            torch.eye(self.columns, dtype=torch.float64, device=self.components.device)
-            - self.components @ self.components.T
-        )
-        # With one column there is no direction left beside the plane.
+        identity = torch.eye(self.columns, dtype=torch.float64, device=self.components.device)
+        beside = identity - self.components @ self.components.T
+        # With one column there is no direction beside the plane.
         return inside + beside * self.limits[1].rsqrt() if self.columns > 1 else inside
 
 
 class MahalanobisRecords(SensorDetector):
-    """Distance from the mean of normal rows in the spread of their covariance, shrunk (Ledoit and Wolf, 2004)."""
+    """Mahalanobis distance by a shrunk covariance (Ledoit and Wolf, 2004)."""
 
     kind = "mahalanobis"
     mean: Tensor
@@ -98,7 +96,7 @@ class MahalanobisRecords(SensorDetector):
         self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Mean and the square root of the inverse covariance."""
+        """Measure the mean and the square root of the inverse covariance."""
         x = torch.cat(list(runs))
         require_runs([x], 4)
         self.mean = x.mean(dim=0)
@@ -107,17 +105,17 @@ class MahalanobisRecords(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of rows [n, d]."""
-        return self.parts(x).sum(dim=1).sqrt()
+        return self.contributions(x).sum(dim=1).sqrt()
 
-    def parts(self, x: Tensor) -> Tensor:
-        """Squared whitened coordinates (the symmetric square root keeps each with its column), [n, d]."""
+    def contributions(self, x: Tensor) -> Tensor:
+        """Squared whitened coordinates [n, d]; the symmetric root keeps columns."""
         return ((x - self.mean) @ self.root).square()
 
 
 class KnnRecords(SensorDetector):
     """Mean distance to the 5 nearest of 1,024 normal rows, spread evenly over the file.
 
-    A column's part is its squared difference from the mean of those 5.
+    A column's contribution is its squared difference from the mean of those 5.
     """
 
     kind = "knn"
@@ -128,7 +126,7 @@ class KnnRecords(SensorDetector):
         self.register_buffer("reference", torch.zeros(0, columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Remember rows."""
+        """Keep reference rows."""
         x = torch.cat(list(runs))
         require_runs([x], _NEIGHBOURS + 1)
         chosen = torch.linspace(0, len(x) - 1, min(len(x), _REFERENCE), dtype=torch.float64).round().long()
@@ -139,27 +137,22 @@ class KnnRecords(SensorDetector):
         """Scores [n] of rows [n, d]."""
         return torch.cat([self._nearest(part)[0] for part in pieces(x, _ROWS_AT_ONCE)]) if len(x) else x.new_zeros(0)
 
-    def parts(self, x: Tensor) -> Tensor:
-        """Squared differences from what is nearest, [n, d]."""
+    def contributions(self, x: Tensor) -> Tensor:
+        """Squared differences from the mean of the nearest rows, [n, d]."""
         middles = [self.reference[self._nearest(part)[1]].mean(dim=1) for part in pieces(x, _ROWS_AT_ONCE)]
         return (x - torch.cat(middles)).square() if middles else torch.zeros_like(x)
 
     def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean distances [n] to the nearest and which they are [n, 5]; chosen in float32, measured in float64."""
-        found = (
-            torch.cdist(x.float(), self.reference.float()).topk(_NEIGHBOURS, dim=1, largest=False, sorted=True).indices
-        )
+        """Mean distances float64 [n] to the nearest rows, and their indices [n, 5]."""
+        distances = torch.cdist(x.float(), self.reference.float())
+        found = distances.topk(_NEIGHBOURS, dim=1, largest=False, sorted=True).indices
         return (x[:, None, :] - self.reference[found]).square().sum(dim=2).sqrt().mean(dim=1), found
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a covariance's inverse, float64 [d, d]; directions without variance are left out."""
-    values, vectors = _eigh(covariance)
+    """The symmetric root of a covariance's inverse [d, d], without null directions."""
+    values, vectors = torch.linalg.eigh(covariance)
     least = (values.max() * 1e-8).clamp(min=_SMALLEST)
     rates = torch.where(values > least, values.maximum(least).rsqrt(), torch.zeros_like(values))
-    return vectors * rates @ vectors.T
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors
+    root: Tensor = vectors * rates @ vectors.T
+    return root

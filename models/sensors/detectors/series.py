@@ -1,4 +1,4 @@
-"""Detectors of series: is the level of the last readings, or what they lead to, unlike that of normal operation?"""
+"""Detectors of series by the last readings' level, or by a linear forecaster's errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from models.sensors.detectors.records import inverse_root
 
 LEVEL_WINDOW = 15
 _BLOCK = 20
-# A column's unit grows with the square of how much of it is wandering: one that mostly wanders can hardly accuse
-# anybody.
-_DISTRUST = 2.0
+# A column's distance is multiplied by its steady share to this power: columns that mostly drift hardly count.
+_TRUST_POWER = 2.0
 _NORM = 4.0
 _LAGS, _SMOOTH = 16, 8
 _RIDGE = 1.0
@@ -25,11 +24,11 @@ _SMALLEST = 1e-3
 
 
 class LevelDetector(SensorDetector):
-    """How far the mean of the last 15 readings is from normal, in units that grow where a column wanders by itself.
+    """The distance of the last 15 readings' mean from normal, by columns' steadiness.
 
-    Of each column's variance a share w lies within blocks of 20 readings; the rest is wandering from block to block
-    (a temperature that follows the weather), which goes on after training. The mean's distance is multiplied by w²;
-    the score is the 4-norm over the columns, so that one column far off is not drowned by many that are not.
+    A share w of each column's variance lies within blocks of 20 readings. The rest is drift from block to block (a
+    temperature that follows the weather), which goes on after training. So the distance is multiplied by w². The
+    score is the 4-norm over the columns, so that many normal columns do not hide one that is far off.
     """
 
     kind = "level"
@@ -42,34 +41,34 @@ class LevelDetector(SensorDetector):
         self.register_buffer("trust", torch.ones(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Medians, and how far each column's level can be trusted to stay."""
+        """Measure medians, and each column's trust: its steady share squared."""
         require_runs(runs, self.window)
         x = torch.cat(list(runs))
         self.mean = x.median(dim=0).values
-        self.trust = steady_share(runs).clamp(min=_SMALLEST) ** _DISTRUST
+        self.trust = steady_share(runs).clamp(min=_SMALLEST) ** _TRUST_POWER
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + 14, d]."""
-        return (self._away(x) ** _NORM).mean(dim=1) ** (1 / _NORM)
+        return (self._distances(x) ** _NORM).mean(dim=1) ** (1 / _NORM)
 
-    def parts(self, x: Tensor) -> Tensor:
+    def contributions(self, x: Tensor) -> Tensor:
         """Fourth powers of the columns' distances, [n, d]."""
-        return self._away(x) ** _NORM
+        return self._distances(x) ** _NORM
 
     def settings(self) -> dict[str, Any]:
-        """How many readings make a level."""
+        """The number of readings in a level."""
         return {"window": self.window}
 
-    def _away(self, x: Tensor) -> Tensor:
+    def _distances(self, x: Tensor) -> Tensor:
         return (windows(x, self.window).mean(dim=1) - self.mean).abs() * self.trust
 
 
 class ResidualDetector(SensorDetector):
-    """How badly a linear forecaster foresaw the last 8 readings, each from the 16 before it.
+    """A linear forecaster's error on the last 8 readings, each from the 16 before.
 
     The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of
-    Zeng et al., 2023, across the columns), so that a level it never saw costs nothing by itself. Errors are whitened
+    Zeng et al., 2023, across the columns), so that a new level is no error by itself. Errors are whitened
     by their shrunk covariance; the score is the root of their mean square.
     """
 
@@ -86,15 +85,14 @@ class ResidualDetector(SensorDetector):
         self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
-        """Ridge regression in closed form, over all windows of all runs."""
+        """Solve the ridge regression in closed form, over all windows of all runs."""
         require_runs(runs, self.window)
         pairs = [self._pairs(run) for run in runs]
         past, step = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
         middle, self.bias = past.mean(dim=0), step.mean(dim=0)
         centred = past - middle
-        gram = centred.T @ centred + _RIDGE * len(past) / 100 * torch.eye(
-            past.shape[1], dtype=past.dtype, device=past.device
-        )
+        identity = torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
+        gram = centred.T @ centred + _RIDGE * len(past) / 100 * identity
         self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
         self.bias = self.bias - middle @ self.weight
         self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
@@ -102,21 +100,22 @@ class ResidualDetector(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return self.parts(x).sum(dim=1).sqrt()
+        return self.contributions(x).sum(dim=1).sqrt()
 
-    def parts(self, x: Tensor) -> Tensor:
+    def contributions(self, x: Tensor) -> Tensor:
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         past, step = self._pairs(x)
         squares = ((step - past @ self.weight - self.bias) @ self.root).square()
         return functional.avg_pool1d(squares.T[None], self.smooth, 1)[0].T
 
     def settings(self) -> dict[str, Any]:
-        """How far back it looks, and over how many errors it averages."""
+        """The readings that it predicts from, and the errors that it averages."""
         return {"lags": self.lags, "smooth": self.smooth}
 
     def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The past of each reading but the first `lags`, as differences to the last before it [n, (lags - 1)·d], and
-        the step [n, d].
+        """Pasts [n, (lags - 1)·d] and steps [n, d] of the readings after the first `lags`.
+
+        Both are differences to the reading before.
         """
         last = x[self.lags - 1 : -1]
         past = windows(x[:-1], self.lags)[:, :-1] - last[:, None, :]
@@ -124,10 +123,11 @@ class ResidualDetector(SensorDetector):
 
 
 def steady_share(runs: Sequence[Tensor], block: int = _BLOCK) -> Tensor:
-    """The share of each column's variance that lies within blocks of neighbouring readings, [d]; 1 where nothing
-    varies.
+    """The share of each column's variance within blocks of neighbouring readings, [d].
 
-    Of white noise about 1 - 1/block, of a slow drift near 0. Runs too short for two blocks are cut into halves.
+    1 for constant columns.
+
+    For white noise about 1 - 1/block, for a slow drift near 0. Runs too short for two blocks are cut into halves.
     """
     within, between = [], []
     for run in runs:

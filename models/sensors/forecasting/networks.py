@@ -1,9 +1,7 @@
-"""Networks that continue a series: contexts float32 [n, d, context] to forecasts [n, d, horizon], each column by
-itself.
+"""Networks from contexts float32 [n, d, context] to forecasts [n, d, horizon].
 
-All of them see a context less its last value, and add that value to what they say: a series that wanders off its
-level is still forecast from where it is (Zeng et al.: Are Transformers Effective for Time Series Forecasting?,
-2023).
+They read a context less its last value and add that value to their output. So a series that drifts is forecast from
+its current level (Zeng et al.: Are Transformers Effective for Time Series Forecasting?, 2023).
 """
 
 from __future__ import annotations
@@ -20,9 +18,7 @@ _PATCH_WIDTH = 64
 
 
 class LinearForecast(nn.Module):
-    """NLinear: one linear map from context to horizon, shared by all columns (`maps` = 1) or one for each (`maps` =
-    d).
-    """
+    """NLinear: one linear map for all columns (`maps` 1), or one for each (`maps` d)."""
 
     kind = "linear"
 
@@ -41,7 +37,7 @@ class LinearForecast(nn.Module):
 
     @classmethod
     def fitted(cls, moments: Moments, strength: float) -> Self:
-        """The map of least squared error with a ridge of `strength` times the mean square of what goes in."""
+        """Solve the ridge regression, with a penalty of `strength` times the inputs' mean square."""
         maps, context, horizon = moments.cross.shape
         made = cls(context, horizon, maps)
         level = moments.square.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
@@ -51,8 +47,9 @@ class LinearForecast(nn.Module):
 
 
 class Moments:
-    """The sums that ridge regression needs: of inputs float64 [maps, context, context], and with targets [maps,
-    context, horizon].
+    """`square` float64 [maps, context, context] and `cross` [maps, context, horizon].
+
+    `square` sums products of inputs; `cross` sums products of inputs and targets.
     """
 
     def __init__(self, square: Tensor, cross: Tensor) -> None:
@@ -60,7 +57,7 @@ class Moments:
 
     @classmethod
     def of(cls, windows: Windows) -> Moments:
-        """One set for each column, of contexts and targets less the context's last value."""
+        """Sums for each column, of contexts and targets less the context's last value."""
         columns = windows.series.shape[1]
         square = torch.zeros(columns, windows.context, windows.context, dtype=torch.float64)
         cross = torch.zeros(columns, windows.context, windows.horizon, dtype=torch.float64)
@@ -72,16 +69,16 @@ class Moments:
         return cls(square, cross)
 
     def pooled(self) -> Moments:
-        """One set for all columns together."""
+        """The sums over all columns."""
         return Moments(self.square.sum(dim=0, keepdim=True), self.cross.sum(dim=0, keepdim=True))
 
 
 class PatchForecast(nn.Module):
-    """A small network on patches: the linear map of NLinear, and what patches mixed in time and in features add to it.
+    """A small network on patches: NLinear's map plus a mixer.
 
-    Patches of `patch` steps become vectors (Nie et al.: A Time Series is Worth 64 Words, 2023), are mixed across
-    patches and across features (Chen et al.: TSMixer, 2023), and read by one linear layer that starts at zero.
-    `maps` counts the linear part's.
+    Patches of `patch` steps are embedded (Nie et al.: A Time Series is Worth 64 Words, 2023) and mixed across patches
+    and across features (Chen et al.: TSMixer, 2023). One linear layer, initialised to zero, reads them. `maps` is the
+    linear part's.
     """
 
     kind = "patch"
@@ -123,9 +120,6 @@ class PatchForecast(nn.Module):
 def build_model(
     kind: ForecastKind, context: int, horizon: int, settings: dict[str, int]
 ) -> LinearForecast | PatchForecast:
-    """The network of a kind, its weights still to be loaded."""
-    return (
-        LinearForecast(context, horizon, **settings)
-        if kind == "linear"
-        else PatchForecast(context, horizon, **settings)
-    )
+    """A network of a kind with the settings that it was saved with, to load weights into."""
+    network = LinearForecast if kind == "linear" else PatchForecast
+    return network(context, horizon, **settings)

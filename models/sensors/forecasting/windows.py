@@ -1,4 +1,4 @@
-"""Windows of a series to forecast from: some steps of context, and the steps behind them to be forecast."""
+"""Windows of a series: a context, and the steps after it that are to be forecast."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Beyond so many windows a regular sample of them stands for all.
-MOST_WINDOWS = 16_384
+# Of more windows a regular sample is used.
+MAX_WINDOWS = 16_384
 _AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows in `series` float32 [rows, d] that begin at the rows `starts` int64 [m]; none reaches over the end of
-    its run.
-    """
+    """Windows in `series` float32 [rows, d] that start at `starts` int64 [m]."""
 
     series: Tensor
     starts: Tensor
@@ -28,20 +26,21 @@ class Windows:
         return len(self.starts)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Contexts [k, d, context] and what followed them [k, d, horizon], of the windows `index` int64 [k]."""
+        """Contexts [k, d, context] and next steps [k, d, horizon] of windows `index` int64 [k]."""
         rows = self.starts[index][:, None] + torch.arange(self.context + self.horizon)
         both = self.series[rows].transpose(1, 2)
         return both[..., : self.context], both[..., self.context :]
 
     def batches(self, rows: int = _AT_ONCE) -> Iterator[tuple[Tensor, Tensor]]:
-        """All windows in order, so many at a time."""
+        """All windows in order, `rows` at a time."""
         for index in torch.split(torch.arange(len(self)), rows):
             yield self.take(index)
 
 
-def cut_windows(runs: Sequence[Tensor], context: int, horizon: int, *, most: int = MOST_WINDOWS) -> Windows:
-    """All windows of runs [n, d], or every k-th where there are more than `most`. ValueError when no run is long
-    enough.
+def cut_windows(runs: Sequence[Tensor], context: int, horizon: int, *, most: int = MAX_WINDOWS) -> Windows:
+    """All windows of runs [n, d], or every k-th where there are more than `most`.
+
+    Raises ValueError when no run is long enough.
     """
     starts, before = [], 0
     for run in runs:

@@ -1,8 +1,7 @@
-"""What a detector is: scores of embeddings, and p-values by what is known of normal items.
+"""The base of text detectors: anomaly scores of embeddings, and p-values by normal items.
 
-A detector is fitted to normal items [m, d] and keeps `calibration`, the scores [m] of normal items that had no part
-in what scored them (each left out, or out of fold). A new normal item is then flagged at `alpha` about as often as
-alpha.
+A detector is fitted to normal items [m, d] and keeps `calibration`, their out-of-sample scores [m] (leave-one-out or
+out of fold). At `alpha` it then flags about a share alpha of new normal items.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ Kind = Literal["knn", "mahalanobis", "energy", "combined"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Scores [n], p-values [n], and the nearest reference items: indices int64 [n, k] and cosine similarities [n, k].
+    """Scores [n], p-values [n], and the k nearest reference items of each.
 
-    A detector that keeps no items names none: k is 0.
+    `nearest` are indices int64 [n, k], `similarities` cosines [n, k]. k is 0 for a detector that keeps no items.
     """
 
     scores: Tensor
@@ -32,12 +31,12 @@ class Verdict:
 
 
 class Detector(Protocol):
-    """What serving asks of a detector."""
+    """The interface of text detectors."""
 
     calibration: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores [n] of embeddings [n, d]; higher is stranger."""
+        """Scores [n] of embeddings [n, d]; higher is more anomalous."""
         ...
 
     def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
@@ -45,15 +44,15 @@ class Detector(Protocol):
         ...
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which an item is an anomaly at `alpha`; None when there were too few items to tell."""
+        """The least score of an anomaly at `alpha`; None with too few normal items."""
         ...
 
 
 class Calibrated(nn.Module):
-    """The part that all detectors share: calibration scores, and verdicts by them."""
+    """Base of the detectors: calibration scores, and verdicts by them."""
 
     kind: ClassVar[Kind]
-    # How many normal items it takes to be fitted.
+    # The least normal items of a fit.
     least: ClassVar[int] = 2
     calibration: Tensor
 
@@ -62,7 +61,7 @@ class Calibrated(nn.Module):
         self.register_buffer("calibration", torch.empty(0))
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which an item is an anomaly at `alpha`; None when there were too few items to tell."""
+        """The least score of an anomaly at `alpha`; None with too few normal items."""
         return conformal_threshold(self.calibration, alpha)
 
     def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
@@ -72,12 +71,12 @@ class Calibrated(nn.Module):
         return Verdict(scores, conformal_p_values(self.calibration, scores), none.long(), none)
 
     def calibrate(self, scores: Tensor) -> Self:
-        """Take the scores [m] of normal items that this detector, or one like it, was not fitted to."""
+        """Calibrate by the out-of-sample scores [m] of normal items."""
         if scores.ndim != 1 or not len(scores) or not bool(torch.isfinite(scores).all()):
             raise ValueError(f"calibration: expected finite scores [m], m >= 1, got {list(scores.shape)}")
         self.calibration = scores.float().contiguous()
         return self
 
     def settings(self) -> dict[str, object]:
-        """What `detector.json` keeps beside the tensors."""
+        """The settings in `detector.json`."""
         return {}

@@ -1,4 +1,4 @@
-"""Neighbours and energy together."""
+"""Neighbours and energy combined."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from models.text.detectors.knn import KnnDetector
 
 
 class CombinedDetector(Calibrated):
-    """Distance to the nearest normal items plus the head's energy, each in standard deviations of its calibration
-    scores.
+    """Distance to normal items plus energy, each standardised by its calibration scores.
 
-    The one sees texts unlike any seen, the other texts between the classes; on CLINC150 the sum finds more
-    out-of-scope texts than either alone (benchmarks/training.py). Both detectors come fitted to the same normal
-    items in the same order.
+    The distance finds texts unlike all normal ones, the energy texts between the classes. On CLINC150 the sum finds
+    more out-of-scope texts than either (benchmarks/training.py). Both detectors must be fitted to the same normal items
+    in the same order.
     """
 
     kind = "combined"
@@ -33,7 +32,7 @@ class CombinedDetector(Calibrated):
         self.register_buffer("scale", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
     def fit(self, x: Tensor | None = None, labels: Tensor | None = None) -> Self:
-        """Put both on one scale and calibrate by the sums of their calibration scores; `x` changes nothing."""
+        """Standardise both and calibrate by the sums of their calibration scores; ignores `x`."""
         known = (self.knn.calibration, self.energetic.calibration)
         if known[0].shape != known[1].shape:
             raise ValueError(f"expected calibration by the same items, got {len(known[0])} and {len(known[1])} scores")
@@ -53,7 +52,7 @@ class CombinedDetector(Calibrated):
         return Verdict(scores, conformal_p_values(self.calibration, scores), near.nearest, near.similarities)
 
     def settings(self) -> dict[str, object]:
-        """How many neighbours count."""
+        """The number of neighbours."""
         return self.knn.settings()
 
     def _sum(self, near: Tensor, energies: Tensor) -> Tensor:

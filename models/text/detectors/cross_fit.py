@@ -1,4 +1,4 @@
-"""Scores of items that had no part in what scored them."""
+"""Out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FoldScore = Callable[[Tensor, Tensor], Tensor]
 
 
 def out_of_fold(original: Tensor, score: FoldScore, *, folds: int = _FOLDS, seed: int = 0) -> Tensor:
-    """Scores [n] of items, each by what was fitted to the others: `score(train, held)` takes two index tensors.
+    """Out-of-fold scores [n] of items, by `score(train, held)` of two index tensors.
 
-    `original` int64 [n] names the item that each is a copy of; copies are in one fold, or a copy would be scored by
-    its like. Where all are copies of one, there is nothing else to score them by.
+    `original` int64 [n] is the index of the item that each is a copy of. Copies share a fold, so that none is scored
+    by another one; where all items are copies of one, they are treated as different.
     """
     known = torch.unique(original)
     if len(known) == 1:

@@ -1,4 +1,4 @@
-"""Energy: how little a head makes of an item."""
+"""Energy: a head's lack of evidence for any class."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from models.text.heads import LinearHead
 
 
 class EnergyDetector(Calibrated):
-    """How little evidence a linear head finds for any of its classes: -T · logsumexp(logits / T) (Liu et al., 2020).
+    """A linear head's energy: -T · logsumexp(logits / T) (Liu et al., 2020).
 
-    `fit` takes normal embeddings [m, d] that had no part in training the head; where every item had one, hand the
+    `fit` takes normal embeddings [m, d] that the head was not trained on. Where it was trained on all items, give
     out-of-fold logits to `fit_logits` instead.
     """
 
@@ -24,7 +24,7 @@ class EnergyDetector(Calibrated):
 
     def __init__(self, head: LinearHead) -> None:
         super().__init__()
-        # The head's own temperature sharpens its probabilities; the energy is taken at the logits as they were learnt.
+        # The head's temperature calibrates probabilities; the energy uses the uncalibrated logits.
         self.register_buffer("weight", head.weight.clone())
         self.register_buffer("bias", head.bias.clone())
 
@@ -42,7 +42,7 @@ class EnergyDetector(Calibrated):
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Scores [n] of logits [n, classes] at temperature 1; higher is stranger."""
+    """Scores [n] of logits [n, classes] at temperature 1; higher is more anomalous."""
     if logits.ndim != 2:
         raise ValueError(f"logits: expected shape [n, classes], got {list(logits.shape)}")
     return -torch.logsumexp(logits.float(), dim=-1)

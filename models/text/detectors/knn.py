@@ -1,4 +1,4 @@
-"""Neighbours: how far the nearest normal items are."""
+"""Neighbours: the distance to the nearest normal items."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from models.linalg import SAME_VECTOR_COSINE
 from models.text.detectors.base import Calibrated, Verdict
 
 _NEIGHBOURS = 3
-# Similarities are computed for so many rows at a time: 1,024 x 20,000 float32 are 80 MB.
+# Rows per similarity matrix: 1,024 x 20,000 float32 are 80 MB.
 _ROWS_AT_ONCE = 1024
 
 
 class KnnDetector(Calibrated):
-    """Mean cosine distance to the nearest of the normal items, calibrated by leaving each item and its copies out once.
+    """Mean cosine distance to the nearest normal items.
 
-    `fit` takes normal embeddings float [m, d], m ≥ 2. A score is between 0 (a normal item itself) and 2; higher is
-    stranger.
+    `fit` takes normal embeddings float [m, d], m ≥ 2, and calibrates by leaving each item and its copies out once. A
+    score is between 0 (a normal item) and 2; higher is more anomalous.
     """
 
     kind = "knn"
@@ -32,7 +32,7 @@ class KnnDetector(Calibrated):
         self.register_buffer("reference", torch.empty(0, 0))
 
     def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Remember normal items [m, d] and score each against the others; labels change nothing.
+        """Keep normal items [m, d] and score each against the others; ignores labels.
 
         Without `calibrated`, `calibrate` has to follow.
         """
@@ -60,20 +60,21 @@ class KnnDetector(Calibrated):
             best = similarity.topk(min(explain, len(self.reference)), dim=-1)
             nearest.append(best.indices)
             similarities.append(best.values.clamp(-1.0, 1.0))
-        whole = torch.cat(scores)
-        return Verdict(whole, conformal_p_values(self.calibration, whole), torch.cat(nearest), torch.cat(similarities))
+        joined = torch.cat(scores)
+        p_values = conformal_p_values(self.calibration, joined)
+        return Verdict(joined, p_values, torch.cat(nearest), torch.cat(similarities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""
         return self.judge(x, explain=1).scores
 
     def settings(self) -> dict[str, object]:
-        """How many neighbours count."""
+        """The number of neighbours."""
         return {"neighbours": self.neighbours}
 
 
 class ReferenceDetector(KnnDetector):
-    """The kNN detector of a request that brings its own reference texts."""
+    """The kNN detector of a request with its own reference texts."""
 
 
 def _distance(similarity: Tensor, neighbours: int) -> Tensor:

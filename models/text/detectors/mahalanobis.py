@@ -1,4 +1,4 @@
-"""Mahalanobis: how far the nearest class is, in units of the classes' own spread."""
+"""Mahalanobis: the distance to the nearest class, in units of the classes' spread."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from models.linalg import first_occurrences, shrunk_covariance
 from models.text.detectors.base import Calibrated
 from models.text.detectors.cross_fit import out_of_fold
 
-# A class with fewer items than this has no covariance of its own worth adding to.
-_LEAST_FOR_COVARIANCE = 2
+# Smaller classes do not contribute to the covariance.
+_MIN_FOR_COVARIANCE = 2
 
 
 class MahalanobisDetector(Calibrated):
-    """Distance to the nearest class mean, measured in the spread that the classes share.
+    """Mahalanobis distance to the nearest class mean, by the classes' shared covariance.
 
-    `fit` takes embeddings [m, d] and, where there are classes, labels int64 [m]; without labels all items are one
-    class. The covariance of what is left after the class means is shrunk towards a multiple of the identity (Ledoit
-    and Wolf, 2004), so that fewer items than dimensions will do; the score is the square root of the smallest
-    squared distance (Lee et al., 2018). Calibrated out of fold: a tenth of the items is scored by what the others
-    gave.
+    `fit` takes embeddings [m, d] and labels int64 [m]; without labels all items are one class. The within-class
+    covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so that fewer items than dimensions
+    suffice. The score is the square root of the smallest squared distance (Lee et al., 2018). Calibration is by ten
+    folds.
     """
 
     kind = "mahalanobis"
@@ -36,9 +35,7 @@ class MahalanobisDetector(Calibrated):
         self.register_buffer("whitening", torch.empty(0, 0))
 
     def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Means and shared covariance of normal items [m, d], m ≥ 4. Without `calibrated`, `calibrate` has to
-        follow.
-        """
+        """Fit to normal items [m, d], m ≥ 4; without `calibrated`, call `calibrate` next."""
         if x.ndim != 2 or len(x) < self.least:
             raise ValueError(f"normal items: expected shape [m, d] with m >= {self.least}, got {list(x.shape)}")
         owner = torch.zeros(len(x), dtype=torch.int64) if labels is None else labels
@@ -60,13 +57,13 @@ class MahalanobisDetector(Calibrated):
 
 
 def _spread(items: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-    """Class means [classes, d], and the matrix W [d, d] with W Wᵀ the inverse of the shrunk shared covariance."""
-    classes, place = torch.unique(owner, return_inverse=True)
-    sums = torch.zeros(len(classes), items.shape[1], dtype=items.dtype).index_add_(0, place, items)
-    counts = torch.bincount(place, minlength=len(classes))
+    """Class means [classes, d], and W [d, d] with W Wᵀ the inverse of the shrunk covariance."""
+    classes, index = torch.unique(owner, return_inverse=True)
+    sums = torch.zeros(len(classes), items.shape[1], dtype=items.dtype).index_add_(0, index, items)
+    counts = torch.bincount(index, minlength=len(classes))
     means = sums / counts[:, None]
-    told = counts[place] >= _LEAST_FOR_COVARIANCE
-    residuals = (items - means[place])[told] if bool(told.any()) else items - items.mean(dim=0)
+    counted = counts[index] >= _MIN_FOR_COVARIANCE
+    residuals = (items - means[index])[counted] if bool(counted.any()) else items - items.mean(dim=0)
     values, vectors = torch.linalg.eigh(shrunk_covariance(residuals))
     return means, vectors / values.clamp(min=1e-12).sqrt()
 

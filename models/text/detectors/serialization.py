@@ -23,14 +23,14 @@ TextDetector = KnnDetector | MahalanobisDetector | EnergyDetector | CombinedDete
 
 
 def save_detector(detector: TextDetector, directory: Path) -> None:
-    """Write `detector.safetensors` and `detector.json` into `directory`; equal detectors give equal bytes."""
+    """Write both files into `directory`; equal detectors give equal bytes."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in detector.state_dict().items()}, directory / STATE)
     settings = {"kind": detector.kind, **detector.settings()}
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def load_detector(directory: Path) -> TextDetector:
-    """Read what `save_detector` wrote. Raises ModelSourceError when it is not a detector that this version can read."""
+    """Read what `save_detector` wrote. Raises ModelSourceError for anything else."""
     try:
         settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
         return _restore(settings, load_file(directory / STATE))
@@ -44,20 +44,20 @@ def _restore(settings: dict[str, object], tensors: dict[str, Tensor]) -> TextDet
     calibration = tensors["calibration"]
     if calibration.ndim != 1 or not len(calibration):
         raise ValueError(f"calibration: expected shape [m], m >= 1, got {list(calibration.shape)}")
-    detector = _empty(settings, tensors)
-    places = dict(detector.named_buffers())
-    if set(places) != set(tensors):
-        raise ValueError(f"expected tensors {sorted(places)}, got {sorted(tensors)}")
+    detector = _unfitted(settings, tensors)
+    buffers = dict(detector.named_buffers())
+    if set(buffers) != set(tensors):
+        raise ValueError(f"expected tensors {sorted(buffers)}, got {sorted(tensors)}")
     for name, tensor in tensors.items():
-        if tensor.ndim != places[name].ndim:
-            raise ValueError(f"{name}: expected {places[name].ndim} dimensions, got {tensor.ndim}")
+        if tensor.ndim != buffers[name].ndim:
+            raise ValueError(f"{name}: expected {buffers[name].ndim} dimensions, got {tensor.ndim}")
         owner, _, buffer = name.rpartition(".")
         setattr(detector.get_submodule(owner), buffer, tensor)
     return detector
 
 
-def _empty(settings: dict[str, object], tensors: dict[str, Tensor]) -> TextDetector:
-    """A detector of the kind named, its tensors still to be filled in."""
+def _unfitted(settings: dict[str, object], tensors: dict[str, Tensor]) -> TextDetector:
+    """A detector of the stored kind, to put the tensors into."""
     kind = settings["kind"]
     if kind == MahalanobisDetector.kind:
         return MahalanobisDetector()

@@ -1,6 +1,4 @@
-"""What BERT and its relatives call their parts: one mapping of names each, onto the one structure that `packed`
-computes.
-"""
+"""The names of settings and weights of BERT and its relatives, and their readers."""
 
 from __future__ import annotations
 
@@ -19,11 +17,10 @@ from models.text.model_config import first_position
 
 @dataclass(frozen=True, slots=True)
 class WeightNames:
-    """Of an architecture's settings in config.json, and of its weights: `prefix` may stand before all, the parts are
-    a layer's.
+    """An architecture's names of weights and of settings in config.json.
 
-    `types` is the table of token types and `bias` that of relative positions, where it has them. `eps` is the
-    setting that says it, or what the architecture has it fixed to.
+    `prefix` may precede all weights; `query` to `norm` are a layer's. `type_embeddings` and `relative_bias`
+    are embedding tables, None where the architecture has none. `eps` is the name of the setting, or a fixed value.
     """
 
     prefix: str
@@ -36,12 +33,12 @@ class WeightNames:
     up_proj: str
     down_proj: str
     norm: str
-    types: str | None = None
-    bias: str | None = None
+    type_embeddings: str | None = None
+    relative_bias: str | None = None
     width: str = "hidden_size"
     layers: str = "num_hidden_layers"
     heads: str = "num_attention_heads"
-    inner: str = "intermediate_size"
+    intermediate: str = "intermediate_size"
     activation: str = "hidden_act"
     eps: str | float = "layer_norm_eps"
 
@@ -57,7 +54,7 @@ _BERT = WeightNames(
     up_proj="intermediate.dense",
     down_proj="output.dense",
     norm="output.LayerNorm",
-    types="embeddings.token_type_embeddings",
+    type_embeddings="embeddings.token_type_embeddings",
 )
 _ROBERTA = replace(_BERT, prefix="roberta.")
 _MPNET = replace(
@@ -68,8 +65,8 @@ _MPNET = replace(
     value="attention.attn.v",
     out="attention.attn.o",
     attention_norm="attention.LayerNorm",
-    types=None,
-    bias="encoder.relative_attention_bias",
+    type_embeddings=None,
+    relative_bias="encoder.relative_attention_bias",
 )
 _DISTILBERT = WeightNames(
     prefix="distilbert.",
@@ -85,7 +82,7 @@ _DISTILBERT = WeightNames(
     width="dim",
     layers="n_layers",
     heads="n_heads",
-    inner="hidden_dim",
+    intermediate="hidden_dim",
     activation="activation",
     eps=1e-12,
 )
@@ -101,81 +98,86 @@ ARCHITECTURES: Mapping[str, WeightNames] = {
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
-    """The sizes of a network. `first` is the position of a text's first token; `buckets` those of relative
-    positions, 0 for none.
+    """The sizes of a network.
+
+    `first_position` is that of a text's first token. `relative_buckets` is 0 without relative positions.
     """
 
     vocabulary: int
     positions: int
-    first: int
+    first_position: int
     width: int
     layers: int
     heads: int
-    inner: int
+    intermediate: int
     eps: float
-    buckets: int
+    relative_buckets: int
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """What config.json says. Raises Unsupported for what is no plain encoder of one of ARCHITECTURES."""
+    """Read the sizes from config.json.
+
+    Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES.
+    """
     kind = config.get("model_type")
     names = ARCHITECTURES.get(str(kind))
     if names is None or config.get("is_decoder") or config.get("add_cross_attention"):
         raise Unsupported(f"its architecture is {kind}")
 
-    def stated(name: str) -> Any:
+    def required(name: str) -> Any:
         if name not in config:
             raise Unsupported(f"its config.json does not say {name}")
         return config[name]
 
-    if stated(names.activation) != "gelu":
+    if required(names.activation) != "gelu":
         raise Unsupported(f"its activation is {config[names.activation]}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise Unsupported(f"its positions are {config['position_embedding_type']}")
     return BertShape(
-        vocabulary=int(stated("vocab_size")),
-        positions=int(stated("max_position_embeddings")),
-        first=first_position(config),
-        width=int(stated(names.width)),
-        layers=int(stated(names.layers)),
-        heads=int(stated(names.heads)),
-        inner=int(stated(names.inner)),
-        eps=names.eps if isinstance(names.eps, float) else float(stated(names.eps)),
-        buckets=int(stated("relative_attention_num_buckets")) if names.bias else 0,
+        vocabulary=int(required("vocab_size")),
+        positions=int(required("max_position_embeddings")),
+        first_position=first_position(config),
+        width=int(required(names.width)),
+        layers=int(required(names.layers)),
+        heads=int(required(names.heads)),
+        intermediate=int(required(names.intermediate)),
+        eps=names.eps if isinstance(names.eps, float) else float(required(names.eps)),
+        relative_buckets=int(required("relative_attention_num_buckets")) if names.relative_bias else 0,
     )
 
 
 def read_weights(path: Path, names: WeightNames, layers: int) -> dict[str, Tensor]:
-    """The weights in `path` under `packed`'s names, float32: Q, K and V joined, the only token type that texts have
-    in the places.
+    """Read the weights in `path` under PackedBert's names, float32.
+
+    Q, K and V become one matrix. Texts have token type 0 only, so its row is added to the position embeddings.
     """
     with safe_open(path, framework="pt") as stored:
         prefix = names.prefix if any(name.startswith(names.prefix) for name in stored.keys()) else ""  # noqa: SIM118  # no mapping
 
     def take(name: str) -> Tensor:
-        # Opened for each, since what was read of an open file counts as the process's memory. Copied, since a tensor
-        # that is a view of the file would change with the file, and lies where vector instructions are slower.
+        # Opened for each weight, since pages read from an open file count as the process's memory. Copied, since a view
+        # of the file would change with the file, and lies where vector instructions are slower.
         with safe_open(path, framework="pt") as stored:
             tensor: Tensor = stored.get_tensor(prefix + name).to(torch.float32, copy=True)
             return tensor
 
     state = {
-        "words.weight": take("embeddings.word_embeddings.weight"),
-        "places.weight": take("embeddings.position_embeddings.weight"),
+        "word_embeddings.weight": take("embeddings.word_embeddings.weight"),
+        "position_embeddings.weight": take("embeddings.position_embeddings.weight"),
     }
-    if names.types:
-        state["places.weight"] += take(f"{names.types}.weight")[0]
-    if names.bias:
-        state["bias.weight"] = take(f"{names.bias}.weight")
+    if names.type_embeddings:
+        state["position_embeddings.weight"] += take(f"{names.type_embeddings}.weight")[0]
+    if names.relative_bias:
+        state["relative_bias.weight"] = take(f"{names.relative_bias}.weight")
     for kind in ("weight", "bias"):
         state[f"norm.{kind}"] = take(f"embeddings.LayerNorm.{kind}")
         for layer in range(layers):
-            state.update(_layer(take, names, layer, kind))
+            state.update(_read_layer(take, names, layer, kind))
     return state
 
 
-def _layer(take: Callable[[str], Tensor], names: WeightNames, layer: int, kind: str) -> dict[str, Tensor]:
-    """One layer's weights or its biases."""
+def _read_layer(take: Callable[[str], Tensor], names: WeightNames, layer: int, kind: str) -> dict[str, Tensor]:
+    """Read one layer's tensors of a kind, "weight" or "bias"."""
     ours, theirs = f"layers.{layer}", f"{names.layer}.{layer}"
     state = {
         f"{ours}.{part}.{kind}": take(f"{theirs}.{getattr(names, part)}.{kind}")

@@ -1,20 +1,15 @@
-"""BERT and its relatives without padding: all tokens of a batch in one matrix, attention apart for each text.
+"""BERT and its relatives without padding: all tokens of a batch in one matrix.
 
-Against the general path this saves the padding, two thirds of the matrix calls for Q, K and V, and the Python around
-each layer, which is most of the time of a single short text.
+Compared with the general path this saves the padding, two thirds of the matrix calls for Q, K and V, and the Python
+around each layer, which is most of the time of a single short text.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,113 +17,63 @@ from models.errors import Unsupported
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import has_amx
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
-from models.text.packed.attention_blocks import SHARED, AttentionBlocks, tile_of
-from models.text.packed.linear import Linear, pad_rows, prepare_for_cpu
+from models.text.packed.attention_blocks import SHARED, AttentionBlocks
+from models.text.packed.layout import Layout
+from models.text.packed.linear import Linear, prepare_for_cpu
+from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import script
-from models.text.tokenization import Tokens
 
-# As products (scores, softmax, sums) attention in bfloat16 takes 0.5 to 0.7 of the time of PyTorch's own on a CPU
-# without AMX, and with it 1.3 to 3 times. So many scores are made at a time, 8 MB: as many as a text of 512 tokens has
-# with 16 heads.
-_MOST_SCORES = 2**22
-# A layer has so many parts between which others are let in.
-_PARTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where each text lies: in the packed matrix of all tokens, and in the blocks that attention works on.
-
-    `positions` int64 [tokens] counts within each text and `owner` int64 [tokens] names it; `lengths` int64 [texts].
-
-    Past the batch's own `texts` there may be others of one token each, which make the number of rows one that linear
-    layers like. They are in no block: attention gives them what it gives the first row, and pooling leaves them out.
-    """
-
-    texts: int
-    ids: Tensor
-    positions: Tensor
-    owner: Tensor
-    lengths: Tensor
-    blocks: AttentionBlocks
-
-    @classmethod
-    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_max_rows: int = 0) -> Layout:
-        """Lay a batch out; `onednn_max_rows` is up to how many rows oneDNN multiplies."""
-        lengths = np.array([item.count for item in batch], dtype=np.int64)
-        ids = np.concatenate([item.ids for item in batch]).astype(np.int64)
-        extra = pad_rows(len(ids), onednn_max_rows) - len(ids)
-        ids = np.pad(ids, (0, extra))
-        every = np.append(lengths, np.ones(extra, dtype=np.int64))
-        owner = np.repeat(np.arange(len(every)), every)
-        positions = np.arange(len(ids)) - (every.cumsum() - every)[owner]
-
-        def there(array: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(array).to(device)
-
-        blocks = AttentionBlocks.of(lengths, extra, tile_of(device), device, dtype)
-        return cls(len(batch), there(ids), there(positions), there(owner), there(every), blocks)
-
-    def positions_from(self, first: int) -> Tensor:
-        """Positions int64 [tokens] as RoBERTa counts them: from `first`, past padding tokens (id `first` - 1), which
-        have `first` - 1.
-        """
-        real = (self.ids != first - 1).long()
-        counted = real.cumsum(0)
-        starts = self.lengths.cumsum(0) - self.lengths
-        return (counted - (counted - real)[starts][self.owner]) * real + first - 1
-
-    def pool(self, rows: Tensor, mode: str) -> Tensor:
-        """Token vectors [tokens, d] → text vectors float32 [texts, d]: their mean, the first or the last."""
-        if mode == "mean":
-            sums = torch.zeros(len(self.lengths), rows.shape[1], device=rows.device).index_add_(
-                0, self.owner, rows.float()
-            )
-            return (sums / self.lengths[:, None])[: self.texts]
-        ends = self.lengths.cumsum(0)
-        at = ends - self.lengths if mode == "cls" else ends - 1
-        return rows[at[: self.texts]].float()
+# On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
+# PyTorch's kernel; with AMX it takes 1.3 to 3 times as long. It computes this many scores (8 MB) at a time, as many as
+# a text of 512 tokens has with 16 heads.
+_MAX_SCORES = 2**22
+# attend, project_up and project_down; preemption is possible between two of them.
+_STEPS_PER_LAYER = 3
 
 
 class PackedBert(nn.Module):
-    """BERT's encoder, or a relative's, over a packed batch. Dropout is left out: this is for inference."""
+    """BERT's encoder, or a relative's, over a packed batch; for inference, without dropout."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.shape = shape
-        self.words = _Embedding(shape.vocabulary, shape.width)
-        self.places = _Embedding(shape.positions, shape.width)
+        self.word_embeddings = _Embedding(shape.vocabulary, shape.width)
+        self.position_embeddings = _Embedding(shape.positions, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
-        self.bias = _Embedding(shape.buckets, shape.heads) if shape.buckets else None
+        self.relative_bias = _Embedding(shape.relative_buckets, shape.heads) if shape.relative_buckets else None
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        # In a list, since its parts are this module's: as another module here they would be there twice.
-        self._whole = [_EncoderStack(self.words, self.places, self.norm, self.layers)]
+        # In a list, since its modules are this module's already: as a submodule they would be registered twice.
+        self._stack = [_EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, self.layers)]
         self.onednn_max_rows = 0
 
     def forward(self, layout: Layout, preempt: Preemption = NO_PREEMPTION) -> Tensor:
-        """Token vectors [tokens, d] in the weights' dtype; `preempt` is called within each layer while a flag of its
-        is up.
+        """Token vectors [tokens, d] in the weights' dtype.
+
+        Calls `preempt` between steps while one of its flags is up.
         """
-        whole = self._whole[0]
-        places = layout.positions if self.shape.first == 0 else layout.positions_from(self.shape.first)
-        blocks = layout.blocks if self.bias is None else _biased(self.bias, layout.blocks)
-        rows, widened, done = whole(layout.ids, places, blocks, _flags(preempt))
-        while done < _PARTS * self.shape.layers:
+        stack, first = self._stack[0], self.shape.first_position
+        positions = layout.positions if first == 0 else layout.positions_from(first)
+        blocks = layout.blocks if self.relative_bias is None else add_relative_bias(self.relative_bias, layout.blocks)
+        rows, intermediate, done = stack(layout.ids, positions, blocks, _flags(preempt))
+        while done < _STEPS_PER_LAYER * self.shape.layers:
             preempt()
-            rows, widened, done = whole.resume(rows, widened, done, blocks, _flags(preempt))
+            rows, intermediate, done = stack.resume(rows, intermediate, done, blocks, _flags(preempt))
         return cast("Tensor", rows)
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Ready to compute there."""
+        """Move to a device and dtype, in the form that computes fastest there."""
         self.to(device, dtype).eval().requires_grad_(False)
         self.onednn_max_rows = prepare_for_cpu([layer for layer in self.modules() if isinstance(layer, Linear)])
         if device.type == "cpu":
-            self._whole = [script(self._whole[0])]
+            self._stack = [script(self._stack[0])]
         return self
 
     @classmethod
     def load(cls, path: Path, config: dict[str, Any]) -> PackedBert:
-        """Build from a model directory. Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES."""
+        """Build from a model directory.
+
+        Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES.
+        """
         shape = read_shape(config)
         weights = path / "model.safetensors"
         if not weights.is_file():
@@ -140,39 +85,41 @@ class PackedBert(nn.Module):
 
 
 class _Embedding(nn.Embedding):
-    """Weights are still to come. To draw random ones on the meta device, PyTorch would import SymPy for two seconds."""
+    """Draws no random weights, for which PyTorch would import SymPy for two seconds."""
 
     def reset_parameters(self) -> None:
-        """Leave them as they are."""
+        """Leave the weights as they are."""
 
 
 class _EncoderStack(nn.Module):
-    """An encoder from token ids to token vectors in one call, which ends early when somebody wants to be let in.
+    """All layers in one call, from token ids to token vectors.
 
-    Python's lock is won back once and not after every layer, and layers take a tenth less time than one call each
+    Ends early when a preemption flag is up.
+
+    One call wins Python's lock back once and not after every layer. Layers then take a tenth less time
     (docs/performance.md).
     """
 
-    def __init__(self, words: nn.Module, places: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:
+    def __init__(self, words: nn.Module, positions: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:
         super().__init__()
-        self.words, self.places, self.norm = words, places, norm
-        self.layers: Any = layers  # of _Layers, as which mypy does not know their items
-        self.parts = _PARTS  # TorchScript reads no globals
+        self.word_embeddings, self.position_embeddings, self.norm = words, positions, norm
+        self.layers: Any = layers  # of _Layers; mypy does not know a ModuleList's items
+        self.steps_per_layer = _STEPS_PER_LAYER  # TorchScript reads no globals
 
     def forward(
         self, ids: Tensor, positions: Tensor, blocks: AttentionBlocks, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """From the beginning: ids and positions int64 [tokens]."""
-        rows: Tensor = self.norm(self.words(ids) + self.places(positions))
+        """Start a pass: ids and positions int64 [tokens]. Returns what `resume` does."""
+        rows: Tensor = self.norm(self.word_embeddings(ids) + self.position_embeddings(positions))
         return self.resume(rows, rows, 0, blocks, flags)
 
     @torch.jit.export
     def resume(
-        self, rows: Tensor, widened: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
+        self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """All parts but the first `done`, or up to the end of one after which a flag is up.
+        """Run the steps after the first `done`, to the end or until a flag is up.
 
-        Gives the rows [tokens, d], what they were widened to where the next part needs it, and how many parts are done.
+        Returns the rows [tokens, d], the intermediate rows where the next step needs them, and the steps done.
         """
         first, going = 0, True
         for layer in self.layers:
@@ -180,80 +127,80 @@ class _EncoderStack(nn.Module):
                 rows = layer.attend(rows, blocks)
                 done, going = first + 1, not _any_up(flags)
             if going and done <= first + 1:
-                widened = layer.project_up(rows)
+                intermediate = layer.project_up(rows)
                 done, going = first + 2, not _any_up(flags)
             if going and done <= first + 2:
-                rows = layer.project_down(widened, rows)
-                widened = rows
+                rows = layer.project_down(intermediate, rows)
+                intermediate = rows
                 done, going = first + 3, not _any_up(flags)
-            first += self.parts
-        return rows, widened, done
+            first += self.steps_per_layer
+        return rows, intermediate, done
 
 
 class _Layer(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.least, self.most = SHARED, _MOST_SCORES  # TorchScript reads no globals
-        self.products = not has_amx()
-        self.halves = False
+        self.min_explicit_size, self.max_scores = SHARED, _MAX_SCORES  # TorchScript reads no globals
+        self.explicit_attention = not has_amx()
+        self.bfloat16_attention = False
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
-        self.up_proj: nn.Module = Linear(shape.width, shape.inner)
-        self.down_proj: nn.Module = Linear(shape.inner, shape.width)
+        self.up_proj: nn.Module = Linear(shape.width, shape.intermediate)
+        self.down_proj: nn.Module = Linear(shape.intermediate, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
     def attend(self, rows: Tensor, blocks: AttentionBlocks) -> Tensor:
-        """The layer's first part: each row with what it takes from the others of its text."""
-        mixed = self._mix(self.qkv(rows), blocks)
-        attended: Tensor = self.attention_norm(self.out(mixed, "none", rows))
+        """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
+        context = self._self_attention(self.qkv(rows), blocks)
+        attended: Tensor = self.attention_norm(self.out(context, "none", rows))
         return attended
 
     def project_up(self, rows: Tensor) -> Tensor:
-        """The second: rows [tokens, d] → [tokens, inner]."""
-        widened: Tensor = self.up_proj(rows, "gelu")
-        return widened
+        """The feed-forward network's first product and GELU: [tokens, d] → [tokens, intermediate]."""
+        intermediate: Tensor = self.up_proj(rows, "gelu")
+        return intermediate
 
-    def project_down(self, widened: Tensor, rows: Tensor) -> Tensor:
-        """The third: back to [tokens, d], added to what was widened."""
-        narrowed: Tensor = self.norm(self.down_proj(widened, "none", rows))
-        return narrowed
+    def project_down(self, intermediate: Tensor, rows: Tensor) -> Tensor:
+        """Its second product with residual and norm: [tokens, intermediate] → [tokens, d]."""
+        projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows))
+        return projected
 
-    def _mix(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
-        """Attention within each text: [tokens, 3 d] → [tokens, d]. In bfloat16 where `halves` is set."""
+    def _self_attention(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
+        """Attention within each text: [tokens, 3 d] → [tokens, d]."""
         dtype = qkv.dtype
-        if self.halves:
+        if self.bfloat16_attention:
             qkv = qkv.to(torch.bfloat16)
-        grid, places = blocks.grid, blocks.places  # TorchScript knows of names alone that they are not None
-        if grid is not None:
-            qkv = qkv.index_select(0, grid)
-        mixed: list[Tensor] = []
+        row_of_slot, slot_of_row = blocks.row_of_slot, blocks.slot_of_row  # TorchScript narrows types of names only
+        if row_of_slot is not None:
+            qkv = qkv.index_select(0, row_of_slot)
+        by_size: list[Tensor] = []
         begin = 0
         for number, size in enumerate(blocks.sizes):
             end = begin + size * blocks.counts[number]
-            mixed.append(self._within(qkv[begin:end], size, blocks.masks[number]))
+            by_size.append(self._attend_blocks(qkv[begin:end], size, blocks.masks[number]))
             begin = end
-        rows = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return (rows if places is None else rows.index_select(0, places)).to(dtype)
+        rows = by_size[0] if len(by_size) == 1 else torch.cat(by_size)
+        return (rows if slot_of_row is None else rows.index_select(0, slot_of_row)).to(dtype)
 
-    def _within(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
-        """Attention within blocks of one size: [places, 3 d] → [places, d]."""
+    def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
+        """Attention within blocks of one size: [slots, 3 d] → [slots, d]."""
         query, key, value = (
             qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
         )
         if (
-            self.products
+            self.explicit_attention
             and qkv.is_cpu
             and qkv.dtype == torch.bfloat16
-            and self.heads * size * size <= self.most
-            and size >= self.least
+            and self.heads * size * size <= self.max_scores
+            and size >= self.min_explicit_size
         ):
-            mixed = _by_products(query, key, value, mask, self.most)
+            context = _explicit_attention(query, key, value, mask, self.max_scores)
         else:
             mask = mask if mask is None else mask.to(qkv.dtype)
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+            context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _flags(preempt: Preemption) -> list[Tensor]:
@@ -267,41 +214,18 @@ def _any_up(flags: list[Tensor]) -> bool:
     return False
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:
-    """Attention [blocks, heads, block, width], as many blocks at a time as have `most` scores."""
-    blocks, heads, block, width = query.shape
-    step = max(most // (heads * block * block), 1)
+def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, max_scores: int) -> Tensor:
+    """Attention of [blocks, heads, size, width] by matmul, softmax and matmul.
+
+    Computes at most `max_scores` scores at a time, to bound memory.
+    """
+    blocks, heads, size, width = query.shape
+    step = max(max_scores // (heads * size * size), 1)
     keys, scale = key.transpose(2, 3), width**-0.5
-    mixed: list[Tensor] = []
-    for at in range(0, blocks, step):
-        scores = (query[at : at + step] * scale) @ keys[at : at + step]
+    parts: list[Tensor] = []
+    for start in range(0, blocks, step):
+        scores = (query[start : start + step] * scale) @ keys[start : start + step]
         if mask is not None:
-            scores += mask if len(mask) == 1 else mask[at : at + step]
-        mixed.append(scores.softmax(-1) @ value[at : at + step])
-    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-
-
-def _biased(table: nn.Embedding, blocks: AttentionBlocks) -> AttentionBlocks:
-    """MPNet's bias by how far apart two tokens are, added to the masks: [1 or blocks, heads, size, size].
-
-    Texts lie in one piece in their blocks, so places in a block are as far apart as positions in a text.
-    """
-    masks: list[Tensor | None] = []
-    for size, mask in zip(blocks.sizes, blocks.masks, strict=True):
-        at = torch.arange(size, device=table.weight.device)
-        bias: Tensor = table(_buckets(at[None, :] - at[:, None], table.num_embeddings)).permute(2, 0, 1)[None]
-        masks.append(bias.contiguous() if mask is None else bias + mask)
-    return blocks._replace(masks=masks)
-
-
-def _buckets(distance: Tensor, buckets: int, furthest: int = 128) -> Tensor:
-    """int64 distances to buckets: half for either direction, of each half one a distance at first, then ever wider
-    ones up to `furthest`.
-
-    As `relative_position_bucket` in transformers' MPNet, which has it from T5 (https://arxiv.org/abs/1910.10683).
-    """
-    half = buckets // 2
-    exact = half // 2
-    far = distance.abs()
-    wider = exact + (torch.log(far.clamp(min=1).float() / exact) / math.log(furthest / exact) * (half - exact)).long()
-    return torch.where(far < exact, far, wider.clamp(max=half - 1)) + half * (distance > 0)
+            scores += mask if len(mask) == 1 else mask[start : start + step]
+        parts.append(scores.softmax(-1) @ value[start : start + step])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

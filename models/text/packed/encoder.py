@@ -1,11 +1,10 @@
-"""An encoder on the packed forward pass, taken only where it gives the general path's vectors."""
+"""An encoder on the packed forward pass, where it gives the general path's vectors."""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,14 +25,15 @@ from models.runtime.placement import Placement, place
 from models.source import ModelSource
 from models.text.encoder import Encoder
 from models.text.model_config import read_pipeline
-from models.text.packed.bert import Layout, PackedBert
+from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.packed.layout import Layout
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-# Texts of several lengths, scripts and oddities; the general path's vectors of them are what the packed ones must
-# equal.
+# Texts of several lengths, scripts and oddities, for which the packed vectors must equal the general path's.
 PROBES = (
     "hello",
     "Where is my card? I ordered it two weeks ago.",
@@ -41,21 +41,21 @@ PROBES = (
     "the quick brown fox jumps over the lazy dog " * 12,
     "a" * 300,
 )
-_LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
+_MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
 class PackedEncoder:
-    """An encoder of BERT's family with plain pooling. Vectors are not normalised here, as with `Encoder`."""
+    """An encoder of BERT's family with plain pooling, without final normalisation."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with loading(source.name, "a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
-            tokenizer = _tokenizer(source.path / "tokenizer.json")
+            tokenizer = _load_tokenizer(source.path / "tokenizer.json")
         self._placement = placement
         self._pooling = pipeline.pooling
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
-        notes = (_to_int8(network, self._text.encode(PROBES)),) if placement.int8 else ()
+        notes = (_quantise_and_time(network, self._text.encode(PROBES)),) if placement.int8 else ()
         self._network = network.placed(placement.device, placement.dtype)
         self._card = ModelMetadata(
             name=source.name,
@@ -84,8 +84,8 @@ class PackedEncoder:
     def text(self) -> TextProcessor:
         return self._text
 
-    def explain(self, forward: str) -> None:
-        """Put on the card why this forward pass was chosen."""
+    def describe_forward(self, forward: str) -> None:
+        """Record on the card why this forward pass was chosen."""
         self._card = replace(self._card, forward=forward)
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
@@ -101,65 +101,64 @@ class PackedEncoder:
 
 
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
-    """The packed encoder where it can do this model and agrees with the general path, else the general one; its card
-    says why.
+    """Load the packed encoder where it agrees with the general one, else the general one.
 
-    For the model that ships with Sonde the general path's vectors ship too; for others it is loaded for the
-    comparison. Raises ModelError where int8 is asked for and the packed encoder cannot be taken: there is no other.
+    The card says which and why. The general path's vectors of the shipped model ship with Sonde; for other models the
+    general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
+    cannot be used, because the general one has no int8.
     """
     try:
         packed = PackedEncoder(source, placement)
     except Unsupported as reason:
-        return _general(source, placement, str(reason))
-    expected = _golden(source)
+        return _general_encoder(source, placement, str(reason))
+    expected = _shipped_vectors(source)
     if expected is None:
         general = Encoder(source, placement.unrounded)
         expected = general.forward(general.text.encode(PROBES))
-    least = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
-    if not least >= _LEAST_COSINE[placement.dtype_name]:  # so that NaN is refused, too
-        return _general(source, placement, f"the packed forward pass differs, least cosine {least:.6f}")
-    packed.explain(f"packed: least cosine to the general forward pass {least:.6f}")
+    cosine = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
+    if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
+        return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
+    packed.describe_forward(f"packed: least cosine to the general forward pass {cosine:.6f}")
     return packed
 
 
-def _to_int8(network: PackedBert, batch: Sequence[Tokens]) -> str:
-    """Make a network int8, and say what that gains over the dtype that this machine would take otherwise."""
-    cpu, rival = torch.device("cpu"), place("cpu").dtype
-    exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, rival)
-    before = _seconds(exact, Layout.of(batch, cpu, rival))
+def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
+    """Make a network int8, and return a note on its speed.
+
+    The note compares it with the dtype that this machine would use otherwise.
+    """
+    cpu, other = torch.device("cpu"), place("cpu").dtype
+    exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
+    before = _forward_seconds(exact, Layout.of(batch, cpu, other))
     layout = Layout.of(batch, cpu, torch.float32)
     quantise(network, layout)
-    share = _seconds(network, layout) / before
-    note = (
-        f"int8 takes {share:.2f} of the time of {str(rival).removeprefix('torch.')} for {len(layout.ids)} tokens, "
-        f"timed at load"
-    )
+    share = _forward_seconds(network, layout) / before
+    name, tokens = str(other).removeprefix("torch."), len(layout.ids)
+    note = f"int8 takes {share:.2f} of the time of {name} for {tokens} tokens, timed at load"
     if share >= 1:
         log.warning("%s: it gains nothing here", note)
     return note
 
 
 @torch.inference_mode()
-def _seconds(network: PackedBert, layout: Layout) -> float:
-    """The least time of three."""
-    least = math.inf
+def _forward_seconds(network: PackedBert, layout: Layout) -> float:
+    """Seconds of a forward pass, the least of three."""
+    times = []
     for _ in range(3):
         began = time.perf_counter()
         network(layout)
-        least = min(least, time.perf_counter() - began)
-    return least
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
-def _general(source: ModelSource, placement: Placement, why: str) -> Encoder:
+def _general_encoder(source: ModelSource, placement: Placement, why: str) -> Encoder:
     if placement.int8:
-        raise ModelError(
-            f"{source.name}: int8 is for encoders with a packed forward pass, and {why}: set another dtype",
-            param="dtype",
-        )
+        message = f"int8 is for encoders with a packed forward pass, and {why}: set another dtype"
+        raise ModelError(f"{source.name}: {message}", param="dtype")
     return Encoder(source, placement, forward=f"general: {why}")
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def _load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise Unsupported("it has no tokenizer.json")
     return Tokenizer.from_file(str(path))
@@ -170,11 +169,11 @@ def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
     return result
 
 
-def _golden(source: ModelSource) -> NDArray[np.float32] | None:
-    """The vectors of PROBES that ship with Sonde, if there are any of this very model (benchmarks/parity_vectors.py
-    wrote them).
+def _shipped_vectors(source: ModelSource) -> NDArray[np.float32] | None:
+    """The general path's vectors of PROBES, where they ship with Sonde for this exact model.
+
+    benchmarks/parity_vectors.py writes them.
     """
-    shipped: dict[str, list[list[float]]] = json.loads(
-        (files("models.text.packed") / "parity.json").read_text(encoding="utf-8")
-    )
+    content = (files("models.text.packed") / "parity.json").read_text(encoding="utf-8")
+    shipped: dict[str, list[list[float]]] = json.loads(content)
     return np.array(shipped[source.version], dtype=np.float32) if source.version in shipped else None

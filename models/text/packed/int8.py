@@ -1,12 +1,14 @@
-"""int8 on a CPU: the linear layers of a packed network multiply 8-bit integers, everything between them float32,
-but for attention, which is bfloat16 where the processor multiplies that.
+"""int8 on a CPU: the linear layers of a packed network multiply 8-bit integers.
 
-Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one for all tokens, found by running
-PROBES in float32; only the input of the second feed-forward product, whose outliers are too large for that, has one
-for each token. So a text's scales do not depend on its neighbours. Before, SmoothQuant (Xiao et al. 2022,
-https://arxiv.org/abs/2211.10438) moves half of the inputs' outliers into the
-weights: each input channel is divided by a share and its weights are multiplied by it. The division costs nothing,
-since it goes into what comes before: a layer norm, or the product that makes the values of attention.
+Everything between them stays float32, except attention, which is bfloat16 where the processor multiplies that.
+
+Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one static scale, measured by running PROBES
+in float32. Only the input of the second feed-forward product has a scale for each token, because its outliers are too
+large for a static one. So a text's scales do not depend on its neighbours.
+
+SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438) first moves half of the inputs' outliers into the
+weights: each input channel is divided by a factor, and its weights are multiplied by it. The division costs nothing,
+because it goes into the layer before: a layer norm, or the product that makes attention's values.
 """
 
 from __future__ import annotations
@@ -18,128 +20,130 @@ import torch
 from torch import Tensor, nn
 
 from models.runtime.placement import INT8_ENGINE, bfloat16_feature
-from models.text.packed.bert import Layout, PackedBert
+from models.text.packed.bert import PackedBert
+from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear
 
-# How much larger than in the texts that scales are from an input may be before it is cut off.
+# Inputs are clipped beyond this multiple of the largest value that the probes gave.
 _MARGIN = 1.2
-# GELU's least value is -0.17. Of 256 steps 15 are below zero, so that an input of up to 240 / 15 times as much above is
-# still symmetric enough to hold it: from 2.72 on, which is therefore the least range that a token gets.
-_BELOW, _ABOVE, _LEAST_RANGE = 15, 240, 2.72
+# GELU is never below -0.17. Of 256 steps 15 are below zero and 240 above. At a range of 2.72 the lower steps reach
+# -0.17 (2.72 · 15 / 240), so 2.72 is the least range that a token gets.
+_ZERO_POINT, _POSITIVE_STEPS, _MIN_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
 
 
 class Int8Linear(nn.Module):
-    """x Wᵀ + b with inputs rounded to steps of `step`, then GELU, or `plus`, whose channels are multiplied by
-    `shares`, added.
+    """x Wᵀ + b with inputs rounded to multiples of `input_scale`, then GELU or a residual.
+
+    The residual's channels are multiplied by `residual_factors`, which undo the smoothing of what it comes from.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, input_scale: float, residual_factors: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self._packed = _pack(weight, bias)
-        self._step = step
-        self._shares = torch.ones(()) if shares is None else shares
+        self._packed = _prepack(weight, bias)
+        self._input_scale = input_scale
+        self._residual_factors = torch.ones(()) if residual_factors is None else residual_factors
 
-    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
+    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
         result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, self._step, 128, self._packed
+            rows, self._input_scale, 128, self._packed
         )
-        if follow == "gelu":
+        if activation == "gelu":
             return torch.ops.aten.gelu_(result)  # type: ignore[no-any-return]
-        return result if plus is None else result.addcmul_(plus, self._shares)
+        return result if residual is None else result.addcmul_(residual, self._residual_factors)
 
 
 class Int8AfterGelu(nn.Module):
-    """The same with a step for each token. `rows` is used up."""
+    """Int8Linear for GELU's output, with a scale for each token. Overwrites `rows`."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, shares: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, residual_factors: Tensor) -> None:
         super().__init__()
-        self._packed = _pack(weight, None)
-        self._bias, self._shares = bias, shares
-        self._below, self._step, self._least = _BELOW, 1 / _ABOVE, _LEAST_RANGE  # TorchScript reads no globals
+        self._packed = _prepack(weight, None)
+        self._bias, self._residual_factors = bias, residual_factors
+        # TorchScript reads no globals.
+        self._zero_point, self._input_scale, self._min_range = _ZERO_POINT, 1 / _POSITIVE_STEPS, _MIN_RANGE
 
-    def forward(self, rows: Tensor, follow: str, plus: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, activation: str, residual: Tensor) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
-        ranges = rows.amax(1, keepdim=True).clamp_(min=self._least)
+        ranges = rows.amax(1, keepdim=True).clamp_(min=self._min_range)
         rows.div_(ranges)
         result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, self._step, self._below, self._packed
+            rows, self._input_scale, self._zero_point, self._packed
         )
-        return torch.addcmul(self._bias, result, ranges).addcmul_(plus, self._shares)
+        return torch.addcmul(self._bias, result, ranges).addcmul_(residual, self._residual_factors)
 
 
 @torch.inference_mode()
 def quantise(network: PackedBert, probes: Layout) -> None:
-    """Replace the linear layers of a float32 network on the CPU; it cannot be trained or moved afterwards."""
+    """Replace a float32 network's linear layers; it cannot be trained or moved afterwards."""
     network.eval().requires_grad_(False)
-    largest = _largest_inputs(network, probes)
-    before = network.norm
-    halves = bfloat16_feature() is not None
+    maxima = _input_maxima(network, probes)
+    input_norm = network.norm
+    bfloat16_attention = bfloat16_feature() is not None
     for layer in network.layers:
-        _quantise(layer, before, largest)
-        layer.halves = halves  # type: ignore[assignment]  # of a _Layer it is one
-        before = cast(nn.LayerNorm, layer.norm)
+        _quantise_layer(layer, input_norm, maxima)
+        layer.bfloat16_attention = bfloat16_attention  # type: ignore[assignment]  # a _Layer has it
+        input_norm = cast(nn.LayerNorm, layer.norm)
 
 
-def _quantise(layer: nn.Module, before: nn.LayerNorm, largest: dict[nn.Module, Tensor]) -> None:
-    """One layer; `before` is the norm whose output it reads."""
-    qkv, out, up_proj, down_proj = (
-        cast(Linear, getattr(layer, name)) for name in ("qkv", "out", "up_proj", "down_proj")
-    )
-    norm = cast(nn.LayerNorm, layer.attention_norm)
-    entering, mixed, widened = (_shares(largest[one], one.weight) for one in (qkv, out, up_proj))
-    _divide(before, entering)
-    _divide(norm, widened)
-    weight, bias = qkv.weight * entering, qkv.bias.clone()
-    weight[-len(mixed) :] /= mixed[:, None]  # the values of attention come last
-    bias[-len(mixed) :] /= mixed
-    layer.qkv = Int8Linear(weight, bias, _step(largest[qkv] / entering))
-    layer.out = Int8Linear(out.weight * mixed, out.bias, _step(largest[out] / mixed), entering)
-    layer.up_proj = Int8Linear(up_proj.weight * widened, up_proj.bias, _step(largest[up_proj] / widened))
-    layer.down_proj = Int8AfterGelu(down_proj.weight, down_proj.bias.detach(), widened)
+def _quantise_layer(layer: nn.Module, input_norm: nn.LayerNorm, maxima: dict[nn.Module, Tensor]) -> None:
+    """Quantise one layer, which reads the output of `input_norm`."""
+    qkv, out, up, down = (cast(Linear, getattr(layer, name)) for name in ("qkv", "out", "up_proj", "down_proj"))
+    qkv_factors, out_factors, up_factors = (_smoothing_factors(maxima[one], one.weight) for one in (qkv, out, up))
+    _divide_norm(input_norm, qkv_factors)
+    _divide_norm(cast(nn.LayerNorm, layer.attention_norm), up_factors)
+    weight, bias = qkv.weight * qkv_factors, qkv.bias.clone()
+    weight[-len(out_factors) :] /= out_factors[:, None]  # attention's values come last
+    bias[-len(out_factors) :] /= out_factors
+    layer.qkv = Int8Linear(weight, bias, _input_scale(maxima[qkv] / qkv_factors))
+    layer.out = Int8Linear(out.weight * out_factors, out.bias, _input_scale(maxima[out] / out_factors), qkv_factors)
+    layer.up_proj = Int8Linear(up.weight * up_factors, up.bias, _input_scale(maxima[up] / up_factors))
+    layer.down_proj = Int8AfterGelu(down.weight, down.bias.detach(), up_factors)
 
 
-def _largest_inputs(network: PackedBert, probes: Layout) -> dict[nn.Module, Tensor]:
+def _input_maxima(network: PackedBert, probes: Layout) -> dict[nn.Module, Tensor]:
     """For each linear layer the largest magnitude of each input channel, float32 [in]."""
-    seen: dict[nn.Module, Tensor] = {}
+    maxima: dict[nn.Module, Tensor] = {}
 
-    def look(module: nn.Module, inputs: Any) -> None:
-        seen[module] = inputs[0].abs().amax(0)
+    def record(module: nn.Module, inputs: Any) -> None:
+        maxima[module] = inputs[0].abs().amax(0)
 
-    hooks = [module.register_forward_pre_hook(look) for module in network.modules() if isinstance(module, Linear)]
+    hooks = [module.register_forward_pre_hook(record) for module in network.modules() if isinstance(module, Linear)]
     network(probes)
     for hook in hooks:
         hook.remove()
-    return seen
+    return maxima
 
 
-def _shares(largest: Tensor, weight: Tensor) -> Tensor:
-    """By how much each input channel is to be divided: SmoothQuant's formula with its exponent ½, around 1."""
-    shares = (largest.clamp(min=_SMALLEST) / weight.abs().amax(0).clamp(min=_SMALLEST)).sqrt()
-    return shares / shares.mean()
+def _smoothing_factors(maxima: Tensor, weight: Tensor) -> Tensor:
+    """The divisor of each input channel: SmoothQuant's formula, exponent ½, mean 1."""
+    factors = (maxima.clamp(min=_SMALLEST) / weight.abs().amax(0).clamp(min=_SMALLEST)).sqrt()
+    return factors / factors.mean()
 
 
-def _divide(norm: nn.LayerNorm, shares: Tensor) -> None:
-    norm.weight.div_(shares)
-    norm.bias.div_(shares)
+def _divide_norm(norm: nn.LayerNorm, factors: Tensor) -> None:
+    norm.weight.div_(factors)
+    norm.bias.div_(factors)
 
 
-def _step(largest: Tensor) -> float:
-    return max(float(largest.max()) * _MARGIN, _SMALLEST) / 127
+def _input_scale(maxima: Tensor) -> float:
+    return max(float(maxima.max()) * _MARGIN, _SMALLEST) / 127
 
 
-def _pack(weight: Tensor, bias: Tensor | None) -> Any:
-    """FBGEMM's form of the weights [out, in], rounded."""
-    steps = weight.abs().amax(1).clamp(min=_SMALLEST) / 127
-    rounded = (weight / steps[:, None]).round().to(torch.int8)
+def _prepack(weight: Tensor, bias: Tensor | None) -> Any:
+    """Round the weights [out, in] and pack them for FBGEMM."""
+    scales = weight.abs().amax(1).clamp(min=_SMALLEST) / 127
+    rounded = (weight / scales[:, None]).round().to(torch.int8)
     before = torch.backends.quantized.engine
-    # These tensors are to leave PyTorch one day, which it says; there is no other way to FBGEMM yet.
+    # PyTorch warns that it will drop these tensors one day; there is no other way to FBGEMM yet.
     with warnings.catch_warnings(action="ignore"):
         torch.backends.quantized.engine = INT8_ENGINE
         try:
-            zeros = torch.zeros(len(steps), dtype=torch.int64)
-            tensor = torch._make_per_channel_quantized_tensor(rounded, steps, zeros, 0)  # noqa: SLF001
+            zeros = torch.zeros(len(scales), dtype=torch.int64)
+            tensor = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)  # noqa: SLF001
             return torch.ops.quantized.linear_prepack(tensor, bias)
         finally:
             torch.backends.quantized.engine = before

@@ -1,4 +1,4 @@
-"""Linear layers for inference, multiplied in the way that is fastest on a CPU for so many rows."""
+"""Linear layers for inference, multiplied by the library that is fastest on this CPU."""
 
 from __future__ import annotations
 
@@ -10,76 +10,74 @@ from torch.nn import functional
 
 from models.runtime.placement import bfloat16_feature, cpu_feature
 
-# Up to so many rows a thread oneDNN is faster in float32 without AVX-512, and MKL beyond (docs/performance.md).
-_FEW_ROWS = 64
-# Where both are wanted, the second form of float32 weights is kept only where all of them together are no larger: the
-# 43 MB of MiniLM, not the 340 MB of BERT base.
-_MOST_BYTES = 128 * 2**20
-_ANY_NUMBER = 2**62
-# oneDNN compiles code for each number of rows that it multiplies (and of threads), and keeps it: some 2 MB and 3 ms or
-# more for a network. So there are only 8 numbers from each power of two to the next, and of the smallest each second
-# one.
-_SIZES = 8
-_LEAST_STEP = 2
-# GELU is oneDNN's, too. Its code is small but lies scattered among the tensors, and the memory between could not be
-# used again (100 MB after some hundred batches): so it is given so many rows at a time.
-_PART = 32
+# Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (docs/performance.md).
+_ONEDNN_ROWS_PER_THREAD = 64
+# Float32 weights are kept in both forms up to this size of a network: MiniLM's are 43 MB, BERT base's 340 MB.
+_MAX_DUPLICATED_BYTES = 128 * 2**20
+_ANY_ROWS = 2**62
+# oneDNN compiles and keeps code for each number of rows (and of threads): 2 MB and 3 ms or more for a network. So only
+# 8 numbers occur between two powers of two, and among the smallest every second one.
+_SIZES_PER_DOUBLING = 8
+_MIN_STEP = 2
+# GELU is oneDNN's, too. Its small pieces of code lie scattered among the tensors and keep the memory between them from
+# being used again (100 MB after some hundred batches). So it gets this many rows at a time.
+_GELU_ROWS = 32
 
 
 class Linear(nn.Linear):
-    """x Wᵀ + b, and what follows it.
+    """x Wᵀ + b, then an activation or a residual.
 
-    Up to `onednn_max_rows` rows oneDNN multiplies, by weights in the form that it works in and with what follows
-    fused in; above, PyTorch's `linear`. `onednn_max_rows` is 0 until `prepare_for_cpu`.
+    oneDNN multiplies up to `onednn_max_rows` rows, by weights in its own form and with the activation fused in;
+    PyTorch's `linear` multiplies more. `onednn_max_rows` is 0 until `prepare_for_cpu`.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.onednn_max_rows = 0
-        self.part = _PART  # TorchScript reads no globals
+        self.gelu_rows = _GELU_ROWS  # TorchScript reads no globals
         self._packed: Tensor | None = None
 
-    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
-        """Rows [n, in] → [n, out], then GELU where `follow` is "gelu", then `plus` [n, out] added."""
+    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
+        """Rows [n, in] → [n, out], then the activation ("none" or "gelu") and the residual."""
         packed = self._packed
         if packed is not None and len(rows) <= self.onednn_max_rows:
-            algorithm = "none" if follow == "gelu" else ""
-            result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self.bias, follow, [], algorithm)  # noqa: SLF001  # as torch's inductor calls it
+            algorithm = "none" if activation == "gelu" else ""
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self.bias, activation, [], algorithm)  # noqa: SLF001  # as torch's inductor calls it
         else:
             result = functional.linear(rows, self.weight, self.bias)
-            if follow == "gelu":
-                for part in torch.split(result, self.part):
+            if activation == "gelu":
+                for part in torch.split(result, self.gelu_rows):
                     torch.ops.aten.gelu_(part)
-        return result if plus is None else result + plus
+        return result if residual is None else result + residual
 
-    def use_onednn(self, onednn_max_rows: int = _ANY_NUMBER) -> None:
-        """Have oneDNN multiply up to `onednn_max_rows` rows. Its form of the weights is that for 512 rows, which
-        suits fewer as well.
+    def use_onednn(self, max_rows: int = _ANY_ROWS) -> None:
+        """Have oneDNN multiply up to `max_rows` rows.
 
-        Where it is to multiply any number, PyTorch's own form of the weights is let go.
+        For any number of rows, drop PyTorch's form of the weights.
+
+        oneDNN's form is the one for 512 rows, which suits fewer as well.
         """
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 512)  # noqa: SLF001  # as torch's inductor calls it
-        self.onednn_max_rows = onednn_max_rows
-        if onednn_max_rows == _ANY_NUMBER:
+        self.onednn_max_rows = max_rows
+        if max_rows == _ANY_ROWS:
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def lay_out_for_mkl(self) -> None:
-        """Keep the weights as [in, out], by which MKL multiplies faster than by [out, in]; shape and values stay."""
+        """Store the weights as [in, out], which MKL multiplies faster; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
 
 def pad_rows(rows: int, onednn_max_rows: int) -> int:
-    """How many rows to make of `rows` for layers in which oneDNN multiplies up to `onednn_max_rows`."""
-    step = max(_LEAST_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES))
+    """`rows` rounded up to a size for oneDNN, unless it is above `onednn_max_rows`."""
+    step = max(_MIN_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES_PER_DOUBLING))
     size = -(-rows // step) * step
     return size if size <= onednn_max_rows else rows
 
 
 def prepare_for_cpu(layers: Sequence[Linear]) -> int:
-    """Give a network's linear layers the forms that are fast on its CPU: once, when weights, dtype and device are
-    final.
+    """Give a network's linear layers the forms that are fast on this CPU.
 
-    Returns up to how many rows oneDNN multiplies: 0 where it does not.
+    Call it once, when weights, dtype and device are final. Returns the most rows that oneDNN multiplies, 0 for none.
     """
     if any(layer.weight.device.type != "cpu" for layer in layers):
         return 0
@@ -89,9 +87,9 @@ def prepare_for_cpu(layers: Sequence[Linear]) -> int:
     elif all(layer.weight.dtype == torch.float32 for layer in layers):
         for layer in layers:
             layer.lay_out_for_mkl()
-        if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MOST_BYTES:
+        if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
-                layer.use_onednn(_FEW_ROWS * torch.get_num_threads())
+                layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
     return max((layer.onednn_max_rows for layer in layers), default=0)
 
 
@@ -101,8 +99,11 @@ def has_onednn() -> bool:
 
 
 def _onednn_is_best(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is faster than PyTorch's `linear` for any number of rows: in bfloat16 where the processor
-    multiplies it, and in float32 with AVX-512, which MKL does not use on every processor that has it."""
+    """Whether oneDNN is faster than PyTorch's `linear` for any number of rows.
+
+    It is in bfloat16 where the processor multiplies that, and in float32 with AVX-512, which MKL does not use on every
+    processor that has it.
+    """
     if dtype == torch.bfloat16:
         return bfloat16_feature() is not None
     return dtype == torch.float32 and cpu_feature("avx512_f") is not None

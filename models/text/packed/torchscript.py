@@ -10,18 +10,17 @@ import torch
 from torch import nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-# The last version of Python that TorchScript supports.
-_LAST_PYTHON = (3, 13)
+_LAST_SUPPORTED_PYTHON = (3, 13)
 
 
 def script(module: ModuleT) -> ModuleT:
-    """The module as TorchScript, where this Python has it: all its operations run without the interpreter's lock,
-    which each would otherwise have to win back from the threads that serve HTTP.
+    """Compile a module to TorchScript where this Python supports it.
 
-    torch.compile and torch.export, which PyTorch advises instead, need a C++ compiler where they run
+    Its operations then run without the interpreter's lock. Otherwise each would have to win it back from the threads
+    that serve HTTP. PyTorch advises torch.compile and torch.export instead, which need a C++ compiler where they run
     (docs/decisions/0015-layers-as-torchscript.md).
     """
-    if sys.version_info[:2] > _LAST_PYTHON:
+    if sys.version_info[:2] > _LAST_SUPPORTED_PYTHON:
         return module
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is", category=Warning)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
@@ -91,4 +92,7 @@ def unknown(items: Sequence[Tokens], processor: TextProcessor) -> list[float]:
     """
     if processor.unknown_id is None:
         return [0.0] * len(items)
-    return [float(np.sum(item.ids == processor.unknown_id)) / max(len(item.ids) - processor.added, 1) for item in items]
+    return [
+        float(np.sum(item.ids == processor.unknown_id)) / max(len(item.ids) - processor.special_tokens, 1)
+        for item in items
+    ]

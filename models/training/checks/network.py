@@ -35,7 +35,7 @@ def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed
 def check_examples(detector: NetworkDetector, batch: Tensor) -> Iterator[Finding]:
     """Rungs for a fresh network on examples float32 [n, …]; the detector is left as it is."""
     network = detector.network
-    given, wanted = detector.given(batch), detector.wanted(batch)
+    given, wanted = detector.inputs(batch), detector.targets(batch)
     yield from check_forward(
         lambda: network(given).flatten(1), rows=len(batch), width=wanted[0].numel(), module=network
     )

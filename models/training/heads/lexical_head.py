@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from models.calibration import fit_temperature
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from models.training.heads.linear_head import Examples, Fit, Floats, Ints, many_at_once
 
 # The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and

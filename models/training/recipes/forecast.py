@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from models.errors import ModelSourceError
 from models.sensors.base import Readings
-from models.sensors.forecasting.forecaster import SeriesForecaster, load_forecaster, save_forecaster
+from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.windows import Windows
 from models.sensors.seasonality import find_season
-from models.sensors.serialization import load_sensor
+from models.sensors.serialization import load_sensor, save_sensor
 from models.training.checks.forecast import check_forecasts, check_incumbent, check_network
 from models.training.checks.gradient import GradientMonitor, check_gradient
 from models.training.checks.loss import check_slope
@@ -50,7 +51,7 @@ def train(bench: SensorContext, settings: ForecastHyperparameters) -> Outcome:
     chosen = fit_forecaster(parts.train, parts.validation, _plan(bench, settings, parts), MonitoredTraining(bench))
     emit(bench.events, f"forecaster: {chosen.forecaster.model.kind}, since {chosen.reason}")
     judged = _judge(bench, settings, chosen, parts)
-    save_forecaster(chosen.forecaster, bench.result)
+    save_sensor(chosen.forecaster, bench.result)
     return _outcome(bench, chosen, judged, parts)
 
 
@@ -199,9 +200,9 @@ def _outcome(bench: SensorContext, chosen: ChosenForecaster, judged: ForecastMet
         labels=(),
         metrics=judged.metrics,
         incumbent_metrics=judged.incumbent,
-        golden=_golden(load_forecaster(bench.result), max(parts.held_out, key=len)),
+        golden=_golden(cast(SeriesForecaster, load_sensor(bench.result)), max(parts.held_out, key=len)),
         trained_tokens=sum(map(len, parts.train)),
-        sensor=chosen.forecaster.settings(),
+        sensor=chosen.forecaster.describe(),
     )
 
 

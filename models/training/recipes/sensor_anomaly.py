@@ -149,7 +149,7 @@ def _names(bench: SensorContext, settings: SensorAnomalyHyperparameters, parts: 
 
 def _most_columns(kind: SensorKind, name: str) -> int:
     """Columns of which a detector can be served: a series' caller carries its state, records have none."""
-    if kind == "records" or name == detector.NAME:  # which says itself how many it takes
+    if kind == "records" or name == detector.DETECTOR_ID:  # which says itself how many it takes
         return MOST_COLUMNS
     return min(most_columns(build(kind, name, 1).window), MOST_COLUMNS)
 
@@ -167,7 +167,7 @@ def _require_servable(settings: SensorAnomalyHyperparameters, columns: int) -> N
 
 def _check_network(bench: SensorContext, settings: SensorAnomalyHyperparameters, name: str, parts: SensorSplit) -> None:
     """The second and third rung, for a network."""
-    if name != detector.NAME and issubclass(DETECTORS[settings.kind][name], NetworkDetector):
+    if name != detector.DETECTOR_ID and issubclass(DETECTORS[settings.kind][name], NetworkDetector):
         bench.report.extend(check_network(settings.kind, name, parts.train.normal(), seed=bench.job.seed))
         bench.report.raise_if_failed("forward")
         bench.report.raise_if_failed("loss")
@@ -224,7 +224,7 @@ def _fitted(
     parts: SensorSplit,
     watch: Watch | None = None,
 ) -> FittedSensor:
-    if name == detector.NAME:
+    if name == detector.DETECTOR_ID:
         return _adaptive(runs, parts)
     columns, period_s, device = parts.train.columns, parts.repairs.period_s, place_sensor(bench.job.device).device
     try:
@@ -240,7 +240,7 @@ def _adaptive(runs: list[Readings], parts: SensorSplit) -> FittedSensor:
         return fit_adaptive(runs, parts.train.columns, parts.repairs.period_s)
     except ValueError as error:
         raise TrainingDataError(
-            "too_many_columns", f"training_file: detector {detector.NAME}: {error}", "training_file"
+            "too_many_columns", f"training_file: detector {detector.DETECTOR_ID}: {error}", "training_file"
         ) from error
 
 

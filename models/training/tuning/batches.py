@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from models.text.padding import collate
-from models.text.tokenization import TextProcessor, Tokens
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
 from models.training.tuning.batch_plan import Plan
 
 

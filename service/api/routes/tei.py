@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from models.linalg import normalize
 from models.text.sequence_classifier import probabilities
-from models.text.tokenization import Explained, Side
+from models.text.tokenization import Side
+from models.text.tokens import Explained
 from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
 from service.api.json_body import JsonRoute
 from service.api.openapi import answers

@@ -71,7 +71,7 @@ def test_a_broken_manifest_does_not_stop_other_jobs(
         registry.publish(NAME, source, numbered(job=job))
     (registry.path(NAME, 1) / "manifest.json").write_text("{")
     assert [registry.published(NAME, job) for job in ("ftjob-1", "ftjob-2", "ftjob-3")] == [None, 2, None]
-    assert "a version is passed over: 1/manifest.json" in caplog.text
+    assert "skipped a version: 1/manifest.json" in caplog.text
 
 
 def test_promoting_moves_the_pointer_and_rolling_back_moves_it_again(registry: Registry, source: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_ledger_says_who_did_what_when_and_why(registry: Registry, source: P
 def test_a_promotion_on_an_old_view_is_refused(registry: Registry, source: Path) -> None:
     filled(registry, source)
     registry.promote(NAME, 1, **BY, expected=0)
-    with pytest.raises(RegistryConflict, match="is at generation 1, expected 0: somebody else was faster"):
+    with pytest.raises(RegistryConflict, match="is at generation 1, expected 0: another change came first"):
         registry.promote(NAME, 2, **BY, expected=0)
     assert registry.current(NAME) == Pointer(1, 1, None)
     assert registry.promote(NAME, 2, **BY, expected=1).generation == 2

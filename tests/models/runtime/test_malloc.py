@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = """
 import resource, sys, torch
-from models.runtime.malloc import keep_freed
+from models.runtime.malloc import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,7 +19,7 @@ def faults():
         kept = [torch.empty(5_000_000, dtype=torch.uint8).fill_(1) for _ in range(3)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-said = keep_freed()
+said = keep_freed_memory()
 faults()
 print(said, faults())
 """

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.errors import BadTokens, TextTooLong
-from models.text.tokenization import Preprocessing, Side, TextProcessor, require_whole
+from models.text.preprocessing import Preprocessing
+from models.text.tokenization import Side, TextProcessor
+from models.text.tokens import require_untruncated
 from tests.support import tiny_models
 
 SIDES: tuple[Side, ...] = ("left", "right")
@@ -166,12 +168,12 @@ def test_decode_reverses_encode(text: TextProcessor) -> None:
     assert text.decode(text.encode(["the card"])[0].ids.tolist()) == "the card"
 
 
-def test_require_whole_names_the_text_its_tokens_and_the_limit(text: TextProcessor) -> None:
+def test_require_untruncated_names_the_text_its_tokens_and_the_limit(text: TextProcessor) -> None:
     items = text.encode(["a", "a b c d e f g h i j"])
     with pytest.raises(TextTooLong, match=r"input\[1\] has at least 12 tokens, the limit is 10") as caught:
-        require_whole(items)
+        require_untruncated(items)
     assert caught.value.param == "input[1]"
-    require_whole(items[:1])
+    require_untruncated(items[:1])
 
 
 def test_save_and_load_give_the_same_processor(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from models.base import Task
 from models.errors import DeviceLost, ModelSourceError
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics

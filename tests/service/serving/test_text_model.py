@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from models.errors import BadTokens, TextTooLong
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import FittedCache, RowCache
 from service.engine.device import ComputeDevice

@@ -1,6 +1,4 @@
-"""The detector of live streams: causal, the same however a stream is cut, loud once at what is new, silent at what
-is usual.
-"""
+"""The adaptive detector: causal, the same however a stream is cut, one alarm for an event, none for usual readings."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
-from models.sensors.adaptive.detector import EVENT, REST_ROWS, AdaptiveSensor, fit_adaptive
+from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveSensor, fit_adaptive
 from models.sensors.adaptive.features import FEATURES
 from models.sensors.adaptive.running_p_values import RunningPValues
-from models.sensors.adaptive.tails import BLOCK, MOST, BlockTails
+from models.sensors.adaptive.tails import BLOCK, MAX_RARITY, BlockTails
 from models.sensors.base import Readings, State
 from models.sensors.seasonality import calendar, find_season
 from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
@@ -46,7 +44,7 @@ def live(rows: int = 2000, columns: int = 1) -> Readings:
 
 
 def events(scores: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
-    return [int(row) for row in np.flatnonzero(scores >= EVENT)]
+    return [int(row) for row in np.flatnonzero(scores >= EVENT_SCORE)]
 
 
 def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveSensor) -> None:
@@ -58,7 +56,7 @@ def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveSensor) -
     one, two = sensor.score(readings), sensor.score(other)
     np.testing.assert_array_equal(one.scores[:1200], two.scores[:1200])
     np.testing.assert_array_equal(one.p_values[:1200], two.p_values[:1200])
-    assert one.scores[1199] > EVENT
+    assert one.scores[1199] > EVENT_SCORE
     assert not np.array_equal(one.scores[1200:], two.scores[1200:])
 
 
@@ -106,7 +104,7 @@ def test_a_new_level_is_found_soon_and_told_once(sensor: AdaptiveSensor) -> None
     readings[1000:] += 25
     found = [row for row in events(sensor.score(readings).scores) if row >= 1000]
     assert 1000 <= found[0] < 1010
-    assert not [row for row in found if found[0] < row <= found[0] + REST_ROWS]
+    assert not [row for row in found if found[0] < row <= found[0] + QUIET_ROWS]
 
 
 def test_a_day_that_is_missing_is_found_by_its_rhythm(sensor: AdaptiveSensor) -> None:
@@ -178,7 +176,7 @@ def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveSensor) -> None
     assert fit_adaptive([daily(200)], ("a",), HOUR_S).threshold(0.01) is None
     threshold = sensor.threshold(0.05)
     assert threshold is not None
-    assert 0 < threshold < MOST
+    assert 0 < threshold < MAX_RARITY
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_a_sensor_whose_parts_do_not_fit_is_refused(pair: AdaptiveSensor, tmp_pa
     save_sensor(pair, tmp_path)
     text = (tmp_path / SETTINGS).read_text(encoding="utf-8")
     (tmp_path / SETTINGS).write_text(text.replace('"heat"', '"heat", "third"'), encoding="utf-8")
-    with pytest.raises(ModelSourceError, match="not a model of numbers that can be read"):
+    with pytest.raises(ModelSourceError, match="not a sensor model that can be read"):
         load_sensor(tmp_path)
 
 
@@ -232,11 +230,11 @@ def test_rarity_is_told_from_the_tail_of_block_maxima() -> None:
     start, excess = ordered[13], (ordered[:13] - ordered[13]).mean() + 0.1
     expected = 0.5 / excess / np.log(10) - np.log10(13 / 129)
     assert tails.rarity(np.array([[start + 0.5]]), memory)[0, 0] == pytest.approx(expected)
-    assert tails.rarity(np.array([[start - 0.1], [1e9]]), memory).tolist() == [[0.0], [MOST]]
+    assert tails.rarity(np.array([[start - 0.1], [1e9]]), memory).tolist() == [[0.0], [MAX_RARITY]]
 
 
 def test_running_p_values_count_blocks() -> None:
-    share = RunningPValues(MOST, 8)
+    share = RunningPValues(MAX_RARITY, 8)
     memory = share.new_memory()
     first = share.p_values(np.arange(80) / 20, memory)
     assert first[:8].tolist() == [1.0] * 8

@@ -1,4 +1,4 @@
-"""Detectors of numbers: scores, contributions, calibration, streaming, drift, and what is written to disk."""
+"""Sensor detectors: scores, contributions, calibration, streaming, drift, and what is written to disk."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -
 )
 def test_it_is_fitted_on_another_device(key: Key) -> None:
     readings = torch.empty(400, 4, dtype=torch.float64, device="meta")
-    assert build(*key, 4).to("meta").fit([readings]).scored(readings).is_meta
+    assert build(*key, 4).to("meta").fit([readings]).score_run(readings).is_meta
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_it_scores_on_another_device(key: Key) -> None:
     detector = build(*key, 4).to("meta")
     if isinstance(detector, PcaDetector):
         detector.root = detector.root_of_limits()
-    assert detector.scored(readings).is_meta
-    assert detector.parts(readings).is_meta
+    assert detector.score_run(readings).is_meta
+    assert detector.contributions(readings).is_meta
 
 
 def test_before_its_window_is_full_a_series_scores_zero(sensors: Sensors) -> None:
@@ -195,13 +195,13 @@ def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(
 
 
 def test_a_directory_that_is_no_sensor_is_refused(sensors: Sensors, tmp_path: Path) -> None:
-    with pytest.raises(ModelSourceError, match="not a model of numbers"):
+    with pytest.raises(ModelSourceError, match="not a sensor model"):
         load_sensor(tmp_path)
     save_sensor(sensors["series", "level"], tmp_path)
     saved = json.loads((tmp_path / "sensor.json").read_text())
     for wrong in ({"kind": "texts"}, {"detector": "pca"}, {"columns": ["a"]}, {"blocks": 0}, {"window": 3}):
         (tmp_path / "sensor.json").write_text(json.dumps(saved | wrong))
-        with pytest.raises(ModelSourceError, match="not a model of numbers"):
+        with pytest.raises(ModelSourceError, match="not a sensor model"):
             load_sensor(tmp_path)
 
 

@@ -38,7 +38,7 @@ def test_products_are_the_same_function(kind: type[NetworkDetector], shape: tupl
         if isinstance(detector, ConvAutoencoder):
             expected = expected[:, :, -8:]
         torch.testing.assert_close(
-            detector.judge(x), expected.flatten(1), rtol=1e-5, atol=1e-5 * float(expected.abs().max())
+            detector.exact(x), expected.flatten(1), rtol=1e-5, atol=1e-5 * float(expected.abs().max())
         )
 
 
@@ -57,5 +57,5 @@ def test_what_was_learned_anew_judges(kind: type[NetworkDetector]) -> None:
     again = kind(3).fit(runs[:1]).fit(runs[1:])
     loaded = kind(3)
     loaded.load_state_dict(again.state_dict())
-    assert torch.equal(again.scored(runs[0]), loaded.scored(runs[0]))
+    assert torch.equal(again.score_run(runs[0]), loaded.score_run(runs[0]))
     assert not [name for name in again.state_dict() if "judge" in name], "it is made anew from what is saved"

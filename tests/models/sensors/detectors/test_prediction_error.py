@@ -28,7 +28,7 @@ def told_apart(detector: SensorDetector) -> float:
     """AUROC of the same readings in an order that cannot be against the order that they came in."""
     x = logistic(600, 1)
     mixed = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(2))]
-    return auroc(detector.scored(x).numpy(), detector.scored(mixed).numpy())
+    return auroc(detector.score_run(x).numpy(), detector.score_run(mixed).numpy())
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def foresight() -> PredictionErrorDetector:
 def test_it_foresees_what_no_linear_map_can(foresight: PredictionErrorDetector) -> None:
     assert told_apart(foresight) > 0.99
     assert told_apart(ResidualDetector(1).fit([logistic(1000, 0)])) < 0.9
-    losses = foresight.descent.epochs
+    losses = foresight.curve.epochs
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_level_that_was_never_seen_is_no_surprise(foresight: PredictionErrorDetector) -> None:
     x = logistic(200, 3)
-    torch.testing.assert_close(foresight.scored(x + 1000), foresight.scored(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(foresight.score_run(x + 1000), foresight.score_run(x), rtol=1e-3, atol=1e-3)
 
 
 def test_a_step_beyond_its_sight_counts_in_full() -> None:
@@ -54,7 +54,7 @@ def test_a_step_beyond_its_sight_counts_in_full() -> None:
         nn.init.zeros_(weights)
     x = torch.zeros(24, 1, dtype=torch.float64)
     x[-1] = 1e6
-    torch.testing.assert_close(detector.parts(x), torch.full((1, 1), 1e12 / 8, dtype=torch.float64))
+    torch.testing.assert_close(detector.contributions(x), torch.full((1, 1), 1e12 / 8, dtype=torch.float64))
 
 
 def test_equal_seeds_give_equal_weights_and_others_other_ones() -> None:

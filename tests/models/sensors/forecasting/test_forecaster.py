@@ -10,11 +10,12 @@ import torch
 
 from models.errors import ModelSourceError
 from models.sensors.base import Readings
-from models.sensors.forecasting.forecaster import SETTINGS, SeriesForecaster, load_forecaster, save_forecaster
+from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.intervals import LEVELS, Intervals
 from models.sensors.forecasting.networks import LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import cut_windows
 from models.sensors.seasonality import find_season
+from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
 from models.training.data.baselines import repeat_last, repeat_season
 from models.training.sensors.fit_forecaster import ForecastPlan, Standardisation, errors_of, fit_forecaster
 from models.training.sensors.forecast_network import NetworkFit, NetworkSettings
@@ -183,8 +184,9 @@ def test_a_saved_forecaster_says_the_same(kind: str, tmp_path: Path) -> None:
         ("a", "b"), 12, 4, "patch" if kind == "patch" else "linear", NetworkSettings(epochs=1), period_s=60.0
     )
     forecaster = fit_forecaster([autoregressive(400, 1)], [autoregressive(200, 2)], plan).forecaster
-    save_forecaster(forecaster, tmp_path)
-    again, readings = load_forecaster(tmp_path), autoregressive(30, 4)
+    save_sensor(forecaster, tmp_path)
+    again, readings = load_sensor(tmp_path), autoregressive(30, 4)
+    assert isinstance(again, SeriesForecaster)
     assert (again.columns, again.context, again.horizon, again.period_s) == (("a", "b"), 12, 4, 60.0)
     one, other = (found.forecast(readings, 4, (0.2, 0.8)) for found in (forecaster, again))
     np.testing.assert_array_equal(one.mean, other.mean)
@@ -194,10 +196,10 @@ def test_a_saved_forecaster_says_the_same(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ['{"kind": "series"}', "{", '{"kind": "forecast"}'])
 def test_what_is_no_forecaster_is_refused(broken: str, tmp_path: Path) -> None:
-    save_forecaster(fitted(), tmp_path)
+    save_sensor(fitted(), tmp_path)
     (tmp_path / SETTINGS).write_text(broken, encoding="utf-8")
-    with pytest.raises(ModelSourceError, match="no forecaster of this version"):
-        load_forecaster(tmp_path)
+    with pytest.raises(ModelSourceError, match="not a sensor model that can be read"):
+        load_sensor(tmp_path)
 
 
 def test_a_seasonal_series_is_forecast_better_than_by_repeating_it() -> None:

@@ -1,4 +1,4 @@
-"""The blocks that attention works on: where each text lies in them, and who sees whom."""
+"""The blocks that attention works on: the slots of each text, and the masks between texts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ TILES = [TILE, AMX_TILE, ONE_SIZE]
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
 
 
-def lay_out(*lengths: int, extra: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> AttentionBlocks:
+def lay_out(*lengths: int, fillers: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> AttentionBlocks:
     """Blocks of texts of so many tokens."""
-    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), extra, tile, CPU, dtype)
+    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), fillers, tile, CPU, dtype)
 
 
 def owners(one: AttentionBlocks, *lengths: int) -> list[torch.Tensor]:
-    """For each size which text owns each place of each block, int64 [blocks, size], -1 where there is none."""
+    """For each size the text of each slot of each block, int64 [blocks, size], -1 for empty slots."""
     rows = sum(lengths)
     total = sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))
     found = torch.full((total,), -1)
-    found[one.places[:rows] if one.places is not None else torch.arange(rows)] = torch.arange(
+    found[one.slot_of_row[:rows] if one.slot_of_row is not None else torch.arange(rows)] = torch.arange(
         len(lengths)
     ).repeat_interleave(torch.tensor(lengths))
     parts = torch.split(found, [size * count for size, count in zip(one.sizes, one.counts, strict=True)])
@@ -58,21 +58,23 @@ def test_texts_lie_in_blocks_of_a_few_sizes(lengths: list[int], tile: int, expec
 
 
 @pytest.mark.parametrize("lengths", [[7], [64, 64], [32, 64, 96, 96]])
-def test_full_blocks_in_order_need_neither_grid_nor_mask(lengths: list[int]) -> None:
+def test_full_blocks_in_order_need_neither_slots_nor_mask(lengths: list[int]) -> None:
     one = lay_out(*lengths)
-    assert (one.grid, one.places, set(one.masks)) == (None, None, {None})
+    assert (one.row_of_slot, one.slot_of_row, set(one.masks)) == (None, None, {None})
 
 
-def test_full_blocks_in_another_order_need_a_grid_alone() -> None:
+def test_full_blocks_in_another_order_need_slots_alone() -> None:
     one = lay_out(64, 32)
     assert one.masks == [None, None]
-    assert one.places is not None
-    assert one.places.tolist() == [*range(32, 96), *range(32)]
+    assert one.slot_of_row is not None
+    assert one.slot_of_row.tolist() == [*range(32, 96), *range(32)]
 
 
 @given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
-def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int, extra: int) -> None:
-    found = [block.tolist() for size in owners(lay_out(*lengths, tile=tile, extra=extra), *lengths) for block in size]
+def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int, fillers: int) -> None:
+    found = [
+        block.tolist() for size in owners(lay_out(*lengths, tile=tile, fillers=fillers), *lengths) for block in size
+    ]
     for text, length in enumerate(lengths):
         (block,) = [block for block in found if text in block]
         start = block.index(text)
@@ -81,18 +83,18 @@ def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int
 
 
 @given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
-def test_places_reverse_the_grid(lengths: list[int], tile: int, extra: int) -> None:
-    one = lay_out(*lengths, tile=tile, extra=extra)
+def test_rows_of_slots_and_slots_of_rows_are_inverse(lengths: list[int], tile: int, fillers: int) -> None:
+    one = lay_out(*lengths, tile=tile, fillers=fillers)
     rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
-    if one.grid is None or one.places is None:
-        assert one.grid is one.places
-        assert extra == 0
+    if one.row_of_slot is None or one.slot_of_row is None:
+        assert one.row_of_slot is one.slot_of_row
+        assert fillers == 0
         return
-    blocked = rows[one.grid]
+    blocked = rows[one.row_of_slot]
     assert len(blocked) == sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))
-    assert torch.equal(blocked[one.places][: len(rows)], rows)
-    assert len(one.places) == len(rows) + extra
-    assert one.places[len(rows) :].tolist() == [0] * extra
+    assert torch.equal(blocked[one.slot_of_row][: len(rows)], rows)
+    assert len(one.slot_of_row) == len(rows) + fillers
+    assert one.slot_of_row[len(rows) :].tolist() == [0] * fillers
 
 
 @settings(deadline=None)
@@ -104,7 +106,7 @@ def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
         assert torch.equal(
             torch.zeros(same.shape) if mask is None else mask, torch.zeros(same.shape).masked_fill(~same, -torch.inf)
         )
-        assert bool(same.any(dim=-1).all()), "a place that sees nothing would give NaN"
+        assert bool(same.any(dim=-1).all()), "a slot that sees nothing would give NaN"
 
 
 def test_the_mask_has_the_dtype_of_the_weights() -> None:

@@ -27,10 +27,11 @@ from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed.attention_blocks import SHARED
-from models.text.packed.bert import Layout, PackedBert, _by_products, _EncoderStack
+from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attention
 from models.text.packed.encoder import PackedEncoder
+from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear, pad_rows
-from models.text.tokenization import Tokens
+from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
@@ -96,7 +97,7 @@ def test_attention_as_products_is_attention(most: int, masked: str) -> None:
     mask[-1, :, :, 10:] = -torch.inf
     given = None if masked == "not" else mask
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
-    torch.testing.assert_close(_by_products(query, key, value, given, most), expected)
+    torch.testing.assert_close(_explicit_attention(query, key, value, given, most), expected)
 
 
 def change(path: Path, **values: object) -> Path:
@@ -147,7 +148,8 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
     packed, general = both
     batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
     monkeypatch.setattr(network, "onednn_max_rows", ALL)
-    monkeypatch.setattr(network, "_whole", [_EncoderStack(network.words, network.places, network.norm, network.layers)])
+    unscripted = _EncoderStack(network.word_embeddings, network.position_embeddings, network.norm, network.layers)
+    monkeypatch.setattr(network, "_stack", [unscripted])
     hooks = [
         one.register_forward_pre_hook(lambda _, rows: seen.add(len(rows[0])))
         for one in network.modules()
@@ -276,8 +278,8 @@ def test_bfloat16_stays_near_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str
 ) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
-    for module in ("packed", "blocks"):
-        monkeypatch.setattr(f"models.{module}.has_amx", lambda: feature == "amx_bf16")
+    for module in ("bert", "attention_blocks"):
+        monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.card.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)

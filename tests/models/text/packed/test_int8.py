@@ -20,10 +20,11 @@ from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
 from models.text.packed import int8 as quantized
-from models.text.packed.bert import Layout, PackedBert
+from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
-from models.text.tokenization import Tokens
+from models.text.packed.layout import Layout
+from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
@@ -73,22 +74,22 @@ def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> 
 class Unrounded(nn.Module):
     """What Int8Linear and Int8AfterGelu do, with float32 products."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, shares: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, factors: Tensor) -> None:
         super().__init__()
-        self._weight, self._bias, self._shares = weight, bias, shares
+        self._weight, self._bias, self._factors = weight, bias, factors
 
-    def forward(self, rows: Tensor, follow: str = "none", plus: Tensor | None = None) -> Tensor:
+    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
         result = functional.linear(rows, self._weight, self._bias)
-        if follow == "gelu":
+        if activation == "gelu":
             return functional.gelu(result)
-        return result if plus is None else result + plus * self._shares
+        return result if residual is None else result + residual * self._factors
 
 
 def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
     rough: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def linear(weight: Tensor, bias: Tensor, step: float, shares: Tensor | None = None) -> Unrounded:
-        return Unrounded(weight, bias, torch.ones(()) if shares is None else shares)
+    def linear(weight: Tensor, bias: Tensor, input_scale: float, factors: Tensor | None = None) -> Unrounded:
+        return Unrounded(weight, bias, torch.ones(()) if factors is None else factors)
 
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
@@ -111,8 +112,8 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:
-    shares = quantized._shares(torch.tensor([100.0, 1.0]), torch.ones(3, 2))
-    assert shares.tolist() == pytest.approx([2 * 10 / 11, 2 * 1 / 11])
+    factors = quantized._smoothing_factors(torch.tensor([100.0, 1.0]), torch.ones(3, 2))
+    assert factors.tolist() == pytest.approx([2 * 10 / 11, 2 * 1 / 11])
 
 
 def test_a_product_after_gelu_holds_its_outliers_and_what_is_below_zero() -> None:
@@ -168,7 +169,7 @@ def test_where_it_gains_nothing_the_log_says_so(
     rough: ModelSource, share: float, warned: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = iter([1.0, share])
-    monkeypatch.setattr(encoder, "_seconds", lambda network, layout: next(times))
+    monkeypatch.setattr(encoder, "_forward_seconds", lambda network, layout: next(times))
     with caplog.at_level(logging.WARNING, "models.text.packed.encoder"):
         model = PackedEncoder(rough, int8())
     assert len(caplog.records) == warned

@@ -76,7 +76,7 @@ def test_the_processor_decides_what_onednn_multiplies(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
     one, taken = layer().to(dtype), list[int | None]()
-    monkeypatch.setattr(Linear, "use_onednn", lambda self, onednn_max_rows=None: taken.append(onednn_max_rows))
+    monkeypatch.setattr(Linear, "use_onednn", lambda self, max_rows=None: taken.append(max_rows))
     prepare_for_cpu([one])
     assert (taken == [None]) is all_rows
 
@@ -119,7 +119,7 @@ def test_more_threads_make_more_rows_few() -> None:
 
 @pytest.mark.usefixtures("avx2")
 def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_MOST_BYTES", 2 * 24 * 40 * 4 - 1)
+    monkeypatch.setattr(linear, "_MAX_DUPLICATED_BYTES", 2 * 24 * 40 * 4 - 1)
     layers = [layer(), layer()]
     prepare_for_cpu(layers)
     assert [(one.onednn_max_rows, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
