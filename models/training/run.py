@@ -29,7 +29,7 @@ from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import place
 from models.source import locate
 from models.training.checks.before_training import check_rows
-from models.training.data.dataset import DataSplit, divide
+from models.training.data.dataset import DataSplit, read_split
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.events import Events, emit, lines, phase
 from models.training.hyperparameters import (
@@ -105,7 +105,7 @@ def _train(directory: Path, events: Events, report: Report) -> None:
         )
         write_json(directory / RESULT, _result(job, outcome, SENSOR_VERSION))
         return
-    parts = divide(job, settings)
+    parts = read_split(job, settings)
     emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open(directory, job, events, report)
     check_rows(context, parts)

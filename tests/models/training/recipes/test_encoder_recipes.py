@@ -21,7 +21,7 @@ from models.runtime.placement import place
 from models.source import locate
 from models.text.sequence_classifier import SequenceClassifier
 from models.training.data.dataset import DataSplit
-from models.training.data.rows import Kind, TextRows
+from models.training.data.rows import RowKind, TextRows
 from models.training.embeddings import Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import EmbeddingHyperparameters, RerankHyperparameters
@@ -44,7 +44,7 @@ CPU = place("cpu", "float32")
 Floats = NDArray[np.float32]
 
 
-def rows(kind: Kind, number: int = 24, start: int = 0) -> TextRows:
+def rows(kind: RowKind, number: int = 24, start: int = 0) -> TextRows:
     """Questions and the answers that belong to them; scores of how much they do."""
     names = ["card", "bank", "cash", "loan", "rate", "fees", "visa", "code", "mail", "user", "safe", "sale"]
     picked = [(names[i % 12], i) for i in range(start, start + number)]
@@ -89,7 +89,9 @@ def context(
         ("scored", {"loss": "angle", "mode": "full", "augmentation": {"typos": 0.1}}, "spearman"),
     ],
 )
-def test_an_encoder_is_tuned_judged_and_saved(tmp_path: Path, kind: Kind, asked: dict[str, Any], metric: str) -> None:
+def test_an_encoder_is_tuned_judged_and_saved(
+    tmp_path: Path, kind: RowKind, asked: dict[str, Any], metric: str
+) -> None:
     work = context(tmp_path, tiny_models.encoder(tmp_path / "tiny"))
     wanted = EmbeddingHyperparameters.model_validate(
         {"n_epochs": 6, "batch_size": 8, "learning_rate": 2e-3, "warmup": 0.0, **asked}
@@ -138,7 +140,7 @@ def test_the_version_in_service_is_judged_on_the_same_rows(tmp_path: Path) -> No
     ],
 )
 def test_what_rows_or_encoder_cannot_do_is_refused(
-    tmp_path: Path, kind: Kind, asked: dict[str, Any], message: str
+    tmp_path: Path, kind: RowKind, asked: dict[str, Any], message: str
 ) -> None:
     work = context(tmp_path, tiny_models.encoder(tmp_path / "tiny"))
     with pytest.raises(HyperparameterError, match=message):
