@@ -102,7 +102,7 @@ def test_an_encoder_is_tuned_judged_and_saved(
     assert 0 <= outcome.metrics["base_sanity_accuracy"] <= 1
     assert ("mrr_d8" in outcome.metrics) == ("matryoshka" in asked)
     assert outcome.trained_tokens > 0
-    assert {finding.rung for finding in work.report.findings} == {"loss", "gradient", "outcome"}
+    assert {finding.stage for finding in work.report.findings} == {"loss", "gradient", "outcome"}
     served = Embedder(load(locate(str(work.result / "encoder")), CPU))
     texts: Any = outcome.golden["texts"]
     assert np.allclose(served(texts), np.array(outcome.golden["rows"]), atol=1e-4)
@@ -117,7 +117,7 @@ def test_scored_pairs_are_compared_with_the_base_and_what_was_lost_is_told(tmp_p
             work, rows("scored", 12), work.embedder, (before, after), (sanity(work.embedder), sanity(work.embedder))
         )
         told = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")
-        assert (told.rung, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
+        assert (told.stage, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
         assert f"on 12 held-out rows is {after.metrics['spearman']:.3f}" in told.message
 
 
@@ -176,7 +176,7 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     outcome = rerank.train(work, asked, DataSplit(train, held_out, (), same_file=True))
     assert outcome.encoder == "own"
     assert set(outcome.metrics) == {"ndcg_at_10", "auroc", "base_ndcg_at_10", "base_auroc", "held_out_rows"}
-    judged = [finding.check for finding in work.report.findings if finding.rung == "outcome"]
+    judged = [finding.check for finding in work.report.findings if finding.stage == "outcome"]
     assert judged == ["ndcg_at_10_against_base", "auroc_against_base"]
     served = load(locate(str(work.result / "encoder")), CPU)
     assert isinstance(served, SequenceClassifier)
