@@ -75,9 +75,7 @@ def read_rows(
     names the columns that are not used.
     """
     reader = FileReader(path, find_format(path, format, param), param, max_rows, max_line_bytes)
-    parser = RowParser(
-        columns, param=param, task=task, unit=reader.unit, textual=reader.format == "csv", max_text=max_line_bytes
-    )
+    parser = RowParser(reader, columns, task)
     ours = chain(*(columns_of(kind) for kind in TEXT_COLUMNS), [CHAT_COLUMN], columns.values())
     for line, record in reader.records(wanted=frozenset(ours)):
         parser.add(line, record)

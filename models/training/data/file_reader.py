@@ -37,6 +37,8 @@ _MAX_TABLE_BYTES = 2 << 30
 _MAX_PARQUET_BYTES = 4 << 30
 _PARQUET_BATCH_ROWS = 512
 _COLUMNS_BATCH_ROWS = 4096
+# The column of lines beside those of the records; no name of a file is likely to be the same.
+_LINES = "\0lines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,7 @@ class FileReader:
             yield record
 
     def columns(self) -> FileColumns:
-        """Read all columns. Raises TrainingDataError for the first line that cannot be read, and for a file without
-        rows.
-        """
+        """Read all columns. Raises TrainingDataError for the first line that cannot be read, or without rows."""
         self._require_bytes(self.path.stat().st_size, _MAX_TABLE_BYTES)
         if self.format == "parquet":
             found = self._parquet_columns()
@@ -150,9 +150,7 @@ class FileReader:
             start = file.readline(self.max_line_bytes).removeprefix(BOM)
         header = self._require_header(start.decode("utf-8", "replace"))
         try:
-            names = next(_csv_reader([header], header))
-            if len(set(names)) < len(names) or len(names) > _MAX_COLUMNS:
-                return None
+            names = self._require_names(next(_csv_reader([header], header)))
             types = dict.fromkeys(names, pa.string())
             table = pyarrow.csv.read_csv(
                 self.path,
@@ -168,17 +166,15 @@ class FileReader:
 
     def _record_columns(self) -> FileColumns:
         """Columns of text from records; a key that a record lacks is null there."""
-        records, names, lines, tables = self.records(), dict[str, None](), list[int](), list[pa.Table]()
+        records, names, tables = self.records(), set[str](), [pa.table({_LINES: pa.array([], pa.int64())})]
         while batch := list(islice(records, _COLUMNS_BATCH_ROWS)):
-            lines += [line for line, _ in batch]
             found = dict.fromkeys(name for _, record in batch for name in record)
-            names |= found
-            if len(names) > _MAX_COLUMNS:
-                raise self._error("wrong_columns", f"at most {_MAX_COLUMNS:,} columns", f"{len(names):,} or more")
+            self._require_width(len(names := names | set(found)))
             cells = {name: [_cell(record.get(name)) for _, record in batch] for name in found}
-            tables.append(pa.table({name: pa.array(column, pa.string()) for name, column in cells.items()}))
-        table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-        return FileColumns(table, np.array(lines, dtype=np.int64), self.unit)
+            columns = {name: pa.array(column, pa.string()) for name, column in cells.items()}
+            tables.append(pa.table({**columns, _LINES: [line for line, _ in batch]}))
+        table = pa.concat_tables(tables, promote_options="default")
+        return FileColumns(table.drop_columns(_LINES), table.column(_LINES).to_numpy(), self.unit)
 
     # Parquet
 
@@ -247,10 +243,13 @@ class FileReader:
 
     def _require_names(self, names: list[str]) -> list[str]:
         """The names of a CSV header."""
-        if len(names) > _MAX_COLUMNS:
-            raise self._error("wrong_columns", f"at most {_MAX_COLUMNS:,} columns", f"{len(names):,}", line=1)
+        self._require_width(len(names))
         self._require_unique(names, line=1)
         return names
+
+    def _require_width(self, columns: int) -> None:
+        if columns > _MAX_COLUMNS:
+            raise self._error("wrong_columns", f"at most {_MAX_COLUMNS:,} columns", f"{columns:,}")
 
     def _require_unique(self, names: list[str], line: int | None = None) -> None:
         seen = set[str]()

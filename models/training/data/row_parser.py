@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+from models.training.data.file_reader import FileReader
 from models.training.data.row_layout import CHAT_COLUMN, LayoutFinder, RowLayout, describe_value
 from models.training.data.rows import TARGET_COLUMN, TEXT_COLUMNS, RowKind, TextRows, columns_of, has_visible_text
 from models.training.errors import TrainingDataError, data_error, quote, shorten
@@ -17,24 +18,13 @@ _MAX_NOTES = 20
 
 
 class RowParser:
-    """Collects records into TextRows, and refuses the first that is wrong or of a kind that the task does not take.
+    """Collects a file's records, and refuses the first that is wrong or of a kind that the task does not take."""
 
-    `unit` is "line" or "row". `textual`: every value came as text. `max_text` is in characters.
-    """
-
-    def __init__(
-        self,
-        columns: Mapping[str, str],
-        *,
-        param: str,
-        task: str | None = None,
-        unit: str = "line",
-        textual: bool = False,
-        max_text: int = 1 << 20,
-    ) -> None:
-        self._layouts = LayoutFinder(columns, task, param=param, unit=unit)
-        self._error = partial(data_error, param, unit=unit)
-        self._unit, self._textual, self._max_text = unit, textual, max_text
+    def __init__(self, file: FileReader, columns: Mapping[str, str], task: str | None = None) -> None:
+        self._layouts = LayoutFinder(columns, task, param=file.param, unit=file.unit)
+        self._error = partial(data_error, file.param, unit=file.unit)
+        # CSV has numbers as text; no text is longer than a line may be.
+        self._unit, self._textual, self._max_text = file.unit, file.format == "csv", file.max_line_bytes
         self._line = 0
         self._kind: RowKind | None = None
         self._texts: list[list[str]] = []

@@ -129,6 +129,15 @@ def test_a_key_that_comes_late_is_missing_before(tmp_path: Path) -> None:
     assert np.isnan(read.readings[:-1, 1]).all()
 
 
+def test_objects_without_keys_are_rows_of_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text("{}\n" * 5000 + '{"a": 1}\n')
+    read = read_table(path, ColumnRoles())
+    assert (len(read), read.lines[-1], read.readings[-1].tolist()) == (5001, 5001, [1.0])
+    path.write_text("{}\n")
+    assert refused(path).code == "wrong_columns"
+
+
 @pytest.mark.parametrize("name", ["file.jsonl", "file.csv"])
 def test_columns_without_end_are_refused(tmp_path: Path, name: str) -> None:
     names = [f"column {number}" for number in range(1001)]
