@@ -24,7 +24,7 @@ from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
 from models.training.checks.table import check_table
 from models.training.data.segments import Segments, divide_segments, to_segments
-from models.training.data.table import Table, Wanted, read_table
+from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
 from models.training.sensors.detector_selection import choose, judge
 
@@ -35,10 +35,10 @@ def tables(data: Path) -> Iterator[tuple[str, Table]]:
     """Normal readings and the name of their file."""
     yield (
         "skab anomaly-free",
-        read_table(data / "skab/data/anomaly-free/anomaly-free.csv", Wanted(skab.COLUMNS, "datetime")),
+        read_table(data / "skab/data/anomaly-free/anomaly-free.csv", ColumnRoles(skab.COLUMNS, "datetime")),
     )
     for path in sorted((data / "nab/data/artificialNoAnomaly").glob("*.csv")):
-        yield f"nab {path.stem}", read_table(path, Wanted(("value",), "timestamp"))
+        yield f"nab {path.stem}", read_table(path, ColumnRoles(("value",), "timestamp"))
 
 
 def rates(table: Table, kind: SensorKind, detector: str, train: float, *, networks: bool) -> str:

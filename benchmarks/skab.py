@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models.sensors.fitting import fit_sensor
 from models.training.data.segments import to_segments
-from models.training.data.table import Table, Wanted, read_table
+from models.training.data.table import ColumnRoles, Table, read_table
 
 COLUMNS = (
     "Accelerometer1RMS",
@@ -67,7 +67,7 @@ class Counts:
 
 def evaluate(path: Path, detector: str, alpha: float) -> Counts:
     """Train on the first 400 rows of a file, and judge the rest by its labels."""
-    table = read_table(path, Wanted(COLUMNS, "datetime", label="anomaly"))
+    table = read_table(path, ColumnRoles(COLUMNS, "datetime", label="anomaly"))
     first = Table(table.columns, table.readings[:TRAIN_ROWS], table.lines[:TRAIN_ROWS])
     runs, _ = to_segments(first, "series")
     sensor = fit_sensor("series", detector, runs.columns, runs.normal())

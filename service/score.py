@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST, Readings, Sensor, SensorKind, lasting_threshold
-from models.training.data.readers import MAX_LINE_BYTES, Record, read_csv
-from models.training.data.timestamps import iso, seconds_of
+from models.training.data.file_reader import FileReader, Record
+from models.training.data.timestamps import to_iso, to_seconds
 from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
 from service.config import Settings
@@ -104,7 +105,7 @@ def read(path: Path, columns: Sequence[str], timestamp: str | None) -> ScoreTabl
     number.
     """
     try:
-        return _rows(read_csv(path, max_line_bytes=MAX_LINE_BYTES, param="file"), columns, timestamp, path.name)
+        return _rows(FileReader(path, "csv", "file", max_rows=sys.maxsize).records(), columns, timestamp, path.name)
     except TrainingDataError as error:
         raise InvalidRequest(f"{path.name}, {error.message}", param="file") from error
     except OSError as error:
@@ -153,7 +154,7 @@ def _require_order(table: ScoreTable, name: str, column: str) -> None:
 def _seconds(times: list[str]) -> list[float] | None:
     """Times as training reads them; None where one of them is none."""
     try:
-        return [seconds_of(time.strip()) for time in times]
+        return [to_seconds(time.strip()) for time in times]
     except ValueError:
         return None
 
@@ -311,7 +312,7 @@ def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[st
 def _when(times: list[str]) -> list[str]:
     """Times as a plot takes them; as they are written where one of them is none."""
     seconds = _seconds(times)
-    return times if seconds is None else [iso(one) for one in seconds]
+    return times if seconds is None else [to_iso(one) for one in seconds]
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Embeddings of texts by a frozen encoder, kept on disk by content: the same text is encoded once."""
+"""Embeddings of texts by a frozen encoder, cached on disk by content: equal texts are encoded once."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Floats = NDArray[np.float32]
 MAX_BYTES = 2 * 1024**3
 _BATCH_TOKENS = 4096
 _BATCH_TEXTS = 64
-# SQLite takes 32,766 parameters of one statement; so many keys are asked for at a time.
-_KEYS_AT_ONCE = 1000
+# Keys of one statement; SQLite allows 32,766 parameters.
+_MAX_KEYS = 1000
 _LOCK_TIMEOUT_S = 30.0
 
 
 class EmbeddingCache:
     """Rows float32 [d] by 32-byte keys in one SQLite file; several processes may share it.
 
-    A row is written in a transaction or not at all. Beyond `max_bytes` of rows the ones longest unused make room.
+    A row is written in a transaction or not at all. Beyond `max_bytes` the rows longest unused are deleted.
     """
 
     def __init__(self, directory: Path, max_bytes: int = MAX_BYTES) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "embeddings.sqlite"
         self._max_bytes = max_bytes
-        # SQLite refuses at once, whatever the timeout, when two turn the same new file to WAL.
+        # SQLite ignores the timeout where two processes turn the same new file to WAL.
         with (directory / "embeddings.lock").open("wb") as lock, closing(self._connect()) as database, database:
             fcntl.flock(lock, fcntl.LOCK_EX)
             database.execute("PRAGMA journal_mode=WAL")
@@ -50,11 +50,11 @@ class EmbeddingCache:
             database.execute("CREATE INDEX IF NOT EXISTS rows_used ON rows (used)")
 
     def get(self, keys: Sequence[bytes], width: int) -> dict[bytes, Floats]:
-        """The rows [width] there are; one of another width counts as missing."""
+        """The cached rows [width]; one of another width counts as missing."""
         found: dict[bytes, Floats] = {}
         with closing(self._connect()) as database, database:
             used = self._now(database)
-            for part in _parts(keys):
+            for part in _split_keys(keys):
                 places = ",".join("?" * len(part))
                 rows = database.execute(f"SELECT key, row FROM rows WHERE key IN ({places})", part)  # noqa: S608 - question marks only
                 found.update(
@@ -64,7 +64,7 @@ class EmbeddingCache:
         return found
 
     def put(self, rows: Iterable[tuple[bytes, Floats]]) -> None:
-        """Keep rows; then forget the ones longest unused until the rest fits."""
+        """Store rows; then delete the ones longest unused until the rest fits."""
         with closing(self._connect()) as database, database:
             used = self._now(database)
             database.executemany(
@@ -85,7 +85,7 @@ class EmbeddingCache:
             database.execute("DELETE FROM rows WHERE key IN (SELECT key FROM rows ORDER BY used LIMIT ?)", (surplus,))
 
     def _now(self, database: sqlite3.Connection) -> int:
-        """A count of uses rather than the time of day, which may jump."""
+        """A count of uses; the time of day may jump."""
         return int(database.execute("SELECT COALESCE(MAX(used), 0) + 1 FROM rows").fetchone()[0])
 
     def _connect(self) -> sqlite3.Connection:
@@ -93,7 +93,7 @@ class EmbeddingCache:
 
 
 class Embedder:
-    """Texts to embeddings of length 1, with the encoder's default prompt, through the cache where there is one."""
+    """Texts to embeddings of length 1, with the encoder's default prompt, through a cache where one is given."""
 
     def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
         card = model.card
@@ -101,8 +101,7 @@ class Embedder:
         self._cache = cache
         self._events = events
         self._prompt = card.prompts.get(card.default_prompt or "", "")
-        # What decides a text's vector: weights and settings, precision (bfloat16 rows are others), preprocessing,
-        # prompt.
+        # A text's embedding depends on weights, settings, precision (bfloat16 differs), preprocessing and prompt.
         about = [card.version, card.dtype, asdict(model.text.preprocessing), model.text.max_tokens, self._prompt]
         self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         self.computed = 0
@@ -124,7 +123,7 @@ class Embedder:
         return np.stack([known[key] for key in keys]) if keys else np.empty((0, self.width), np.float32)
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
-        """The tokens of texts as the encoder reads them."""
+        """The tokens of texts, with the prompt."""
         return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.card.excludes_prompt)
 
     def _key(self, text: str) -> bytes:
@@ -133,7 +132,7 @@ class Embedder:
         ).digest()
 
     def _encode(self, missing: dict[bytes, str]) -> dict[bytes, Floats]:
-        """Encode texts of like length together, so that little is padded, and keep what comes out."""
+        """Encode texts of similar length together, so that little is padded, and cache the rows."""
         keys = list(missing)
         tokens = self.read(list(missing.values()))
         order = sorted(range(len(keys)), key=lambda index: (-tokens[index].count, keys[index]))
@@ -145,7 +144,7 @@ class Embedder:
             waiting.extend((keys[index], row) for index, row in zip(batch, rows, strict=True))
             if progress:
                 progress(len(fresh) + len(waiting), len(batch))
-            if len(waiting) >= _KEYS_AT_ONCE:
+            if len(waiting) >= _MAX_KEYS:
                 self._keep(fresh, waiting)
         self._keep(fresh, waiting)
         self.computed += len(keys)
@@ -171,5 +170,5 @@ def _batches(order: Sequence[int], counts: Sequence[int]) -> Iterable[list[int]]
         yield batch
 
 
-def _parts(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
-    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
+def _split_keys(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (keys[start : start + _MAX_KEYS] for start in range(0, len(keys), _MAX_KEYS))

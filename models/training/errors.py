@@ -1,16 +1,17 @@
-"""Errors of training, a branch of the one tree: each says what is wrong, under a stable code, and which parameter is
-at fault.
+"""Errors of training: one branch of the product's exception tree, with stable codes.
 
 SondeError
 └── TrainingError             a job cannot be trained as asked
     ├── TrainingDataError     the file's rows cannot be used
-    ├── LadderError           a rung of the debug ladder failed
+    ├── CheckFailed           a check of the data, the model or the training failed
     └── HyperparameterError   a hyperparameter is unknown, meaningless or out of range
 """
 
 from __future__ import annotations
 
 from models.errors import SondeError
+
+_QUOTED = 60
 
 
 class TrainingError(SondeError):
@@ -24,8 +25,9 @@ class TrainingError(SondeError):
 
 
 class TrainingDataError(TrainingError):
-    """The file's rows cannot be used; `line` (1-based line, or row of a Parquet file) and `column` are None where
-    there is no one place.
+    """The file's rows cannot be used.
+
+    `line` (1-based; of a Parquet file the row) and `column` are None where the fault is not in one place.
     """
 
     def __init__(
@@ -37,8 +39,35 @@ class TrainingDataError(TrainingError):
 
 
 class CheckFailed(TrainingError):
-    """A rung of the debug ladder failed; training on would be a waste of hours."""
+    """A check failed; to go on training would waste hours."""
 
 
 class HyperparameterError(TrainingError):
     """A hyperparameter is unknown, meaningless or out of range."""
+
+
+def data_error(
+    param: str,
+    code: str,
+    expected: str,
+    got: str,
+    *,
+    line: int | None = None,
+    column: str | None = None,
+    unit: str = "line",
+) -> TrainingDataError:
+    """An error that names the line (or row) and the column, else `param`, what was expected and what came."""
+    places = [f"{unit} {line}"] if line is not None else []
+    places += [f"column {quote(column)}"] if column is not None else []
+    where = ", ".join(places) or param
+    return TrainingDataError(code, f"{where}: expected {expected}, got {got}", param, line=line, column=column)
+
+
+def shorten(text: str, limit: int = _QUOTED) -> str:
+    """At most `limit` characters of a text from a file."""
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def quote(text: str) -> str:
+    """A text from a file in quotes, shortened for messages."""
+    return repr(shorten(text))

@@ -1,4 +1,4 @@
-"""What a training process says while it works: JSON lines on a stream."""
+"""Events of a training process: JSON lines on a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level = Literal["info", "warn", "error"]
 
 
 def lines(stream: TextIO) -> Events:
-    """Events as one JSON line each, flushed at once so that whoever reads sees them as they happen."""
+    """Events as one JSON line each, flushed at once so that the worker reads them as they happen."""
 
     def emit(event: Mapping[str, object]) -> None:
         stream.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
@@ -27,14 +27,12 @@ def emit(events: Events, message: str, level: Level = "info") -> None:
 
 
 def phase(events: Events, name: Literal["validating_files", "running"]) -> None:
-    """The job's status from here on."""
+    """Set the job's status from here on."""
     events({"type": "phase", "phase": name})
 
 
 class ProgressEvents:
-    """Metrics events of work whose steps are known beforehand, at most one every `interval_s` seconds and one at the
-    end.
-    """
+    """Metrics events of work with a known number of steps: at most one per `interval_s`, and one at the end."""
 
     def __init__(
         self, events: Events, total_steps: int, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -43,18 +41,16 @@ class ProgressEvents:
         self._total = total_steps
         self._interval_s = interval_s
         self._clock = clock
-        self._began = self._told = clock()
+        self._began = self._emitted = clock()
         self._examples = 0
 
     def __call__(self, step: int, examples: int) -> None:
-        """Step number `step` is done, `examples` more rows went through it. No loss and no learning rate: nothing is
-        descending.
-        """
+        """Step number `step` is done, with `examples` more rows. There is no loss and no learning rate."""
         self._examples += examples
         now = self._clock()
-        if step < self._total and now - self._told < self._interval_s:
+        if step < self._total and now - self._emitted < self._interval_s:
             return
-        self._told = now
+        self._emitted = now
         spent = max(now - self._began, 1e-9)
         data = {
             "step": step,

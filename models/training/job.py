@@ -1,4 +1,4 @@
-"""A training job as the worker hands it over, and what a recipe hands back."""
+"""The contract between worker, trainer and recipes: the job, its context and its outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.j
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """job.json: what to train on what. Paths are the worker's own; nothing of a client's is joined to them."""
+    """job.json: the model, the data and the settings. Paths are the worker's own, without any part from a client."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -44,10 +44,10 @@ class TrainingJob:
     checkpoint: Path | None = None
     cache: Path | None = None
     incumbent: Path | None = None
-    # Where the encoder below the incumbent is, and its version; None where the incumbent has an encoder of its own.
+    # The incumbent's base encoder and its version; None where the incumbent has an encoder of its own.
     incumbent_base: str | None = None
     incumbent_base_version: str | None = None
-    # The base is a tuned encoder that may be deleted some day: a head on it takes a copy along.
+    # The base is a tuned encoder, which can be deleted: the result of a head on it includes a copy.
     keep_encoder: bool = False
 
 
@@ -55,7 +55,7 @@ _JOB = TypeAdapter(TrainingJob)
 
 
 def read_job(directory: Path) -> TrainingJob:
-    """Read `directory/job.json`. Raises TrainingError when it is not a job of this version."""
+    """Read `directory/job.json`. Raises TrainingError where it is not a job of this version."""
     try:
         job: TrainingJob = _JOB.validate_json((directory / JOB).read_bytes())
     except (OSError, ValidationError) as error:
@@ -64,21 +64,13 @@ def read_job(directory: Path) -> TrainingJob:
 
 
 @dataclass(frozen=True, slots=True)
-class TextContext:
-    """What every recipe works with: the job, the base encoder with its cache of embeddings, and where things go.
-
-    `directory` is the attempt's own; what the recipe trained goes to `result`.
-    """
+class JobContext:
+    """What every recipe works with; `directory` is the attempt's own."""
 
     job: TrainingJob
     directory: Path
     events: Events
     report: Report
-    source: ModelSource
-    placement: Placement
-    model: TextModel
-    cache: EmbeddingCache | None
-    embedder: Embedder
 
     @property
     def result(self) -> Path:
@@ -87,11 +79,39 @@ class TextContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a recipe hands back once `result/` is written.
+class TextContext(JobContext):
+    """What recipes on texts work with: also the base encoder and its cache of embeddings."""
 
-    `golden` is `{"texts", "rows", "tolerance"}` (of numbers `readings` too): inputs and what the trained model gives
-    for them. `sensor` describes a model of numbers, which has no encoder.
+    source: ModelSource
+    placement: Placement
+    model: TextModel
+    cache: EmbeddingCache | None
+    embedder: Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class SensorContext(JobContext):
+    """What recipes on readings work with."""
+
+    def prepare(self) -> None:
+        """Set the job's threads and seed, and make the directory of the result."""
+        prepare(self.job, self.directory)
+
+
+def prepare(job: TrainingJob, directory: Path) -> None:
+    """Set the job's threads and seed, and make the directory of the result."""
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    (directory / RESULT_FILES).mkdir(exist_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a recipe returns after it has written `result/`.
+
+    `golden` is `{"texts", "rows", "tolerance"}` (of sensors also `readings`): inputs, and the trained model's outputs
+    for them. `sensor` describes a sensor model, which has no encoder.
     """
 
     encoder: Literal["base", "own", "none"]
@@ -105,7 +125,7 @@ class Outcome:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON that is there whole or not at all."""
+    """Write JSON atomically."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, ensure_ascii=False, allow_nan=False, indent=2)
@@ -113,25 +133,3 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
-
-
-@dataclass(frozen=True, slots=True)
-class SensorContext:
-    """What a recipe on numbers works with; `directory` is the attempt's own."""
-
-    job: TrainingJob
-    directory: Path
-    events: Events
-    report: Report
-
-    @property
-    def result(self) -> Path:
-        """The directory of the files to publish."""
-        return self.directory / RESULT_FILES
-
-    def prepare(self) -> None:
-        """The job's threads and seed, and room for what it gives."""
-        if self.job.threads:
-            torch.set_num_threads(self.job.threads)
-        torch.manual_seed(self.job.seed)
-        self.result.mkdir(exist_ok=True)

@@ -1,4 +1,7 @@
-"""The debug ladder's report: findings on five rungs, as JSON for programs and as Markdown to be read aloud."""
+"""The report of a job's checks, in five stages: JSON for programs, Markdown for people.
+
+To clients the report is the debug ladder, and a stage a rung.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,37 @@ import orjson
 
 from models.training.errors import CheckFailed
 
-Rung = Literal["data", "forward", "loss", "gradient", "outcome"]
+Stage = Literal["data", "forward", "loss", "gradient", "outcome"]
 Status = Literal["ok", "warn", "fail"]
-RUNGS: tuple[Rung, ...] = get_args(Rung)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 MAX_ROWS_NAMED = 50
-_TITLES: dict[Rung, str] = {
+_MAX_ROWS_SHOWN = 10
+_TITLES: dict[Stage, str] = {
     "data": "Data: can these rows teach anything?",
     "forward": "Forward: does the model answer sensibly?",
     "loss": "Loss: does it measure what is wanted?",
     "gradient": "Gradient: does every weight learn?",
     "outcome": "Outcome: is the result better than what is there?",
 }
-# What a caller would change when a rung fails, as OpenAI's `error.param` names it.
-_PARAMS: dict[Rung, str] = {
+# What a client would change when a check fails, as OpenAI's `error.param` names it.
+_PARAMS: dict[Stage, str] = {
     "data": "training_file",
     "forward": "model",
     "loss": "hyperparameters",
     "gradient": "hyperparameters",
     "outcome": "training_file",
 }
-# What begins a tag, or the place of a link or image, in Markdown.
+# What begins a tag, or the target of a link or image, in Markdown.
 _ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
 _MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop"}
+_WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check of one rung: what was measured against what, which rows (lines of the file) it is about, and what to
-    do.
-    """
+    """The result of one check: value and threshold, the rows (lines of the file) concerned, and the remedy."""
 
-    rung: Rung
+    stage: Stage
     check: str
     status: Status
     value: float | str | None
@@ -51,11 +54,31 @@ class Finding:
     remedy: str
     rows: tuple[int, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers that JSON lacks become text."""
+        data = asdict(self)
+        stage = data.pop("stage")
+        for name in ("value", "threshold"):
+            if isinstance(data[name], float) and not math.isfinite(data[name]):
+                data[name] = str(data[name])
+        return {"rung": stage} | data | {"rows": list(self.rows)}
+
+    def to_markdown(self) -> list[str]:
+        """Lines of a list; with rows and remedy, unless all is fine."""
+        lines = [f"{self.check}. {_escape(self.message)}"]
+        if self.status == "ok":
+            return [f"- {_MARKS['ok']}: {lines[0]}"]
+        lines[0] = f"- **{_MARKS[self.status]}**: {lines[0]}"
+        if self.rows:
+            named, more = ", ".join(map(str, self.rows[:_MAX_ROWS_SHOWN])), len(self.rows) - _MAX_ROWS_SHOWN
+            lines.append(f"  Rows {named}" + (f" and {more} more." if more > 0 else "."))
+        if self.remedy:
+            lines.append(f"  What to do: {_escape(self.remedy)}")
+        return lines
+
 
 class Report:
-    """Findings in the order of the rungs; what was not run is said too. `plots` is what a job on numbers has to be
-    drawn.
-    """
+    """Findings by stage, with the stages that did not run; `plots` are those of a job on readings."""
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
@@ -69,35 +92,29 @@ class Report:
         """Append findings."""
         self.findings.extend(findings)
 
-    def of(self, rung: Rung) -> list[Finding]:
-        """The findings of a rung, worst first, else as they came."""
-        order = ("fail", "warn", "ok")
-        return sorted(
-            (finding for finding in self.findings if finding.rung == rung),
-            key=lambda finding: order.index(finding.status),
-        )
+    def of(self, stage: Stage) -> list[Finding]:
+        """The findings of a stage, worst first, else as they came."""
+        found = [finding for finding in self.findings if finding.stage == stage]
+        return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.status))
 
-    def status(self, rung: Rung | None = None) -> Status | Literal["not run"]:
-        """The worst status of a rung, or of all of them."""
-        found = {finding.status for finding in self.findings if rung in (None, finding.rung)}
-        return next((status for status in ("fail", "warn", "ok") if status in found), "not run")
+    def status(self, stage: Stage | None = None) -> Status | Literal["not run"]:
+        """The worst status of a stage, or of all of them."""
+        found = {finding.status for finding in self.findings if stage in (None, finding.stage)}
+        return next((status for status in _WORST_FIRST if status in found), "not run")
 
-    def raise_if_failed(self, rung: Rung) -> None:
-        """Raise LadderError for a failed rung; its code is the first failed check's name, its message says what to
-        do.
-        """
-        failed = [finding for finding in self.of(rung) if finding.status == "fail"]
+    def raise_if_failed(self, stage: Stage) -> None:
+        """Raise CheckFailed for a failed stage: the code is the first failed check, the message says what to do."""
+        failed = [finding for finding in self.of(stage) if finding.status == "fail"]
         if failed:
-            others = f" ({len(failed) - 1} more checks failed; see the report)" if len(failed) > 1 else ""
-            raise CheckFailed(failed[0].check, f"{failed[0].message} {failed[0].remedy}{others}".strip(), _PARAMS[rung])
+            first, more = failed[0], len(failed) - 1
+            others = f" ({more} more checks failed; see the report)" if more else ""
+            raise CheckFailed(first.check, f"{first.message} {first.remedy}{others}".strip(), _PARAMS[stage])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`; numbers that JSON lacks
-        become text.
-        """
+        """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`."""
         rungs = [
-            {"rung": rung, "status": self.status(rung), "findings": [_plain(finding) for finding in self.of(rung)]}
-            for rung in RUNGS
+            {"rung": stage, "status": self.status(stage), "findings": [finding.to_json() for finding in self.of(stage)]}
+            for stage in STAGES
         ]
         plots = {} if self.plots is None else {"plots": self.plots}
         return {"object": "fine_tuning.report", "status": self.status(), "rungs": rungs} | plots
@@ -107,67 +124,30 @@ class Report:
         return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def to_markdown(self) -> str:
-        """The rungs in order: what was found in sentences, then what to do; short enough to be read aloud."""
+        """The stages in order: what was found, then what to do; short enough to be read aloud."""
         lines = ["# Debug ladder", "", self._summary(), ""]
-        for number, rung in enumerate(RUNGS, start=1):
-            lines += [f"## {number}. {_TITLES[rung]}", "", *(self._section(rung) or ["Not run."]), ""]
+        for number, stage in enumerate(STAGES, start=1):
+            section = [line for finding in self.of(stage) for line in finding.to_markdown()]
+            lines += [f"## {number}. {_TITLES[stage]}", "", *(section or ["Not run."]), ""]
         return "\n".join(lines)
 
     def _summary(self) -> str:
         status = self.status()
         if status == "not run":
             return "Nothing was checked."
-        troubles = [rung for rung in RUNGS if self.status(rung) in ("warn", "fail")]
-        if not troubles:
-            return f"All {_checks(len(self.findings))} passed."
+        first = next((stage for stage in STAGES if self.status(stage) in ("warn", "fail")), None)
+        if first is None:
+            count = len(self.findings)
+            return f"All {count} check{'' if count == 1 else 's'} passed."
         verdict = "At least one check failed." if status == "fail" else "Nothing failed, but something needs a look."
-        return f"{verdict} Start with the first rung that is not fine: {troubles[0]}."
-
-    def _section(self, rung: Rung) -> list[str]:
-        findings = self.of(rung)
-        lines: list[str] = []
-        for finding in findings:
-            if finding.status != "ok":
-                lines += [
-                    f"- **{_MARKS[finding.status]}**: {finding.check}. {_inert(finding.message)}",
-                    *_details(finding),
-                ]
-        fine = [finding for finding in findings if finding.status == "ok"]
-        return [*lines, *(f"- {_MARKS['ok']}: {finding.check}. {_inert(finding.message)}" for finding in fine)]
-
-
-def _details(finding: Finding) -> list[str]:
-    lines = []
-    if finding.rows:
-        named = ", ".join(str(row) for row in finding.rows[:10])
-        more = f" and {len(finding.rows) - 10} more" if len(finding.rows) > 10 else ""
-        lines.append(f"  Rows {named}{more}.")
-    if finding.remedy:
-        lines.append(f"  What to do: {_inert(finding.remedy)}")
-    return lines
-
-
-def _inert(text: str) -> str:
-    """A message for Markdown: labels and columns of the file in it become neither tags, links nor lines of their
-    own.
-    """
-    return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    data = asdict(finding)
-    data["rows"] = list(finding.rows)
-    for name in ("value", "threshold"):
-        number = data[name]
-        if isinstance(number, float) and not math.isfinite(number):
-            data[name] = str(number)
-    return data
-
-
-def _checks(count: int) -> str:
-    return "1 check" if count == 1 else f"{count} checks"
+        return f"{verdict} Start with the first rung that is not fine: {first}."
 
 
 def named_rows(rows: Iterable[int]) -> tuple[int, ...]:
     """At most `MAX_ROWS_NAMED` different rows, in order: enough to look at, not a copy of the file."""
     return tuple(sorted({int(row) for row in rows})[:MAX_ROWS_NAMED])
+
+
+def _escape(text: str) -> str:
+    """A message for Markdown; labels and columns of the file in it become neither tags, links nor lines."""
+    return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from models.training.data.row_parser import visible
+from models.training.data.rows import has_visible_text
 from service.jobs.database import Database
 from service.jobs.tables import feedback
 
@@ -42,7 +42,11 @@ class Feedback:
         query = sa.select(feedback.c.text, feedback.c.correct_label).where(_on(model), feedback.c.seq <= until)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(feedback.c.seq)).all()
-        rows = {row.text: row.correct_label for row in found if visible(row.text) and visible(row.correct_label)}
+        rows = {
+            row.text: row.correct_label
+            for row in found
+            if has_visible_text(row.text) and has_visible_text(row.correct_label)
+        }
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)

@@ -88,11 +88,11 @@ def _timestamps(train: Segments, held_out: Segments, repairs: Imputation) -> Ite
     period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
     message = (
         f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half, and "
-        f"{len(repairs.silences)} silences of more than ten periods begin a new run."
+        f"{len(repairs.gaps)} silences of more than ten periods begin a new run."
     )
     status = "warn" if repairs.jitter > MAX_JITTER else "ok"
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if need be."
-    yield _finding("irregular_timestamps", status, repairs.jitter, MAX_JITTER, message, remedy, repairs.silences)
+    yield _finding("irregular_timestamps", status, repairs.jitter, MAX_JITTER, message, remedy, repairs.gaps)
 
 
 def _repeated_rows(train: Segments) -> Finding:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data.segments import Rows, Segments, joined
+from models.training.data.segments import Rows, Segments, join_small
 from models.training.data.table import Doubles
 from models.training.report import Finding, Status, named_rows
 
@@ -115,7 +115,7 @@ def _long(parts: Sequence[Rows]) -> int:
 def _measured(x: Doubles, parts: Sequence[Rows], least: int) -> Stretches:
     """Stretches of at least so many rows; shorter parts go together."""
     begins, part, found = [], [], []
-    for number, rows in enumerate(joined(parts, least)):
+    for number, rows in enumerate(join_small(parts, least)):
         count = max(len(rows) // least, 1)
         size = len(rows) // count
         cut = rows[: count * size].reshape(count, size)

@@ -1,31 +1,30 @@
-"""A job's series divided in time: to fit to, to choose and calibrate by, and the end to judge by."""
+"""The series of a forecast job, split in time: to fit to, to choose and calibrate with, to evaluate on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.sensors.base import Readings
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
-from models.training.data.table import Wanted, read_table
+from models.training.data.table import ColumnRoles, read_table
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import PARAM, ForecastHyperparameters
 from models.training.job import TrainingJob
 
-# Of the rows that are not held out so many choose and calibrate.
+# The share of the rows that are not held out; it chooses and calibrates.
 VALIDATION = 0.2
-# A context reads four horizons back, unless the longest run is shorter than twelve.
-_CONTEXTS, _MOST_OF_RUN = 4, 3
-_LEAST_CONTEXT = 4
+# A context is four horizons, and at most a third of the longest segment.
+_HORIZONS, _MOST_OF_SEGMENT = 4, 3
+_LEAST_CONTEXT, _MOST_CONTEXT = 4, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesParts:
-    """Runs [n, d] of each part; those of the later two begin with what came before them, as context.
+    """Segments [n, d] of each part; those of the later two begin with the rows before them, as context.
 
-    `seen` are the rows not held out, `held_rows` the held-out ones, for the ladder.
+    `seen` are the rows that are not held out, `held_rows` the held-out ones, for the checks.
     """
 
     columns: tuple[str, ...]
@@ -39,41 +38,38 @@ class SeriesParts:
 
 
 def divide_series(job: TrainingJob, settings: ForecastHyperparameters) -> SeriesParts:
-    """Read the job's files. Raises TrainingDataError for what cannot be used, HyperparameterError for a season
-    beyond the context.
+    """Read the job's files and split the series.
+
+    Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context.
     """
-    table = read_table(job.training_file, Wanted(settings.columns, settings.timestamp, settings.group))
-    runs, repairs = to_segments(table, "series")
+    table = read_table(job.training_file, ColumnRoles(settings.columns, settings.timestamp, settings.group))
+    whole, imputation = to_segments(table, "series")
     groups = 1 if table.groups is None else len(set(table.groups))
     if job.validation_file is None:
-        whole, (seen, held) = runs, divide_segments(runs, groups, settings.held_out)
+        seen, held = divide_segments(whole, groups, settings.held_out)
     else:
-        later = read_table(
-            job.validation_file, Wanted(table.columns, settings.timestamp, settings.group), param="validation_file"
-        )
-        seen, (held, _) = runs, to_segments(later, "series", param="validation_file")
+        roles = ColumnRoles(table.columns, settings.timestamp, settings.group)
+        later = read_table(job.validation_file, roles, param="validation_file")
+        seen, (held, _) = whole, to_segments(later, "series", param="validation_file")
         whole = held
     train, validation = divide_segments(seen, groups, VALIDATION)
-    context = settings.context if settings.context != "auto" else _context_for(settings.horizon, train)
-    _require_season_within(context, settings)
+    context = _choose_context(settings, train)
     parts = SeriesParts(
         table.columns,
         context,
         [train.readings[rows] for rows in train.each()],
-        with_context(seen, validation, context),
-        with_context(whole, held, context),
+        _with_context(seen, validation, context),
+        _with_context(whole, held, context),
         seen,
         held,
-        repairs,
+        imputation,
     )
-    _require_long(parts, settings.horizon)
+    _require_long_segments(parts, settings.horizon)
     return parts
 
 
-def with_context(whole: Segments, part: Segments, context: int) -> list[Readings]:
-    """The runs [n, d] of a part of a table, each with up to `context` rows that came before it in its run of the
-    whole.
-    """
+def _with_context(whole: Segments, part: Segments, context: int) -> list[Readings]:
+    """Segments [n, d] of a part, each with up to `context` rows before it in its segment of the whole."""
     found = []
     for rows in part.each():
         first = int(np.flatnonzero(whole.lines == part.lines[rows.start])[0])
@@ -82,30 +78,23 @@ def with_context(whole: Segments, part: Segments, context: int) -> list[Readings
     return found
 
 
-def _context_for(horizon: int, train: Segments) -> int:
+def _choose_context(settings: ForecastHyperparameters, train: Segments) -> int:
+    """The context asked for, or one for the horizon; the seasonal baseline needs a season within it."""
     longest = max(int(rows.stop - rows.start) for rows in train.each())
-    return max(_LEAST_CONTEXT, min(_CONTEXTS * horizon, longest // _MOST_OF_RUN, 4096))
-
-
-def _require_season_within(context: int, settings: ForecastHyperparameters) -> None:
-    """The baseline repeats the context's last season, so that it has to hold one."""
-    if settings.season != "auto" and settings.season > context:
-        season = settings.season
-        message = (
-            f"season: expected at most the context, {context} readings, got {season}; set `context` to {season} or more"
-        )
+    most = min(_HORIZONS * settings.horizon, longest // _MOST_OF_SEGMENT, _MOST_CONTEXT)
+    context = settings.context if settings.context != "auto" else max(_LEAST_CONTEXT, most)
+    season = settings.season
+    if season != "auto" and season > context:
+        expected = f"at most the context, {context} readings"
+        message = f"season: expected {expected}, got {season}; set `context` to {season} or more"
         raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.season")
+    return context
 
 
-def _require_long(parts: SeriesParts, horizon: int) -> None:
+def _require_long_segments(parts: SeriesParts, horizon: int) -> None:
     needed = parts.context + horizon
-    named: dict[str, Sequence[Readings]] = {
-        "training": parts.train,
-        "validation": parts.validation,
-        "held-out": parts.held_out,
-    }
-    for name, runs in named.items():
-        longest = max(map(len, runs), default=0)
+    for name, segments in (("training", parts.train), ("validation", parts.validation), ("held-out", parts.held_out)):
+        longest = max(map(len, segments), default=0)
         if longest < needed:
             message = (
                 f"training_file: the {name} part needs a run of context {parts.context} + horizon {horizon} rows, "

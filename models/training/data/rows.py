@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["labelled", "plain", "pairs", "triplets", "scored", "relevance"]
+RowKind = Literal["labelled", "plain", "pairs", "triplets", "scored", "relevance"]
 
-# The text columns of each kind, and the column that says what is true of them.
-TEXT_COLUMNS: dict[Kind, tuple[str, ...]] = {
+# The text columns of each kind, and the column with the label or score of a row.
+TEXT_COLUMNS: dict[RowKind, tuple[str, ...]] = {
     "labelled": ("text",),
     "plain": ("text",),
     "pairs": ("anchor", "positive"),
@@ -19,7 +19,7 @@ TEXT_COLUMNS: dict[Kind, tuple[str, ...]] = {
     "scored": ("sentence1", "sentence2"),
     "relevance": ("query", "document"),
 }
-TARGET_COLUMN: dict[Kind, str | None] = {
+TARGET_COLUMN: dict[RowKind, str | None] = {
     "labelled": "label",
     "plain": None,
     "pairs": None,
@@ -30,7 +30,7 @@ TARGET_COLUMN: dict[Kind, str | None] = {
 _WORD = re.compile(r"\w+")
 
 
-def columns_of(kind: Kind) -> tuple[str, ...]:
+def columns_of(kind: RowKind) -> tuple[str, ...]:
     """Every column that a row of this kind has."""
     target = TARGET_COLUMN[kind]
     return (*TEXT_COLUMNS[kind], target) if target else TEXT_COLUMNS[kind]
@@ -40,12 +40,12 @@ def columns_of(kind: Kind) -> tuple[str, ...]:
 class TextRows:
     """Rows of one kind, in the order of their file.
 
-    `texts` holds one list a text column (`TEXT_COLUMNS`), each of `len(rows)` texts. `labels` is there for
-    "labelled"; `scores` for "scored" and "relevance" (whose label is a grade, 1.0 for relevant). `lines` are 1-based
-    lines of the file, rows for Parquet. `notes` says what the reader left out or changed.
+    `texts` holds one list of n texts for each text column (`TEXT_COLUMNS`). "labelled" rows have `labels`; "scored"
+    and "relevance" rows have `scores` (a relevance label is a grade, 1.0 for relevant). `lines` are 1-based lines of
+    the file, rows of Parquet. `notes` says what the reader left out or changed.
     """
 
-    kind: Kind
+    kind: RowKind
     texts: list[list[str]]
     labels: list[str] | None
     scores: list[float] | None
@@ -53,13 +53,11 @@ class TextRows:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.texts) != len(TEXT_COLUMNS[self.kind]):
-            raise ValueError(
-                f"texts: expected {len(TEXT_COLUMNS[self.kind])} columns for {self.kind}, got {len(self.texts)}"
-            )
-        if (self.labels is None) != (self.kind != "labelled") or (self.scores is None) != (
-            self.kind not in ("scored", "relevance")
-        ):
+        width = len(TEXT_COLUMNS[self.kind])
+        if len(self.texts) != width:
+            raise ValueError(f"texts: expected {width} columns for {self.kind}, got {len(self.texts)}")
+        targets = (self.labels is not None, self.scores is not None)
+        if targets != (self.kind == "labelled", self.kind in ("scored", "relevance")):
             raise ValueError(f"labels or scores do not fit rows of kind {self.kind}")
         lengths = {len(column) for column in (*self.texts, self.lines, self.labels, self.scores) if column is not None}
         if len(lengths) != 1:
@@ -81,15 +79,18 @@ class TextRows:
 
 
 def normalised(text: str) -> str:
-    """The text as duplicates are told by: compatibility forms, case, punctuation and whitespace do not count."""
+    """A text for the search of duplicates, without compatibility forms, case, punctuation and extra whitespace."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
 
 
+def has_visible_text(text: str) -> bool:
+    """Whether a text has a character that is neither whitespace nor invisible."""
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
 def group_keys(rows: TextRows) -> list[str]:
-    """What may not be on both sides of a split, per row: the text, the anchor, the query, or both sentences in any
-    order.
-    """
+    """Per row, what a split keeps on one side: the text, the anchor, the query, or both sentences in any order."""
     first = [normalised(text) for text in rows.texts[0]]
     if rows.kind != "scored":
         return first

@@ -1,12 +1,11 @@
-"""Tables of readings: cells become numbers, times, groups and labels; the first that is none is named by line and
-column.
-"""
+"""Tables of readings: the cells of a file as readings, times, groups and labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,162 +15,24 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST
-from models.training.data.table_reader import Cells, read_cells
-from models.training.data.timestamps import EXPECTED, in_calendar, seconds_of
-from models.training.errors import TrainingDataError
+from models.training.data.file_format import find_format
+from models.training.data.file_reader import FileColumns, FileReader
+from models.training.data.timestamps import EXPECTED, require_in_calendar, to_seconds
+from models.training.errors import TrainingDataError, data_error, quote
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
-NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
-STRANGE = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
+Doubles = NDArray[np.float64]
 MOST_COLUMNS = 512
+_MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
+_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *_MISSING)
+_ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_NUMBER = "a number"
 _Value = TypeVar("_Value")
 
 
-def read_table(path: Path, wanted: Wanted, *, param: str = "training_file") -> Table:
-    """Read a CSV, Parquet or JSONL file. Raises TrainingDataError for the first cell, line or column that cannot be
-    used.
-    """
-    return _Parser(read_cells(path, param=param), param).table(wanted)
-
-
 @dataclass(frozen=True, slots=True)
-class _Parser:
-    cells: Cells
-    param: str
-
-    def table(self, wanted: Wanted) -> Table:
-        """All parts of the table."""
-        columns = wanted.columns or tuple(name for name in self.cells.columns if name not in wanted.named)
-        for name in (*columns, *wanted.named):
-            self._require(name)
-        if not 1 <= len(columns) <= MOST_COLUMNS:
-            message = f"{self.param}: expected 1 to {MOST_COLUMNS} columns of numbers, got {len(columns)}"
-            raise TrainingDataError("wrong_columns", message, self.param)
-        return Table(
-            columns,
-            np.stack([self._numbers(name) for name in columns], axis=1),
-            self.cells.lines,
-            None if wanted.timestamp is None else self._times(wanted.timestamp),
-            None if wanted.group is None else tuple(self._texts(wanted.group)),
-            None if wanted.label is None else self._labels(wanted.label),
-        )
-
-    def _require(self, name: str) -> None:
-        if name not in self.cells.columns:
-            known = ", ".join(repr(known[:60]) for known in list(self.cells.columns)[:20])
-            message = f"{self.param}: expected a column {name[:60]!r}, got {known}"
-            raise TrainingDataError("missing_column", message, self.param, column=name)
-
-    def _numbers(self, name: str) -> Doubles:
-        """A column as float64 [n], NaN where there is nothing."""
-        column = self.cells.columns[name]
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            return self._finite(name, self._cast(name, column))
-        texts = pc.utf8_trim_whitespace(column)
-        empty = pc.is_in(pc.utf8_lower(texts), pa.array(MISSING, texts.type))
-        return self._finite(name, self._cast(name, pc.if_else(empty, pa.scalar(None, texts.type), texts)))
-
-    def _cast(self, name: str, column: pa.Array) -> pa.Array:
-        try:
-            return pc.cast(column, pa.float64(), safe=False)
-        except pa.ArrowException:
-            return pa.array(self._each(name, column.to_pylist(), _number, "a number"), pa.float64())
-
-    def _finite(self, name: str, numbers: pa.Array) -> Doubles:
-        values: Doubles = np.array(pc.fill_null(numbers, math.nan), dtype=np.float64)
-        infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)
-        if len(infinite):
-            raise self._refused("not_finite", int(infinite[0]), name, "a finite number", str(values[infinite[0]]))
-        if len(large):
-            expected = f"a number of at most {LARGEST:g} either way"
-            raise self._refused(
-                "too_large", int(large[0]), name, expected, f"{values[large[0]]} (take another unit, or leave it empty)"
-            )
-        return values
-
-    def _times(self, name: str) -> Doubles:
-        """A column as seconds since 1970, float64 [n]; without a zone it is UTC."""
-        column = self.cells.columns[name]
-        if pa.types.is_date(column.type):
-            column = pc.cast(column, pa.timestamp("s"), safe=False)
-        if not pa.types.is_timestamp(column.type):
-            return np.array(self._each(name, column.to_pylist(), _seconds, EXPECTED), dtype=np.float64)
-        # Counted in the file's own unit: a cast to another may overflow, or have digits to spare.
-        unit = _UNITS[column.type.unit]
-        counts = pc.cast(column, pa.int64()).to_pylist()
-        return np.array(
-            self._each(name, counts, lambda count: in_calendar(int(str(count)) / unit), EXPECTED), dtype=np.float64
-        )
-
-    def _texts(self, name: str) -> list[str]:
-        return [
-            str(value) for value in self._each(name, self.cells.columns[name].to_pylist(), _present, "a group's name")
-        ]
-
-    def _labels(self, name: str) -> NDArray[np.bool_]:
-        """True for anomalies."""
-        expected = "0 or 1 (or normal or anomaly, false or true)"
-        return np.array(self._each(name, self.cells.columns[name].to_pylist(), _strange, expected), dtype=np.bool_)
-
-    def _each(self, name: str, values: list[object], parse: Callable[[object], _Value], expected: str) -> list[_Value]:
-        parsed = []
-        for row, value in enumerate(values):
-            try:
-                parsed.append(parse(value))
-            except (ValueError, TypeError, OverflowError):
-                raise self._refused("wrong_type", row, name, expected, repr(value)[:60]) from None
-        return parsed
-
-    def _refused(self, code: str, row: int, name: str, expected: str, got: str) -> TrainingDataError:
-        line = int(self.cells.lines[row])
-        message = (
-            f"{self.cells.unit} {line}, column {name[:60]!r}: expected {expected}, got {got}{_hint(got, expected)}"
-        )
-        return TrainingDataError(code, message, self.param, line=line, column=name)
-
-
-def _hint(got: str, expected: str) -> str:
-    bare = got.strip("'\"")
-    if expected == "a number" and bare.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
-        return " (write numbers with a decimal point, without separators)"
-    if expected == "a number":
-        return (
-            " (name the columns to use in `columns`, and those with times, groups or labels in `timestamp`, "
-            "`group` and `label`)"
-        )
-    return ""
-
-
-def _number(value: object) -> float:
-    return math.nan if value is None else float(str(value))
-
-
-def _present(value: object) -> object:
-    if value is None or not str(value).strip():
-        raise ValueError
-    return value
-
-
-def _seconds(value: object) -> float:
-    return seconds_of(str(_present(value)).strip())
-
-
-def _strange(value: object) -> bool:
-    text = "" if value is None else str(value).strip().lower()
-    if text in STRANGE:
-        return True
-    if text not in NORMAL:
-        raise ValueError
-    return False
-
-
-Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which columns of a file are what; no `columns` takes all that have no other part."""
+class ColumnRoles:
+    """What each column of a file is; without `columns`, all that have no other role are readings."""
 
     columns: tuple[str, ...] = ()
     timestamp: str | None = None
@@ -179,8 +40,8 @@ class Wanted:
     label: str | None = None
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """The columns that are no readings."""
+    def others(self) -> tuple[str, ...]:
+        """The columns that are not readings."""
         return tuple(name for name in (self.timestamp, self.group, self.label) if name is not None)
 
 
@@ -201,3 +62,137 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.readings)
+
+
+def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file") -> Table:
+    """Read a CSV, Parquet or JSONL file.
+
+    Raises TrainingDataError for the first cell, line or column that cannot be used.
+    """
+    file = FileReader(path, find_format(path, None, param), param).columns()
+    return _TableParser(file, param).parse(roles)
+
+
+@dataclass(frozen=True, slots=True)
+class _TableParser:
+    file: FileColumns
+    param: str
+
+    def parse(self, roles: ColumnRoles) -> Table:
+        columns = roles.columns or tuple(name for name in self.file.table.column_names if name not in roles.others)
+        for name in (*columns, *roles.others):
+            self._require_column(name)
+        if not 1 <= len(columns) <= MOST_COLUMNS:
+            raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
+        return Table(
+            columns,
+            np.stack([self._readings(name) for name in columns], axis=1),
+            self.file.lines,
+            None if roles.timestamp is None else self._times(roles.timestamp),
+            None
+            if roles.group is None
+            else tuple(map(str, self._parse_cells(roles.group, _require_text, "a group's name"))),
+            None if roles.label is None else self._labels(roles.label),
+        )
+
+    def _require_column(self, name: str) -> None:
+        if name not in self.file.table.column_names:
+            known = ", ".join(map(quote, self.file.table.column_names[:20]))
+            message = f"{self.param}: expected a column {quote(name)}, got {known}"
+            raise TrainingDataError("missing_column", message, self.param, column=name)
+
+    def _readings(self, name: str) -> Doubles:
+        """A column as float64 [n], NaN where a cell is empty."""
+        column = self.file.table.column(name)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
+            missing = pc.is_in(pc.utf8_lower(column), pa.array(_MISSING, column.type))
+            column = pc.if_else(missing, pa.scalar(None, column.type), column)
+        try:
+            numbers = pc.cast(column, pa.float64(), safe=False)
+        except pa.ArrowException:
+            numbers = pa.array(self._parse_each(name, column.to_pylist(), _parse_number, _NUMBER), pa.float64())
+        return self._require_finite(name, np.array(pc.fill_null(numbers, math.nan), dtype=np.float64))
+
+    def _require_finite(self, name: str, values: Doubles) -> Doubles:
+        infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)
+        if len(infinite):
+            row = int(infinite[0])
+            raise self._error("not_finite", row, name, "a finite number", str(values[row]))
+        if len(large):
+            row = int(large[0])
+            got = f"{values[row]} (take another unit, or leave it empty)"
+            raise self._error("too_large", row, name, f"a number of at most {LARGEST:g} either way", got)
+        return values
+
+    def _times(self, name: str) -> Doubles:
+        """A column as seconds since 1970, float64 [n]; without a zone it is UTC."""
+        column = self.file.table.column(name)
+        if pa.types.is_date(column.type):
+            column = pc.cast(column, pa.timestamp("s"), safe=False)
+        if not pa.types.is_timestamp(column.type):
+            return np.array(self._parse_cells(name, _parse_seconds, EXPECTED), dtype=np.float64)
+        # Counted in the file's own unit: a cast to another may overflow or lose digits.
+        parse = partial(_count_to_seconds, per_second=_UNITS[column.type.unit])
+        counts = pc.cast(column, pa.int64()).to_pylist()
+        return np.array(self._parse_each(name, counts, parse, EXPECTED), dtype=np.float64)
+
+    def _groups(self, name: str) -> tuple[str, ...]:
+        return tuple(map(str, self._parse_cells(name, _require_text, "a group's name")))
+
+    def _labels(self, name: str) -> NDArray[np.bool_]:
+        """A column as bool [n], True for anomalies."""
+        expected = "0 or 1 (or normal or anomaly, false or true)"
+        return np.array(self._parse_cells(name, _parse_label, expected), dtype=np.bool_)
+
+    def _parse_cells(self, name: str, parse: Callable[[object], _Value], expected: str) -> list[_Value]:
+        return self._parse_each(name, self.file.table.column(name).to_pylist(), parse, expected)
+
+    def _parse_each(
+        self, name: str, values: list[object], parse: Callable[[object], _Value], expected: str
+    ) -> list[_Value]:
+        parsed = []
+        for row, value in enumerate(values):
+            try:
+                parsed.append(parse(value))
+            except (ValueError, TypeError, OverflowError):
+                got = repr(value)[:60]
+                hint = _number_hint(got) if expected == _NUMBER else ""
+                raise self._error("wrong_type", row, name, expected, got + hint) from None
+        return parsed
+
+    def _error(self, code: str, row: int, name: str, expected: str, got: str) -> TrainingDataError:
+        line = int(self.file.lines[row])
+        return data_error(self.param, code, expected, got, line=line, column=name, unit=self.file.unit)
+
+
+def _number_hint(got: str) -> str:
+    if got.strip("'\"").replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
+        return " (write numbers with a decimal point, without separators)"
+    roles = "those with times, groups or labels in `timestamp`, `group` and `label`"
+    return f" (name the columns to use in `columns`, and {roles})"
+
+
+def _parse_number(value: object) -> float:
+    return math.nan if value is None else float(str(value))
+
+
+def _require_text(value: object) -> object:
+    if value is None or not str(value).strip():
+        raise ValueError("an empty cell")
+    return value
+
+
+def _parse_seconds(value: object) -> float:
+    return to_seconds(str(_require_text(value)).strip())
+
+
+def _count_to_seconds(value: object, per_second: float) -> float:
+    return require_in_calendar(int(str(value)) / per_second)
+
+
+def _parse_label(value: object) -> bool:
+    text = "" if value is None else str(value).strip().lower()
+    if text not in (*_NORMAL, *_ANOMALOUS):
+        raise ValueError("neither 0 nor 1")
+    return text in _ANOMALOUS

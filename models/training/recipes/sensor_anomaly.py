@@ -25,7 +25,7 @@ from models.training.checks.loss import check_slope
 from models.training.checks.network import check_network
 from models.training.checks.table import check_table
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
-from models.training.data.table import MOST_COLUMNS, Wanted, read_table
+from models.training.data.table import MOST_COLUMNS, ColumnRoles, read_table
 from models.training.errors import TrainingDataError
 from models.training.events import emit, phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
@@ -118,13 +118,13 @@ def _check_baselines(
 
 def read_parts(job: TrainingJob, settings: SensorAnomalyHyperparameters) -> SensorSplit:
     """The job's files as runs. Raises TrainingDataError for what cannot be used."""
-    wanted = Wanted(settings.columns, settings.timestamp, settings.group, settings.label)
+    wanted = ColumnRoles(settings.columns, settings.timestamp, settings.group, settings.label)
     table = read_table(job.training_file, wanted)
     runs, repairs = to_segments(table, settings.kind)
     if job.validation_file is None:
         groups = 1 if table.groups is None else len(set(table.groups))
         return SensorSplit(*divide_segments(runs, groups, settings.held_out), repairs)
-    wanted = Wanted(table.columns, settings.timestamp, settings.group, settings.label)
+    wanted = ColumnRoles(table.columns, settings.timestamp, settings.group, settings.label)
     later = read_table(job.validation_file, wanted, param="validation_file")
     return SensorSplit(runs, to_segments(later, settings.kind, param="validation_file")[0], repairs)
 

@@ -15,7 +15,7 @@ from pydantic import WithJsonSchema
 
 from models.registry.names import model_name
 from models.source import parse_spec
-from models.training.data.row_parser import check_columns
+from models.training.data.row_layout import check_columns
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import PARAM, parse
 from service.api.deps import JobsDep, ManagerDep, SettingsDep, get_context, requires

@@ -1,4 +1,4 @@
-"""The report orders rungs, stops jobs and can be read by programs and people."""
+"""The report orders stages, stops jobs and can be read by programs and people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from models.training.errors import CheckFailed
-from models.training.report import RUNGS, Finding, Report, named_rows
+from models.training.report import STAGES, Finding, Report, named_rows
 
 FINE = Finding("forward", "shape", "ok", "[4, 8]", "[4, 8]", "Outputs have the shape they should.", "")
 LOOK = Finding(
@@ -24,7 +24,7 @@ LOOK = Finding(
 STOP = Finding("loss", "loss_finite", "fail", math.nan, None, "The first loss is NaN.", "Lower the learning rate.")
 
 
-def test_the_rungs_stand_in_order_whatever_came_first() -> None:
+def test_the_stages_stand_in_order_whatever_came_first() -> None:
     text = Report([STOP, FINE, LOOK]).to_markdown()
     places = [text.index(f"## {number}.") for number in range(1, 6)]
     assert places == sorted(places)
@@ -47,15 +47,15 @@ def test_labels_of_the_file_become_no_markup() -> None:
     assert f"Few of {inert}.\n  What to do: More of {inert}." in Report([finding]).to_markdown()
 
 
-def test_statuses_are_the_worst_of_a_rung() -> None:
+def test_statuses_are_the_worst_of_a_stage() -> None:
     report = Report([FINE, LOOK])
-    assert [report.status(rung) for rung in RUNGS] == ["warn", "ok", "not run", "not run", "not run"]
+    assert [report.status(stage) for stage in STAGES] == ["warn", "ok", "not run", "not run", "not run"]
     assert report.status() == "warn"
     report.add(STOP)
     assert report.status() == "fail"
 
 
-def test_a_failed_rung_raises_with_code_message_and_param() -> None:
+def test_a_failed_stage_raises_with_code_message_and_param() -> None:
     report = Report([LOOK, STOP])
     report.raise_if_failed("data")
     with pytest.raises(CheckFailed, match=r"The first loss is NaN\. Lower the learning rate\.") as caught:
@@ -63,11 +63,11 @@ def test_a_failed_rung_raises_with_code_message_and_param() -> None:
     assert (caught.value.code, caught.value.param) == ("loss_finite", "hyperparameters")
 
 
-def test_json_is_valid_and_has_every_rung() -> None:
+def test_json_is_valid_and_has_every_stage() -> None:
     report = Report([LOOK, STOP])
     read = orjson.loads(report.to_bytes())
     assert read == orjson.loads(orjson.dumps(report.to_json()))
-    assert [rung["rung"] for rung in read["rungs"]] == list(RUNGS)
+    assert [rung["rung"] for rung in read["rungs"]] == list(STAGES)
     assert read["rungs"][2]["findings"][0]["value"] == "nan"
     assert read["rungs"][0]["findings"][0]["rows"] == list(LOOK.rows)
 

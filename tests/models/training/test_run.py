@@ -583,7 +583,7 @@ def test_a_slip_of_ours_ends_the_job_and_a_fault_of_the_machine_the_attempt(
     encoder: Path, tmp_path: Path, error: str, code: int
 ) -> None:
     directory = job(tmp_path / "job", encoder, labelled(5))
-    slip = f"from models.training import run\ndef slip(*_):\n    raise {error}\nrun.divide = slip\nrun.main()"
+    slip = f"from models.training import run\ndef slip(*_):\n    raise {error}\nrun.read_split = slip\nrun.main()"
     done = subprocess.run([sys.executable, "-c", slip, str(directory)], capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback (most recent call last)" in done.stderr

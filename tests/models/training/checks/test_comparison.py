@@ -19,7 +19,7 @@ NOISE = Predictions(ROWS[2000:], ROWS[2000:] > 0.95)
 
 
 def statuses(findings: list[Finding]) -> dict[str, str]:
-    assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in findings)
+    assert all(finding.stage == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in findings)
     return {finding.check: finding.status for finding in findings}
 
 

@@ -14,7 +14,7 @@ def troubles(
     p_values: np.ndarray[tuple[int], np.dtype[np.float64]], stride: int = 1, calibrated_on: int = 2000
 ) -> set[str]:
     found = list(check_promise(p_values, stride, calibrated_on))
-    assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in found)
+    assert all(finding.stage == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in found)
     return {finding.check for finding in found if finding.status != "ok"}
 
 
@@ -47,7 +47,7 @@ def test_texts_that_break_the_promise_are_told_and_have_no_drift() -> None:
 
 def test_too_few_texts_for_any_alarm_are_told() -> None:
     (found,) = check_texts_promise(UNIFORM[:5], 12)
-    assert (found.rung, found.status) == ("outcome", "warn")
+    assert (found.stage, found.status) == ("outcome", "warn")
     assert "too few for any alarm at alpha 0.05" in found.message
 
 

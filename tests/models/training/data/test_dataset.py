@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.training.data.dataset import DataSplit, divide
+from models.training.data.dataset import DataSplit, read_split
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import parse
 from models.training.job import TrainingJob
@@ -30,7 +30,7 @@ def divided(
         path.write_text("".join(json.dumps(row) + "\n" for row in part or []))
         paths.append(path)
     job = TrainingJob("ftjob-1", "m", "m", task, paths[0], given, paths[1] if validation is not None else None)
-    return divide(job, parse(task, given))
+    return read_split(job, parse(task, given))
 
 
 def test_out_of_scope_rows_of_both_files_are_set_apart(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Files of numbers: how they are read, what is refused by line and column, how they are cut, and what the data rung
-says.
-"""
+"""Tables of readings: how files are read, what is refused by line and column, segments, and the check of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import pytest
 
 from models.training.checks.table import check_table
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
-from models.training.data.table import Doubles, Table, Wanted, read_table
+from models.training.data.table import ColumnRoles, Doubles, Table, read_table
 from models.training.errors import TrainingDataError
 from models.training.report import Finding
 
@@ -27,7 +25,7 @@ def csv(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def refused(path: Path, wanted: Wanted = Wanted()) -> TrainingDataError:  # noqa: B008 - it never changes
+def refused(path: Path, wanted: ColumnRoles = ColumnRoles()) -> TrainingDataError:  # noqa: B008 - it never changes
     with pytest.raises(TrainingDataError) as caught:
         read_table(path, wanted)
     return caught.value
@@ -53,7 +51,7 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
     text = "when;machine;p;t;bad\n2026-01-01 00:00:00;m1;1,5;2;0\n2026-01-01T00:00:01Z;m1;NaN;3e1;1\n".replace(
         "1,5", "1.5"
     )
-    wanted = Wanted(("p", "t"), "when", "machine", "bad")
+    wanted = ColumnRoles(("p", "t"), "when", "machine", "bad")
     one = read_table(csv(tmp_path, text), wanted)
     np.testing.assert_array_equal(one.readings, [[1.5, 2.0], [np.nan, 30.0]])
     assert one.times is not None
@@ -93,6 +91,10 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,a\n1,2\n", "duplicate_key", 1, "a", "each column once"),
         ("a,b\n", "no_rows", None, None, "got none"),
         ("", "no_rows", None, None, "empty first line"),
+        ("\na,b\n1,2\n", "no_rows", None, None, "empty first line"),
+        ("a,b\n1,x\n3,\0\n", "nul", 3, None, "NUL byte"),
+        ('a,b\n1,2\n3,"4\n', "invalid_csv", 3, None, "is a quote left open?"),
+        ("a,b\n1,2\n\r,4\n", "invalid_csv", 3, None, "cannot be read"),
     ],
 )
 def test_what_is_no_number_is_named(
@@ -103,21 +105,70 @@ def test_what_is_no_number_is_named(
     assert says in error.message
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a,b\r\n1,2\r\n3,4\r\n", [2, 3]),
+        ("a,b\n1,2\n\n3,4", [2, 4]),
+        ('"a","b"\n"1",2\n3,"4"\n', [2, 3]),
+        ('a,b,"c\nd"\n1,2,\n3,4,5\n', [3, 4]),
+        ('a,b\n1,"2\n"\n3,4\n', [2, 4]),
+    ],
+    ids=["returns", "blank line", "quotes", "break in the header", "break in a cell"],
+)
+def test_rows_keep_their_lines_whatever_reads_them(tmp_path: Path, text: str, lines: list[int]) -> None:
+    read = read_table(csv(tmp_path, text), ColumnRoles(("a", "b")))
+    assert (read.readings.tolist(), read.lines.tolist()) == ([[1.0, 2.0], [3.0, 4.0]], lines)
+
+
+def test_a_key_that_comes_late_is_missing_before(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text('{"a": 1}\n' * 9000 + '{"b": 2, "a": 3}\n')
+    read = read_table(path, ColumnRoles())
+    assert (read.columns, read.readings[-1].tolist(), len(read)) == (("a", "b"), [3.0, 2.0], 9001)
+    assert np.isnan(read.readings[:-1, 1]).all()
+
+
+def test_objects_without_keys_are_rows_of_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text("{}\n" * 5000 + '{"a": 1}\n')
+    read = read_table(path, ColumnRoles())
+    assert (len(read), read.lines[-1], read.readings[-1].tolist()) == (5001, 5001, [1.0])
+    path.write_text("{}\n")
+    assert refused(path).code == "wrong_columns"
+
+
+@pytest.mark.parametrize("name", ["file.jsonl", "file.csv"])
+def test_columns_without_end_are_refused(tmp_path: Path, name: str) -> None:
+    names = [f"column {number}" for number in range(1001)]
+    text = json.dumps(dict.fromkeys(names, 1)) if name == "file.jsonl" else ",".join(names) + "\n" + "1," * 1000 + "1\n"
+    (tmp_path / name).write_text(text)
+    error = refused(tmp_path / name)
+    assert (error.code, "at most 1,000 columns, got 1,001" in error.message) == ("wrong_columns", True)
+
+
+def test_text_of_parquet_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    binary = pa.array([b"a", b"caf\xe9"], pa.binary())
+    columns = {"machine": pa.Array.from_buffers(pa.string(), 2, binary.buffers()), "a": [1.0, 2.0]}
+    pq.write_table(pa.table(columns), tmp_path / "file.parquet")
+    assert refused(tmp_path / "file.parquet", ColumnRoles(group="machine")).code == "invalid_parquet"
+
+
 def test_times_groups_and_labels_that_are_none_are_named(tmp_path: Path) -> None:
     path = csv(tmp_path, "t,a,y\nyesterday,1,maybe\n")
-    assert "line 2, column 't': expected a timestamp" in refused(path, Wanted(("a",), timestamp="t")).message
-    assert "line 2, column 'y': expected 0 or 1" in refused(path, Wanted(("a",), label="y")).message
-    error = refused(path, Wanted(("a",), group="machine"))
+    assert "line 2, column 't': expected a timestamp" in refused(path, ColumnRoles(("a",), timestamp="t")).message
+    assert "line 2, column 'y': expected 0 or 1" in refused(path, ColumnRoles(("a",), label="y")).message
+    error = refused(path, ColumnRoles(("a",), group="machine"))
     assert (error.code, "expected a column 'machine', got 't', 'a', 'y'" in error.message) == ("missing_column", True)
 
 
 @pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
 def test_unix_times_of_any_unit_are_read_and_told(tmp_path: Path, unit: int) -> None:
     written = [1767225600 * unit + second * unit + 123 * (unit // 1_000_000_000) for second in range(3)]
-    read = [read_table(csv(tmp_path, "t,a\n" + "".join(f"{time},1\n" for time in written)), Wanted(timestamp="t"))]
+    read = [read_table(csv(tmp_path, "t,a\n" + "".join(f"{time},1\n" for time in written)), ColumnRoles(timestamp="t"))]
     name = {1: "s", 1_000: "ms", 1_000_000: "us", 1_000_000_000: "ns"}[unit]
     pq.write_table(pa.table({"t": pa.array(written, pa.timestamp(name)), "a": [1.0] * 3}), tmp_path / "file.parquet")
-    for one in (*read, read_table(tmp_path / "file.parquet", Wanted(timestamp="t"))):
+    for one in (*read, read_table(tmp_path / "file.parquet", ColumnRoles(timestamp="t"))):
         assert [place[:19] for place in map(str, to_segments(one, "series")[0].places(np.arange(3)))] == [
             "2026-01-01T00:00:00", "2026-01-01T00:00:01", "2026-01-01T00:00:02",
         ]  # fmt: skip
@@ -125,7 +176,7 @@ def test_unix_times_of_any_unit_are_read_and_told(tmp_path: Path, unit: int) -> 
 
 @pytest.mark.parametrize("time", ["1e21", "-62135596801", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_times_that_no_calendar_has_are_refused(tmp_path: Path, time: str) -> None:
-    error = refused(csv(tmp_path, f"t,a\n2026-01-01,1\n{time},1\n"), Wanted(timestamp="t"))
+    error = refused(csv(tmp_path, f"t,a\n2026-01-01,1\n{time},1\n"), ColumnRoles(timestamp="t"))
     assert (error.code, error.line, error.column) == ("wrong_type", 3, "t")
     assert "expected a timestamp within the years 1 to 9999" in error.message
 
@@ -136,7 +187,7 @@ def test_times_of_parquet_that_no_calendar_has_are_refused(tmp_path: Path, kind:
         [0, 10**9 if kind == pa.date32() else 10**15], pa.int32() if kind == pa.date32() else pa.int64()
     ).view(kind)
     pq.write_table(pa.table({"t": stamps, "a": [1.0, 2.0]}), tmp_path / "file.parquet")
-    error = refused(tmp_path / "file.parquet", Wanted(timestamp="t"))
+    error = refused(tmp_path / "file.parquet", ColumnRoles(timestamp="t"))
     assert (error.code, error.line, error.column) == ("wrong_type", 2, "t")
 
 
@@ -152,7 +203,7 @@ def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
     rows = "\n".join(",".join(row) for row in np.char.mod("%.5f", x).tolist())
     path = csv(tmp_path, "a,b,c,d,e,f,g,h\n" + rows + "\n")
     start = time.process_time()
-    assert read_table(path, Wanted()).readings.shape == (100_000, 8)
+    assert read_table(path, ColumnRoles()).readings.shape == (100_000, 8)
     assert time.process_time() - start < 3
 
 
@@ -161,7 +212,7 @@ def test_groups_become_runs_and_silences_cut_them() -> None:
     groups = ("x", "x", "x", "y", "y", "y", "y", "y")
     runs, repairs = to_segments(table(noise(8), times=times, groups=groups), "series")
     assert runs.starts.tolist() == [0, 3, 5]
-    assert (repairs.period_s, repairs.repeated, repairs.silences) == (1.0, [9], [7])
+    assert (repairs.period_s, repairs.repeated, repairs.gaps) == (1.0, [9], [7])
 
 
 def test_timestamps_that_go_backwards_are_refused() -> None:

@@ -21,7 +21,7 @@ from models.runtime.placement import place
 from models.source import locate
 from models.text.sequence_classifier import SequenceClassifier
 from models.training.data.dataset import DataSplit
-from models.training.data.rows import Kind, TextRows
+from models.training.data.rows import RowKind, TextRows
 from models.training.embeddings import Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import EmbeddingHyperparameters, RerankHyperparameters
@@ -44,7 +44,7 @@ CPU = place("cpu", "float32")
 Floats = NDArray[np.float32]
 
 
-def rows(kind: Kind, number: int = 24, start: int = 0) -> TextRows:
+def rows(kind: RowKind, number: int = 24, start: int = 0) -> TextRows:
     """Questions and the answers that belong to them; scores of how much they do."""
     names = ["card", "bank", "cash", "loan", "rate", "fees", "visa", "code", "mail", "user", "safe", "sale"]
     picked = [(names[i % 12], i) for i in range(start, start + number)]
@@ -89,7 +89,9 @@ def context(
         ("scored", {"loss": "angle", "mode": "full", "augmentation": {"typos": 0.1}}, "spearman"),
     ],
 )
-def test_an_encoder_is_tuned_judged_and_saved(tmp_path: Path, kind: Kind, asked: dict[str, Any], metric: str) -> None:
+def test_an_encoder_is_tuned_judged_and_saved(
+    tmp_path: Path, kind: RowKind, asked: dict[str, Any], metric: str
+) -> None:
     work = context(tmp_path, tiny_models.encoder(tmp_path / "tiny"))
     wanted = EmbeddingHyperparameters.model_validate(
         {"n_epochs": 6, "batch_size": 8, "learning_rate": 2e-3, "warmup": 0.0, **asked}
@@ -100,7 +102,7 @@ def test_an_encoder_is_tuned_judged_and_saved(tmp_path: Path, kind: Kind, asked:
     assert 0 <= outcome.metrics["base_sanity_accuracy"] <= 1
     assert ("mrr_d8" in outcome.metrics) == ("matryoshka" in asked)
     assert outcome.trained_tokens > 0
-    assert {finding.rung for finding in work.report.findings} == {"loss", "gradient", "outcome"}
+    assert {finding.stage for finding in work.report.findings} == {"loss", "gradient", "outcome"}
     served = Embedder(load(locate(str(work.result / "encoder")), CPU))
     texts: Any = outcome.golden["texts"]
     assert np.allclose(served(texts), np.array(outcome.golden["rows"]), atol=1e-4)
@@ -115,7 +117,7 @@ def test_scored_pairs_are_compared_with_the_base_and_what_was_lost_is_told(tmp_p
             work, rows("scored", 12), work.embedder, (before, after), (sanity(work.embedder), sanity(work.embedder))
         )
         told = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")
-        assert (told.rung, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
+        assert (told.stage, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
         assert f"on 12 held-out rows is {after.metrics['spearman']:.3f}" in told.message
 
 
@@ -138,7 +140,7 @@ def test_the_version_in_service_is_judged_on_the_same_rows(tmp_path: Path) -> No
     ],
 )
 def test_what_rows_or_encoder_cannot_do_is_refused(
-    tmp_path: Path, kind: Kind, asked: dict[str, Any], message: str
+    tmp_path: Path, kind: RowKind, asked: dict[str, Any], message: str
 ) -> None:
     work = context(tmp_path, tiny_models.encoder(tmp_path / "tiny"))
     with pytest.raises(HyperparameterError, match=message):
@@ -174,7 +176,7 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     outcome = rerank.train(work, asked, DataSplit(train, held_out, (), same_file=True))
     assert outcome.encoder == "own"
     assert set(outcome.metrics) == {"ndcg_at_10", "auroc", "base_ndcg_at_10", "base_auroc", "held_out_rows"}
-    judged = [finding.check for finding in work.report.findings if finding.rung == "outcome"]
+    judged = [finding.check for finding in work.report.findings if finding.stage == "outcome"]
     assert judged == ["ndcg_at_10_against_base", "auroc_against_base"]
     served = load(locate(str(work.result / "encoder")), CPU)
     assert isinstance(served, SequenceClassifier)

@@ -248,7 +248,7 @@ def test_a_season_as_long_as_the_context_is_a_baseline(tmp_path: Path) -> None:
         ({"horizon": 0}, "greater than or equal to 1"),
         ({"horizon": 4, "model": "linear", "n_epochs": 3}, "n_epochs: means nothing here"),
         ({"horizon": 4, "columns": ["a", "a"]}, "each column once"),
-        ({"horizon": 4, "columns": ["a"], "timestamp": "a"}, "'a' has two parts"),
+        ({"horizon": 4, "columns": ["a"], "timestamp": "a"}, "'a' has two roles"),
         ({"horizon": 4, "kind": "series"}, "unknown for task forecast"),
     ],
 )

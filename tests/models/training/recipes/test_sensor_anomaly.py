@@ -320,7 +320,7 @@ def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None
     [
         ({"kind": "records", "detector": "level"}, "detector: expected one of auto, pca"),
         ({"kind": "series", "columns": ["a", "a"]}, "columns: each column once"),
-        ({"kind": "series", "columns": ["a"], "label": "a"}, "has two parts"),
+        ({"kind": "series", "columns": ["a"], "label": "a"}, "has two roles"),
         ({"kind": "series", "anomaly_label": "x"}, "anomaly_label: unknown for task anomaly"),
         ({"kind": "text"}, "kind: Input should be 'records' or 'series'"),
     ],

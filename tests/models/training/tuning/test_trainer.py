@@ -239,7 +239,7 @@ def test_the_ladder_is_silent_on_a_healthy_run(source: ModelSource, tmp_path: Pa
     report = Report()
     Run(source, tmp_path, TunerSettings(epochs=12, batch_size=12, learning_rate=2e-4), report).run()
     assert [finding for finding in report.findings if finding.status != "ok"] == []
-    assert {finding.rung for finding in report.findings} == {"loss", "gradient"}
+    assert {finding.stage for finding in report.findings} == {"loss", "gradient"}
 
 
 def test_a_loss_cut_off_from_the_model_is_stopped_before_the_first_step(source: ModelSource, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.training.data.dataset import check_classes, check_validation, read_rows, split
-from models.training.data.row_parser import check_columns
+from models.training.data.dataset import read_rows
+from models.training.data.row_layout import check_columns
+from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TextRows, normalised
 from models.training.errors import TrainingDataError
 
@@ -586,12 +587,12 @@ def test_labels_that_only_the_validation_part_has_are_refused() -> None:
 )
 def test_a_split_keeps_rows_and_never_puts_a_text_on_both_sides(pairs: list[tuple[str, str]], share: float) -> None:
     rows = labelled(*pairs, *((f"{label} {number}", label) for label in "xyz" for number in range(2)))
-    train, held_out = split(rows, held_out=share)
+    train, held_out = split_rows(rows, held_out=share)
     assert sorted(train.lines + held_out.lines) == rows.lines
     assert not {normalised(text) for text in train.texts[0]} & {normalised(text) for text in held_out.texts[0]}
     assert len(train)
     assert len(held_out)
-    again = split(rows, held_out=share)
+    again = split_rows(rows, held_out=share)
     assert (again[0].lines, again[1].lines) == (train.lines, held_out.lines)
 
 
@@ -599,7 +600,7 @@ def test_a_split_is_stratified() -> None:
     rows = labelled(
         *((f"{label} {number}", label) for label, count in (("x", 80), ("y", 40), ("z", 4)) for number in range(count))
     )
-    train, held_out = split(rows, held_out=0.25)
+    train, held_out = split_rows(rows, held_out=0.25)
     assert Counter(held_out.labels) == {"x": 20, "y": 10, "z": 1}
     assert len(train) == 93
 
@@ -607,8 +608,8 @@ def test_a_split_is_stratified() -> None:
 def test_what_was_trained_on_is_not_held_out_when_rows_are_added() -> None:
     before = labelled(*((f"{label} {number}", label) for label in "xy" for number in range(200)))
     after = labelled(*((f"{label} {number}", label) for label in "yx" for number in range(219, -1, -1)))
-    trained = set(split(before, held_out=0.2)[0].texts[0])
-    held = set(split(after, held_out=0.2)[1].texts[0])
+    trained = set(split_rows(before, held_out=0.2)[0].texts[0])
+    held = set(split_rows(after, held_out=0.2)[1].texts[0])
     assert len(held) == 88
     assert len(held & trained) <= 8, "only those that the larger part makes room for"
 
@@ -617,7 +618,7 @@ def test_a_text_repeated_often_does_not_fill_the_held_out_part() -> None:
     rows = TextRows(
         "plain", [["same"] * 50 + [f"text {number}" for number in range(50)]], None, None, list(range(1, 101))
     )
-    assert len(split(rows, held_out=0.1)[1]) == 10
+    assert len(split_rows(rows, held_out=0.1)[1]) == 10
 
 
 def test_queries_stay_on_one_side() -> None:
@@ -628,14 +629,14 @@ def test_queries_stay_on_one_side() -> None:
         [1.0] * 40,
         [*range(40)],
     )
-    train, held_out = split(rows, held_out=0.2)
+    train, held_out = split_rows(rows, held_out=0.2)
     assert not set(train.texts[0]) & set(held_out.texts[0])
     assert len(held_out) == 8
 
 
 def test_nothing_can_be_held_out_of_one_text() -> None:
     with pytest.raises(TrainingDataError) as caught:
-        split(TextRows("plain", [["Same", "same!"]], None, None, [1, 2]), held_out=0.5)
+        split_rows(TextRows("plain", [["Same", "same!"]], None, None, [1, 2]), held_out=0.5)
     assert caught.value.code == "too_few_rows"
     with pytest.raises(ValueError, match="between 0 and 1"):
-        split(labelled(("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")), held_out=1.0)
+        split_rows(labelled(("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")), held_out=1.0)

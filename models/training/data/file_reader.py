@@ -1,0 +1,295 @@
+"""The reader of training files (JSONL, CSV, Parquet): records for texts, columns for readings.
+
+Nothing is unpickled. Columns of CSV are read by pyarrow. Where pyarrow refuses a file, the records are read line by
+line, so that the error names the line at fault.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from models.training.data.file_format import BOM, Format
+from models.training.data.json_parser import parse_object
+from models.training.errors import TrainingDataError, data_error
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+Record = tuple[int, dict[str, object]]
+MAX_ROWS = 1_000_000
+MAX_LINE_BYTES = 1 << 20
+_MAX_COLUMNS = 1000
+# Of a file read as columns, which are in memory at once; of Parquet uncompressed, as the file itself states.
+_MAX_TABLE_BYTES = 2 << 30
+# Of a Parquet file read as records. The file states it: a first defence only, the texts read are counted too.
+_MAX_PARQUET_BYTES = 4 << 30
+_PARQUET_BATCH_ROWS = 512
+_COLUMNS_BATCH_ROWS = 4096
+# The column of lines beside those of the records; no name of a file is likely to be the same.
+_LINES = "\0lines"
+
+
+@dataclass(frozen=True, slots=True)
+class FileColumns:
+    """Columns as in the file: text (CSV, JSONL) or the types of Parquet; `lines` [n] are lines, or rows of Parquet."""
+
+    table: pa.Table
+    lines: NDArray[np.int64]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """Reads one file within its limits; `param` is the parameter that errors name."""
+
+    path: Path
+    format: Format
+    param: str = "training_file"
+    max_rows: int = MAX_ROWS
+    max_line_bytes: int = MAX_LINE_BYTES
+
+    @property
+    def unit(self) -> str:
+        """What a record is found by: its first line, or its row."""
+        return "row" if self.format == "parquet" else "line"
+
+    def records(self, wanted: Collection[str] = ()) -> Iterator[Record]:
+        """Stream (line, record); of Parquet only the `wanted` columns are read, the others are None.
+
+        Raises TrainingDataError for the first line that cannot be read.
+        """
+        formats: dict[Format, Callable[[], Iterator[Record]]] = {
+            "jsonl": self._jsonl_records,
+            "csv": self._csv_records,
+            "parquet": lambda: self._parquet_records(wanted),
+        }
+        for count, record in enumerate(formats[self.format](), start=1):
+            if count > self.max_rows:
+                raise self._error("too_many_rows", f"at most {self.max_rows:,} rows", "more", line=record[0])
+            yield record
+
+    def columns(self) -> FileColumns:
+        """Read all columns. Raises TrainingDataError for the first line that cannot be read, or without rows."""
+        self._require_bytes(self.path.stat().st_size, _MAX_TABLE_BYTES)
+        if self.format == "parquet":
+            found = self._parquet_columns()
+        else:
+            found = (self._csv_columns() if self.format == "csv" else None) or self._record_columns()
+        if not len(found.lines):
+            raise self._error("no_rows", "rows of readings", "none")
+        return found
+
+    # Lines: JSONL and CSV
+
+    def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Physical lines with their ends, each checked for size, NUL and UTF-8 before it is parsed."""
+        number = 0
+        while raw := file.readline(self.max_line_bytes + 2):
+            number += 1
+            if number == 1:
+                raw = raw.removeprefix(BOM)
+            if len(raw.rstrip(b"\r\n")) > self.max_line_bytes:
+                raise self._error("line_too_long", f"at most {self.max_line_bytes:,} bytes", "more", line=number)
+            if b"\0" in raw:
+                raise self._error("nul", "text", "a NUL byte (a binary file, or UTF-16?)", line=number)
+            try:
+                yield number, raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                got = f"the byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+                raise self._error("not_utf8", "UTF-8", got, line=number) from None
+
+    def _jsonl_records(self) -> Iterator[Record]:
+        """One object a line; blank lines are skipped."""
+        with self.path.open("rb") as file:
+            for number, line in self._lines(file):
+                if text := line.strip():
+                    yield number, parse_object(text, number, self.param)
+
+    def _csv_records(self) -> Iterator[Record]:
+        """Rows below a header; the header shows whether comma, semicolon or tab separates the cells."""
+        with self.path.open("rb") as file:
+            lines = self._lines(file)
+            header = self._require_header(next(lines, (1, ""))[1])
+            reader = _csv_reader(chain([header], (line for _, line in lines)), header)
+            start, names = 1, list[str]()
+            while True:
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    got = f"a record that cannot be read ({error}); is a quote left open?"
+                    raise self._error("invalid_csv", "CSV", got, line=start) from None
+                if cells is None:
+                    return
+                if not names:
+                    names = self._require_names(cells)
+                elif cells:
+                    yield start, self._csv_record(names, cells, start)
+                start = reader.line_num + 1
+
+    def _csv_record(self, names: list[str], cells: list[str], line: int) -> dict[str, object]:
+        if len(cells) != len(names):
+            hint = "; texts with a separator in them need quotes" if len(cells) > len(names) else ""
+            raise self._error("ragged_row", f"{len(names)} cells as in the header", f"{len(cells)}{hint}", line=line)
+        return dict(zip(names, cells, strict=True))
+
+    def _csv_columns(self) -> FileColumns | None:
+        """Columns of text by pyarrow; None where it refuses the file, or where a row is not one line."""
+        with self.path.open("rb") as file:
+            start = file.readline(self.max_line_bytes).removeprefix(BOM)
+        header = self._require_header(start.decode("utf-8", "replace"))
+        try:
+            names = self._require_names(next(_csv_reader([header], header)))
+            types = dict.fromkeys(names, pa.string())
+            table = pyarrow.csv.read_csv(
+                self.path,
+                parse_options=pyarrow.csv.ParseOptions(delimiter=_delimiter(header)),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+            )
+            if table.column_names != names or not _is_line_per_row(self.path, table.num_rows):
+                return None
+        except (pa.ArrowException, csv.Error, UnicodeDecodeError):
+            return None
+        self._require_rows(table.num_rows)
+        return FileColumns(table, np.arange(2, table.num_rows + 2), self.unit)
+
+    def _record_columns(self) -> FileColumns:
+        """Columns of text from records; a key that a record lacks is null there."""
+        records, names, tables = self.records(), set[str](), [pa.table({_LINES: pa.array([], pa.int64())})]
+        while batch := list(islice(records, _COLUMNS_BATCH_ROWS)):
+            found = dict.fromkeys(name for _, record in batch for name in record)
+            self._require_width(len(names := names | set(found)))
+            cells = {name: [_cell(record.get(name)) for _, record in batch] for name in found}
+            columns = {name: pa.array(column, pa.string()) for name, column in cells.items()}
+            tables.append(pa.table({**columns, _LINES: [line for line, _ in batch]}))
+        table = pa.concat_tables(tables, promote_options="default")
+        return FileColumns(table.drop_columns(_LINES), table.column(_LINES).to_numpy(), self.unit)
+
+    # Parquet
+
+    @contextmanager
+    def _open_parquet(self, max_bytes: int) -> Iterator[pq.ParquetFile]:
+        """The file, its limits checked; what pyarrow then refuses becomes an error of the file."""
+        try:
+            with pq.ParquetFile(self.path) as file:
+                self._require_unique(file.schema_arrow.names)
+                self._require_rows(file.metadata.num_rows)
+                groups = range(file.metadata.num_row_groups)
+                size = sum(file.metadata.row_group(index).total_byte_size for index in groups)
+                self._require_bytes(size, max_bytes, " uncompressed")
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            got = f"one that cannot be read ({text})"
+            raise data_error(self.param, "invalid_parquet", "a Parquet file", got) from None
+
+    def _parquet_records(self, wanted: Collection[str]) -> Iterator[Record]:
+        with self._open_parquet(_MAX_PARQUET_BYTES) as file:
+            names: list[str] = file.schema_arrow.names
+            unread = dict.fromkeys(name for name in names if name not in wanted)
+            read, number = [name for name in names if name in wanted], 0
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=read):
+                columns = zip(batch.schema.names, batch.columns, strict=True)
+                cells = {name: self._values(column, number, name) for name, column in columns}
+                for index in range(batch.num_rows):
+                    number += 1
+                    yield number, {name: column[index] for name, column in cells.items()} | unread
+
+    def _parquet_columns(self) -> FileColumns:
+        with self._open_parquet(_MAX_TABLE_BYTES) as file:
+            table = file.read()
+            table.validate(full=True)
+        return FileColumns(table, np.arange(1, table.num_rows + 1), self.unit)
+
+    def _values(self, column: pa.Array, before: int, name: str) -> list[object]:
+        """Python values of a column; a text that is no UTF-8 is named by its row."""
+        try:
+            values: list[object] = column.to_pylist()
+        except UnicodeDecodeError:
+            row = before + 1 + next(index for index in range(len(column)) if not _is_utf8(column[index]))
+            raise self._error("not_utf8", "UTF-8", "other bytes", line=row, column=name) from None
+        return values
+
+    # Limits
+
+    def _error(
+        self, code: str, expected: str, got: str, *, line: int | None = None, column: str | None = None
+    ) -> TrainingDataError:
+        return data_error(self.param, code, expected, got, line=line, column=column, unit=self.unit)
+
+    def _require_bytes(self, size: int, most: int, what: str = "") -> None:
+        if size > most:
+            raise self._error("file_too_large", f"at most {most:,} bytes{what}", f"{size:,}")
+
+    def _require_rows(self, count: int) -> None:
+        if count > self.max_rows:
+            raise self._error("too_many_rows", f"at most {self.max_rows:,} rows", f"{count:,}")
+
+    def _require_header(self, line: str) -> str:
+        if not line.strip():
+            raise self._error("no_rows", "a header and rows", "no rows below an empty first line")
+        return line
+
+    def _require_names(self, names: list[str]) -> list[str]:
+        """The names of a CSV header."""
+        self._require_width(len(names))
+        self._require_unique(names, line=1)
+        return names
+
+    def _require_width(self, columns: int) -> None:
+        if columns > _MAX_COLUMNS:
+            raise self._error("wrong_columns", f"at most {_MAX_COLUMNS:,} columns", f"{columns:,}")
+
+    def _require_unique(self, names: list[str], line: int | None = None) -> None:
+        seen = set[str]()
+        for name in names:
+            if name in seen:
+                raise self._error("duplicate_key", "each column once", "it twice", line=line, column=name)
+            seen.add(name)
+
+
+def _csv_reader(lines: Iterable[str], header: str) -> Reader:
+    # Python's own limit of a cell, 128 KiB, is below that of a line; this one ends a quote that is left open, too.
+    csv.field_size_limit(MAX_LINE_BYTES)
+    return csv.reader(lines, delimiter=_delimiter(header), strict=True)
+
+
+def _delimiter(header: str) -> str:
+    return max(",;\t", key=header.count)
+
+
+def _is_line_per_row(path: Path, rows: int) -> bool:
+    """Whether all rows are one line: no blank lines, no breaks in cells, no open quotes, lone returns or NUL bytes."""
+    breaks, quotes, last = 0, 0, b""
+    with path.open("rb") as file:
+        while part := file.read(1 << 20) + file.readline():
+            if b"\0" in part or (b"\r" in part and part.count(b"\r") != part.count(b"\r\n")):
+                return False
+            breaks, quotes, last = breaks + part.count(b"\n"), quotes + part.count(b'"'), part[-1:]
+    return quotes % 2 == 0 and breaks + (last != b"\n") == rows + 1
+
+
+def _cell(value: object) -> str | None:
+    """A JSON value as a cell of CSV has it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _is_utf8(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
