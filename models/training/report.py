@@ -51,6 +51,22 @@ class Finding:
     remedy: str
     rows: tuple[int, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        rung: Rung,
+        check: str,
+        status: Status,
+        value: float | str | None,
+        threshold: float | str | None,
+        message: str,
+        remedy: str = "",
+        rows: Iterable[int] = (),
+    ) -> Finding:
+        """Build a finding; one that is ok carries no remedy, and `named_rows` bounds the rows."""
+        kept = "" if status == "ok" else remedy
+        return cls(rung, check, status, value, threshold, message, kept, named_rows(rows))
+
 
 class Report:
     """Findings in the order of the rungs; what was not run is said too. `plots` is what a job on numbers has to be

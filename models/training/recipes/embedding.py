@@ -154,7 +154,7 @@ def _judge(
             after.each,
             before.each,
             measure="Reciprocal rank",
-            rival="base encoder's",
+            baseline="base encoder",
             remedy=remedy,
             seed=context.job.seed,
         )

@@ -170,7 +170,7 @@ def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
     rates = {"false_alarm_rate_0.05", "false_alarm_rate_0.01"}
     assert set(result["incumbent_metrics"]) == {"held_out_rows", "calibrated_on", "primary", *rates}
     found, theirs = outcome(second), result["incumbent_metrics"]["false_alarm_rate_0.05"]
-    assert f"that of what serves now {theirs:.2%}" in found["against_incumbent"]["message"]
+    assert f"that of the served model {theirs:.2%}" in found["against_incumbent"]["message"]
     assert "f1_against_incumbent" not in found
     assert not (second / "result" / "judged").exists()
     other = job(tmp_path / "three", kind="records", detector="pca", columns=["a", "b"], incumbent=first / "result")
