@@ -23,9 +23,13 @@ from models.training.tuning import checkpoint as checkpoints
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import by_label, plan
 from models.training.tuning.batches import Batch, Batches
+from models.training.tuning.loader import loader_workers
+from models.training.tuning.optimizer import learning_rate
+from models.training.tuning.progress import TrainingRun
 from models.training.tuning.settings import TunerSettings
+from models.training.tuning.stop_signal import TrainingStopped
 from models.training.tuning.trainable_encoder import TrainableEncoder, only_upper
-from models.training.tuning.trainer import TrainingRun, TrainingStopped, Tuner, learning_rate, loader_workers
+from models.training.tuning.trainer import Tuner
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
@@ -136,6 +140,18 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     resumed = Run(source, tmp_path / "resumed", settings)
     fitted = resumed.run(tmp_path / "stopped")
     assert (fitted.resumed_at, fitted.resumed_at + fitted.steps) == (3, len(whole.data))
+    assert same(whole.weights(), resumed.weights(), 1e-6)
+
+
+def test_the_check_of_the_first_loss_leaves_a_resumed_run_as_it_is(source: ModelSource, tmp_path: Path) -> None:
+    whole = Run(source, tmp_path / "whole")
+    whole.run()
+    stopped = Run(source, tmp_path / "stopped")
+    stopped.stop_at = 3
+    with pytest.raises(TrainingStopped):
+        stopped.run()
+    resumed = Run(source, tmp_path / "resumed", report=Report())
+    resumed.run(tmp_path / "stopped")
     assert same(whole.weights(), resumed.weights(), 1e-6)
 
 

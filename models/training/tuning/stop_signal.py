@@ -1,0 +1,34 @@
+"""A clean stop on SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class TrainingStopped(SystemExit):
+    """SIGTERM arrived and a checkpoint was written; uncaught, it ends the process with exit code 143."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        super().__init__(143)
+        self.checkpoint = checkpoint
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM has arrived; off the main thread, Python cannot handle signals.
+
+    The next signal may interrupt the handler, so it takes no lock (setting an event would).
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
