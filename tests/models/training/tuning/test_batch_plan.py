@@ -1,4 +1,4 @@
-"""Plans of batches: what comes together, what never does, and that nothing is lost."""
+"""Plans of batches: which rows come together, which never do, and none is lost."""
 
 from __future__ import annotations
 
