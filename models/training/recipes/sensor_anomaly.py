@@ -77,7 +77,7 @@ def train(bench: SensorContext, settings: SensorAnomalyHyperparameters) -> Outco
     chosen, why = choose(judged)
     emit(bench.events, _summary(chosen, why, judged))
     bench.report.extend(
-        check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on)
+        check_promise(chosen.normal_p_values(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on)
     )
     incumbent = _incumbent(bench, parts.held_out)
     _check_baselines(bench, chosen, incumbent, parts)
@@ -316,5 +316,7 @@ def _golden(bench: SensorContext, held_out: Segments) -> dict[str, object]:
 def _summary(chosen: DetectorResult, why: str, judged: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     told = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    others = "; ".join(f"{one.name} faults {one.faults:.3f}, promise broken by {one.broken:.3f}" for one in judged)
+    others = "; ".join(
+        f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.miscalibration:.3f}" for one in judged
+    )
     return f"detector: {chosen.name}, since {why}; false alarms at alpha 0.05 on held-out rows: {told} ({others})"

@@ -25,7 +25,7 @@ from models.training.checks.network import check_examples
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
-from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, broken_promise, choose
+from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, choose, miscalibration
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
 
@@ -361,9 +361,9 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
 
 def test_a_promise_is_broken_beyond_chance_only() -> None:
     kept, broken = np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)
-    assert broken_promise(kept, 1) == 0
-    assert 0.03 < broken_promise(broken, 1) < 0.05
-    assert broken_promise(broken, 50) == 0, "20 independent rows cannot tell"
+    assert miscalibration(kept, 1) == 0
+    assert 0.03 < miscalibration(broken, 1) < 0.05
+    assert miscalibration(broken, 50) == 0, "20 independent rows cannot tell"
 
 
 @pytest.mark.parametrize("metrics", [{"primary": 1.0}, {"primary": 1.0, "auroc": 0.9}])
