@@ -23,7 +23,10 @@ _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def check_rows(context: TextContext, parts: DataSplit) -> None:
-    """Check the rows and the base encoder in order. Raises CheckFailed at the first kind of check that fails."""
+    """Check the rows and the base encoder.
+
+    Raises CheckFailed at the first kind of check (data, forward, loss) that fails.
+    """
     context.report.extend(_check_data(context, parts))
     context.report.raise_if_failed("data")
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
@@ -87,7 +90,10 @@ def truncated_texts(items: Sequence[Tokens]) -> list[float]:
 
 
 def unknown_token_shares(items: Sequence[Tokens], processor: TextProcessor) -> list[float]:
-    """The share (0 to 1) of each text's own tokens that the vocabulary lacks; 0 without an unknown token."""
+    """The share (0 to 1) of each text's own tokens that the vocabulary lacks.
+
+    It is 0 for a tokenizer without an unknown token.
+    """
     if processor.unknown_id is None:
         return [0.0] * len(items)
     return [float(np.sum(item.ids == processor.unknown_id)) / max(len(item.ids) - processor.added, 1) for item in items]

@@ -42,7 +42,9 @@ def check_data(
     same_file: bool = True,
     seed: int = 0,
 ) -> Iterator[Finding]:
-    """Check rows before training; findings name lines of the training file unless the message says otherwise.
+    """Check rows before training.
+
+    Findings name lines of the training file unless the message says otherwise.
 
     Args:
         train: the rows to train on.
@@ -92,7 +94,10 @@ def _check_constant_columns(train: TextRows) -> Iterator[Finding]:
 
 
 def _check_identical_pairs(train: TextRows) -> Iterator[Finding]:
-    """Pairs of equal texts teach nothing; a negative equal to its positive teaches the opposite."""
+    """Check for equal texts in a row.
+
+    Such a pair teaches nothing; a negative equal to its positive teaches the opposite.
+    """
     if len(train.texts) < 2:
         return
     first, second = ([normalised(text) for text in column] for column in train.texts[-2:])

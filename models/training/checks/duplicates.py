@@ -35,7 +35,7 @@ def check_duplicates(train: TextRows) -> Finding:
 
 
 def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
-    """Count rows whose unit vector is close to that of an earlier, different text; `x` is float32 [n, d].
+    """Count rows close to an earlier, different text, by unit vectors float32 [n, d].
 
     Pairs and triplets are compared by their first text; their other texts must be equal.
     """
@@ -64,7 +64,7 @@ def check_leaks(train: TextRows, held_out: TextRows) -> Finding:
 
 
 def check_near_leaks(train: TextRows, held_out: TextRows, x: Vectors, other: Vectors) -> Finding:
-    """Count held-out rows (unit vectors float32 [m, d]) that are close to a training row ([n, d])."""
+    """Count held-out rows close to a training row, by unit vectors [m, d] and [n, d]."""
     rows = [train.lines[near[0]] for _, near in _near_rows(other[:_COMPARED], x)]
     compared = min(len(held_out), _COMPARED)
     message = (

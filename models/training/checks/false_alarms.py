@@ -1,4 +1,4 @@
-"""Outcome check of a detector: does it keep its false-alarm rate on unseen readings or texts?"""
+"""Outcome check of a detector's false-alarm rate on unseen readings or texts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _LATER_ROWS = (
 
 
 def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
-    """Judge p-values [n] of held-out normal readings in the order of time; `stride` rows are one independent row.
+    """Judge p-values [n] of held-out normal readings in the order of time.
 
-    The false-alarm rate may be off by two standard errors of these rows and of the calibration rows.
+    `stride` rows count as one independent row. The false-alarm rate may be off by two standard errors of these rows
+    and of the calibration rows.
     """
     yield from _check_rates(normal, stride, calibrated_on, _MORE_READINGS)
     yield _check_drift(normal, stride)
@@ -47,7 +48,7 @@ def check_texts_promise(normal: NDArray[np.float64], calibrated_on: int) -> Iter
 
 
 def _resolves(alpha: float, calibrated_on: int) -> bool:
-    """Whether so many calibration rows allow a p-value as small as alpha."""
+    """Whether the number of calibration rows allows a p-value as small as alpha."""
     return calibrated_on + 1 >= 1 / alpha
 
 

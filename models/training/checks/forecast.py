@@ -1,4 +1,4 @@
-"""Checks of a forecaster: its network before training, and its errors against naive forecasts and the served model."""
+"""Checks of a forecaster: its network before training, and its errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def check_network(fit: NetworkFit) -> Iterator[Finding]:
 
 
 def check_incumbent(ours: Errors, theirs: Errors, horizon: int, *, seed: int) -> Finding:
-    """Compare squared errors [m] with the served model's on the same windows; warn where worse beyond chance."""
+    """Warn where squared errors [m] are worse than the served model's beyond chance.
+
+    Both are of the same windows, in the order of time.
+    """
     gain = _error_gain(ours, theirs, horizon, seed)
     message = (
         f"The mean squared error is {ours.mean():.4g}, that of the served model {theirs.mean():.4g}; the gain is "
@@ -56,7 +59,7 @@ def check_incumbent(ours: Errors, theirs: Errors, horizon: int, *, seed: int) ->
 def check_forecasts(
     ours: Errors, naive: Mapping[str, Errors], coverage: float, horizon: int, *, seed: int
 ) -> Iterator[Finding]:
-    """Compare squared errors of held-out windows [m], in the order of time, with those of naive forecasts.
+    """Compare squared errors of held-out windows [m] with those of naive forecasts.
 
     Windows overlap, so `horizon` neighbours count as one. `coverage` is the share inside the 80 % intervals.
     """
@@ -79,7 +82,7 @@ def check_forecasts(
 
 
 def _error_gain(ours: Errors, theirs: Errors, horizon: int, seed: int) -> Interval:
-    """How much smaller our squared errors [m] are, with a bootstrap over blocks of `horizon` windows."""
+    """The reduction of squared errors [m], with a bootstrap over blocks of `horizon` windows."""
     return mean_gain(_block_means(-ours, horizon), _block_means(-theirs, horizon), seed=seed)
 
 

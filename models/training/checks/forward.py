@@ -33,7 +33,7 @@ def check_forward(
     tolerance: float = TOLERANCE,
     ignore: Sequence[str] = ZERO_AT_START,
 ) -> Iterator[Finding]:
-    """Run one batch of `rows` different inputs without gradients and check its outputs [rows, width].
+    """Run one batch of different inputs without gradients and check its outputs.
 
     A head that starts at zero outputs zeros; check the embeddings then.
 

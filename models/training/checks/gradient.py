@@ -28,7 +28,7 @@ _finding = partial(Finding.of, "gradient")
 
 @dataclass(slots=True)
 class _ParameterRecord:
-    """One parameter in the watched steps: steps without, with zero and with broken gradients; norms and changes."""
+    """One parameter's record: steps with bad gradients, the largest norm, and changes."""
 
     missing: int = 0
     zero: int = 0
@@ -60,7 +60,7 @@ class _ParameterRecord:
 
 
 class GradientMonitor:
-    """Watches a model's first optimizer steps and reports the parameters that do not learn as they should.
+    """Watches a model's first optimizer steps for parameters that do not learn.
 
     Around each step: `with monitor.step(): optimizer.step()`, or `before()` (after backward, before clipping) and
     `after()` (before zero_grad). After `steps` steps it does nothing and frees its copies. Memory: one copy of the
@@ -114,7 +114,7 @@ class GradientMonitor:
 
     @torch.no_grad()
     def before(self) -> None:
-        """Record the gradients and copy the weights; call it between backward and the optimizer's step."""
+        """Record the gradients and copy the weights, after backward and before the update."""
         if not self.active:
             return
         squares = sum(self._records[name].add_gradient(weights.grad) for name, weights in self._trainable.items())

@@ -1,4 +1,4 @@
-"""Data checks of labels: rows of each, spellings, contradictions, and labels that are probably wrong."""
+"""Data checks of labels: counts, spellings, contradictions and probable errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _finding = partial(Finding.of, "data")
 
 
 def check_class_counts(train: TextRows, held_out: TextRows, *, same_file: bool) -> Iterator[Finding]:
-    """Check that labels have two rows or more, are at most ten to one, and differ by more than spelling."""
+    """Check the labels' counts, balance and spelling."""
     trained = Counter(train.labels or ())
     counts = trained + Counter(held_out.labels or ()) if same_file else trained
     yield _check_counts(train, trained, counts, sorted(set(held_out.labels or ()) - set(trained)))

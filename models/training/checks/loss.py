@@ -78,7 +78,7 @@ def check_loss(
 
 
 def check_loss_inputs(outputs: Tensor, targets: Tensor, kind: Kind | None = None) -> Finding:
-    """Check that the shapes of outputs and targets belong together; wrong ones broadcast in silence."""
+    """Check that outputs and targets belong together; wrong shapes broadcast in silence."""
     kind = kind or ("values" if targets.is_floating_point() else "classes")
     shapes = f"{list(outputs.shape)} against {list(targets.shape)}"
     if kind == "values":

@@ -1,4 +1,4 @@
-"""Forward and loss checks of a sensor detector's network: sensible outputs, and one batch learned by heart."""
+"""Forward and loss checks of a sensor detector's network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEPS, _LEARNING_RATE = 300, 5e-3
 
 
 def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
-    """Check the fresh network of detector `name` on examples from runs [n, d], spread over time.
+    """Check a detector's fresh network on examples from runs [n, d], spread over time.
 
     Raises TypeError for a detector without a network.
     """

@@ -1,4 +1,4 @@
-"""Outcome checks of texts: is the result better than what exists, and is its confidence right?"""
+"""Outcome checks of texts: is the result better, and is its confidence right?"""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def check_outcome(
 
 
 def check_frozen(lead: Interval, rows: int, measure: str = "macro-F1") -> Finding:
-    """Judge a tuned encoder's lead over the frozen one in a measure, on rows that neither has seen."""
+    """Judge a tuned encoder's lead over the frozen one on rows that neither has seen."""
     remedy = "Tuning gains too little: keep the frozen encoder with its head, or collect more rows."
     named = f"{measure[0].upper()}{measure[1:]} on {rows} rows"
     return _check_lead("against_frozen", lead, named, "frozen encoder", remedy, fails=False)
@@ -91,7 +91,10 @@ def check_gain(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Finding:
-    """Judge a measure [n] of each held-out row or query, where higher is better; `theirs` None only reports ours."""
+    """Judge a measure [n] of held-out rows or queries, where higher is better.
+
+    `theirs` None only reports ours.
+    """
     gain = mean_gain(ours, theirs, seed=seed, resamples=resamples)
     if theirs is None:
         return _finding(check, "ok", gain.value, None, f"{measure} on {len(ours)} held-out rows is {gain}.")
@@ -99,7 +102,7 @@ def check_gain(
 
 
 def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int, remedy: str) -> Iterator[Finding]:
-    """Warn for each metric (higher is better) that is below the base model's on the same held-out rows.
+    """Warn for each metric (higher is better) below the base model's on the same rows.
 
     Rank correlation and AUROC have one value for all rows, so there is no interval: any loss warns.
     """
@@ -109,7 +112,7 @@ def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int,
 
 
 def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) -> Finding:
-    """Check the calibration error [n] against the error that chance gives a calibrated model on as many rows."""
+    """Check the calibration error against a calibrated model's on the same number of rows."""
     error = weighted_calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
     mean, accuracy = float(np.mean(confidence)), float(np.mean(right))
@@ -119,7 +122,7 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
 
 
 def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Finding]:
-    """Check the effective rank of 2,000 embeddings [n, d] at most: near 1, all embeddings are alike."""
+    """Check the effective rank of embeddings [n, d] (at most 2,000); near 1, all are alike."""
     rank = effective_rank(embeddings[:_RANKED])
     message = f"The embeddings have an effective rank of {rank:.1f} of {min(embeddings.shape)}."
     remedy = "The embeddings have collapsed: lower the learning rate, train shorter, or use a loss with negatives."

@@ -18,7 +18,7 @@ MAX_REPEATED = 0.01
 MAX_JITTER = 0.05
 MAX_STUCK = 0.5
 MAX_SHIFT = 3.0
-# The middle 90 % of a normal distribution spans so many standard deviations.
+# The middle 90 % of a normal distribution spans this many standard deviations.
 _MIDDLE_90 = 3.29
 _finding = partial(Finding.of, "data")
 

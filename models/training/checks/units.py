@@ -1,4 +1,4 @@
-"""Data check of units: does the level and spread of a column change as if its unit had changed?
+"""Data check of units: does a column change as if its unit had changed?
 
 Normal readings are cut into stretches, each compared with one a little later. Stretches follow one another as in the
 file, run after run and into the held-out part. So a change at a silence, between machines or after the cut is found
@@ -64,7 +64,7 @@ _REMEDIES: dict[Status, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """m stretches: their first rows and their parts [m], and each column's medians, levels and spreads [m, d]."""
+    """First rows and parts [m] of m stretches, and medians, levels and spreads [m, d]."""
 
     begins: Rows
     part: Rows
@@ -84,7 +84,7 @@ class Jump:
 
 
 def check_units(train: Segments, held_out: Segments) -> Finding:
-    """Fail for a column that changes its unit for long; warn where the change may be an event or an operating state."""
+    """Fail for a column that changes its unit for long; warn of what may be an event."""
     readings = np.concatenate([train.readings, held_out.readings])
     lines = np.concatenate([train.lines, held_out.lines])
     parts = [*train.normal_rows(), *(rows + len(train) for rows in held_out.normal_rows())]
@@ -145,7 +145,7 @@ def _pairs(part: Rows) -> tuple[Rows, Rows]:
 
 
 def _pooled_sides(stretches: Stretches, values: Doubles, pooled: int) -> tuple[Doubles, Doubles]:
-    """For each pair, the medians of values [m, d] over the last `pooled` stretches before and the first after.
+    """For each pair, the medians of values [m, d] over `pooled` stretches on each side.
 
     Each side stays within one part.
     """
@@ -184,7 +184,7 @@ def _conversion_jumps(stretches: Stretches, operating: Flags) -> Iterator[Jump]:
 
 
 def _merge_neighbours(directions: Doubles) -> Iterator[tuple[int, int]]:
-    """The middle pair and the column of each jump, from directions -1, 0 or 1 of pairs and columns [m, d].
+    """The middle pair and the column of each jump, from directions (-1, 0, 1) [m, d].
 
     Neighbouring pairs of one direction are one jump.
     """
@@ -196,7 +196,7 @@ def _merge_neighbours(directions: Doubles) -> Iterator[tuple[int, int]]:
 
 
 def _level_growth(stretches: Stretches, limits: JumpLimits) -> tuple[Doubles, Flags]:
-    """For each pair and column [m, d], the logarithm of the level's growth, and whether it is a jump."""
+    """The logarithm of the level's growth, and whether it is a jump: both [pairs, d]."""
     level = _log_growth(*_pooled_sides(stretches, stretches.level, limits.pooled))
     spread = _log_growth(*_pooled_sides(stretches, stretches.spread, limits.pooled))
     within = level[_within_part(stretches.part)[:, 0]]
@@ -206,7 +206,10 @@ def _level_growth(stretches: Stretches, limits: JumpLimits) -> tuple[Doubles, Fl
 
 
 def _operating_columns(stretches: Stretches) -> Flags:
-    """Columns [d] that jump at many places within runs: a machine that switches on and off, or works in bursts."""
+    """Columns [d] that jump at many places within runs.
+
+    Such a machine switches on and off, or works in bursts.
+    """
     operating = np.zeros(stretches.level.shape[1], np.bool_)
     for limits in _OPERATION:
         growth, jumps = _level_growth(stretches, limits)

@@ -24,7 +24,7 @@ _CALIBRATED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScores:
-    """Scores and p-values [n] of the rows (indices int64 [n]) that complete a window of their run."""
+    """Scores and p-values [n] of rows (indices int64 [n]) that complete a window."""
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -48,7 +48,7 @@ class DetectorResult:
 
     @property
     def can_alarm(self) -> bool:
-        """Whether the calibration has blocks enough for an alarm at alpha 0.05, the default of a request."""
+        """Whether the calibration allows an alarm at alpha 0.05, the default of a request."""
         return self.sensor.threshold(ALPHAS[0]) is not None
 
     def normal_p_values(self, held_out: Segments) -> Doubles:
@@ -78,7 +78,10 @@ def score_runs(sensor: FittedSensor, runs: Segments) -> HeldOutScores:
 
 
 def metrics_of(sensor: FittedSensor, held_out: Segments, found: HeldOutScores) -> dict[str, float]:
-    """False-alarm rates on normal rows and `primary` (1 where alpha is kept); with labels, AUROC and F1 too."""
+    """False-alarm rates on normal rows and `primary`, which is 1 where alpha is kept.
+
+    With labels of both kinds, AUROC, precision, recall and F1 too.
+    """
     labels = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
     anomalous = labels[found.rows]
     normal = found.p_values[~anomalous]
@@ -100,9 +103,10 @@ def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[s
 
 
 def miscalibration(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
-    """How far the false-alarm rate by p-values [n] of normal rows is from alpha, beyond two standard errors.
+    """The distance of the false-alarm rate from alpha, beyond two standard errors.
 
-    Neighbours are alike, so the standard error is that of n / stride rows.
+    `normal` are the p-values [n] of normal rows. Neighbours are alike, so the standard error is that of n / stride
+    rows.
     """
     independent = max(len(normal) / stride, 1.0)
     return float(max(0.0, abs((normal <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))

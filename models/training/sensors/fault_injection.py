@@ -11,13 +11,13 @@ from models.sensors.calibrated import FittedSensor
 from models.training.data.table import Doubles
 from models.training.metrics import auroc
 
-# So many rows and columns are enough to rank detectors.
+# Enough rows and columns to rank detectors.
 _MAX_ROWS, _MAX_COLUMNS = 2000, 8
 _SHIFT, _NOISE = 3.0, 3.0
 
 
 def fault_auroc(sensor: FittedSensor, run: Doubles, seed: int) -> float:
-    """The mean AUROC of a normal run [n, d] with a fault in one column, against the run without.
+    """The mean AUROC of a run [n, d] with a fault in one column, against the run without.
 
     0.5 where the run has fewer than two windows, or no column varies.
     """

@@ -1,4 +1,4 @@
-"""Fitting of forecasters: a linear map in closed form, a network by gradient descent, and the choice between them."""
+"""Fitting of forecasters: a linear map, a network, and the choice between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Tune = Callable[[NetworkFit, Windows], None]
 
 @dataclass(frozen=True, slots=True)
 class ForecastErrors:
-    """Mean squared and mean absolute error; the squared error of each window [m] and of each step [horizon]."""
+    """Mean errors, and the squared error of each window [m] and of each step [horizon]."""
 
     mse: float
     mae: float
@@ -50,7 +50,10 @@ def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tens
 
 
 def fit_linear(train: Windows, validation: Windows) -> LinearForecast:
-    """The linear map, shared or one for each column, and the ridge with the least error on validation windows."""
+    """The linear map with the least error on validation windows.
+
+    Candidates are shared or one for each column, with each ridge.
+    """
     each = Moments.of(train)
     moments = (each.pooled(), each) if len(each.square) > 1 else (each.pooled(),)
     candidates = [LinearForecast.fitted(columns, ridge) for columns in moments for ridge in RIDGES]
@@ -59,7 +62,7 @@ def fit_linear(train: Windows, validation: Windows) -> LinearForecast:
 
 @dataclass(frozen=True, slots=True)
 class Standardisation:
-    """The mean and the standard deviation float64 [d] of the training part, which standardise readings."""
+    """Standardises readings by mean and standard deviation float64 [d] of the training part."""
 
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -78,7 +81,10 @@ class Standardisation:
 
 @dataclass(frozen=True, slots=True)
 class ChosenForecaster:
-    """The chosen forecaster, each candidate's mean squared validation error, the reason, and the network's losses."""
+    """The chosen forecaster with the reason.
+
+    `validation` has each candidate's mean squared error on validation windows.
+    """
 
     forecaster: SeriesForecaster
     scale: Standardisation
@@ -89,7 +95,7 @@ class ChosenForecaster:
 
 @dataclass(frozen=True, slots=True)
 class ForecastPlan:
-    """What to fit: the columns, the steps to look back and ahead, the model, and the network's training."""
+    """What to fit: columns, steps back and ahead, the model, and the network's training."""
 
     columns: tuple[str, ...]
     context: int
@@ -145,7 +151,7 @@ def _tune(network: NetworkFit, validation: Windows) -> None:
 
 
 def held_out_windows(forecaster: SeriesForecaster, runs: Sequence[Readings], *, skip: int = 0) -> Windows:
-    """Windows of runs [n, d] in the forecaster's standardised units, without the first `skip` rows of each run."""
+    """Windows of runs [n, d] without their first `skip` rows, in the forecaster's units."""
     return cut_windows([forecaster.standardised(run[skip:]) for run in runs], forecaster.context, forecaster.horizon)
 
 

@@ -21,7 +21,7 @@ AroundStep = Callable[[Callable[[], None], float, int], None]
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """Passes over the windows, windows a step (each with all columns), the learning rate, and the seed.
+    """Settings of the network's training; a step takes `batch_windows` with all columns.
 
     Training ends after `patience` epochs without a better one.
     """
@@ -36,7 +36,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
-    """Each epoch's mean training loss, and the validation errors: one before training, then one for each epoch."""
+    """Each epoch's mean training loss, and validation errors before and after each epoch."""
 
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
@@ -62,9 +62,10 @@ class NetworkFit:
         return self._windows.take(torch.linspace(0, len(self._windows) - 1, min(windows, len(self._windows))).long())
 
     def train(self, validate: Callable[[], float], around_step: AroundStep | None = None) -> list[float]:
-        """Train until `patience` epochs in a row are no better by `validate` (lower is better); restore the best.
+        """Train until `patience` epochs in a row are no better, then restore the best.
 
-        Returns the validation errors before training and after each epoch.
+        `validate` measures the error; lower is better. Returns the validation errors before training and after each
+        epoch.
         """
         self.curve = LossCurve()
         errors, best = self.curve.validation, copy.deepcopy(self.model.state_dict())

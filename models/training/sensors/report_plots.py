@@ -45,7 +45,7 @@ Rows = NDArray[np.int64]
 
 
 def detector_plots(chosen: DetectorResult, judged: Sequence[DetectorResult], held_out: Segments) -> dict[str, Any]:
-    """The plots of a chosen detector and its candidates on the held-out part (format: see the module)."""
+    """The plots of a chosen detector and its candidates on the held-out part."""
     points = _select_points(chosen.scores.scores)
     mean = _mean_contributions(chosen, held_out)
     losses = training_curve(chosen.sensor).epochs
@@ -72,13 +72,13 @@ def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: ND
 
 
 def _select_points(scores: NDArray[np.float32]) -> Rows:
-    """The row with the highest score in each of at most 2,000 equal stretches, so that every peak is drawn."""
+    """The row with the highest score in each of 2,000 stretches, so that peaks are drawn."""
     stretches = np.array_split(np.arange(len(scores)), min(_MAX_POINTS, len(scores))) if len(scores) else []
     return np.array([part[int(scores[part].argmax())] for part in stretches], dtype=np.int64)
 
 
 def _mean_contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[np.floating]:
-    """Each column's mean share [d] of the anomalies' scores, or of all scores without an anomaly."""
+    """Each column's mean share [d] of the anomalies' scores; of all scores without any."""
     shares = _contributions(chosen, held_out)
     if not len(shares):
         return np.zeros(len(held_out.columns))
@@ -110,7 +110,7 @@ def _candidate(result: DetectorResult, chosen: DetectorResult) -> dict[str, Any]
 def forecast_plots(
     chosen: ChosenForecaster, parts: SeriesParts, errors: Mapping[str, ForecastErrors]
 ) -> dict[str, Any]:
-    """The plots of a forecaster; `errors` are the model's and the naive forecasts' on the held-out windows."""
+    """The plots of a forecaster, with the errors of the model and of naive forecasts."""
     return {
         "forecast": _forecast(chosen.forecaster, parts),
         "horizon": {name: error.by_step.tolist() for name, error in errors.items()},

@@ -1,4 +1,4 @@
-"""Augmentation of training texts: typos, casing and dropped words. Held-out rows stay as they are."""
+"""Augmentation of training texts: typos, casing and dropped words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of each batch: plans of a whole training run, each a pure function of the rows and a seed."""
+"""Batch plans of a whole training run, as pure functions of the rows and a seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOK_AHEAD = 256
 
 
 def plan(epoch: Epoch, *, epochs: float, seed: int, max_steps: int | None = None) -> Plan:
-    """The batches (row indices) of `epochs` passes; a fraction (2.5) ends in the middle of a pass.
+    """The batches (row indices) of `epochs` passes; a fraction ends within a pass.
 
     Each epoch has its own generator, so a resumed run has the same batches as an uninterrupted one.
     """
@@ -62,9 +62,10 @@ def by_label(labels: Sequence[str], batch_size: int, each: int = 2) -> Epoch:
 
 
 def no_duplicates(columns: Sequence[Sequence[str]], batch_size: int) -> Epoch:
-    """Every row once an epoch, and no text twice in a batch, where a copy of the positive would be a negative.
+    """Every row once an epoch, and no text twice in a batch.
 
-    Rows that fit no other batch end in small ones; single rows, which have no negative, are left out.
+    A copy of the positive would count as a negative. Rows that fit no other batch end in small ones; single rows,
+    which have no negative, are left out.
     """
     texts = [frozenset(row) for row in zip(*columns, strict=True)]
 

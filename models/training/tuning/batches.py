@@ -1,4 +1,4 @@
-"""Batches of texts as tensors, made on the CPU and, on a GPU machine, in the loader's processes."""
+"""Batches of texts as tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PART_ROWS_ON_CPU, _UNLIMITED = 16, 1_000_000
 
 
 class Augment(Protocol):
-    """Changes training texts, the same way for the same `epoch` (`models.training.tuning.augment.Augmenter`)."""
+    """Changes training texts; the same `epoch` gives the same changes (see `Augmenter`)."""
 
     def __call__(self, texts: Sequence[str], *, epoch: int = 0) -> list[str]:
         """As many texts as came."""
@@ -28,7 +28,7 @@ class Augment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PaddedTexts:
-    """Texts of similar length from one column: features (int64 [m, longest]) and their places [m] in the column."""
+    """Texts of similar length: features int64 [m, longest], and places [m] in the column."""
 
     features: dict[str, Tensor]
     places: Tensor
@@ -46,7 +46,7 @@ def restore_order(parts: Sequence[PaddedTexts], rows: Sequence[Tensor]) -> Tenso
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The parts of each text column, the targets [n] or None, the rows' indices, and counts of tokens."""
+    """The parts of each text column, targets [n] or None, row indices and token counts."""
 
     columns: tuple[tuple[PaddedTexts, ...], ...]
     targets: Tensor | None
@@ -64,7 +64,10 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, for copying while the GPU computes; the loader calls it by this name."""
+        """The batch in page-locked memory, for copying while the GPU computes.
+
+        torch's loader calls this method.
+        """
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -74,7 +77,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TextReader:
-    """Reads texts as a model's input, like serving does; with `pairs`, two columns are one input.
+    """Reads texts as a model's input, like serving; with `pairs`, two columns are one input.
 
     A column is cut into parts of at most `part_rows` texts of similar length: on a CPU padding takes most of the
     time, on a GPU the calls do.
@@ -128,7 +131,7 @@ class TextReader:
 
 
 class Batches(Dataset[Batch]):
-    """The batch of each step of a plan; `targets[i]` belongs to row i, and `augment` changes the texts."""
+    """The batch of each step of a plan; `targets[i]` belongs to row i."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Checkpoints of a tuning run: trainable weights and optimizer state as safetensors, the rest as JSON."""
+"""Checkpoints of a tuning run: tensors as safetensors, the rest as JSON."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RunCheckpoints:
             self._events({"type": "checkpoint", "step": step, "path": str(written.path), "metrics": metrics})
 
     def resume(self, path: Path | None, total: int) -> int:
-        """Restore the checkpoint at `path` if it is one of this run; return its step of `total`, or 0."""
+        """Restore the checkpoint at `path` if it is one of this run; return its step, or 0."""
         if path is None:
             return 0
         found = read(path)
@@ -95,7 +95,7 @@ def write(
 
 
 def read(path: Path) -> TunerCheckpoint | None:
-    """The checkpoint at `path`, or the newest complete one in that directory; None without any."""
+    """The checkpoint at `path`, or the newest complete one in it; None without any."""
     for candidate in [path, *sorted(path.glob("step-*"), reverse=True)]:
         if (candidate / _STATE).is_file() and (candidate / _WEIGHTS).is_file():
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
@@ -105,7 +105,10 @@ def read(path: Path) -> TunerCheckpoint | None:
 
 
 def restore(checkpoint: TunerCheckpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load weights and optimizer state. Raises ValueError where the file or the names in it do not fit."""
+    """Load weights and optimizer state.
+
+    Raises ValueError where the file or the names in it do not fit.
+    """
     try:
         tensors = load_file(checkpoint.path / _WEIGHTS)
     except SafetensorError as error:
@@ -125,7 +128,7 @@ def restore(checkpoint: TunerCheckpoint, module: nn.Module, optimizer: torch.opt
 def _flatten(
     module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
-    """Optimizer scalars by parameter name, and all tensors as `weights/…` and `optimizer/<field>/…`."""
+    """Optimizer scalars by parameter, and tensors as `weights/…` and `optimizer/<field>/…`."""
     scalars: dict[str, dict[str, float]] = {}
     tensors: dict[str, Tensor] = {}
     for name, parameter in _trainable(module).items():

@@ -1,4 +1,4 @@
-"""Tuning of a classifier's encoder within a job, and the tuned encoder as serving opens it."""
+"""Tuning of a classifier's encoder, and the tuned encoder as serving opens it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 
 class EncoderTuning:
-    """Tunes a job's encoder with the same settings in each stage; a stage has its own directory."""
+    """Tunes a job's encoder; all stages share settings, each has its own directory."""
 
     def __init__(self, context: TextContext, settings: ClassificationHyperparameters, rows: int) -> None:
         self.how: Method = settings.mode if settings.mode in ("full", "lora") else "contrastive"
@@ -34,9 +34,10 @@ class EncoderTuning:
         self._augmentation = settings.augmentation.model_dump()
 
     def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, told: bool = False) -> Path:
-        """Tune an encoder on texts with labels and return its directory; `told` adds findings to the job's report.
+        """Tune an encoder on texts with labels and return its directory.
 
-        Resumes the job's checkpoint where that is of this stage. Raises TrainingError.
+        `told` adds findings to the job's report. Resumes the job's checkpoint where that is of this stage. Raises
+        TrainingError.
         """
         context, checkpoint = self._context, self._context.job.checkpoint
         of_this_stage = checkpoint is not None and stage in {parent.name for parent in checkpoint.parents}

@@ -1,4 +1,4 @@
-"""The parameters of a transformers model that train: adapters, upper layers, and never an unused pooler."""
+"""Choice of the parameters that train: adapters, upper layers, word embeddings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def freeze_word_embeddings(network: Any) -> None:
 
 
 def freeze_lower_layers(network: Any, share: float) -> None:
-    """Freeze a transformers model up to the lowest `share` of its layers; at least one layer trains.
+    """Freeze all but the layers above the lowest `share`; at least one layer trains.
 
     Raises TrainingError with code `no_layers` for a model without a list of layers.
     """

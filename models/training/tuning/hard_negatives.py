@@ -21,10 +21,11 @@ _BLOCK = 1024
 
 
 def mine(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
-    """Turn pairs into triplets: the `each` nearest positives of other anchors are negatives, one row for each.
+    """Turn pairs into triplets with hard negatives.
 
-    Left out are the anchor itself, all of its positives, and texts close to them. An anchor without a candidate gets
-    a random text, so that no pair is lost. Raises ValueError without two different positives.
+    The `each` nearest positives of other anchors are an anchor's negatives, one row for each. Left out are the anchor
+    itself, all of its positives, and texts close to them. An anchor without a candidate gets a random text, so that no
+    pair is lost. Raises ValueError without two different positives.
     """
     if rows.kind != "pairs":
         raise ValueError(f"expected pairs, got {rows.kind}")

@@ -1,4 +1,4 @@
-"""Heads under which an encoder learns labels; a linear head fitted on the tuned embeddings replaces them."""
+"""Heads under which an encoder learns labels; a fitted linear head replaces them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class EncoderWithHead(nn.Module):
 
 
 def build_head(kind: Head, means: Tensor, temperature: float) -> nn.Module:
-    """A head that starts at the cosines to the labels' means [labels, d], because a random one would learn first.
+    """A head that starts at the cosines to the labels' means [labels, d].
 
-    "cosine" keeps its vectors at length 1; "linear" has weights of any length and a bias.
+    A random head would have to learn first. "cosine" keeps its vectors at length 1; "linear" has
+    weights of any length and a bias.
     """
     if kind == "cosine":
         return CosineHead(means, temperature)

@@ -25,13 +25,13 @@ from models.training.tuning.trainer import Tuner, fingerprint
 
 Method = Literal["contrastive", "full", "lora"]
 
-# An encoder with so many rows or fewer is tuned in several passes.
+# With at most this many rows, an encoder is tuned in several passes.
 _FEW_ROWS = 2000
 _MEANS_BATCH = 64
 
 
 def default_settings(method: Method, rows: int) -> TunerSettings:
-    """The settings that proved good on Banking77 with 10 texts a class (figures in docs/training.md)."""
+    """Settings that proved good on Banking77 with 10 texts a class (docs/training.md)."""
     few = rows <= _FEW_ROWS
     if method == "contrastive":
         if few:
@@ -43,7 +43,7 @@ def default_settings(method: Method, rows: int) -> TunerSettings:
 
 @dataclass(frozen=True, slots=True)
 class LabelledTuning:
-    """Tunes an encoder on texts with labels and writes it to `directory/encoder`, for sentence-transformers.
+    """Tunes an encoder on texts with labels and writes it to `directory/encoder`.
 
     Checkpoints go to `directory/checkpoints`; `checkpoint` is one of an earlier attempt.
     """
@@ -79,7 +79,7 @@ class LabelledTuning:
         return self._run("contrastive", encoder, encoder, compute, epoch, fresh=True)
 
     def under_head(self) -> Path:
-        """Train the encoder with cross-entropy under `settings.head`; return the encoder's directory.
+        """Train with cross-entropy under `settings.head`; return the encoder's directory.
 
         The head is dropped. Raises TrainingDataError unless there are two labels.
         """

@@ -35,7 +35,7 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, dropout: float, lay
 
 
 def merge(network: nn.Module) -> None:
-    """Replace each adapted layer by a linear layer with W + (alpha / rank) · B · A, so that no adapter is left.
+    """Replace each adapted layer by a linear layer with W + (alpha / rank) · B · A.
 
     Raises ValueError where a merged weight is not finite.
     """
@@ -49,7 +49,7 @@ def merge(network: nn.Module) -> None:
 
 
 def targets(network: nn.Module, layers: Layers) -> list[str]:
-    """Names of the linear layers that get adapters: attention's query, key and value, or all but the heads."""
+    """Names of the layers for adapters: attention's query, key and value, or all but heads."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     inner = [name for name in linear if not any(part in HEADS for part in name.split("."))]
     return inner if layers == "all" else [name for name in inner if name.rsplit(".", 1)[-1] in _ATTENTION]

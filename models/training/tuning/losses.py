@@ -1,4 +1,4 @@
-"""Losses over embeddings, by kind of rows; each checks its shapes, because wrong ones broadcast in silence.
+"""Losses over embeddings, by kind of rows, with checks of shapes.
 
 labelled  supervised_contrastive, contrastive, batch_hard, batch_all
 pairs     multiple_negatives
@@ -42,7 +42,7 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequence[int] = ()) -> Loss:
-    """The loss `name` for rows of `kind`, with shape checks; over prefixes of these sizes with `matryoshka`.
+    """The loss `name` for rows of `kind`, over prefixes of the sizes in `matryoshka`.
 
     `temperature` divides cosines in the losses that have one. Raises HyperparameterError for a loss that does not fit
     the kind of rows.
@@ -56,10 +56,11 @@ def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequenc
 
 
 def supervised_contrastive(embeddings: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
-    """The mean over each text's positives of -log softmax(cosine / temperature) over all other texts of the batch.
+    """The supervised contrastive loss: the mean of -log softmax over each text's positives.
 
-    L_out of Khosla et al., Supervised Contrastive Learning, 2020. `embeddings` float [n, d] of length 1, `labels`
-    int64 [n]. Texts without another of their label in the batch do not count. Raises ValueError when none counts.
+    The softmax of cosine / temperature is over all other texts of the batch. L_out of Khosla et al., Supervised
+    Contrastive Learning, 2020. `embeddings` float [n, d] of length 1, `labels` int64 [n]. Texts without another of
+    their label in the batch do not count. Raises ValueError when none counts.
     """
     same, _ = _pair_masks(labels)
     if not same.any():
@@ -73,9 +74,10 @@ def supervised_contrastive(embeddings: Tensor, labels: Tensor, temperature: floa
 
 
 def contrastive_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """The squared distance of each pair's cosine to 1 (same label) or 0; both kinds of pairs weigh the same.
+    """The squared distance of each pair's cosine to 1 (same label) or 0.
 
-    SetFit's objective (Tunstall et al., 2022), over every pair of the batch instead of sampled ones.
+    Both kinds of pairs have the same weight. SetFit's objective (Tunstall et al., 2022), over every pair of the batch
+    instead of sampled ones.
     """
     same, other = _pair_masks(labels)
     if not same.any() or not other.any():
@@ -85,7 +87,10 @@ def contrastive_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def _build(name: str, temperature: float) -> Loss:
-    """The loss without checks. Those of sentence-transformers take embeddings, so their model is a placeholder."""
+    """The loss without checks.
+
+    Losses of sentence-transformers get embeddings here, so their model is a placeholder.
+    """
     from sentence_transformers.sentence_transformer import losses
 
     model: Any = nn.Identity()
@@ -107,7 +112,7 @@ def _build(name: str, temperature: float) -> Loss:
 
 
 class _Checked:
-    """Raises ValueError for shapes that would broadcast: of columns, of targets, and of the loss itself."""
+    """Raises ValueError for shapes of columns, targets or the loss that would broadcast."""
 
     def __init__(self, inner: Loss, columns: int, targets: torch.dtype | None) -> None:
         self._inner, self._columns, self._targets = inner, columns, targets
@@ -127,9 +132,10 @@ class _Checked:
 
 
 class _Matryoshka:
-    """The sum of a loss over the first d dimensions for each d, and over all of them (Kusupati et al., 2022).
+    """The sum of a loss over the first d dimensions for each d, and over all dimensions.
 
-    Serving gives all dimensions by default; without that term, those beyond the largest d would learn nothing.
+    Kusupati et al., 2022. Serving gives all dimensions by default; without that term, those beyond the largest d would
+    learn nothing.
     """
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
@@ -151,7 +157,10 @@ class _Matryoshka:
 
 
 def require_vector(tensor: Tensor, length: int, dtype: torch.dtype) -> None:
-    """Raise ValueError unless `tensor` is [length] of `dtype`: [n] against [n, 1] would broadcast to [n, n]."""
+    """Raise ValueError unless `tensor` is [length] of `dtype`.
+
+    A target [n] against [n, 1] would broadcast to [n, n].
+    """
     if tensor.shape != (length,) or tensor.dtype != dtype:
         raise ValueError(
             f"targets: expected {dtype} of shape [{length}], got {tensor.dtype} of shape {list(tensor.shape)}"

@@ -35,7 +35,10 @@ def build_optimizer(module: nn.Module, settings: TunerSettings, placement: Place
 
 
 def learning_rate(settings: TunerSettings, step: int, total: int) -> float:
-    """The learning rate of step 1 … total: a linear warm-up, then constant, a line to 0, or half a cosine to 0."""
+    """The learning rate of a step, 1 … total.
+
+    A linear warm-up, then constant, a line to 0, or half a cosine to 0.
+    """
     warmup = round(settings.warmup * total)
     if step <= warmup:
         return settings.learning_rate * step / warmup

@@ -1,4 +1,4 @@
-"""Progress of a tuning run: its losses, rows, tokens and time, and the metric events about them."""
+"""Progress of a tuning run: losses, rows, tokens and time, as metric events."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import fmean
 from models.training.events import Events
 from models.training.tuning.batches import Batch
 
-# A run emits at most so many metric events; each has the mean loss since the last.
+# The most metric events of a run; each has the mean loss since the last.
 _MAX_METRIC_EVENTS = 500
 _RECENT_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """The result of a run: steps of this attempt and the loss of each; tokens of this and all earlier attempts."""
+    """Steps and losses of this attempt; tokens of this and all earlier attempts."""
 
     steps: int
     resumed_at: int

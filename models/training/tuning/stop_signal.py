@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class TrainingStopped(SystemExit):
-    """SIGTERM arrived and a checkpoint was written; uncaught, it ends the process with exit code 143."""
+    """SIGTERM arrived and a checkpoint was written; uncaught, the process exits with 143."""
 
     def __init__(self, checkpoint: Path | None) -> None:
         super().__init__(143)
@@ -19,9 +19,10 @@ class TrainingStopped(SystemExit):
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM has arrived; off the main thread, Python cannot handle signals.
+    """Yield a function that says whether SIGTERM has arrived.
 
-    The next signal may interrupt the handler, so it takes no lock (setting an event would).
+    It never has off the main thread, where Python handles no signals. The next signal may interrupt the handler, so it
+    takes no lock (setting an event would).
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -36,7 +36,7 @@ _NO_LIMIT = 1_000_000
 
 
 class TrainableCrossEncoder(nn.Module):
-    """`…ForSequenceClassification` with one output. Of a bi-encoder, the transformer is used under a fresh head."""
+    """`…ForSequenceClassification` with one output; a bi-encoder gets a fresh head."""
 
     def __init__(self, source: ModelSource, placement: Placement, settings: TunerSettings) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class TrainableCrossEncoder(nn.Module):
         return restore_order(parts, [self.network(**part.features).logits[:, 0].float() for part in parts])
 
     def save(self, directory: Path) -> Path:
-        """Merge adapters, write a directory that the loader serves as a reranker, and check its logits.
+        """Merge adapters, write a directory for the loader, and check its logits.
 
         Raises TrainingError with code `saved_model_differs`.
         """
@@ -113,7 +113,7 @@ def is_cross_encoder(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedNetwork:
-    """A network and its tokenizer, with the limit that the model states; `fresh`: its head is new."""
+    """A network, its tokenizer and its stated limit; `fresh`: the head is new."""
 
     fresh: bool
     network: Any

@@ -1,4 +1,4 @@
-"""An encoder that trains: loaded from a source, whole or with adapters, and saved as a directory for the loader."""
+"""An encoder that trains, whole or with adapters, and is saved for the loader."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _MIN_COSINE = {"float32": 0.9999, "bfloat16": 0.995}
 
 
 class TrainableEncoder(nn.Module):
-    """A sentence-transformers model that trains: features in, embeddings float32 [n, d] of length 1 out, as in serving.
+    """A sentence-transformers model that trains.
 
-    The weights are float32 on any device. BERT's pooler, which pooling never reads, is frozen: it gets no gradient.
+    It gives embeddings float32 [n, d] of length 1, as in serving. The weights are float32 on any device. BERT's
+    pooler, which pooling never reads, is frozen: it gets no gradient.
     """
 
     def __init__(self, source: ModelSource, placement: Placement, settings: TunerSettings) -> None:
@@ -91,7 +92,7 @@ class TrainableEncoder(nn.Module):
         return [self(column, batch.prompt_tokens) for column in batch.columns]
 
     def save(self, directory: Path) -> Path:
-        """Merge adapters, write a sentence-transformers directory (safetensors only), and check its embeddings.
+        """Merge adapters, write a sentence-transformers directory, and check its embeddings.
 
         The model cannot train afterwards. Raises TrainingError with code `saved_model_differs`.
         """
@@ -114,7 +115,7 @@ class TrainableEncoder(nn.Module):
 
 
 def require_same(before: NDArray[np.float32], after: NDArray[np.float32], placement: Placement) -> None:
-    """Raise TrainingError unless rows [n, d] of length 1 agree to the precision of the placement."""
+    """Raise TrainingError unless rows [n, d] of length 1 agree to the placement's precision."""
     least = float((before * after).sum(axis=1).min())
     if not least >= _MIN_COSINE[placement.dtype_name]:
         message = f"the saved encoder gives other embeddings than the trained one: least cosine {least:.5f}"

@@ -15,7 +15,7 @@ _SLOPE_STEPS = 40
 
 
 class TrainingChecks:
-    """Adds findings to a report, and raises CheckFailed for a failed check; without a report it does nothing.
+    """Adds findings to a report and raises CheckFailed; does nothing without a report.
 
     `fresh`: nothing in the module has been made from the training rows.
     """
@@ -31,7 +31,10 @@ class TrainingChecks:
         self._resumed = False
 
     def begin(self, first: int) -> None:
-        """Note the last step of earlier attempts; after one, no first loss is left for tiny_loss and slope."""
+        """Note the last step of earlier attempts.
+
+        A resumed run has no first loss, which tiny_loss and slope need.
+        """
         self._resumed = first > 0
 
     def before_step(self, loss: Callable[[], Tensor]) -> None:
