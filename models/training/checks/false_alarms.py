@@ -25,7 +25,7 @@ _LATER_ROWS = (
 )
 
 
-def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
+def check_false_alarms(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
     """Judge p-values [n] of held-out normal readings in the order of time.
 
     `stride` rows count as one independent row. The false-alarm rate may be off by two standard errors of these rows
@@ -35,7 +35,7 @@ def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[
     yield _check_drift(normal, stride)
 
 
-def check_texts_promise(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
+def check_text_false_alarms(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
     """Judge p-values [n] of held-out normal texts, which have no order and so no drift."""
     if not len(normal) or not _resolves(_ALPHAS[0], calibrated_on):
         message = (

@@ -220,11 +220,6 @@ class GradientMonitor:
         yield _finding("update_ratio", status, middle, FAST if middle > SLOW else SLOW, message, remedy)
 
 
-def check_gradient(monitor: GradientMonitor) -> Iterator[Finding]:
-    """The findings of a monitor."""
-    return monitor.findings()
-
-
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 

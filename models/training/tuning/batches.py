@@ -22,7 +22,7 @@ class Augment(Protocol):
     """Changes training texts; the same `epoch` gives the same changes (see `Augmenter`)."""
 
     def __call__(self, texts: Sequence[str], *, epoch: int = 0) -> list[str]:
-        """As many texts as came."""
+        """One text for each."""
         ...
 
 

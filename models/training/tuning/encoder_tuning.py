@@ -18,7 +18,7 @@ from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.job import TextContext
 from models.training.tuning.augment import Augmenter
 from models.training.tuning.labelled_tuning import LabelledTuning, Method, default_settings
-from models.training.tuning.settings import chosen
+from models.training.tuning.settings import merge_settings
 
 Floats = NDArray[np.float32]
 
@@ -28,16 +28,16 @@ class EncoderTuning:
 
     def __init__(self, context: TextContext, settings: ClassificationHyperparameters, rows: int) -> None:
         self.how: Method = settings.mode if settings.mode in ("full", "lora") else "contrastive"
-        asked = chosen(default_settings(self.how, rows), settings, seed=context.job.seed)
+        asked = merge_settings(default_settings(self.how, rows), settings, seed=context.job.seed)
         self._context = context
         self._settings = replace(asked, mode="full") if settings.mode == "auto" else asked
         self._augmentation = settings.augmentation.model_dump()
 
-    def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, told: bool = False) -> Path:
+    def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, add_findings: bool = False) -> Path:
         """Tune an encoder on texts with labels and return its directory.
 
-        `told` adds findings to the job's report. Resumes the job's checkpoint where that is of this stage. Raises
-        TrainingError.
+        `add_findings` adds findings to the job's report. The job's checkpoint is resumed where it is of this stage.
+        Raises TrainingError.
         """
         context, checkpoint = self._context, self._context.job.checkpoint
         of_this_stage = checkpoint is not None and stage in {parent.name for parent in checkpoint.parents}
@@ -51,11 +51,11 @@ class EncoderTuning:
             context.directory / stage,
             checkpoint=checkpoint if of_this_stage else None,
             augment=Augmenter(self._augmentation, context.job.seed) if any(self._augmentation.values()) else None,
-            report=context.report if told else None,
+            report=context.report if add_findings else None,
         )
         return tuning.contrastive() if self.how == "contrastive" else tuning.under_head()
 
-    def passing(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> TemporaryEncoder:
+    def temporary(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> TemporaryEncoder:
         """The embeddings of an encoder tuned on texts with labels, without its files."""
         return TemporaryEncoder(self, self._context, stage, texts, labels)
 

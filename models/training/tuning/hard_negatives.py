@@ -20,7 +20,7 @@ _CANDIDATES = 64
 _BLOCK = 1024
 
 
-def mine(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
+def mine_hard_negatives(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
     """Turn pairs into triplets with hard negatives.
 
     The `each` nearest positives of other anchors are an anchor's negatives, one row for each. Left out are the anchor

@@ -87,7 +87,7 @@ class LabelledTuning:
         if len(set(self.labels)) < 2:
             raise TrainingDataError("too_few_examples", "a classifier needs two labels", "training_file")
         encoder = TrainableEncoder(self.source, self.placement, settings)
-        all_rows = Batches([self.texts], self._targets(), in_order(rows, _MEANS_BATCH), encoder.reading)
+        all_rows = Batches([self.texts], self._targets(), in_order(rows, _MEANS_BATCH), encoder.reader)
         means = label_means(encoder, all_rows, len(set(self.labels)))
         model = EncoderWithHead(encoder, build_head(settings.head, means, settings.temperature))
         return self._run("head", encoder, model, model.loss, shuffled(rows, settings.batch_size), fresh=False)
@@ -107,7 +107,7 @@ class LabelledTuning:
         tuner = Tuner(
             module,
             loss,
-            Batches([self.texts], self._targets(), batches, encoder.reading, augment=self.augment),
+            Batches([self.texts], self._targets(), batches, encoder.reader, augment=self.augment),
             settings,
             self.placement,
             directory=self.directory / "checkpoints",

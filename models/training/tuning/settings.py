@@ -52,7 +52,7 @@ class TunerSettings:
     lora_layers: Layers = "all"
 
 
-def chosen(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
+def merge_settings(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
     """A recipe's `own` settings, replaced by those of a job's hyperparameters that are set.
 
     "auto" keeps the recipe's value; `learning_rate_multiplier` multiplies its rate.

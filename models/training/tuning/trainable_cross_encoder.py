@@ -48,7 +48,7 @@ class TrainableCrossEncoder(nn.Module):
         self._choose_trainable(settings)
         self.to(placement.device)
         max_tokens = longest_input(self.network.config.to_dict(), loaded.max_tokens)
-        self.reading = TextReader.of(self.tokenizer, max_tokens, placement.device, pairs=True)
+        self.reader = TextReader.of(self.tokenizer, max_tokens, placement.device, pairs=True)
 
     def _choose_trainable(self, settings: TunerSettings) -> None:
         self.network.requires_grad_(True)
@@ -78,9 +78,9 @@ class TrainableCrossEncoder(nn.Module):
             self.adapted = False
         shutil.rmtree(directory, ignore_errors=True)
         self.network.save_pretrained(str(directory), safe_serialization=True)
-        self.tokenizer.model_max_length = self.reading.text.max_tokens
+        self.tokenizer.model_max_length = self.reader.text.max_tokens
         self.tokenizer.save_pretrained(str(directory))
-        after = scores(load(locate(f"{self.source.name}={directory}"), self.placement), PROBES)
+        after = score_pairs(load(locate(f"{self.source.name}={directory}"), self.placement), PROBES)
         if not np.abs(before - after).max() <= _TOLERANCE[self.placement.dtype_name]:
             message = f"the saved cross-encoder gives {after.tolist()}, the trained one {before.tolist()}"
             raise TrainingError("saved_model_differs", message)
@@ -88,13 +88,13 @@ class TrainableCrossEncoder(nn.Module):
 
     def _probe(self) -> NDArray[np.float32]:
         columns = [list(column) for column in zip(*PROBES, strict=True)]
-        batch = Batches(columns, None, [list(range(len(PROBES)))], self.reading)[0].to(self.placement.device)
+        batch = Batches(columns, None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
         with torch.inference_mode():
             logits: NDArray[np.float32] = self(batch).cpu().numpy()
             return logits
 
 
-def scores(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+def score_pairs(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
     """A served cross-encoder's logits [n] of query and document, in batches of similar length."""
     tokens = model.text.encode_pairs(pairs)
     rows = np.zeros(len(tokens), dtype=np.float32)

@@ -45,7 +45,7 @@ class TrainableEncoder(nn.Module):
         self.adapted = settings.mode == "lora"
         self._choose_trainable(settings)
         pipeline, config = self.pipeline, self.pipeline[0].model.config
-        self.reading = TextReader.of(
+        self.reader = TextReader.of(
             pipeline.tokenizer,
             longest_input(config.to_dict(), pipeline.max_seq_length),
             placement.device,
@@ -104,11 +104,11 @@ class TrainableEncoder(nn.Module):
         shutil.rmtree(directory, ignore_errors=True)
         self.pipeline.save_pretrained(str(directory), create_model_card=False, safe_serialization=True)
         model = load(locate(f"{self.source.name}={directory}"), self.placement)
-        require_same(before, normalize(model.forward(self.reading([PROBES])[0])), self.placement)
+        require_same(before, normalize(model.forward(self.reader([PROBES])[0])), self.placement)
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
-        batch = Batches([PROBES], None, [list(range(len(PROBES)))], self.reading)[0].to(self.placement.device)
+        batch = Batches([PROBES], None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
         with torch.inference_mode():
             rows: NDArray[np.float32] = self.columns(batch)[0].float().cpu().numpy()
             return rows

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.training.checks.gradient import WATCHED_STEPS, GradientMonitor, check_gradient
+from models.training.checks.gradient import WATCHED_STEPS, GradientMonitor
 from models.training.checks.loss import MIN_SLOPE_LOSSES, check_loss, check_slope
 from models.training.report import Report
 
@@ -56,7 +56,7 @@ class TrainingChecks:
         watching = self._monitor.active
         self._monitor.after()
         if watching and not self._monitor.active:
-            self._report.extend(check_gradient(self._monitor))
+            self._report.extend(self._monitor.findings())
             self._report.raise_if_failed("gradient")
         self._losses.append(loss)
         if not self._resumed and len(self._losses) == self._slope_steps >= MIN_SLOPE_LOSSES:

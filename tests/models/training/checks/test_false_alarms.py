@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.checks.false_alarms import check_promise, check_texts_promise
+from models.training.checks.false_alarms import check_false_alarms, check_text_false_alarms
 
 UNIFORM = np.random.default_rng(0).random(4000)
 
@@ -13,7 +13,7 @@ UNIFORM = np.random.default_rng(0).random(4000)
 def troubles(
     p_values: np.ndarray[tuple[int], np.dtype[np.float64]], stride: int = 1, calibrated_on: int = 2000
 ) -> set[str]:
-    found = list(check_promise(p_values, stride, calibrated_on))
+    found = list(check_false_alarms(p_values, stride, calibrated_on))
     assert all(finding.rung == "outcome" and bool(finding.remedy) == (finding.status != "ok") for finding in found)
     return {finding.check for finding in found if finding.status != "ok"}
 
@@ -36,8 +36,8 @@ def test_few_independent_rows_do_not_warn() -> None:
 
 
 def test_texts_with_a_wrong_false_alarm_rate_warn_and_have_no_drift() -> None:
-    assert [finding.status for finding in check_texts_promise(UNIFORM, 2000)] == ["ok", "ok"]
-    broken = list(check_texts_promise(UNIFORM**3, 2000))
+    assert [finding.status for finding in check_text_false_alarms(UNIFORM, 2000)] == ["ok", "ok"]
+    broken = list(check_text_false_alarms(UNIFORM**3, 2000))
     assert [(finding.check, finding.status) for finding in broken] == [
         ("false_alarm_rate_0.05", "warn"),
         ("false_alarm_rate_0.01", "warn"),
@@ -46,11 +46,11 @@ def test_texts_with_a_wrong_false_alarm_rate_warn_and_have_no_drift() -> None:
 
 
 def test_too_few_texts_for_any_alarm_warn() -> None:
-    (found,) = check_texts_promise(UNIFORM[:5], 12)
+    (found,) = check_text_false_alarms(UNIFORM[:5], 12)
     assert (found.rung, found.status) == ("outcome", "warn")
     assert "too few for any alarm at alpha 0.05" in found.message
 
 
 def test_an_alpha_below_what_the_calibration_resolves_is_not_judged() -> None:
-    checks = [finding.check for finding in check_promise(UNIFORM, 1, 50)]
+    checks = [finding.check for finding in check_false_alarms(UNIFORM, 1, 50)]
     assert checks == ["false_alarm_rate_0.05", "drift"]

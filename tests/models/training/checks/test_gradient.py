@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.training.checks.gradient import GradientMonitor, check_gradient
+from models.training.checks.gradient import GradientMonitor
 from models.training.report import Finding
 from tests.support.check_rows import troubles
 
@@ -51,7 +51,7 @@ def watched(
             optimizer.step()
             meanwhile()
     assert not monitor.active
-    return troubles(check_gradient(monitor))
+    return troubles(monitor.findings())
 
 
 @pytest.mark.parametrize("learning_rate", [1e-3, 1e-4])

@@ -24,7 +24,7 @@ from models.training.report import Report
 from models.training.tuning.heads import build_head
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 from models.training.tuning.lora import add_lora, merge, targets
-from models.training.tuning.settings import Mode, TunerSettings, chosen
+from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
 from tests.support import tiny_models
 
@@ -109,7 +109,7 @@ def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: P
 )
 def test_the_head_that_a_job_asks_for_is_the_one_it_learns_under(given: dict[str, str], head: str) -> None:
     asked = parse("classification", {"mode": "full", **given})
-    assert chosen(default_settings("full", 100), asked, seed=1).head == head
+    assert merge_settings(default_settings("full", 100), asked, seed=1).head == head
 
 
 def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> None:

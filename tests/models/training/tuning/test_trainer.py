@@ -55,7 +55,7 @@ class Run:
         targets = torch.tensor([sorted(set(LABELS)).index(label) for label in LABELS])
         batches = plan(by_label(LABELS, settings.batch_size), epochs=settings.epochs, seed=settings.seed)
         self.loss = losses.make("supervised_contrastive", "labelled", temperature=0.1)
-        self.data = Batches([TEXTS], targets, batches, self.encoder.reading)
+        self.data = Batches([TEXTS], targets, batches, self.encoder.reader)
         self.tuner = Tuner(
             self.encoder,
             self.compute,
@@ -309,7 +309,7 @@ def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
 
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:
     encoder = TrainableEncoder(source, CPU, FAST).requires_grad_(False)
-    data = Batches([TEXTS], None, [[0, 1]], encoder.reading)
+    data = Batches([TEXTS], None, [[0, 1]], encoder.reader)
     with pytest.raises(TrainingError, match="frozen") as error:
         Tuner(encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None)
     assert error.value.param == "method.supervised.hyperparameters.mode"
@@ -321,7 +321,7 @@ def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) 
         Tuner(
             encoder,
             lambda batch: torch.zeros(()),
-            Batches([TEXTS], None, [], encoder.reading),
+            Batches([TEXTS], None, [], encoder.reader),
             FAST,
             CPU,
             directory=tmp_path,
