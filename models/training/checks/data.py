@@ -106,7 +106,7 @@ def _check_identical_pairs(train: TextRows) -> Iterator[Finding]:
     share = len(same) / len(train)
     limit = 0.0 if train.kind == "triplets" else MAX_IDENTICAL_PAIRS
     status: Status = "ok" if share <= limit else "fail" if train.kind == "triplets" else "warn"
-    message = f"{names} are the same text in {len(same)} of {len(train)} rows."
+    message = f"{names} are the same text in {len(same)} of {len(train)} rows; the limit is {limit:.0%}."
     yield _finding("identical_pairs", status, share, MAX_IDENTICAL_PAIRS, message, "Remove these rows.", same)
 
 
@@ -124,13 +124,14 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
     lines = np.array(train.lines * len(train.texts))
     if truncated is not None:
         cut = np.asarray(truncated(texts)) > 0
-        share, message = float(cut.mean()), f"{cut.sum()} of {len(texts)} texts exceed the model's limit and are cut."
+        share, count = float(cut.mean()), int(cut.sum())
+        message = f"{count} of {len(texts)} texts are cut to the model's length; the limit is {MAX_TRUNCATED:.0%}."
         remedy = "Split or shorten these texts, or choose a model with a longer input."
         yield _finding("truncation", warn_if(share > MAX_TRUNCATED), share, MAX_TRUNCATED, message, remedy, lines[cut])
     if unknown is not None:
         shares = np.asarray(unknown(texts), dtype=np.float64)
         share, rows = float(shares.mean()), lines[shares > MAX_UNKNOWN]
-        message = f"The vocabulary lacks {share:.1%} of a text's tokens on average."
+        message = f"The vocabulary lacks {share:.1%} of a text's tokens on average; the limit is {MAX_UNKNOWN:.0%}."
         remedy = "Choose a model that knows this language or script."
         yield _finding("unknown_tokens", warn_if(share > MAX_UNKNOWN), share, MAX_UNKNOWN, message, remedy, rows)
 

@@ -57,7 +57,10 @@ def check_leaks(train: TextRows, held_out: TextRows) -> Finding:
     known = dict(zip(row_keys(train), train.lines, strict=True))
     rows = [known[key] for key in row_keys(held_out) if key in known]
     share = len(rows) / max(len(held_out), 1)
-    message = f"{len(rows)} of {len(held_out)} held-out rows are also training rows (the lines of those are named)."
+    message = (
+        f"{len(rows)} of {len(held_out)} held-out rows are also training rows (the lines of those are named). The "
+        f"limit is {MAX_LEAKS:.0%}."
+    )
     status: Status = "ok" if not rows else "fail" if share > MAX_LEAKS else "warn"
     remedy = "Remove these rows from one of the parts: the evaluation would reward memory."
     return Finding.of("data", "leaks", status, share, MAX_LEAKS, message, remedy, rows)
@@ -102,4 +105,5 @@ def _finding(check: str, rows: Iterable[int], total: int, limit: float, message:
     """A warning where the share of rows exceeds the limit."""
     lines = list(rows)
     share = len(lines) / total
+    message = f"{message} The limit is {limit:.0%}."
     return Finding.of("data", check, warn_if(share > limit), share, limit, message, remedy, lines)

@@ -103,7 +103,7 @@ def _check_constant(out: Tensor, names: list[int]) -> Finding:
     scale = max(float(out.abs().max().nan_to_num()), 1e-12)
     spread = float((out - out[0]).abs().max().nan_to_num()) / scale
     constant = spread <= MIN_SPREAD
-    message = f"Outputs of different inputs differ by {spread:.1e} of the largest output."
+    message = f"Outputs of different inputs differ by {spread:.1e} of the largest; expected more than {MIN_SPREAD:.0e}."
     remedy = "Every input has the same output: look for dead layers, a mask that hides all tokens, or a constant input."
     rows = names if constant else []
     return _finding("constant_output", fail_if(constant), spread, MIN_SPREAD, message, remedy, rows)
@@ -118,7 +118,9 @@ def _check_padding(out: Tensor, more: Tensor, names: list[int], tolerance: float
     worst = float(difference.max())
     # NaN fails: every comparison with it is false.
     status: Status = "ok" if worst <= tolerance else "warn" if worst <= 50 * tolerance else "fail"
-    message = f"With more padding, the outputs differ by {worst:.1e} of the largest output."
+    message = (
+        f"With more padding, the outputs differ by {worst:.1e} of the largest output; the limit is {tolerance:.0e}."
+    )
     remedy = "Pass the attention mask, and leave padding out of pooling."
     return _finding("padding", status, worst, tolerance, message, remedy, _rows(~(difference <= tolerance), names))
 

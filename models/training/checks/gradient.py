@@ -193,7 +193,9 @@ class GradientMonitor:
         worst = max(self._norms)
         status: Status = "ok" if worst <= LARGE_NORM else "warn" if worst <= EXPLODED_NORM else "fail"
         name = max(self._records, key=lambda key: self._records[key].largest)
-        message = f"The largest gradient norm was {worst:.3g}; most of it came from {name}."
+        message = (
+            f"The largest gradient norm was {worst:.3g} (the limit is {LARGE_NORM:g}); most of it came from {name}."
+        )
         remedy = "Clip gradients, lower the learning rate, or scale the inputs."
         return _finding("exploding_gradient", status, worst, LARGE_NORM, message, remedy)
 

@@ -54,7 +54,10 @@ def _check_counts(
 
 def _check_imbalance(counts: Counter[str]) -> Finding:
     (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
-    message = f"The largest label, {most!r}, has {many} rows; the smallest, {least!r}, has {few}."
+    message = (
+        f"The largest label, {most!r}, has {many} rows; the smallest, {least!r}, has {few}. The limit is "
+        f"{MAX_IMBALANCE:.0f} to 1."
+    )
     remedy = "Collect more rows of the rare labels, or weight the classes; read macro-F1 rather than accuracy."
     ratio = many / few
     return _finding("imbalance", warn_if(ratio > MAX_IMBALANCE), ratio, MAX_IMBALANCE, message, remedy)
@@ -84,7 +87,10 @@ def check_conflicts(train: TextRows) -> Iterator[Finding]:
         by_text[key].add(target)
     rows = [line for key, line in zip(keys, train.lines, strict=True) if len(by_text[key]) > 1]
     share = len(rows) / len(train)
-    message = f"{len(rows)} of {len(train)} rows share their text with a row of another label or score."
+    message = (
+        f"{len(rows)} of {len(train)} rows share their text with a row of another label or score. The limit is "
+        f"{MAX_CONFLICTS:.0%}."
+    )
     remedy = "Keep the right label and remove the other rows; if both are right, the classes overlap."
     status = warn_if(share > MAX_CONFLICTS)
     yield _finding("conflicting_labels", status, share, MAX_CONFLICTS, message, remedy, rows)
@@ -109,7 +115,7 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
         y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin"
     ).tolist()
     lines = [train.lines[kept[index]] for index in issues]
-    message = f"{len(lines)} of {len(train)} labels are probably wrong."
+    message = f"{len(lines)} of {len(train)} labels are probably wrong; the limit is {MAX_LABEL_ERRORS:.0%}."
     if lines:
         given, suggested = names[y[issues[0]]], names[int(probabilities[issues[0]].argmax())]
         message += f" Most suspect: line {lines[0]}, labelled {given!r}, which looks like {suggested!r}."

@@ -139,7 +139,7 @@ def check_overfit(
 def _judge_overfit(first: float, best: float, floor: float) -> Finding:
     left = max(best - floor, 0.0) / max(first - floor, 1e-12)
     status: Status = "ok" if left <= OVERFITTED else "fail" if left > NOT_OVERFITTED else "warn"
-    message = f"Trained on one batch alone, the loss went from {first:.4g} to {best:.4g} ({left:.0%} left)."
+    message = f"On one batch, the loss went from {first:.4g} to {best:.4g}: {left:.0%} left, limit {OVERFITTED:.0%}."
     remedy = "A model that cannot learn one batch learns nothing: check frozen layers, targets and the learning rate."
     return _finding("overfit", status, left, OVERFITTED, message, remedy)
 
@@ -210,7 +210,7 @@ def _check_connected(value: Tensor, parameters: Iterable[tuple[str, nn.Parameter
 def _check_first_value(first: float, classes: int | None) -> Iterator[Finding]:
     usual = math.log(classes) if classes else 1.0
     limit = TINY * usual
-    message = f"The first loss is {first:.4g}, before the model has learned anything."
+    message = f"The first loss, before the model has learned anything, is {first:.4g}; expected at least {limit:.4g}."
     remedy = (
         "Look for the label among the inputs, for rows that are all alike, and for a loss that does not fit the data."
     )

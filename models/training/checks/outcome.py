@@ -116,7 +116,10 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
     error = weighted_calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
     mean, accuracy = float(np.mean(confidence)), float(np.mean(right))
-    message = f"The calibration error is {error:.3f}: on average {mean:.1%} sure, {accuracy:.1%} right."
+    message = (
+        f"The calibration error is {error:.3f} (the limit is {limit:.3f}): on average {mean:.1%} sure, {accuracy:.1%} "
+        "right."
+    )
     remedy = f"The model is {'too sure' if mean > accuracy else 'not sure enough'}: scale its temperature."
     return _finding("calibration", warn_if(error > limit), error, limit, message, remedy)
 
@@ -124,12 +127,12 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
 def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Finding]:
     """Check the effective rank of embeddings [n, d] (at most 2,000); near 1, all are alike."""
     rank = effective_rank(embeddings[:_RANKED])
-    message = f"The embeddings have an effective rank of {rank:.1f} of {min(embeddings.shape)}."
+    message = f"The effective rank is {rank:.1f} of {min(embeddings.shape)}; expected {COLLAPSED_RANK} or more."
     remedy = "The embeddings have collapsed: lower the learning rate, train shorter, or use a loss with negatives."
     yield _finding("effective_rank", warn_if(rank < COLLAPSED_RANK), rank, COLLAPSED_RANK, message, remedy)
     if before is not None:
         start = effective_rank(before[:_RANKED])
-        message = f"The effective rank was {start:.1f} before training and is {rank:.1f} now."
+        message = f"The effective rank was {start:.1f} before training and is {rank:.1f} now; expected at least half."
         remedy = "The encoder has narrowed to this task and serves others worse: train shorter, or mix in other data."
         yield _finding("rank_kept", warn_if(rank < start / 2), rank, start / 2, message, remedy)
 
@@ -146,7 +149,7 @@ def _check_worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list
     limit = 0.5 * float(np.nanmean(scores))
     bad = [index for index in order if counts[index] >= _MIN_ROWS_OF_CLASS and scores[index] < limit]
     listed = "; ".join(_describe_class(labels, truth, ours, index, scores[index]) for index in order[:_LISTED])
-    message = f"The worst classes by F1: {listed}."
+    message = f"The worst classes by F1 (the limit is {limit:.2f}): {listed}."
     remedy = "Add rows of these classes, correct their labels, or merge classes that even people confuse."
     rows = [lines[row] for row in np.flatnonzero(np.isin(truth, bad) & (truth != ours))]
     return _finding("worst_classes", warn_if(bad), float(scores[order[0]]), limit, message, remedy, rows)

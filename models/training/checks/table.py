@@ -69,8 +69,8 @@ def _check_missing(train: Segments, held_out: Segments, repairs: Imputation) -> 
     share = count / max((len(train) + len(held_out)) * len(train.columns), 1)
     worst = max(repairs.missing, key=lambda name: repairs.missing[name])
     message = (
-        f"{count} values are missing ({share:.1%}), most in {worst!r} ({repairs.missing[worst]}). Each was replaced by "
-        "the value before it (in records, by the column's median)."
+        f"{count} values are missing ({share:.1%}), most in {worst!r} ({repairs.missing[worst]}); the limit is "
+        f"{MAX_MISSING:.0%}. Each was replaced by the value before it (in records, by the column's median)."
     )
     remedy, lines = "Fill them in, or leave the column out.", repairs.missing_lines
     return _finding("missing_values", warn_if(share > MAX_MISSING), share, MAX_MISSING, message, remedy, lines)
@@ -79,7 +79,10 @@ def _check_missing(train: Segments, held_out: Segments, repairs: Imputation) -> 
 def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imputation) -> Finding:
     repeated = len(repairs.repeated)
     share = repeated / max(len(train) + len(held_out) + repeated, 1)
-    message = f"{repeated} rows repeat the timestamp before them and were left out."
+    message = (
+        f"{repeated} rows ({share:.1%}; the limit is {MAX_REPEATED:.0%}) repeat the timestamp before them and were "
+        "left out."
+    )
     remedy = "Name the column that tells machines apart in `group`, or remove the copies."
     status: Status = "fail" if share > 0.5 else "warn" if share > MAX_REPEATED else "ok"
     return _finding("repeated_timestamps", status, share, MAX_REPEATED, message, remedy, repairs.repeated)
@@ -88,8 +91,8 @@ def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imp
 def _check_regularity(repairs: Imputation) -> Finding:
     period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
     message = (
-        f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half. "
-        f"{len(repairs.silences)} silences of more than ten periods begin a new run."
+        f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half (the limit "
+        f"is {MAX_JITTER:.0%}). {len(repairs.silences)} silences of more than ten periods begin a new run."
     )
     status = warn_if(repairs.jitter > MAX_JITTER)
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if necessary."
@@ -100,7 +103,7 @@ def _check_stuck_rows(train: Segments) -> Finding:
     """Check for rows that repeat the row before: a logger that hangs."""
     same = np.concatenate([[False], (np.diff(train.readings, axis=0) == 0).all(axis=1)])
     share = float(same.mean())
-    message = f"{share:.1%} of the rows equal the row before them."
+    message = f"{share:.1%} of the rows equal the row before them; the limit is {MAX_STUCK:.0%}."
     status = warn_if(share > MAX_STUCK)
     remedy = "A logger that repeats its last value hides faults: send a reading only when the sensor was read."
     rows = () if status == "ok" else train.lines[same].tolist()
@@ -119,7 +122,8 @@ def _check_shift(train: Segments, held_out: Segments) -> Finding:
     column = int(shift.argmax())
     worst = float(shift[column])
     message = (
-        f"From the training to the held-out part, {train.columns[column]!r} moved most: {worst:.2g} of its spread."
+        f"From the training to the held-out part, {train.columns[column]!r} moved most, by {worst:.2g} of its spread; "
+        f"the limit is {MAX_SHIFT:.2g}."
     )
     remedy = "Normal operation changes over time: train on a longer stretch, and expect drift to be reported."
     return _finding("moved", warn_if(worst > MAX_SHIFT), worst, MAX_SHIFT, message, remedy)

@@ -53,8 +53,8 @@ class NetworkFit:
         self.model.linear.load_state_dict(linear.state_dict())
         rate, parameters = settings.learning_rate, self.model.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay)
-        self.total_steps = settings.epochs * -(-len(train) // settings.batch_windows)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rate, total_steps=self.total_steps)
+        total_steps = settings.epochs * -(-len(train) // settings.batch_windows)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rate, total_steps=total_steps)
         self._generator = torch.Generator().manual_seed(settings.seed)
 
     def sample(self, windows: int) -> tuple[Tensor, Tensor]:

@@ -47,13 +47,13 @@ class RunCheckpoints:
         optimizer: torch.optim.Optimizer,
         events: Events,
     ) -> None:
-        self.directory, self._fingerprint, self._every = directory, fingerprint, every
+        self._directory, self._fingerprint, self._every = directory, fingerprint, every
         self._module, self._optimizer, self._events = module, optimizer, events
 
     def save(self, step: int, loss: float, *, now: bool) -> None:
         """Write a checkpoint where one is due or wanted now; the event tells the mean loss."""
         if now or (self._every and step % self._every == 0):
-            written = write(self.directory, step, self._fingerprint, self._module, self._optimizer)
+            written = write(self._directory, step, self._fingerprint, self._module, self._optimizer)
             metrics = {"loss": loss}
             self._events({"type": "checkpoint", "step": step, "path": str(written.path), "metrics": metrics})
 

@@ -6,15 +6,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 class TrainingStopped(SystemExit):
     """SIGTERM arrived and a checkpoint was written; uncaught, the process exits with 143."""
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self) -> None:
         super().__init__(143)
-        self.checkpoint = checkpoint
 
 
 @contextmanager

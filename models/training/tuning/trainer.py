@@ -121,7 +121,7 @@ class Tuner:
     def _save(self, step: int, *, stop: bool) -> None:
         self._checkpoints.save(step, self._progress.recent_loss, now=stop)
         if stop:
-            raise TrainingStopped(self._checkpoints.directory)
+            raise TrainingStopped
 
     def _compute_loss(self, step: int, batch: Batch) -> Tensor:
         # Seeded here and not once a step: the check of the first loss must not change the step's dropout.
