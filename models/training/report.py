@@ -76,6 +76,22 @@ class Finding:
             lines.append(f"  What to do: {_escape(self.remedy)}")
         return lines
 
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        check: str,
+        status: Status,
+        value: float | str | None,
+        threshold: float | str | None,
+        message: str,
+        remedy: str = "",
+        rows: Iterable[int] = (),
+    ) -> Finding:
+        """Build a finding; one that is ok carries no remedy, and `named_rows` bounds the rows."""
+        kept = "" if status == "ok" else remedy
+        return cls(stage, check, status, value, threshold, message, kept, named_rows(rows))
+
 
 class Report:
     """Findings by stage, with the stages that did not run; `plots` are those of a job on readings."""

@@ -1,4 +1,4 @@
-"""Rows that are healthy until a test breaks them, and embeddings without weights."""
+"""Healthy rows for tests to break, and embeddings without weights."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def parts(rows: TextRows, held_out: int = 60) -> tuple[TextRows, TextRows]:
 
 
 def relabelled(rows: TextRows, places: Iterable[int]) -> TextRows:
-    """The rows with wrong labels at these positions."""
+    """The rows with wrong labels at some positions."""
     assert rows.labels is not None
     labels, names = list(rows.labels), sorted(set(rows.labels))
     for place in places:
@@ -84,7 +84,7 @@ def relabelled(rows: TextRows, places: Iterable[int]) -> TextRows:
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-    """The sum of one fixed random vector a word, float32 [n, 32]: like words are near."""
+    """The sum of a fixed random vector for each word, float32 [n, 32]; texts that share words are near."""
     rows = [
         np.sum([np.random.default_rng(zlib.crc32(word.encode())).normal(size=32) for word in text.split()], axis=0)
         for text in texts
@@ -93,5 +93,5 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def troubles(findings: Iterable[Finding]) -> dict[str, Finding]:
-    """What is not fine, by check."""
+    """Findings that are not ok, by check."""
     return {finding.check: finding for finding in findings if finding.status != "ok"}

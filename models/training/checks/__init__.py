@@ -1,4 +1,4 @@
-"""The debug ladder: data, forward, loss, gradient, outcome, in this order; the first rung that fails is where to look.
+"""The checks of a training job, in order: data, forward, loss, gradient and outcome.
 
-Each rung has a module of its own; here are the names that recipes use.
+A failed check stops the job; the first one that fails is where to look. Each kind has its own modules.
 """

@@ -1,4 +1,4 @@
-"""The first three checks of a job, on its rows and its base encoder, before anything is trained."""
+"""The data, forward and loss checks of a text job, before anything is trained."""
 
 from __future__ import annotations
 
@@ -19,54 +19,57 @@ from models.training.report import Finding
 
 _FORWARD_ROWS = 16
 _LOSS_ROWS = 256
-# In bfloat16 a vector depends a little on what else is in its batch.
+# In bfloat16 a vector depends a little on the other texts of its batch.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def check_rows(context: TextContext, parts: DataSplit) -> None:
-    """Run the rungs in order; each that fails ends the job with LadderError."""
-    context.report.extend(_data(context, parts))
+    """Check the rows and the base encoder.
+
+    Raises CheckFailed at the first kind of check (data, forward, loss) that fails.
+    """
+    context.report.extend(_check_data(context, parts))
     context.report.raise_if_failed("data")
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
     if context.model.card.task == "embedding":
-        context.report.extend(_forward(context, texts))
+        context.report.extend(_check_encoder(context, texts))
         context.report.raise_if_failed("forward")
     if context.job.task == "classification" and parts.train.labels is not None:
-        context.report.extend(_loss(context, parts.train.texts[0], parts.train.labels))
+        context.report.extend(_check_head_loss(context, parts.train.texts[0], parts.train.labels))
         context.report.raise_if_failed("loss")
 
 
-def _data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
-    """Embeddings are looked at where the recipe needs them anyway: they are computed once and kept."""
-    frozen = context.job.task in ("classification", "anomaly")
+def _check_data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
+    """Check the rows; with embeddings where the recipe computes (and caches) them anyway."""
+    uses_embeddings = context.job.task in ("classification", "anomaly")
     return check_data(
         parts.train,
         parts.held_out,
-        embed=context.embedder if frozen else None,
-        truncated=lambda texts: cut(context.embedder.read(texts)),
-        unknown=lambda texts: unknown(context.embedder.read(texts), context.model.text),
-        baselines=parts.baselines if frozen else None,
+        embed=context.embedder if uses_embeddings else None,
+        truncated=lambda texts: truncated_texts(context.embedder.read(texts)),
+        unknown=lambda texts: unknown_token_shares(context.embedder.read(texts), context.model.text),
+        baselines=parts.baselines if uses_embeddings else None,
         same_file=parts.same_file,
         seed=context.job.seed,
     )
 
 
-def _forward(context: TextContext, texts: Sequence[str]) -> Iterator[Finding]:
-    """The encoder on a few texts, one by one and all together: what else is in a batch must not matter."""
+def _check_encoder(context: TextContext, texts: Sequence[str]) -> Iterator[Finding]:
+    """Encode a few texts one by one and as one batch; the batch must not change an embedding."""
     items = context.embedder.read(texts)
 
-    def together() -> Tensor:
+    def batched() -> Tensor:
         return torch.from_numpy(context.model.forward(items))
 
-    def alone() -> Tensor:
+    def one_by_one() -> Tensor:
         return torch.from_numpy(np.concatenate([context.model.forward([item]) for item in items]))
 
-    tolerance = _TOLERANCE[context.placement.dtype_name]
-    return check_forward(alone, rows=len(texts), width=context.model.card.width, padded=together, tolerance=tolerance)
+    tolerance, width = _TOLERANCE[context.placement.dtype_name], context.model.card.width
+    return check_forward(one_by_one, rows=len(texts), width=width, padded=batched, tolerance=tolerance)
 
 
-def _loss(context: TextContext, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
-    """The cross-entropy of a fresh head on embeddings of some rows."""
+def _check_head_loss(context: TextContext, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
+    """Check the cross-entropy of a zero-initialised head on the embeddings of some rows."""
     names = sorted(set(labels))
     rows = np.random.default_rng(context.job.seed).permutation(len(texts))[:_LOSS_ROWS]
     x = torch.from_numpy(context.embedder([texts[row] for row in rows]))
@@ -74,21 +77,23 @@ def _loss(context: TextContext, texts: Sequence[str], labels: Sequence[str]) -> 
     head = nn.Linear(x.shape[1], len(names))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    outputs = head(x)
-    loss = nn.functional.cross_entropy
-    return check_loss(
-        lambda: loss(head(x), y), head.named_parameters(), classes=len(names), outputs=outputs.detach(), targets=y
-    )
+    logits = head(x).detach()
+
+    def cross_entropy() -> Tensor:
+        return nn.functional.cross_entropy(head(x), y)
+
+    return check_loss(cross_entropy, head.named_parameters(), classes=len(names), outputs=logits, targets=y)
 
 
-def cut(items: Sequence[Tokens]) -> list[float]:
-    """1.0 for each text of more tokens than the model reads, 0.0 for the others."""
+def truncated_texts(items: Sequence[Tokens]) -> list[float]:
+    """1.0 for each text with more tokens than the model reads, 0.0 for the others."""
     return [float(item.truncated) for item in items]
 
 
-def unknown(items: Sequence[Tokens], processor: TextProcessor) -> list[float]:
-    """The share of each text's own tokens that the vocabulary does not have, 0 to 1; 0 where it has no token for
-    that.
+def unknown_token_shares(items: Sequence[Tokens], processor: TextProcessor) -> list[float]:
+    """The share (0 to 1) of each text's own tokens that the vocabulary lacks.
+
+    It is 0 for a tokenizer without an unknown token.
     """
     if processor.unknown_id is None:
         return [0.0] * len(items)

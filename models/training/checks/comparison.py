@@ -1,4 +1,4 @@
-"""The fifth rung for a detector of numbers: is it better than limits on each column, and than what serves now?"""
+"""Outcome check of a detector against limits on each column and the served model."""
 
 from __future__ import annotations
 
@@ -9,87 +9,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training import metrics
+from models.training.checks.wording import warn_if
 from models.training.data.table import Doubles
 from models.training.metrics import Interval
 from models.training.report import Finding
 
 ALPHA = 0.05
 _RESAMPLES = 200
-_TRIVIAL = "the largest robust z-score"
-_INCUMBENT = "what serves now"
-_DO_WITHOUT = (
-    "A limit on each column does as well: try another detector, add columns that hang together, or do without a model."
-)
-_KEEP = "Keep what serves now, or see what changed: other rows, other columns, another detector."
+_LIMITS = "the largest robust z-score"
+_SERVED = "the served model"
+_DROP_MODEL = "Try another detector or add related columns; otherwise set a limit on each column instead of a model."
+_KEEP_SERVED = "Keep the served model, or check what changed: other rows, other columns, another detector."
 
-Marks = NDArray[np.bool_]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a detector says of rows [n] in the order of time: their scores, and which are alarms at alpha 0.05."""
+    """Scores and alarms (at alpha 0.05) of rows [n] in the order of time."""
 
     scores: NDArray[np.floating]
-    alarms: Marks
+    alarms: Flags
 
     def of(self, rows: NDArray[np.int64]) -> Predictions:
-        """What it says of some of them."""
+        """The predictions of some rows."""
         return Predictions(self.scores[rows], self.alarms[rows])
 
 
-Measure = Callable[[Predictions, Marks], float]
+Measure = Callable[[Predictions, Flags], float]
 
 
 def check_trivial(
-    ours: Predictions, trivial: Predictions, strange: Marks, stride: int, *, seed: int
+    ours: Predictions, trivial: Predictions, anomalous: Flags, stride: int, *, seed: int
 ) -> Iterator[Finding]:
-    """AUROC and F1 by labels [n] against those of a rival that anybody could have: fine where ours is better beyond
-    chance.
+    """Warn unless AUROC and F1 by labels [n] are better than those of `limits` beyond chance.
 
-    Intervals hold 95 % of a bootstrap over blocks of `stride` rows, since neighbours resemble each other.
+    Intervals hold 95 % of a bootstrap over blocks of `stride` rows, because neighbouring rows are alike.
     """
-    for check, lead, message in _by_labels(ours, trivial, _TRIVIAL, strange, stride, seed):
-        yield _finding(f"{check}_trivial", lead.low > 0, lead, message, _DO_WITHOUT)
+    for check, lead, message in _compare_by_labels(ours, trivial, _LIMITS, anomalous, stride, seed):
+        yield _finding(f"{check}_trivial", lead.low <= 0, lead, message, _DROP_MODEL)
 
 
 def check_incumbent(
-    ours: Predictions, theirs: Predictions, strange: Marks, stride: int, *, seed: int
+    ours: Predictions, theirs: Predictions, anomalous: Flags, stride: int, *, seed: int
 ) -> Iterator[Finding]:
-    """The same against what serves now, on the same rows; without both kinds of labels by who keeps alpha better.
-    Not fine where ours is worse beyond chance.
+    """Compare with the served model on the same rows; warn where ours is worse beyond chance.
+
+    Without labels of both kinds, the false-alarm rates are compared: the one nearer to alpha is better.
     """
-    if strange.any() and not strange.all():
-        for check, lead, message in _by_labels(ours, theirs, _INCUMBENT, strange, stride, seed):
-            yield _finding(f"{check}_incumbent", lead.high >= 0, lead, message, _KEEP)
+    if anomalous.any() and not anomalous.all():
+        for check, lead, message in _compare_by_labels(ours, theirs, _SERVED, anomalous, stride, seed):
+            yield _finding(f"{check}_incumbent", lead.high < 0, lead, message, _KEEP_SERVED)
         return
-    lead = _lead(alarm_rate_error, ours, theirs, strange, stride, seed)
-    figures = (
-        f"The false-alarm rate at alpha {ALPHA} is {ours.alarms.mean():.2%}, that of {_INCUMBENT} "
-        f"{theirs.alarms.mean():.2%}"
+    lead = _lead(alarm_rate_error, ours, theirs, anomalous, stride, seed)
+    message = (
+        f"The false-alarm rate at alpha {ALPHA} is {ours.alarms.mean():.2%}, that of {_SERVED} "
+        f"{theirs.alarms.mean():.2%}; it is nearer to alpha by {lead}: {lead.verdict}."
     )
-    yield _finding(
-        "against_incumbent", lead.high >= 0, lead, f"{figures}; it is nearer to alpha by {lead}: {lead.verdict}.", _KEEP
-    )
+    yield _finding("against_incumbent", lead.high < 0, lead, message, _KEEP_SERVED)
 
 
-def auroc(said: Predictions, strange: Marks) -> float:
-    """The chance that a strange row scores higher than a normal one."""
-    return metrics.auroc(said.scores[~strange], said.scores[strange])
+def auroc(predictions: Predictions, anomalous: Flags) -> float:
+    """The chance that an anomalous row scores higher than a normal one."""
+    return metrics.auroc(predictions.scores[~anomalous], predictions.scores[anomalous])
 
 
-def f1(said: Predictions, strange: Marks) -> float:
-    """F1 of the alarms: 0 where none is right."""
-    return float(2 * (said.alarms & strange).sum() / max(int(said.alarms.sum() + strange.sum()), 1))
+def f1(predictions: Predictions, anomalous: Flags) -> float:
+    """F1 of the alarms; 0 without any."""
+    return float(metrics.class_f1(anomalous.astype(np.int64), predictions.alarms.astype(np.int64), 2)[1])
 
 
-def alarm_rate_error(said: Predictions, strange: Marks) -> float:
-    """How near the share of alarms is to alpha: 0 at best."""
-    return -float(abs(said.alarms.mean() - ALPHA))
+def alarm_rate_error(predictions: Predictions, _anomalous: Flags) -> float:
+    """The distance of the alarm rate from alpha, negated: 0 is best."""
+    return -float(abs(predictions.alarms.mean() - ALPHA))
 
 
 def robust_z(x: Doubles, normal: Doubles) -> Doubles:
-    """The largest distance of rows [n, d] from the median of normal rows [m, d], in units of their interquartile
-    range: [n].
+    """The largest robust z-score [n] of rows [n, d].
+
+    It is the distance from the medians of normal rows [m, d], in interquartile ranges.
     """
     low, middle, high = np.quantile(normal, [0.25, 0.5, 0.75], axis=0)
     spread = np.where(high > low, high - low, np.inf)
@@ -97,39 +95,41 @@ def robust_z(x: Doubles, normal: Doubles) -> Doubles:
 
 
 def limits(x: Doubles, normal: Doubles) -> Predictions:
-    """The trivial rival: the largest robust z-score of rows [n, d], an alarm where it is beyond 95 % of those of
-    normal rows [m, d].
+    """The trivial baseline for rows [n, d]: a limit on `robust_z`.
+
+    The limit is its 95 % quantile on normal rows [m, d].
     """
     scores = robust_z(x, normal)
     return Predictions(scores, scores > np.quantile(robust_z(normal, normal), 1 - ALPHA))
 
 
-def _by_labels(
-    ours: Predictions, theirs: Predictions, rival: str, strange: Marks, stride: int, seed: int
+def _compare_by_labels(
+    ours: Predictions, theirs: Predictions, baseline: str, anomalous: Flags, stride: int, seed: int
 ) -> Iterator[tuple[str, Interval, str]]:
-    """Check, lead and message of what labels tell of both."""
+    """The check, the lead and the message for AUROC and for F1."""
     for check, name, measure in (("against", "AUROC", auroc), ("f1_against", f"F1 at alpha {ALPHA}", f1)):
-        lead = _lead(measure, ours, theirs, strange, stride, seed)
-        figures = f"{name} is {measure(ours, strange):.3f}, that of {rival} {measure(theirs, strange):.3f}"
+        lead = _lead(measure, ours, theirs, anomalous, stride, seed)
+        figures = f"{name} is {measure(ours, anomalous):.3f}, that of {baseline} {measure(theirs, anomalous):.3f}"
         yield check, lead, f"{figures}; the lead is {lead}: {lead.verdict}."
 
 
-def _lead(measure: Measure, ours: Predictions, theirs: Predictions, strange: Marks, stride: int, seed: int) -> Interval:
-    """Of resamples that have the kinds of rows that all have: no AUROC is told from one kind."""
-    rows, random = np.arange(len(strange)), np.random.default_rng(seed)
-    blocks = np.array_split(rows, max(len(rows) // stride, 1))
-    leads = [measure(ours, strange) - measure(theirs, strange)]
+def _lead(
+    measure: Measure, ours: Predictions, theirs: Predictions, anomalous: Flags, stride: int, seed: int
+) -> Interval:
+    """Ours minus theirs, with a bootstrap over blocks of `stride` rows.
+
+    Resamples that lost one of two labels are skipped.
+    """
+    random = np.random.default_rng(seed)
+    blocks = np.array_split(np.arange(len(anomalous)), max(len(anomalous) // stride, 1))
+    leads = [measure(ours, anomalous) - measure(theirs, anomalous)]
     for _ in range(_RESAMPLES):
         drawn = np.concatenate([blocks[block] for block in random.integers(0, len(blocks), len(blocks))])
-        if _kinds(strange[drawn]) == _kinds(strange):
-            leads.append(measure(ours.of(drawn), strange[drawn]) - measure(theirs.of(drawn), strange[drawn]))
+        if len(np.unique(anomalous[drawn])) == len(np.unique(anomalous)):
+            leads.append(measure(ours.of(drawn), anomalous[drawn]) - measure(theirs.of(drawn), anomalous[drawn]))
     low, high = np.quantile(leads, [0.025, 0.975])
     return Interval(leads[0], float(low), float(high))
 
 
-def _kinds(strange: Marks) -> int:
-    return int(strange.any()) + int(not strange.all())
-
-
-def _finding(check: str, fine: bool, lead: Interval, message: str, remedy: str) -> Finding:
-    return Finding("outcome", check, "ok" if fine else "warn", lead.value, 0.0, message, "" if fine else remedy)
+def _finding(check: str, wrong: bool, lead: Interval, message: str, remedy: str) -> Finding:
+    return Finding.of("outcome", check, warn_if(wrong), lead.value, 0.0, message, remedy)

@@ -1,6 +1,4 @@
-"""The fifth rung for a detector of numbers or texts: does it keep its promise on readings or texts that it has not
-seen?
-"""
+"""Outcome check of a detector's false-alarm rate on unseen readings or texts."""
 
 from __future__ import annotations
 
@@ -10,67 +8,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.drift import DriftMonitor
+from models.training.checks.wording import warn_if
 from models.training.data.table import Doubles
 from models.training.report import Finding
 
 _ALPHAS = (0.05, 0.01)
-_ERRORS = 2.0
-_OF_NUMBERS = (
-    "Train on normal rows of more days or states, nearer in time to what will be scored; leave out columns that wander."
+_STANDARD_ERRORS = 2.0
+_MORE_READINGS = (
+    "Train on normal rows of more days or states, closer in time to the rows that will be scored; leave out columns "
+    "that wander."
 )
-_OF_TEXTS = "Train on more normal texts, of every kind that will be scored; take out what is no normal text."
+_MORE_TEXTS = "Train on more normal texts of every kind that will be scored; remove texts that are not normal."
+_LATER_ROWS = (
+    "The machine has changed since then: train on later rows, or choose the adaptive detector for a series that keeps "
+    "changing."
+)
 
 
-def check_promise(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
-    """Judge p-values [n] of held-out normal rows, in the order of time; `stride` rows make one independent row.
+def check_false_alarms(normal: Doubles, stride: int, calibrated_on: int) -> Iterator[Finding]:
+    """Judge p-values [n] of held-out normal readings in the order of time.
 
-    The false-alarm rate may be off by two standard errors, of these rows and of those that the p-values rest on.
+    `stride` rows count as one independent row. The false-alarm rate may be off by two standard errors of these rows
+    and of the calibration rows.
     """
-    yield from _rates(normal, stride, calibrated_on, _OF_NUMBERS)
-    yield _drift(normal, stride)
+    yield from _check_rates(normal, stride, calibrated_on, _MORE_READINGS)
+    yield _check_drift(normal, stride)
 
 
-def check_texts_promise(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
-    """The same for p-values [n] of held-out normal texts, which have no order."""
-    found = list(_rates(normal, 1, calibrated_on, _OF_TEXTS))
-    yield from found
-    if not found:
+def check_text_false_alarms(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
+    """Judge p-values [n] of held-out normal texts, which have no order and so no drift."""
+    if not len(normal) or not _resolves(_ALPHAS[0], calibrated_on):
         message = (
-            f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no "
-            f"normal text is held out."
+            f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no normal text "
+            "is held out."
         )
-        yield _finding(
-            f"false_alarm_rate_{_ALPHAS[0]}", False, float(calibrated_on), 1 / _ALPHAS[0] - 1, message, _OF_TEXTS
-        )
+        needed, check = 1 / _ALPHAS[0] - 1, f"false_alarm_rate_{_ALPHAS[0]}"
+        yield Finding.of("outcome", check, "warn", float(calibrated_on), needed, message, _MORE_TEXTS)
+    yield from _check_rates(normal, 1, calibrated_on, _MORE_TEXTS)
 
 
-def _rates(normal: NDArray[np.float64], stride: int, calibrated_on: int, remedy: str) -> Iterator[Finding]:
+def _resolves(alpha: float, calibrated_on: int) -> bool:
+    """Whether the number of calibration rows allows a p-value as small as alpha."""
+    return calibrated_on + 1 >= 1 / alpha
+
+
+def _check_rates(normal: NDArray[np.float64], stride: int, calibrated_on: int, remedy: str) -> Iterator[Finding]:
     independent = max(len(normal) / stride, 1.0)
-    # Of 2m / (1 + stride) blocks m / stride are independent (`BlockedCalibration`).
-    known = calibrated_on * (1 + stride) / (2 * stride)
+    # Of 2m / (1 + stride) calibration blocks, m / stride are independent (`BlockedCalibration`).
+    calibrating = calibrated_on * (1 + stride) / (2 * stride)
     for alpha in _ALPHAS:
-        if len(normal) and calibrated_on + 1 >= 1 / alpha:
-            rate = float((normal <= alpha).mean())
-            chance = _ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / known)))
-            yield _promise(alpha, rate, chance, remedy)
+        if len(normal) and _resolves(alpha, calibrated_on):
+            chance = _STANDARD_ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / calibrating)))
+            yield _check_rate(alpha, float((normal <= alpha).mean()), chance, remedy)
 
 
-def _promise(alpha: float, rate: float, chance: float, remedy: str) -> Finding:
+def _check_rate(alpha: float, rate: float, chance: float, remedy: str) -> Finding:
     allowed = f"{max(alpha - chance, 0.0):.2%} to {alpha + chance:.2%}"
-    message = f"Of the held-out normal rows {rate:.2%} are alarms at alpha {alpha}; chance allows {allowed}."
-    return _finding(f"false_alarm_rate_{alpha}", abs(rate - alpha) <= chance, rate, alpha, message, remedy)
+    message = f"At alpha {alpha}, {rate:.2%} of the held-out normal rows are alarms; chance allows {allowed}."
+    status = warn_if(abs(rate - alpha) > chance)
+    return Finding.of("outcome", f"false_alarm_rate_{alpha}", status, rate, alpha, message, remedy)
 
 
-def _drift(normal: NDArray[np.float64], stride: int) -> Finding:
-    verdict = DriftMonitor(stride).update(normal)
-    told = "no longer look" if verdict.detected else "look"
-    message = f"The p-values of the held-out normal rows {told} like those of the rows that calibrated."
-    remedy = (
-        "The machine has changed since: train on later rows, or take the adaptive detector for a series that "
-        "goes on changing."
-    )
-    return _finding("drift", not verdict.detected, float(verdict.detected), 0.0, message, remedy)
-
-
-def _finding(check: str, fine: bool, value: float, threshold: float, message: str, remedy: str) -> Finding:
-    return Finding("outcome", check, "ok" if fine else "warn", value, threshold, message, "" if fine else remedy)
+def _check_drift(normal: NDArray[np.float64], stride: int) -> Finding:
+    detected = DriftMonitor(stride).update(normal).detected
+    look = "no longer look" if detected else "look"
+    message = f"The p-values of the held-out normal rows {look} like those of the calibration rows."
+    return Finding.of("outcome", "drift", warn_if(detected), float(detected), 0.0, message, _LATER_ROWS)

@@ -1,4 +1,4 @@
-"""Third rung: does the loss measure what is wanted, and can it be made small?"""
+"""Loss checks: does the loss measure what is wanted, and can training make it small?"""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from models.training.checks.wording import fail_if, name_first, warn_if
 from models.training.report import Finding, Status
+
+Kind = Literal["classes", "values"]
 
 # BERT's pooler has weights that mean pooling never uses.
 UNUSED = ("*pooler*",)
@@ -21,7 +25,14 @@ TINY = 0.05
 OVERFITTED = 0.2
 NOT_OVERFITTED = 0.8
 LEAP = 2.0
+MIN_SLOPE_LOSSES = 4
 _ORDINARY_LOSS = 0.1
+
+_FIX_NOT_FINITE = "Look for a logarithm of zero, a division by zero, and NaN in the outputs (the forward checks)."
+_FIX_DETACHED = "Look for detach(), no_grad(), item(), numpy() or argmax between the weights and the loss."
+_FIX_FROZEN = "Unfreeze the parameters that are to learn, or set mode=frozen."
+_FIX_TOO_FAST = "Lower the learning rate (by ten to begin with), clip gradients, or warm up longer."
+_finding = partial(Finding.of, "loss")
 
 
 def check_loss(
@@ -32,73 +43,63 @@ def check_loss(
     fresh: bool = True,
     outputs: Tensor | None = None,
     targets: Tensor | None = None,
-    kind: Literal["classes", "values"] | None = None,
+    kind: Kind | None = None,
     unused: Sequence[str] = UNUSED,
 ) -> Iterator[Finding]:
-    """Look at the first loss of one batch, before any step; `loss` computes it with its graph, `parameters` are all
-    named ones.
+    """Check the loss of one batch before the first step.
 
-    `fresh`: nothing has been learned of these rows yet, so the loss should not be tiny, and, where it is a
-    cross-entropy over so many `classes`, be near ln(classes). `outputs` and `targets` are what the loss compares, of
-    `kind` "classes" ([n, C] against int64 [n]) or "values" (equal shapes); None: told by the targets' dtype.
-    `unused` are patterns of parameters that the loss need not reach.
+    Args:
+        loss: computes the loss with its graph.
+        parameters: all named parameters of the model.
+        classes: the number of classes of a cross-entropy; a fresh head's loss should be near ln(classes).
+        fresh: whether the model has learned nothing of these rows yet, so that a tiny loss is suspicious.
+        outputs: the outputs that the loss compares.
+        targets: the targets that the loss compares with the outputs.
+        kind: "classes" ([n, C] against int64 [n]) or "values" (equal shapes); by default the targets' dtype tells.
+        unused: patterns of parameters that the loss need not reach.
     """
     if outputs is not None and targets is not None:
         yield check_loss_inputs(outputs, targets, kind)
-    value, trouble = _computed(loss)
+    value, trouble = _compute(loss)
     if value is None or trouble:
-        yield _finding(
-            "loss_inputs",
-            "fail",
-            trouble,
-            None,
-            f"The loss: {trouble}",
-            "Make outputs and targets the shapes that the loss takes.",
-        )
+        remedy = "Give outputs and targets the shapes that the loss takes."
+        yield _finding("loss_inputs", "fail", trouble, None, f"The loss: {trouble}", remedy)
     if value is None:
         return
-    yield _scalar(value)
+    yield _check_scalar(value)
     if value.numel() != 1:
         return
     first = float(value.detach())
-    yield _finding(
-        "loss_finite", _fails(math.isfinite(first)), first, None, f"The first loss is {first:.4g}.", _NOT_FINITE
-    )
-    yield _connected(value, parameters, unused)
-    if math.isfinite(first) and fresh:
-        yield from _first_value(first, classes)
+    finite = math.isfinite(first)
+    yield _finding("loss_finite", fail_if(not finite), first, None, f"The first loss is {first:.4g}.", _FIX_NOT_FINITE)
+    yield _check_connected(value, parameters, unused)
+    if finite and fresh:
+        yield from _check_first_value(first, classes)
 
 
-_NOT_FINITE = "Look for a logarithm or a division of zero, and for NaN in the outputs (the rung before)."
-
-
-def check_loss_inputs(outputs: Tensor, targets: Tensor, kind: Literal["classes", "values"] | None = None) -> Finding:
-    """Whether outputs and targets have shapes that belong together; the wrong ones broadcast in silence."""
+def check_loss_inputs(outputs: Tensor, targets: Tensor, kind: Kind | None = None) -> Finding:
+    """Check that outputs and targets belong together; wrong shapes broadcast in silence."""
     kind = kind or ("values" if targets.is_floating_point() else "classes")
     shapes = f"{list(outputs.shape)} against {list(targets.shape)}"
     if kind == "values":
         fits, expected = outputs.shape == targets.shape, "equal shapes"
     else:
         fits, expected = outputs.ndim == 2 and targets.shape == outputs.shape[:1], "[n, classes] against [n]"
-    remedy = "Reshape one of them: where shapes differ, broadcasting compares every output with every target."
     if not fits:
-        return _finding(
-            "loss_inputs", "fail", shapes, expected, f"The loss compares {shapes}; expected {expected}.", remedy
-        )
-    if kind == "classes" and (
-        targets.is_floating_point() or int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1]
-    ):
+        message = f"The loss compares {shapes}; expected {expected}."
+        remedy = "Reshape one of them: different shapes broadcast, which compares every output with every target."
+        return _finding("loss_inputs", "fail", shapes, expected, message, remedy)
+    if kind == "classes" and not _are_class_numbers(targets, outputs.shape[1]):
         got = f"{targets.dtype} from {targets.min().item()} to {targets.max().item()}"
-        message = f"Targets: expected class numbers from 0 to {outputs.shape[1] - 1}, got {got}."
-        return _finding(
-            "loss_inputs",
-            "fail",
-            got,
-            f"0 to {outputs.shape[1] - 1}",
-            message,
-            "Number the labels from 0, and size the head by them.",
-        )
-    return _finding("loss_inputs", "ok", shapes, expected, f"The loss compares {shapes}.", "")
+        expected = f"0 to {outputs.shape[1] - 1}"
+        message = f"Targets: expected class numbers from {expected}, got {got}."
+        remedy = "Number the labels from 0, and give the head one output for each."
+        return _finding("loss_inputs", "fail", got, expected, message, remedy)
+    return _finding("loss_inputs", "ok", shapes, expected, f"The loss compares {shapes}.")
+
+
+def _are_class_numbers(targets: Tensor, classes: int) -> bool:
+    return not targets.is_floating_point() and int(targets.min()) >= 0 and int(targets.max()) < classes
 
 
 def check_overfit(
@@ -109,84 +110,64 @@ def check_overfit(
     learning_rate: float = 1e-3,
     floor: float = 0.0,
 ) -> Finding:
-    """Train a copy of the module on one batch; a sound model and loss come close to `floor`. The module itself is
-    left as it is.
-    """
+    """Train a copy of the module on one batch; a sound model and loss come close to `floor`."""
     model = copy.deepcopy(module)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        return _finding(
-            "overfit",
-            "fail",
-            "nothing to train",
-            None,
-            "No parameter is trainable, so not even one batch can be learned.",
-            _UNFREEZE,
-        )
+        message = "No parameter is trainable, so the model cannot learn even one batch."
+        return _finding("overfit", "fail", "nothing to train", None, message, _FIX_FROZEN)
     optimizer = torch.optim.Adam(trainable, lr=learning_rate)
     first, best = math.nan, math.inf
     for _ in range(steps):
         value = loss(model)
         if not value.requires_grad:
-            return _finding("overfit", "fail", "detached", None, "The loss is not connected to the model.", _DETACHED)
-        here = float(value.detach())
-        if not math.isfinite(here):
-            return _finding(
-                "overfit",
-                "fail",
-                here,
-                None,
-                "Training on one batch ended in NaN or infinity.",
-                "Lower the learning rate; " + _NOT_FINITE,
-            )
-        first, best = (here if math.isnan(first) else first), min(best, here)
+            message = "The loss is not connected to the model."
+            return _finding("overfit", "fail", "detached", None, message, _FIX_DETACHED)
+        current = float(value.detach())
+        if not math.isfinite(current):
+            message = "Training on one batch ended in NaN or infinity."
+            return _finding("overfit", "fail", current, None, message, f"Lower the learning rate. {_FIX_NOT_FINITE}")
+        first, best = (current if math.isnan(first) else first), min(best, current)
         if best - floor <= OVERFITTED / 2 * (first - floor):
             break
         optimizer.zero_grad()
         torch.autograd.backward([value])
         optimizer.step()
-    return _overfitted(first, best, floor)
+    return _judge_overfit(first, best, floor)
 
 
-def _overfitted(first: float, best: float, floor: float) -> Finding:
+def _judge_overfit(first: float, best: float, floor: float) -> Finding:
     left = max(best - floor, 0.0) / max(first - floor, 1e-12)
     status: Status = "ok" if left <= OVERFITTED else "fail" if left > NOT_OVERFITTED else "warn"
-    message = f"Trained on one batch alone, the loss went from {first:.4g} to {best:.4g} ({left:.0%} left)."
-    remedy = (
-        "A model that cannot learn one batch by heart learns nothing: look at frozen layers, targets and the "
-        "learning rate."
-    )
+    message = f"On one batch, the loss went from {first:.4g} to {best:.4g}: {left:.0%} left, limit {OVERFITTED:.0%}."
+    remedy = "A model that cannot learn one batch learns nothing: check frozen layers, targets and the learning rate."
     return _finding("overfit", status, left, OVERFITTED, message, remedy)
 
 
 def check_slope(losses: Sequence[float]) -> Finding:
-    """Whether the losses of the first steps (one a step, at least 4) fall, and never leap.
+    """Check that the losses of the first steps (at least 4) fall and never leap.
 
-    The means of the first and the last quarter are compared; a leap is told from the first loss, which no step has
-    touched yet.
+    The means of the first and the last quarter are compared; a leap is measured from the loss before any step.
     """
-    if len(losses) < 4:
-        raise ValueError(f"losses: expected at least 4, got {len(losses)}")
+    if len(losses) < MIN_SLOPE_LOSSES:
+        raise ValueError(f"losses: expected at least {MIN_SLOPE_LOSSES}, got {len(losses)}")
     broken = next((step for step, value in enumerate(losses, start=1) if not math.isfinite(value)), None)
     if broken is not None:
-        return _finding("slope", "fail", math.nan, 1.0, f"The loss is not finite from step {broken} on.", _TOO_FAST)
+        return _finding("slope", "fail", math.nan, 1.0, f"The loss is not finite from step {broken} on.", _FIX_TOO_FAST)
     quarter = len(losses) // 4
     start, end, peak = fmean(losses[:quarter]), fmean(losses[-quarter:]), max(losses)
-    # A first batch that happens to cost nothing is no measure of a leap.
+    # A first batch with a loss of nearly 0 is no measure of a leap.
     first = max(losses[0], _ORDINARY_LOSS)
     ratio = end / start if start > 0 else 1.0
-    message = (
-        f"Over the first {len(losses)} steps the loss went from {start:.4g} to {end:.4g}, with {peak:.4g} as "
-        f"its highest."
-    )
+    message = f"Over the first {len(losses)} steps the loss went from {start:.4g} to {end:.4g}, peak {peak:.4g}."
     if end > LEAP * first or peak > 5 * LEAP * first:
-        return _finding("slope", "fail", max(ratio, peak / first), LEAP, message, _TOO_FAST)
-    remedy = _TOO_FAST if ratio > 1.05 else "Raise the learning rate, or look at the gradients (next rung)."
-    return _finding("slope", "ok" if ratio < 1 else "warn", ratio, 1.0, message, remedy)
+        return _finding("slope", "fail", max(ratio, peak / first), LEAP, message, _FIX_TOO_FAST)
+    remedy = _FIX_TOO_FAST if ratio > 1.05 else "Raise the learning rate, or look at the gradient checks."
+    return _finding("slope", warn_if(ratio >= 1), ratio, 1.0, message, remedy)
 
 
-def _computed(loss: Callable[[], Tensor]) -> tuple[Tensor | None, str]:
-    """The loss, and what torch said of its shapes; other warnings pass on."""
+def _compute(loss: Callable[[], Tensor]) -> tuple[Tensor | None, str]:
+    """The loss, and torch's complaint about its shapes; other warnings pass on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -201,52 +182,39 @@ def _computed(loss: Callable[[], Tensor]) -> tuple[Tensor | None, str]:
     return value, trouble
 
 
-def _scalar(value: Tensor) -> Finding:
-    message = f"The loss has the shape {list(value.shape)}; expected one number."
-    return _finding(
-        "loss_scalar", _fails(value.numel() == 1), str(list(value.shape)), "[]", message, "Reduce the loss to its mean."
-    )
+def _check_scalar(value: Tensor) -> Finding:
+    shape = str(list(value.shape))
+    message = f"The loss has the shape {shape}; expected one number."
+    return _finding("loss_scalar", fail_if(value.numel() != 1), shape, "[]", message, "Reduce the loss to its mean.")
 
 
-_DETACHED = "Look for detach(), no_grad(), item(), numpy() or argmax between the weights and the loss."
-_UNFREEZE = "Unfreeze what is to learn, or pick mode=frozen."
-
-
-def _connected(value: Tensor, parameters: Iterable[tuple[str, nn.Parameter]], unused: Sequence[str]) -> Finding:
-    chosen = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-    if not chosen:
-        return _finding("connected", "fail", 0.0, None, "No parameter is trainable.", _UNFREEZE)
+def _check_connected(value: Tensor, parameters: Iterable[tuple[str, nn.Parameter]], unused: Sequence[str]) -> Finding:
+    trainable = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    total = float(len(trainable))
+    if not trainable:
+        return _finding("connected", "fail", 0.0, None, "No parameter is trainable.", _FIX_FROZEN)
     if not value.requires_grad:
-        return _finding(
-            "connected", "fail", 0.0, float(len(chosen)), "The loss is cut off from every parameter.", _DETACHED
-        )
-    grads = torch.autograd.grad(value, [parameter for _, parameter in chosen], allow_unused=True)
-    lost = [name for (name, _), grad in zip(chosen, grads, strict=True) if grad is None]
+        message = "The loss is cut off from every parameter."
+        return _finding("connected", "fail", 0.0, total, message, _FIX_DETACHED)
+    grads = torch.autograd.grad(value, [parameter for _, parameter in trainable], allow_unused=True)
+    lost = [name for (name, _), grad in zip(trainable, grads, strict=True) if grad is None]
     lost = [name for name in lost if not any(fnmatch(name, pattern) for pattern in unused)]
-    if len(lost) == len(chosen):
-        return _finding(
-            "connected",
-            "fail",
-            0.0,
-            float(len(chosen)),
-            "The loss reaches none of the trainable parameters.",
-            _DETACHED,
-        )
-    message = f"The loss reaches all but {len(lost)} of {len(chosen)} trainable parameters" + (
-        f": not {', '.join(lost[:5])}." if lost else "."
-    )
-    return _finding(
-        "connected", "warn" if lost else "ok", float(len(chosen) - len(lost)), float(len(chosen)), message, _DETACHED
-    )
+    if len(lost) == len(trainable):
+        message = "The loss reaches none of the trainable parameters."
+        return _finding("connected", "fail", 0.0, total, message, _FIX_DETACHED)
+    named = f": not {name_first(lost)}" if lost else ""
+    message = f"The loss reaches all but {len(lost)} of {len(trainable)} trainable parameters{named}."
+    return _finding("connected", warn_if(lost), total - len(lost), total, message, _FIX_DETACHED)
 
 
-def _first_value(first: float, classes: int | None) -> Iterator[Finding]:
+def _check_first_value(first: float, classes: int | None) -> Iterator[Finding]:
     usual = math.log(classes) if classes else 1.0
-    message = f"The first loss is {first:.4g}, before anything was learned."
+    limit = TINY * usual
+    message = f"The first loss, before the model has learned anything, is {first:.4g}; expected at least {limit:.4g}."
     remedy = (
         "Look for the label among the inputs, for rows that are all alike, and for a loss that does not fit the data."
     )
-    yield _finding("tiny_loss", "warn" if first < TINY * usual else "ok", first, TINY * usual, message, remedy)
+    yield _finding("tiny_loss", warn_if(first < limit), first, limit, message, remedy)
     if classes:
         ratio = first / usual
         status: Status = "ok" if 0.5 <= ratio <= 1.5 else "warn" if 0.2 <= ratio <= 5 else "fail"
@@ -254,21 +222,5 @@ def _first_value(first: float, classes: int | None) -> Iterator[Finding]:
             f"The first cross-entropy of a fresh head over {classes} classes is {first:.3f}; guessing gives "
             f"ln({classes}) = {usual:.3f}."
         )
-        remedy = (
-            "Look at the number of classes, at a softmax applied twice, and at how large the head's weights and "
-            "inputs start."
-        )
+        remedy = "Check the number of classes, a softmax applied twice, and the scale of the head's weights and inputs."
         yield _finding("fresh_loss", status, first, usual, message, remedy)
-
-
-_TOO_FAST = "Lower the learning rate (by ten to begin with), clip gradients, or warm up longer."
-
-
-def _fails(fine: bool) -> Status:
-    return "ok" if fine else "fail"
-
-
-def _finding(
-    check: str, status: Status, value: float | str, threshold: float | str | None, message: str, remedy: str
-) -> Finding:
-    return Finding("loss", check, status, value, threshold, message, remedy if status != "ok" else "")

@@ -1,4 +1,4 @@
-"""The second and third rung for a detector's network: does it answer sensibly, and can it learn a batch by heart?"""
+"""Forward and loss checks of a sensor detector's network."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss, check_overfit
 from models.training.report import Finding
 
-_ROWS = 64
-_BY_HEART = 8
-_STEPS, _RATE = 300, 5e-3
+_ROWS, _OVERFIT_ROWS = 64, 8
+_STEPS, _LEARNING_RATE = 300, 5e-3
 
 
 def check_network(kind: SensorKind, name: str, runs: Sequence[Readings], *, seed: int) -> Iterator[Finding]:
-    """Rungs for the network `name`, fresh, on examples from runs [n, d] spread over time. Raises TypeError for one
-    that is none.
+    """Check a detector's fresh network on examples from runs [n, d], spread over time.
+
+    Raises TypeError for a detector without a network.
     """
     detector = build(kind, name, runs[0].shape[1], seed=seed)
     if not isinstance(detector, NetworkDetector):
-        raise TypeError(f"detector {name!r} is no network")
+        raise TypeError(f"detector {name!r} has no network")
     yield from check_examples(detector, _examples(detector, runs))
 
 
 def check_examples(detector: NetworkDetector, batch: Tensor) -> Iterator[Finding]:
-    """Rungs for a fresh network on examples float32 [n, …]; the detector is left as it is."""
+    """Check a fresh network on examples float32 [n, …]; the detector stays as it is."""
     network = detector.network
-    given, wanted = detector.inputs(batch), detector.targets(batch)
-    yield from check_forward(
-        lambda: network(given).flatten(1), rows=len(batch), width=wanted[0].numel(), module=network
-    )
-    made = network(given)
-    yield from check_loss(
-        lambda: detector.loss(batch), network.named_parameters(), outputs=made.detach(), targets=wanted, kind="values"
-    )
+    inputs, targets = detector.inputs(batch), detector.targets(batch)
+    width = targets[0].numel()
+    yield from check_forward(lambda: network(inputs).flatten(1), rows=len(batch), width=width, module=network)
 
-    def few(module: nn.Module) -> Tensor:
-        return functional.mse_loss(module(given[:_BY_HEART]), wanted[:_BY_HEART])
+    def loss() -> Tensor:
+        return detector.loss(batch)
 
-    yield check_overfit(network, few, steps=_STEPS, learning_rate=_RATE)
+    def overfit_loss(module: nn.Module) -> Tensor:
+        return functional.mse_loss(module(inputs[:_OVERFIT_ROWS]), targets[:_OVERFIT_ROWS])
+
+    outputs = network(inputs).detach()
+    yield from check_loss(loss, network.named_parameters(), outputs=outputs, targets=targets, kind="values")
+    yield check_overfit(network, overfit_loss, steps=_STEPS, learning_rate=_LEARNING_RATE)
 
 
 def _examples(detector: NetworkDetector, runs: Sequence[Readings]) -> Tensor:

@@ -1,13 +1,15 @@
-"""Fifth rung: is the result better than what is there already, and does it know how sure it is?"""
+"""Outcome checks of texts: is the result better, and is its confidence right?"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.training.checks.wording import warn_if
 from models.training.metrics import (
     Floats,
     Interval,
@@ -20,14 +22,15 @@ from models.training.metrics import (
     mean_gain,
     weighted_calibration_error,
 )
-from models.training.report import Finding, Status, named_rows
+from models.training.report import Finding, Status
 
 MAX_CALIBRATION_ERROR = 0.03
 COLLAPSED_RANK = 1.5
-# Of a class with fewer held-out rows nothing can be said.
-_ENOUGH = 5
+# A class with fewer held-out rows is not judged.
+_MIN_ROWS_OF_CLASS = 5
 _RANKED = 2000
 _LISTED = 5
+_finding = partial(Finding.of, "outcome")
 
 
 def check_outcome(
@@ -42,33 +45,39 @@ def check_outcome(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Iterator[Finding]:
-    """Judge a classifier on held-out rows: labels that are true and predicted, [n] each.
+    """Judge a classifier on held-out rows, with 95 % bootstrap intervals over rows.
 
-    `confidence` [n] is the probability of the predicted label; `trivial` are the predictions of the trivial baseline;
-    `embeddings` [n, d] those of the result, `embeddings_before` those of the encoder it began with.
-    Intervals are 95 % bootstrap intervals over rows.
+    Args:
+        truth: the true labels [n].
+        predicted: the predicted labels [n].
+        confidence: the probability of each predicted label [n].
+        trivial: the predictions of the trivial baseline [n].
+        embeddings: the rows' embeddings [n, d] by the trained encoder.
+        embeddings_before: those by the base encoder.
+        lines: the rows' lines in the file; their positions by default.
+        seed: seeds the bootstrap.
+        resamples: the number of bootstrap samples.
     """
     labels, columns = encoded(truth, predicted, *((trivial,) if trivial is not None else ()))
     true, ours, classes = columns[0], columns[1], len(labels)
     score = macro_f1_gain(true, ours, None, classes, seed=seed, resamples=resamples)
-    yield _finding("macro_f1", "ok", score.value, None, f"Macro-F1 on {len(truth)} held-out rows is {score}.", "")
+    yield _finding("macro_f1", "ok", score.value, None, f"Macro-F1 on {len(truth)} held-out rows is {score}.")
     if trivial is not None:
         gain = macro_f1_gain(true, ours, columns[2], classes, seed=seed, resamples=resamples)
-        remedy = "Counting words does as well: look at the rungs before, or do without a model."
-        yield _against("against_trivial", gain, "Macro-F1", "trivial", remedy, fails=True)
+        remedy = "Word counts do as well: read the findings above, or do without a model."
+        yield _check_lead("against_trivial", gain, "Macro-F1", "trivial baseline", remedy, fails=True)
     if confidence is not None:
         yield check_calibration(confidence, true == ours, seed=seed)
-    yield _worst_classes(labels, true, ours, list(lines) if lines is not None else list(range(len(truth))))
+    yield _check_worst_classes(labels, true, ours, list(lines) if lines is not None else list(range(len(truth))))
     if embeddings is not None:
         yield from check_rank(embeddings, embeddings_before)
 
 
 def check_frozen(lead: Interval, rows: int, measure: str = "macro-F1") -> Finding:
-    """What a tuned encoder's lead over the frozen one in a measure says, on rows that neither had."""
-    remedy = "Tuning did not earn its place: keep the frozen encoder with its head, or collect more rows."
-    return _against(
-        "against_frozen", lead, f"{measure[0].upper()}{measure[1:]} on {rows} rows", "frozen", remedy, fails=False
-    )
+    """Judge a tuned encoder's lead over the frozen one on rows that neither has seen."""
+    remedy = "Tuning gains too little: keep the frozen encoder with its head, or collect more rows."
+    named = f"{measure[0].upper()}{measure[1:]} on {rows} rows"
+    return _check_lead("against_frozen", lead, named, "frozen encoder", remedy, fails=False)
 
 
 def check_gain(
@@ -77,103 +86,76 @@ def check_gain(
     theirs: Floats | None,
     *,
     measure: str,
-    rival: str = "baseline",
+    baseline: str = "baseline",
     remedy: str,
     seed: int = 0,
     resamples: int = 1000,
 ) -> Finding:
-    """Judge any measure that each held-out row (or query) has one number of, [n]: higher is better; `theirs` None
-    only reports.
+    """Judge a measure [n] of held-out rows or queries, where higher is better.
+
+    `theirs` None only reports ours.
     """
     gain = mean_gain(ours, theirs, seed=seed, resamples=resamples)
     if theirs is None:
-        return _finding(check, "ok", gain.value, None, f"{measure} on {len(ours)} held-out rows is {gain}.", "")
-    return _against(check, gain, measure, rival, remedy, fails=False)
+        return _finding(check, "ok", gain.value, None, f"{measure} on {len(ours)} held-out rows is {gain}.")
+    return _check_lead(check, gain, measure, baseline, remedy, fails=False)
 
 
 def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int, remedy: str) -> Iterator[Finding]:
-    """Whether tuning has cost anything of what the base model does on the same held-out rows, metric by metric:
-    higher is better.
+    """Warn for each metric (higher is better) below the base model's on the same rows.
 
-    Rank correlation and AUROC are of all rows together, so there is no interval: what is worse at all is told.
+    Rank correlation and AUROC have one value for all rows, so there is no interval: any loss warns.
     """
     for name, value in tuned.items():
-        lost = value < base[name]
         message = f"{name} on {rows} held-out rows is {value:.3f}, that of the base model {base[name]:.3f}."
-        yield _finding(f"{name}_against_base", "warn" if lost else "ok", value, base[name], message, remedy)
+        yield _finding(f"{name}_against_base", warn_if(value < base[name]), value, base[name], message, remedy)
 
 
 def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) -> Finding:
-    """Expected calibration error, against what chance alone gives a calibrated model on so few rows."""
+    """Check the calibration error against a calibrated model's on the same number of rows."""
     error = weighted_calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
-    sure = "too sure" if float(np.mean(confidence)) > float(np.mean(right)) else "not sure enough"
+    mean, accuracy = float(np.mean(confidence)), float(np.mean(right))
     message = (
-        f"The calibration error is {error:.3f}: on average {np.mean(confidence):.1%} sure, {np.mean(right):.1%} right."
+        f"The calibration error is {error:.3f} (the limit is {limit:.3f}): on average {mean:.1%} sure, {accuracy:.1%} "
+        "right."
     )
-    return _finding(
-        "calibration",
-        "ok" if error <= limit else "warn",
-        error,
-        limit,
-        message,
-        f"The model is {sure}: scale its temperature.",
-    )
+    remedy = f"The model is {'too sure' if mean > accuracy else 'not sure enough'}: scale its temperature."
+    return _finding("calibration", warn_if(error > limit), error, limit, message, remedy)
 
 
 def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Finding]:
-    """Effective rank of embeddings [n, d], of 2,000 rows at most: near 1 they have all become the same."""
+    """Check the effective rank of embeddings [n, d] (at most 2,000); near 1, all are alike."""
     rank = effective_rank(embeddings[:_RANKED])
-    message = f"The embeddings have an effective rank of {rank:.1f} of {min(embeddings.shape)}."
-    remedy = "They have collapsed: lower the learning rate, train shorter, or use a loss that pushes apart."
-    yield _finding("effective_rank", "warn" if rank < COLLAPSED_RANK else "ok", rank, COLLAPSED_RANK, message, remedy)
+    message = f"The effective rank is {rank:.1f} of {min(embeddings.shape)}; expected {COLLAPSED_RANK} or more."
+    remedy = "The embeddings have collapsed: lower the learning rate, train shorter, or use a loss with negatives."
+    yield _finding("effective_rank", warn_if(rank < COLLAPSED_RANK), rank, COLLAPSED_RANK, message, remedy)
     if before is not None:
         start = effective_rank(before[:_RANKED])
-        message = f"Their effective rank was {start:.1f} before training and is {rank:.1f} now."
-        remedy = "The encoder has narrowed to this task; it serves others worse. Train shorter, or mix in other data."
-        yield _finding("rank_kept", "warn" if rank < start / 2 else "ok", rank, start / 2, message, remedy)
+        message = f"The effective rank was {start:.1f} before training and is {rank:.1f} now; expected at least half."
+        remedy = "The encoder has narrowed to this task and serves others worse: train shorter, or mix in other data."
+        yield _finding("rank_kept", warn_if(rank < start / 2), rank, start / 2, message, remedy)
 
 
-def _against(check: str, gain: Interval, measure: str, rival: str, remedy: str, *, fails: bool) -> Finding:
+def _check_lead(check: str, gain: Interval, measure: str, baseline: str, remedy: str, *, fails: bool) -> Finding:
     status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 and fails else "warn"
-    return _finding(
-        check, status, gain.value, 0.0, f"{measure} minus that of the {rival} one is {gain}: {gain.verdict}.", remedy
-    )
+    message = f"{measure} minus that of the {baseline} is {gain}: {gain.verdict}."
+    return _finding(check, status, gain.value, 0.0, message, remedy)
 
 
-def _worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int]) -> Finding:
+def _check_worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int]) -> Finding:
     scores, counts = class_f1(truth, ours, len(labels)), np.bincount(truth, minlength=len(labels))
     order = [int(index) for index in np.argsort(scores, kind="stable") if counts[index]]
-    told = "; ".join(_told(labels, truth, ours, index, scores[index]) for index in order[:_LISTED])
     limit = 0.5 * float(np.nanmean(scores))
-    bad = [index for index in order if counts[index] >= _ENOUGH and scores[index] < limit]
+    bad = [index for index in order if counts[index] >= _MIN_ROWS_OF_CLASS and scores[index] < limit]
+    listed = "; ".join(_describe_class(labels, truth, ours, index, scores[index]) for index in order[:_LISTED])
+    message = f"The worst classes by F1 (the limit is {limit:.2f}): {listed}."
+    remedy = "Add rows of these classes, correct their labels, or merge classes that even people confuse."
     rows = [lines[row] for row in np.flatnonzero(np.isin(truth, bad) & (truth != ours))]
-    remedy = "Add rows of these classes, correct their labels, or join classes that nobody can tell apart."
-    return _finding(
-        "worst_classes",
-        "warn" if bad else "ok",
-        float(scores[order[0]]),
-        limit,
-        f"The worst classes by F1: {told}.",
-        remedy,
-        rows,
-    )
+    return _finding("worst_classes", warn_if(bad), float(scores[order[0]]), limit, message, remedy, rows)
 
 
-def _told(labels: list[str], truth: Ints, ours: Ints, index: int, score: float) -> str:
+def _describe_class(labels: list[str], truth: Ints, ours: Ints, index: int, score: float) -> str:
+    """A class, its F1, and the class it is most often taken for."""
     wrong = Counter(ours[(truth == index) & (ours != index)].tolist()).most_common(1)
     return f"{labels[index]!r} {score:.2f}" + (f" (taken for {labels[wrong[0][0]]!r})" if wrong else "")
-
-
-def _finding(
-    check: str,
-    status: Status,
-    value: float,
-    threshold: float | None,
-    message: str,
-    remedy: str,
-    rows: Sequence[int] = (),
-) -> Finding:
-    return Finding(
-        "outcome", check, status, value, threshold, message, remedy if status != "ok" else "", named_rows(rows)
-    )

@@ -22,8 +22,8 @@ from models.training.report import Finding
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Plan, no_duplicates, plan, shuffled
 from models.training.tuning.batches import Augment, Batches
-from models.training.tuning.hard_negatives import mine
-from models.training.tuning.settings import Mode, TunerSettings, augmenter, chosen
+from models.training.tuning.hard_negatives import mine_hard_negatives
+from models.training.tuning.settings import Mode, TunerSettings, augmenter, merge_settings
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.trainer import Tuner, fingerprint
 
@@ -69,7 +69,7 @@ def settings_for(asked: EmbeddingHyperparameters, rows: TextRows, seed: int) -> 
     own = TunerSettings(
         mode=mode, epochs=1.0 if len(rows) > _MANY_ROWS else 3.0, batch_size=32, learning_rate=_RATES[mode]
     )
-    return chosen(own, asked, seed=seed)
+    return merge_settings(own, asked, seed=seed)
 
 
 def tune(context: TextContext, settings: TunerSettings, rows: TextRows, *, augment: Augment | None = None) -> int:
@@ -89,7 +89,7 @@ def tune(context: TextContext, settings: TunerSettings, rows: TextRows, *, augme
     run = Tuner(
         encoder,
         lambda batch: loss(encoder.columns(batch), batch.targets),
-        Batches(rows.texts, targets, _plan(settings, rows), encoder.reading, augment=augment),
+        Batches(rows.texts, targets, _plan(settings, rows), encoder.reader, augment=augment),
         settings,
         context.placement,
         directory=context.directory / "checkpoints",
@@ -118,7 +118,7 @@ def _plan(settings: TunerSettings, rows: TextRows) -> Plan:
 
 def _with_negatives(context: TextContext, settings: TunerSettings, rows: TextRows) -> TextRows:
     try:
-        mined = mine(rows, context.embedder, settings.hard_negatives, seed=settings.seed)
+        mined = mine_hard_negatives(rows, context.embedder, settings.hard_negatives, seed=settings.seed)
     except ValueError as error:
         raise HyperparameterError(
             "invalid_hyperparameter", f"hard_negatives: {error}", f"{PARAM}.hard_negatives"
@@ -154,7 +154,7 @@ def _judge(
             after.each,
             before.each,
             measure="Reciprocal rank",
-            rival="base encoder's",
+            baseline="base encoder",
             remedy=remedy,
             seed=context.job.seed,
         )

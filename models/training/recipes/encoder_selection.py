@@ -200,7 +200,7 @@ def _held_out_fold(
     """A candidate on an encoder tuned on the training rows. Its embeddings of them flatter it: it is calibrated on
     the held-out ones.
     """
-    directory = tuning.run("tuned", *_training_texts(settings, data), told=True)
+    directory = tuning.run("tuned", *_training_texts(settings, data), add_findings=True)
     embedder = open_encoder(context, directory)
     x, held_x = embedder(data.texts), embedder(data.held_texts)
     strength = _strength(settings, frozen)
@@ -226,7 +226,7 @@ def _more_folds(
     for turn, fold in enumerate(folds, start=1):
         emit(context.events, f"few rows: tuning once more to judge by others of them, {turn} of {len(folds)}")
         part, texts = _without(whole, fold.rows)
-        embed = tuning.passing(f"tuned-{turn}", *_training_texts(settings, part))
+        embed = tuning.temporary(f"tuned-{turn}", *_training_texts(settings, part))
         x, held_x = embed(part.texts), embed(texts)
         head = linear_head.fit_plain(examples(settings, part, embed, x), _strength(settings, frozen), whole.labels)
         yield FoldResult(fold, held_x, _logits(head, held_x), _detector(settings, x, part.y, head, context.job.seed))

@@ -17,7 +17,7 @@ from models.sensors.forecasting.windows import Windows
 from models.sensors.seasonality import find_season
 from models.sensors.serialization import load_sensor, save_sensor
 from models.training.checks.forecast import check_forecasts, check_incumbent, check_network
-from models.training.checks.gradient import GradientMonitor, check_gradient
+from models.training.checks.gradient import GradientMonitor
 from models.training.checks.loss import check_slope
 from models.training.checks.table import check_table
 from models.training.data.baselines import repeat_last, repeat_season
@@ -75,7 +75,7 @@ class MonitoredTraining:
             losses.append(loss)
 
         judged = network.train(lambda: errors_of(network.model, validation).mse, around)
-        report.extend(check_gradient(watch))
+        report.extend(watch.findings())
         report.raise_if_failed("gradient")
         if len(losses) >= 4:
             report.add(check_slope(losses[:_SLOPE_STEPS]))

@@ -23,8 +23,8 @@ from models.training.recipes.retrieval_metrics import relevance_metrics
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import plan, shuffled
 from models.training.tuning.batches import Augment, Batch, Batches
-from models.training.tuning.settings import Mode, TunerSettings, augmenter, chosen
-from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, is_cross_encoder, scores
+from models.training.tuning.settings import Mode, TunerSettings, augmenter, merge_settings
+from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, is_cross_encoder, score_pairs
 from models.training.tuning.trainer import Tuner, fingerprint
 
 # A fresh head has all to learn, a cross-encoder only this task.
@@ -66,7 +66,7 @@ def settings_for(context: TextContext, asked: RerankHyperparameters, rows: int) 
     mode: Mode = "lora" if asked.mode == "lora" else "full"
     rate = _RATES[mode, not is_cross_encoder(context.source.path)]
     own = TunerSettings(mode=mode, epochs=1.0 if rows > _MANY_ROWS else 3.0, batch_size=32, learning_rate=rate)
-    return chosen(own, asked, seed=context.job.seed)
+    return merge_settings(own, asked, seed=context.job.seed)
 
 
 def tune(
@@ -85,7 +85,7 @@ def tune(
     run = Tuner(
         model,
         lambda batch: relevance_loss(model, batch),
-        Batches(rows.texts, targets, batches, model.reading, augment=augment),
+        Batches(rows.texts, targets, batches, model.reader, augment=augment),
         settings,
         context.placement,
         directory=context.directory / "checkpoints",
@@ -129,7 +129,7 @@ def _targets(rows: TextRows) -> Tensor:
 def _before(context: TextContext, rows: TextRows) -> Floats:
     """Scores [n] of the base: its own as a cross-encoder, or cosines as a bi-encoder."""
     if is_cross_encoder(context.source.path):
-        return scores(context.model, list(zip(*rows.texts, strict=True)))
+        return score_pairs(context.model, list(zip(*rows.texts, strict=True)))
     query, document = (context.embedder(column) for column in rows.texts)
     cosines: Floats = (query * document).sum(axis=1)
     return cosines
@@ -137,7 +137,7 @@ def _before(context: TextContext, rows: TextRows) -> Floats:
 
 def _judged(path: Path, placement: Placement, rows: TextRows) -> tuple[dict[str, float], Floats]:
     """A saved cross-encoder's metrics on rows, and its relevance of each."""
-    logits = scores(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
+    logits = score_pairs(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
     relevance: Floats = torch.from_numpy(logits).sigmoid().numpy()
     return relevance_metrics(rows.texts[0], _grades(rows), relevance), relevance
 

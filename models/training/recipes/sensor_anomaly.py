@@ -19,8 +19,8 @@ from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.sensors.serialization import describe, load_sensor, save_sensor
 from models.training.checks.comparison import ALPHA, Predictions, check_incumbent, check_trivial, limits
-from models.training.checks.false_alarms import check_promise
-from models.training.checks.gradient import GradientMonitor, check_gradient
+from models.training.checks.false_alarms import check_false_alarms
+from models.training.checks.gradient import GradientMonitor
 from models.training.checks.loss import check_slope
 from models.training.checks.network import check_network
 from models.training.checks.table import check_table
@@ -77,7 +77,7 @@ def train(bench: SensorContext, settings: SensorAnomalyHyperparameters) -> Outco
     chosen, why = choose(judged)
     emit(bench.events, _summary(chosen, why, judged))
     bench.report.extend(
-        check_promise(chosen.of_normal(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on)
+        check_false_alarms(chosen.normal_p_values(parts.held_out), chosen.sensor.stride, chosen.sensor.calibrated_on)
     )
     incumbent = _incumbent(bench, parts.held_out)
     _check_baselines(bench, chosen, incumbent, parts)
@@ -207,7 +207,7 @@ def _judged(
 
     sensor = _fitted(bench, settings, name, parts.train.normal(), parts, watch)
     for seen in watches:
-        bench.report.extend(check_gradient(seen))
+        bench.report.extend(seen.findings())
         bench.report.raise_if_failed("gradient")
     losses = training_curve(sensor).steps[:_WATCHED_LOSSES]
     if losses:
@@ -316,5 +316,7 @@ def _golden(bench: SensorContext, held_out: Segments) -> dict[str, object]:
 def _summary(chosen: DetectorResult, why: str, judged: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     told = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    others = "; ".join(f"{one.name} faults {one.faults:.3f}, promise broken by {one.broken:.3f}" for one in judged)
+    others = "; ".join(
+        f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.miscalibration:.3f}" for one in judged
+    )
     return f"detector: {chosen.name}, since {why}; false alarms at alpha 0.05 on held-out rows: {told} ({others})"

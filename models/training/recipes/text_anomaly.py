@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.training import metrics as evaluation
-from models.training.checks.false_alarms import check_texts_promise
+from models.training.checks.false_alarms import check_text_false_alarms
 from models.training.data.dataset import DataSplit
 from models.training.errors import HyperparameterError
 from models.training.events import emit
@@ -42,7 +42,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     emit(context.events, _summary(kind, ranking, metrics))
     save_detector(detector, context.result)
     seen_as = detector.judge(torch.from_numpy(held_x), explain=1).p_values
-    context.report.extend(check_texts_promise(seen_as.double().numpy(), len(detector.calibration)))
+    context.report.extend(check_text_false_alarms(seen_as.double().numpy(), len(detector.calibration)))
     if len(candidates) > 1:
         context.report.add(detector_selection.chosen_here(len(candidates)))
     return Outcome(

@@ -1,1 +1,1 @@
-"""Detectors and forecasters fitted to readings, and their plots."""
+"""Selection of detectors, fitting of forecasters, and their plots."""

@@ -1,32 +1,30 @@
-"""Which detector of numbers: what each is worth on later readings, with labels where the file has them, and without."""
+"""Selection of a sensor detector by its results on later readings, with or without labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
 
-from models.sensors.base import SensorKind
 from models.sensors.calibrated import FittedSensor
 from models.training import metrics as evaluation
 from models.training.data.segments import Segments
 from models.training.data.table import Doubles
+from models.training.sensors.fault_injection import fault_auroc
 
 ALPHAS = (0.05, 0.01)
-# Faults are put into so many rows and columns: enough to rank detectors.
-_FAULTY_ROWS, _FAULTY_COLUMNS = 2000, 8
-_SHIFT, _NOISE = 3.0, 3.0
-# The simpler detector stays unless another finds this much more.
-_WORTH = 0.01
-# Detectors that break their promise by no more than this beyond the best are all honest.
-_HONEST = 0.01
+# The simpler detector stays unless another's AUROC is higher by this much.
+_MIN_GAIN = 0.01
+# Detectors whose false-alarm rate is off by at most this much more than the best one's count as calibrated.
+_CALIBRATED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScores:
-    """Scores, p-values float [n] of the rows (indices int64 [n]) of runs that had a whole window before them."""
+    """Scores and p-values [n] of rows (indices int64 [n]) that complete a window."""
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -35,7 +33,7 @@ class HeldOutScores:
 
 @dataclass(frozen=True, slots=True)
 class DetectorResult:
-    """What a detector is worth on the held-out part; `faults` is how well it tells faults put into it (AUROC)."""
+    """A detector's results on the held-out part; `faults` is its AUROC on injected faults."""
 
     name: str
     sensor: FittedSensor
@@ -44,125 +42,94 @@ class DetectorResult:
     faults: float
 
     @property
-    def broken(self) -> float:
-        """How far its false-alarm rate is from what it promised, beyond chance."""
+    def miscalibration(self) -> float:
+        """How far the false-alarm rate is from alpha, beyond chance."""
         return 1.0 - self.metrics["primary"]
 
     @property
-    def resolves(self) -> bool:
-        """Whether its calibration has blocks enough for any alarm at alpha 0.05, which is what a request asks for by
-        default.
-        """
+    def can_alarm(self) -> bool:
+        """Whether the calibration allows an alarm at alpha 0.05, the default of a request."""
         return self.sensor.threshold(ALPHAS[0]) is not None
 
-    def of_normal(self, held_out: Segments) -> Doubles:
-        """P-values of the held-out rows that no label calls an anomaly."""
-        return (
-            self.scores.p_values
-            if held_out.labels is None
-            else self.scores.p_values[~held_out.labels[self.scores.rows]]
-        )
+    def normal_p_values(self, held_out: Segments) -> Doubles:
+        """The p-values of the held-out rows that are not labelled as anomalies."""
+        labels, p_values = held_out.labels, self.scores.p_values
+        return p_values if labels is None else p_values[~labels[self.scores.rows]]
 
 
 def judge(name: str, sensor: FittedSensor, held_out: Segments, seed: int) -> DetectorResult:
-    """Score the held-out part; labels are looked at where there are any."""
+    """Score the held-out part and inject faults into its longest normal run."""
     scores = score_runs(sensor, held_out)
-    return DetectorResult(
-        name, sensor, scores, metrics_of(sensor, held_out, scores), _fault_auroc(sensor, held_out, seed)
-    )
+    longest = max(held_out.normal(), key=len, default=np.zeros((0, len(sensor.columns))))
+    faults = fault_auroc(sensor, longest, seed)
+    return DetectorResult(name, sensor, scores, metrics_of(sensor, held_out, scores), faults)
 
 
 def score_runs(sensor: FittedSensor, runs: Segments) -> HeldOutScores:
-    """Each run from its beginning; a series' first readings, which have no whole window, give nothing."""
+    """Score each run on its own, from the first row that completes a window."""
+    first = sensor.window - 1
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
     for run in runs.each():
         scored = sensor.score(runs.readings[run])
-        rows.append(np.arange(run.start, run.stop)[sensor.window - 1 :])
-        scores.append(scored.scores[sensor.window - 1 :])
-        p_values.append(scored.p_values[sensor.window - 1 :])
+        rows.append(np.arange(run.start, run.stop)[first:])
+        scores.append(scored.scores[first:])
+        p_values.append(scored.p_values[first:])
     return HeldOutScores(np.concatenate(rows), np.concatenate(scores), np.concatenate(p_values))
 
 
 def metrics_of(sensor: FittedSensor, held_out: Segments, found: HeldOutScores) -> dict[str, float]:
-    """False-alarm rates on normal rows, `primary` (1 where alpha is kept), and with labels AUROC, F1, precision and
-    recall.
+    """False-alarm rates on normal rows and `primary`, which is 1 where alpha is kept.
+
+    With labels of both kinds, AUROC, precision, recall and F1 too.
     """
-    strange = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
-    strange = strange[found.rows]
-    normal = found.p_values[~strange]
+    labels = np.zeros(len(held_out), np.bool_) if held_out.labels is None else held_out.labels
+    anomalous = labels[found.rows]
+    normal = found.p_values[~anomalous]
     metrics = {"held_out_rows": float(len(held_out)), "calibrated_on": float(sensor.calibrated_on), "primary": 1.0}
     if len(normal):
-        told = [alpha for alpha in ALPHAS if sensor.threshold(alpha) is not None]
-        metrics |= {f"false_alarm_rate_{alpha}": float((normal <= alpha).mean()) for alpha in told}
-        metrics["primary"] = 1.0 - broken_promise(normal, sensor.stride)
-    if strange.any() and len(normal):
-        metrics |= _with_labels(found, strange)
+        alphas = [alpha for alpha in ALPHAS if sensor.threshold(alpha) is not None]
+        metrics |= {f"false_alarm_rate_{alpha}": float((normal <= alpha).mean()) for alpha in alphas}
+        metrics["primary"] = 1.0 - miscalibration(normal, sensor.stride)
+    if anomalous.any() and len(normal):
+        metrics |= _label_metrics(found, anomalous)
     return metrics
 
 
-def broken_promise(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
-    """How far the false-alarm rate by p-values [n] of normal rows is from alpha, beyond two standard errors of n /
-    stride rows.
+def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[str, float]:
+    alarms = found.p_values <= ALPHAS[0]
+    values = precision_recall_fscore_support(anomalous, alarms, average="binary", zero_division=0.0)[:3]
+    auroc = evaluation.auroc(found.scores[~anomalous], found.scores[anomalous])
+    return {"auroc": auroc} | dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
+
+
+def miscalibration(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
+    """The distance of the false-alarm rate from alpha, beyond two standard errors.
+
+    `normal` are the p-values [n] of normal rows. Neighbours are alike, so the standard error is that of n / stride
+    rows.
     """
     independent = max(len(normal) / stride, 1.0)
     return float(max(0.0, abs((normal <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
 
 
 def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
-    """The best of detectors that come simplest first, and why; one that can raise no alarm only where none can."""
+    """The best detector and the reason; `judged` begins with the simplest.
+
+    A detector that cannot raise an alarm is chosen only where none can.
+    """
     if len(judged) == 1:
         return judged[0], "it was asked for"
-    judged = [one for one in judged if one.resolves] or judged
-    if all("auroc" in one.metrics for one in judged):
-        return _best(judged, [one.metrics["auroc"] for one in judged]), "it ranks the labelled anomalies best (AUROC)"
-    least = min(one.broken for one in judged)
-    honest = [one for one in judged if one.broken <= least + _HONEST]
-    why = "of those that keep their false-alarm rate on later readings it tells faults put into them best (AUROC)"
-    return _best(honest, [one.faults for one in honest]), why
+    judged = [result for result in judged if result.can_alarm] or judged
+    if all("auroc" in result.metrics for result in judged):
+        best = _simplest_best(judged, [result.metrics["auroc"] for result in judged])
+        return best, "it ranks the labelled anomalies best (AUROC)"
+    least = min(result.miscalibration for result in judged)
+    calibrated = [result for result in judged if result.miscalibration <= least + _CALIBRATED]
+    best = _simplest_best(calibrated, [result.faults for result in calibrated])
+    reason = "of those that keep their false-alarm rate on later readings it ranks injected faults best (AUROC)"
+    return best, reason
 
 
-def _best(judged: Sequence[DetectorResult], values: Sequence[float]) -> DetectorResult:
-    """The first that is as good as the best, to within what is worth a more complicated one."""
-    return next(one for one, value in zip(judged, values, strict=True) if value >= max(values) - _WORTH)
-
-
-def _with_labels(found: HeldOutScores, strange: NDArray[np.bool_]) -> dict[str, float]:
-    said = found.p_values <= ALPHAS[0]
-    right = float((said & strange).sum())
-    precision, recall = right / max(float(said.sum()), 1.0), right / float(strange.sum())
-    return {
-        "auroc": evaluation.auroc(found.scores[~strange], found.scores[strange]),
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / max(precision + recall, 1e-12),
-    }
-
-
-def _fault_auroc(sensor: FittedSensor, held_out: Segments, seed: int) -> float:
-    """Mean AUROC of rows with a fault in one column against the same rows without; 0.5 where there are too few rows."""
-    run = max(held_out.normal(), key=len, default=np.zeros((0, len(sensor.columns))))[:_FAULTY_ROWS]
-    if len(run) < 2 * sensor.window:
-        return 0.5
-    usual = sensor.score(run).scores[sensor.window - 1 :]
-    found = [sensor.score(faulty).scores[sensor.window - 1 :] for faulty in _faulty(run, sensor.kind, seed)]
-    return float(np.mean([evaluation.auroc(usual, scores) for scores in found])) if found else 0.5
-
-
-def _faulty(run: Doubles, kind: SensorKind, seed: int) -> Iterator[Doubles]:
-    """The run with a column shifted by 3 of its spreads, with noise of 3 spreads, and stuck (series) or exchanged
-    between rows.
-    """
-    random = np.random.default_rng(seed)
-    spread = run.std(axis=0)
-    varying = np.flatnonzero(spread > 0)
-    for column in varying[:_FAULTY_COLUMNS].tolist():
-        x = run[:, column]
-        stuck = np.full(len(x), x[0]) if kind == "series" else random.permutation(x)
-        for values in (
-            x + _SHIFT * spread[column],
-            x + _NOISE * spread[column] * random.standard_normal(len(x)),
-            stuck,
-        ):
-            faulty = run.copy()
-            faulty[:, column] = values
-            yield faulty
+def _simplest_best(judged: Sequence[DetectorResult], values: Sequence[float]) -> DetectorResult:
+    """The first detector whose value is within `_MIN_GAIN` of the best."""
+    return next(result for result, value in zip(judged, values, strict=True) if value >= max(values) - _MIN_GAIN)

@@ -1,6 +1,4 @@
-"""Fitting forecasters: the linear map in closed form, the network by descent, and the choice between them on unseen
-windows.
-"""
+"""Fitting of forecasters: a linear map, a network, and the choice between them."""
 
 from __future__ import annotations
 
@@ -20,18 +18,16 @@ from models.sensors.forecasting.networks import ForecastKind, LinearForecast, Mo
 from models.sensors.forecasting.windows import Windows, cut_windows
 from models.training.sensors.forecast_network import LossCurve, NetworkFit, NetworkSettings
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-# The simpler model stays unless the other's error is smaller by this share of it.
-WORTH = 0.01
-_NO_SPREAD = 1e-9
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+# The linear map stays unless the network's error is smaller by this share.
+MIN_GAIN = 0.01
+_MIN_SPREAD = 1e-9
 Tune = Callable[[NetworkFit, Windows], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastErrors:
-    """Mean squared and mean absolute error over all windows, steps and columns; the squared one of each window [m]
-    and step [horizon].
-    """
+    """Mean errors, and the squared error of each window [m] and of each step [horizon]."""
 
     mse: float
     mae: float
@@ -40,57 +36,54 @@ class ForecastErrors:
 
 
 def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> ForecastErrors:
-    """What a model of contexts [n, d, context] gets wrong; `unit` [d] changes the columns' units."""
+    """The errors of a model of contexts [n, d, context], in units [d] of the columns."""
     squared, absolute = [], []
     with torch.inference_mode():
         for x, y in windows.batches():
-            off = (model(x) - y).double() * (1.0 if unit is None else unit[:, None])
-            squared.append(off.square().mean(dim=1))
-            absolute.append(off.abs().mean(dim=(1, 2)))
-    each = torch.cat(squared)
-    by_window = each.mean(dim=1)
-    return ForecastErrors(
-        float(by_window.mean()), float(torch.cat(absolute).mean()), by_window.numpy(), each.mean(dim=0).numpy()
-    )
+            error = (model(x) - y).double() * (1.0 if unit is None else unit[:, None])
+            squared.append(error.square().mean(dim=1))
+            absolute.append(error.abs().mean(dim=(1, 2)))
+    by_window_and_step = torch.cat(squared)
+    by_window, by_step = by_window_and_step.mean(dim=1), by_window_and_step.mean(dim=0)
+    mae = float(torch.cat(absolute).mean())
+    return ForecastErrors(float(by_window.mean()), mae, by_window.numpy(), by_step.numpy())
 
 
-def fit_linear(train: Windows, validation: Windows) -> tuple[LinearForecast, float]:
-    """The map, shared or one a column, and the ridge of least squared error on validation windows; with that error."""
+def fit_linear(train: Windows, validation: Windows) -> LinearForecast:
+    """The linear map with the least error on validation windows.
+
+    Candidates are shared or one for each column, with each ridge.
+    """
     each = Moments.of(train)
-    candidates = [LinearForecast.fitted(moments, strength) for moments in _moments(each) for strength in STRENGTHS]
-    errors = [errors_of(model, validation).mse for model in candidates]
-    best = int(np.argmin(errors))
-    return candidates[best], errors[best]
-
-
-def _moments(each: Moments) -> tuple[Moments, ...]:
-    pooled = each.pooled()
-    return (pooled, each) if len(each.square) > 1 else (pooled,)
+    moments = (each.pooled(), each) if len(each.square) > 1 else (each.pooled(),)
+    candidates = [LinearForecast.fitted(columns, ridge) for columns in moments for ridge in RIDGES]
+    return min(candidates, key=lambda model: errors_of(model, validation).mse)
 
 
 @dataclass(frozen=True, slots=True)
 class Standardisation:
-    """What standardises readings: the mean and the standard deviation float64 [d] of the training part."""
+    """Standardises readings by mean and standard deviation float64 [d] of the training part."""
 
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
 
     @classmethod
     def of(cls, runs: Sequence[Readings]) -> Standardisation:
-        """Of runs [n, d]; a column that never changes keeps its unit."""
+        """From runs [n, d]; a constant column keeps its unit."""
         readings = np.concatenate(list(runs))
         spread = readings.std(axis=0)
-        return cls(readings.mean(axis=0), np.where(spread > _NO_SPREAD, spread, 1.0))
+        return cls(readings.mean(axis=0), np.where(spread > _MIN_SPREAD, spread, 1.0))
 
     def __call__(self, run: Readings) -> Tensor:
-        """Standardised float32 [n, d]."""
+        """Standardised readings float32 [n, d]."""
         return torch.from_numpy(((run - self.centre) / self.spread).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenForecaster:
-    """A forecaster, the mean squared error of each candidate on the validation windows, why this one, and how a
-    network was trained.
+    """The chosen forecaster with the reason.
+
+    `validation` has each candidate's mean squared error on validation windows.
     """
 
     forecaster: SeriesForecaster
@@ -102,7 +95,7 @@ class ChosenForecaster:
 
 @dataclass(frozen=True, slots=True)
 class ForecastPlan:
-    """What to fit: the columns, how far to look back and ahead, which model, and how the network is trained."""
+    """What to fit: columns, steps back and ahead, the model, and the network's training."""
 
     columns: tuple[str, ...]
     context: int
@@ -115,29 +108,35 @@ class ForecastPlan:
 def fit_forecaster(
     train: Sequence[Readings], validation: Sequence[Readings], plan: ForecastPlan, tune: Tune | None = None
 ) -> ChosenForecaster:
-    """Fit to runs [n, d], choose and calibrate by others, which may begin with the `context` rows before their own
-    first.
+    """Fit to training runs [n, d]; choose and calibrate on validation runs.
 
-    `tune` trains a network on its windows and leaves it at the epoch that the validation windows given to it like best.
-    ValueError when no run has context + horizon rows.
+    Validation runs may begin with the `context` rows before their first own row. `tune` trains a network and leaves it
+    at the epoch with the least error on the validation windows. Raises ValueError when no run has context + horizon
+    rows.
     """
     scale = Standardisation.of(train)
-    seen, unseen = (
+    fitting, choosing = (
         cut_windows([scale(run) for run in runs], plan.context, plan.horizon) for runs in (train, validation)
     )
-    linear, _ = fit_linear(seen, unseen)
+    linear = fit_linear(fitting, choosing)
     models: dict[ForecastKind, LinearForecast | PatchForecast] = {"linear": linear}
     curve: LossCurve | None = None
     if plan.model != "linear":
-        network = NetworkFit(linear, seen, plan.descent)
-        (tune or tune_quietly)(network, unseen)
+        network = NetworkFit(linear, fitting, plan.descent)
+        (tune or _tune)(network, choosing)
         models["patch"], curve = network.model, network.curve
-    errors: dict[ForecastKind, float] = {kind: errors_of(model, unseen).mse for kind, model in models.items()}
+    errors: dict[ForecastKind, float] = {kind: errors_of(model, choosing).mse for kind, model in models.items()}
     kind, reason = _choose(errors, plan.model)
-    model = models[kind].eval()
-    made = SeriesForecaster(
+    forecaster = _build_forecaster(models[kind].eval(), choosing, scale, plan)
+    return ChosenForecaster(forecaster, scale, errors, reason, curve)
+
+
+def _build_forecaster(
+    model: LinearForecast | PatchForecast, calibration: Windows, scale: Standardisation, plan: ForecastPlan
+) -> SeriesForecaster:
+    return SeriesForecaster(
         model,
-        Intervals.calibrated(model, unseen),
+        Intervals.calibrated(model, calibration),
         plan.columns,
         context=plan.context,
         horizon=plan.horizon,
@@ -145,29 +144,24 @@ def fit_forecaster(
         spread=torch.from_numpy(scale.spread),
         period_s=plan.period_s,
     )
-    return ChosenForecaster(made, scale, errors, reason, curve)
 
 
-def tune_quietly(network: NetworkFit, validation: Windows) -> None:
-    """Train with nobody watching."""
+def _tune(network: NetworkFit, validation: Windows) -> None:
     network.train(lambda: errors_of(network.model, validation).mse)
 
 
 def held_out_windows(forecaster: SeriesForecaster, runs: Sequence[Readings], *, skip: int = 0) -> Windows:
-    """Windows of runs [n, d] in the forecaster's own standard units; the first `skip` rows of each run are left out."""
+    """Windows of runs [n, d] without their first `skip` rows, in the forecaster's units."""
     return cut_windows([forecaster.standardised(run[skip:]) for run in runs], forecaster.context, forecaster.horizon)
 
 
 def _choose(errors: dict[ForecastKind, float], asked: Literal["auto", "linear", "patch"]) -> tuple[ForecastKind, str]:
-    told = ", ".join(f"{kind} {error:.4f}" for kind, error in errors.items())
+    """The kind to use and the reason."""
+    listed = ", ".join(f"{kind} {error:.4f}" for kind, error in errors.items())
     if asked != "auto":
-        return asked, f"{asked} was asked for; mean squared error on validation windows: {told}"
-    better = errors["patch"] < (1 - WORTH) * errors["linear"]
-    verdict = (
-        f"is better by more than {WORTH:.0%}"
-        if better
-        else f"is not better by more than {WORTH:.0%}, and the linear map is simpler"
-    )
-    return (
-        "patch" if better else "linear"
-    ), f"on validation windows the mean squared error is {told}: the network {verdict}"
+        return asked, f"{asked} was asked for; mean squared error on validation windows: {listed}"
+    better = errors["patch"] < (1 - MIN_GAIN) * errors["linear"]
+    measured = f"on validation windows the mean squared error is {listed}"
+    if better:
+        return "patch", f"{measured}: the network is better by more than {MIN_GAIN:.0%}"
+    return "linear", f"{measured}: the network is not better by more than {MIN_GAIN:.0%}, and the linear map is simpler"

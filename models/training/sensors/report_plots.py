@@ -1,26 +1,25 @@
-"""What a report draws: of a detector its readings, scores and faults found; of a forecaster what came and what was
-forecast.
+"""Plots of a sensor job's report, as plain data for JSON.
 
-`detector_plots()` gives plain data for JSON:
+`detector_plots()`:
 
-- `series`: the held-out part, at most 2,000 points, each the row of highest score of its stretch: `x` (ISO
-  timestamps where the file has times, else lines of the file), `columns` ({name: readings}, the 12 that contribute
-  most), `scores`, `p_values`, `threshold` ({"0.05": score or null, "0.01": …}), `anomalies` (indices into `x` with p
-  ≤ 0.05), `labels` (0 or 1, or null).
-- `contributions`: {column: mean share} over the found anomalies, or over all points where none was found.
-- `training`: {"loss": [mean loss of each epoch]}, or null where no network was trained.
-- `candidates`: [{"detector", "chosen", "false_alarm_rate_0.05", "faults", "auroc"}], null where not known.
+- `series`: at most 2,000 points of the held-out part, each the row with the highest score of its stretch: `x` (ISO
+  timestamps, or lines of a file without times), `columns` ({name: readings}, the 12 that contribute most), `scores`,
+  `p_values`, `threshold` ({"0.05": score or null, "0.01": …}), `anomalies` (indices into `x` with p ≤ 0.05), `labels`
+  (0 or 1, or null).
+- `contributions`: {column: mean share} over the anomalies, or over all points where there is none.
+- `training`: {"loss": [mean loss of each epoch]}, or null without a trained network.
+- `candidates`: [{"detector", "chosen", "false_alarm_rate_0.05", "faults", "auroc"}], null where unknown.
 
-`forecast_plots()` gives plain data for JSON:
+`forecast_plots()`:
 
-- `forecast`: the end of the longest held-out run, forecast a horizon at a time, four times at most. `x` (ISO
-  timestamps where the file has times, else lines of the file), `origins` (indices into `x` at which a forecast
-  begins), and `columns` (the first 12): {name: {"actual": [n], "median": […], "low": […], "high": […]}}. The last
-  three begin at the first origin and hold the middle 80 %; what came before it is at most one horizon.
+- `forecast`: the end of the longest held-out run, forecast one horizon at a time, four times at most. `x` (ISO
+  timestamps, or lines of a file without times), `origins` (indices into `x` where a forecast begins), and `columns`
+  (the first 12): {name: {"actual": [n], "median": […], "low": […], "high": […]}}. The last three begin at the first
+  origin and hold the middle 80 %; at most one horizon comes before it.
 - `horizon`: {"model": [mean squared error of each step], "last value": …, "last season": …}, in variances of the
   training part.
 - `training`: {"loss": [mean loss of each epoch], "validation": [mean squared error before and after each]}, or null
-  where no network was trained.
+  without a trained network.
 """
 
 from __future__ import annotations
@@ -40,30 +39,27 @@ from models.training.data.segments import Segments
 from models.training.sensors.detector_selection import ALPHAS, DetectorResult
 from models.training.sensors.fit_forecaster import ChosenForecaster, ForecastErrors
 
-MOST_POINTS, MOST_COLUMNS = 2000, 12
+_MAX_POINTS, _MAX_COLUMNS, _MAX_FORECASTS = 2000, 12, 4
+_LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
 Rows = NDArray[np.int64]
 
 
 def detector_plots(chosen: DetectorResult, judged: Sequence[DetectorResult], held_out: Segments) -> dict[str, Any]:
-    """See the module's docstring."""
-    shares = _shares(chosen, held_out)
-    points = _points(chosen.scores.scores)
-    found = chosen.scores.p_values <= ALPHAS[0]
-    mean = (
-        shares[found if found.any() else slice(None)].mean(axis=0) if len(shares) else np.zeros(len(held_out.columns))
-    )
+    """The plots of a chosen detector and its candidates on the held-out part."""
+    points = _select_points(chosen.scores.scores)
+    mean = _mean_contributions(chosen, held_out)
     losses = training_curve(chosen.sensor).epochs
     return {
         "series": _series(chosen, held_out, points, mean),
         "contributions": dict(zip(held_out.columns, mean.tolist(), strict=True)),
         "training": {"loss": list(losses)} if losses else None,
-        "candidates": [_candidate(one, chosen) for one in judged],
+        "candidates": [_candidate(result, chosen) for result in judged],
     }
 
 
 def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: NDArray[np.floating]) -> dict[str, Any]:
     rows, p_values = chosen.scores.rows[points], chosen.scores.p_values[points]
-    shown = np.sort(np.argsort(-shares, kind="stable")[:MOST_COLUMNS])
+    shown = np.sort(np.argsort(-shares, kind="stable")[:_MAX_COLUMNS])
     return {
         "x": held_out.places(rows),
         "columns": {held_out.columns[column]: held_out.readings[rows, column].tolist() for column in shown.tolist()},
@@ -75,14 +71,24 @@ def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: ND
     }
 
 
-def _points(scores: NDArray[np.float32]) -> Rows:
-    """The highest score of each of at most 2,000 equal stretches: a peak must not fall between two points."""
-    stretches = np.array_split(np.arange(len(scores)), min(MOST_POINTS, len(scores))) if len(scores) else []
+def _select_points(scores: NDArray[np.float32]) -> Rows:
+    """The row with the highest score in each of 2,000 stretches, so that peaks are drawn."""
+    stretches = np.array_split(np.arange(len(scores)), min(_MAX_POINTS, len(scores))) if len(scores) else []
     return np.array([part[int(scores[part].argmax())] for part in stretches], dtype=np.int64)
 
 
-def _shares(chosen: DetectorResult, held_out: Segments) -> NDArray[np.float32]:
-    """Contributions [n, d] of the rows that were scored."""
+def _mean_contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[np.floating]:
+    """Each column's mean share [d] of the anomalies' scores; of all scores without any."""
+    shares = _contributions(chosen, held_out)
+    if not len(shares):
+        return np.zeros(len(held_out.columns))
+    anomalies = chosen.scores.p_values <= ALPHAS[0]
+    mean: NDArray[np.floating] = (shares[anomalies] if anomalies.any() else shares).mean(axis=0)
+    return mean
+
+
+def _contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[np.float32]:
+    """Contributions [n, d] of the scored rows."""
     found = [np.zeros((0, len(held_out.columns)), np.float32)]
     for run in held_out.each():
         scored = chosen.sensor.score(held_out.readings[run], contributions=True)
@@ -91,29 +97,23 @@ def _shares(chosen: DetectorResult, held_out: Segments) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def _candidate(one: DetectorResult, chosen: DetectorResult) -> dict[str, Any]:
-    rate = one.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
+def _candidate(result: DetectorResult, chosen: DetectorResult) -> dict[str, Any]:
     return {
-        "detector": one.name,
-        "chosen": one is chosen,
-        "false_alarm_rate_0.05": rate,
-        "faults": one.faults,
-        "auroc": one.metrics.get("auroc"),
+        "detector": result.name,
+        "chosen": result is chosen,
+        "false_alarm_rate_0.05": result.metrics.get("false_alarm_rate_0.05"),
+        "faults": result.faults,
+        "auroc": result.metrics.get("auroc"),
     }
-
-
-MOST_COLUMNS = 12
-_MOST_FORECASTS = 4
-_LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
 
 
 def forecast_plots(
     chosen: ChosenForecaster, parts: SeriesParts, errors: Mapping[str, ForecastErrors]
 ) -> dict[str, Any]:
-    """See the module's docstring; `errors` are the model's and the naive forecasts' on the held-out windows."""
+    """The plots of a forecaster, with the errors of the model and of naive forecasts."""
     return {
         "forecast": _forecast(chosen.forecaster, parts),
-        "horizon": {name: one.by_step.tolist() for name, one in errors.items()},
+        "horizon": {name: error.by_step.tolist() for name, error in errors.items()},
         "training": None if chosen.training is None else asdict(chosen.training),
     }
 
@@ -122,12 +122,13 @@ def _forecast(forecaster: SeriesForecaster, parts: SeriesParts) -> dict[str, Any
     number = int(np.argmax([len(run) for run in parts.held_out]))
     run, held = parts.held_out[number], list(parts.held_rows.each())[number]
     context, horizon = forecaster.context, forecaster.horizon
-    count = min((len(run) - context) // horizon, _MOST_FORECASTS)
+    count = min((len(run) - context) // horizon, _MAX_FORECASTS)
     origins = range(len(run) - count * horizon, len(run), horizon)
-    # What a run begins with may be its context alone, of rows that are not held out.
+    # A run may begin with context rows that are not held out; they are not drawn.
     begin = max(len(run) - (held.stop - held.start), origins[0] - horizon)
-    made = [forecaster.forecast(run[:origin], horizon, tuple(_LEVELS.values())).quantiles for origin in origins]
-    bands = {name: np.concatenate([one[level] for one in made]) for name, level in _LEVELS.items()}
+    levels = tuple(_LEVELS.values())
+    forecasts = [forecaster.forecast(run[:origin], horizon, levels).quantiles for origin in origins]
+    bands = {name: np.concatenate([quantiles[level] for quantiles in forecasts]) for name, level in _LEVELS.items()}
     return {
         "x": parts.held_rows.places(np.arange(held.stop - len(run) + begin, held.stop)),
         "origins": [origin - begin for origin in origins],
@@ -136,6 +137,6 @@ def _forecast(forecaster: SeriesForecaster, parts: SeriesParts) -> dict[str, Any
                 "actual": run[begin:, column].tolist(),
                 **{band: values[:, column].tolist() for band, values in bands.items()},
             }
-            for column, name in enumerate(parts.columns[:MOST_COLUMNS])
+            for column, name in enumerate(parts.columns[:_MAX_COLUMNS])
         },
     }

@@ -1,10 +1,10 @@
-"""Rows to the tensors of a batch, on the CPU and, where it helps, in the loader's processes."""
+"""Batches of texts as tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,21 +15,21 @@ from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from models.training.tuning.batch_plan import Plan
 
+_CPU = torch.device("cpu")
+_PART_ROWS_ON_CPU, _UNLIMITED = 16, 1_000_000
+
 
 class Augment(Protocol):
-    """Changes training texts; the same way for the same `epoch` (`models.training.tuning.augment.Augmenter`)."""
+    """Changes training texts; the same `epoch` gives the same changes (see `Augmenter`)."""
 
     def __call__(self, texts: Sequence[str], *, epoch: int = 0) -> list[str]:
-        """As many texts as came."""
+        """One text for each."""
         ...
-
-
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedTexts:
-    """Texts of like length of one column: their features (int64 [m, longest]) and their places [m] in the column."""
+    """Texts of similar length: features int64 [m, longest], and places [m] in the column."""
 
     features: dict[str, Tensor]
     places: Tensor
@@ -39,9 +39,15 @@ class PaddedTexts:
         return PaddedTexts({name: change(tensor) for name, tensor in self.features.items()}, change(self.places))
 
 
+def restore_order(parts: Sequence[PaddedTexts], rows: Sequence[Tensor]) -> Tensor:
+    """Rows [m, …] of each part as rows [n, …] in the column's order."""
+    joined = torch.cat(list(rows))
+    return torch.empty_like(joined).index_copy(0, torch.cat([part.places for part in parts]), joined)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`columns`: for each text column its parts; `targets` [n] or None; `rows`: which rows these are."""
+    """The parts of each text column, targets [n] or None, row indices and token counts."""
 
     columns: tuple[tuple[PaddedTexts, ...], ...]
     targets: Tensor | None
@@ -53,13 +59,16 @@ class Batch:
         return len(self.rows)
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """The batch on a device."""
         if device == _CPU:
             return self
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Page-locked, for copying to a GPU while it computes; the loader calls it by this name."""
+        """The batch in page-locked memory, for copying while the GPU computes.
+
+        torch's loader calls this method.
+        """
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -69,55 +78,73 @@ class Batch:
 
 @dataclass(frozen=True)
 class TextReader:
-    """How texts become a model's input: as in serving. With `pairs`, two columns are read as one input.
+    """Reads texts as a model's input, like serving; with `pairs`, two columns are one input.
 
-    A column is cut into parts of at most `rows_at_once` texts of like length: on a CPU padding is most of the time,
-    on a GPU more calls are.
+    A column is cut into parts of at most `part_rows` texts of similar length: on a CPU padding takes most of the
+    time, on a GPU the calls do.
     """
 
     text: TextProcessor
     pad_id: int
     with_types: bool
-    rows_at_once: int = 1_000_000
+    part_rows: int = _UNLIMITED
     pairs: bool = False
     prompt: str = ""
     excludes_prompt: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        max_tokens: int,
+        device: torch.device,
+        *,
+        pairs: bool = False,
+        prompt: str = "",
+        excludes_prompt: bool = False,
+    ) -> TextReader:
+        """A reader with a transformers tokenizer, for a model that trains on a device."""
+        return cls(
+            TextProcessor(tokenizer.backend_tokenizer, max_tokens),
+            int(tokenizer.pad_token_id or 0),
+            "token_type_ids" in tokenizer.model_input_names,
+            _PART_ROWS_ON_CPU if device.type == "cpu" else _UNLIMITED,
+            pairs,
+            prompt,
+            excludes_prompt,
+        )
+
     def __call__(self, columns: Sequence[Sequence[str]]) -> list[list[Tokens]]:
-        """Tokens of each column, cut at the model's limit."""
+        """The tokens of each column, cut at the model's limit."""
         if self.pairs:
             return [self.text.encode_pairs(list(zip(*columns, strict=True)))]
         return [self.text.encode(column, prompt=self.prompt, exclude_prompt=self.excludes_prompt) for column in columns]
 
     def parts(self, tokens: Sequence[Tokens]) -> tuple[PaddedTexts, ...]:
-        """The features of a column."""
+        """A column's texts, sorted by length and padded in parts."""
         order = sorted(range(len(tokens)), key=lambda place: tokens[place].count)
-        cuts = [order[start : start + self.rows_at_once] for start in range(0, len(order), self.rows_at_once)]
-        return tuple(
-            PaddedTexts(
-                collate([tokens[place] for place in cut], self.pad_id, _CPU, with_types=self.with_types),
-                torch.tensor(cut),
-            )
-            for cut in cuts
-        )
+        cuts = [order[start : start + self.part_rows] for start in range(0, len(order), self.part_rows)]
+        return tuple(self._pad(tokens, cut) for cut in cuts)
+
+    def _pad(self, tokens: Sequence[Tokens], places: list[int]) -> PaddedTexts:
+        features = collate([tokens[place] for place in places], self.pad_id, _CPU, with_types=self.with_types)
+        return PaddedTexts(features, torch.tensor(places))
 
 
 class Batches(Dataset[Batch]):
-    """The batch of each step of a plan. `targets[i]` belongs to row i; `augment` changes texts in training, never
-    elsewhere.
-    """
+    """The batch of each step of a plan; `targets[i]` belongs to row i."""
 
     def __init__(
         self,
         columns: Sequence[Sequence[str]],
         targets: Tensor | None,
         plan: Plan,
-        reading: TextReader,
+        reader: TextReader,
         *,
         augment: Augment | None = None,
     ) -> None:
         self.plan = plan
-        self._columns, self._targets, self._reading = columns, targets, reading
+        self._columns, self._targets, self._reader = columns, targets, reader
         self._augment = augment
 
     def __len__(self) -> int:
@@ -127,14 +154,13 @@ class Batches(Dataset[Batch]):
         rows = self.plan[step]
         texts = [[column[row] for row in rows] for column in self._columns]
         if self._augment is not None:
-            # Each step is an epoch to the augmenter, so that a text comes back changed otherwise.
+            # Each step is an epoch to the augmenter, so that a text is changed differently each time.
             texts = [self._augment(column, epoch=step) for column in texts]
-        tokens = self._reading(texts)
-        columns = tuple(self._reading.parts(column) for column in tokens)
+        tokens = self._reader(texts)
         return Batch(
-            columns,
-            None if self._targets is None else self._targets[rows],
-            tuple(rows),
-            sum(item.count for column in tokens for item in column),
-            tokens[0][0].prompt_tokens,
+            columns=tuple(self._reader.parts(column) for column in tokens),
+            targets=None if self._targets is None else self._targets[rows],
+            rows=tuple(rows),
+            tokens=sum(item.count for column in tokens for item in column),
+            prompt_tokens=tokens[0][0].prompt_tokens,
         )

@@ -1,4 +1,4 @@
-"""A training run on disk: the weights that train and the optimizer's state as safetensors, all else as JSON."""
+"""Checkpoints of a tuning run: tensors as safetensors, the rest as JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.training.events import Events, emit
+
 _FORMAT = 1
 _WEIGHTS, _STATE = "weights.safetensors", "state.json"
 _KEEP = 2
@@ -22,25 +24,65 @@ _KEEP = 2
 
 @dataclass(frozen=True, slots=True)
 class TunerCheckpoint:
-    """Where a run stood: `step` steps done of the run that `fingerprint` names."""
+    """A checkpoint after `step` steps of the run with this fingerprint."""
 
     path: Path
     step: int
     fingerprint: str
 
 
+class RunCheckpoints:
+    """Saves and resumes one run.
+
+    `directory` takes the checkpoints, `fingerprint` tells the run from others, `every` is their distance in steps (0:
+    none).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        fingerprint: str,
+        every: int,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        events: Events,
+    ) -> None:
+        self._directory, self._fingerprint, self._every = directory, fingerprint, every
+        self._module, self._optimizer, self._events = module, optimizer, events
+
+    def save(self, step: int, loss: float, *, now: bool) -> None:
+        """Write a checkpoint where one is due or wanted now; the event tells the mean loss."""
+        if now or (self._every and step % self._every == 0):
+            written = write(self._directory, step, self._fingerprint, self._module, self._optimizer)
+            metrics = {"loss": loss}
+            self._events({"type": "checkpoint", "step": step, "path": str(written.path), "metrics": metrics})
+
+    def resume(self, path: Path | None, total: int) -> int:
+        """Restore the checkpoint at `path` if it is one of this run; return its step, or 0."""
+        if path is None:
+            return 0
+        found = read(path)
+        if found is None or found.fingerprint != self._fingerprint:
+            reason = "other rows, settings or stage"
+            emit(self._events, f"{path.name} holds no checkpoint of this run ({reason}): starting afresh", "warn")
+            return 0
+        restore(found, self._module, self._optimizer)
+        emit(self._events, f"resumed after step {found.step} of {total}", "info")
+        return found.step
+
+
 def write(
     directory: Path, step: int, fingerprint: str, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TunerCheckpoint:
-    """Write `directory/step-<n>`, complete or not at all, and drop all but the two newest."""
+    """Write `directory/step-<n>` atomically, and remove all but the two newest."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"step-{step:08d}"
     staging = directory / f".{target.name}.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    numbers, tensors = _flattened(module, optimizer)
+    scalars, tensors = _flatten(module, optimizer)
     save_file(tensors, staging / _WEIGHTS)
-    state = {"format": _FORMAT, "step": step, "fingerprint": fingerprint, "optimizer": numbers}
+    state = {"format": _FORMAT, "step": step, "fingerprint": fingerprint, "optimizer": scalars}
     (staging / _STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
     for file in staging.iterdir():
         _sync(file)
@@ -53,73 +95,73 @@ def write(
 
 
 def read(path: Path) -> TunerCheckpoint | None:
-    """What lies at `path`, a checkpoint or a directory of them; None where nothing whole does."""
-    for place in [path, *sorted(path.glob("step-*"), reverse=True)]:
-        if (place / _STATE).is_file() and (place / _WEIGHTS).is_file():
-            state = json.loads((place / _STATE).read_text(encoding="utf-8"))
+    """The checkpoint at `path`, or the newest complete one in it; None without any."""
+    for candidate in [path, *sorted(path.glob("step-*"), reverse=True)]:
+        if (candidate / _STATE).is_file() and (candidate / _WEIGHTS).is_file():
+            state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
             if state.get("format") == _FORMAT:
-                return TunerCheckpoint(place, int(state["step"]), str(state["fingerprint"]))
+                return TunerCheckpoint(candidate, int(state["step"]), str(state["fingerprint"]))
     return None
 
 
 def restore(checkpoint: TunerCheckpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and optimizer state back. Raises ValueError where the file or the names in it do not fit."""
+    """Load weights and optimizer state.
+
+    Raises ValueError where the file or the names in it do not fit.
+    """
     try:
         tensors = load_file(checkpoint.path / _WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{checkpoint.path.name}: {error}") from error
-    numbers = json.loads((checkpoint.path / _STATE).read_text(encoding="utf-8"))["optimizer"]
-    trained = _trained(module)
+    scalars = json.loads((checkpoint.path / _STATE).read_text(encoding="utf-8"))["optimizer"]
+    trainable = _trainable(module)
     stored = {name.removeprefix("weights/") for name in tensors if name.startswith("weights/")}
-    if stored != trained.keys():
-        raise ValueError(
-            f"{checkpoint.path.name}: other weights than this run trains: {sorted(stored ^ trained.keys())[:3]}"
-        )
+    if stored != trainable.keys():
+        different = sorted(stored ^ trainable.keys())[:3]
+        raise ValueError(f"{checkpoint.path.name}: other weights than this run trains: {different}")
     with torch.no_grad():
-        for name, parameter in trained.items():
+        for name, parameter in trainable.items():
             parameter.copy_(tensors[f"weights/{name}"])
-    optimizer.load_state_dict(_gathered(module, optimizer, tensors, numbers))
+    optimizer.load_state_dict(_unflatten(module, optimizer, tensors, scalars))
 
 
-def _flattened(
+def _flatten(
     module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
-    """Optimizer scalars by parameter name, and all tensors under `weights/…` and `optimizer/<field>/…`."""
-    numbers: dict[str, dict[str, float]] = {}
+    """Optimizer scalars by parameter, and tensors as `weights/…` and `optimizer/<field>/…`."""
+    scalars: dict[str, dict[str, float]] = {}
     tensors: dict[str, Tensor] = {}
-    for name, parameter in _trained(module).items():
+    for name, parameter in _trainable(module).items():
         tensors[f"weights/{name}"] = parameter.detach().cpu().contiguous()
         for field, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{field}/{name}"] = value.detach().cpu().contiguous()
             elif value is not None:
-                numbers.setdefault(name, {})[field] = value
-    return numbers, tensors
+                scalars.setdefault(name, {})[field] = value
+    return scalars, tensors
 
 
-def _gathered(
+def _unflatten(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, Tensor],
-    numbers: Mapping[str, Mapping[str, float]],
+    scalars: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The reverse of `_flattened`, in the form that the optimizer reads: state by the parameters' order."""
-    names = {parameter: name for name, parameter in _trained(module).items()}
+    """The optimizer's own form of what `_flatten` made: state by the order of the parameters."""
+    names = {parameter: name for name, parameter in _trainable(module).items()}
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, object]] = {index: dict(numbers.get(name, {})) for index, name in enumerate(order)}
-    place = {name: index for index, name in enumerate(order)}
+    state: dict[int, dict[str, object]] = {index: dict(scalars.get(name, {})) for index, name in enumerate(order)}
+    index_of = {name: index for index, name in enumerate(order)}
     for key, tensor in tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "optimizer":
             field, _, name = rest.partition("/")
-            state[place[name]][field] = tensor
-    return {
-        "state": {index: held for index, held in state.items() if held},
-        "param_groups": optimizer.state_dict()["param_groups"],
-    }
+            state[index_of[name]][field] = tensor
+    held = {index: fields for index, fields in state.items() if fields}
+    return {"state": held, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 

@@ -1,4 +1,4 @@
-"""A classifier's encoder tuned on the job's labelled texts, and opened again as serving will open it."""
+"""Tuning of a classifier's encoder, and the tuned encoder as serving opens it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,71 +17,59 @@ from models.training.embeddings import Embedder
 from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.job import TextContext
 from models.training.tuning.augment import Augmenter
+from models.training.tuning.labelled_tuning import LabelledTuning, Method, default_settings
+from models.training.tuning.settings import merge_settings
 
 Floats = NDArray[np.float32]
 
 
 class EncoderTuning:
-    """How a job's encoder is tuned, as often as it is: every stage with the same settings and in a directory of its
-    own name.
-    """
+    """Tunes a job's encoder; all stages share settings, each has its own directory."""
 
     def __init__(self, context: TextContext, settings: ClassificationHyperparameters, rows: int) -> None:
-        from models.training.tuning.contrastive import own_settings
-        from models.training.tuning.settings import chosen
-
-        self.how: Literal["contrastive", "full", "lora"] = (
-            settings.mode if settings.mode in ("full", "lora") else "contrastive"
-        )
-        asked = chosen(own_settings(self.how, rows), settings, seed=context.job.seed)
+        self.how: Method = settings.mode if settings.mode in ("full", "lora") else "contrastive"
+        asked = merge_settings(default_settings(self.how, rows), settings, seed=context.job.seed)
         self._context = context
         self._settings = replace(asked, mode="full") if settings.mode == "auto" else asked
         self._augmentation = settings.augmentation.model_dump()
 
-    def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, told: bool = False) -> Path:
-        """The directory of an encoder tuned on texts with labels; `told`: what the ladder's rungs see goes to the
-        job's report.
+    def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, add_findings: bool = False) -> Path:
+        """Tune an encoder on texts with labels and return its directory.
 
-        Goes on from the job's checkpoint where that is of this stage. Raises TrainingError.
+        `add_findings` adds findings to the job's report. The job's checkpoint is resumed where it is of this stage.
+        Raises TrainingError.
         """
-        from models.training.tuning.contrastive import tune_contrastive, tune_with_head
-
-        context = self._context
-        augment = Augmenter(self._augmentation, context.job.seed) if any(self._augmentation.values()) else None
-        checkpoint = context.job.checkpoint
-        if checkpoint is not None and stage not in {parent.name for parent in checkpoint.parents}:
-            checkpoint = None
-        more: dict[str, Any] = {
-            "directory": context.directory / stage,
-            "augment": augment,
-            "report": context.report if told else None,
-        }
-        tune = tune_contrastive if self.how == "contrastive" else tune_with_head
-        path: Path = tune(
-            context.source, context.placement, texts, labels, self._settings, context.events, checkpoint, **more
+        context, checkpoint = self._context, self._context.job.checkpoint
+        of_this_stage = checkpoint is not None and stage in {parent.name for parent in checkpoint.parents}
+        tuning = LabelledTuning(
+            context.source,
+            context.placement,
+            texts,
+            labels,
+            self._settings,
+            context.events,
+            context.directory / stage,
+            checkpoint=checkpoint if of_this_stage else None,
+            augment=Augmenter(self._augmentation, context.job.seed) if any(self._augmentation.values()) else None,
+            report=context.report if add_findings else None,
         )
-        return path
+        return tuning.contrastive() if self.how == "contrastive" else tuning.under_head()
 
-    def passing(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> TemporaryEncoder:
-        """The embeddings of such an encoder without the encoder."""
+    def temporary(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> TemporaryEncoder:
+        """The embeddings of an encoder tuned on texts with labels, without its files."""
         return TemporaryEncoder(self, self._context, stage, texts, labels)
 
     def digest(self, texts: Sequence[str], labels: Sequence[str]) -> bytes:
-        """What tells the encoder tuned on these texts from every other."""
-        about = (
-            self._context.source.version,
-            self._context.placement.dtype_name,
-            self.how,
-            asdict(self._settings),
-            self._augmentation,
-        )
+        """A digest of the encoder that these texts and labels give."""
+        version, dtype = self._context.source.version, self._context.placement.dtype_name
+        about = (version, dtype, self.how, asdict(self._settings), self._augmentation)
         return hashlib.sha256(repr((about, list(texts), list(labels))).encode("utf-8", "surrogatepass")).digest()
 
 
 class TemporaryEncoder:
-    """Embeddings by an encoder that is tuned when it is needed, and not kept.
+    """Embeddings by an encoder that is tuned on first use, and deleted.
 
-    They are in the job's cache under what it was tuned on: a job that was stopped and goes on does not tune it again.
+    The job's cache keeps the embeddings by the encoder's digest, so a resumed job does not tune it again.
     """
 
     def __init__(
@@ -108,13 +95,13 @@ class TemporaryEncoder:
     def _encoder(self) -> Embedder:
         if self._embedder is None:
             directory = self._tuning.run(self._stage, self._texts, self._labels)
-            # Without the cache: it has these rows under the tuning already, and nobody meets this encoder again.
+            # Without the cache, which keeps these rows by the digest already.
             self._embedder = open_encoder(replace(self._context, cache=None), directory)
             shutil.rmtree(directory.parent)
         return self._embedder
 
 
 def open_encoder(context: TextContext, directory: Path) -> Embedder:
-    """An encoder from its directory, through the loader that serving uses."""
+    """The encoder in a directory, through the loader that serving uses."""
     source = locate(f"tuned={directory}")
     return Embedder(load(source, context.placement), context.cache, context.events)

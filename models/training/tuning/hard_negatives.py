@@ -1,4 +1,4 @@
-"""Hard negatives: texts that the encoder takes for an answer and that are none."""
+"""Hard negatives: texts that an encoder mistakes for the positive of an anchor."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from models.training.data.rows import TextRows, normalised
 
 Floats = NDArray[np.float32]
 
-# A candidate nearly as near as the positive is, more often than not, an answer that nobody marked (Moreira et al.,
-# NV-Retriever, 2024: keep what scores below 95 % of the positive).
-_BELOW_POSITIVE = 0.95
-_SAME_AS_POSITIVE = 0.95
+# A candidate nearly as near as the positive is usually a positive that the file does not mark (Moreira et al.,
+# NV-Retriever, 2024: keep candidates below 95 % of the positive's score).
+_MAX_OF_POSITIVE = 0.95
+_MAX_TO_POSITIVE = 0.95
 _CANDIDATES = 64
-_ROWS_AT_ONCE = 1024
+_BLOCK = 1024
 
 
-def mine(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
-    """Pairs → triplets with the `each` nearest wrong positives of other anchors as negatives, one row for each.
+def mine_hard_negatives(rows: TextRows, embed: Callable[[Sequence[str]], Floats], each: int, *, seed: int) -> TextRows:
+    """Turn pairs into triplets with hard negatives.
 
-    Never taken: any positive of the same anchor, the anchor itself, near-positives. An anchor for which nothing is
-    left gets a random text, so that no pair is lost. Needs two different positives, else ValueError.
+    The `each` nearest positives of other anchors are an anchor's negatives, one row for each. Left out are the anchor
+    itself, all of its positives, and texts close to them. An anchor without a candidate gets a random text, so that no
+    pair is lost. Raises ValueError without two different positives.
     """
     if rows.kind != "pairs":
         raise ValueError(f"expected pairs, got {rows.kind}")
     anchors, positives = rows.texts
     pool = list({normalised(text): text for text in positives}.values())
-    vectors, candidates, own = embed(anchors), embed(pool), embed(positives)
-    banned = _banned(anchors, positives, pool)
-    if all(len(ban) == len(pool) for ban in banned.values()):
+    excluded = _excluded(anchors, positives, pool)
+    if all(len(own) == len(pool) for own in excluded.values()):
         raise ValueError("no anchor has a text that is not its own positive")
+    vectors, candidates, own_vectors = embed(anchors), embed(pool), embed(positives)
     rng = random.Random(f"{seed}:negatives")
     chosen: list[tuple[int, str]] = []
-    for start in range(0, len(anchors), _ROWS_AT_ONCE):
-        part = range(start, min(start + _ROWS_AT_ONCE, len(anchors)))
-        similarity, to_positive = vectors[start : part.stop] @ candidates.T, own[start : part.stop] @ candidates.T
-        for place, row in enumerate(part):
-            ban = banned[normalised(anchors[row])]
-            limit = _BELOW_POSITIVE * float(vectors[row] @ own[row])
-            picked = _nearest(similarity[place], to_positive[place], limit, ban)[:each]
-            chosen += [(row, pool[number]) for number in picked or _any_other(len(pool), ban, rng)]
+    for start in range(0, len(anchors), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        similarity, to_positive = vectors[block] @ candidates.T, own_vectors[block] @ candidates.T
+        for place, row in enumerate(range(start, min(start + _BLOCK, len(anchors)))):
+            own = excluded[normalised(anchors[row])]
+            limit = _MAX_OF_POSITIVE * float(vectors[row] @ own_vectors[row])
+            nearest = _nearest(similarity[place], to_positive[place], limit, own)[:each]
+            chosen += [(row, pool[number]) for number in nearest or _random_other(len(pool), own, rng)]
     taken = rows.take([row for row, _ in chosen])
     return TextRows("triplets", [*taken.texts, [text for _, text in chosen]], None, None, taken.lines, rows.notes)
 
 
-def _banned(anchors: Sequence[str], positives: Sequence[str], pool: Sequence[str]) -> dict[str, set[int]]:
-    """For each anchor the pool's texts that are its positives or itself."""
+def _excluded(anchors: Sequence[str], positives: Sequence[str], pool: Sequence[str]) -> dict[str, set[int]]:
+    """For each anchor, the texts of the pool that are its positives or itself."""
     number = {normalised(text): index for index, text in enumerate(pool)}
-    banned: dict[str, set[int]] = {}
+    excluded: dict[str, set[int]] = {}
     for anchor, positive in zip(anchors, positives, strict=True):
         key = normalised(anchor)
-        banned.setdefault(key, {number[key]} if key in number else set()).add(number[normalised(positive)])
-    return banned
+        excluded.setdefault(key, {number[key]} if key in number else set()).add(number[normalised(positive)])
+    return excluded
 
 
-def _nearest(similarity: Floats, to_positive: Floats, limit: float, banned: set[int]) -> list[int]:
-    """The pool's texts nearest to an anchor, near-positives left out."""
-    allowed = (similarity < limit) & (to_positive < _SAME_AS_POSITIVE)
-    allowed[list(banned)] = False
+def _nearest(similarity: Floats, to_positive: Floats, limit: float, excluded: set[int]) -> list[int]:
+    """The texts of the pool nearest to an anchor, without those close to its positive."""
+    allowed = (similarity < limit) & (to_positive < _MAX_TO_POSITIVE)
+    allowed[list(excluded)] = False
     found = np.flatnonzero(allowed)
     order = np.argsort(-similarity[found], kind="stable")[:_CANDIDATES]
     return [int(index) for index in found[order]]
 
 
-def _any_other(size: int, banned: set[int], rng: random.Random) -> list[int]:
-    free = [index for index in range(size) if index not in banned]
+def _random_other(size: int, excluded: set[int], rng: random.Random) -> list[int]:
+    free = [index for index in range(size) if index not in excluded]
     return [rng.choice(free)] if free else []

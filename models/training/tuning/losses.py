@@ -1,12 +1,11 @@
-"""Losses over embeddings, by kind of data; each checks its shapes first, since broadcasting would go wrong in silence.
+"""Losses over embeddings, by kind of rows, with checks of shapes.
 
 labelled  supervised_contrastive, contrastive, batch_hard, batch_all
 pairs     multiple_negatives
 triplets  multiple_negatives, triplet
 scored    cosent, angle
 
-Every loss takes the embeddings of the columns of a batch, normalised to length 1 as serving gives them, and its
-targets.
+Every loss takes the embeddings of a batch's columns, of length 1 as in serving, and the batch's targets.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from models.training.hyperparameters import PARAM, LabelledLoss
 
 Loss = Callable[[Sequence[Tensor], Tensor | None], Tensor]
 
-# Cosine distances lie between 0 and 2, so the margins of the papers, meant for distances without bound, would never be
-# met.
+# The papers' margins are for unbounded distances; cosine distances, between 0 and 2, would never reach them.
 _MARGIN = 0.3
 _LOSSES: dict[str, tuple[str, ...]] = {
     "labelled": get_args(LabelledLoss),
@@ -38,53 +36,48 @@ _COLUMNS = {"labelled": 1, "pairs": 2, "triplets": 3, "scored": 2}
 def names(kind: str) -> tuple[str, ...]:
     """The losses for a kind of rows; the first is the default."""
     if kind not in _LOSSES:
-        raise HyperparameterError(
-            "invalid_hyperparameter",
-            f"loss: rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}",
-            f"{PARAM}.loss",
-        )
+        message = f"loss: rows of kind {kind!r} have no loss over embeddings: expected {', '.join(_LOSSES)}"
+        raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.loss")
     return _LOSSES[kind]
 
 
 def make(name: str, kind: str, *, temperature: float = 0.05, matryoshka: Sequence[int] = ()) -> Loss:
-    """The loss `name` for rows of `kind`, with its shape checks, over prefixes of the embedding where `matryoshka`
-    names sizes.
+    """The loss `name` for rows of `kind`, over prefixes of the sizes in `matryoshka`.
 
-    `temperature` divides cosines in the losses that have one. Raises HyperparameterError for a loss that such rows
-    cannot feed.
+    `temperature` divides cosines in the losses that have one. Raises HyperparameterError for a loss that does not fit
+    the kind of rows.
     """
     if name not in names(kind):
-        raise HyperparameterError(
-            "invalid_hyperparameter",
-            f"loss: {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}",
-            f"{PARAM}.loss",
-        )
+        message = f"loss: {name!r} does not fit rows of kind {kind!r}: expected one of {', '.join(names(kind))}"
+        raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.loss")
     inner = _build(name, temperature)
     targets = {"labelled": torch.int64, "scored": torch.float32}.get(kind)
     return _Checked(_Matryoshka(inner, matryoshka) if matryoshka else inner, _COLUMNS[kind], targets)
 
 
 def supervised_contrastive(embeddings: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
-    """Each text against all others of the batch: mean over its positives of -log softmax(cosine / temperature).
+    """The supervised contrastive loss: the mean of -log softmax over each text's positives.
 
-    Khosla et al., Supervised Contrastive Learning, 2020, L_out. `embeddings` float [n, d] of length 1, `labels`
-    int64 [n]; texts without another of their label in the batch do not count. Raises ValueError when none counts.
+    The softmax of cosine / temperature is over all other texts of the batch. L_out of Khosla et al., Supervised
+    Contrastive Learning, 2020. `embeddings` float [n, d] of length 1, `labels` int64 [n]. Texts without another of
+    their label in the batch do not count. Raises ValueError when none counts.
     """
     same, _ = _pair_masks(labels)
     if not same.any():
         raise ValueError("supervised_contrastive: no two texts of the batch share a label")
     logits = (embeddings @ embeddings.T) / temperature
-    himself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    log_probability = logits - logits.masked_fill(himself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    log_probability = logits - logits.masked_fill(diagonal, -torch.inf).logsumexp(dim=1, keepdim=True)
     positives = same.sum(dim=1)
     per_text = -(log_probability * same).sum(dim=1) / positives.clamp(min=1)
     return per_text[positives > 0].mean()
 
 
 def contrastive_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """All pairs of the batch: squared distance of their cosine to 1 (same label) or 0, both kinds weighing the same.
+    """The squared distance of each pair's cosine to 1 (same label) or 0.
 
-    SetFit's objective (Tunstall et al., 2022), over every pair of the batch in place of sampled ones.
+    Both kinds of pairs have the same weight. SetFit's objective (Tunstall et al., 2022), over every pair of the batch
+    instead of sampled ones.
     """
     same, other = _pair_masks(labels)
     if not same.any() or not other.any():
@@ -94,8 +87,9 @@ def contrastive_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def _build(name: str, temperature: float) -> Loss:
-    """The bare loss; those of sentence-transformers are called by their function of embeddings, so the model they
-    ask for is a stand-in.
+    """The loss without checks.
+
+    Losses of sentence-transformers get embeddings here, so their model is a placeholder.
     """
     from sentence_transformers.sentence_transformer import losses
 
@@ -113,14 +107,12 @@ def _build(name: str, temperature: float) -> Loss:
         made = theirs[name]()
         return lambda columns, targets: made.compute_loss_from_embeddings(list(columns), targets)
     if name == "supervised_contrastive":
-        return lambda columns, targets: supervised_contrastive(columns[0], _there(targets), temperature)
-    return lambda columns, targets: contrastive_pairs(columns[0], _there(targets))
+        return lambda columns, targets: supervised_contrastive(columns[0], _require_targets(targets), temperature)
+    return lambda columns, targets: contrastive_pairs(columns[0], _require_targets(targets))
 
 
 class _Checked:
-    """Refuses what would broadcast: columns of unequal shape, targets that are not one a row, a loss that is no
-    scalar.
-    """
+    """Raises ValueError for shapes of columns, targets or the loss that would broadcast."""
 
     def __init__(self, inner: Loss, columns: int, targets: torch.dtype | None) -> None:
         self._inner, self._columns, self._targets = inner, columns, targets
@@ -132,7 +124,7 @@ class _Checked:
         if self._targets is None and targets is not None:
             raise ValueError(f"expected no targets, got shape {list(targets.shape)}")
         if self._targets is not None:
-            require_vector(_there(targets), shapes[0][0], self._targets)
+            require_vector(_require_targets(targets), shapes[0][0], self._targets)
         loss = self._inner(columns, targets)
         if loss.ndim != 0:
             raise ValueError(f"expected a loss of shape [], got {list(loss.shape)}")
@@ -140,20 +132,16 @@ class _Checked:
 
 
 class _Matryoshka:
-    """The sum of a loss over the first d dimensions, scaled to length 1, for each d and for all of them (Kusupati et
-    al., 2022).
+    """The sum of a loss over the first d dimensions for each d, and over all dimensions.
 
-    Without the whole, dimensions beyond the largest d would learn nothing, and the whole is what is served unless
-    less is asked for.
+    Kusupati et al., 2022. Serving gives all dimensions by default; without that term, those beyond the largest d would
+    learn nothing.
     """
 
     def __init__(self, inner: Loss, dimensions: Sequence[int]) -> None:
         if len(set(dimensions)) != len(dimensions) or min(dimensions) < 1:
-            raise HyperparameterError(
-                "invalid_hyperparameter",
-                f"matryoshka: expected different sizes from 1, got {list(dimensions)}",
-                f"{PARAM}.matryoshka",
-            )
+            message = f"matryoshka: expected different sizes from 1, got {list(dimensions)}"
+            raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.matryoshka")
         self._inner, self._dimensions = inner, sorted(dimensions, reverse=True)
 
     def __call__(self, columns: Sequence[Tensor], targets: Tensor | None) -> Tensor:
@@ -169,7 +157,10 @@ class _Matryoshka:
 
 
 def require_vector(tensor: Tensor, length: int, dtype: torch.dtype) -> None:
-    """Raise ValueError unless `tensor` is [length] of `dtype`: [n] against [n, 1] would broadcast to [n, n]."""
+    """Raise ValueError unless `tensor` is [length] of `dtype`.
+
+    A target [n] against [n, 1] would broadcast to [n, n].
+    """
     if tensor.shape != (length,) or tensor.dtype != dtype:
         raise ValueError(
             f"targets: expected {dtype} of shape [{length}], got {tensor.dtype} of shape {list(tensor.shape)}"
@@ -182,7 +173,7 @@ def _pair_masks(labels: Tensor) -> tuple[Tensor, Tensor]:
     return equal & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~equal
 
 
-def _there(targets: Tensor | None) -> Tensor:
+def _require_targets(targets: Tensor | None) -> Tensor:
     if targets is None:
         raise ValueError("expected targets, got none")
     return targets

@@ -1,6 +1,4 @@
-"""How an encoder is tuned: one set of settings for every recipe, from a recipe's own values and what the job asks
-for.
-"""
+"""Settings of a tuning run, from a recipe's own values and the job's hyperparameters."""
 
 from __future__ import annotations
 
@@ -17,14 +15,15 @@ Mode = Literal["full", "lora"]
 
 @dataclass(frozen=True, slots=True)
 class TunerSettings:
-    """How an encoder is tuned; every recipe takes the same.
+    """Settings of a tuning run, the same for every recipe.
 
-    `warmup` is a share of all steps, `schedule` what follows it. `per_label` is how many texts of a label stand
-    together in a batch, `head` what modes full and lora learn labels under. `loss` None takes the default of the
-    kind of rows. `matryoshka` lists the prefixes of the embedding to train. `freeze_embeddings` leaves the word
-    vectors as they are: half of a small encoder's weights, most of an optimizer step on a CPU, and what the file
-    does not say about a word stays as it was. `frozen_layers` is the share of the lowest layers that stay, too, with
-    the words' and places' vectors below them: no gradient has to go down there.
+    `warmup` is a share of all steps, and `schedule` follows it. `per_label`: texts of a label that stand together in a
+    batch. `head`: the head under which modes full and lora learn labels. `loss` None: the default for the kind of
+    rows. `matryoshka`: the prefixes of the embedding to train.
+
+    `freeze_embeddings` keeps the word embeddings: half of a small encoder's weights and most of an optimizer step on a
+    CPU; words that the file lacks keep their meaning. `frozen_layers` also freezes this share of the lowest layers,
+    and the word and position embeddings below them, so that no gradient goes down there.
     """
 
     mode: Mode = "full"
@@ -53,11 +52,10 @@ class TunerSettings:
     lora_layers: Layers = "all"
 
 
-def chosen(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
-    """A recipe's `own` settings with what a job asked for (an object of `models.training.hyperparameters`) in their
-    place.
+def merge_settings(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
+    """A recipe's `own` settings, replaced by those of a job's hyperparameters that are set.
 
-    "auto" leaves the recipe's value; `learning_rate_multiplier` multiplies its rate.
+    "auto" keeps the recipe's value; `learning_rate_multiplier` multiplies its rate.
     """
     renamed = {"n_epochs": "epochs"}
     known = {field.name for field in fields(TunerSettings)}
@@ -72,6 +70,6 @@ def chosen(own: TunerSettings, asked: Any, *, seed: int) -> TunerSettings:
 
 
 def augmenter(asked: Any, seed: int) -> Augmenter | None:
-    """What changes training texts, or None where nothing is to change."""
+    """The augmenter for a job's augmentation hyperparameters; None without any."""
     settings = {name: float(value) for name, value in asked.model_dump().items() if value}
     return Augmenter(settings, seed) if settings else None

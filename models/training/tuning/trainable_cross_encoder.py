@@ -1,10 +1,11 @@
-"""A cross-encoder with its gradients on: a query and a document as one input, one number out."""
+"""A cross-encoder that trains: a query and a document as one input, one logit out."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,58 +21,53 @@ from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
 from models.text.model_config import longest_input
-from models.text.tokenization import TextProcessor
 from models.training.errors import TrainingError
-from models.training.tuning.batches import Batch, Batches, TextReader
-from models.training.tuning.lora import merge
+from models.training.tuning.batches import Batch, Batches, TextReader, restore_order
+from models.training.tuning.freezing import add_adapters, freeze_word_embeddings
+from models.training.tuning.lora import HEADS, merge
 from models.training.tuning.settings import TunerSettings
-from models.training.tuning.trainable_encoder import ROWS_AT_ONCE_ON_CPU, frozen_words, with_lora
 
-# Where a transformers model keeps what is neither embeddings nor layers; LoRA leaves it whole, and it must train.
-_HEAD = ("classifier", "pooler", "score", "head", "pre_classifier")
-_AT_ONCE = 64
-_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+# Query and document pairs whose logits in training and after loading must agree.
 PROBES = (("where is my card", "Cards arrive within five days."), ("a", "b"), ("x " * 30, "Ünïcödé, 漢字"))
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+_BATCH_PAIRS = 64
+# A tokenizer without a limit states a huge one.
+_NO_LIMIT = 1_000_000
 
 
 class TrainableCrossEncoder(nn.Module):
-    """`…ForSequenceClassification` with one output. A base that is a bi-encoder lends its transformer; the head
-    starts fresh.
-    """
+    """`…ForSequenceClassification` with one output; a bi-encoder gets a fresh head."""
 
     def __init__(self, source: ModelSource, placement: Placement, settings: TunerSettings) -> None:
         super().__init__()
         self.source, self.placement = source, placement
         torch.manual_seed(settings.seed)  # a fresh head starts random
-        self.fresh, network, self.tokenizer, stated = _load(source)
-        network.requires_grad_(True)
+        loaded = _load(source)
+        self.fresh, self.network, self.tokenizer = loaded.fresh, loaded.network, loaded.tokenizer
         self.adapted = settings.mode == "lora"
-        self.network = network
+        self._choose_trainable(settings)
+        self.to(placement.device)
+        max_tokens = longest_input(self.network.config.to_dict(), loaded.max_tokens)
+        self.reader = TextReader.of(self.tokenizer, max_tokens, placement.device, pairs=True)
+
+    def _choose_trainable(self, settings: TunerSettings) -> None:
+        self.network.requires_grad_(True)
         if self.adapted:
-            with_lora(network, settings)
-        for name, parameter in network.named_parameters():
-            if any(part in _HEAD for part in name.split(".")):
+            add_adapters(self.network, settings)
+        # LoRA gives heads no adapters, so they train as they are.
+        for name, parameter in self.network.named_parameters():
+            if any(part in HEADS for part in name.split(".")):
                 parameter.requires_grad_(True)
         if settings.freeze_embeddings:
-            frozen_words(network)
-        self.to(placement.device)
-        self.reading = TextReader(
-            TextProcessor(self.tokenizer.backend_tokenizer, longest_input(network.config.to_dict(), stated)),
-            int(self.tokenizer.pad_token_id or 0),
-            "token_type_ids" in self.tokenizer.model_input_names,
-            rows_at_once=ROWS_AT_ONCE_ON_CPU if placement.device.type == "cpu" else 1_000_000,
-            pairs=True,
-        )
+            freeze_word_embeddings(self.network)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits float32 [n] of the rows of a batch, in its order."""
         (parts,) = batch.columns
-        logits = torch.cat([self.network(**part.features).logits[:, 0].float() for part in parts])
-        return torch.empty_like(logits).index_copy(0, torch.cat([part.places for part in parts]), logits)
+        return restore_order(parts, [self.network(**part.features).logits[:, 0].float() for part in parts])
 
     def save(self, directory: Path) -> Path:
-        """Merge adapters, write a directory that the loader serves as a reranker, and check that it gives the same
-        logits.
+        """Merge adapters, write a directory for the loader, and check its logits.
 
         Raises TrainingError with code `saved_model_differs`.
         """
@@ -82,72 +78,79 @@ class TrainableCrossEncoder(nn.Module):
             self.adapted = False
         shutil.rmtree(directory, ignore_errors=True)
         self.network.save_pretrained(str(directory), safe_serialization=True)
-        self.tokenizer.model_max_length = self.reading.text.max_tokens
+        self.tokenizer.model_max_length = self.reader.text.max_tokens
         self.tokenizer.save_pretrained(str(directory))
-        after = scores(load(locate(f"{self.source.name}={directory}"), self.placement), PROBES)
+        after = score_pairs(load(locate(f"{self.source.name}={directory}"), self.placement), PROBES)
         if not np.abs(before - after).max() <= _TOLERANCE[self.placement.dtype_name]:
-            raise TrainingError(
-                "saved_model_differs",
-                f"the saved cross-encoder gives {after.tolist()}, the trained one {before.tolist()}",
-            )
+            message = f"the saved cross-encoder gives {after.tolist()}, the trained one {before.tolist()}"
+            raise TrainingError("saved_model_differs", message)
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
         columns = [list(column) for column in zip(*PROBES, strict=True)]
-        batch = Batches(columns, None, [list(range(len(PROBES)))], self.reading)[0].to(self.placement.device)
+        batch = Batches(columns, None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
         with torch.inference_mode():
             logits: NDArray[np.float32] = self(batch).cpu().numpy()
             return logits
 
 
-def scores(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """A served cross-encoder's logits [n] of query and document; inputs of like length are read together."""
+def score_pairs(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    """A served cross-encoder's logits [n] of query and document, in batches of similar length."""
     tokens = model.text.encode_pairs(pairs)
     rows = np.zeros(len(tokens), dtype=np.float32)
     order = sorted(range(len(tokens)), key=lambda index: tokens[index].count)
-    for start in range(0, len(order), _AT_ONCE):
-        part = order[start : start + _AT_ONCE]
+    for start in range(0, len(order), _BATCH_PAIRS):
+        part = order[start : start + _BATCH_PAIRS]
         rows[part] = model.forward([tokens[index] for index in part])[:, 0]
     return rows
 
 
 def is_cross_encoder(path: Path) -> bool:
     """Whether a model directory is a `…ForSequenceClassification` model."""
-    config = path / "config.json"
-    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    architectures = _read_json(path / "config.json").get("architectures")
     return any(str(name).endswith("ForSequenceClassification") for name in architectures or [])
 
 
-def _load(source: ModelSource) -> tuple[bool, Any, Any, int | None]:
-    """Whether the head is fresh, the network, its tokenizer, and the length it states."""
+@dataclass(frozen=True, slots=True)
+class _LoadedNetwork:
+    """A network, its tokenizer and its stated limit; `fresh`: the head is new."""
+
+    fresh: bool
+    network: Any
+    tokenizer: Any
+    max_tokens: int | None
+
+
+def _load(source: ModelSource) -> _LoadedNetwork:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    place = _transformer(source.path)
-    fresh = not is_cross_encoder(place)
+    path = _transformer_path(source.path)
+    fresh = not is_cross_encoder(path)
+    head: dict[str, Any] = {"num_labels": 1} if fresh else {}
+    offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with loading(source.name, "a transformer"):
         network = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=torch.float32,
-            **({"num_labels": 1} if fresh else {}),
+            path, use_safetensors=True, dtype=torch.float32, **offline, **head
         )
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=True)
-    if network.config.num_labels != 1:
-        raise ModelSourceError(
-            f"{source.name}: a classifier of {network.config.num_labels} labels cannot rerank", param="model"
-        )
+        tokenizer = AutoTokenizer.from_pretrained(path, **offline)
+    labels = network.config.num_labels
+    if labels != 1:
+        raise ModelSourceError(f"{source.name}: a classifier of {labels} labels cannot rerank", param="model")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
-    stated = place / "sentence_bert_config.json"
-    longest = json.loads(stated.read_text(encoding="utf-8")).get("max_seq_length") if stated.is_file() else None
-    known = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
-    return fresh, network, tokenizer, int(longest) if longest else known
+    stated = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
+    return _LoadedNetwork(fresh, network, tokenizer, int(stated) if stated else limit)
 
 
-def _transformer(path: Path) -> Path:
-    """Where the transformer's files lie in a sentence-transformers directory."""
+def _transformer_path(path: Path) -> Path:
+    """The directory of the transformer's files in a sentence-transformers directory."""
     modules = path / "modules.json"
     first = json.loads(modules.read_text(encoding="utf-8"))[0] if modules.is_file() else {}
     return path / str(first.get("path", ""))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty without the file."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

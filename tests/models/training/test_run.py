@@ -380,11 +380,11 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
     tuned: list[str] = []
     run_stage = EncoderTuning.run
 
-    def counted(self: EncoderTuning, stage: str, *lesson: Sequence[str], told: bool = False) -> Path:
+    def counted(self: EncoderTuning, stage: str, *lesson: Sequence[str], add_findings: bool = False) -> Path:
         tuned.append(stage)
         if stage == "tuned-3" and tuned.count(stage) == 1:
             raise SystemExit(143)
-        return run_stage(self, stage, *lesson, told=told)
+        return run_stage(self, stage, *lesson, add_findings=add_findings)
 
     monkeypatch.setattr(EncoderTuning, "run", counted)
     first, second = (

@@ -1,4 +1,4 @@
-"""The data rung finds what is wrong with rows, and is silent about healthy ones."""
+"""The data checks find what is wrong with rows, and pass healthy ones."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def test_cut_and_unknown_texts_are_named(tmp_path: Path) -> None:
         check_data(
             replace(train, texts=[texts]),
             held_out,
-            truncated=lambda texts: before_training.cut(processor.encode(texts)),
-            unknown=lambda texts: before_training.unknown(processor.encode(texts), processor),
+            truncated=lambda texts: before_training.truncated_texts(processor.encode(texts)),
+            unknown=lambda texts: before_training.unknown_token_shares(processor.encode(texts), processor),
         )
     )
     assert found["truncation"].rows == tuple(range(1, 21))

@@ -1,4 +1,4 @@
-"""The forward rung finds models that answer nonsense, and is silent about healthy ones."""
+"""The forward checks find models that answer nonsense, and pass healthy ones."""
 
 from __future__ import annotations
 

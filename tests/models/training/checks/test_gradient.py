@@ -1,4 +1,4 @@
-"""The gradient rung finds weights that do not learn as they should, and is silent about healthy ones."""
+"""The gradient checks find weights that do not learn as they should, and pass healthy ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.training.checks.gradient import GradientMonitor, check_gradient
+from models.training.checks.gradient import GradientMonitor
 from models.training.report import Finding
 from tests.support.check_rows import troubles
 
@@ -19,7 +19,7 @@ Y = torch.arange(32) % 3
 
 
 class Network(nn.Module):
-    """An encoder, a layer that nothing uses, as BERT's pooler, and a head."""
+    """An encoder, an unused layer like BERT's pooler, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ def watched(
     meanwhile: Callable[[], object] = lambda: None,
 ) -> dict[str, Finding]:
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3)
-    watch = GradientMonitor(model, optimizer, steps=steps, expected=expected)
+    monitor = GradientMonitor(model, optimizer, steps=steps, expected=expected)
     for _ in range(steps + 2):
         optimizer.zero_grad()
         torch.autograd.backward([loss() if loss else cross_entropy(model(X), Y)])
-        with watch.step():
+        with monitor.step():
             optimizer.step()
             meanwhile()
-    assert not watch.active
-    return troubles(check_gradient(watch))
+    assert not monitor.active
+    return troubles(monitor.findings())
 
 
 @pytest.mark.parametrize("learning_rate", [1e-3, 1e-4])
@@ -105,7 +105,7 @@ def test_a_frozen_weight_that_moves_is_named() -> None:
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-3)
     found = watched(model, optimizer, meanwhile=lambda: model.get_parameter("encoder.0.weight").data.mul_(0.99))
     assert set(found) == {"frozen_moved"}
-    assert found["frozen_moved"].message == "1 parameter is frozen, and changed all the same: encoder.0.weight."
+    assert found["frozen_moved"].message == "1 parameter is frozen but changed: encoder.0.weight."
 
 
 def test_a_detached_encoder_has_no_gradient() -> None:
@@ -164,6 +164,6 @@ def test_weights_that_never_change_are_found() -> None:
     assert "encoder.0.weight" in found.message
 
 
-def test_a_watch_that_saw_nothing_says_so() -> None:
+def test_a_monitor_without_steps_warns() -> None:
     model = Network()
     assert set(troubles(GradientMonitor(model, torch.optim.SGD(model.parameters(), lr=0.1)).findings())) == {"watched"}

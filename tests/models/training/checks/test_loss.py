@@ -1,4 +1,4 @@
-"""The loss rung finds losses that measure nothing, and is silent about healthy ones."""
+"""The loss checks find losses that measure nothing, and pass healthy ones."""
 
 from __future__ import annotations
 

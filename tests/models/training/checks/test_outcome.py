@@ -1,4 +1,4 @@
-"""The outcome rung tells better from not better, and is silent about a healthy result."""
+"""The outcome checks tell better from not better, and pass a healthy result."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Does the data rung see that a column changes its unit, wherever it does, and is it silent about columns that
-merely live?
-"""
+"""The unit check finds a column that changes its unit, anywhere, and passes columns that merely vary."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ def table(x: Doubles, **more: object) -> Table:
 
 
 def units(x: Doubles, kind: SensorKind = "series", **more: object) -> Finding:
-    """What the data rung says of units in readings [n] or [n, d], four fifths of them to train on."""
+    """The unit finding for readings [n] or [n, d], four fifths of them to train on."""
     given = table(x if x.ndim > 1 else x[:, None], **more)
     runs, repairs = to_segments(given, kind)
     train, held = divide_segments(runs, 1 if given.groups is None else len(set(given.groups)), 0.2)
@@ -33,7 +31,7 @@ def units(x: Doubles, kind: SensorKind = "series", **more: object) -> Finding:
 
 
 def readings(seed: int = 0) -> Doubles:
-    """A column that nothing happens to, and one of about 20 that wanders a little."""
+    """A column of noise, and one of about 20 that wanders a little."""
     random = np.random.default_rng(seed)
     return np.stack(
         [5 + random.standard_normal(ROWS), 20 + 0.5 * random.standard_normal(ROWS) + np.sin(T / 300)], axis=1
@@ -114,7 +112,7 @@ def test_a_known_conversion_is_a_warning(change: Callable[[Doubles], Doubles], s
     assert (finding.status, says in finding.message) == ("warn", True), finding.message
 
 
-def test_a_validation_file_in_another_unit_is_told_as_such() -> None:
+def test_a_change_in_the_validation_file_names_that_file() -> None:
     train, repairs = to_segments(table(readings()), "series")
     held, _ = to_segments(table(changed(slice(None), thousand)[:500]), "series")
     finding = next(finding for finding in check_table(train, held, repairs) if finding.check == "unit_jumps")
@@ -146,6 +144,6 @@ def healthy() -> dict[str, Doubles]:
 
 
 @pytest.mark.parametrize("name", list(healthy()))
-def test_columns_that_merely_live_are_fine(name: str) -> None:
+def test_columns_that_merely_vary_pass(name: str) -> None:
     finding = units(healthy()[name])
     assert finding.status == "ok", finding.message

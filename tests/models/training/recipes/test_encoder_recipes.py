@@ -35,9 +35,9 @@ from models.training.recipes.retrieval_metrics import (
     sanity_texts,
 )
 from models.training.report import Report
-from models.training.tuning.hard_negatives import mine
-from models.training.tuning.settings import TunerSettings, augmenter, chosen
-from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, scores
+from models.training.tuning.hard_negatives import mine_hard_negatives
+from models.training.tuning.settings import TunerSettings, augmenter, merge_settings
+from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, score_pairs
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
@@ -181,12 +181,12 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     served = load(locate(str(work.result / "encoder")), CPU)
     assert isinstance(served, SequenceClassifier)
     assert (served.card.task, served.card.width) == ("rerank", 1)
-    trained = scores(served, list(zip(*train.texts, strict=True)))
+    trained = score_pairs(served, list(zip(*train.texts, strict=True)))
     assert relevance_metrics(train.texts[0], train.scores or [], trained)["auroc"] > 0.85
     assert served.text.max_tokens == work.model.text.max_tokens
     golden: Any = outcome.golden
     query, document = golden["texts"][0]
-    assert torch.tensor(scores(served, [(query, document)])).sigmoid().item() == pytest.approx(
+    assert torch.tensor(score_pairs(served, [(query, document)])).sigmoid().item() == pytest.approx(
         golden["rows"][0][0], abs=1e-4
     )
 
@@ -250,14 +250,14 @@ def test_hard_negatives_are_near_and_wrong_never_right_or_nearly_so() -> None:
         None,
         [1, 2, 3, 4, 5],
     )
-    mined = mine(pairs, embed, 1, seed=0)
+    mined = mine_hard_negatives(pairs, embed, 1, seed=0)
     assert mined.kind == "triplets"
     assert mined.lines == [1, 2, 3, 4, 5]
     assert mined.texts[2][:2] == ["near", "near"]
     assert all(negative in ("p1", "p1 again") for negative in mined.texts[2][2:])
-    assert mine(pairs, embed, 1, seed=0) == mined
+    assert mine_hard_negatives(pairs, embed, 1, seed=0) == mined
     with pytest.raises(ValueError, match="expected pairs"):
-        mine(mined, embed, 1, seed=0)
+        mine_hard_negatives(mined, embed, 1, seed=0)
 
 
 def test_a_search_is_judged_by_the_ranks_of_its_positives() -> None:
@@ -297,7 +297,7 @@ def test_what_a_job_asks_for_takes_the_place_of_the_recipes_own() -> None:
     asked = EmbeddingHyperparameters.model_validate(
         {"learning_rate_multiplier": 3, "batch_size": 5, "n_epochs": "auto", "mode": "auto", "loss": "auto"}
     )
-    got = chosen(own, asked, seed=9)
+    got = merge_settings(own, asked, seed=9)
     assert got.learning_rate == pytest.approx(3e-4)
     assert (got.batch_size, got.epochs, got.mode, got.loss, got.seed) == (5, 2, "full", None, 9)
     assert augmenter(asked.augmentation, 1) is None

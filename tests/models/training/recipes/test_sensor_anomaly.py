@@ -25,7 +25,7 @@ from models.training.checks.network import check_examples
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
-from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, broken_promise, choose
+from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, choose, miscalibration
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
 
@@ -170,7 +170,7 @@ def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
     rates = {"false_alarm_rate_0.05", "false_alarm_rate_0.01"}
     assert set(result["incumbent_metrics"]) == {"held_out_rows", "calibrated_on", "primary", *rates}
     found, theirs = outcome(second), result["incumbent_metrics"]["false_alarm_rate_0.05"]
-    assert f"that of what serves now {theirs:.2%}" in found["against_incumbent"]["message"]
+    assert f"that of the served model {theirs:.2%}" in found["against_incumbent"]["message"]
     assert "f1_against_incumbent" not in found
     assert not (second / "result" / "judged").exists()
     other = job(tmp_path / "three", kind="records", detector="pca", columns=["a", "b"], incumbent=first / "result")
@@ -361,9 +361,9 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
 
 def test_a_promise_is_broken_beyond_chance_only() -> None:
     kept, broken = np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)
-    assert broken_promise(kept, 1) == 0
-    assert 0.03 < broken_promise(broken, 1) < 0.05
-    assert broken_promise(broken, 50) == 0, "20 independent rows cannot tell"
+    assert miscalibration(kept, 1) == 0
+    assert 0.03 < miscalibration(broken, 1) < 0.05
+    assert miscalibration(broken, 50) == 0, "20 independent rows cannot tell"
 
 
 @pytest.mark.parametrize("metrics", [{"primary": 1.0}, {"primary": 1.0, "auroc": 0.9}])

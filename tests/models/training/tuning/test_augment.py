@@ -67,7 +67,7 @@ def test_as_many_texts_come_back_and_none_is_empty(texts: list[str], seed: int) 
 @pytest.mark.parametrize(
     "settings", [{"synonyms": 0.1}, {"typos": 1.5}, {"typos": -0.1}, {"casing": float("nan")}, {"typos": True}]
 )
-def test_what_cannot_be_meant_is_refused(settings: dict[str, float]) -> None:
+def test_unknown_names_and_bad_probabilities_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(HyperparameterError, match="augmentation") as caught:
         Augmenter(settings, 1)
     assert caught.value.code == "invalid_hyperparameter"

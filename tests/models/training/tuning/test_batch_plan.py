@@ -1,4 +1,4 @@
-"""Plans of batches: what comes together, what never does, and that nothing is lost."""
+"""Plans of batches: which rows come together, which never do, and none is lost."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_a_batch_holds_texts_of_like_length_together_and_gives_them_back_in_orde
         locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), TunerSettings()
     )
     texts = [f"the card {'x' * (number % 9)}" for number in range(40)]
-    batch = Batches([texts], None, [list(range(40))], encoder.reading)[0]
+    batch = Batches([texts], None, [list(range(40))], encoder.reader)[0]
     assert [len(part.places) for part in batch.columns[0]] == [16, 16, 8]
     encoder.eval()
     with torch.inference_mode():
         together = encoder.columns(batch)[0]
-        alone = torch.cat([encoder.columns(Batches([[text]], None, [[0]], encoder.reading)[0])[0] for text in texts])
+        alone = torch.cat([encoder.columns(Batches([[text]], None, [[0]], encoder.reader)[0])[0] for text in texts])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -90,7 +90,7 @@ def test_augmentation_changes_texts_step_by_step_and_repeats_itself(tmp_path: Pa
     texts = ["where is my lost card", "open a new account"]
     ids = []
     for step in (0, 1, 0):
-        batch = Batches([texts], None, [[0, 1]] * 3, encoder.reading, augment=Augmenter({"typos": 1.0}, 3))[step]
+        batch = Batches([texts], None, [[0, 1]] * 3, encoder.reader, augment=Augmenter({"typos": 1.0}, 3))[step]
         ids.append(batch.columns[0][0].features["input_ids"])
     assert torch.equal(ids[0], ids[2])
     assert ids[0].shape != ids[1].shape or not torch.equal(ids[0], ids[1])

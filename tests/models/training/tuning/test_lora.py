@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +15,29 @@ from torch.nn import functional
 from models.errors import ModelError, ModelSourceError
 from models.loader import load
 from models.runtime.placement import place
-from models.source import locate
+from models.source import ModelSource, locate
 from models.text.packed.encoder import PackedEncoder
 from models.training.embeddings import Embedder
 from models.training.errors import TrainingDataError, TrainingError
 from models.training.hyperparameters import Head, parse
 from models.training.report import Report
-from models.training.tuning.contrastive import made_head, own_settings, tune_contrastive, tune_with_head
+from models.training.tuning.heads import build_head
+from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 from models.training.tuning.lora import add_lora, merge, targets
-from models.training.tuning.settings import Mode, TunerSettings, chosen
+from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
 TEXTS = [f"{word} {number}" for word in ("card lost", "money back") for number in range(6)]
 LABELS = ["lost"] * 6 + ["refund"] * 6
+Tune = Callable[[LabelledTuning], Path]
+
+
+def tuning(
+    source: ModelSource, settings: TunerSettings, directory: Path, report: Report | None = None
+) -> LabelledTuning:
+    return LabelledTuning(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory, report=report)
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
@@ -43,7 +53,7 @@ def test_every_architecture_has_layers_for_adapters_and_no_head_gets_one(
     assert not any("pooler" in name for name in trained)
 
 
-def test_attention_alone_can_be_asked_for(tmp_path: Path) -> None:
+def test_adapters_can_be_limited_to_attention(tmp_path: Path) -> None:
     network = (
         TrainableEncoder(locate(str(tiny_models.encoder(tmp_path / "tiny"))), CPU, TunerSettings()).pipeline[0].model
     )
@@ -70,11 +80,11 @@ def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-@pytest.mark.parametrize("tune", [tune_contrastive, tune_with_head])
-def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: str, tune: object) -> None:
+@pytest.mark.parametrize("tune", [LabelledTuning.contrastive, LabelledTuning.under_head])
+def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: Mode, tune: Tune) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))
-    settings = TunerSettings(mode=mode, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)  # type: ignore[arg-type]
-    path = tune(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out")  # type: ignore[operator]
+    settings = TunerSettings(mode=mode, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)
+    path = tune(tuning(source, settings, tmp_path / "out"))
     assert path == tmp_path / "out" / "encoder"
     assert not [file for file in path.rglob("*") if file.suffix in (".bin", ".pkl", ".pt", ".py")]
     model = load(locate(f"tuned={path}"), CPU)
@@ -88,7 +98,7 @@ def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: P
     rows = {}
     for head in ("cosine", "linear"):
         settings = TunerSettings(mode=mode, head=head, epochs=6, batch_size=6, learning_rate=3e-3, lora_rank=4)
-        path = tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / head)
+        path = tuning(source, settings, tmp_path / head).under_head()
         rows[head] = Embedder(load(locate(f"tuned={path}"), CPU))(TEXTS)
     assert apart(rows["linear"]) > apart(Embedder(load(source, CPU))(TEXTS))
     assert np.abs(rows["linear"] - rows["cosine"]).max() > 1e-4
@@ -99,14 +109,14 @@ def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: P
 )
 def test_the_head_that_a_job_asks_for_is_the_one_it_learns_under(given: dict[str, str], head: str) -> None:
     asked = parse("classification", {"mode": "full", **given})
-    assert chosen(own_settings("full", 100), asked, seed=1).head == head
+    assert merge_settings(default_settings("full", 100), asked, seed=1).head == head
 
 
 def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> None:
     means = functional.normalize(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), dim=-1)
     x = functional.normalize(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), dim=-1)
-    affine = made_head("linear", means, 0.1)
-    torch.testing.assert_close(affine(x), made_head("cosine", means, 0.1)(x))
+    affine = build_head("linear", means, 0.1)
+    torch.testing.assert_close(affine(x), build_head("cosine", means, 0.1)(x))
     assert isinstance(affine, nn.Linear)
     with torch.no_grad():
         affine.bias.copy_(torch.tensor([1.0, 2.0]))
@@ -114,11 +124,11 @@ def test_a_linear_head_is_an_affine_map_that_begins_where_the_cosines_do() -> No
 
 
 @pytest.mark.parametrize("head", ["cosine", "linear"])
-def test_a_head_that_begins_at_its_means_is_not_suspected_of_knowing(tmp_path: Path, head: Head) -> None:
+def test_a_head_that_starts_at_its_means_is_not_suspected_of_a_leak(tmp_path: Path, head: Head) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))
     report = Report()
     settings = TunerSettings(epochs=1, max_steps=1, temperature=0.05, head=head)
-    tune_with_head(source, CPU, TEXTS, LABELS, settings, lambda event: None, directory=tmp_path / "out", report=report)
+    tuning(source, settings, tmp_path / "out", report=report).under_head()
     assert "connected" in {finding.check for finding in report.findings}
     assert "tiny_loss" not in {finding.check for finding in report.findings}
 
@@ -139,20 +149,20 @@ def test_a_saved_model_with_other_vectors_is_refused() -> None:
         require_same(rows, rows * np.float32("nan"), CPU)
 
 
-@pytest.mark.parametrize(("tune", "labels"), [(tune_contrastive, ["a"] * 12), (tune_with_head, ["a"] * 12)])
-def test_one_label_is_refused(tmp_path: Path, tune: object, labels: list[str]) -> None:
+@pytest.mark.parametrize("tune", [LabelledTuning.contrastive, LabelledTuning.under_head])
+def test_one_label_is_refused(tmp_path: Path, tune: Tune) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny")))
     with pytest.raises(TrainingDataError, match="two labels"):
-        tune(source, CPU, TEXTS, labels, TunerSettings(), lambda event: None, directory=tmp_path)  # type: ignore[operator]
+        tune(replace(tuning(source, TunerSettings(), tmp_path), labels=["a"] * 12))
 
 
 def test_one_text_a_label_is_refused_where_positives_are_needed(tmp_path: Path) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny")))
     with pytest.raises(TrainingDataError, match="two texts"):
-        tune_contrastive(source, CPU, ["a", "b"], ["a", "b"], TunerSettings(), lambda event: None, directory=tmp_path)
+        replace(tuning(source, TunerSettings(), tmp_path), texts=["a", "b"], labels=["a", "b"]).contrastive()
 
 
-def test_a_model_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError):
         TrainableEncoder(locate(str(broken(tmp_path))), CPU, TunerSettings())
 

@@ -1,4 +1,4 @@
-"""Losses over embeddings: which rows feed which, what they are worth, and the shapes they refuse."""
+"""Losses over embeddings: the rows they take, their values, and the shapes they refuse."""
 
 from __future__ import annotations
 

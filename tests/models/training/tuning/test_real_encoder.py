@@ -17,7 +17,7 @@ from models.source import DEFAULT_MODEL, locate
 from models.training.embeddings import Embedder
 from models.training.recipes.retrieval_metrics import sanity
 from models.training.report import Report
-from models.training.tuning.contrastive import own_settings, tune_contrastive
+from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 
 BANKING = Path(__file__).parents[5] / "shared" / "data" / "banking77" / "train.csv"
 CLASSES, EACH, HELD_OUT = 12, 10, 20
@@ -38,8 +38,9 @@ def test_contrastive_tuning_of_the_real_encoder_does_not_lose_accuracy(tmp_path:
     texts, labels = [text for text, _ in train], [label for _, label in train]
     torch.set_num_threads(1)
     source, cpu, report = locate(DEFAULT_MODEL), place("cpu", "float32"), Report()
-    settings = replace(own_settings("contrastive", len(texts)), epochs=2.0)
-    path = tune_contrastive(source, cpu, texts, labels, settings, lambda event: None, directory=tmp_path, report=report)
+    settings = replace(default_settings("contrastive", len(texts)), epochs=2.0)
+    tuning = LabelledTuning(source, cpu, texts, labels, settings, lambda event: None, tmp_path, report=report)
+    path = tuning.contrastive()
     before, after = (Embedder(load(place_of, cpu)) for place_of in (source, locate(f"tuned={path}")))
     assert right(after, train, held_out) >= right(before, train, held_out)
     assert sanity(after)["sanity_accuracy"] >= 0.95
@@ -51,5 +52,5 @@ def right(embed: Embedder, train: list[tuple[str, str]], held_out: list[tuple[st
     labels = sorted({label for _, label in train})
     rows = embed([text for text, _ in train])
     means = np.stack([rows[[own == label for _, own in train]].mean(axis=0) for label in labels])
-    told = (embed([text for text, _ in held_out]) @ means.T).argmax(axis=1)
-    return float(np.mean([labels[number] == label for number, (_, label) in zip(told, held_out, strict=True)]))
+    predicted = (embed([text for text, _ in held_out]) @ means.T).argmax(axis=1)
+    return float(np.mean([labels[number] == label for number, (_, label) in zip(predicted, held_out, strict=True)]))

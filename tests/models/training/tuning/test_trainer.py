@@ -1,4 +1,4 @@
-"""The loop that tunes an encoder: what it learns, what it repeats, how it stops."""
+"""The training loop: it learns, repeats itself exactly, resumes, and stops on bad numbers and on SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ from models.training.tuning import checkpoint as checkpoints
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import by_label, plan
 from models.training.tuning.batches import Batch, Batches
+from models.training.tuning.freezing import freeze_lower_layers
+from models.training.tuning.loader import loader_workers
+from models.training.tuning.optimizer import learning_rate
+from models.training.tuning.progress import TrainingRun
 from models.training.tuning.settings import TunerSettings
-from models.training.tuning.trainable_encoder import TrainableEncoder, only_upper
-from models.training.tuning.trainer import TrainingRun, TrainingStopped, Tuner, learning_rate, loader_workers
+from models.training.tuning.stop_signal import TrainingStopped
+from models.training.tuning.trainable_encoder import TrainableEncoder
+from models.training.tuning.trainer import Tuner
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
@@ -40,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
 
 
 class Run:
-    """One tuning run on the rows above, and what it said."""
+    """One tuning run on the rows above, and its events."""
 
     def __init__(
         self, source: ModelSource, directory: Path, settings: TunerSettings = FAST, report: Report | None = None
@@ -50,7 +55,7 @@ class Run:
         targets = torch.tensor([sorted(set(LABELS)).index(label) for label in LABELS])
         batches = plan(by_label(LABELS, settings.batch_size), epochs=settings.epochs, seed=settings.seed)
         self.loss = losses.make("supervised_contrastive", "labelled", temperature=0.1)
-        self.data = Batches([TEXTS], targets, batches, self.encoder.reading)
+        self.data = Batches([TEXTS], targets, batches, self.encoder.reader)
         self.tuner = Tuner(
             self.encoder,
             self.compute,
@@ -83,15 +88,15 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: floa
     return all(torch.allclose(one[name], other[name], rtol=0, atol=tolerance) for name in one)
 
 
-def test_the_loss_falls_and_every_step_is_told(source: ModelSource, tmp_path: Path) -> None:
+def test_the_loss_falls_and_every_step_has_metrics(source: ModelSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path)
     fitted = run.run()
     assert sum(fitted.losses[-3:]) < 0.9 * sum(fitted.losses[:3])
-    told = [event["data"] for event in run.events if event["type"] == "metrics"]
-    assert [data["step"] for data in told] == list(range(1, fitted.steps + 1))
-    assert all(data["total_steps"] == fitted.steps and data["examples_per_s"] > 0 for data in told)
-    assert told[-1]["eta_s"] == 0
-    assert [data["loss"] for data in told] == list(fitted.losses)
+    metrics = [event["data"] for event in run.events if event["type"] == "metrics"]
+    assert [data["step"] for data in metrics] == list(range(1, fitted.steps + 1))
+    assert all(data["total_steps"] == fitted.steps and data["examples_per_s"] > 0 for data in metrics)
+    assert metrics[-1]["eta_s"] == 0
+    assert [data["loss"] for data in metrics] == list(fitted.losses)
     assert json.dumps(run.events)
 
 
@@ -139,7 +144,19 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert same(whole.weights(), resumed.weights(), 1e-6)
 
 
-def test_a_resumed_run_is_not_said_to_begin_and_counts_all_its_tokens(source: ModelSource, tmp_path: Path) -> None:
+def test_the_check_of_the_first_loss_leaves_a_resumed_run_as_it_is(source: ModelSource, tmp_path: Path) -> None:
+    whole = Run(source, tmp_path / "whole")
+    whole.run()
+    stopped = Run(source, tmp_path / "stopped")
+    stopped.stop_at = 3
+    with pytest.raises(TrainingStopped):
+        stopped.run()
+    resumed = Run(source, tmp_path / "resumed", report=Report())
+    resumed.run(tmp_path / "stopped")
+    assert same(whole.weights(), resumed.weights(), 1e-6)
+
+
+def test_a_resumed_run_skips_first_loss_checks_and_counts_all_tokens(source: ModelSource, tmp_path: Path) -> None:
     settings = TunerSettings(epochs=6, batch_size=12, learning_rate=2e-4, seed=3)
     whole = Run(source, tmp_path / "whole", settings).run()
     stopped = Run(source, tmp_path / "stopped", settings)
@@ -177,7 +194,7 @@ def test_checkpoints_come_every_so_many_steps_and_the_two_newest_stay(source: Mo
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:08d}" for step in written[-2:]]
 
 
-def test_a_checkpoint_of_another_run_is_told_and_not_used(source: ModelSource, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_ignored_with_a_warning(source: ModelSource, tmp_path: Path) -> None:
     Run(source, tmp_path / "1", TunerSettings(epochs=1, batch_size=12, checkpoint_every=1)).run()
     other = Run(source, tmp_path / "2", TunerSettings(epochs=1, batch_size=12, checkpoint_every=1, learning_rate=1e-3))
     assert other.run(tmp_path / "1").resumed_at == 0
@@ -214,9 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: ModelSource, tmp_path: 
     )
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_spoiled(
-    source: ModelSource, tmp_path: Path
-) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(source: ModelSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path)
     whole = run.loss
     # The square root's slope at 0 is infinite, its value is 0.
@@ -235,7 +250,7 @@ def test_a_learning_rate_a_thousand_times_too_high_is_noticed(source: ModelSourc
     assert error.value.code in ("update_ratio", "exploding_gradient", "slope")
 
 
-def test_the_ladder_is_silent_on_a_healthy_run(source: ModelSource, tmp_path: Path) -> None:
+def test_a_healthy_run_passes_all_checks(source: ModelSource, tmp_path: Path) -> None:
     report = Report()
     Run(source, tmp_path, TunerSettings(epochs=12, batch_size=12, learning_rate=2e-4), report).run()
     assert [finding for finding in report.findings if finding.status != "ok"] == []
@@ -268,7 +283,7 @@ def test_frozen_weights_stay_and_all_others_move(source: ModelSource, tmp_path: 
     assert {name for name in before if name not in frozen and "key.bias" not in name} <= moved
 
 
-def test_only_the_upper_layers_train_where_the_lower_ones_are_to_stay(source: ModelSource, tmp_path: Path) -> None:
+def test_only_the_upper_layers_train_where_the_lower_ones_are_frozen(source: ModelSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path, replace(FAST, epochs=1, frozen_layers=0.5))
     before = run.weights()
     run.run()
@@ -288,13 +303,13 @@ def test_layers_cannot_be_frozen_in_a_model_that_has_no_list_of_them() -> None:
     network: Any = nn.Linear(2, 2)
     network.config = SimpleNamespace(num_hidden_layers=3)
     with pytest.raises(TrainingError, match="no list of 3 layers") as error:
-        only_upper(network, 0.5)
+        freeze_lower_layers(network, 0.5)
     assert (error.value.code, error.value.param) == ("no_layers", "method.supervised.hyperparameters.mode")
 
 
 def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: Path) -> None:
     encoder = TrainableEncoder(source, CPU, FAST).requires_grad_(False)
-    data = Batches([TEXTS], None, [[0, 1]], encoder.reading)
+    data = Batches([TEXTS], None, [[0, 1]], encoder.reader)
     with pytest.raises(TrainingError, match="frozen") as error:
         Tuner(encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None)
     assert error.value.param == "method.supervised.hyperparameters.mode"
@@ -306,7 +321,7 @@ def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) 
         Tuner(
             encoder,
             lambda batch: torch.zeros(()),
-            Batches([TEXTS], None, [], encoder.reading),
+            Batches([TEXTS], None, [], encoder.reader),
             FAST,
             CPU,
             directory=tmp_path,
@@ -314,7 +329,7 @@ def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) 
         )
 
 
-def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
+def test_the_learning_rate_follows_the_schedule() -> None:
     settings = TunerSettings(learning_rate=1.0, warmup=0.2)
     rates = [learning_rate(settings, step, 10) for step in range(1, 11)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
@@ -325,7 +340,7 @@ def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
     assert cosine == pytest.approx([1.0, 0.5, 0.0245], abs=1e-3)
 
 
-def test_loader_processes_are_for_machines_that_compute_elsewhere() -> None:
+def test_loader_processes_run_only_beside_a_gpu() -> None:
     assert [
         loader_workers(torch.device("cpu"), 64),
         loader_workers(torch.device("cuda"), 2),

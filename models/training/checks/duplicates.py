@@ -1,0 +1,109 @@
+"""Data checks of copies: within the training part, and between it and the held-out part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from models.training.checks.wording import warn_if
+from models.training.data.rows import TextRows, normalised
+from models.training.report import Finding, Status
+
+Vectors = NDArray[np.float32]
+
+NEAR_COSINE = 0.97
+MAX_DUPLICATES = 0.05
+MAX_NEAR_DUPLICATES = 0.10
+MAX_LEAKS = 0.10
+MAX_NEAR_LEAKS = 0.20
+# Comparing every row with every other grows with the square: 10,000 rows take some seconds on a core.
+_COMPARED = 10_000
+_BLOCK = 1024
+
+
+def check_duplicates(train: TextRows) -> Finding:
+    """Count rows that repeat an earlier one."""
+    seen: dict[str, int] = {}
+    rows = [line for key, line in zip(row_keys(train), train.lines, strict=True) if seen.setdefault(key, line) != line]
+    message = f"{len(rows)} of {len(train)} rows repeat an earlier one (case and punctuation aside)."
+    return _finding(
+        "exact_duplicates", rows, len(train), MAX_DUPLICATES, message, "Remove the copies: they count twice."
+    )
+
+
+def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
+    """Count rows close to an earlier, different text, by unit vectors float32 [n, d].
+
+    Pairs and triplets are compared by their first text; their other texts must be equal.
+    """
+    keys = [normalised(text) for text in train.texts[0]]
+    others = list(zip(*train.texts[1:], strict=True)) or [()] * len(train)
+    compared = min(len(train), _COMPARED)
+    rows = [
+        train.lines[row]
+        for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED])
+        if any(place < row and keys[place] != keys[row] and others[place] == others[row] for place in near)
+    ]
+    message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {NEAR_COSINE} or more)."
+    remedy = "Keep one of each; varied rows teach more."
+    return _finding("near_duplicates", rows, compared, MAX_NEAR_DUPLICATES, message, remedy)
+
+
+def check_leaks(train: TextRows, held_out: TextRows) -> Finding:
+    """Count held-out rows that the training part has too."""
+    known = dict(zip(row_keys(train), train.lines, strict=True))
+    rows = [known[key] for key in row_keys(held_out) if key in known]
+    share = len(rows) / max(len(held_out), 1)
+    message = (
+        f"{len(rows)} of {len(held_out)} held-out rows are also training rows (the lines of those are named). The "
+        f"limit is {MAX_LEAKS:.0%}."
+    )
+    status: Status = "ok" if not rows else "fail" if share > MAX_LEAKS else "warn"
+    remedy = "Remove these rows from one of the parts: the evaluation would reward memory."
+    return Finding.of("data", "leaks", status, share, MAX_LEAKS, message, remedy, rows)
+
+
+def check_near_leaks(train: TextRows, held_out: TextRows, x: Vectors, other: Vectors) -> Finding:
+    """Count held-out rows close to a training row, by unit vectors [m, d] and [n, d]."""
+    rows = [train.lines[near[0]] for _, near in _near_rows(other[:_COMPARED], x)]
+    compared = min(len(held_out), _COMPARED)
+    message = (
+        f"{len(rows)} of {compared} held-out rows are close to a training row (cosine {NEAR_COSINE} or more; the lines "
+        "of those are named)."
+    )
+    remedy = "Hold out whole conversations, users or templates, so that near copies stay on one side."
+    return _finding("near_leaks", rows, compared, MAX_NEAR_LEAKS, message, remedy)
+
+
+def row_keys(rows: TextRows) -> list[str]:
+    """Each row's texts as one string, case and punctuation aside."""
+    return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
+
+
+def unit_length(x: Vectors) -> Vectors:
+    """Vectors [n, d], each scaled to length 1."""
+    x = np.asarray(x, dtype=np.float32)
+    scaled: Vectors = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def _near_rows(x: Vectors, reference: Vectors) -> list[tuple[int, list[int]]]:
+    """Each row of x that is close to rows of the reference, with those rows."""
+    found: list[tuple[int, list[int]]] = []
+    with threadpool_limits(limits=1, user_api="blas"):
+        for start in range(0, len(x), _BLOCK):
+            close = x[start : start + _BLOCK] @ reference.T >= NEAR_COSINE
+            rows = np.flatnonzero(close.any(axis=1)).tolist()
+            found += [(start + row, np.flatnonzero(close[row]).tolist()) for row in rows]
+    return found
+
+
+def _finding(check: str, rows: Iterable[int], total: int, limit: float, message: str, remedy: str) -> Finding:
+    """A warning where the share of rows exceeds the limit."""
+    lines = list(rows)
+    share = len(lines) / total
+    message = f"{message} The limit is {limit:.0%}."
+    return Finding.of("data", check, warn_if(share > limit), share, limit, message, remedy, lines)

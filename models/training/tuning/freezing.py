@@ -1,0 +1,46 @@
+"""Choice of the parameters that train: adapters, upper layers, word embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.training.errors import TrainingError
+from models.training.hyperparameters import PARAM
+from models.training.tuning.lora import add_lora
+from models.training.tuning.settings import TunerSettings
+
+
+def add_adapters(network: nn.Module, settings: TunerSettings) -> None:
+    """Freeze a network and add the LoRA adapters that the settings ask for."""
+    torch.manual_seed(settings.seed)  # A starts random
+    add_lora(
+        network,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        layers=settings.lora_layers,
+    )
+
+
+def freeze_word_embeddings(network: Any) -> None:
+    """Freeze the word embeddings of a transformers model."""
+    network.get_input_embeddings().requires_grad_(False)
+
+
+def freeze_lower_layers(network: Any, share: float) -> None:
+    """Freeze all but the layers above the lowest `share`; at least one layer trains.
+
+    Raises TrainingError with code `no_layers` for a model without a list of layers.
+    """
+    count = network.config.num_hidden_layers
+    lists = (module for module in network.modules() if isinstance(module, nn.ModuleList))
+    layers = next((module for module in lists if len(module) == count), None)
+    if layers is None:
+        message = f"{type(network).__name__} has no list of {count} layers to freeze a part of"
+        raise TrainingError("no_layers", message, f"{PARAM}.mode")
+    network.requires_grad_(False)
+    for layer in layers[min(round(share * count), count - 1) :]:
+        layer.requires_grad_(True)
