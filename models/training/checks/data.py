@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from models.training.data.baselines import Baseline, majority, word_counts
 from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
-from models.training.heads.logistic import out_of_fold
+from models.training.heads.linear_head import out_of_fold_probabilities
 from models.training.report import MAX_ROWS_NAMED, Finding, Status, named_rows
 
 Vectors = NDArray[np.float32]
@@ -287,7 +287,7 @@ def _label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
         return _finding("label_errors", "ok", None, None, message)
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
-    probabilities = out_of_fold(x[kept], y, seed=seed)
+    probabilities = out_of_fold_probabilities(x[kept], y, seed=seed)
     issues = find_label_issues(
         y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin"
     ).tolist()

@@ -12,13 +12,13 @@ from models.training.metrics import (
     Floats,
     Interval,
     Ints,
+    calibration_error,
     calibration_noise,
     class_f1,
     effective_rank,
     encoded,
     macro_f1_gain,
     mean_gain,
-    weighted_calibration_error,
 )
 from models.training.report import Finding, Status, named_rows
 
@@ -105,7 +105,7 @@ def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int,
 
 def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) -> Finding:
     """Expected calibration error, against what chance alone gives a calibrated model on so few rows."""
-    error = weighted_calibration_error(confidence, right)
+    error = calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
     sure = "too sure" if float(np.mean(confidence)) > float(np.mean(right)) else "not sure enough"
     message = (
