@@ -20,7 +20,7 @@ from models.training import metrics
 from models.training.errors import TrainingDataError
 from models.training.events import Events, emit
 from models.training.heads.linear_head import Examples, fit_plain
-from models.training.hyperparameters import DetectorKind
+from models.training.hyperparameters import Auto, DetectorKind
 from models.training.report import Finding
 
 Floats = NDArray[np.float32]
@@ -123,9 +123,9 @@ def _scores(detector: TextDetector, x: Tensor) -> tuple[Tensor, ...]:
     return (detector.knn(x), detector.energetic(x)) if isinstance(detector, CombinedDetector) else (detector(x),)
 
 
-def neighbours_for(normal: Normal, asked: int | None) -> int:
+def neighbours_for(normal: Normal, asked: int | Auto) -> int:
     """The number of neighbours: a third of a class, or a twentieth of unlabelled items, from 1 to 10."""
-    if asked is not None:
+    if asked != "auto":
         return asked
     typical = len(normal.x) // 20 if normal.y is None else int(np.median(np.bincount(normal.y))) // 3
     return int(np.clip(typical, 1, _MOST_NEIGHBOURS))

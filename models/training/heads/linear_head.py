@@ -272,6 +272,6 @@ def _solve(x: Floats, y: Ints, strength: float, labels: tuple[str, ...]) -> _Sol
 def _coefficients(model: LogisticRegression) -> tuple[Floats, Floats]:
     """A row of weights and a bias for each class: of two classes scikit-learn keeps one row for both."""
     weight, bias = model.coef_, model.intercept_
-    if len(weight) > 1:
-        return weight, bias
-    return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias

@@ -77,9 +77,9 @@ def test_energy_without_a_head_is_refused() -> None:
 
 def test_neighbours_follow_the_size_of_a_class() -> None:
     x, y = drawn(100)
-    assert neighbours_for(Normal(x, y), None) == 3
-    assert neighbours_for(Normal(x), None) == 5
-    assert neighbours_for(Normal(x[:4], y[:4]), None) == 1
+    assert neighbours_for(Normal(x, y), "auto") == 3
+    assert neighbours_for(Normal(x), "auto") == 5
+    assert neighbours_for(Normal(x[:4], y[:4]), "auto") == 1
     assert neighbours_for(Normal(x, y), 7) == 7
 
 
