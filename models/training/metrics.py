@@ -75,6 +75,15 @@ def auroc(normal: Floats, strange: Floats) -> float:
     return float(above / (len(normal) * len(strange)))
 
 
+def broken_promise(p_values: Floats, stride: int = 1, alpha: float = 0.05) -> float:
+    """The distance of the false-alarm rate from alpha, by p-values [n] of normal items, beyond two standard errors.
+
+    Of neighbours in a series, one in `stride` counts as independent.
+    """
+    independent = max(len(p_values) / stride, 1.0)
+    return float(max(0.0, abs((p_values <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
+
+
 def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95) -> float:
     """The share of strange items caught by the threshold that lets `pass_rate` of the normal ones pass."""
     return float(np.mean(strange > np.quantile(normal, pass_rate)))

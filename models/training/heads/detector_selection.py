@@ -19,12 +19,9 @@ from models.text.heads import LinearHead
 from models.training import metrics
 from models.training.errors import TrainingDataError
 from models.training.events import Events, emit
-from models.training.heads.linear_head import Examples, fit_plain
+from models.training.heads.linear_head import Examples, Floats, Ints, fit_plain
 from models.training.hyperparameters import Auto, DetectorKind
 from models.training.report import Finding
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 ALPHAS = (0.05, 0.01)
 # Detectors keep this number of normal items at most; beyond, a sample stands for all.
@@ -194,9 +191,15 @@ def false_alarms(detector: TextDetector, unseen: Floats) -> dict[str, float]:
     """The share of unseen normal items [m, d] flagged at each alpha that the calibration resolves."""
     if not len(unseen):
         return {}
-    p_values = detector.judge(torch.from_numpy(unseen), explain=1).p_values
+    values = p_values(detector, unseen)
     resolved = [alpha for alpha in ALPHAS if detector.threshold(alpha) is not None]
-    return {f"false_alarm_rate_{alpha}": float((p_values <= alpha).double().mean()) for alpha in resolved}
+    return {f"false_alarm_rate_{alpha}": float((values <= alpha).mean()) for alpha in resolved}
+
+
+def p_values(detector: TextDetector, x: Floats) -> NDArray[np.float64]:
+    """P-values [n] of items [n, d]."""
+    values: NDArray[np.float64] = detector.judge(torch.from_numpy(x), explain=1).p_values.double().numpy()
+    return values
 
 
 def out_of_scope_metrics(detector: TextDetector, unseen: Floats, out_of_scope: Floats) -> dict[str, float]:

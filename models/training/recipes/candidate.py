@@ -6,19 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics as measures
 from models.training.embeddings import Embedder
 from models.training.heads import detector_selection
+from models.training.heads.linear_head import Floats, Ints
 from models.training.recipes.text_dataset import TextDataset
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.text.detectors.serialization import save_detector
 from models.text.lexical_head import load_head
@@ -24,8 +23,6 @@ from models.training.recipes.golden import golden_texts
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Finding
-
-Floats = NDArray[np.float32]
 
 _GOLDEN_TEXTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
@@ -16,15 +15,12 @@ from models.training import metrics
 from models.training.errors import TrainingError
 from models.training.events import Level, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
-from models.training.heads.linear_head import at_fitted_temperature, linear_logits
+from models.training.heads.linear_head import Floats, Ints, at_fitted_temperature, linear_logits
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
 from models.training.job import TextContext
 from models.training.recipes.candidate import Candidate
 from models.training.recipes.text_dataset import TextDataset
 from models.training.tuning.encoder_tuning import EncoderTuning, open_encoder
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 # A fifth of these few rows cannot show a lead of one or two points: of Banking77 with 10 a class it is 154 rows, with a
 # standard error of 2.5 points.

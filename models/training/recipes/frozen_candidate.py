@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.text.detectors.serialization import TextDetector
 from models.training.events import ProgressEvents, emit
@@ -15,8 +14,6 @@ from models.training.hyperparameters import ClassificationHyperparameters, Detec
 from models.training.job import TextContext
 from models.training.recipes.candidate import Candidate
 from models.training.recipes.text_dataset import TextDataset
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.training.checks.false_alarms import check_texts_promise
@@ -14,13 +13,13 @@ from models.training.data.dataset import DataSplit
 from models.training.errors import HyperparameterError
 from models.training.events import emit
 from models.training.heads import detector_selection, linear_head
-from models.training.heads.detector_selection import SIMPLEST_FIRST, Normal
+from models.training.heads.detector_selection import SIMPLEST_FIRST, Normal, p_values
+from models.training.heads.linear_head import Floats
 from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHyperparameters
 from models.training.job import Outcome, TextContext
+from models.training.metrics import broken_promise
 from models.training.recipes.golden import golden_texts
 from models.training.recipes.incumbents import open_incumbent
-
-Floats = NDArray[np.float32]
 
 _STRENGTH = 10.0
 _GOLDEN_TEXTS = 8
@@ -40,8 +39,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     metrics = _metrics(detector, held_x, out_of_scope) | scores
     emit(context.events, _summary(kind, ranking, metrics))
     save_detector(detector, context.result)
-    p_values = detector.judge(torch.from_numpy(held_x), explain=1).p_values
-    context.report.extend(check_texts_promise(p_values.double().numpy(), len(detector.calibration)))
+    context.report.extend(check_texts_promise(p_values(detector, held_x), len(detector.calibration)))
     if len(candidates) > 1:
         context.report.add(detector_selection.check_detector_choice(len(candidates)))
     return Outcome(
@@ -94,14 +92,8 @@ def _choose(
     if len(out_of_scope):
         ranking = detector_selection.rank_by_out_of_scope(candidates, held_x, out_of_scope)
         return detector_selection.best_kind(ranking), ranking
-    broken = {kind: broken_promise(detector, held_x) for kind, detector in candidates.items()}
+    broken = {kind: broken_promise(p_values(detector, held_x)) for kind, detector in candidates.items()}
     return next(kind for kind in SIMPLEST_FIRST if broken.get(kind) == min(broken.values())), {}
-
-
-def broken_promise(detector: TextDetector, unseen: Floats, alpha: float = 0.05) -> float:
-    """The distance of the false-alarm rate on unseen normal items [m, d] from alpha, beyond two standard errors."""
-    rate = float((detector.judge(torch.from_numpy(unseen), explain=1).p_values <= alpha).double().mean())
-    return max(0.0, abs(rate - alpha) - 2 * float(np.sqrt(alpha * (1 - alpha) / len(unseen))))
 
 
 def _metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> dict[str, float]:
@@ -111,7 +103,7 @@ def _metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> di
     """
     return {
         **detector_selection.false_alarms(detector, held_x),
-        "primary": 1.0 - broken_promise(detector, held_x),
+        "primary": 1.0 - broken_promise(p_values(detector, held_x)),
         "held_out_rows": float(len(held_x)),
         **detector_selection.out_of_scope_metrics(detector, held_x, out_of_scope),
     }

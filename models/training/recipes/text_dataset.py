@@ -7,14 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.training.data.dataset import DataSplit
 from models.training.errors import TrainingDataError
-from models.training.heads.linear_head import Examples
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from models.training.heads.linear_head import Examples, Floats, Ints
 
 # With this number of rows a label or fewer, its name is worth an example: Banking77 gained 1.1 points at 5 a label, 0.4
 # at 10.

@@ -9,14 +9,13 @@ import torch
 from models.training.heads import detector_selection, linear_head
 from models.training.heads.detector_selection import (
     MAX_REFERENCE,
-    Floats,
-    Ints,
     Normal,
     best_kind,
     false_alarms,
     fit_detector,
     neighbours_for,
 )
+from models.training.heads.linear_head import Floats, Ints
 from models.training.hyperparameters import DetectorKind
 
 RANDOM = np.random.default_rng(12)
