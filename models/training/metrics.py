@@ -75,7 +75,7 @@ def auroc(normal: Floats, strange: Floats) -> float:
     return float(above / (len(normal) * len(strange)))
 
 
-def broken_promise(p_values: Floats, stride: int = 1, alpha: float = 0.05) -> float:
+def miscalibration(p_values: Floats, stride: int = 1, alpha: float = 0.05) -> float:
     """The distance of the false-alarm rate from alpha, by p-values [n] of normal items, beyond two standard errors.
 
     Of neighbours in a series, one in `stride` counts as independent.

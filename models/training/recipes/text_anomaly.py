@@ -17,7 +17,7 @@ from models.training.heads.detector_selection import SIMPLEST_FIRST, Normal, p_v
 from models.training.heads.linear_head import Floats
 from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHyperparameters
 from models.training.job import Outcome, TextContext
-from models.training.metrics import broken_promise
+from models.training.metrics import miscalibration
 from models.training.recipes.golden import golden_texts
 from models.training.recipes.incumbents import open_incumbent
 
@@ -92,8 +92,8 @@ def _choose(
     if len(out_of_scope):
         ranking = detector_selection.rank_by_out_of_scope(candidates, held_x, out_of_scope)
         return detector_selection.best_kind(ranking), ranking
-    broken = {kind: broken_promise(p_values(detector, held_x)) for kind, detector in candidates.items()}
-    return next(kind for kind in SIMPLEST_FIRST if broken.get(kind) == min(broken.values())), {}
+    errors = {kind: miscalibration(p_values(detector, held_x)) for kind, detector in candidates.items()}
+    return next(kind for kind in SIMPLEST_FIRST if errors.get(kind) == min(errors.values())), {}
 
 
 def _metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> dict[str, float]:
@@ -103,7 +103,7 @@ def _metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> di
     """
     return {
         **detector_selection.false_alarms(detector, held_x),
-        "primary": 1.0 - broken_promise(p_values(detector, held_x)),
+        "primary": 1.0 - miscalibration(p_values(detector, held_x)),
         "held_out_rows": float(len(held_x)),
         **detector_selection.out_of_scope_metrics(detector, held_x, out_of_scope),
     }

@@ -94,10 +94,18 @@ def metrics_of(sensor: FittedSensor, held_out: Segments, found: HeldOutScores) -
     if len(normal):
         told = [alpha for alpha in ALPHAS if sensor.threshold(alpha) is not None]
         metrics |= {f"false_alarm_rate_{alpha}": float((normal <= alpha).mean()) for alpha in told}
-        metrics["primary"] = 1.0 - evaluation.broken_promise(normal, sensor.stride)
+        metrics["primary"] = 1.0 - broken_promise(normal, sensor.stride)
     if strange.any() and len(normal):
         metrics |= _with_labels(found, strange)
     return metrics
+
+
+def broken_promise(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
+    """How far the false-alarm rate by p-values [n] of normal rows is from alpha, beyond two standard errors of n /
+    stride rows.
+    """
+    independent = max(len(normal) / stride, 1.0)
+    return float(max(0.0, abs((normal <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
 
 
 def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:

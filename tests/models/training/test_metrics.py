@@ -15,6 +15,7 @@ from models.training.metrics import (
     macro_f1,
     macro_f1_gain,
     mean_gain,
+    miscalibration,
     ndcg,
     recall_at_in_scope,
     spearman,
@@ -72,6 +73,13 @@ def test_queries_without_a_relevant_document_are_left_out() -> None:
 
 def test_recall_counts_what_the_threshold_of_the_normal_items_catches() -> None:
     assert recall_at_in_scope(np.arange(101.0), np.array([90.0, 94.0, 96.0, 99.0])) == 0.5
+
+
+def test_miscalibration_is_counted_beyond_the_chance_of_independent_rows() -> None:
+    kept, broken = np.linspace(0.001, 1, 1000), np.linspace(0.001, 0.5, 1000)
+    assert miscalibration(kept) == 0
+    assert 0.03 < miscalibration(broken) < 0.05
+    assert miscalibration(broken, 50) == 0, "20 independent rows cannot tell"
 
 
 RIGHT = (PREDICTED == TRUTH).astype(float)

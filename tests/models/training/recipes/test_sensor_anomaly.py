@@ -24,9 +24,8 @@ from models.sensors.serialization import load_sensor
 from models.training.checks.network import check_examples
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
-from models.training.metrics import broken_promise
 from models.training.run import FAILED, run
-from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, choose
+from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, broken_promise, choose
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
 
