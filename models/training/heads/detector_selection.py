@@ -66,7 +66,7 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
     """
     least, rows = _LEAST[kind], len(normal.x)
     if rows < least:
-        message = f"expected at least {least} normal rows for detector {kind!r}, those held out aside, got {rows}"
+        message = f"expected at least {least} normal rows for detector {kind!r} besides the held-out ones, got {rows}"
         raise TrainingDataError("too_few_rows", f"training_file: {message}", "training_file")
     x = torch.from_numpy(normal.x)
     if kind == "mahalanobis":

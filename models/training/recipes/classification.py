@@ -43,7 +43,7 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
         published = comparison.refit(won) if won else refit_frozen(context, settings, data, frozen)
     if published is not winner:
         rows = len(data.whole.texts)
-        emit(context.events, f"what is published was fitted to all {rows} rows after the held-out ones had judged")
+        emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
     _write(context, winner, published)
     context.report.extend(_findings(context, parts, data, winner, won))
     return Outcome(

@@ -144,7 +144,7 @@ def _gains(before: RetrievalMetrics, after: RetrievalMetrics, rows: int, seed: i
 
 
 def forgetting(before: dict[str, float], after: dict[str, float]) -> Finding:
-    """Whether everyday sentences are told apart as before."""
+    """Whether paraphrases of everyday sentences are as near as before."""
     lost = before["sanity_accuracy"] - after["sanity_accuracy"]
     message = (
         f"Of {len(sanity_texts()[0])} everyday paraphrases {after['sanity_accuracy']:.0%} are nearer than another "

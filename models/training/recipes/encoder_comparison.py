@@ -216,7 +216,7 @@ class EncoderComparison:
     def _results(self, folds: Sequence[Fold]) -> Iterator[FoldResult]:
         """The result of each further fold: encoder, head and detector are fitted without its rows."""
         for number, fold in enumerate(folds, start=1):
-            self._emit(f"few rows: tuning once more to judge by others of them, {number} of {len(folds)}")
+            self._emit(f"few rows: tuning without part {number} of {len(folds)} to compare on it")
             others = self._whole.without(fold.rows)
             embed = self._tuning.passing(f"tuned-{number}", *others.tuning_rows)
             examples, held_x = others.examples(embed), embed(self._whole.texts_at(fold.rows))

@@ -79,7 +79,7 @@ def _choose_words(
     choice = lexical_head.choose_head(fit, examples, tokens, settings.lexical)
     if choice.without_words is not None and choice.with_words is not None:
         accuracies = f"{choice.with_words:.4f}, {choice.without_words:.4f} without them"
-        verdict = "they stay" if choice.share else "left out"
+        verdict = "kept" if choice.share else "left out"
         emit(context.events, f"word pieces: accuracy out of fold {accuracies}: {verdict}")
     return choice
 

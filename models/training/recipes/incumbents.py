@@ -41,8 +41,8 @@ def open_incumbent(context: TextContext) -> IncumbentText | None:
         own = next((place for place in (path / JUDGED / ENCODER, path / ENCODER) if place.is_dir()), None)
         embedder = open_encoder(context, own) if own else _open_base(context)
     except SondeError as error:
-        # The reason may have a path of this machine's, which is nothing for the events.
-        log.warning("the encoder of what serves now: %s", error.message)
+        # The message may name a path of this machine, so it stays out of the events.
+        log.warning("cannot open the encoder of the served model: %s", error.message)
         base = context.job.incumbent_base
         name = "its own" if base is None else f"{parse_spec(base)[0]}, version {context.job.incumbent_base_version}"
         emit_incomparable(context.events, f"its encoder ({name}) cannot be opened here")
@@ -69,7 +69,7 @@ def load_incumbent_sensor(context: SensorContext) -> Sensor | Forecaster | None:
 
 def emit_incomparable(events: Events, reason: str) -> None:
     """Say why the version in service is not compared."""
-    emit(events, f"what serves now cannot be compared: {reason}", "warn")
+    emit(events, f"the served model cannot be compared: {reason}", "warn")
 
 
 def _judged_files(path: Path) -> Path:

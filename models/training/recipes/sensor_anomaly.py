@@ -128,7 +128,7 @@ def _publish(
     (context.result / JUDGED).mkdir(exist_ok=True)
     save_sensor(chosen.sensor, context.result / JUDGED)
     rows = sum(map(len, runs))
-    message = f"the detector that is published was fitted to all {rows} normal rows after the held-out ones had judged"
+    message = f"the published detector is fitted to all {rows} normal rows; its metrics are from held-out rows"
     emit(context.events, message)
     return sensor
 
@@ -146,5 +146,5 @@ def _golden(context: SensorContext, held_out: Segments) -> dict[str, object]:
 def _summary(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     measured = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    each = "; ".join(f"{one.name} faults {one.faults:.3f}, promise broken by {one.broken:.3f}" for one in results)
+    each = "; ".join(f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.broken:.3f}" for one in results)
     return f"detector: {chosen.name}, since {reason}; false alarms at alpha 0.05 on held-out rows: {measured} ({each})"

@@ -258,7 +258,7 @@ def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
     assert run(directory, said.append) == 0
     assert read(directory / "result.json")["incumbent_metrics"] is None
     name = spec.partition("=")[0]
-    why = f"what serves now cannot be compared: its encoder ({name}, version {version}) cannot be opened here"
+    why = f"the served model cannot be compared: its encoder ({name}, version {version}) cannot be opened here"
     assert why in [event.get("message") for event in said]
 
 

@@ -1,4 +1,4 @@
-"""Choosing detectors: real strangers judge, or hidden classes; the simpler of equals; calibrated on the unseen."""
+"""Choosing detectors by out-of-scope texts or hidden classes, and calibrating on unseen items."""
 
 from __future__ import annotations
 

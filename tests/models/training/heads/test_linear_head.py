@@ -98,9 +98,9 @@ def test_copies_are_in_one_fold_and_the_others_where_they_would_be_without_them(
 
 @pytest.mark.parametrize("strengths", [(1.0,), (1.0, 10.0, 100.0)])
 def test_progress_counts_every_fit_out_of_fold(strengths: tuple[float, ...]) -> None:
-    told: list[int] = []
-    fit_head(drawn(50), LABELS, strengths=strengths, done=told.append)
-    assert sorted(told) == list(range(1, count_fits(50, len(strengths)) + 1))
+    finished: list[int] = []
+    fit_head(drawn(50), LABELS, strengths=strengths, done=finished.append)
+    assert sorted(finished) == list(range(1, count_fits(50, len(strengths)) + 1))
 
 
 def test_probabilities_out_of_fold_are_of_every_row_and_the_same_each_time() -> None:
