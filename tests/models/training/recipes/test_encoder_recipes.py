@@ -1,4 +1,6 @@
-"""The embedding and rerank recipes: measured before and after, and saved as they are served."""
+"""The embedding and rerank recipes: judged before and after, saved as they are served, nothing that is asked for
+ignored.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +76,8 @@ def context(
     loaded = load(source, CPU)
     directory = tmp_path / "attempt"
     (directory / "result").mkdir(parents=True)
-    events: list[Mapping[str, object]] = []
-    return TextContext(job, directory, events.append, Report(), source, CPU, loaded, None, Embedder(loaded))
+    told: list[Mapping[str, object]] = []
+    return TextContext(job, directory, told.append, Report(), source, CPU, loaded, None, Embedder(loaded))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +114,9 @@ def test_scored_pairs_are_compared_with_the_base_and_what_was_lost_is_told(tmp_p
         embedding._judge(
             work, rows("scored", 12), work.embedder, (before, after), (sanity(work.embedder), sanity(work.embedder))
         )
-        found = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")
-        assert (found.rung, found.status, bool(found.remedy)) == ("outcome", status, status == "warn")
-        assert f"on 12 held-out rows is {after.metrics['spearman']:.3f}" in found.message
+        told = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")
+        assert (told.rung, told.status, bool(told.remedy)) == ("outcome", status, status == "warn")
+        assert f"on 12 held-out rows is {after.metrics['spearman']:.3f}" in told.message
 
 
 def test_the_version_in_service_is_judged_on_the_same_rows(tmp_path: Path) -> None:
