@@ -102,7 +102,7 @@ def judge(result: Path, base: Embedder, rows: Pairs, out_of_scope: Sequence[str]
     told = {
         "accuracy": evaluation.accuracy(truth, probabilities.argmax(axis=1)),
         "macro_f1": measures.macro_f1(truth, probabilities.argmax(axis=1), probabilities.shape[1]),
-        "ece": evaluation.calibration_error(probabilities, truth),
+        "ece": evaluation.calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
         **detector_selection.false_alarms(detector, x),
     }
     if out_of_scope:

@@ -19,10 +19,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from models.calibration import confidence_gap
 from models.loader import open_models
 from models.text.base import TextModel
 from models.text.zero_shot import TEMPERATURE
+from models.training.metrics import calibration_error
 
 _TEMPERATURES = [0.02 + 0.005 * step for step in range(21)]
 _SUBSETS = (2, 5, 10, 20)
@@ -68,7 +68,7 @@ def report(name: str, cosine: Tensor, truth: Tensor) -> None:
         }
         probabilities = [(c / TEMPERATURE).softmax(-1).max(-1) for c, _ in draws]
         right = torch.cat([p.indices == y for p, (_, y) in zip(probabilities, draws, strict=True)])
-        error = confidence_gap(torch.cat([p.values for p in probabilities]), right, bins=10)
+        error = calibration_error(torch.cat([p.values for p in probabilities]).numpy(), right.numpy(), bins=10)
         best = min(loss, key=lambda t: loss[t])
         accuracy = float(right.float().mean())
         print(

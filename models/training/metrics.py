@@ -1,4 +1,4 @@
-"""Metrics of a result: accuracy, F1, calibration, ranking, effective rank, and bootstrap intervals around them."""
+"""Metrics of a result: accuracy, F1, calibration, ranking and effective rank, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -6,89 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata, spearmanr
 
-from models import calibration
-from models.calibration import confidence_gap
 from models.training.hyperparameters import Metric
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
-
-def accuracy(truth: Ints, predicted: Ints) -> float:
-    """The share of rows [n] predicted right."""
-    _require_same(truth, predicted)
-    return float(np.mean(truth == predicted))
-
-
-def calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> float:
-    """Expected calibration error of probabilities [n, classes] (`models.calibration.expected_calibration_error`)."""
-    labels = torch.from_numpy(np.ascontiguousarray(truth, dtype=np.int64))
-    return calibration.expected_calibration_error(torch.from_numpy(np.ascontiguousarray(probabilities)), labels, bins)
-
-
-def auroc(normal: Floats, strange: Floats) -> float:
-    """The chance that a strange item scores higher than a normal one (scores [n] and [m]; ties count half)."""
-    if not len(normal) or not len(strange):
-        raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
-    ranks = _ranks(np.concatenate([normal, strange]))
-    above = ranks[len(normal) :].sum() - len(strange) * (len(strange) + 1) / 2
-    return float(above / (len(normal) * len(strange)))
-
-
-def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95) -> float:
-    """The share of strange items caught by the threshold that lets `pass_rate` of the normal ones pass."""
-    return float(np.mean(strange > np.quantile(normal, pass_rate)))
-
-
-def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation of two columns [n]; 0 when one of them is constant."""
-    _require_same(a, b)
-    ranks = [_ranks(column) - (len(column) + 1) / 2 for column in (a, b)]
-    scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float((ranks[0] * ranks[1]).sum() / scale) if scale else 0.0
-
-
-def ndcg(grades: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], k: int = 10) -> float:
-    """Mean nDCG@k over queries: for each, its documents' grades (≥ 0) and the scores that rank them.
-
-    Gain 2^grade - 1, discount log2(rank + 1) (Järvelin and Kekäläinen, 2002); equal scores keep the file's order
-    reversed, the worst case, so that a constant model gains nothing. Queries without a relevant document are left
-    out.
-    """
-    values = [_ndcg_of(np.asarray(g, float), np.asarray(s, float), k) for g, s in zip(grades, scores, strict=True)]
-    told = [value for value in values if value is not None]
-    if not told:
-        raise ValueError("no query has a relevant document")
-    return float(np.mean(told))
-
-
-def _ndcg_of(grades: Floats, scores: Floats, k: int) -> float | None:
-    if not np.any(grades > 0):
-        return None
-    order = np.lexsort((-np.arange(len(scores)), -scores))
-    discount = 1 / np.log2(np.arange(2, min(k, len(grades)) + 2))
-    gains = 2.0**grades - 1
-    best = np.sort(gains)[::-1]
-    return float((gains[order][: len(discount)] * discount).sum() / (best[: len(discount)] * discount).sum())
-
-
-def _ranks(values: Floats) -> Floats:
-    """Ranks from 1 of values [n]; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return ranks
-
-
-def _require_same(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
-    """Refuse what broadcasting would compare silently."""
-    if a.ndim != 1 or a.shape != b.shape or not len(a):
-        raise ValueError(f"expected two columns [n] of one length, n >= 1, got {list(a.shape)} and {list(b.shape)}")
-
-
-_CHUNK = 64
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +30,92 @@ class Interval:
 
     @property
     def verdict(self) -> str:
-        """What it says of a lead, in words."""
-        return (
-            "better beyond chance"
-            if self.low > 0
-            else "worse beyond chance"
-            if self.high < 0
-            else "no difference beyond chance"
-        )
+        """What the interval says of a lead, in words."""
+        if self.low > 0:
+            return "better beyond chance"
+        return "worse beyond chance" if self.high < 0 else "no difference beyond chance"
+
+
+def accuracy(truth: Ints, predicted: Ints) -> float:
+    """The share of rows [n] predicted right."""
+    _require_same_length(truth, predicted)
+    return float(np.mean(truth == predicted))
+
+
+def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error: the gap between confidence [n] and accuracy (`right` [n]).
+
+    Confidence is the probability of the predicted class. The gap is that of each of `bins` equal bins of confidence,
+    weighted by its rows (Guo et al.: On Calibration of Modern Neural Networks, 2017). 0 is honest.
+    """
+    _require_same_length(confidence, right)
+    confidence = np.asarray(confidence, dtype=np.float64)
+    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(bin_of, confidence - right)).sum() / len(confidence))
+
+
+def calibration_noise(confidence: Floats, *, seed: int, resamples: int = 200, level: float = 0.95) -> float:
+    """The calibration error that chance alone gives a perfectly calibrated model.
+
+    In `level` of samples of this size and confidence [n] such a model stays below it.
+    """
+    rng = np.random.default_rng(seed)
+    errors = [calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(resamples)]
+    return float(np.quantile(errors, level))
+
+
+def auroc(normal: Floats, strange: Floats) -> float:
+    """The chance that a strange item scores higher than a normal one (scores [n] and [m]; ties count half)."""
+    # By ranks (Mann and Whitney, 1947): scikit-learn's roc_auc_score gives the same 16 times slower, which hundreds of
+    # bootstrap resamples would feel.
+    if not len(normal) or not len(strange):
+        raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
+    ranks = rankdata(np.concatenate([normal, strange]))
+    above = ranks[len(normal) :].sum() - len(strange) * (len(strange) + 1) / 2
+    return float(above / (len(normal) * len(strange)))
+
+
+def miscalibration(p_values: Floats, stride: int = 1, alpha: float = 0.05) -> float:
+    """The distance of the false-alarm rate from alpha, by p-values [n] of normal items, beyond two standard errors.
+
+    Of neighbours in a series, one in `stride` counts as independent.
+    """
+    independent = max(len(p_values) / stride, 1.0)
+    return float(max(0.0, abs((p_values <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
+
+
+def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95) -> float:
+    """The share of strange items caught by the threshold that lets `pass_rate` of the normal ones pass."""
+    return float(np.mean(strange > np.quantile(normal, pass_rate)))
+
+
+def spearman(a: Floats, b: Floats) -> float:
+    """Rank correlation of two columns [n]; 0 when one of them is constant."""
+    _require_same_length(a, b)
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
+
+
+def ndcg(grades: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], k: int = 10) -> float:
+    """Mean nDCG@k over queries: for each, its documents' grades (≥ 0) and the scores that rank them.
+
+    Gain 2^grade - 1, discount log2(rank + 1) (Järvelin and Kekäläinen, 2002). Equal scores keep the file's order
+    reversed, the worst case: a constant model gains nothing. Queries without a relevant document are left out.
+    """
+    values = [
+        _query_ndcg(np.asarray(g, float), np.asarray(s, float), k)
+        for g, s in zip(grades, scores, strict=True)
+        if any(grade > 0 for grade in g)
+    ]
+    if not values:
+        raise ValueError("no query has a relevant document")
+    return float(np.mean(values))
+
+
+def _query_ndcg(grades: Floats, scores: Floats, k: int) -> float:
+    order = np.lexsort((-np.arange(len(scores)), -scores))[:k]
+    discount = 1 / np.log2(np.arange(2, len(order) + 2))
+    gains = 2.0**grades - 1
+    return float((gains[order] * discount).sum() / (np.sort(gains)[::-1][:k] * discount).sum())
 
 
 def encoded(truth: Sequence[str], *predictions: Sequence[str]) -> tuple[list[str], list[Ints]]:
@@ -122,32 +126,33 @@ def encoded(truth: Sequence[str], *predictions: Sequence[str]) -> tuple[list[str
 
 
 def class_f1(truth: Ints, predicted: Ints, classes: int) -> NDArray[np.float64]:
-    """F1 of each class, float64 [classes]; 0 where there is nothing right, NaN for classes that truth does not have."""
+    """F1 of each class, float64 [classes]; NaN for classes without a true row."""
+    # A bootstrap calls this 2,000 times: counting takes 0.012 ms for 77 classes, scikit-learn's f1_score 1.6 ms.
     right = np.bincount(truth[truth == predicted], minlength=classes)
-    have, said = np.bincount(truth, minlength=classes), np.bincount(predicted, minlength=classes)
-    return np.where(have > 0, 2 * right / np.maximum(have + said, 1), np.nan)
+    true, positive = np.bincount(truth, minlength=classes), np.bincount(predicted, minlength=classes)
+    return np.where(true > 0, 2 * right / np.maximum(true + positive, 1), np.nan)
 
 
 def macro_f1(truth: Ints, predicted: Ints, classes: int) -> float:
-    """Mean F1 over the classes that truth has."""
+    """Mean F1 over the classes that have a true row."""
     return float(np.nanmean(class_f1(truth, predicted, classes)))
 
 
 def macro_f1_gain(
     truth: Ints, ours: Ints, theirs: Ints | None, classes: int, *, seed: int, resamples: int = 1000, level: float = 0.95
 ) -> Interval:
-    """Macro-F1 of `ours`, or its lead over `theirs`, with a paired bootstrap over rows (Efron & Tibshirani 1993, ch.
-    13).
+    """Macro-F1 of `ours`, or its lead over `theirs`, with a paired bootstrap over rows.
+
+    Efron and Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13.
     """
-    rng = np.random.default_rng(seed)
-    value = macro_f1(truth, ours, classes) - (macro_f1(truth, theirs, classes) if theirs is not None else 0.0)
-    gains: list[float] = []
-    for _ in range(resamples):
-        rows = rng.integers(0, len(truth), len(truth))
-        other = macro_f1(truth[rows], theirs[rows], classes) if theirs is not None else 0.0
-        gains.append(macro_f1(truth[rows], ours[rows], classes) - other)
-    low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+
+    def gain(rows: Ints) -> float:
+        other = 0.0 if theirs is None else macro_f1(truth[rows], theirs[rows], classes)
+        return macro_f1(truth[rows], ours[rows], classes) - other
+
+    rng, count = np.random.default_rng(seed), len(truth)
+    gains = [gain(rng.integers(0, count, count)) for _ in range(resamples)]
+    return _percentile_interval(gain(np.arange(count)), gains, level)
 
 
 def gain_in(
@@ -167,30 +172,17 @@ def mean_gain(
     if lead.ndim != 1 or len(lead) == 0:
         raise ValueError(f"measures: expected shape [n] with n >= 1, got {list(lead.shape)}")
     rng = np.random.default_rng(seed)
-    means = [lead[rng.integers(0, len(lead), (_CHUNK, len(lead)))].mean(axis=1) for _ in range(-(-resamples // _CHUNK))]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(lead.mean()), float(low), float(high))
-
-
-def weighted_calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over equally wide bins of the highest probability (Naeini et al. 2015); both [n]."""
-    return confidence_gap(torch.from_numpy(np.asarray(confidence)), torch.from_numpy(np.asarray(right)), bins)
-
-
-def calibration_noise(confidence: Floats, *, seed: int, resamples: int = 200, level: float = 0.95) -> float:
-    """The calibration error that a perfectly calibrated model stays under in `level` of samples of this size and
-    confidence.
-    """
-    rng = np.random.default_rng(seed)
-    values = [
-        weighted_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(resamples)
+    means = [
+        lead[rng.integers(0, len(lead), (_ROWS_AT_ONCE, len(lead)))].mean(axis=1)
+        for _ in range(-(-resamples // _ROWS_AT_ONCE))
     ]
-    return float(np.quantile(values, level))
+    return _percentile_interval(float(lead.mean()), np.concatenate(means), level)
 
 
 def effective_rank(x: Floats) -> float:
-    """exp of the entropy of the normalised singular values of x [n, d] (Roy & Vetterli 2007): 1 when all rows point
-    the same way.
+    """exp of the entropy of the normalised singular values of x [n, d] (Roy and Vetterli, 2007).
+
+    It is 1 when all rows point the same way.
     """
     values = np.linalg.svd(np.asarray(x, dtype=np.float64), compute_uv=False)
     total = values.sum()
@@ -198,3 +190,14 @@ def effective_rank(x: Floats) -> float:
         return 0.0
     share = values[values > 0] / total
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _percentile_interval(value: float, resampled: Sequence[float] | Floats, level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _require_same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
+    """Refuse what broadcasting would compare silently."""
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(f"expected two columns [n] of one length, n >= 1, got {list(a.shape)} and {list(b.shape)}")

@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from models.calibration import (
-    conformal_p_values,
-    conformal_threshold,
-    expected_calibration_error,
-    fit_temperature,
-    smallest_p_value,
-)
+from models.calibration import conformal_p_values, conformal_threshold, smallest_p_value
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40)
 
@@ -54,42 +48,3 @@ def test_matrices_are_refused_rather_than_broadcast() -> None:
         conformal_p_values(torch.zeros(3), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="calibration"):
         conformal_threshold(torch.zeros(3, 1), 0.1)
-
-
-def drawn(temperature: float, *, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of a model that is too sure of itself by `temperature`, and labels drawn as its honest probabilities
-    say.
-    """
-    generator = torch.Generator().manual_seed(8)
-    honest = 2 * torch.randn(count, 5, generator=generator)
-    labels = torch.multinomial(honest.softmax(dim=-1), 1, generator=generator).flatten()
-    return honest * temperature, labels
-
-
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0, 10.0])
-def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
-    logits, labels = drawn(temperature)
-    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.06)
-
-
-def test_a_fitted_temperature_makes_probabilities_honest() -> None:
-    logits, labels = drawn(4.0)
-    before = expected_calibration_error(logits.softmax(-1), labels)
-    after = expected_calibration_error((logits / fit_temperature(logits, labels)).softmax(-1), labels)
-    assert before > 0.15
-    assert after < 0.03
-
-
-def test_data_without_a_mistake_gives_a_temperature_within_bounds() -> None:
-    assert 0.019 < fit_temperature(torch.eye(4) * 3, torch.arange(4)) < 0.03
-
-
-def test_the_calibration_error_by_hand() -> None:
-    rows = tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    # bin of 0.9: half right, gap 0.4, weight 1/2; bin of 0.6: both right, gap 0.4, weight 1/2
-    assert expected_calibration_error(rows, tensor([0, 1, 0, 1]), bins=5) == pytest.approx(0.4)
-
-
-def test_labels_of_another_length_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"got \[3, 2\] and \[2\]"):
-        fit_temperature(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))

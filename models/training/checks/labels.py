@@ -13,7 +13,7 @@ from cleanlab.filter import find_label_issues
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
 from models.training.data.rows import TextRows, normalised
-from models.training.heads.logistic import out_of_fold
+from models.training.heads.linear_head import out_of_fold_probabilities
 from models.training.report import MAX_ROWS_NAMED, Finding
 
 MIN_ROWS_OF_LABEL = 2
@@ -110,7 +110,7 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
         return _finding("label_errors", "ok", None, None, message)
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
-    probabilities = out_of_fold(x[kept], y, seed=seed)
+    probabilities = out_of_fold_probabilities(x[kept], y, seed=seed)
     issues = find_label_issues(
         y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin"
     ).tolist()

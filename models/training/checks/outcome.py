@@ -14,13 +14,13 @@ from models.training.metrics import (
     Floats,
     Interval,
     Ints,
+    calibration_error,
     calibration_noise,
     class_f1,
     effective_rank,
     encoded,
     macro_f1_gain,
     mean_gain,
-    weighted_calibration_error,
 )
 from models.training.report import Finding, Status
 
@@ -113,7 +113,7 @@ def check_base(tuned: Mapping[str, float], base: Mapping[str, float], rows: int,
 
 def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) -> Finding:
     """Check the calibration error against a calibrated model's on the same number of rows."""
-    error = weighted_calibration_error(confidence, right)
+    error = calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
     mean, accuracy = float(np.mean(confidence)), float(np.mean(right))
     message = (

@@ -1,6 +1,4 @@
-"""Fitting the word-piece part of a head together with the part over embeddings, where out of fold it is worth
-having.
-"""
+"""The word-piece part of a head, fitted together with the part over embeddings and kept where it gains out of fold."""
 
 from __future__ import annotations
 
@@ -14,33 +12,31 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from models.calibration import fit_temperature
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.tokens import Tokens
-from models.training.heads.linear_head import Examples, Fit, Floats, Ints, many_at_once
+from models.training.heads.linear_head import Examples, Fit, Floats, Ints, at_fitted_temperature, parallel_fits
 
 # The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and
 # CLINC150's training rows, where 0.4 was worse.
 SHARE = 0.25
-# Words are rarer than directions of an embedding and want less of a penalty: with C = 10, 2,000 of Banking77's training
+# Words are rarer than directions of an embedding and need a smaller penalty: with C = 10, 2,000 of Banking77's training
 # rows gained 0.6 points with the same C and 1.0 with three times or more.
 _LOOSER = 3.0
 # From the linear head on, 40 steps were no better on Banking77 than 20 (92.25 and 92.2 %, 10 steps 91.85 %).
 _STEPS = 20
-# So many rows out of fold tell whether words help and how sure they make it; folds beyond are not worth their seconds.
+# This number of rows out of fold decides whether words help, and the temperature; further folds are not worth their
+# seconds.
 _ENOUGH_ROWS = 2500
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The head to take, and the out-of-fold accuracies between which it was chosen (None where there was nothing to
-    choose).
-    """
+    """The chosen head, and the out-of-fold accuracies without and with words (None where nothing was compared)."""
 
     head: LinearHead
-    without: float | None = None
-    having: float | None = None
+    without_words: float | None = None
+    with_words: float | None = None
 
     @property
     def share(self) -> float:
@@ -49,34 +45,33 @@ class Choice:
 
 
 def choose_head(fit: Fit, examples: Examples, tokens: Sequence[Tokens], asked: bool | Literal["auto"]) -> Choice:
-    """`fit.head`, or the same with word pieces where "auto" finds the gain out of fold larger than its standard error.
+    """`fit.head`, or the same with word pieces where "auto" finds a gain out of fold above its standard error.
 
     `tokens` are those of `examples`, in order. Each fold has its own vocabulary and starts from its own linear head.
     """
-    folds = _enough(fit)
+    folds = _judging_folds(fit)
     if asked is False or (asked == "auto" and not folds):
         return Choice(fit.head)
-    with many_at_once() as pool:
-        told = list(pool.map(lambda fold: _held(fit, examples, tokens, fold), folds))
-        rows = np.concatenate([np.flatnonzero(fit.folds == fold) for fold in folds]) if folds else np.empty(0, np.int64)
-        logits = np.concatenate(told) if told else np.empty((0, len(fit.head.labels)), np.float32)
-        known = fit.told[rows]
-        rows, logits = rows[known], logits[known]
+    with parallel_fits() as pool:
+        parts = list(pool.map(lambda fold: _held_out_logits(fit, examples, tokens, fold), folds))
+        rows = np.concatenate([np.flatnonzero(fit.folds == fold) for fold in folds] or [np.empty(0, np.int64)])
+        logits = np.concatenate(parts or [np.empty((0, len(fit.head.labels)), np.float32)])
+        rows, logits = rows[fit.covered[rows]], logits[fit.covered[rows]]
         y = examples.y[rows]
-        without, having = fit.logits[rows].argmax(axis=1) == y, logits.argmax(axis=1) == y
-        accuracies = (float(without.mean()), float(having.mean())) if len(rows) else (None, None)
-        if asked == "auto" and not _worth(without, having):
+        before, after = fit.logits[rows].argmax(axis=1) == y, logits.argmax(axis=1) == y
+        accuracies = (float(before.mean()), float(after.mean())) if len(rows) else (None, None)
+        if asked == "auto" and not _gains(before, after):
             return Choice(fit.head, *accuracies)
         head = fit_lexical(examples.x, tokens, examples.y, fit.head, _LOOSER * fit.strength)
-    temperature = fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)) if len(rows) else 1.0
-    return Choice(head.at(temperature), *accuracies)
+    return Choice(at_fitted_temperature(head, logits, y), *accuracies)
 
 
-def with_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:
-    """A linear head of this strength with word pieces, at temperature 1: fitted to the same examples, whose tokens
-    these are.
+def add_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:
+    """A linear head of this strength with word pieces, at temperature 1, fitted to the same examples.
+
+    `tokens` are those of `examples`, in order.
     """
-    with many_at_once():
+    with parallel_fits():
         return fit_lexical(examples.x, tokens, examples.y, head, _LOOSER * strength)
 
 
@@ -87,25 +82,23 @@ def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead,
     squared lengths 0.75 and 0.25, by L-BFGS in few steps from `start`, a linear head fitted to the same rows.
     """
     pieces = WordPieces.fit(tokens)
-    near, far = float(np.sqrt(1 - SHARE)), float(np.sqrt(SHARE))
     found = pieces(tokens)
+    x_scale, words_scale = float(np.sqrt(1 - SHARE)), float(np.sqrt(SHARE))
     sparse = csr_matrix(
-        (far * found.values, found.columns, found.starts), shape=(len(x), len(pieces.keys)), dtype=np.float32
+        (words_scale * found.values, found.columns, found.starts), shape=(len(x), len(pieces.keys)), dtype=np.float32
     )
-    dense = np.concatenate([near * x, np.ones((len(x), 1), np.float32)], axis=1)
-    width = dense.shape[1]
-    begin = np.zeros((width + len(pieces.keys), len(start.labels)), np.float32)
-    begin[: width - 1] = start.weight.numpy().T / near
-    begin[width - 1] = start.bias.numpy()
+    dense = np.concatenate([x_scale * x, np.ones((len(x), 1), np.float32)], axis=1)
+    width = x.shape[1]
+    begin = np.zeros((width + 1 + len(pieces.keys), len(start.labels)), np.float32)
+    begin[:width] = start.weight.numpy().T / x_scale
+    begin[width] = start.bias.numpy()
     solved = _descend(dense, sparse, y, begin, strength)
-    weight, bias, words = (
-        torch.from_numpy(part) for part in (near * solved[: width - 1].T, solved[width - 1], far * solved[width:])
-    )
-    return LexicalHead(weight, bias, pieces, words, start.labels)
+    weight, bias, words = x_scale * solved[:width].T, solved[width], words_scale * solved[width + 1 :]
+    return LexicalHead(torch.from_numpy(weight), torch.from_numpy(bias), pieces, torch.from_numpy(words), start.labels)
 
 
-def _enough(fit: Fit) -> list[int]:
-    """The first folds with a head that together have enough rows."""
+def _judging_folds(fit: Fit) -> list[int]:
+    """The first folds that together have enough rows."""
     folds: list[int] = []
     for fold in sorted(fit.by_fold):
         if np.isin(fit.folds, folds).sum() < _ENOUGH_ROWS:
@@ -113,29 +106,28 @@ def _enough(fit: Fit) -> list[int]:
     return folds
 
 
-def _held(fit: Fit, examples: Examples, tokens: Sequence[Tokens], fold: int) -> Floats:
-    """Logits [m, labels] of a fold's rows by a head fitted to the others and to what only teaches."""
+def _held_out_logits(fit: Fit, examples: Examples, tokens: Sequence[Tokens], fold: int) -> Floats:
+    """Logits [m, labels] of a fold's rows by a head fitted to the others and to the rows that only teach."""
     outside = np.flatnonzero(fit.folds == fold)
     inside = np.setdiff1d(np.arange(len(examples.x)), outside)
-    start = fit.by_fold[fold]
-    head = fit_lexical(
-        examples.x[inside], [tokens[row] for row in inside.tolist()], examples.y[inside], start, _LOOSER * fit.strength
-    )
+    inside_tokens, outside_tokens = ([tokens[row] for row in rows.tolist()] for rows in (inside, outside))
+    x, y = examples.x[inside], examples.y[inside]
+    head = fit_lexical(x, inside_tokens, y, fit.by_fold[fold], _LOOSER * fit.strength)
     with torch.inference_mode():
-        logits: Floats = head(torch.from_numpy(examples.x[outside]), [tokens[row] for row in outside.tolist()]).numpy()
+        logits: Floats = head(torch.from_numpy(examples.x[outside]), outside_tokens).numpy()
         return logits
 
 
-def _worth(without: NDArray[np.bool_], having: NDArray[np.bool_]) -> bool:
+def _gains(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether more rows turned right than wrong, by more than the standard error of that difference (McNemar's)."""
-    turned = having.astype(np.int64) - without
+    turned = after.astype(np.int64) - before
     return float(turned.sum()) > float(np.sqrt(np.abs(turned).sum()))
 
 
 def _descend(dense: Floats, sparse: csr_matrix, y: Ints, begin: Floats, strength: float) -> Floats:
     """Weights [d + 1 + features, labels] of less penalised loss than `begin`; the bias, row d, is not penalised."""
     width, rows = dense.shape[1], np.arange(len(y))
-    turned = sparse.T.tocsr()
+    transposed = sparse.T.tocsr()
     decay = np.full((len(begin), 1), 1 / (strength * len(y)), np.float32)
     decay[width - 1] = 0
 
@@ -149,7 +141,7 @@ def _descend(dense: Floats, sparse: csr_matrix, y: Ints, begin: Floats, strength
         likely /= total
         likely[rows, y] -= 1
         likely /= np.float32(len(y))
-        gradient = np.concatenate([dense.T @ likely, turned @ likely]) + decay * weights
+        gradient = np.concatenate([dense.T @ likely, transposed @ likely]) + decay * weights
         return float(value), gradient.astype(np.float64).ravel()
 
     options = {"maxiter": _STEPS, "maxcor": 5}

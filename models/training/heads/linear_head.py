@@ -1,63 +1,45 @@
-"""Fitting linear heads to embeddings: regularisation by cross-validation, temperature by out-of-fold logits."""
+"""Linear heads fitted to embeddings: regularisation by cross-validation, temperature by out-of-fold logits."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from models.calibration import fit_temperature
 from models.linalg import first_occurrences
 from models.runtime import cpu
 from models.text.heads import LinearHead
+from models.training.heads.temperature import fit_temperature
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
-# More folds where there are few rows: a head fitted to four fifths of 10 rows a class is too unlike the one fitted to
-# all.
+# Few rows get more folds: a head fitted to four fifths of 10 rows a class is too unlike the one fitted to all.
 _FOLDS, _FOLDS_OF_FEW, _FEW_ROWS = 5, 10, 4000
-# The strengths are compared on so many of the folds; the others are only worth fitting for the best.
+# The strengths are compared on the first folds; the other folds are only worth fitting for the best.
 _COMPARED_FOLDS = 3
 _TOLERANCE = 1e-4
 _MOST_ITERATIONS = 500
+# Wrong labels are found alike after 30 iterations and at convergence, which takes twice as long with 6,400 rows.
+_ITERATIONS_FOR_LABEL_ERRORS = 30
 _MARGIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """A head with its temperature, and how it came about.
-
-    `logits` float32 [n, labels] are out of fold, at temperature 1, of the n rows it was fitted to; `told` says for
-    which of them (the rows whose label the other folds had too). `by_strength` is the out-of-fold accuracy of each
-    strength tried. `folds` [n] are the rows' folds, `by_fold` the head at temperature 1 that each fold's rows had
-    their logits from.
-    """
-
-    head: LinearHead
-    strength: float
-    logits: Floats
-    told: NDArray[np.bool_]
-    by_strength: Mapping[float, float]
-    converged: bool
-    folds: Ints
-    by_fold: Mapping[int, LinearHead]
-
-
-@dataclass(frozen=True, slots=True)
 class Examples:
-    """Embeddings float32 [n, d] of length 1 with class numbers int64 [n]; the first `real` rows are texts of users.
+    """Embeddings float32 [n, d] of length 1 with class numbers int64 [n]; the first `real` rows are users' texts.
 
     The rows after them (label names) teach but are never scored.
     """
@@ -68,18 +50,104 @@ class Examples:
 
     @classmethod
     def of(cls, x: Floats, y: Ints, more_x: Floats | None = None, more_y: Ints | None = None) -> Examples:
-        """Rows, and perhaps rows that only teach."""
+        """Users' rows, and optionally rows that only teach."""
         if more_x is None or more_y is None:
             return cls(x, y, len(x))
         return cls(np.concatenate([x, more_x]), np.concatenate([y, more_y]), len(x))
 
+    @property
+    def real_x(self) -> Floats:
+        """Embeddings [real, d] of the users' texts."""
+        return self.x[: self.real]
 
-class Held(NamedTuple):
-    """Logits float32 [m, labels] of a fold's rows, and the head they are from; none for a fold without rows."""
+    @property
+    def real_y(self) -> Ints:
+        """Class numbers [real] of the users' texts."""
+        return self.y[: self.real]
 
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A head with its temperature, and how it came about.
+
+    `logits` float32 [real, labels] are out of fold, at temperature 1. `covered` [real] marks the rows whose label the
+    other folds had too. `by_strength` is the out-of-fold accuracy of each strength tried. `folds` [real] are the
+    rows' folds; `by_fold` has the head at temperature 1 that gave a fold its logits.
+    """
+
+    head: LinearHead
+    strength: float
     logits: Floats
-    head: LinearHead | None
+    covered: NDArray[np.bool_]
+    by_strength: Mapping[float, float]
     converged: bool
+    folds: Ints
+    by_fold: Mapping[int, LinearHead]
+
+
+@dataclass(frozen=True, slots=True)
+class _Solution:
+    head: LinearHead
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _CrossValidation:
+    """Heads of several strengths, each fitted without one fold's rows."""
+
+    examples: Examples
+    labels: tuple[str, ...]
+    folds: Ints
+    solutions: dict[tuple[float, int], _Solution]
+
+    def solve(self, pool: ThreadPoolExecutor, tasks: Iterable[tuple[float, int]], done: Callable[[], None]) -> None:
+        """Fit a head for each pair of strength and fold that has none yet, several at a time."""
+        missing = [task for task in tasks if task not in self.solutions]
+
+        def solve(task: tuple[float, int]) -> _Solution:
+            solution = self._solve(*task)
+            done()
+            return solution
+
+        self.solutions.update(zip(missing, pool.map(solve, missing), strict=True))
+
+    def accuracy(self, strength: float, folds: Iterable[int]) -> float:
+        """Mean accuracy over these folds, those without rows aside."""
+        y = self.examples.real_y
+        held = [(self.folds == fold, fold) for fold in folds]
+        hits = [np.mean(self.logits(strength, fold).argmax(axis=1) == y[rows]) for rows, fold in held if rows.any()]
+        return float(np.mean(hits)) if hits else 0.0
+
+    def logits(self, strength: float, fold: int) -> Floats:
+        """Logits float32 [m, labels] of a fold's rows by the head that has not seen them."""
+        return linear_logits(self.solutions[strength, fold].head, self.examples.real_x[self.folds == fold])
+
+    def all_logits(self, strength: float) -> Floats:
+        """Out-of-fold logits float32 [real, labels]."""
+        logits = np.zeros((self.examples.real, len(self.labels)), np.float32)
+        for fold in np.unique(self.folds).tolist():
+            logits[self.folds == fold] = self.logits(strength, fold)
+        return logits
+
+    def covered(self) -> NDArray[np.bool_]:
+        """Which rows [real] have a label that occurs outside their fold."""
+        y, covered = self.examples.real_y, np.zeros(self.examples.real, dtype=np.bool_)
+        for fold in np.unique(self.folds):
+            held = self.folds == fold
+            covered[held] = np.isin(y[held], self.examples.y[self._teaching(fold)])
+        return covered
+
+    def _solve(self, strength: float, fold: int) -> _Solution:
+        # With fewer rows the same C weighs the penalty more, and logits come out a little smaller than the whole
+        # head's. That is kept: it makes out-of-fold energies err towards fewer false alarms, and users' texts are
+        # further from the training rows than one training row is from another (CLINC150: 6.3 % at alpha 0.05 on its
+        # validation part, 7.5 % with C scaled; Banking77 4.3 %).
+        teaching = self._teaching(fold)
+        return _solve(self.examples.x[teaching], self.examples.y[teaching], strength, self.labels)
+
+    def _teaching(self, fold: int) -> NDArray[np.bool_]:
+        """The rows [n] outside a fold, and those that only teach."""
+        return np.concatenate([self.folds != fold, np.ones(len(self.examples.x) - self.examples.real, np.bool_)])
 
 
 def fit_head(
@@ -93,73 +161,80 @@ def fit_head(
     """Logistic regression with the strength (scikit-learn's C) of best out-of-fold accuracy, the smaller of equals.
 
     The same examples and seed give the same bytes whatever the number of cores: each fit runs on one thread, several
-    at a time. `done` is told how many fits are behind it, of `count_fits`.
+    at a time. `done` gets the number of finished fits, up to `count_fits`.
     """
-    count = count_folds(examples.real)
-    folds = stratified(examples.y[: examples.real], count, seed, examples.x[: examples.real])
-    compared = range(_COMPARED_FOLDS if len(strengths) > 1 else 0)
-    finished = iter(range(1, 1000))
+    folds = stratified(examples.real_y, count_folds(examples.real), seed, examples.real_x)
+    validation = _CrossValidation(examples, labels, folds, {})
+    every = range(count_folds(examples.real))
+    compared = every[:_COMPARED_FOLDS] if len(strengths) > 1 else ()
+    finished = count(1)
 
-    def held(task: tuple[float, int]) -> Held:
-        solved = _held(examples, folds != task[1], task[0], labels)
-        if done:
+    def advance() -> None:
+        if done is not None:
             done(next(finished))
-        return solved
 
-    with many_at_once() as pool:
-        tasks = [(strength, fold) for strength in strengths for fold in compared]
-        solved = dict(zip(tasks, pool.map(held, tasks), strict=True))
-        by_strength = (
-            {s: _accuracy(examples, folds, {f: solved[s, f].logits for f in compared}) for s in strengths}
-            if tasks
-            else {}
-        )
+    with parallel_fits() as pool:
+        validation.solve(pool, [(strength, fold) for strength in strengths for fold in compared], advance)
+        by_strength = {strength: validation.accuracy(strength, compared) for strength in strengths} if compared else {}
         best = max(strengths, key=lambda strength: (by_strength.get(strength, 0.0), -strength))
-        rest = [(best, fold) for fold in range(count) if (best, fold) not in solved]
-        solved |= dict(zip(rest, pool.map(held, rest), strict=True))
-        weight, bias, converged = _solve(examples.x, examples.y, best, len(labels))
-    logits, told = _gathered(examples, folds, {fold: solved[best, fold].logits for fold in range(count)}, len(labels))
-    temperature = (
-        fit_temperature(torch.from_numpy(logits[told]), torch.from_numpy(examples.y[: examples.real][told]))
-        if told.any()
-        else 1.0
-    )
-    head = LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels, temperature)
-    by_fold = {fold: made for fold in range(count) if (made := solved[best, fold].head) is not None}
+        validation.solve(pool, [(best, fold) for fold in every], advance)
+        whole = _solve(examples.x, examples.y, best, labels)
+        logits, covered = validation.all_logits(best), validation.covered()
     return Fit(
-        head,
+        at_fitted_temperature(whole.head, logits[covered], examples.real_y[covered]),
         best,
         logits,
-        told,
+        covered,
         by_strength,
-        converged and all(one.converged for one in solved.values()),
+        whole.converged and all(solution.converged for solution in validation.solutions.values()),
         folds,
-        by_fold,
+        {fold: validation.solutions[best, fold].head for fold in np.unique(folds).tolist()},
     )
 
 
 def fit_plain(examples: Examples, strength: float, labels: tuple[str, ...]) -> LinearHead:
     """A head at temperature 1 with a known strength, without folds."""
-    with many_at_once():
-        weight, bias, _ = _solve(examples.x, examples.y, strength, len(labels))
-    return LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels)
+    with parallel_fits():
+        return _solve(examples.x, examples.y, strength, labels).head
+
+
+def at_fitted_temperature(head: LinearHead, logits: Floats, y: Ints) -> LinearHead:
+    """The head at the temperature that fits logits [m, labels] of unseen rows with class numbers [m]; 1 for none."""
+    return head.at(fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)) if len(y) else 1.0)
+
+
+def linear_logits(head: LinearHead, x: Floats) -> Floats:
+    """Logits float32 [n, labels] of embeddings [n, d] at temperature 1."""
+    logits: Floats = x @ head.weight.numpy().T + head.bias.numpy()
+    return logits
+
+
+def out_of_fold_probabilities(x: Floats, y: Ints, *, strength: float = 10.0, seed: int = 0) -> Floats:
+    """Probabilities float32 [n, classes] by logistic regressions that have not seen the row.
+
+    They are for finding wrong labels. x is float32 [n, d], y int64 [n] with two rows a class at least.
+    """
+    folds = StratifiedKFold(int(min(5, np.bincount(y).min())), shuffle=True, random_state=seed)
+    model = LogisticRegression(C=strength, max_iter=_ITERATIONS_FOR_LABEL_ERRORS)
+    with parallel_fits():
+        probabilities: Floats = cross_val_predict(model, x, y, cv=folds, method="predict_proba")
+    return probabilities
 
 
 def count_folds(rows: int) -> int:
-    """Into how many folds so many rows are cut."""
+    """The number of folds that rows are cut into."""
     return _FOLDS_OF_FEW if rows <= _FEW_ROWS else _FOLDS
 
 
 def count_fits(rows: int, strengths: int) -> int:
-    """How many fits `fit_head` makes out of fold."""
+    """The number of out-of-fold fits that `fit_head` makes."""
     return count_folds(rows) + (strengths - 1) * _COMPARED_FOLDS
 
 
 def stratified(y: Ints, folds: int, seed: int, x: Floats | None = None) -> Ints:
     """A fold number for each row [n], each class spread over the folds as evenly as it goes.
 
-    With embeddings [n, d] of length 1, copies of a text are in one fold, or a copy would be judged by what its like
-    taught.
+    With embeddings [n, d] of length 1, copies of a text are in one fold: otherwise one copy would teach the other.
     """
     random, original = np.random.default_rng(seed), np.arange(len(y)) if x is None else first_occurrences(x)
     fold, known = np.empty(len(y), dtype=np.int64), np.unique(original)
@@ -168,69 +243,35 @@ def stratified(y: Ints, folds: int, seed: int, x: Floats | None = None) -> Ints:
     return fold[original]
 
 
-def _held(examples: Examples, inside: NDArray[np.bool_], strength: float, labels: tuple[str, ...]) -> Held:
-    """Logits of the rows outside, by a head fitted to those inside and to what only teaches."""
-    teaching = np.concatenate([inside, np.ones(len(examples.x) - examples.real, dtype=bool)])
-    outside = examples.x[: examples.real][~inside]
-    if not len(outside):
-        return Held(np.empty((0, len(labels)), np.float32), None, True)
-    # With fewer rows the same C weighs the penalty more, and logits come out a little smaller than the whole head's.
-    # That is kept: it makes out-of-fold energies err towards fewer false alarms, and users' texts are further from the
-    # training rows than one training row is from another (CLINC150: 6.3 % at alpha 0.05 on its validation part, 7.5 %
-    # with C scaled; Banking77 4.3 %).
-    weight, bias, converged = _solve(examples.x[teaching], examples.y[teaching], strength, len(labels))
-    return Held(
-        outside @ weight.T + bias, LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels), converged
-    )
-
-
-def _solve(x: Floats, y: Ints, strength: float, classes: int) -> tuple[Floats, Floats, bool]:
-    """Weight float32 [classes, d] and bias [classes]; a class without rows gets a logit below all others."""
-    present = np.unique(y)
-    weight, bias = np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32)
-    if len(present) < 2:
-        bias[:] = -_MARGIN
-        bias[present] = 0.0
-        return weight, bias, True
-    model = LogisticRegression(C=strength, tol=_TOLERANCE, max_iter=_MOST_ITERATIONS).fit(x, y)
-    if len(present) == 2:  # one row of coefficients stands for both classes
-        weight[present], bias[present] = (
-            np.stack([-model.coef_[0], model.coef_[0]]) / 2,
-            np.array([-1, 1]) * model.intercept_[0] / 2,
-        )
-    else:
-        weight[present], bias[present] = model.coef_, model.intercept_
-    absent = np.setdiff1d(np.arange(classes), present)
-    weight[absent] = weight[present].mean(axis=0)
-    bias[absent] = bias[present].min() - _MARGIN
-    return weight, bias, bool(np.max(model.n_iter_) < _MOST_ITERATIONS)
-
-
-def _accuracy(examples: Examples, folds: Ints, logits: Mapping[int, Floats]) -> float:
-    y = examples.y[: examples.real]
-    hits = [np.mean(rows.argmax(axis=1) == y[folds == fold]) for fold, rows in logits.items() if len(rows)]
-    return float(np.mean(hits)) if hits else 0.0
-
-
-def _gathered(
-    examples: Examples, folds: Ints, parts: Mapping[int, Floats], classes: int
-) -> tuple[Floats, NDArray[np.bool_]]:
-    logits = np.zeros((examples.real, classes), np.float32)
-    told = np.zeros(examples.real, dtype=bool)
-    y, extra = examples.y[: examples.real], examples.y[examples.real :]
-    for fold, rows in parts.items():
-        held = folds == fold
-        logits[held] = rows
-        told[held] = np.isin(y[held], np.concatenate([y[~held], extra]))
-    return logits, told
-
-
 @contextmanager
-def many_at_once() -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread a core; the linear algebra inside keeps to one thread each, where more would only get in
-    each other's way.
+def parallel_fits() -> Iterator[ThreadPoolExecutor]:
+    """A pool of one thread a core, with one thread of linear algebra for each fit.
+
+    More threads of linear algebra would wait for each other.
     """
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu.count_cores()) as pool:
-        # Not silent: `Fit.converged` says so, and the job's report.
+        # `Fit.converged` and the job's report say so instead.
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield pool
+
+
+def _solve(x: Floats, y: Ints, strength: float, labels: tuple[str, ...]) -> _Solution:
+    """A head at temperature 1; a label without rows gets a logit below all others."""
+    weight, bias = np.zeros((len(labels), x.shape[1]), np.float32), np.zeros(len(labels), np.float32)
+    present, absent = np.unique(y), np.setdiff1d(np.arange(len(labels)), y)
+    converged = True
+    if len(present) >= 2:
+        model = LogisticRegression(C=strength, tol=_TOLERANCE, max_iter=_MOST_ITERATIONS).fit(x, y)
+        weight[present], bias[present] = _coefficients(model)
+        weight[absent] = weight[present].mean(axis=0)
+        converged = bool(np.max(model.n_iter_) < _MOST_ITERATIONS)
+    bias[absent] = bias[present].min() - _MARGIN
+    return _Solution(LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), labels), converged)
+
+
+def _coefficients(model: LogisticRegression) -> tuple[Floats, Floats]:
+    """A row of weights and a bias for each class: of two classes scikit-learn keeps one row for both."""
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias

@@ -1,4 +1,4 @@
-"""What an encoder is worth for search and similarity, on held-out rows and on sentences of no domain."""
+"""Metrics of search and similarity, on held-out rows and on everyday sentences."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training import metrics as evaluation
+from models.training import metrics as measures
 from models.training.data.rows import TextRows, normalised
+from models.training.embeddings import Floats
 
-Floats = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Floats]
 
 _AT = 10
@@ -23,45 +23,46 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True)
 class RetrievalMetrics:
-    """Metrics on held-out rows; `each` is the reciprocal rank of every query [q], or empty where rows are not
-    searched.
-    """
+    """Metrics on held-out rows; `each` is the reciprocal rank of every query [q], empty for rows without a search."""
 
     metrics: dict[str, float]
     each: NDArray[np.float64]
 
 
 def evaluate(embed: Embed, rows: TextRows) -> RetrievalMetrics:
-    """Judge an encoder by rows of a kind.
+    """Evaluate an encoder on rows of a kind.
 
-    pairs: `ndcg_at_10`, `mrr`, `accuracy_at_1` of finding an anchor's positives among all held-out positives;
-    triplets: these, the negatives among what is searched, and `triplet_accuracy`, the share of positives nearer than
-    their negative; scored: `spearman`.
+    pairs: `ndcg_at_10`, `mrr`, `accuracy_at_1` of finding an anchor's positives among all held-out positives.
+    triplets: the same with the negatives among the documents, and `triplet_accuracy`, the share of positives nearer
+    than their negative.
+    scored: `spearman`.
     """
     columns = [embed(column) for column in rows.texts]
     if rows.kind == "scored":
+        cosines = (columns[0] * columns[1]).sum(axis=1).astype(np.float64)
         truth = np.asarray(rows.scores, dtype=np.float64)
-        told = (columns[0] * columns[1]).sum(axis=1).astype(np.float64)
-        return RetrievalMetrics({"spearman": evaluation.spearman(truth, told)}, np.empty(0))
+        return RetrievalMetrics({"spearman": measures.spearman(truth, cosines)}, np.empty(0))
     if rows.kind not in ("pairs", "triplets"):
         raise ValueError(f"expected pairs, triplets or scored rows, got {rows.kind}")
-    judged = search(rows, columns)
+    result = search(rows, columns)
     if rows.kind == "triplets":
-        judged.metrics["triplet_accuracy"] = float(((columns[0] * (columns[1] - columns[2])).sum(axis=1) > 0).mean())
-    return judged
+        anchors, positives, negatives = columns
+        nearer = (anchors * (positives - negatives)).sum(axis=1) > 0
+        result.metrics["triplet_accuracy"] = float(nearer.mean())
+    return result
 
 
 def search(rows: TextRows, columns: Sequence[Floats]) -> RetrievalMetrics:
-    """nDCG@10 (Järvelin and Kekäläinen, 2002), mean reciprocal rank and accuracy of the first hit, an anchor at a time.
+    """nDCG@10 (Järvelin and Kekäläinen, 2002), mean reciprocal rank and accuracy of the first hit, one query an anchor.
 
-    `columns` are the embeddings [n, d] of the rows' texts. Equal texts are one document and one query; among equal
-    scores a positive comes last, so that an encoder that tells nothing apart gains nothing.
+    `columns` are the embeddings [n, d] of the rows' texts. Equal texts are one document and one query. Among equal
+    scores a positive comes last, so an encoder that gives every text the same vector gains nothing.
     """
-    pool, where = _pool(rows.texts[1:])
+    pool, number_of = _distinct(rows.texts[1:])
     documents = np.concatenate(columns[1:])[pool]
     queries: dict[str, tuple[int, set[int]]] = {}
     for row, (anchor, positive) in enumerate(zip(rows.texts[0], rows.texts[1], strict=True)):
-        queries.setdefault(normalised(anchor), (row, set()))[1].add(where[normalised(positive)])
+        queries.setdefault(normalised(anchor), (row, set()))[1].add(number_of[normalised(positive)])
     ranks = _ranks(columns[0], documents, list(queries.values()))
     first = np.array([rank.min() for rank in ranks])
     metrics = {
@@ -73,34 +74,46 @@ def search(rows: TextRows, columns: Sequence[Floats]) -> RetrievalMetrics:
 
 
 def sanity(embed: Embed) -> dict[str, float]:
-    """How an encoder does on everyday sentences: `sanity_accuracy`, the share of paraphrases nearer than an
-    unrelated sentence, and `sanity_margin`, by how much cosine. What falls here was forgotten.
+    """Metrics on everyday sentences; where they fall, the encoder has forgotten.
+
+    `sanity_accuracy` is the share of paraphrases nearer than an unrelated sentence, `sanity_margin` by how much cosine.
     """
-    near, far = _sanity_cosines(embed)
+    sentence, paraphrase, other = (embed(column) for column in sanity_texts())
+    near, far = (sentence * paraphrase).sum(axis=1), (sentence * other).sum(axis=1)
     return {"sanity_accuracy": float((near > far).mean()), "sanity_margin": float((near - far).mean())}
 
 
 def sanity_texts() -> list[list[str]]:
-    """Columns: sentences, a paraphrase of each, and something else that shares words with it."""
+    """Columns: sentences, a paraphrase of each, and an unrelated sentence that shares words with it."""
     rows: list[list[str]] = json.loads((files("models.training.recipes") / "sanity.json").read_text(encoding="utf-8"))
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _sanity_cosines(embed: Embed) -> tuple[Floats, Floats]:
-    one, same, other = (embed(column) for column in sanity_texts())
-    return (one * same).sum(axis=1), (one * other).sum(axis=1)
+def relevance_metrics(queries: Sequence[str], grades: Sequence[float], scores: Floats) -> dict[str, float]:
+    """A reranker's `ndcg_at_10`, mean over queries, and `auroc` over all rows; without those that rows cannot tell."""
+    by_query: dict[str, list[int]] = defaultdict(list)
+    for row, query in enumerate(queries):
+        by_query[normalised(query)].append(row)
+    metrics: dict[str, float] = {}
+    relevant = np.asarray(grades) > 0
+    if relevant.any():
+        groups = by_query.values()
+        query_grades = [[grades[row] for row in group] for group in groups]
+        query_scores = [[float(scores[row]) for row in group] for group in groups]
+        metrics[f"ndcg_at_{_AT}"] = measures.ndcg(query_grades, query_scores, k=_AT)
+        if not relevant.all():
+            metrics["auroc"] = measures.auroc(scores[~relevant], scores[relevant])
+    return metrics
 
 
-def _pool(columns: Sequence[Sequence[str]]) -> tuple[list[int], dict[str, int]]:
-    """Where each different text stands first in the joined columns, and its number among them."""
-    first: list[int] = []
-    where: dict[str, int] = {}
-    for place, text in enumerate(text for column in columns for text in column):
-        key = normalised(text)
-        if key not in where:
-            where[key] = len(first)
-            first.append(place)
-    return first, where
+def _distinct(columns: Sequence[Sequence[str]]) -> tuple[list[int], dict[str, int]]:
+    """The rows of the joined columns where each distinct text stands first, and its number among them."""
+    rows: list[int] = []
+    number_of: dict[str, int] = {}
+    for row, text in enumerate(text for column in columns for text in column):
+        if number_of.setdefault(normalised(text), len(rows)) == len(rows):
+            rows.append(row)
+    return rows, number_of
 
 
 def _ranks(anchors: Floats, documents: Floats, queries: Sequence[tuple[int, set[int]]]) -> list[NDArray[np.int64]]:
@@ -120,24 +133,3 @@ def _ranks(anchors: Floats, documents: Floats, queries: Sequence[tuple[int, set[
 def _ndcg(ranks: NDArray[np.int64]) -> float:
     best = (1.0 / np.log2(np.arange(2, min(len(ranks), _AT) + 2))).sum()
     return float((1.0 / np.log2(ranks[ranks <= _AT] + 1)).sum() / best)
-
-
-def relevance_metrics(queries: Sequence[str], grades: Sequence[float], scores: Floats) -> dict[str, float]:
-    """A reranker's `ndcg_at_10`, mean over queries, and `auroc`, over all rows; a metric that the rows cannot tell
-    is left out.
-    """
-    by_query: dict[str, list[int]] = defaultdict(list)
-    for row, query in enumerate(queries):
-        by_query[normalised(query)].append(row)
-    groups = list(by_query.values())
-    metrics: dict[str, float] = {}
-    if any(grade > 0 for grade in grades):
-        ordered = (
-            [[grades[row] for row in group] for group in groups],
-            [[float(scores[row]) for row in group] for group in groups],
-        )
-        metrics[f"ndcg_at_{_AT}"] = evaluation.ndcg(*ordered, k=_AT)
-    relevant = np.asarray(grades) > 0
-    if relevant.any() and not relevant.all():
-        metrics["auroc"] = evaluation.auroc(scores[~relevant].astype(np.float64), scores[relevant].astype(np.float64))
-    return metrics

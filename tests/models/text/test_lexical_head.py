@@ -146,9 +146,9 @@ def test_words_that_tell_classes_apart_are_taken_and_as_sure_as_they_are_right()
     # Penalised enough for the descent to arrive: where it stops on the way would hang on how sums are rounded.
     choice = choose_head(fit_head(examples, LABELS, strengths=(0.3,)), examples, texts, "auto")
     assert choice.share == SHARE
-    assert choice.without is not None
-    assert choice.having is not None
-    assert choice.without < 0.6 < 0.8 < choice.having
+    assert choice.without_words is not None
+    assert choice.with_words is not None
+    assert choice.without_words < 0.6 < 0.8 < choice.with_words
     new, read_new = drawn(2000, telling=True, seed=1)
     probabilities = choice.head.probabilities(torch.from_numpy(new.x), read_new).numpy()
     right = np.mean(probabilities.argmax(axis=1) == new.y)
@@ -183,5 +183,5 @@ def test_label_names_teach_and_are_not_scored() -> None:
     examples, texts = drawn(40, telling=True)
     more = Examples.of(examples.x, examples.y, examples.x[:4], examples.y[:4])
     choice = choose_head(fit_head(more, LABELS, strengths=(10.0,)), more, [*texts, *texts[:4]], True)
-    assert choice.having == pytest.approx(0.9, abs=0.15)
+    assert choice.with_words == pytest.approx(0.9, abs=0.15)
     assert bool(torch.isfinite(choice.head.weight).all())

@@ -32,8 +32,8 @@ def test_too_few_texts_for_any_detector_end_the_job(
     assert (error["code"], error["param"]) == ("too_few_rows", "training_file")
     kind = "knn" if detector == "auto" else detector
     told = (
-        f"training_file: expected at least {least} normal rows for detector '{kind}', those held out aside, got "
-        f"{rows - 1}"
+        f"training_file: expected at least {least} normal rows for detector '{kind}' besides the held-out ones, "
+        f"got {rows - 1}"
     )
     assert error["message"] == told
 
@@ -69,5 +69,5 @@ def test_two_rows_a_label_are_enough_to_tune_on(encoder: Path, tmp_path: Path, m
     events: list[Mapping[str, Any]] = []
     assert run(directory, events.append) == 0
     said = [event["message"] for event in events if event["type"] == "message"]
-    assert "few rows: tuning once more to judge by others of them, 2 of 2" in said
+    assert "few rows: tuning without part 2 of 2 to compare on it" in said
     assert any("macro-F1 on 4 rows that it was not tuned on" in message for message in said)

@@ -15,6 +15,7 @@ from models.training.metrics import (
     macro_f1,
     macro_f1_gain,
     mean_gain,
+    miscalibration,
     ndcg,
     recall_at_in_scope,
     spearman,
@@ -40,7 +41,10 @@ def test_a_class_that_occurs_nowhere_does_not_lower_macro_f1() -> None:
 
 def test_accuracy_and_calibration_by_hand() -> None:
     assert accuracy(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])) == 0.75
-    assert calibration_error(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx(0.5)
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, False])) == pytest.approx(0.5)
+    # bin of 0.9: half right, gap 0.4, weight 1/2; bin of 0.6: both right, gap 0.4, weight 1/2
+    confidence, right = np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, False, True, True])
+    assert calibration_error(confidence, right, bins=5) == pytest.approx(0.4)
 
 
 def test_spearman_by_hand_with_a_tie_and_0_for_a_constant() -> None:
@@ -69,6 +73,13 @@ def test_queries_without_a_relevant_document_are_left_out() -> None:
 
 def test_recall_counts_what_the_threshold_of_the_normal_items_catches() -> None:
     assert recall_at_in_scope(np.arange(101.0), np.array([90.0, 94.0, 96.0, 99.0])) == 0.5
+
+
+def test_miscalibration_is_counted_beyond_the_chance_of_independent_rows() -> None:
+    kept, broken = np.linspace(0.001, 1, 1000), np.linspace(0.001, 0.5, 1000)
+    assert miscalibration(kept) == 0
+    assert 0.03 < miscalibration(broken) < 0.05
+    assert miscalibration(broken, 50) == 0, "20 independent rows cannot tell"
 
 
 RIGHT = (PREDICTED == TRUTH).astype(float)
@@ -120,5 +131,7 @@ def test_intervals_are_the_same_on_every_run() -> None:
 def test_columns_of_different_length_are_refused_rather_than_broadcast() -> None:
     with pytest.raises(ValueError, match=r"got \[3\] and \[1\]"):
         accuracy(np.zeros(3, int), np.zeros(1, int))
+    with pytest.raises(ValueError, match=r"got \[3\] and \[3, 2\]"):
+        calibration_error(np.zeros(3), np.zeros((3, 2), bool))
     with pytest.raises(ValueError, match="both kinds"):
         auroc(np.zeros(3), np.zeros(0))

@@ -32,8 +32,11 @@ from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.hyperparameters import ClassificationHyperparameters, Metric
 from models.training.job import TextContext
-from models.training.recipes import classification, encoder_selection
-from models.training.recipes.candidate import Candidate, TextDataset, held_out_metrics
+from models.training.recipes import classification, encoder_comparison
+from models.training.recipes.candidate import Candidate, held_out_metrics
+from models.training.recipes.encoder_comparison import EncoderComparison
+from models.training.recipes.frozen_candidate import fit_frozen
+from models.training.recipes.text_dataset import TextDataset
 from models.training.run import FAILED, FULL, run
 from models.training.tuning.encoder_tuning import EncoderTuning
 from tests.support import tiny_models
@@ -255,7 +258,7 @@ def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
     assert run(directory, said.append) == 0
     assert read(directory / "result.json")["incumbent_metrics"] is None
     name = spec.partition("=")[0]
-    why = f"what serves now cannot be compared: its encoder ({name}, version {version}) cannot be opened here"
+    why = f"the served model cannot be compared: its encoder ({name}, version {version}) cannot be opened here"
     assert why in [event.get("message") for event in said]
 
 
@@ -322,18 +325,15 @@ TUNED = {"mode": "contrastive", "max_steps": 6, "batch_size": 12}
 
 def guess(patch: pytest.MonkeyPatch) -> None:
     """Make the frozen head say the first label of every text, held out or in turn."""
-    frozen = classification.frozen_candidate
 
     def guessing(context: TextContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
-        made = frozen(context, settings, data)
+        made = fit_frozen(context, settings, data)
         blind = np.zeros_like(made.probabilities)
         blind[:, 0] = 1.0
         return replace(made, probabilities=blind, metrics={**made.metrics, **held_out_metrics(data.held_y, blind)})
 
-    patch.setattr(classification, "frozen_candidate", guessing)
-    patch.setattr(
-        encoder_selection, "_frozen", lambda context, settings, whole, rows, frozen: np.zeros(len(rows), np.int64)
-    )
+    patch.setattr(classification, "fit_frozen", guessing)
+    patch.setattr(EncoderComparison, "_predict_frozen", lambda self, rows: np.zeros(len(rows), np.int64))
 
 
 def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
@@ -403,23 +403,13 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
 def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_seen_to_lead(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, wrong: int, tuned: bool
 ) -> None:
-    def told(
-        context: TextContext,
-        settings: ClassificationHyperparameters,
-        data: TextDataset,
-        frozen: Candidate,
-        *,
-        crossed: bool,
-    ) -> list[encoder_selection.Fold]:
-        rows = np.arange(len(data.whole.texts))
-        return [
-            encoder_selection.Fold(rows, np.where(rows < wrong, (data.whole.y + 1) % len(data.labels), data.whole.y))
-        ]
+    def folds(self: EncoderComparison) -> list[encoder_comparison.Fold]:
+        whole, rows = self._whole, np.arange(len(self._whole.texts))
+        return [encoder_comparison.Fold(rows, np.where(rows < wrong, (whole.y + 1) % len(whole.labels), whole.y))]
 
-    monkeypatch.setattr(encoder_selection, "_folds", told)
-    monkeypatch.setattr(
-        encoder_selection, "_compare", tuning := Mock(side_effect=TrainingError("out_of_time", "enough"))
-    )
+    monkeypatch.setattr(EncoderComparison, "_folds", folds)
+    tuning = Mock(side_effect=TrainingError("out_of_time", "enough"))
+    monkeypatch.setattr(EncoderComparison, "_tune_and_compare", tuning)
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED | {"mode": mode})
     events: list[Mapping[str, Any]] = []
     assert run(directory, events.append) == (FAILED if mode == "contrastive" else 0)
@@ -439,7 +429,7 @@ def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str
 ) -> None:
     guess(monkeypatch)
-    monkeypatch.setattr(encoder_selection, "_FEW_ROWS", 0)
+    monkeypatch.setattr(encoder_comparison, "_FEW_ROWS", 0)
     lead = {"macro_f1": measures.Interval(0.3, 0.2, 0.4), "accuracy": measures.Interval(0.1, -0.1, 0.2)}
     asked: list[tuple[str, float]] = []
 
@@ -474,7 +464,7 @@ def test_many_rows_are_judged_by_the_held_out_ones_alone(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guess(monkeypatch)
-    monkeypatch.setattr(encoder_selection, "_FEW_ROWS", 59)
+    monkeypatch.setattr(encoder_comparison, "_FEW_ROWS", 59)
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED)
     events: list[Mapping[str, Any]] = []
     assert run(directory, events.append) == 0

@@ -7,14 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.training.checks.outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
-from models.training.metrics import (
-    Interval,
-    effective_rank,
-    encoded,
-    macro_f1,
-    macro_f1_gain,
-    weighted_calibration_error,
-)
+from models.training.metrics import Interval, calibration_error, effective_rank, encoded, macro_f1, macro_f1_gain
 from models.training.report import Finding
 from tests.support.check_rows import troubles
 
@@ -109,7 +102,7 @@ def test_macro_f1_agrees_with_scikit_learn() -> None:
 
 def test_calibration_error_by_hand() -> None:
     confidence: NDArray[np.float64] = np.array([0.95, 0.95, 0.55, 0.55])
-    assert weighted_calibration_error(confidence, np.array([True, True, True, False])) == pytest.approx((0.1 + 0.1) / 4)
+    assert calibration_error(confidence, np.array([True, True, True, False])) == pytest.approx((0.1 + 0.1) / 4)
 
 
 def test_effective_rank_counts_directions() -> None:

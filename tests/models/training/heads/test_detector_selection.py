@@ -1,4 +1,4 @@
-"""Choosing detectors: real strangers judge, or hidden classes; the simpler of equals; calibrated on the unseen."""
+"""Choosing detectors by out-of-scope texts or hidden classes, and calibrating on unseen items."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from models.training.heads import detector_selection, linear_head
 from models.training.heads.detector_selection import (
     MAX_REFERENCE,
-    Floats,
-    Ints,
     Normal,
     best_kind,
     false_alarms,
     fit_detector,
     neighbours_for,
 )
+from models.training.heads.linear_head import Floats, Ints
 from models.training.hyperparameters import DetectorKind
 
 RANDOM = np.random.default_rng(12)
@@ -77,9 +76,9 @@ def test_energy_without_a_head_is_refused() -> None:
 
 def test_neighbours_follow_the_size_of_a_class() -> None:
     x, y = drawn(100)
-    assert neighbours_for(Normal(x, y), None) == 3
-    assert neighbours_for(Normal(x), None) == 5
-    assert neighbours_for(Normal(x[:4], y[:4]), None) == 1
+    assert neighbours_for(Normal(x, y), "auto") == 3
+    assert neighbours_for(Normal(x), "auto") == 5
+    assert neighbours_for(Normal(x[:4], y[:4]), "auto") == 1
     assert neighbours_for(Normal(x, y), 7) == 7
 
 

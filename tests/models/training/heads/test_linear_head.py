@@ -7,7 +7,15 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from models.training.heads.linear_head import Examples, Ints, count_fits, fit_head, fit_plain, stratified
+from models.training.heads.linear_head import (
+    Examples,
+    Ints,
+    count_fits,
+    fit_head,
+    fit_plain,
+    out_of_fold_probabilities,
+    stratified,
+)
 from models.training.metrics import calibration_error
 
 RANDOM = np.random.default_rng(6)
@@ -48,7 +56,7 @@ def test_the_temperature_makes_probabilities_honest_on_new_rows() -> None:
     fit = fit_head(drawn(600), LABELS)
     new = drawn(3000)
     probabilities = fit.head.probabilities(torch.from_numpy(new.x)).numpy()
-    assert calibration_error(probabilities, new.y) < 0.04
+    assert calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == new.y) < 0.04
 
 
 def test_noisy_rows_want_stronger_regularisation_than_clean_ones() -> None:
@@ -57,13 +65,13 @@ def test_noisy_rows_want_stronger_regularisation_than_clean_ones() -> None:
     assert noisy.by_strength[noisy.strength] == max(noisy.by_strength.values())
 
 
-def test_a_row_alone_in_its_class_is_not_counted_as_told() -> None:
+def test_a_row_alone_in_its_class_is_not_counted_as_covered() -> None:
     examples = drawn(60, classes=4)
     y = examples.y.copy()
     y[0] = 4
     fit = fit_head(Examples.of(examples.x, y), LABELS)
-    assert not fit.told[0]
-    assert fit.told[1:].all()
+    assert not fit.covered[0]
+    assert fit.covered[1:].all()
     assert bool(torch.isfinite(fit.head.weight).all())
 
 
@@ -72,7 +80,7 @@ def test_label_names_teach_in_every_fold_and_are_never_scored() -> None:
     y = examples.y.copy()
     y[0] = 4
     fit = fit_head(Examples.of(examples.x, y, CENTRES.astype(np.float32), np.arange(5)), LABELS)
-    assert fit.told.all()
+    assert fit.covered.all()
     assert fit.logits.shape == (60, 5)
 
 
@@ -90,6 +98,16 @@ def test_copies_are_in_one_fold_and_the_others_where_they_would_be_without_them(
 
 @pytest.mark.parametrize("strengths", [(1.0,), (1.0, 10.0, 100.0)])
 def test_progress_counts_every_fit_out_of_fold(strengths: tuple[float, ...]) -> None:
-    told: list[int] = []
-    fit_head(drawn(50), LABELS, strengths=strengths, done=told.append)
-    assert sorted(told) == list(range(1, count_fits(50, len(strengths)) + 1))
+    finished: list[int] = []
+    fit_head(drawn(50), LABELS, strengths=strengths, done=finished.append)
+    assert sorted(finished) == list(range(1, count_fits(50, len(strengths)) + 1))
+
+
+def test_probabilities_out_of_fold_are_of_every_row_and_the_same_each_time() -> None:
+    examples = drawn(100)
+    wrong = examples.y.copy()
+    wrong[:5] = (wrong[:5] + 1) % 5
+    one, two = (out_of_fold_probabilities(examples.x, wrong, seed=2) for _ in range(2))
+    assert np.array_equal(one, two)
+    np.testing.assert_allclose(one.sum(axis=1), np.ones(100), atol=1e-5)
+    assert float(np.mean(one[:5].argmax(axis=1) == examples.y[:5])) >= 0.6, "a row has not taught its own wrong label"

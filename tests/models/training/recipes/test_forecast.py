@@ -1,6 +1,4 @@
-"""The forecast recipe: from a file to a forecaster that beats what anybody could say, its ladder and what it
-refuses.
-"""
+"""The forecast recipe: from a file to a forecaster that beats naive ones; its debug ladder and its refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ COLUMNS = ("load", "heat")
 
 
 def daily(rows: int, seed: int = 0) -> Readings:
-    """Two columns with a day of 24 rows in them, noise, and units far apart."""
+    """Two columns with a season of 24 rows, noise, and very different units."""
     chance, hours = np.random.default_rng(seed), np.arange(rows)
     wave = np.sin(2 * np.pi * hours / 24)
     readings: Readings = np.stack([1000 + 100 * wave, 0.5 + 0.1 * np.roll(wave, 6)], axis=1) + chance.normal(

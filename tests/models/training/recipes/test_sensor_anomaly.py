@@ -1,4 +1,4 @@
-"""Jobs on numbers from job.json to result/: what is written, what is said, and how bad files end."""
+"""Sensor jobs from job.json to result/: files, events and report, and errors for bad files."""
 
 from __future__ import annotations
 
@@ -232,9 +232,7 @@ def test_a_detector_asked_for_that_the_longest_run_is_too_short_for_ends_the_job
 
 
 def labelled(directory: Path, labels: Sequence[int], groups: int = 1, **settings: Any) -> Path:
-    """A job on rows with these labels, in so many groups of equal size; normal ones lie around 0, the others around
-    4.
-    """
+    """A job on rows with these labels, in groups of equal size; normal rows lie around 0, the others around 4."""
     job(directory, timestamp=None, group="machine", **settings)
     x = np.random.default_rng(1).standard_normal((len(labels), 3)) + 4 * np.array(labels)[:, None]
     machines = [f"m{row * groups // len(labels):03d}" for row in range(len(labels))]
@@ -271,7 +269,7 @@ def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
 
 
 def wide(directory: Path, columns: int, **settings: Any) -> Path:
-    """A job on a series of so many columns."""
+    """A job on a series with this number of columns."""
     job(directory, kind="series", timestamp=None, label=None, **settings)
     rows = np.random.default_rng(0).standard_normal((200, columns)).tolist()
     names = ",".join(f"c{number}" for number in range(columns))

@@ -1,0 +1,134 @@
+"""The detectors that a sensor job tries: which ones, how they are fitted, and how they do on later readings."""
+
+from __future__ import annotations
+
+import torch
+
+from models.runtime.placement import place_sensor
+from models.sensors.adaptive import detector as adaptive
+from models.sensors.base import Readings
+from models.sensors.calibrated import FittedSensor, most_columns, training_curve
+from models.sensors.detectors.factory import DETECTORS, build
+from models.sensors.detectors.network import NetworkDetector, Watch
+from models.sensors.fitting import fit_sensor
+from models.training.checks.gradient import GradientMonitor
+from models.training.checks.network import check_network
+from models.training.data.table import MOST_COLUMNS
+from models.training.errors import TrainingDataError
+from models.training.events import emit
+from models.training.hyperparameters import SensorAnomalyHyperparameters
+from models.training.job import SensorContext
+from models.training.recipes.sensor_checks import check_after_training, check_before_training
+from models.training.recipes.sensor_split import SensorSplit
+from models.training.sensors.detector_selection import DetectorResult, judge
+
+# A network learns nothing worth its time from fewer rows.
+_ROWS_FOR_NETWORKS = 2000
+_TOO_FEW = "too_few_rows"
+
+
+class SensorCandidates:
+    """The detectors of one job, fitted to the training part and measured on the held-out part."""
+
+    def __init__(self, context: SensorContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> None:
+        self._context, self._settings, self._parts = context, settings, parts
+        self._normal = parts.train.normal()
+        self._columns = parts.train.columns
+
+    def names(self) -> list[str]:
+        """The detector asked for, or all that the rows allow and that can be served.
+
+        Raises TrainingDataError for more columns than the detector asked for can serve.
+        """
+        if self._settings.detector == "auto":
+            return self._servable(self._affordable())
+        self._require_servable(self._settings.detector)
+        return [self._settings.detector]
+
+    def check_networks(self, names: list[str]) -> None:
+        """Rungs two and three for each fresh network. Raises CheckFailed."""
+        kind, seed = self._settings.kind, self._context.job.seed
+        for name in filter(self._is_network, names):
+            check_before_training(self._context.report, check_network(kind, name, self._normal, seed=seed))
+
+    def results(self, names: list[str]) -> list[DetectorResult]:
+        """Fit and measure each detector; under `auto` those that need longer runs are left out.
+
+        Raises TrainingDataError where none is left, CheckFailed where a network's training fails a rung.
+        """
+        results: list[DetectorResult] = []
+        refused: list[TrainingDataError] = []
+        for name in names:
+            try:
+                results.append(self._result(name))
+            except TrainingDataError as error:
+                if self._settings.detector != "auto" or error.code != _TOO_FEW:
+                    raise
+                refused.append(error)
+        if not results:
+            raise refused[0]
+        for refusal in refused:
+            emit(self._context.events, f"left out: {refusal.message}", "warn")
+        return results
+
+    def fit(self, name: str, runs: list[Readings], watch: Watch | None = None) -> FittedSensor:
+        """A detector fitted to runs [n, d]. Raises TrainingDataError for too few rows or too many columns."""
+        period_s, job = self._parts.repairs.period_s, self._context.job
+        code = "too_many_columns" if name == adaptive.DETECTOR_ID else _TOO_FEW
+        try:
+            if name == adaptive.DETECTOR_ID:
+                return adaptive.fit_adaptive(runs, self._columns, period_s)
+            device = place_sensor(job.device).device
+            kind = self._settings.kind
+            return fit_sensor(
+                kind, name, self._columns, runs, seed=job.seed, period_s=period_s, device=device, watch=watch
+            )
+        except ValueError as error:
+            raise TrainingDataError(code, f"training_file: detector {name}: {error}", "training_file") from error
+
+    def _result(self, name: str) -> DetectorResult:
+        monitors: list[GradientMonitor] = []
+
+        def watch(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> GradientMonitor:
+            monitors.append(GradientMonitor(module, optimizer))
+            return monitors[-1]
+
+        sensor = self.fit(name, self._normal, watch)
+        check_after_training(self._context.report, monitors, training_curve(sensor).steps)
+        return judge(name, sensor, self._parts.held_out, self._context.job.seed)
+
+    def _affordable(self) -> list[str]:
+        """All detectors, without networks where rows are few."""
+        names, rows = list(DETECTORS[self._settings.kind]), sum(map(len, self._normal))
+        if rows >= _ROWS_FOR_NETWORKS:
+            return names
+        message = f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}"
+        emit(self._context.events, message)
+        return [name for name in names if not self._is_network(name)]
+
+    def _servable(self, names: list[str]) -> list[str]:
+        most, columns = {name: self._most_columns(name) for name in names}, len(self._columns)
+        large = [f"{name} (at most {most[name]} columns of a series)" for name in names if most[name] < columns]
+        if large:
+            message = f"not tried, since its state would be too large to serve: {', '.join(large)}"
+            emit(self._context.events, message, "warn")
+        return [name for name in names if most[name] >= columns]
+
+    def _require_servable(self, name: str) -> None:
+        most, columns = self._most_columns(name), len(self._columns)
+        if columns > most:
+            message = (
+                f"training_file: detector {name}: expected at most {most} columns of a series, got {columns}; "
+                "name fewer in `columns`, train one for each few, or take them as records (`kind`)"
+            )
+            raise TrainingDataError("too_many_columns", message, "training_file")
+
+    def _most_columns(self, name: str) -> int:
+        """The columns that a detector can serve: a series' caller carries its state, records have none."""
+        kind = self._settings.kind
+        if kind == "records" or name == adaptive.DETECTOR_ID:  # fitting the adaptive one checks its own limit
+            return MOST_COLUMNS
+        return min(most_columns(build(kind, name, 1).window), MOST_COLUMNS)
+
+    def _is_network(self, name: str) -> bool:
+        return name != adaptive.DETECTOR_ID and issubclass(DETECTORS[self._settings.kind][name], NetworkDetector)

@@ -1,0 +1,28 @@
+"""The debug ladder around the training of a sensor network; each rung ends the job where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from models.training.checks.gradient import GradientMonitor
+from models.training.checks.loss import check_slope
+from models.training.report import Finding, Report
+
+_SLOPE_STEPS = 100
+
+
+def check_before_training(report: Report, findings: Iterable[Finding]) -> None:
+    """Report rungs two and three of a fresh network. Raises CheckFailed."""
+    report.extend(findings)
+    report.raise_if_failed("forward")
+    report.raise_if_failed("loss")
+
+
+def check_after_training(report: Report, monitors: Iterable[GradientMonitor], losses: Sequence[float]) -> None:
+    """Report rung four, and whether the first losses fall. Raises CheckFailed."""
+    for monitor in monitors:
+        report.extend(monitor.findings())
+        report.raise_if_failed("gradient")
+    if losses:
+        report.add(check_slope(losses[:_SLOPE_STEPS]))
+        report.raise_if_failed("loss")
