@@ -16,8 +16,7 @@ from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.leases import Leases
-from service.jobs.queue import DbosEngine
-from service.jobs.records import TERMINAL, Job, NewJob
+from service.jobs.records import TERMINAL, Control, Job, NewJob
 from service.jobs.store import Store
 from tests.conftest import wait_until
 
@@ -33,9 +32,7 @@ class Bench:
         self.leases = Leases(self.database, lease_s)
         self.files = Files(self.database, home, 10**6)
         self.feedback = Feedback(self.database)
-        self.engine = DbosEngine(url, home)
         self.store.migrate()
-        self.engine.migrate()
 
     def upload(self, content: bytes = b'{"text": "a", "label": "b"}\n', name: str = "rows.jsonl") -> str:
         with self.files.receive() as incoming:
@@ -45,24 +42,32 @@ class Bench:
     def new(self, suffix: str = "", **hyperparameters: Any) -> NewJob:
         job = "ftjob-" + secrets.token_hex(6)
         name = f"ft:fake:local:{suffix or job}"
-        return NewJob(job, "fake", "fake", "classification", name, 7, self.upload(), hyperparameters=hyperparameters)
+        return NewJob(
+            id=job,
+            base="fake",
+            base_spec="fake",
+            task="classification",
+            name=name,
+            seed=7,
+            training_file=self.upload(),
+            hyperparameters=hyperparameters,
+        )
 
     def submit(self, suffix: str = "", **hyperparameters: Any) -> str:
         return self.start(self.new(suffix, **hyperparameters))
 
     def start(self, new: NewJob) -> str:
         self.store.create(new, lambda job: {})
-        self.engine.submit(new.id, 1)
         return new.id
 
     def get(self, job: str) -> Job:
         return self.store.get(job)
 
-    def request_control(self, job: str, request_control: Any) -> None:
-        self.store.request_control(job, request_control)
+    def request_control(self, job: str, control: Control) -> None:
+        self.store.request_control(job, control)
 
     def resume(self, job: str) -> None:
-        self.engine.submit(job, self.store.resume(job).dispatch)
+        self.store.resume(job)
 
     def until(self, job: str, *statuses: str, timeout_s: float = 90.0) -> Job:
         """Wait until a job is in one of the statuses (in a last one, without)."""
@@ -87,7 +92,6 @@ class Bench:
         return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in lines if line.count(" ") == 2)]
 
     def close(self) -> None:
-        self.engine.close()
         self.database.close()
 
 

@@ -20,7 +20,7 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
 ) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    keeper = LeaseRenewer(Leases(database, 0.4), "worker", "host", 1)
+    keeper = LeaseRenewer(Leases(database, 0.4), "worker")
     keeper.open()
     failed: list[str] = []
 

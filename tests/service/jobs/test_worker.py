@@ -21,8 +21,7 @@ import pytest
 from models.registry.registry import Registry
 from service.config import Settings
 from service.jobs.database import Database
-from service.jobs.leases import Leases
-from service.jobs.queue import DbosEngine, Run
+from service.jobs.leases import LeaseRenewer, Leases
 from service.jobs.worker import Worker
 from tests.conftest import free_port, metric, wait_until
 from tests.support.artifacts import own_encoder
@@ -59,24 +58,19 @@ def manned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield made
 
 
-def test_a_worker_told_to_stop_while_it_starts_lets_go_of_queue_and_lease(
+def test_a_worker_told_to_stop_while_it_starts_ends_its_threads_and_its_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = Worker(Settings(home=tmp_path))
-    start = DbosEngine.start
+    open_lease = LeaseRenewer.open
 
-    def stopped(self: DbosEngine, name: str, run: Run, poll_s: float) -> None:
-        start(self, name, run, poll_s)
+    def open_and_stop(self: LeaseRenewer) -> None:
+        open_lease(self)
         worker.stop()
 
-    monkeypatch.setattr(DbosEngine, "start", stopped)
+    monkeypatch.setattr(LeaseRenewer, "open", open_and_stop)
     assert worker.work() == 0
-    left = [
-        thread.name
-        for thread in threading.enumerate()
-        if thread.name == "renew-lease" or thread.name.startswith("dbos-executor")
-    ]
-    assert left == []
+    assert [thread.name for thread in threading.enumerate() if thread.name in ("renew-lease", "run-jobs")] == []
     database = Database("", tmp_path)
     assert Leases(database, 30.0).workers() == set()
     database.close()
@@ -137,13 +131,13 @@ def test_what_the_trainer_is_told_is_the_contract(manned: Bench) -> None:
 
 def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(manned: Bench, tmp_path: Path) -> None:
     own_encoder(Registry(manned.home / "models"), tmp_path, seed=1, name="ft:fake:local:tuned")
-    job = manned.start(replace(manned.new(steps=1), spec="ft:fake:local:tuned:v1"))
+    job = manned.start(replace(manned.new(steps=1), base_spec="ft:fake:local:tuned:v1"))
     assert manned.until(job).status == "succeeded"
     told = json.loads((manned.home / "jobs" / job / "attempt-1" / "job.json").read_text())
     encoder = Registry(manned.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
     assert (told["model"], told["keep_encoder"]) == (f"fake={encoder}", True)
     assert encoder.is_dir()
-    gone = manned.until(manned.start(replace(manned.new(steps=1), spec="ft:fake:local:tuned:v2")))
+    gone = manned.until(manned.start(replace(manned.new(steps=1), base_spec="ft:fake:local:tuned:v2")))
     assert (gone.status, gone.error_code) == ("failed", "not_registered")
 
 
@@ -152,7 +146,7 @@ def test_a_worse_model_is_held_and_a_better_one_promoted(manned: Bench) -> None:
     for score in (0.9, 0.4, 0.6):
         # As where the first begins with the served model and the others with an encoder that was tuned on it.
         spec = "fake" if score == 0.9 else "fake=/tuned"
-        job = manned.start(replace(manned.new("same", steps=1, score=score), spec=spec))
+        job = manned.start(replace(manned.new("same", steps=1, score=score), base_spec=spec))
         done = manned.until(job)
         outcomes.append((done.fine_tuned_model, done.result and done.result["decision"]))
     assert outcomes == [
