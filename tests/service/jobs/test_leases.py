@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,22 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
     wait_until(lambda: keeper.holds(keeper.lease), 5)
     keeper.close()
     database.close()
+
+
+def test_a_lease_that_could_not_be_given_up_is_not_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the job that its worker has left would never count as lost."""
+    with closing(Database("", tmp_path)) as database:
+        database.migrate()
+        leases = Leases(database, 30.0)
+        renewer = LeaseRenewer(leases, "worker")
+        renewer.open()
+        left = renewer.lease
+        with monkeypatch.context() as patch:
+            patch.setattr(Leases, "close", lambda self, lease: (_ for _ in ()).throw(StorageFull("no space is left")))
+            with pytest.raises(StorageFull):
+                renewer.replace()
+        assert not renewer.holds(left)
+        renewer.renew()
+        assert renewer.lease != left
+        assert renewer.holds(renewer.lease)
+        renewer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -364,6 +365,22 @@ def test_tables_are_made_once_whoever_asks(database: Database, tmp_path: Path) -
         thread.join()
     with database.read() as connection:
         assert connection.execute(sa.select(schema_version.c.version)).scalars().all() == [VERSION]
+
+
+def test_jobs_of_a_home_whose_queue_was_dbos_are_claimed(tmp_path: Path) -> None:
+    """`home_of_dbos.sql` is the `sonde.sqlite` of such a version, with a killed worker's job and two that wait."""
+    with closing(sqlite3.connect(tmp_path / "sonde.sqlite")) as connection:
+        connection.executescript(Path(__file__).with_name("home_of_dbos.sql").read_text())
+    (queue := tmp_path / "queue.sqlite").write_bytes(b"DBOS's")
+    with closing(Database("", tmp_path)) as database:
+        store, leases = Store(database, tmp_path), Leases(database, 15.0)
+        store.migrate()
+        create(store)
+        claimed = [claim(store, leases) for _ in range(4)]
+        ids = [(job.id, job.attempt, job.base) for job in claimed]
+    old = [("ftjob-lost", 2, "sensors"), ("ftjob-older", 1, "sensors"), ("ftjob-younger", 1, "sensors")]
+    assert ids == [*old, ("ftjob-1", 1, "fake")]
+    assert queue.read_bytes() == b"DBOS's"
 
 
 def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -436,26 +437,29 @@ def test_postgresql_goes_away_under_a_running_job(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_at_random_points_lose_nothing(bench: Bench, kills: int) -> None:
+    """Each kill hits a training process or its worker while it trains, so that every one interrupts an attempt."""
     dice = random.Random(kills)
+
+    def training() -> list[int]:
+        last = [bench.trace(job)[-1:] for job in ids]
+        return [pid for trace in last for _, _, pid in trace if exists(pid)]
+
     with workers(bench, 2, "job_attempts=1000") as running:
-        ids = [bench.submit(f"killed-{n}", steps=40, checkpoint_every=5, step_s=0.02) for n in range(kills // 3)]
+        ids = [bench.submit(f"killed-{n}", steps=300, checkpoint_every=5, step_s=0.02) for n in range(kills // 3 + 1)]
         for _ in range(kills):
-            time.sleep(dice.uniform(0.05, 1.0))
+            wait_until(lambda: bool(training()), 60)
+            time.sleep(dice.uniform(0.0, 0.5))
             if dice.random() < 0.5:
                 at = dice.randrange(2)
                 running[at].kill()
                 running[at] = WorkerProcess(bench, "job_attempts=1000")
-            else:
-                pids = [pid for job in ids for _, _, pid in bench.trace(job)[-1:] if exists(pid)]
-                if pids:
-                    os.kill(dice.choice(pids), signal.SIGKILL)
+            elif pids := training():
+                os.kill(dice.choice(pids), signal.SIGKILL)
         done = [bench.until(job, timeout_s=600) for job in ids]
     assert {job.status for job in done} == {"succeeded"}
+    assert sum(job.attempt for job in done) > len(ids) + kills // 4, "kills that interrupted an attempt"
     assert {(promotions(bench, job), versions_of(bench, job)) for job in ids} == {(1, 1)}
     for job in ids:
-        lost = [
-            before - after + 1
-            for (a, before, _), (b, after, _) in zip(bench.trace(job), bench.trace(job)[1:], strict=False)
-            if a != b
-        ]
+        trace = bench.trace(job)
+        lost = [before - after + 1 for (a, before, _), (b, after, _) in pairwise(trace) if a != b]
         assert max(lost, default=0) <= 5, "one interval"
