@@ -1,4 +1,4 @@
-"""Fixtures for tests of jobs: a store on either database, files, and real worker processes."""
+"""Jobs without HTTP, and real worker processes, on either database."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from service.jobs.store import Store
 from tests.conftest import wait_until
 
 
-class Bench:
-    """What a service knows of jobs, without the HTTP."""
+class JobHarness:
+    """What the API does with jobs, without HTTP."""
 
     def __init__(self, home: Path, url: str = "", lease_s: float = 2.0) -> None:
         self.home = home
@@ -70,23 +70,27 @@ class Bench:
         self.store.resume(job)
 
     def until(self, job: str, *statuses: str, timeout_s: float = 90.0) -> Job:
-        """Wait until a job is in one of the statuses (in a last one, without)."""
+        """Wait until a job has one of the statuses, by default a terminal one."""
         wanted = set(statuses) or TERMINAL
         try:
             wait_until(lambda: self.get(job).status in wanted, timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"{job} is {self.get(job)}, expected {wanted}: {self.said(job)}") from error
+            raise AssertionError(f"{job} is {self.get(job)}, expected {wanted}: {self.messages(job)}") from error
         return self.get(job)
 
     def until_step(self, job: str, step: int, timeout_s: float = 30.0) -> None:
         wait_until(lambda: any(one[1] >= step for one in self.trace(job)), timeout_s)
 
-    def said(self, job: str) -> list[str]:
-        """Messages, oldest first."""
+    def messages(self, job: str) -> list[str]:
+        """A job's messages, oldest first."""
         return [event.message for event in self.store.events(job, None, 10_000)[0][::-1] if event.type == "message"]
 
+    def steps(self, job: str) -> list[int]:
+        """The steps that metrics events report, oldest first."""
+        return [event.data["step"] for event in self.store.events(job, None, 10_000)[0][::-1] if event.data]
+
     def trace(self, job: str) -> list[tuple[int, int, int]]:
-        """Attempt, step and process of each step that was trained."""
+        """The attempt, step and process id of each training step."""
         path = self.home / "jobs" / job / "trace"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in lines if line.count(" ") == 2)]
@@ -96,11 +100,11 @@ class Bench:
 
 
 class WorkerProcess:
-    """A real worker."""
+    """A worker process."""
 
-    def __init__(self, bench: Bench, *flags: str) -> None:
-        self.log = bench.home / f"worker-{secrets.token_hex(4)}.log"
-        command = [sys.executable, "-m", "tests.support.worker_process", str(bench.home), bench.url, *flags]
+    def __init__(self, harness: JobHarness, *flags: str) -> None:
+        self.log = harness.home / f"worker-{secrets.token_hex(4)}.log"
+        command = [sys.executable, "-m", "tests.support.worker_process", str(harness.home), harness.url, *flags]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
@@ -137,9 +141,9 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def workers(bench: Bench, count: int = 1, *flags: str) -> Iterator[list[WorkerProcess]]:
-    """Running workers; whatever was added to the list is ended as well."""
-    running = [WorkerProcess(bench, *flags) for _ in range(count)]
+def workers(harness: JobHarness, count: int = 1, *flags: str) -> Iterator[list[WorkerProcess]]:
+    """Running workers; ends those that the test adds to the list as well."""
+    running = [WorkerProcess(harness, *flags) for _ in range(count)]
     try:
         for worker in list(running):
             worker.ready()
@@ -150,7 +154,7 @@ def workers(bench: Bench, count: int = 1, *flags: str) -> Iterator[list[WorkerPr
 
 
 def exists(pid: int) -> bool:
-    """Whether a process runs (a dead one that nobody has waited for does not)."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A worker's lease is renewed whatever befalls the database meanwhile."""
+"""A worker's lease while the database fails and comes back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
 ) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    keeper = LeaseRenewer(Leases(database, 0.4), "worker")
-    keeper.open()
+    renewer = LeaseRenewer(Leases(database, 0.4), "worker")
+    renewer.open()
     failed: list[str] = []
 
     def fail(self: Leases, lease: str) -> bool:
@@ -32,8 +32,8 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
     with monkeypatch.context() as patch:
         patch.setattr(Leases, "renew", fail)
         wait_until(lambda: len(failed) >= 5, 5)
-    wait_until(lambda: keeper.holds(keeper.lease), 5)
-    keeper.close()
+    wait_until(lambda: renewer.holds(renewer.lease), 5)
+    renewer.close()
     database.close()
 
 

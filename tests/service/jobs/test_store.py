@@ -1,4 +1,4 @@
-"""The store on both databases: what is fenced stays out, what is asked for twice is done once."""
+"""The store on both databases: claims, fences, idempotency."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_worker_that_dies_too_often_fails_the_job(store: Store, leases: Leases
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "worker_lost")
 
 
-def test_a_checkpoint_forgives_what_died_before(store: Store, leases: Leases, database: Database) -> None:
+def test_a_checkpoint_resets_the_count_of_crashes(store: Store, leases: Leases, database: Database) -> None:
     create(store)
     claim(store, leases)
     expire(database)
@@ -260,17 +260,17 @@ def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Sto
         store.requeue_crashed(claim(store, leases), Failure("trainer_crashed", "it died"), 3)
         statuses.append(store.get("ftjob-1").status)
     assert statuses == ["queued", "queued", "failed"]
-    said = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
-    assert said == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
+    messages = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
+    assert messages == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "trainer_crashed")
 
 
-def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> None:
+def test_a_running_attempt_sees_requests_to_pause_and_cancel(store: Store, leases: Leases) -> None:
     create(store)
     job = claim(store, leases)
     assert store.request_control(job.id, "pause").control == "pause"
     assert store.request_control(job.id, "cancel").control == "cancel"
-    assert store.pause(job) == "cancelled"  # the last wish counts
+    assert store.pause(job) == "cancelled"  # the last request counts
     with pytest.raises(JobState):
         store.request_control(job.id, "cancel")
     with pytest.raises(JobState):
@@ -329,7 +329,7 @@ def test_a_worker_whose_lease_has_expired_claims_nothing(store: Store, leases: L
     assert (store.get("ftjob-1").status, store.get("ftjob-1").attempt) == ("queued", 0)
 
 
-def test_what_has_ended_is_found(store: Store) -> None:
+def test_finished_jobs_are_listed_by_time(store: Store) -> None:
     for number in range(3):
         create(store, number)
     for number in (1, 2):
@@ -340,7 +340,7 @@ def test_what_has_ended_is_found(store: Store) -> None:
     assert store.finished_since(ended["ftjob-2"] + 1) == []
 
 
-def test_an_id_with_nul_is_no_fault_of_the_databases(store: Store) -> None:
+def test_an_id_with_nul_is_a_callers_error(store: Store) -> None:
     with pytest.raises((JobNotFound, InvalidRequest)):
         store.get("a\0b")
 
@@ -355,7 +355,7 @@ def test_events_are_paged_from_the_newest(store: Store, leases: Leases) -> None:
     assert (more, no_more) == (True, False)
 
 
-def test_tables_are_made_once_whoever_asks(database: Database, tmp_path: Path) -> None:
+def test_concurrent_migrations_make_the_tables_once(database: Database, tmp_path: Path) -> None:
     with database.write() as connection:
         metadata.drop_all(connection)
     threads = [threading.Thread(target=database.migrate) for _ in range(6)]
@@ -469,7 +469,7 @@ def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp
             create(store)
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_storage_full(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
     store = Store(database, tmp_path)
