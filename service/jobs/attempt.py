@@ -121,14 +121,13 @@ class AttemptRunner:
         base_spec, from_registry = self._publisher.base(job)
         training_job = {
             "job": job.id,
-            "model": base_spec,
+            "model": base_spec,  # as `--model` takes it
             "base": job.base,
             "keep_encoder": from_registry,
             "task": job.task,
             "hyperparameters": job.hyperparameters,
-            "training_file": self._rows_path(job.training_file, "training_file", job, directory),
-            "validation_file": job.validation_file
-            and self._rows_path(job.validation_file, "validation_file", job, directory),
+            "training_file": self._rows_path("training_file", job.training_file, job, directory),
+            "validation_file": self._rows_path("validation_file", job.validation_file, job, directory),
             "columns": job.columns,
             "seed": job.seed,
             "device": self._settings.device,
@@ -142,8 +141,10 @@ class AttemptRunner:
         }
         (directory / "job.json").write_text(json.dumps(training_job, default=str), encoding="utf-8")
 
-    def _rows_path(self, name: str, param: str, job: Job, directory: Path) -> Path:
+    def _rows_path(self, param: str, name: str | None, job: Job, directory: Path) -> Path | None:
         """The path of an uploaded file, or of feedback written to a file. Raises FileMissing."""
+        if name is None:
+            return None
         if not name.startswith(feedback.PREFIX):
             try:
                 return self._files.path(name)

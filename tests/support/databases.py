@@ -21,8 +21,8 @@ PROGRAMS = ("initdb", "pg_ctl", "postgres")
 def program(name: str) -> str | None:
     """The path of one of PostgreSQL's programs: on PATH, or the newest in Debian's directories."""
     debian = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
-    newest = max(debian, key=lambda path: float(path.parts[4]), default=None)
-    return shutil.which(name) or (newest and str(newest))
+    newest = sorted(map(str, debian), key=lambda path: float(Path(path).parts[4]))[-1:]
+    return shutil.which(name) or next(iter(newest), None)
 
 
 class Postgres:
