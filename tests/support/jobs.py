@@ -159,3 +159,24 @@ def exists(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def new_job(number: int = 1, **more: Any) -> NewJob:
+    given = {"id": f"ftjob-{number}", "base": "fake", "base_spec": "fake", "task": "classification", "seed": 0}
+    return NewJob(**{**given, "name": "ft:fake:local:x", "training_file": "file-1", **more})
+
+
+def render_id(job: Job) -> dict[str, Any]:
+    """The answer to a caller, in short."""
+    return {"id": job.id, "status": job.status}
+
+
+def create_job(store: Store, number: int = 1, **more: Any) -> Job:
+    store.create(new_job(number, **more), render_id)
+    return store.get(f"ftjob-{number}")
+
+
+def claim_job(store: Store, leases: Leases, max_crashes: int = 3) -> Job:
+    claimed = store.claim(leases.open("w"), max_crashes)
+    assert claimed is not None
+    return claimed
