@@ -82,7 +82,7 @@ class Settings(BaseModel):
         0.15, gt=0, le=1, description="expected calibration error above which a trained classifier is held"
     )
     job_poll_s: float = Field(
-        0.5, gt=0, description="how often a worker looks for new jobs, and whether its job was cancelled or paused"
+        0.25, gt=0, description="how often a worker looks for new jobs, and whether its job was cancelled or paused"
     )
     job_lease_s: float = Field(
         15.0, gt=0, description="a worker not heard of for so long is taken for dead, and its job is resumed by another"

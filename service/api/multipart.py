@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, ClientGone, InvalidRequest, UnsupportedMedia
-from service.jobs.files import Incoming
+from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
 _MOST_FIELD_BYTES = 4096
@@ -28,7 +28,7 @@ class Form:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def read_upload(request: Request, incoming: Incoming, most_bytes: int) -> Form:
+async def read_upload(request: Request, incoming: IncomingFile, most_bytes: int) -> Form:
     """Write the part called `file` to `incoming`, in threads; return the rest.
 
     Raises UnsupportedMedia, BodyTooLarge, InvalidRequest, StorageFull, and ClientGone when the caller hangs up.
@@ -45,7 +45,7 @@ async def read_upload(request: Request, incoming: Incoming, most_bytes: int) -> 
     return reader.finish()
 
 
-def _write(incoming: Incoming, pieces: list[bytes]) -> None:
+def _write(incoming: IncomingFile, pieces: list[bytes]) -> None:
     for piece in pieces:
         incoming.write(piece)
 

@@ -1,1 +1,1 @@
-"""Fine-tuning jobs: their store, their queue, and the worker that runs them."""
+"""Fine-tuning jobs: their store, which is also their queue, and the worker that runs them."""

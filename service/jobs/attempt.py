@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from models.errors import RegistryError
 from models.filesystem import is_full
@@ -19,9 +19,10 @@ from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer
+from service.jobs.pending_writes import PendingWrites
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
-from service.jobs.records import Checkpoint, Event, Failure, Job, Status
+from service.jobs.records import Failure, Job, Status
 from service.jobs.store import Store
 from service.jobs.trainer_output import clean
 from service.jobs.training_process import TrainingProcess
@@ -35,19 +36,20 @@ _FAILED, _FULL = 3, 4
 _CRASHED = "trainer_crashed"
 _NO_SPACE = Failure("disk_full", "no space is left for the job's files")
 
-Reason = Literal["cancel", "pause", "stop"]
+StopReason = Literal["cancel", "pause", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a training process ended: by itself (`reason` is None) or because it was stopped."""
+    """How a training process ended: its exit code, why it was stopped if it was, and the end of its log."""
 
     code: int
-    reason: Reason | None
+    reason: StopReason | None = None
+    stderr: str = ""
 
 
 class AttemptRunner:
-    """Runs attempts. `submit` queues a job again under a new dispatch number."""
+    """Runs attempts at claimed jobs, one at a time."""
 
     def __init__(
         self,
@@ -56,10 +58,9 @@ class AttemptRunner:
         files: Files,
         rows: feedback.Feedback,
         publisher: Publisher,
-        keeper: LeaseRenewer,
+        renewer: LeaseRenewer,
         *,
         command: Sequence[str],
-        submit: Callable[[str, int], None],
         stopping: threading.Event,
         progress: ProgressDisplay,
     ) -> None:
@@ -68,17 +69,16 @@ class AttemptRunner:
         self._files = files
         self._rows = rows
         self._publisher = publisher
-        self._keeper = keeper
+        self._renewer = renewer
         self._command = command
-        self._submit = submit
         self._stopping = stopping
         self._progress = progress
         self._home = settings.home.absolute()
 
     def run(self, job: Job) -> Status:
-        """Bring a claimed job as far as it goes; its status then.
+        """Run an attempt to its end; the job's status then.
 
-        Raises LeaseLost when it is another's, Unavailable when the database stays away.
+        Raises LeaseLost when another worker has the job, Unavailable when the database stays away.
         """
         log.info("attempt begins", extra={"job": job.id, "attempt": job.attempt})
         try:
@@ -95,55 +95,56 @@ class AttemptRunner:
             self._fail(job, _NO_SPACE)
         finally:
             self._progress.end()
-        return self._remove_leftovers(job)
+        now = self._store.get(job.id)
+        if now.finished_at is not None:
+            paths.remove_leftovers(self._home, job.id)
+        return now.status
 
     def _attempt(self, job: Job) -> None:
         directory = paths.attempt_directory(self._home, job.id, job.attempt)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        finished = next((one for one in paths.attempts(self._home, job.id) if read_result(one)), None)
-        if job.control is None and finished is None:
-            self._prepare(job, directory)
-            with TrainingProcess(self._command, directory, self._home) as trainer:
-                ending = self._watch(job, trainer)
-                words = trainer.stderr_tail()
-            self._conclude(job, directory, ending, words)
-        elif job.control is None and finished is not None:
-            self._publish(job, finished)
+        trained = next((one for one in paths.attempts(self._home, job.id) if read_result(one)), None)
+        if job.control is not None:
+            self._conclude(job, directory, ProcessEnd(0, job.control))
+        elif trained is not None:  # an earlier attempt died before it published
+            self._publish(job, trained)
         else:
-            self._conclude(job, directory, ProcessEnd(0, job.control), "")
+            self._prepare(job, directory)
+            self._conclude(job, directory, self._train(job, directory))
 
     def _prepare(self, job: Job, directory: Path) -> None:
+        """Write `incumbent.json`, which publishing reads, and `job.json`, which the training process reads."""
         incumbent = self._publisher.incumbent(job)
-        spec, tuned = self._publisher.base(job)
         known = {"generation": incumbent.generation, "serves": incumbent.serves, "objection": incumbent.objection}
         (directory / "incumbent.json").write_text(json.dumps(known), encoding="utf-8")
-        checkpoint = paths.checkpoint(self._home, job.id)
-        about = {
+        base_spec, from_registry = self._publisher.base(job)
+        training_job = {
             "job": job.id,
-            "model": spec,
-            "base": job.model,
-            "keep_encoder": tuned,
+            "model": base_spec,  # as `--model` takes it
+            "base": job.base,
+            "keep_encoder": from_registry,
             "task": job.task,
             "hyperparameters": job.hyperparameters,
-            "training_file": str(self._rows_of(job, "training_file", job.training_file, directory)),
-            "validation_file": str(self._rows_of(job, "validation_file", job.validation_file, directory))
-            if job.validation_file
-            else None,
+            "training_file": self._rows_path("training_file", job.training_file, job, directory),
+            "validation_file": self._rows_path("validation_file", job.validation_file, job, directory),
             "columns": job.columns,
             "seed": job.seed,
             "device": self._settings.device,
             "dtype": self._settings.dtype,
             "threads": self._settings.threads,
-            "checkpoint": str(checkpoint) if checkpoint else None,
-            "cache": str(self._home / "cache"),
-            "incumbent": str(incumbent.path) if incumbent.path else None,
+            "checkpoint": paths.checkpoint(self._home, job.id),
+            "cache": self._home / "cache",
+            "incumbent": incumbent.path,
             "incumbent_base": incumbent.base,
             "incumbent_base_version": incumbent.base_version,
         }
-        (directory / "job.json").write_text(json.dumps(about), encoding="utf-8")
+        (directory / "job.json").write_text(json.dumps(training_job, default=str), encoding="utf-8")
 
-    def _rows_of(self, job: Job, param: str, name: str, directory: Path) -> Path:
+    def _rows_path(self, param: str, name: str | None, job: Job, directory: Path) -> Path | None:
+        """The path of an uploaded file, or of feedback written to a file. Raises FileMissing."""
+        if name is None:
+            return None
         if not name.startswith(feedback.PREFIX):
             try:
                 return self._files.path(name)
@@ -153,99 +154,89 @@ class AttemptRunner:
         self._rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 
-    def _watch(self, job: Job, trainer: TrainingProcess) -> ProcessEnd:
-        """Report, look whether to stop, until it ends. Raises LeaseLost."""
-        outbox = PendingWrites(self._store, job, self._progress)
+    def _train(self, job: Job, directory: Path) -> ProcessEnd:
+        """Run the training process; report what it says until it ends or has to stop. Raises LeaseLost."""
+        with TrainingProcess(self._command, directory, self._home) as process:
+            writes = PendingWrites(self._store, job, self._progress)
+            code, reason = self._watch(job, process, writes)
+            if reason is not None:
+                code, reason = self._stop(job, process, writes, reason)
+            writes.write(process.messages(), patience_s=self._settings.job_lease_s)
+            return ProcessEnd(code, reason, process.stderr_tail())
+
+    def _watch(self, job: Job, process: TrainingProcess, writes: PendingWrites) -> tuple[int, StopReason | None]:
+        """Wait until the process ends, or for a reason to stop it."""
         next_look = 0.0
-        while (code := trainer.wait(_TICK_S)) is None:
-            outbox.post(trainer.said())
+        while (code := process.wait(_TICK_S)) is None:
+            writes.write(process.messages())
             self._require_lease(job)
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + self._settings.job_poll_s
-                if reason := self._reason(job):
-                    return self._stop(job, trainer, outbox, reason)
-        outbox.post(trainer.said(), patience_s=self._settings.job_lease_s)
-        return ProcessEnd(code, None)
+                if reason := self._stop_reason(job):
+                    return 0, reason
+        return code, None
 
-    def _stop(self, job: Job, trainer: TrainingProcess, outbox: PendingWrites, reason: Reason) -> ProcessEnd:
+    def _stop(
+        self, job: Job, process: TrainingProcess, writes: PendingWrites, reason: StopReason
+    ) -> tuple[int, StopReason]:
+        """Have the process write a checkpoint and end; kill it when it takes too long."""
         log.info("stopping the training process", extra={"job": job.id, "why": reason})
-        trainer.ask_to_stop()
+        process.ask_to_stop()
         deadline = time.monotonic() + (_CANCEL_GRACE_S if reason == "cancel" else self._settings.job_stop_s)
-        while (code := trainer.wait(_TICK_S)) is None and time.monotonic() < deadline:
-            outbox.post(trainer.said())
+        while (code := process.wait(_TICK_S)) is None and time.monotonic() < deadline:
+            writes.write(process.messages())
             self._require_lease(job)
-            if reason != "cancel" and self._reason(job) == "cancel":
-                return self._stop(job, trainer, outbox, "cancel")
-        trainer.kill()
-        outbox.post(trainer.said(), patience_s=self._settings.job_lease_s)
-        return ProcessEnd(code if code is not None else -9, reason)
+            if reason != "cancel" and self._stop_reason(job) == "cancel":
+                return self._stop(job, process, writes, "cancel")
+        process.kill()
+        return -9 if code is None else code, reason
 
     def _require_lease(self, job: Job) -> None:
-        if not self._keeper.holds(job.lease):
+        if not self._renewer.holds(job.lease):
             raise LeaseLost(f"the lease of attempt {job.attempt} of {job.id} was lost")
 
-    def _reason(self, job: Job) -> Reason | None:
+    def _stop_reason(self, job: Job) -> StopReason | None:
         if self._stopping.is_set():
             return "stop"
         try:
             return self._store.get(job.id).control
         except Unavailable:
-            return None  # the lease says how long to go on without a database
+            return None  # the lease limits how long training goes on without a database
 
-    def _conclude(self, job: Job, directory: Path, ending: ProcessEnd, words: str) -> None:
-        if ending.reason == "cancel":
-            self._patiently(lambda: self._store.cancelled(job))
-        elif ending.code == 0 and read_result(directory):
+    def _conclude(self, job: Job, directory: Path, end: ProcessEnd) -> None:
+        if end.reason == "cancel":
+            self._retry(lambda: self._store.cancel(job))
+        elif end.code == 0 and read_result(directory):
             self._publish(job, directory)
-        elif ending.code == _FAILED and (failure := _read_error(directory)):
-            self._log_fault(job, failure, words)
+        elif end.code == _FAILED and (failure := _read_error(directory)):
+            if failure.code == _CRASHED:
+                log.error("a fault of ours ended the training process", extra={"job": job.id, "stderr": end.stderr})
             self._fail(job, failure)
-        elif ending.code == _FULL:
+        elif end.code == _FULL:
             self._fail(job, _NO_SPACE)
-        elif ending.reason == "pause":
-            self._again(job, self._patiently(lambda: self._store.paused(job)))
-        elif ending.reason == "stop":
-            self._patiently(lambda: self._store.give_back(job, "The worker stops; the job goes on with another"))
-            self._again(job, "queued")
+        elif end.reason == "pause":
+            self._retry(lambda: self._store.pause(job))
+        elif end.reason == "stop":
+            self._retry(lambda: self._store.requeue(job, "The worker stops; the job goes on with another"))
         else:
-            self._crashed(job, ending, words)
+            self._requeue_crashed(job, end)
 
-    def _crashed(self, job: Job, ending: ProcessEnd, words: str) -> None:
-        log.warning("the training process died", extra={"job": job.id, "exit_code": ending.code, "stderr": words})
-        how = f"by signal {-ending.code}" if ending.code < 0 else f"with exit code {ending.code}"
+    def _requeue_crashed(self, job: Job, end: ProcessEnd) -> None:
+        log.warning("the training process died", extra={"job": job.id, "exit_code": end.code, "stderr": end.stderr})
+        how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
         failure = Failure(_CRASHED, f"The training process ended {how} in attempt {job.attempt}")
-        if self._patiently(lambda: self._store.crashed(job, failure, self._settings.job_attempts)) is not None:
-            self._again(job, "queued")
-
-    def _log_fault(self, job: Job, failure: Failure, words: str) -> None:
-        if failure.code == _CRASHED:
-            log.error("a fault of ours ended the training process", extra={"job": job.id, "stderr": words})
+        self._retry(lambda: self._store.requeue_crashed(job, failure, self._settings.job_attempts))
 
     def _publish(self, job: Job, directory: Path) -> None:
         result = read_result(directory) or {}
-        before = json.loads((directory / "incumbent.json").read_text(encoding="utf-8"))
-        self._patiently(lambda: self._publisher.publish(job, directory, result, **before))
-
-    def _again(self, job: Job, status: Status) -> None:
-        """Queue the job's new dispatch; where that fails, the look for stranded jobs does it later."""
-        now = self._store.get(job.id)
-        if status == "queued" and now.status == "queued":
-            try:
-                self._submit(job.id, now.dispatch)
-            except Unavailable as error:
-                log.warning("the job waits to be queued: %s", error.message, extra={"job": job.id})
+        incumbent = json.loads((directory / "incumbent.json").read_text(encoding="utf-8"))
+        self._retry(lambda: self._publisher.publish(job, directory, result, **incumbent))
 
     def _fail(self, job: Job, failure: Failure) -> None:
         log.info("job failed", extra={"job": job.id, "code": failure.code})
-        self._patiently(lambda: self._store.fail(job, failure))
+        self._retry(lambda: self._store.fail(job, failure))
 
-    def _remove_leftovers(self, job: Job) -> Status:
-        now = self._store.get(job.id)
-        if now.finished_at is not None:
-            paths.remove_leftovers(self._home, job.id)
-        return now.status
-
-    def _patiently(self, write: Callable[[], Any]) -> Any:
+    def _retry(self, write: Callable[[], object]) -> object:
         """Write, trying again while the database is away and the lease may still hold."""
         deadline = time.monotonic() + self._settings.job_lease_s
         while True:
@@ -254,50 +245,14 @@ class AttemptRunner:
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(self._settings.job_poll_s)
-
-
-class PendingWrites:
-    """What was said and is not written yet: kept while the database is away, so that a short absence loses nothing."""
-
-    def __init__(self, store: Store, job: Job, progress: ProgressDisplay) -> None:
-        self._store = store
-        self._job = job
-        self._progress = progress
-        self._said: list[Event] = []
-        self._saved: list[Checkpoint] = []
-        self._status: Status | None = None
-
-    def post(self, said: Any, patience_s: float = 0.0) -> None:
-        """Write. Raises LeaseLost."""
-        for one in said:
-            self._sort(one)
-        deadline = time.monotonic() + patience_s
-        while self._said or self._saved or self._status:
-            try:
-                self._store.record(self._job, said=self._said, saved=self._saved, status=self._status)
-                self._said, self._saved, self._status = [], [], None
-            except Unavailable:
-                if time.monotonic() >= deadline:
-                    return
-                time.sleep(_TICK_S)
-
-    def _sort(self, one: Event | Checkpoint | Status) -> None:
-        if isinstance(one, Event):
-            self._progress.show(self._job, one)
-            self._said.append(one)
-        elif isinstance(one, Checkpoint):
-            self._saved.append(one)
-        else:
-            self._status = one
+            time.sleep(self._settings.job_poll_s)
 
 
 def _read_error(directory: Path) -> Failure | None:
     try:
-        read = json.loads((directory / "error.json").read_text(encoding="utf-8"))
-        param = read.get("param")
-        return Failure(
-            clean(str(read["code"]))[:64], clean(str(read["message"])), None if param is None else clean(str(param))
-        )
+        error = json.loads((directory / "error.json").read_text(encoding="utf-8"))
+        param = error.get("param")
+        code, message = clean(str(error["code"]))[:64], clean(str(error["message"]))
+        return Failure(code, message, None if param is None else clean(str(param)))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

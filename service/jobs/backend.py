@@ -1,4 +1,4 @@
-"""All that the API needs of jobs, opened from the settings; nothing is connected to before its first use."""
+"""What the API uses of jobs, opened from the settings."""
 
 from __future__ import annotations
 
@@ -9,36 +9,27 @@ from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.queue import DbosEngine, JobQueue
 from service.jobs.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class JobBackend:
-    """Where callers' wishes about files and jobs are taken."""
+    """Files, feedback and jobs in one database; the first use connects to it."""
 
     home: Path
     database: Database
     store: Store
     files: Files
     feedback: Feedback
-    engine: JobQueue
 
     @classmethod
-    def open(cls, settings: Settings, engine: JobQueue | None = None) -> JobBackend:
+    def open(cls, settings: Settings) -> JobBackend:
         """From the settings. Raises ConfigError for a database URL of another kind."""
         home = settings.home.absolute()
         database = Database(settings.database_url, home)
-        return cls(
-            home,
-            database,
-            Store(database, home, settings.job_lease_s),
-            Files(database, home, settings.max_file_bytes),
-            Feedback(database),
-            engine or DbosEngine(settings.database_url, home),
-        )
+        store = Store(database, home, settings.job_lease_s)
+        return cls(home, database, store, Files(database, home, settings.max_file_bytes), Feedback(database))
 
     def close(self) -> None:
         """Close all connections."""
-        self.engine.close()
         self.database.close()

@@ -1,6 +1,4 @@
-"""One database of jobs: SQLite in a file by default, PostgreSQL by its URL; short transactions; one owner of the
-schema.
-"""
+"""The database of jobs: a SQLite file by default, else PostgreSQL by its URL."""
 
 from __future__ import annotations
 
@@ -19,15 +17,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
 from service.jobs.tables import VERSION, metadata, schema_version
 
+_FILE = "sonde.sqlite"
 _BUSY_TIMEOUT_S = 5
 _CONNECT_TIMEOUT_S = 3
-# A worker that is stopped (SIGSTOP, a frozen virtual machine) within a transaction would keep its locks from everybody
-# for ever.
+# A worker that is stopped within a transaction (SIGSTOP, a frozen virtual machine) would keep its locks for ever.
 _ABANDONED_AFTER_S = 5
-_MIGRATION_LOCK = 0x50DDE  # any number, the same everywhere
+_MIGRATION_LOCK = 0x50DDE  # any number, the same in every process
 _RETRY_AFTER_S = 2
 
-# What reading and writing raise while the database cannot do it, and may again.
+# Raised by reads and writes while the database cannot do them; it may be able to later.
 DATABASE_UNAVAILABLE = (Unavailable, StorageFull)
 
 
@@ -35,9 +33,7 @@ class Database:
     """Transactions on the tables. Raises Unavailable while the database is away, and works again once it is back."""
 
     def __init__(self, url: str, home: Path) -> None:
-        """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. Nothing is opened before the
-        first use.
-        """
+        """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. The first use connects."""
         self.url = engine_url(url, home)
         self.embedded = self.url.startswith("sqlite")
         self._directory = Path(make_url(self.url).database or "").parent if self.embedded else None
@@ -45,9 +41,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that holds what it has read: SQLite locks at once, PostgreSQL rows that are asked for `FOR
-        UPDATE`.
-        """
+        """A transaction that locks: all of SQLite at once, in PostgreSQL the rows that are selected `FOR UPDATE`."""
         with self._transaction(self._engine) as connection:
             yield connection
 
@@ -58,7 +52,7 @@ class Database:
             yield connection
 
     def now(self, connection: sa.Connection) -> float:
-        """Seconds since 1970: the server's clock where several hosts may differ, this host's where there is but one."""
+        """Seconds since 1970: by the server's clock in PostgreSQL, since hosts may differ, else by this host's."""
         if self.embedded:
             return time.time()
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
@@ -66,7 +60,7 @@ class Database:
     def migrate(self) -> None:
         """Create the tables or bring them up to date. Safe at any time, from several processes at once.
 
-        Raises ConfigError when the tables are of a later version than this program's.
+        Raises ConfigError when a later version of this program made the tables.
         """
         if self._directory is not None:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -93,40 +87,39 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except (OperationalError, InterfaceError, PoolTimeout) as error:
-            if self.embedded:  # the file may have been away, and what was opened meanwhile is an empty one
+            if self.embedded:  # if the file was away, open connections are to a new and empty one
                 self._engine.dispose()
             if "disk is full" in str(error) or isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
                 raise StorageFull("no space is left for the database of jobs") from error
             raise Unavailable("the database of jobs does not answer", retry_after_s=_RETRY_AFTER_S) from error
-        except DataError as error:  # NUL in an id, say: SQLite finds none such, PostgreSQL refuses to look
+        except DataError as error:  # for instance NUL in an id, which SQLite does not find and PostgreSQL refuses
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(
-                error.orig, psycopg.errors.ReadOnlySqlTransaction
-            ):  # a standby takes over
+            standby = isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction)  # it is about to take over
+            if error.connection_invalidated or standby:
                 raise Unavailable("the database of jobs went away", retry_after_s=_RETRY_AFTER_S) from error
             raise
 
 
-def engine_url(url: str, home: Path, name: str = "sonde.sqlite") -> str:
-    """The URL as SQLAlchemy takes it. Raises ConfigError for databases other than the two."""
+def engine_url(url: str, home: Path) -> str:
+    """The URL as SQLAlchemy takes it. Raises ConfigError for other databases than the two."""
     if not url:
-        return f"sqlite:///{(home / name).absolute()}"
+        return f"sqlite:///{(home / _FILE).absolute()}"
     scheme, _, rest = url.partition("://")
     if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return _ending_abandoned_transactions(f"postgresql+psycopg://{rest}")
+        return _limit_idle_transactions(f"postgresql+psycopg://{rest}")
     if scheme == "sqlite":
         return url
     raise ConfigError(f"--database-url: expected postgresql://… or sqlite:///…, got {scheme}://…", param="database_url")
 
 
-def _ending_abandoned_transactions(url: str) -> str:
-    """The URL with a server-side limit on transactions in which nothing happens, unless it sets options of its own."""
-    read = make_url(url)
-    if "options" in read.query:
+def _limit_idle_transactions(url: str) -> str:
+    """Have the server end transactions that stand still, unless the URL sets options of its own."""
+    parsed = make_url(url)
+    if "options" in parsed.query:
         return url
     options = {"options": f"-c idle_in_transaction_session_timeout={_ABANDONED_AFTER_S}s"}
-    return read.update_query_dict(options).render_as_string(hide_password=False)
+    return parsed.update_query_dict(options).render_as_string(hide_password=False)
 
 
 def _sqlite(url: str) -> sa.Engine:
@@ -147,11 +140,5 @@ def _sqlite(url: str) -> sa.Engine:
 
 
 def _postgres(url: str) -> sa.Engine:
-    return sa.create_engine(
-        url,
-        pool_pre_ping=True,
-        pool_size=5,
-        max_overflow=5,
-        pool_timeout=5,
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
-    )
+    pool = {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, "pool_timeout": 5}
+    return sa.create_engine(url, **pool, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})

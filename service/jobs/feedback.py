@@ -1,4 +1,4 @@
-"""What users of a running model report back, and a job's view of it."""
+"""Labels that users of a running model correct, as training rows of jobs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PREFIX = "feedback:"
 
 
 class Feedback:
-    """Rows of feedback."""
+    """The rows of feedback in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
-        """Keep a row; its number and time."""
+        """Add a row; its number and time."""
         with self._database.write() as connection:
             now = self._database.now(connection)
             row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
@@ -29,17 +29,17 @@ class Feedback:
             return added, now
 
     def newest(self, model: str) -> int | None:
-        """The number of a model's newest row, on any of its versions unless one is named; None when it has none."""
+        """The number of a model's newest row, on any version unless the name has one; None without rows."""
         with self._database.read() as connection:
-            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(_on(model))).scalar()
+            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(_is_on(model))).scalar()
 
     def export(self, model: str, until: int, path: Path) -> int:
-        """Write the rows that `newest` means, up to number `until`, as JSONL of text and label; how many. The last
-        word on a text counts.
+        """Write a model's rows up to number `until` as JSONL of text and label; the number of rows written.
 
-        Rows in which there is nothing to be seen are left out: nobody could take them back, and no job can use them.
+        Of several rows on one text the last counts. Rows without a visible text and label are left out: no job can
+        use them, and callers cannot delete them.
         """
-        query = sa.select(feedback.c.text, feedback.c.correct_label).where(_on(model), feedback.c.seq <= until)
+        query = sa.select(feedback.c.text, feedback.c.correct_label).where(_is_on(model), feedback.c.seq <= until)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(feedback.c.seq)).all()
         rows = {
@@ -52,14 +52,12 @@ class Feedback:
         return len(rows)
 
 
-def _on(model: str) -> sa.ColumnElement[bool]:
-    """Rows stored under a name; and, where it names no version, under the name with any, as answers and
-    `x-sonde-model` say it.
-    """
+def _is_on(model: str) -> sa.ColumnElement[bool]:
+    """Whether a row is on a model; a name without a version matches all versions, as `x-sonde-model` names them."""
     stored, start = feedback.c.model, f"{model}:"
     names_version = model.count(":") != (3 if model.startswith("ft:") else 0)
     if names_version:
         return stored == model
-    # No LIKE for the name: SQLite's knows no case, and "_" is in names.
+    # Not LIKE: SQLite's ignores case, and names contain "_".
     version = sa.func.substr(stored, len(start) + 1)
     return (stored == model) | ((sa.func.substr(stored, 1, len(start)) == start) & version.not_like("%:%"))

@@ -1,4 +1,4 @@
-"""What serves under a job's name when training begins: what its result is compared with, or why it cannot be."""
+"""The model in service under a job's name when training begins, which the job's result is compared with."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from service.jobs.records import Job
 
 @dataclass(frozen=True, slots=True)
 class LiveModel:
-    """The pointer's generation, and whether a version serves: at `path`, or `objection` says why it cannot be compared.
+    """The live version at `path`, or in `objection` why the result cannot be compared with it.
 
-    `base` is where the encoder is that a version without one of its own was trained on, in its `base_version`.
+    `generation` is the pointer's. `base` is the model spec of the encoder that a version without an encoder of its own
+    was trained on, in its `base_version`.
     """
 
     generation: int
@@ -28,7 +29,7 @@ class LiveModel:
 
 
 def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> LiveModel:
-    """What serves now; `spec_of` says where a version's base is. Raises RegistryError."""
+    """Find the live version; `spec_of` gives the model spec of a version's base. Raises RegistryError."""
     generation = registry.generation(job.name)
     current = registry.current(job.name)
     if current is None:
@@ -38,26 +39,24 @@ def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> Li
     except ArtifactError as error:
         why = f"what serves now cannot be compared: {error.message}; promote by hand what is to replace it"
         return LiveModel(generation, serves=True, objection=why)
-    if objection := _another(manifest, job):
+    if objection := _task_objection(manifest, job):
         return LiveModel(generation, serves=True, objection=objection)
     found = LiveModel(generation, serves=True, path=registry.path(job.name, current.version))
-    return (
-        replace(found, base=spec_of(manifest), base_version=manifest.base_version)
-        if manifest.encoder == "base"
-        else found
-    )
+    if manifest.encoder != "base":
+        return found
+    return replace(found, base=spec_of(manifest), base_version=manifest.base_version)
 
 
-def _another(manifest: Manifest, job: Job) -> str | None:
-    """The objection to a successor of another task, or of readings of another kind: its callers would get errors."""
-    there = _described(manifest.task, (manifest.sensor or {}).get("kind"))
-    here = _described(job.task, job.hyperparameters.get("kind"))
+def _task_objection(manifest: Manifest, job: Job) -> str | None:
+    """The objection to a successor of another task or kind of readings: its callers would get errors."""
+    there = _describe(manifest.task, (manifest.sensor or {}).get("kind"))
+    here = _describe(job.task, job.hyperparameters.get("kind"))
     if there == here:
         return None
     return f"what serves now is {there}, and this is {here}: give the job another suffix, or promote it by hand"
 
 
-def _described(task: str, kind: object) -> str:
+def _describe(task: str, kind: object) -> str:
     article = "an" if task[0] in "ae" else "a"
     of = f" of {kind}" if task == "anomaly" and kind else ""
     return f"{article} {task} model{of}"

@@ -1,9 +1,14 @@
-"""The workers' leases, as the database has them, and the thread that renews one."""
+"""The leases of workers in the database, and the thread that renews one.
+
+A worker holds one lease while it lives. A lease that has expired is never renewed: its worker takes a new one.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,37 +18,34 @@ import sqlalchemy as sa
 from service.jobs.database import DATABASE_UNAVAILABLE, Database
 from service.jobs.tables import worker_lease
 
+log = logging.getLogger(__name__)
+
+_FORGET_AFTER_S = 3600
+
 
 class Leases:
-    """The workers' leases: each is renewed while its worker lives, and never again once it has expired."""
+    """The leases in the database."""
 
     def __init__(self, database: Database, lease_s: float) -> None:
         self._database = database
         self.lease_s = lease_s
 
-    def open(self, worker: str, host: str, pid: int) -> str:
-        """A new lease; its id."""
+    def open(self, worker: str) -> str:
+        """Take a new lease for a worker of this process; its id."""
         lease = "lease-" + secrets.token_hex(8)
         with self._database.write() as connection:
             now = self._database.now(connection)
-            connection.execute(worker_lease.delete().where(worker_lease.c.expires_at < now - 3600))
-            row = {
-                "id": lease,
-                "worker": worker,
-                "host": host,
-                "pid": pid,
-                "started_at": now,
-                "expires_at": now + self.lease_s,
-            }
-            connection.execute(worker_lease.insert().values(**row))
+            connection.execute(worker_lease.delete().where(worker_lease.c.expires_at < now - _FORGET_AFTER_S))
+            row = {"id": lease, "worker": worker, "host": socket.gethostname(), "pid": os.getpid()}
+            connection.execute(worker_lease.insert().values(**row, started_at=now, expires_at=now + self.lease_s))
         return lease
 
     def renew(self, lease: str) -> bool:
-        """Hold a lease for longer; False when it has expired."""
+        """Extend a lease by `lease_s` from now; False when it has expired."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            mine = worker_lease.update().where(worker_lease.c.id == lease, in_force(now, self.lease_s))
-            return connection.execute(mine.values(expires_at=now + self.lease_s)).rowcount == 1
+            unexpired = worker_lease.update().where(worker_lease.c.id == lease, in_force(now, self.lease_s))
+            return connection.execute(unexpired.values(expires_at=now + self.lease_s)).rowcount == 1
 
     def close(self, lease: str) -> None:
         """Give a lease up."""
@@ -51,45 +53,39 @@ class Leases:
             connection.execute(worker_lease.delete().where(worker_lease.c.id == lease))
 
     def workers(self) -> frozenset[str]:
-        """The workers that are alive."""
+        """The workers whose lease is in force."""
         with self._database.read() as connection:
-            now = self._database.now(connection)
-            return frozenset(
-                connection.execute(sa.select(worker_lease.c.worker).where(in_force(now, self.lease_s))).scalars()
-            )
+            unexpired = in_force(self._database.now(connection), self.lease_s)
+            return frozenset(connection.execute(sa.select(worker_lease.c.worker).where(unexpired)).scalars())
 
 
 def in_force(now: float, lease_s: float) -> sa.ColumnElement[bool]:
-    """Not expired, and not from a future that a clock which was set back has left behind."""
+    """Whether a lease has not expired, nor ends too late because the clock was set back since."""
     return worker_lease.c.expires_at.between(now, now + 2 * lease_s)
 
 
-log = logging.getLogger(__name__)
-
-
 class LeaseRenewer:
-    """Holds a lease for worker `worker`. `holds` needs no database: a lease that was not renewed in time is taken
-    for lost.
+    """Holds a lease for `worker` and renews it in a thread of its own.
+
+    `holds` needs no database: a lease that was not renewed in time counts as lost.
     """
 
     def __init__(
         self,
         leases: Leases,
         worker: str,
-        host: str,
-        pid: int,
         clock: Callable[[], float] = time.monotonic,
         on_renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self._leases = leases
-        self._about = (worker, host, pid)
+        self._worker = worker
         self._clock = clock
         self._on_renewed = on_renewed
-        self._ended = threading.Event()
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._good_until = 0.0
         self.lease = ""
-        self._thread = threading.Thread(target=self._keep, name="renew-lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_closed, name="renew-lease", daemon=True)
 
     def open(self) -> None:
         """Take a first lease and begin to renew it. Raises Unavailable."""
@@ -100,16 +96,21 @@ class LeaseRenewer:
         """Whether `lease` is the one that is held now."""
         return lease == self.lease and self._clock() < self._good_until
 
-    def drop(self) -> None:
-        """Give the lease up, and with it whatever was begun under it, and take another."""
-        self._leases.close(self.lease)
+    def replace(self) -> None:
+        """Give the lease up, so that the attempts begun under it are lost, and take another.
+
+        Where the database cannot do that, the lease expires by itself and the thread takes another.
+        """
+        with self._lock:
+            given_up, self.lease, self._good_until = self.lease, "", 0.0
+        self._leases.close(given_up)
         self._take()
 
     def close(self) -> None:
-        """Give the lease up for good; nothing happens where none was taken."""
+        """Give the lease up for good; do nothing where none was taken."""
         if self._thread.ident is None:
             return
-        self._ended.set()
+        self._closing.set()
         self._thread.join(2 * self._leases.lease_s)
         try:
             self._leases.close(self.lease)
@@ -117,7 +118,7 @@ class LeaseRenewer:
             log.warning("the lease could not be given up; it expires by itself")
 
     def renew(self) -> None:
-        """Hold the lease for longer, or take a new one when it has expired."""
+        """Renew the lease, or take a new one when it has expired."""
         began = self._clock()
         with self._lock:
             held = self._leases.renew(self.lease)
@@ -125,23 +126,21 @@ class LeaseRenewer:
                 self._good_until = began + self._leases.lease_s
                 self._on_renewed()
         if not held:
-            log.warning("the lease was lost; whatever was begun under it is stopped")
+            log.warning("the lease was lost; the worker stops the attempt begun under it")
             self._take()
 
     def _take(self) -> None:
         with self._lock:
             began = self._clock()
-            self.lease = self._leases.open(*self._about)
+            self.lease = self._leases.open(self._worker)
             self._good_until = began + self._leases.lease_s
             self._on_renewed()
 
-    def _keep(self) -> None:
-        while not self._ended.wait(self._leases.lease_s / 4):
+    def _renew_until_closed(self) -> None:
+        while not self._closing.wait(self._leases.lease_s / 4):
             try:
                 self.renew()
             except DATABASE_UNAVAILABLE as error:
                 log.warning("the lease could not be renewed: %s", error.message)
-            except (
-                Exception
-            ):  # whatever a broken database makes a library raise; a worker that never renews again could do nothing
+            except Exception:  # from a library; without renewals the worker could never take a job again
                 log.exception("the lease could not be renewed")

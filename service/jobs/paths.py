@@ -1,4 +1,4 @@
-"""Where a job's files lie below SONDE_HOME. Only ids that the store has handed out come in here."""
+"""The paths of a job's files below SONDE_HOME. Pass only ids that the store has handed out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ KEPT = {"job.json", "result.json", "error.json", "report.json", "report.md", "tr
 
 
 def job_directory(home: Path, job: str) -> Path:
-    """All of a job."""
+    """The directory of a job."""
     return home / "jobs" / job
 
 
 def attempt_directory(home: Path, job: str, attempt: int) -> Path:
-    """What one attempt writes; no other attempt writes there."""
+    """The directory of one attempt; no other attempt writes there."""
     return job_directory(home, job) / f"attempt-{attempt}"
 
 
@@ -30,9 +30,9 @@ def report(home: Path, job: str, suffix: str) -> Path | None:
 
 
 def checkpoint(home: Path, job: str) -> Path | None:
-    """The newest checkpoint that lies there, also one that its trainer died too soon to report; None without any.
+    """The newest checkpoint, also one whose training process died before reporting it; None without any.
 
-    Trainers write them whole or not at all, as `checkpoints/step-…` somewhere in their attempt's directory.
+    Training processes write checkpoints whole or not at all, as `checkpoints/step-…` anywhere in the attempt.
     """
     for one in attempts(home, job):
         if found := list(one.rglob("checkpoints/step-*")):
@@ -41,10 +41,7 @@ def checkpoint(home: Path, job: str) -> Path | None:
 
 
 def remove_leftovers(home: Path, job: str) -> None:
-    """Remove what a finished job no longer needs: checkpoints, results that are published, exported rows.
-
-    Two workers may do so at once.
-    """
+    """Remove a finished job's checkpoints, published results and exported rows. Two workers may do so at once."""
     for directory in attempts(home, job):
         for path in directory.iterdir():
             if path.is_dir():

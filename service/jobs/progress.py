@@ -1,10 +1,10 @@
-"""What a worker shows of its job: a bar on a terminal, log lines elsewhere."""
+"""The progress of a job on the worker's standard error: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -24,23 +24,23 @@ class ProgressDisplay:
         self._logged = 0.0
 
     def show(self, job: Job, event: Event) -> None:
-        """A step moves the bar; a message is a log line."""
+        """Log a message; move the bar for a step, or log it if the last was 10 s ago."""
+        about = {"job": job.id, "attempt": job.attempt}
         if event.type == "message":
-            log.info(event.message, extra={"job": job.id, "attempt": job.attempt, "event_level": event.level})
+            log.info(event.message, extra={**about, "event_level": event.level})
         elif self._stream.isatty():
-            self._move(job, event)
+            self._move_bar(job, event.data or {})
         elif time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()
-            log.info("training", extra={"job": job.id, "attempt": job.attempt, **(event.data or {})})
+            log.info("training", extra={**about, **(event.data or {})})
 
     def end(self) -> None:
-        """The job is over, or another's."""
+        """Close the bar: the attempt is over."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _move(self, job: Job, event: Event) -> None:
-        data = event.data or {}
+    def _move_bar(self, job: Job, data: dict[str, Any]) -> None:
         if self._bar is None:
             self._bar = tqdm(desc=job.id, file=self._stream, unit="step", dynamic_ncols=True)
         self._bar.total = data.get("total_steps")

@@ -1,4 +1,4 @@
-"""Whether a trained model goes into service: a decision on numbers, with its reason."""
+"""Whether a trained model goes into service: a decision by its metrics, with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The number of each task that decides, on the held-out rows; higher is better. The first that a result has is taken.
+# By task, the metrics on the held-out rows that decide; higher is better. The first that both models have counts.
 DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy"),
     "embedding": ("ndcg_at_10", "mrr", "spearman", "triplet_accuracy"),
@@ -19,14 +19,12 @@ _BASE = "base_"
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """What a result must not be worse than: what to call it before and after the promotion, and its numbers on the
-    same rows.
-    """
+class BaselineMetrics:
+    """The metrics that a result must reach on the same rows, and the model's name before and after a promotion."""
 
     now: str
     then: str
-    numbers: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,65 +44,74 @@ def decide(
     max_ece: float,
     incomparable: str | None = None,
 ) -> Decision:
-    """Promote what reproduces its golden rows, is calibrated, and is not worse than what serves now on the same
-    held-out rows.
+    """Promote a model that reproduces its golden rows, is calibrated, and is not worse than the baseline.
 
-    `result` is the trainer's result.json; `serves` says whether a version served under the name when training began,
-    whose numbers are `incumbent_metrics` there. Where none did, the base model is the rival, if `metrics` has its
-    numbers (`base_…`). `incomparable` says why what serves is no rival at all. `reproduces` says what is wrong with
-    the published artifact, or None. The first objection is the reason.
+    The baseline is the model that served when training began, else the base model where it was measured. The first
+    objection is the reason to hold.
+
+    Args:
+        result: `result.json` of the training process. The baseline's metrics are its `incumbent_metrics`, or those of
+            `metrics` that begin with `base_`.
+        serves: Whether a version served under the name when training began.
+        reproduces: Says what is wrong with the published artifact, or None.
+        auto_promote: Whether a model that passes is promoted.
+        max_ece: The largest expected calibration error to promote.
+        incomparable: Why the model that served is no baseline at all.
     """
-    rival = (
-        Baseline("what serves now", "what served before", result.get("incumbent_metrics") or {})
+    baseline = (
+        BaselineMetrics("what serves now", "what served before", result.get("incumbent_metrics") or {})
         if serves
-        else _base(result["metrics"])
+        else _base_model(result["metrics"])
     )
-    objection = reproduces() or _calibration(result, max_ece) or incomparable or _comparison(result, rival)
+    objection = (
+        reproduces() or _calibration_objection(result, max_ece) or incomparable or _metric_objection(result, baseline)
+    )
     if objection:
         return Decision(False, objection)
-    if not auto_promote:
-        return Decision(False, f"it passes the gate ({_praise(result, rival)}); auto_promote is off")
-    return Decision(True, _praise(result, rival))
+    praise = _describe_success(result, baseline)
+    return (
+        Decision(True, praise)
+        if auto_promote
+        else Decision(False, f"it passes the gate ({praise}); auto_promote is off")
+    )
 
 
-def _calibration(result: Mapping[str, Any], most: float) -> str | None:
+def _calibration_objection(result: Mapping[str, Any], max_ece: float) -> str | None:
     ece = result["metrics"].get("ece")
-    if ece is None or ece <= most:
+    if ece is None or ece <= max_ece:
         return None
-    return f"its expected calibration error is {ece:.4f}, more than {most:g}"
+    return f"its expected calibration error is {ece:.4f}, more than {max_ece:g}"
 
 
-def _base(metrics: Mapping[str, Any]) -> Baseline | None:
-    numbers = {name.removeprefix(_BASE): value for name, value in metrics.items() if name.startswith(_BASE)}
-    return Baseline("the base model", "the base model", numbers) if numbers else None
+def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:
+    measured = {name.removeprefix(_BASE): value for name, value in metrics.items() if name.startswith(_BASE)}
+    return BaselineMetrics("the base model", "the base model", measured) if measured else None
 
 
-def _comparison(result: Mapping[str, Any], rival: Baseline | None) -> str | None:
-    if rival is None:
+def _metric_objection(result: Mapping[str, Any], baseline: BaselineMetrics | None) -> str | None:
+    if baseline is None:
         return None
-    name, now, then = _numbers(result, rival)
-    if not rival.numbers:
-        return (
-            f"it cannot be compared with {rival.now}, which was not measured on the held-out rows: the job's "
-            f"events say why"
-        )
+    if not baseline.metrics:
+        why = "which was not measured on the held-out rows: the job's events say why"
+        return f"it cannot be compared with {baseline.now}, {why}"
+    name, now, then = _deciding_metric(result, baseline)
     if name is None:
-        return f"it cannot be compared with {rival.now}: they have no deciding number in common"
+        return f"it cannot be compared with {baseline.now}: they have no deciding number in common"
     if now < then - _ROUNDING:
-        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {rival.now}"
+        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {baseline.now}"
     return None
 
 
-def _numbers(result: Mapping[str, Any], rival: Baseline) -> tuple[str | None, float, float]:
+def _deciding_metric(result: Mapping[str, Any], baseline: BaselineMetrics) -> tuple[str | None, float, float]:
     for name in DECIDING.get(result["task"], ()):
-        now, then = result["metrics"].get(name), rival.numbers.get(name)
+        now, then = result["metrics"].get(name), baseline.metrics.get(name)
         if now is not None and then is not None:
             return name, float(now), float(then)
     return None, 0.0, 0.0
 
 
-def _praise(result: Mapping[str, Any], rival: Baseline | None) -> str:
-    if rival is None:
+def _describe_success(result: Mapping[str, Any], baseline: BaselineMetrics | None) -> str:
+    if baseline is None:
         return "nothing served under this name before"
-    name, now, then = _numbers(result, rival)
-    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {rival.then}"
+    name, now, then = _deciding_metric(result, baseline)
+    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {baseline.then}"

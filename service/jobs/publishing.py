@@ -1,4 +1,4 @@
-"""From a trained result to a version in the registry, in service or held: once per job, however often it is tried."""
+"""Publishes a trained result as a version of the registry, and promotes or holds it: once per job."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from service.jobs.store import Store
 Check = Callable[[Path, str], str | None]
 
 
-class _Published(Exception):
-    """Another attempt was faster."""
+class _AlreadyPublished(Exception):
+    """Another attempt published the job's version first."""
 
     def __init__(self, version: int) -> None:
         super().__init__(version)
@@ -28,8 +28,9 @@ class _Published(Exception):
 
 
 class Publisher:
-    """Publishes results; asks the gate; promotes or holds. `check(directory, base model's spec)` says what is wrong,
-    or None.
+    """Publishes results; every step may be repeated, so that an attempt can finish what an earlier one began.
+
+    `check(directory, base model's spec)` says what is wrong with an artifact, or None.
     """
 
     def __init__(self, store: Store, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float) -> None:
@@ -40,25 +41,19 @@ class Publisher:
         self._max_ece = max_ece
 
     def incumbent(self, job: Job) -> incumbent.LiveModel:
-        """What serves under the job's name now."""
-        return incumbent.find(self._registry, job, self._spec_of)
-
-    def _spec_of(self, manifest: Manifest) -> str:
-        """Where the base of a version is: where the job that trained it had it from, else what the base is called."""
-        try:
-            return self._store.get(manifest.job).spec
-        except JobNotFound:
-            return manifest.base
+        """The model in service under the job's name."""
+        return incumbent.find(self._registry, job, self._base_spec)
 
     def base(self, job: Job) -> tuple[str, bool]:
-        """Where a job's base is, as `--model` takes it, and whether it is a tuned encoder of the registry. Raises
-        NotRegistered.
+        """The spec of a job's base, as `--model` takes it, and whether it is a tuned encoder of the registry.
+
+        Raises NotRegistered.
         """
-        name, tuned, version = job.spec.rpartition(":v")
+        name, tuned, version = job.base_spec.rpartition(":v")
         if not tuned or not name.startswith("ft:"):
-            return job.spec, False
+            return job.base_spec, False
         self._registry.manifest(name, int(version))
-        return f"{job.model}={self._registry.path(name, int(version)) / 'encoder'}", True
+        return f"{job.base}={self._registry.path(name, int(version)) / 'encoder'}", True
 
     def publish(
         self,
@@ -70,15 +65,17 @@ class Publisher:
         generation: int,
         objection: str | None = None,
     ) -> None:
-        """End a job with a model. What comes last is as `Incumbent` was when training began. Raises LeaseLost and
+        """Publish the result in directory `attempt`, decide on its promotion, and end the job.
+
+        `serves`, `generation` and `objection` are those of `LiveModel` when training began. Raises LeaseLost and
         ArtifactError.
         """
-        version = self._version(job, attempt, result)
+        version = self._publish_version(job, attempt, result)
         decision = promotion.decide(
             result,
             serves=serves,
             incomparable=objection,
-            reproduces=lambda: self._check(self._registry.path(job.name, version), job.spec),
+            reproduces=lambda: self._check(self._registry.path(job.name, version), job.base_spec),
             auto_promote=self._auto_promote,
             max_ece=self._max_ece,
         )
@@ -86,13 +83,18 @@ class Publisher:
         name = f"{job.name}:v{version}"
         outcome = "promoted" if decision.promote else "held"
         kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels")}
-        told = {"version": version, "decision": outcome, "why": decision.why, **kept}
-        success = Success(name, int(result.get("trained_tokens") or 0), told)
-        self._store.succeed(
-            job, success, Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
-        )
+        summary = {"version": version, "decision": outcome, "why": decision.why, **kept}
+        event = Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
+        self._store.succeed(job, Success(name, int(result.get("trained_tokens") or 0), summary), event)
 
-    def _version(self, job: Job, attempt: Path, result: dict[str, Any]) -> int:
+    def _base_spec(self, manifest: Manifest) -> str:
+        """The spec of a version's base, from the job that trained it, else the base's name."""
+        try:
+            return self._store.get(manifest.job).base_spec
+        except JobNotFound:
+            return manifest.base
+
+    def _publish_version(self, job: Job, attempt: Path, result: dict[str, Any]) -> int:
         before = self._registry.published(job.name, job.id)
         if before is not None:
             return before
@@ -101,24 +103,25 @@ class Publisher:
                 shutil.copyfile(attempt / report, attempt / "result" / report)
         try:
             return self._registry.publish(
-                job.name, attempt / "result", lambda version: self._manifest(job, result, version)
+                job.name, attempt / "result", lambda version: self._make_manifest(job, result, version)
             )
-        except _Published as published:
+        except _AlreadyPublished as published:
             return published.version
 
-    def _manifest(self, job: Job, result: dict[str, Any], version: int) -> Manifest:
-        """Made while the registry lets nobody else publish under the name: the place to see that no other attempt
-        has.
+    def _make_manifest(self, job: Job, result: dict[str, Any], version: int) -> Manifest:
+        """Make the manifest, unless another attempt has published the job's version.
+
+        The registry calls this under a lock on the name, so no other attempt can publish between check and write.
         """
         current = self._store.fence(job)
         before = self._registry.published(job.name, job.id)
         if before is not None:
-            raise _Published(before)
+            raise _AlreadyPublished(before)
         return Manifest(
             name=job.name,
             version=version,
             task=result["task"],
-            base=job.model,
+            base=job.base,
             base_version=result["base_version"],
             encoder=result["encoder"],
             labels=tuple(result["labels"]),
@@ -132,29 +135,26 @@ class Publisher:
         )
 
     def _promote(self, job: Job, version: int, decision: promotion.Decision, generation: int) -> promotion.Decision:
-        done = [
-            line
-            for line in self._registry.ledger(job.name)
-            if line.get("action") == "promote" and line.get("by") == job.id
-        ]
-        if done:
-            return promotion.Decision(True, str(done[0].get("why")))
+        """Promote the version unless the decision or the registry is against it; the decision then."""
+        ledger = self._registry.ledger(job.name)
+        done = next((line for line in ledger if line.get("action") == "promote" and line.get("by") == job.id), None)
+        if done is not None:
+            return promotion.Decision(True, str(done.get("why")))
         if not decision.promote:
             return decision
         self._store.fence(job)
         try:
             self._registry.promote(job.name, version, by=job.id, why=decision.why, expected=generation)
         except RegistryConflict:
-            return promotion.Decision(
-                False, "another version went into service while this one was trained, and was not compared with it"
-            )
+            why = "another version went into service while this one was trained, and was not compared with it"
+            return promotion.Decision(False, why)
         return decision
 
 
 def read_result(attempt: Path) -> dict[str, Any] | None:
-    """What the trainer wrote last; None while it has not, or where it was cut off."""
+    """What the training process wrote last; None while it has not, or where the file is incomplete."""
     try:
-        read = json.loads((attempt / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((attempt / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return read if isinstance(read, dict) and (attempt / "result").is_dir() else None
+    return result if isinstance(result, dict) and (attempt / "result").is_dir() else None

@@ -1,4 +1,12 @@
-"""What the store hands out: rows as values."""
+"""Values that the store takes and returns.
+
+A job has three shapes, each with a reason of its own:
+
+- `service.api.schemas.jobs`: what OpenAI's clients send and read. It is public and must not follow our tables.
+- `Job`: a row of the table `jobs`. `NewJob` is the part of it that the caller chose.
+- `job.json` (`models.training.job.TrainingJob`): one attempt, with paths in place of ids. The training process
+  reads it without a database.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +23,17 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 BEGUN: frozenset[str] = frozenset({"validating_files", "running"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """What a caller asked for, checked."""
+    """A checked request for a job.
+
+    `base` names the base model. `base_spec` says where it is, as `--model` takes it. `name` is that of the model to
+    train, `ft:BASE:ORG:SUFFIX`.
+    """
 
     id: str
-    model: str
-    spec: str
+    base: str
+    base_spec: str
     task: str
     name: str
     seed: int
@@ -33,36 +45,14 @@ class NewJob:
     metadata: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """A request that must be answered once: its Idempotency-Key, whose it is, and the SHA-256 of its body."""
-
-    owner: str
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as the store has it; times are seconds since 1970."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(NewJob):
+    """A job in the store; times are seconds since 1970."""
 
     seq: int
-    id: str
     created_at: float
     status: Status
     control: Control | None
-    model: str
-    spec: str
-    task: str
-    name: str
-    seed: int
-    training_file: str
-    validation_file: str | None
-    feedback_until: int | None
-    hyperparameters: dict[str, Any]
-    columns: dict[str, str]
-    metadata: dict[str, str] | None
-    dispatch: int
     attempt: int
     crashes: int
     lease: str | None
@@ -78,8 +68,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """An Idempotency-Key, the API key that sent it, and the SHA-256 of the request's body."""
+
+    owner: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a job; `data` are numbers when `type` is metrics."""
+    """An event of a job; `data` holds numbers when `type` is metrics."""
 
     level: Level
     message: str
@@ -92,7 +91,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A place to go on from; `path` is below SONDE_HOME."""
+    """A checkpoint from which training can resume; `path` is relative to SONDE_HOME."""
 
     step: int
     path: str
@@ -104,7 +103,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job failed."""
+    """The reason why a job failed."""
 
     code: str
     message: str
@@ -113,7 +112,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """What came of a job."""
+    """The result of a job."""
 
     fine_tuned_model: str
     trained_tokens: int
@@ -123,7 +122,7 @@ class Success:
 T = TypeVar("T", Job, Event, Checkpoint)
 
 
-def of(kind: type[T], row: sa.Row[Any]) -> T:
-    """A row as a value of `kind`."""
+def from_row(kind: type[T], row: sa.Row[Any]) -> T:
+    """Convert a row to a value of `kind`."""
     values = row._mapping  # noqa: SLF001  # public, and named so that no column hides it
     return kind(**{one.name: values[one.name] for one in fields(kind)})

@@ -1,10 +1,10 @@
-"""The tables of jobs. Times are seconds since 1970, by the clock that `Database.now` names."""
+"""The tables of jobs; times are seconds since 1970, by the clock of `Database.now`."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 1  # raised with every change below; Database.migrate brings older ones up
+VERSION = 1  # raise it with every change of a table, and have Database.migrate convert older ones
 
 metadata = sa.MetaData()
 
@@ -43,21 +43,21 @@ jobs = sa.Table(
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("status", sa.String(24), nullable=False, index=True),
-    sa.Column("control", sa.String(8)),  # what a caller wants of a running job: cancel, pause
-    sa.Column("model", sa.String(255), nullable=False),  # the name the caller used
-    sa.Column("spec", sa.Text, nullable=False),  # where the base model is, as --model takes it
+    sa.Column("control", sa.String(8)),  # what a caller asks of a running job: cancel, pause
+    sa.Column("model", sa.String(255), nullable=False, key="base"),  # the base model's name
+    sa.Column("spec", sa.Text, nullable=False, key="base_spec"),  # where the base model is, as --model takes it
     sa.Column("task", sa.String(32), nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),  # of the model to be: ft:base:org:suffix
+    sa.Column("name", sa.String(255), nullable=False),  # of the model to train: ft:base:org:suffix
     sa.Column("seed", sa.Integer, nullable=False),
     sa.Column("training_file", sa.String(320), nullable=False),
     sa.Column("validation_file", sa.String(320)),
-    sa.Column("feedback_until", sa.Integer),  # rows of feedback up to this one, so that every attempt reads the same
+    sa.Column("feedback_until", sa.Integer),  # the last row of feedback to read, so that every attempt reads the same
     sa.Column("hyperparameters", sa.JSON, nullable=False),
     sa.Column("columns", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON),
-    sa.Column("dispatch", sa.Integer, nullable=False),  # how often it was queued
-    sa.Column("attempt", sa.Integer, nullable=False),  # how often it was begun; with `lease`, the fencing token
-    sa.Column("crashes", sa.Integer, nullable=False),  # attempts that died since the last checkpoint
+    sa.Column("dispatch", sa.Integer, nullable=False, default=1),  # unread; workers that used DBOS numbered queueings
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),  # of attempts begun; with `lease`, the fencing token
+    sa.Column("crashes", sa.Integer, nullable=False, default=0),  # attempts that died since the last checkpoint
     sa.Column("lease", sa.String(64)),
     sa.Column("started_at", sa.Float(53)),
     sa.Column("finished_at", sa.Float(53)),
@@ -91,7 +91,7 @@ checkpoints = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),  # below SONDE_HOME
+    sa.Column("path", sa.Text, nullable=False),  # relative to SONDE_HOME
     sa.Column("metrics", sa.JSON, nullable=False),
 )
 
@@ -99,7 +99,7 @@ worker_lease = sa.Table(
     "worker_lease",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("worker", sa.String(64), nullable=False),  # the engine's name for the process
+    sa.Column("worker", sa.String(64), nullable=False),  # the process's name: host, pid and a random part
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started_at", sa.Float(53), nullable=False),
@@ -109,7 +109,7 @@ worker_lease = sa.Table(
 idempotency = sa.Table(
     "idempotency",
     metadata,
-    sa.Column("owner", sa.String(64), primary_key=True),  # the API key's id: one caller's keys are not another's
+    sa.Column("owner", sa.String(64), primary_key=True),  # the API key's id, so that two callers may use the same key
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),

@@ -1,4 +1,4 @@
-"""One training subprocess: started in a process group of its own, asked to stop, ended for certain."""
+"""A training process in a process group of its own, which ends for certain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.jobs.trainer_output import Message, TrainerOutput
+from service.processes.parent_death import with_parent_death_signal
 
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "models.training.run")
 LOG = "trainer.log"
@@ -18,20 +19,13 @@ _TAIL_BYTES = 4000
 
 
 class TrainingProcess:
-    """Runs `command DIRECTORY`. Leaving the `with` ends its whole process group."""
+    """Runs `command DIRECTORY`. Leaving the `with` kills its whole process group."""
 
     def __init__(self, command: Sequence[str], directory: Path, home: Path) -> None:
         self._directory = directory
-        with_death_signal = (
-            sys.executable,
-            "-m",
-            "service.processes.parent_death",
-            str(os.getpid()),
-            str(int(signal.SIGKILL)),
-        )
         with (directory / LOG).open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # a command of ours, no shell
-                [*with_death_signal, *command, str(directory)],
+                with_parent_death_signal(signal.SIGKILL, *command, str(directory)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -40,7 +34,7 @@ class TrainingProcess:
         if self._process.stdout is None:
             raise RuntimeError("a pipe was asked for")
         self._stdout = self._process.stdout
-        self._reader = TrainerOutput(self._stdout, home)
+        self._output = TrainerOutput(self._stdout, home)
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code; None while it runs on."""
@@ -48,19 +42,19 @@ class TrainingProcess:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-        self._reader.finish(timeout_s)
+        self._output.finish(timeout_s)
         return code
 
-    def said(self) -> Iterator[Message]:
-        """What it said since."""
-        return self._reader.take()
+    def messages(self) -> Iterator[Message]:
+        """The messages on its standard output since the last call."""
+        return self._output.take()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to all of the group: write a checkpoint and end."""
+        """Send SIGTERM to the group: write a checkpoint and end."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End all of the group, now."""
+        """Kill the group and wait for the process."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
@@ -75,10 +69,10 @@ class TrainingProcess:
 
     def __exit__(self, *about: object) -> None:
         self.kill()
-        self._reader.finish(1.0)
+        self._output.finish(1.0)
         self._stdout.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        # The group outlives its leader when that left children behind; it is gone when nobody is left.
+        # The group outlives a leader that left children behind; it is gone once all of them have ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)

@@ -1,4 +1,4 @@
-"""The worker: keeps a lease, runs the jobs that the queue hands it, and looks for jobs that nobody runs."""
+"""The worker: holds a lease, claims jobs one after the other, and removes what finished jobs left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer, Leases
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Check, Publisher
-from service.jobs.queue import DbosEngine
 from service.jobs.records import TERMINAL, Failure, Job, Status
 from service.jobs.store import Store
 from service.jobs.training_process import TRAINER
@@ -34,87 +33,68 @@ log = logging.getLogger(__name__)
 
 _ABANDONED_UPLOAD_S = 24 * 3600.0
 _REMOVE_STALE_EVERY_S = 3600.0
-# How much later than others a job's end may be seen that has an earlier time: a transaction takes its time before it
-# ends.
-_LATE_S = 60.0
+# A transaction takes its time before it commits, so a job may become visible this much after its `finished_at`.
+_COMMIT_DELAY_S = 60.0
+_NAME_LENGTH = 64  # of the column
 
 
 class Worker:
-    """One worker process; `work` blocks until `stop`."""
+    """A worker process; `work` blocks until `stop`."""
 
     def __init__(self, settings: Settings, *, command: Sequence[str] = TRAINER, check: Check | None = None) -> None:
         self._settings = settings
         self._home = settings.home.absolute()
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"[-_NAME_LENGTH:]
         self._database = Database(settings.database_url, self._home)
         self._store = Store(self._database, self._home, settings.job_lease_s)
         self._leases = Leases(self._database, settings.job_lease_s)
         self.metrics = JobMetrics()
-        self._keeper = LeaseRenewer(
-            self._leases,
-            self.name,
-            socket.gethostname(),
-            os.getpid(),
-            on_renewed=self.metrics.heartbeat.set_to_current_time,
-        )
-        self._engine = DbosEngine(settings.database_url, self._home)
+        renewed = self.metrics.heartbeat.set_to_current_time
+        self._renewer = LeaseRenewer(self._leases, self.name, on_renewed=renewed)
         self._files = Files(self._database, self._home, settings.max_file_bytes)
         self.stopping = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._running: tuple[str, int] | None = None
-        self._tidied_until = 0.0
+        self._cleaned_until = 0.0
         self._remove_stale_at = 0.0
-        registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
-            registry,
+            Registry(self._home / "models"),
             check=check or golden_check.checker(settings),
             auto_promote=settings.auto_promote,
             max_ece=settings.max_calibration_error,
         )
-        self._supervisor = AttemptRunner(
+        self._runner = AttemptRunner(
             settings,
             self._store,
             self._files,
             Feedback(self._database),
             publisher,
-            self._keeper,
+            self._renewer,
             command=command,
-            submit=self._engine.submit,
             stopping=self.stopping,
             progress=ProgressDisplay(sys.stderr),
         )
 
     def work(self) -> int:
-        """Take jobs until told to stop; the exit code."""
+        """Run jobs until told to stop; the exit code."""
         try:
             if self._open():
                 log.info("worker ready", extra={"worker": self.name})
-                self._tend()
+                jobs = threading.Thread(target=self._run_jobs, name="run-jobs", daemon=True)
+                jobs.start()
+                self._maintain()
+                jobs.join(self._settings.job_stop_s + self._settings.job_lease_s)
         finally:
-            self._engine.stop()
-            self._keeper.close()
-            self._engine.close()
+            self._renewer.close()
             self._database.close()
         return 0
 
-    def _tend(self) -> None:
-        """Look after jobs that nobody runs, and what they left, until told to stop; then wait for what runs here."""
-        self._count_jobs()
-        while not self.stopping.wait(self._settings.job_lease_s / 4):
-            self._look_for_stranded()
-            self._remove_leftovers()
-            self._count_jobs()
-        self._idle.wait(self._settings.job_stop_s + self._settings.job_lease_s)
-
     def stop(self) -> None:
-        """End: what runs writes a checkpoint, and is queued again."""
+        """End: the running training process writes a checkpoint, and its job is queued again."""
         self.stopping.set()
 
     def _open(self) -> bool:
-        """Open everything, waiting for the database where it is not there yet; False when told to stop meanwhile."""
-        steps: list[Callable[[], None]] = [self._store.migrate, self._engine.migrate, self._keeper.open, self._start]
+        """Make the tables and take a lease, waiting for the database where need be; False when told to stop first."""
+        steps: list[Callable[[], None]] = [self._store.migrate, self._renewer.open]
         while steps and not self.stopping.is_set():
             try:
                 steps[0]()
@@ -124,41 +104,42 @@ class Worker:
                 self.stopping.wait(self._settings.job_poll_s)
         return not steps
 
-    def _start(self) -> None:
-        self._engine.start(self.name, self._run, self._settings.job_poll_s)
+    def _run_jobs(self) -> None:
+        while not self.stopping.is_set():
+            job = self._claim()
+            if job is None:
+                self.stopping.wait(self._settings.job_poll_s)
+            else:
+                self._run(job)
 
-    def _run(self, job: str, dispatch: int) -> None:
-        """What the queue calls, in a thread of its own. Never raises: the queue knows nothing that would help."""
-        if self.stopping.is_set():
-            return
-        self._idle.clear()
-        self._running = job, dispatch
+    def _claim(self) -> Job | None:
         try:
-            claimed = self._store.claim(job, dispatch, self._keeper.lease, self._settings.job_attempts)
-            if claimed is not None:
-                self._measured(claimed)
-        except SondeError as error:  # nothing was begun; the look for stranded jobs queues it again
-            log.warning("a job could not be begun: %s", error.message, extra={"job": job})
-        finally:
-            self._running = None
-            self._idle.set()
+            return self._store.claim(self._renewer.lease, self._settings.job_attempts)
+        except LeaseLost:
+            return None  # the renewer takes a new one
+        except SondeError as error:
+            log.warning("no job could be claimed: %s", error.message)
+        except Exception:  # from a library; a worker that claims no more would look alive and do nothing
+            log.exception("no job could be claimed")
+        self.stopping.wait(self._settings.job_lease_s / 4)
+        return None
 
-    def _measured(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         began = time.monotonic()
         with self.metrics.running.track_inprogress():
             outcome = self._attempt(job)
         self.metrics.ended(outcome, time.monotonic() - began)
 
     def _attempt(self, job: Job) -> str:
-        """One of ATTEMPT_OUTCOMES."""
+        """Run an attempt; its outcome, one of ATTEMPT_OUTCOMES."""
         try:
-            return _outcome(self._supervisor.run(job))
+            return _to_outcome(self._runner.run(job))
         except LeaseLost as error:
             log.warning("stopped: %s", error.message, extra={"job": job.id, "attempt": job.attempt})
             return "lost"
         except DATABASE_UNAVAILABLE as error:
-            log.warning("the job is left to who finds it: %s", error.message, extra={"job": job.id})
-            self._let_go()
+            log.warning("the next worker to claim the job goes on: %s", error.message, extra={"job": job.id})
+            self._replace_lease()
             return "lost"
         except Exception:
             log.exception("unexpected error", extra={"job": job.id, "attempt": job.attempt})
@@ -171,14 +152,21 @@ class Worker:
         except LeaseLost:
             log.warning("the job is another worker's", extra={"job": job.id})
         except SondeError:
-            self._let_go()
+            self._replace_lease()
 
-    def _let_go(self) -> None:
-        """Drop the lease, so that the job counts as lost even though this worker lives on."""
+    def _replace_lease(self) -> None:
+        """Have the job count as lost though this worker lives on."""
         try:
-            self._keeper.drop()
+            self._renewer.replace()
         except DATABASE_UNAVAILABLE as error:
             log.warning("the lease expires by itself: %s", error.message)
+
+    def _maintain(self) -> None:
+        """Export counts of jobs and remove leftovers until told to stop."""
+        self._count_jobs()
+        while not self.stopping.wait(self._settings.job_lease_s / 4):
+            self._remove_leftovers()
+            self._count_jobs()
 
     def _count_jobs(self) -> None:
         try:
@@ -186,39 +174,21 @@ class Worker:
         except DATABASE_UNAVAILABLE as error:
             log.warning("jobs cannot be counted: %s", error.message)
 
-    def _look_for_stranded(self) -> None:
-        try:
-            for job in self._store.stranded(self._settings.job_lease_s / 4):
-                alive = self._leases.workers()
-                # The queue may not have heard of the end of what ran here: it ended while the database was away.
-                if self._running != (job.id, job.dispatch):
-                    alive -= {self.name}
-                if not self._engine.ensure(job.id, job.dispatch, alive):
-                    dispatch = self._store.redispatch(job.id, job.dispatch)
-                    if dispatch is not None:
-                        self._engine.submit(job.id, dispatch)
-        except DATABASE_UNAVAILABLE as error:
-            log.warning("no look for stranded jobs: %s", error.message)
-
     def _remove_leftovers(self) -> None:
-        """Remove what finished jobs left that nobody ran when they ended; those that ended before the last look were
-        seen to then.
-
-        Now and then, also what uploads that never ended have left.
-        """
+        """Remove files of jobs that no worker ran when they finished, and once an hour those of abandoned uploads."""
         try:
             if time.monotonic() >= self._remove_stale_at:
                 self._remove_stale_at = time.monotonic() + _REMOVE_STALE_EVERY_S
                 self._files.remove_stale_uploads(_ABANDONED_UPLOAD_S, time.time())
-            for job, at in self._store.ended(self._tidied_until - _LATE_S):
+            for job, at in self._store.finished_since(self._cleaned_until - _COMMIT_DELAY_S):
                 paths.remove_leftovers(self._home, job)
-                self._tidied_until = max(self._tidied_until, at)
+                self._cleaned_until = max(self._cleaned_until, at)
         except (Unavailable, OSError) as error:
-            log.warning("finished jobs are not tidied: %s", error)
+            log.warning("files of finished jobs cannot be removed: %s", error)
 
 
-def _outcome(status: Status) -> str:
-    """How an attempt ended, by its job's status then: what is queued again may already be run by another worker."""
+def _to_outcome(status: Status) -> str:
+    """The outcome of an attempt; another worker may already run a job that this one queued again."""
     return status if status in TERMINAL or status == "paused" else "queued"
 
 

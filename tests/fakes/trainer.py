@@ -1,13 +1,13 @@
-"""A training process that keeps the trainer's contract and learns nothing; hyperparameters say how it behaves.
+"""A training process that keeps the contract and learns nothing; hyperparameters set how it behaves.
 
-steps, step_s       how long it goes on; each step leaves a line in `trace` beside the attempts
+steps, step_s       number and duration of steps; each writes a line to `trace` beside the attempts
 checkpoint_every    steps between checkpoints (5)
-fail_code, …        error.json with that code, message and param, exit 3; the message on standard error
-crash_at            dies at this step with SIGKILL, in the attempts before `crash_until` (all)
-deaf                ignores SIGTERM
-score, ece          what result.json says
-full                as where the disk is full: exits 4
-chatter             says something that is no JSON
+fail_code, …        write error.json with that code, message and param, and the message to stderr; exit 3
+crash_at            kill itself at this step, in the attempts before `crash_until` (all)
+deaf                ignore SIGTERM
+score, ece          macro_f1 and ece of result.json
+full                exit 4, as on a full disk
+chatter             write a line that is no JSON
 """
 
 from __future__ import annotations
@@ -48,22 +48,19 @@ def finish(directory: Path, job: dict[str, Any], score: float, ece: float) -> No
     (directory / "report.json").write_text(json.dumps({"findings": []}))
     (directory / "report.md").write_text("# Report\n")
     golden = {"texts": ["a"], "rows": [[0.5, 0.5]], "tolerance": 0.001}
-    told = {
+    content = {
         "task": job["task"],
         "encoder": "base",
         "base_version": "0123456789ab",
         "labels": ["a", "b"],
         "golden": golden,
-    }
-    before = {"macro_f1": 0.5} if job["incumbent"] else None
-    numbers = {
         "metrics": {"macro_f1": score, "ece": ece},
-        "incumbent_metrics": before,
+        "incumbent_metrics": {"macro_f1": 0.5} if job["incumbent"] else None,
         "trained_tokens": 7,
         "mode": "frozen",
     }
     partial = directory / "result.part"
-    partial.write_text(json.dumps({**told, **numbers}))
+    partial.write_text(json.dumps(content))
     partial.rename(directory / "result.json")
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.project.test_deploy import PROMETHEUS, ROOT, SERVICES
-from tests.support.databases import ByPassword, postgres, program
+from tests.support.databases import PasswordPostgres, postgres, program
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -104,7 +104,7 @@ class Machine:
         name, *options = self.words(about["command"])
         assert name == "postgres"
         port = int(self.ports["5432"])
-        with postgres(lambda directory: ByPassword(directory, port, PASSWORD, " ".join(options))):
+        with postgres(lambda directory: PasswordPostgres(directory, port, PASSWORD, " ".join(options))):
             with psycopg.connect(
                 f"postgresql://sonde:{PASSWORD}@127.0.0.1:{port}/postgres", autocommit=True
             ) as connection:

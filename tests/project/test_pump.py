@@ -15,7 +15,7 @@ import pytest
 
 from examples.pump import COLUMNS, FAULT, START, Plant, live, pump, remounted, wait_for, write
 from service.cli import main as sonde
-from tests.support.processes import upped
+from tests.support.processes import sonde_up
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -25,7 +25,7 @@ FLOW = "ft:sensors:local:flow"
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    with upped(tmp_path_factory.mktemp("up")) as (_, url):
+    with sonde_up(tmp_path_factory.mktemp("up")) as (_, url):
         yield Plant(url)
 
 

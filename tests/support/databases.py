@@ -1,4 +1,4 @@
-"""Databases for tests of jobs: SQLite in a directory, and a real PostgreSQL where its programs are installed."""
+"""A real PostgreSQL for tests, where its programs are installed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ PROGRAMS = ("initdb", "pg_ctl", "postgres")
 
 
 def program(name: str) -> str | None:
-    """Where one of PostgreSQL's programs is: on PATH, or where Debian keeps those of each version."""
-    debian = sorted(
-        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]), reverse=True
-    )
-    return shutil.which(name) or next(map(str, debian), None)
+    """The path of one of PostgreSQL's programs: on PATH, or the newest in Debian's directories."""
+    debian = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    newest = sorted(map(str, debian), key=lambda path: float(Path(path).parts[4]))[-1:]
+    return shutil.which(name) or next(iter(newest), None)
 
 
 class Postgres:
-    """A server of our own, on a socket in a temporary directory."""
+    """A server that listens on a socket in a temporary directory."""
 
     options = "-c listen_addresses= -c max_connections=60"
     trust: tuple[str, ...] = ("-A", "trust")
@@ -37,28 +36,25 @@ class Postgres:
         self._data = directory / "data"
 
     def run(self, name: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs, which refuse to be root."""
-        as_somebody = (
-            {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        )
+        """Run one of PostgreSQL's programs, which refuse to run as root."""
+        unprivileged = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+        options = unprivileged if os.geteuid() == 0 else {}
         command = [program(name), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_somebody)  # type: ignore[call-overload]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **options)  # type: ignore[call-overload]
 
     def init(self) -> None:
         self.run("initdb", "-D", str(self._data), "-U", "sonde", *self.trust, "--no-sync")
 
     def start(self) -> None:
         options = f"-k {self._directory} -c fsync=off {self.options}"
-        self.run(
-            "pg_ctl", "-D", str(self._data), "-w", "-s", "-l", str(self._directory / "log"), "-o", options, "start"
-        )
+        self._control("start", "-l", str(self._directory / "log"), "-o", options)
 
     def stop(self, mode: str = "immediate") -> None:
-        self.run("pg_ctl", "-D", str(self._data), "-w", "-s", "-m", mode, "stop")
+        self._control("stop", "-m", mode)
 
     @contextmanager
-    def away(self, mode: str = "immediate") -> Iterator[None]:
-        """Stop for a while: "fast" tells those who are connected, "immediate" is as good as a crash."""
+    def outage(self, mode: str = "immediate") -> Iterator[None]:
+        """Stop for a while: "fast" closes connections in order, "immediate" is like a crash."""
         self.stop(mode)
         try:
             yield
@@ -75,21 +71,24 @@ class Postgres:
     def url(self, name: str) -> str:
         return f"postgresql://sonde@/{name}?host={self._directory}"
 
+    def _control(self, action: str, *arguments: str) -> None:
+        self.run("pg_ctl", action, "-D", str(self._data), "-w", "-s", *arguments)
 
-class ByPassword(Postgres):
-    """A server that listens on a port of loopback and asks for a password, as one in a container does."""
+
+class PasswordPostgres(Postgres):
+    """A server on a loopback port that asks for a password, as one in a container does."""
 
     def __init__(self, directory: Path, port: int, password: str, options: str) -> None:
         super().__init__(directory)
-        known = directory / "password"
-        known.write_text(password)
+        password_file = directory / "password"
+        password_file.write_text(password)
         self.options = f"-c listen_addresses=127.0.0.1 -p {port} {options}"
-        self.trust = ("-A", "scram-sha-256", "--pwfile", str(known))
+        self.trust = ("-A", "scram-sha-256", "--pwfile", str(password_file))
 
 
 @contextmanager
 def postgres(make: Callable[[Path], Postgres] = Postgres) -> Iterator[Postgres]:
-    """A running server; the test is skipped where PostgreSQL is not installed."""
+    """A running server. Skips the test where PostgreSQL is not installed."""
     missing = [name for name in PROGRAMS if program(name) is None]
     if missing:
         pytest.skip(f"PostgreSQL is not installed: no {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Fixtures for tests of jobs: a store on either database, files, and real worker processes."""
+"""Jobs without HTTP, and real worker processes, on either database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.leases import Leases
-from service.jobs.queue import DbosEngine
-from service.jobs.records import TERMINAL, Job, NewJob
+from service.jobs.records import TERMINAL, Control, Job, NewJob
 from service.jobs.store import Store
 from tests.conftest import wait_until
 
 
-class Bench:
-    """What a service knows of jobs, without the HTTP."""
+class JobHarness:
+    """What the API does with jobs, without HTTP."""
 
     def __init__(self, home: Path, url: str = "", lease_s: float = 2.0) -> None:
         self.home = home
@@ -33,9 +32,7 @@ class Bench:
         self.leases = Leases(self.database, lease_s)
         self.files = Files(self.database, home, 10**6)
         self.feedback = Feedback(self.database)
-        self.engine = DbosEngine(url, home)
         self.store.migrate()
-        self.engine.migrate()
 
     def upload(self, content: bytes = b'{"text": "a", "label": "b"}\n', name: str = "rows.jsonl") -> str:
         with self.files.receive() as incoming:
@@ -45,58 +42,69 @@ class Bench:
     def new(self, suffix: str = "", **hyperparameters: Any) -> NewJob:
         job = "ftjob-" + secrets.token_hex(6)
         name = f"ft:fake:local:{suffix or job}"
-        return NewJob(job, "fake", "fake", "classification", name, 7, self.upload(), hyperparameters=hyperparameters)
+        return NewJob(
+            id=job,
+            base="fake",
+            base_spec="fake",
+            task="classification",
+            name=name,
+            seed=7,
+            training_file=self.upload(),
+            hyperparameters=hyperparameters,
+        )
 
     def submit(self, suffix: str = "", **hyperparameters: Any) -> str:
         return self.start(self.new(suffix, **hyperparameters))
 
     def start(self, new: NewJob) -> str:
         self.store.create(new, lambda job: {})
-        self.engine.submit(new.id, 1)
         return new.id
 
     def get(self, job: str) -> Job:
         return self.store.get(job)
 
-    def request_control(self, job: str, request_control: Any) -> None:
-        self.store.request_control(job, request_control)
+    def request_control(self, job: str, control: Control) -> None:
+        self.store.request_control(job, control)
 
     def resume(self, job: str) -> None:
-        self.engine.submit(job, self.store.resume(job).dispatch)
+        self.store.resume(job)
 
     def until(self, job: str, *statuses: str, timeout_s: float = 90.0) -> Job:
-        """Wait until a job is in one of the statuses (in a last one, without)."""
+        """Wait until a job has one of the statuses, by default a terminal one."""
         wanted = set(statuses) or TERMINAL
         try:
             wait_until(lambda: self.get(job).status in wanted, timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"{job} is {self.get(job)}, expected {wanted}: {self.said(job)}") from error
+            raise AssertionError(f"{job} is {self.get(job)}, expected {wanted}: {self.messages(job)}") from error
         return self.get(job)
 
     def until_step(self, job: str, step: int, timeout_s: float = 30.0) -> None:
         wait_until(lambda: any(one[1] >= step for one in self.trace(job)), timeout_s)
 
-    def said(self, job: str) -> list[str]:
-        """Messages, oldest first."""
+    def messages(self, job: str) -> list[str]:
+        """A job's messages, oldest first."""
         return [event.message for event in self.store.events(job, None, 10_000)[0][::-1] if event.type == "message"]
 
+    def steps(self, job: str) -> list[int]:
+        """The steps that metrics events report, oldest first."""
+        return [event.data["step"] for event in self.store.events(job, None, 10_000)[0][::-1] if event.data]
+
     def trace(self, job: str) -> list[tuple[int, int, int]]:
-        """Attempt, step and process of each step that was trained."""
+        """The attempt, step and process id of each training step."""
         path = self.home / "jobs" / job / "trace"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in lines if line.count(" ") == 2)]
 
     def close(self) -> None:
-        self.engine.close()
         self.database.close()
 
 
 class WorkerProcess:
-    """A real worker."""
+    """A worker process."""
 
-    def __init__(self, bench: Bench, *flags: str) -> None:
-        self.log = bench.home / f"worker-{secrets.token_hex(4)}.log"
-        command = [sys.executable, "-m", "tests.support.worker_process", str(bench.home), bench.url, *flags]
+    def __init__(self, harness: JobHarness, *flags: str) -> None:
+        self.log = harness.home / f"worker-{secrets.token_hex(4)}.log"
+        command = [sys.executable, "-m", "tests.support.worker_process", str(harness.home), harness.url, *flags]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
@@ -133,9 +141,9 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def workers(bench: Bench, count: int = 1, *flags: str) -> Iterator[list[WorkerProcess]]:
-    """Running workers; whatever was added to the list is ended as well."""
-    running = [WorkerProcess(bench, *flags) for _ in range(count)]
+def workers(harness: JobHarness, count: int = 1, *flags: str) -> Iterator[list[WorkerProcess]]:
+    """Running workers; ends those that the test adds to the list as well."""
+    running = [WorkerProcess(harness, *flags) for _ in range(count)]
     try:
         for worker in list(running):
             worker.ready()
@@ -146,8 +154,29 @@ def workers(bench: Bench, count: int = 1, *flags: str) -> Iterator[list[WorkerPr
 
 
 def exists(pid: int) -> bool:
-    """Whether a process runs (a dead one that nobody has waited for does not)."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def new_job(number: int = 1, **more: Any) -> NewJob:
+    given = {"id": f"ftjob-{number}", "base": "fake", "base_spec": "fake", "task": "classification", "seed": 0}
+    return NewJob(**{**given, "name": "ft:fake:local:x", "training_file": "file-1", **more})
+
+
+def render_id(job: Job) -> dict[str, Any]:
+    """The answer to a caller, in short."""
+    return {"id": job.id, "status": job.status}
+
+
+def create_job(store: Store, number: int = 1, **more: Any) -> Job:
+    store.create(new_job(number, **more), render_id)
+    return store.get(f"ftjob-{number}")
+
+
+def claim_job(store: Store, leases: Leases, max_crashes: int = 3) -> Job:
+    claimed = store.claim(leases.open("w"), max_crashes)
+    assert claimed is not None
+    return claimed

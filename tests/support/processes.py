@@ -10,23 +10,13 @@ from pathlib import Path
 
 from tests.conftest import wait_until
 
+SONDE = (sys.executable, "-m", "service.cli")
+
 
 @contextmanager
-def upped(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`sonde up` on a free port, and where it listens."""
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
-        "up",
-        "--port",
-        "0",
-        "--home",
-        str(home),
-        "--job-lease-s",
-        "2",
-        *flags,
-    ]
+def sonde_up(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`sonde up` on a free port, and its URL."""
+    command = [*SONDE, "up", "--port", "0", "--home", str(home), "--job-lease-s", "2", *flags]
     with (home / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
@@ -41,16 +31,14 @@ def upped(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]
 
 
 @contextmanager
-def working(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def sonde_worker(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `sonde worker` that takes jobs."""
-    name = home / f"worker-{len(list(home.glob('worker-*.log')))}.log"
-    with name.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "worker", "--home", str(home), *flags], stderr=log
-        )
+    path = home / f"worker-{len(list(home.glob('worker-*.log')))}.log"
+    with path.open("w") as log:
+        process = subprocess.Popen([*SONDE, "worker", "--home", str(home), *flags], stderr=log)
     try:
-        wait_until(lambda: "worker ready" in name.read_text() or process.poll() is not None, 60)
-        assert process.poll() is None, name.read_text()
+        wait_until(lambda: "worker ready" in path.read_text() or process.poll() is not None, 60)
+        assert process.poll() is None, path.read_text()
         yield process
     finally:
         process.terminate()

@@ -1,6 +1,4 @@
-"""`python -m tests.support.worker_process HOME DATABASE_URL FLAG…`: a real worker whose trainer is
-`tests/fakes/trainer.py`.
-"""
+"""`python -m tests.support.worker_process HOME DATABASE_URL FLAG…`: a worker with `tests/fakes/trainer.py`."""
 
 from __future__ import annotations
 
@@ -14,12 +12,11 @@ from service.config import Settings
 from service.jobs.worker import work
 
 TRAINER = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "trainer.py"))
+FAST = {"job_poll_s": "0.1", "job_lease_s": "2", "job_stop_s": "5"}
 
 
-def intact(path: Path, spec: str) -> str | None:
-    """Stands for the check on golden inputs, which the fake trainer's model has none of: the files are those of the
-    manifest.
-    """
+def check_files(path: Path, spec: str) -> str | None:
+    """In place of the check on golden inputs, which the fake trainer's model has none of, check the files' hashes."""
     try:
         verify(path)
     except ArtifactError as error:
@@ -28,11 +25,11 @@ def intact(path: Path, spec: str) -> str | None:
 
 
 def main() -> int:
-    home, url, *more = sys.argv[1:]
-    given = dict(one.split("=", 1) for one in more)
+    home, url, *flags = sys.argv[1:]
+    given = dict(flag.split("=", 1) for flag in flags)
     logs.configure("info")
-    quick = {"job_poll_s": "0.1", "job_lease_s": "2", "job_stop_s": "5"}
-    return work(Settings.read({"home": home, "database_url": url, **quick, **given}, {}), command=TRAINER, check=intact)
+    settings = Settings.read({"home": home, "database_url": url, **FAST, **given}, {})
+    return work(settings, command=TRAINER, check=check_files)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     """Stored as it comes, hashed, and looked into only by the job that uses it."""
     incoming = await asyncio.to_thread(jobs.files.receive)
     try:
-        form = await read_upload(request, incoming, jobs.files.most_bytes)
+        form = await read_upload(request, incoming, jobs.files.max_bytes)
         unknown = sorted(set(form.fields) - {"purpose", "file"})
         if unknown:
             raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])

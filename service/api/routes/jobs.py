@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import re
 import secrets
 from typing import Annotated, Any, Literal
@@ -26,7 +25,7 @@ from service.api.openapi import READING, errors
 from service.api.schemas.fields import kind_of
 from service.api.schemas.jobs import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject, Supervised
 from service.config import Settings
-from service.errors import FileMissing, InvalidRequest, JobNotFound, Unavailable, WrongTask
+from service.errors import FileMissing, InvalidRequest, JobNotFound, WrongTask
 from service.jobs.backend import JobBackend
 from service.jobs.feedback import PREFIX
 from service.jobs.records import Checkpoint, Event, IdempotencyKey, Job, NewJob
@@ -34,8 +33,6 @@ from service.serving.fine_tuned import FineTunedModel
 from service.serving.model_manager import SENSORS
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
-
-log = logging.getLogger(__name__)
 
 _PATH = "/v1/fine_tuning/jobs"
 _ACCEPTED: dict[ReportFormat, str] = {"md": "text/markdown", "html": "text/html"}
@@ -75,7 +72,7 @@ async def create(
     """
     raw = request.raw if isinstance(request, JsonRequest) else b""
     once = IdempotencyKey(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
-    if once is not None and (before := await asyncio.to_thread(jobs.store.answered, once)) is not None:
+    if once is not None and (before := await asyncio.to_thread(jobs.store.find_answer, once)) is not None:
         return before
     served = None if body.model == SENSORS else await manager.resolve(body.model)
     return await asyncio.to_thread(_create, body, served, jobs, settings, once)
@@ -121,7 +118,7 @@ async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -
 )
 async def resume(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """It goes on from its newest checkpoint."""
-    return render(await asyncio.to_thread(_resume, jobs, fine_tuning_job_id), settings.org)
+    return render(await asyncio.to_thread(jobs.store.resume, fine_tuning_job_id), settings.org)
 
 
 @router.get("/{fine_tuning_job_id}/events", responses=_ONE, response_model=EventList, summary="What happened in a job")
@@ -199,7 +196,7 @@ def render(job: Job, org: str) -> dict[str, Any]:
         "finished_at": _whole(job.finished_at),
         "status": "queued" if job.status == "paused" else job.status,
         "paused": job.status == "paused",
-        "model": job.model,
+        "model": job.base,
         "fine_tuned_model": job.fine_tuned_model,
         "training_file": job.training_file,
         "validation_file": job.validation_file,
@@ -230,8 +227,8 @@ def _create(
     until = _check_rows(jobs, body)
     new = NewJob(
         id=job,
-        model=base,
-        spec=spec,
+        base=base,
+        base_spec=spec,
         task=supervised.task,
         name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
         seed=body.seed or 0,
@@ -242,10 +239,7 @@ def _create(
         columns=dict(supervised.columns),
         metadata=body.metadata,
     )
-    answer, is_new = jobs.store.create(new, lambda made: render(made, settings.org), idempotency_key)
-    if is_new:
-        _submit(jobs, job, 1)
-    return answer
+    return jobs.store.create(new, lambda made: render(made, settings.org), idempotency_key)[0]
 
 
 def _beginning(settings: Settings, body: JobBody, supervised: Supervised, served: Servable | None) -> tuple[str, str]:
@@ -349,21 +343,6 @@ def _storable(value: dict[str, Any], param: str) -> dict[str, Any]:
     if "\\u0000" in json.dumps(value):
         raise InvalidRequest(f"{param}: a text has a NUL character; leave it out", param=param)
     return value
-
-
-def _submit(jobs: JobBackend, job: str, dispatch: int) -> None:
-    """Tell the queue; where that is away, workers find the job in the store by themselves, some seconds later."""
-    try:
-        jobs.engine.submit(job, dispatch)
-    except Unavailable as error:
-        log.warning("a job waits to be found by a worker: %s", error.message, extra={"job": job})
-
-
-def _resume(jobs: JobBackend, job: str) -> Job:
-    resumed = jobs.store.resume(job)
-    if resumed.status == "queued":
-        _submit(jobs, job, resumed.dispatch)
-    return resumed
 
 
 def _number(after: str | None) -> int | None:

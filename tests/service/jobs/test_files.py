@@ -1,4 +1,4 @@
-"""Uploads: complete and hashed on disk under ids of our own, or not there at all."""
+"""Uploads: on disk under ids of our own, complete and hashed, or absent."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs import worker
 from service.jobs.database import Database
-from service.jobs.files import Incoming
+from service.jobs.files import IncomingFile
 from tests.conftest import MakeApp, Served, serving
 from tests.fakes.model import FakeModel
-from tests.support.jobs import Bench
+from tests.support.jobs import JobHarness
 
 ROWS = b'{"text": "a", "label": "b"}\n' * 100
 
@@ -178,14 +178,14 @@ def test_a_full_disk_is_507_and_leaves_nothing_behind(
 
     if where == "write":
         monkeypatch.setattr(uploading, "_write", lambda incoming, pieces: incoming.write(pieces[0]))
-        opened = Incoming.__init__
+        opened = IncomingFile.__init__
 
-        def open_full(self: Incoming, directory: Path, most_bytes: int) -> None:
+        def open_full(self: IncomingFile, directory: Path, most_bytes: int) -> None:
             opened(self, directory, most_bytes)
             self._stream.close()
             self._stream = Path("/dev/full").open("wb", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
 
-        monkeypatch.setattr(Incoming, "__init__", open_full)
+        monkeypatch.setattr(IncomingFile, "__init__", open_full)
     else:
         monkeypatch.setattr(os, "fsync", full)
     answer = send(client)
@@ -196,54 +196,54 @@ def test_a_full_disk_is_507_and_leaves_nothing_behind(
 KEPT_YESTERDAY = 2 * 24 * 3600.0
 
 
-def test_what_a_process_left_that_died_while_it_kept_or_deleted_a_file_is_swept(
+def test_remains_of_a_process_that_died_while_it_kept_or_deleted_a_file_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path)
-    kept, deleted = bench.upload(), bench.upload()
+    harness = JobHarness(tmp_path)
+    kept, deleted = harness.upload(), harness.upload()
     with monkeypatch.context() as killed:
-        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # what comes last has not come
-        bench.files.delete(deleted)
-        killed.setattr(Database, "write", lambda self: pytest.fail("no row is written any more"))
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # the last step does not happen
+        harness.files.delete(deleted)
+        killed.setattr(Database, "write", lambda self: pytest.fail("no row is written"))
         with pytest.raises(pytest.fail.Exception):
-            bench.upload()
+            harness.upload()
     assert len(on_disk(tmp_path)) == 5, "three files, two of them unsettled"
-    bench.files.remove_stale_uploads(KEPT_YESTERDAY, time.time())
+    harness.files.remove_stale_uploads(KEPT_YESTERDAY, time.time())
     assert len(on_disk(tmp_path)) == 5, "they may be settled yet"
-    bench.files.remove_stale_uploads(0.0, time.time() + 1)
+    harness.files.remove_stale_uploads(0.0, time.time() + 1)
     assert on_disk(tmp_path) == [f"{kept}.jsonl"]
-    bench.close()
+    harness.close()
 
 
 def test_a_mark_that_was_left_costs_no_file_that_has_a_row(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    kept = f"{bench.upload()}.jsonl"
+    harness = JobHarness(tmp_path)
+    kept = f"{harness.upload()}.jsonl"
     (tmp_path / "files" / f".incoming-{kept}").touch()
-    bench.files.remove_stale_uploads(0.0, time.time() + 1)
+    harness.files.remove_stale_uploads(0.0, time.time() + 1)
     assert on_disk(tmp_path) == [kept]
-    bench.close()
+    harness.close()
 
 
-def test_an_upload_that_ends_while_others_are_swept_harms_nobody(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_an_upload_may_end_while_stale_ones_are_removed(tmp_path: Path) -> None:
+    harness = JobHarness(tmp_path)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / ".incoming-gone").symlink_to(
         tmp_path / "nowhere"
     )  # listed, and not there when it is looked at
-    bench.files.remove_stale_uploads(0.0, time.time())
-    bench.close()
+    harness.files.remove_stale_uploads(0.0, time.time())
+    harness.close()
 
 
-def test_a_worker_sweeps_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(tmp_path)
+def test_a_worker_removes_stale_uploads_repeatedly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = JobHarness(tmp_path)
     monkeypatch.setattr(worker, "_REMOVE_STALE_EVERY_S", 0.0)
     monkeypatch.setattr(worker, "_ABANDONED_UPLOAD_S", -60.0)
-    tending = worker.Worker(Settings(home=tmp_path))
+    maintaining = worker.Worker(Settings(home=tmp_path))
     for _ in range(2):
-        bench.files.receive().close()
-        tending._remove_leftovers()
+        harness.files.receive().close()
+        maintaining._remove_leftovers()
         assert on_disk(tmp_path) == []
-    bench.close()
+    harness.close()
 
 
 def test_a_file_whose_bytes_are_gone_is_404(client: TestClient, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_files_need_a_key_that_may_train(make_app: MakeApp) -> None:
 
 
 def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
-    """Send a file in pieces; what was answered (nothing, when the connection was closed)."""
+    """Send a file in pieces; the answer, empty when the service closed the connection."""
     host, port = url.removeprefix("http://").split(":")
     head = b'--xx\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
     head += b'--xx\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
@@ -287,22 +287,22 @@ def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service that waits for a sender no longer than a second."""
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that waits at most a second for a sender."""
     with serving(
-        tmp_path_factory.mktemp("hasty"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000"
+        tmp_path_factory.mktemp("impatient"), "--receive-timeout-s", "1", "--min-receive-bytes-per-s", "10000"
     ) as served:
         yield served
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_large_upload_takes_no_memory(hasty: Served) -> None:
-    status = Path(f"/proc/{hasty.process.pid}/status")
+def test_a_large_upload_takes_no_memory(impatient: Served) -> None:
+    status = Path(f"/proc/{impatient.process.pid}/status")
     before = resident(status)
     with httpx.Client(timeout=120) as client:
         answer = client.post(
-            f"{hasty.url}/v1/files",
+            f"{impatient.url}/v1/files",
             files={"file": ("a.csv", BytesIO(b"x" * 200 * 2**20))},
             data={"purpose": "fine-tune"},
         )
@@ -312,14 +312,14 @@ def test_a_large_upload_takes_no_memory(hasty: Served) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_long_upload_may_take_its_time_and_a_slow_one_may_not(hasty: Served) -> None:
-    assert upload_slowly(hasty.url, 40, b"x" * 2000, 0.1).startswith(b"HTTP/1.1 200")
+def test_a_long_upload_may_take_its_time_and_a_slow_one_may_not(impatient: Served) -> None:
+    assert upload_slowly(impatient.url, 40, b"x" * 2000, 0.1).startswith(b"HTTP/1.1 200")
     began = time.monotonic()
-    assert upload_slowly(hasty.url, 400, b"x" * 20, 0.05) == b""
+    assert upload_slowly(impatient.url, 400, b"x" * 20, 0.05) == b""
     assert time.monotonic() - began < 5
-    # What is sent after the answer is nobody's to read.
+    # The service does not read what is sent after the answer.
     began = time.monotonic()
-    upload_slowly(hasty.url.replace("/v1", ""), 100_000_000, b"x" * 20_000, 0.05)
+    upload_slowly(impatient.url.replace("/v1", ""), 100_000_000, b"x" * 20_000, 0.05)
     assert time.monotonic() - began < 10
 
 

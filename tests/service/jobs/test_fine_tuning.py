@@ -20,7 +20,7 @@ from openai.types.fine_tuning import FineTuningJob
 from tests.conftest import serving, wait_until
 from tests.support import intents
 from tests.support.databases import postgres
-from tests.support.processes import upped, working
+from tests.support.processes import sonde_up, sonde_worker
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -70,7 +70,7 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    with upped(tmp_path_factory.mktemp("up")) as (_, url):
+    with sonde_up(tmp_path_factory.mktemp("up")) as (_, url):
         made = Team(url)
         yield made
         made.client.close()
@@ -149,7 +149,7 @@ def test_two_workers_on_postgresql_one_of_them_killed(tmp_path: Path) -> None:
         served = stack.enter_context(serving(tmp_path, *flags))
         team = Team(served.url)
         stack.callback(team.client.close)
-        one, other = (stack.enter_context(working(tmp_path, *flags)) for _ in range(2))
+        one, other = (stack.enter_context(sonde_worker(tmp_path, *flags)) for _ in range(2))
         jobs = [team.start(suffix=f"team-{number}") for number in range(2)]
         wait_until(lambda: any(team.client.fine_tuning.jobs.retrieve(job.id).status == "running" for job in jobs), 60)
         os.kill(one.pid, signal.SIGKILL)

@@ -1,7 +1,8 @@
-"""A worker's lease is renewed whatever befalls the database meanwhile."""
+"""A worker's lease while the database fails and comes back."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
 ) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    keeper = LeaseRenewer(Leases(database, 0.4), "worker", "host", 1)
-    keeper.open()
+    renewer = LeaseRenewer(Leases(database, 0.4), "worker")
+    renewer.open()
     failed: list[str] = []
 
     def fail(self: Leases, lease: str) -> bool:
@@ -31,6 +32,25 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
     with monkeypatch.context() as patch:
         patch.setattr(Leases, "renew", fail)
         wait_until(lambda: len(failed) >= 5, 5)
-    wait_until(lambda: keeper.holds(keeper.lease), 5)
-    keeper.close()
+    wait_until(lambda: renewer.holds(renewer.lease), 5)
+    renewer.close()
     database.close()
+
+
+def test_a_lease_that_could_not_be_given_up_is_not_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the job that its worker has left would never count as lost."""
+    with closing(Database("", tmp_path)) as database:
+        database.migrate()
+        leases = Leases(database, 30.0)
+        renewer = LeaseRenewer(leases, "worker")
+        renewer.open()
+        left = renewer.lease
+        with monkeypatch.context() as patch:
+            patch.setattr(Leases, "close", lambda self, lease: (_ for _ in ()).throw(StorageFull("no space is left")))
+            with pytest.raises(StorageFull):
+                renewer.replace()
+        assert not renewer.holds(left)
+        renewer.renew()
+        assert renewer.lease != left
+        assert renewer.holds(renewer.lease)
+        renewer.close()

@@ -1,4 +1,4 @@
-"""Where a job's files lie, and which checkpoint the next attempt goes on from."""
+"""The paths of a job's files, and the checkpoint from which the next attempt resumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from service.jobs import paths
 
 
-def lay(home: Path, attempt: int, name: str, at: int) -> Path:
+def make(home: Path, attempt: int, name: str, at: int) -> Path:
     path = paths.attempt_directory(home, "ftjob-1", attempt) / name
     path.mkdir(parents=True)
     os.utime(path, ns=(at, at))
@@ -17,19 +17,19 @@ def lay(home: Path, attempt: int, name: str, at: int) -> Path:
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert paths.checkpoint(tmp_path, "ftjob-1") is None
-    lay(tmp_path, 1, "checkpoints/.step-00000005", 1)  # not whole yet
+    make(tmp_path, 1, "checkpoints/.step-00000005", 1)  # not whole yet
     assert paths.checkpoint(tmp_path, "ftjob-1") is None
 
 
 def test_the_newest_of_the_newest_attempt_that_has_one_counts(tmp_path: Path) -> None:
-    lay(tmp_path, 2, "tuned/checkpoints/step-00000005", 10)
-    newest = lay(tmp_path, 2, "tuned/checkpoints/step-00000010", 20)
-    lay(tmp_path, 1, "tuned/checkpoints/step-00000040", 30)
-    lay(tmp_path, 10, "result", 40)
+    make(tmp_path, 2, "tuned/checkpoints/step-00000005", 10)
+    newest = make(tmp_path, 2, "tuned/checkpoints/step-00000010", 20)
+    make(tmp_path, 1, "tuned/checkpoints/step-00000040", 30)
+    make(tmp_path, 10, "result", 40)
     assert paths.checkpoint(tmp_path, "ftjob-1") == newest
 
 
-def test_attempts_are_counted_and_not_spelled(tmp_path: Path) -> None:
-    lay(tmp_path, 9, "checkpoints/step-00000001", 1)
-    later = lay(tmp_path, 10, "checkpoints/step-00000002", 1)
+def test_attempts_are_ordered_by_number(tmp_path: Path) -> None:
+    make(tmp_path, 9, "checkpoints/step-00000001", 1)
+    later = make(tmp_path, 10, "checkpoints/step-00000002", 1)
     assert paths.checkpoint(tmp_path, "ftjob-1") == later

@@ -1,4 +1,4 @@
-"""What goes into service and what does not, as a table."""
+"""Which trained models are promoted and which are held."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tuned(now: float, base: float, before: float | None = None) -> dict[str, Any
     return {"task": "embedding", "metrics": {"mrr": now, "base_mrr": base}, "incumbent_metrics": incumbent}
 
 
-def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
+def decision(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
     return decide(
         of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1
     )
@@ -47,7 +47,7 @@ def judged(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool =
     ],
 )
 def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
-    assert judged(given) == Decision(True, why)
+    assert decision(given) == Decision(True, why)
 
 
 @pytest.mark.parametrize(
@@ -63,31 +63,31 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
     ],
 )
 def test_what_is_worse_or_not_comparable_is_held(given: dict[str, Any], why: str) -> None:
-    assert judged(given) == Decision(False, why)
+    assert decision(given) == Decision(False, why)
 
 
 def test_what_does_not_reproduce_its_golden_rows_is_held_whatever_its_numbers() -> None:
-    assert judged(result(0.9, 0.1), wrong="row 3 is off by 0.2") == Decision(False, "row 3 is off by 0.2")
+    assert decision(result(0.9, 0.1), wrong="row 3 is off by 0.2") == Decision(False, "row 3 is off by 0.2")
 
 
 def test_without_auto_promote_even_the_best_is_held() -> None:
-    decision = judged(result(0.9, 0.1), auto_promote=False)
-    assert not decision.promote
-    assert decision.why.startswith("it passes the gate (macro_f1")
-    assert decision.why.endswith("auto_promote is off")
+    held = decision(result(0.9, 0.1), auto_promote=False)
+    assert not held.promote
+    assert held.why.startswith("it passes the gate (macro_f1")
+    assert held.why.endswith("auto_promote is off")
 
 
 def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
-    decision = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
+    decided = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
     why = (
         "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events "
         "say why"
     )
-    assert decision == Decision(False, why)
+    assert decided == Decision(False, why)
 
 
-def test_what_is_no_rival_at_all_is_not_replaced() -> None:
-    decision = decide(
+def test_a_model_that_is_no_baseline_is_not_replaced() -> None:
+    decided = decide(
         result(0.9),
         serves=True,
         reproduces=lambda: None,
@@ -95,7 +95,7 @@ def test_what_is_no_rival_at_all_is_not_replaced() -> None:
         max_ece=0.1,
         incomparable="it is another thing",
     )
-    assert decision == Decision(False, "it is another thing")
+    assert decided == Decision(False, "it is another thing")
 
 
 def serving(tmp_path: Path, **manifest: Any) -> Registry:
@@ -126,7 +126,7 @@ def job(task: str = "classification", **hyperparameters: Any) -> Any:
         ({}, job(), None),
     ],
 )
-def test_only_what_does_the_same_is_a_rival(
+def test_only_a_model_of_the_same_task_and_kind_is_a_baseline(
     tmp_path: Path, manifest: dict[str, Any], asked: Any, there: str | None
 ) -> None:
     found = incumbent.find(serving(tmp_path, **manifest), asked, lambda manifest: "fake=/fake")

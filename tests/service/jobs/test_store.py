@@ -1,10 +1,10 @@
-"""The store on both databases: what is fenced stays out, what is asked for twice is done once."""
+"""The store on both databases: claims, fences, idempotency."""
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.errors import (
-    ConfigError,
-    IdempotencyConflict,
-    InvalidRequest,
-    JobNotFound,
-    JobState,
-    LeaseLost,
-    StorageFull,
-    Unavailable,
-)
-from service.jobs.database import Database, engine_url
+from service.errors import IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost
+from service.jobs.database import Database
 from service.jobs.leases import Leases
-from service.jobs.records import Checkpoint, Event, Failure, IdempotencyKey, Job, NewJob, Success
+from service.jobs.records import Checkpoint, Event, Failure, IdempotencyKey, Job, Success
 from service.jobs.store import Store
-from service.jobs.tables import VERSION, jobs, metadata, schema_version, worker_lease
-from tests.support.databases import Postgres, postgres
+from service.jobs.tables import jobs, worker_lease
+from tests.support.jobs import claim_job, create_job, new_job, render_id
 
 
 @pytest.fixture
@@ -38,25 +29,6 @@ def store(database: Database, tmp_path: Path) -> Store:
 @pytest.fixture
 def leases(database: Database) -> Leases:
     return Leases(database, 1.0)
-
-
-def new(number: int = 1, **more: Any) -> NewJob:
-    return replace(NewJob(f"ftjob-{number}", "fake", "fake", "classification", "ft:fake:local:x", 0, "file-1"), **more)
-
-
-def brief(job: Job) -> dict[str, Any]:
-    return {"id": job.id, "status": job.status}
-
-
-def create(store: Store, number: int = 1, **more: Any) -> Job:
-    store.create(new(number, **more), brief)
-    return store.get(f"ftjob-{number}")
-
-
-def claim(store: Store, leases: Leases, job: str = "ftjob-1", dispatch: int = 1, crashes: int = 3) -> Job:
-    claimed = store.claim(job, dispatch, leases.open("w", "host", 1), crashes)
-    assert claimed is not None
-    return claimed
 
 
 def expire(database: Database, by_s: float = 1000.0) -> None:
@@ -71,15 +43,15 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
         "metadata": {"k": "v"},
         "feedback_until": 3,
     }
-    job = create(store, **given)
+    job = create_job(store, **given)
     assert {name: getattr(job, name) for name in given} == given
-    assert (job.status, job.dispatch, job.attempt, job.lease) == ("queued", 1, 0, None)
+    assert (job.status, job.attempt, job.lease) == ("queued", 0, None)
     assert abs(job.created_at - time.time()) < 5
 
 
 def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
     for number in range(5):
-        create(store, number, metadata={"team": "a" if number % 2 else "b"} if number else None)
+        create_job(store, number, metadata={"team": "a" if number % 2 else "b"} if number else None)
     first, more = store.page(None, 2)
     rest, no_more = store.page(first[-1].id, 5)
     assert [job.id for job in first + rest] == [f"ftjob-{n}" for n in (4, 3, 2, 1, 0)]
@@ -91,16 +63,16 @@ def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
 
 def test_the_same_key_and_body_give_the_same_answer(store: Store) -> None:
     idempotency_key = IdempotencyKey("key-1", "k", "f" * 64)
-    first = store.create(new(1), brief, idempotency_key)
+    first = store.create(new_job(1), render_id, idempotency_key)
     store.request_control("ftjob-1", "cancel")
-    again = store.create(new(2), brief, idempotency_key)
+    again = store.create(new_job(2), render_id, idempotency_key)
     assert (first, again) == (
         ({"id": "ftjob-1", "status": "queued"}, True),
         ({"id": "ftjob-1", "status": "queued"}, False),
     )
     with pytest.raises(IdempotencyConflict):
-        store.create(new(3), brief, replace(idempotency_key, fingerprint="e" * 64))
-    assert store.create(new(4), brief, replace(idempotency_key, owner="key-2"))[
+        store.create(new_job(3), render_id, replace(idempotency_key, fingerprint="e" * 64))
+    assert store.create(new_job(4), render_id, replace(idempotency_key, owner="key-2"))[
         1
     ]  # another caller's key is another key
     assert [job.id for job in store.page(None, 9)[0]] == ["ftjob-4", "ftjob-1"]
@@ -110,7 +82,7 @@ def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
     idempotency_key, answers = IdempotencyKey("key-1", "k", "f" * 64), []
 
     def ask(number: int) -> None:
-        answers.append(store.create(new(number), brief, idempotency_key))
+        answers.append(store.create(new_job(number), render_id, idempotency_key))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -124,12 +96,10 @@ def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
 
 def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
     store, leases = Store(database, tmp_path), Leases(database, 15.0)  # a busy disk takes its time for six of them
-    create(store)
-    held = [leases.open(f"w{n}", "host", n) for n in range(6)]
+    create_job(store)
+    held = [leases.open(f"w{n}") for n in range(6)]
     got: list[Job | None] = []
-    threads = [
-        threading.Thread(target=lambda lease=lease: got.append(store.claim("ftjob-1", 1, lease, 3))) for lease in held
-    ]
+    threads = [threading.Thread(target=lambda lease=lease: got.append(store.claim(lease, 3))) for lease in held]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -137,30 +107,57 @@ def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
     assert [job.attempt for job in got if job] == [1]
 
 
-def test_an_old_dispatch_is_not_run(store: Store, leases: Leases) -> None:
-    create(store)
-    assert store.redispatch("ftjob-1", 1) == 2
-    assert store.redispatch("ftjob-1", 1) is None
-    assert store.claim("ftjob-1", 1, leases.open("w", "host", 1), 3) is None
-    assert claim(store, leases, dispatch=2).attempt == 1
+def test_several_workers_take_different_jobs_the_oldest_first(database: Database, tmp_path: Path) -> None:
+    store, leases = Store(database, tmp_path), Leases(database, 15.0)
+    for number in range(4):
+        create_job(store, number)
+    with ExitStack() as stack:
+        if not database.embedded:  # a claim that is not committed yet is no reason to wait
+            slow = stack.enter_context(database.write())
+            slow.execute(sa.select(jobs).where(jobs.c.id == "ftjob-0").with_for_update())
+            assert claim_job(store, leases).id == "ftjob-1"
+    got = [claim_job(store, leases).id for _ in range(4 - (not database.embedded))]
+    assert got == [f"ftjob-{n}" for n in range(4) if database.embedded or n != 1]
+    assert store.claim(leases.open("w"), 3) is None
+
+
+def test_many_workers_at_once_take_every_job_once(database: Database, tmp_path: Path) -> None:
+    store, leases = Store(database, tmp_path), Leases(database, 15.0)
+    for number in range(20):
+        create_job(store, number)
+    got: list[str] = []
+
+    def work(lease: str) -> None:
+        misses = 0
+        while misses < 3:  # PostgreSQL may skip a row that another worker has just released
+            job = store.claim(lease, 3)
+            misses = misses + 1 if job is None else 0
+            got.extend([job.id] if job else [])
+
+    threads = [threading.Thread(target=work, args=(leases.open(f"w{n}"),)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == sorted(f"ftjob-{n}" for n in range(20))
 
 
 def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases, database: Database) -> None:
-    create(store)
-    job = claim(store, leases)
-    store.record(job, said=[Event("info", "one"), Event("info", "two", "metrics", {"eta_s": 5})], status="running")
+    create_job(store)
+    job = claim_job(store, leases)
+    store.record(job, events=[Event("info", "one"), Event("info", "two", "metrics", {"eta_s": 5})], status="running")
     assert store.get(job.id).status == "running"
     assert store.get(job.id).estimated_finish == pytest.approx(time.time() + 5, abs=5)
     expire(database)
     for write in (
-        lambda: store.record(job, said=[Event("info", "late")]),
-        lambda: store.record(job, saved=[Checkpoint(1, "x", {})]),
+        lambda: store.record(job, events=[Event("info", "late")]),
+        lambda: store.record(job, checkpoints=[Checkpoint(1, "x", {})]),
         lambda: store.succeed(job, Success("m", 0, {})),
         lambda: store.fail(job, Failure("c", "m")),
-        lambda: store.cancelled(job),
-        lambda: store.paused(job),
-        lambda: store.give_back(job, "why"),
-        lambda: store.crashed(job, Failure("c", "m"), 3),
+        lambda: store.cancel(job),
+        lambda: store.pause(job),
+        lambda: store.requeue(job, "why"),
+        lambda: store.requeue_crashed(job, Failure("c", "m"), 3),
         lambda: store.fence(job),
     ):
         with pytest.raises(LeaseLost):
@@ -174,13 +171,13 @@ def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases,
 
 
 def test_an_attempt_writes_nothing_once_another_has_begun(store: Store, leases: Leases, database: Database) -> None:
-    create(store)
-    first = claim(store, leases)
+    create_job(store)
+    first = claim_job(store, leases)
     expire(database)
-    second = claim(store, leases)
+    second = claim_job(store, leases)
     assert (second.attempt, second.crashes) == (2, 1)
     with pytest.raises(LeaseLost):
-        store.record(first, said=[Event("info", "late")])
+        store.record(first, events=[Event("info", "late")])
     store.succeed(second, Success("ft:fake:local:x:v1", 3, {"version": 1}))
     with pytest.raises(LeaseLost):
         store.fail(first, Failure("late", "late"))
@@ -190,7 +187,7 @@ def test_an_attempt_writes_nothing_once_another_has_begun(store: Store, leases: 
 
 
 def test_a_lease_is_renewed_until_it_has_expired(leases: Leases, database: Database) -> None:
-    lease = leases.open("w", "host", 1)
+    lease = leases.open("w")
     assert leases.renew(lease)
     assert leases.workers() == {"w"}
     expire(database)
@@ -199,49 +196,51 @@ def test_a_lease_is_renewed_until_it_has_expired(leases: Leases, database: Datab
 
 
 def test_a_lease_from_the_future_counts_as_expired(leases: Leases, database: Database) -> None:
-    lease = leases.open("w", "host", 1)
+    lease = leases.open("w")
     expire(database, by_s=-3600)  # the clock was set back by an hour
     assert not leases.renew(lease)
     assert leases.workers() == frozenset()
 
 
 def test_a_worker_that_dies_too_often_fails_the_job(store: Store, leases: Leases, database: Database) -> None:
-    create(store)
+    create_job(store)
     for _ in range(3):
-        claim(store, leases)
+        claim_job(store, leases)
         expire(database)
-    assert store.claim("ftjob-1", 1, leases.open("w", "host", 1), 3) is None
+    create_job(store, 2)
+    assert claim_job(store, leases).id == "ftjob-2", "the failed job keeps no other from its worker"
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "worker_lost")
 
 
-def test_a_checkpoint_forgives_what_died_before(store: Store, leases: Leases, database: Database) -> None:
-    create(store)
-    claim(store, leases)
+def test_a_checkpoint_resets_the_count_of_crashes(store: Store, leases: Leases, database: Database) -> None:
+    create_job(store)
+    claim_job(store, leases)
     expire(database)
-    job = claim(store, leases)
-    store.record(job, saved=[Checkpoint(5, "jobs/x/5", {"train_loss": 0.1})])
+    job = claim_job(store, leases)
+    store.record(job, checkpoints=[Checkpoint(5, "jobs/x/5", {"train_loss": 0.1})])
     assert store.get(job.id).crashes == 0
     [newest] = store.checkpoints(job.id, None, 10)[0]
     assert (newest.step, newest.attempt, newest.metrics) == (5, 2, {"train_loss": 0.1})
 
 
 def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Store, leases: Leases) -> None:
-    create(store)
-    outcomes = [
-        store.crashed(claim(store, leases, dispatch=n), Failure("trainer_crashed", "it died"), 3) for n in (1, 2, 3)
-    ]
-    assert outcomes == [2, 3, None]
-    said = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
-    assert said == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
+    create_job(store)
+    statuses = []
+    for _ in range(3):
+        store.requeue_crashed(claim_job(store, leases), Failure("trainer_crashed", "it died"), 3)
+        statuses.append(store.get("ftjob-1").status)
+    assert statuses == ["queued", "queued", "failed"]
+    messages = {event.message for event in store.events("ftjob-1", None, 9)[0] if event.level == "warn"}
+    assert messages == {"it died; the job goes on from its newest checkpoint, or begins again where it has none"}
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "trainer_crashed")
 
 
-def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> None:
-    create(store)
-    job = claim(store, leases)
+def test_a_running_attempt_sees_requests_to_pause_and_cancel(store: Store, leases: Leases) -> None:
+    create_job(store)
+    job = claim_job(store, leases)
     assert store.request_control(job.id, "pause").control == "pause"
     assert store.request_control(job.id, "cancel").control == "cancel"
-    assert store.paused(job) == "cancelled"  # the last wish counts
+    assert store.pause(job) == "cancelled"  # the last request counts
     with pytest.raises(JobState):
         store.request_control(job.id, "cancel")
     with pytest.raises(JobState):
@@ -252,8 +251,8 @@ def test_who_runs_a_job_sees_what_is_wished(store: Store, leases: Leases) -> Non
 def test_a_cancel_is_not_lost_to_a_pause_that_follows(
     store: Store, leases: Leases, database: Database, lost: bool
 ) -> None:
-    create(store)
-    job = claim(store, leases)
+    create_job(store)
+    job = claim_job(store, leases)
     store.request_control(job.id, "cancel")
     if lost:
         expire(database)
@@ -263,171 +262,64 @@ def test_a_cancel_is_not_lost_to_a_pause_that_follows(
 
 
 def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
-    create(store)
-    job = claim(store, leases)
+    create_job(store)
+    job = claim_job(store, leases)
     store.request_control(job.id, "pause")
     assert store.resume(job.id).control is None
-    assert store.paused(job) == "queued"  # the trainer was stopped already: it goes on
+    assert store.pause(job) == "queued"  # the trainer was stopped already: it goes on
 
 
 def test_a_queued_job_is_paused_and_resumed_at_once(store: Store) -> None:
-    create(store)
+    create_job(store)
     assert store.request_control("ftjob-1", "pause").status == "paused"
     assert store.request_control("ftjob-1", "pause").status == "paused"
     resumed = store.resume("ftjob-1")
-    assert (resumed.status, resumed.dispatch) == ("queued", 2)
+    assert resumed.status == "queued"
     with pytest.raises(JobState):
         store.resume("ftjob-1")
 
 
-def test_what_nobody_runs_is_found(store: Store, leases: Leases, database: Database) -> None:
+def test_jobs_that_no_worker_runs_are_claimed_and_no_others(store: Store, leases: Leases, database: Database) -> None:
     for number in range(4):
-        create(store, number)
-    claim(store, leases, "ftjob-1")
+        create_job(store, number)
+    assert [claim_job(store, leases).id for _ in range(2)] == ["ftjob-0", "ftjob-1"]
     expire(database)
-    claim(store, leases, "ftjob-2")
+    assert claim_job(store, leases).id == "ftjob-0"  # under a lease in force again
     store.request_control("ftjob-3", "pause")
-    assert [job.id for job in store.stranded(0)] == ["ftjob-0", "ftjob-1"]
-    assert [job.id for job in store.stranded(60)] == ["ftjob-1"]
+    assert [claim_job(store, leases).id for _ in range(2)] == ["ftjob-1", "ftjob-2"]
+    assert store.claim(leases.open("w"), 3) is None
 
 
-def test_what_has_ended_is_found(store: Store) -> None:
+def test_a_worker_whose_lease_has_expired_claims_nothing(store: Store, leases: Leases, database: Database) -> None:
+    create_job(store)
+    lease = leases.open("w")
+    expire(database)
+    with pytest.raises(LeaseLost):
+        store.claim(lease, 3)
+    assert (store.get("ftjob-1").status, store.get("ftjob-1").attempt) == ("queued", 0)
+
+
+def test_finished_jobs_are_listed_by_time(store: Store) -> None:
     for number in range(3):
-        create(store, number)
+        create_job(store, number)
     for number in (1, 2):
         store.request_control(f"ftjob-{number}", "cancel")
-    ended = dict(store.ended(0))
+    ended = dict(store.finished_since(0))
     assert ended == {f"ftjob-{number}": store.get(f"ftjob-{number}").finished_at for number in (1, 2)}
-    assert [job for job, _ in store.ended(ended["ftjob-2"])][-1] == "ftjob-2"
-    assert store.ended(ended["ftjob-2"] + 1) == []
+    assert [job for job, _ in store.finished_since(ended["ftjob-2"])][-1] == "ftjob-2"
+    assert store.finished_since(ended["ftjob-2"] + 1) == []
 
 
-def test_an_id_with_nul_is_no_fault_of_the_databases(store: Store) -> None:
+def test_an_id_with_nul_is_a_callers_error(store: Store) -> None:
     with pytest.raises((JobNotFound, InvalidRequest)):
         store.get("a\0b")
 
 
 def test_events_are_paged_from_the_newest(store: Store, leases: Leases) -> None:
-    create(store)
-    job = claim(store, leases)
-    store.record(job, said=[Event("info", str(n)) for n in range(5)])
+    create_job(store)
+    job = claim_job(store, leases)
+    store.record(job, events=[Event("info", str(n)) for n in range(5)])
     first, more = store.events(job.id, None, 3)
     rest, no_more = store.events(job.id, first[-1].seq, 9)
     assert [event.message for event in first + rest][:5] == ["4", "3", "2", "1", "0"]
     assert (more, no_more) == (True, False)
-
-
-def test_tables_are_made_once_whoever_asks(database: Database, tmp_path: Path) -> None:
-    with database.write() as connection:
-        metadata.drop_all(connection)
-    threads = [threading.Thread(target=database.migrate) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with database.read() as connection:
-        assert connection.execute(sa.select(schema_version.c.version)).scalars().all() == [VERSION]
-
-
-def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:
-    with database.write() as connection:
-        connection.execute(schema_version.update().values(version=VERSION + 1))
-    with pytest.raises(ConfigError, match="use a newer one"):
-        database.migrate()
-
-
-@pytest.mark.parametrize("url", ["mysql://x/y", "redis://", "x"])
-def test_another_database_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected postgresql://"):
-        engine_url(url, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path) -> None:
-    with postgres() as server, ExitStack() as stack:
-        url = server.new_database()
-        frozen, alive = (stack.enter_context(closing(Database(url, tmp_path))) for _ in range(2))
-        frozen.migrate()
-        lock = sa.select(schema_version.c.version).with_for_update()
-
-        def hold() -> None:
-            with frozen.write() as connection:
-                connection.execute(lock)
-                with alive.write() as other:
-                    assert other.execute(lock).scalar_one()
-                connection.execute(lock)
-
-        with pytest.raises(Unavailable):
-            hold()
-
-
-def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
-    assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
-    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith(
-        "options=-c%20lock_timeout%3D9"
-    )
-
-
-def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:
-    with postgres() as server:
-        database = Database(server.new_database(), tmp_path)
-        database.migrate()
-        store = Store(database, tmp_path)
-        create(store)
-        server.stop()
-        with pytest.raises(Unavailable) as away:
-            store.get("ftjob-1")
-        assert away.value.retry_after_s == 2
-        server.start()
-        began = time.monotonic()
-        assert store.get("ftjob-1").status == "queued"
-        assert time.monotonic() - began < 5
-        database.close()
-
-
-def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path: Path) -> None:
-    database = Database("", tmp_path)
-    database.migrate()
-    store = Store(database, tmp_path)
-    create(store, 1)
-    (away := tmp_path / "away").mkdir()
-    for file in list(tmp_path.glob("sonde.sqlite*")):
-        file.rename(away / file.name)
-    with database.read(), pytest.raises(Unavailable):  # two connections, the second of them to a new and empty file
-        store.get("ftjob-1")
-    for file in away.iterdir():
-        file.rename(tmp_path / file.name)
-    with database.read() as connection:
-        assert store.get("ftjob-1").status == "queued"
-        assert connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() == 1
-    database.close()
-
-
-def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp_path: Path) -> None:
-    """As a standby is until it takes over."""
-    url = postgresql.new_database()
-    with closing(Database(url, tmp_path)) as database:
-        database.migrate()
-    with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
-        store = Store(database, tmp_path)
-        assert store.page(None, 10) == ([], False)
-        with pytest.raises(Unavailable):
-            create(store)
-
-
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    database = Database("", tmp_path)
-    database.migrate()
-    store = Store(database, tmp_path)
-    with database.write() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    with database.read() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-
-    def fill() -> None:
-        for number in range(1000):
-            create(store, number, hyperparameters={"x": "y" * 5000})
-
-    with pytest.raises(StorageFull):
-        fill()
-    database.close()

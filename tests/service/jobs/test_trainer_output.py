@@ -1,4 +1,4 @@
-"""What a training process says, as the worker understands it."""
+"""The training process's output as the worker parses it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.jobs.trainer_output import parse
 HOME = Path("/home/of/sonde")
 
 
-def said(**event: object) -> object:
+def parsed(**event: object) -> object:
     return parse(json.dumps(event).encode(), HOME)
 
 
@@ -25,19 +25,19 @@ def said(**event: object) -> object:
         ({"step": 3, "total_steps": 10, "loss": 1e999}, "Step 3/10"),
     ],
 )
-def test_a_step_is_told_with_its_loss_where_it_has_one(data: dict[str, object], message: str) -> None:
-    event = said(type="metrics", data=data)
+def test_a_step_is_summarized_with_its_loss_where_it_has_one(data: dict[str, object], message: str) -> None:
+    event = parsed(type="metrics", data=data)
     assert isinstance(event, Event)
     assert (event.message, event.type) == (message, "metrics")
 
 
 def test_a_phase_is_a_phase_and_a_message_an_event() -> None:
-    assert said(type="phase", phase="running") == "running"
-    assert said(type="message", level="warn", message="a\0b") == Event("warn", "a\ufffdb")
+    assert parsed(type="phase", phase="running") == "running"
+    assert parsed(type="message", level="warn", message="a\0b") == Event("warn", "a\ufffdb")
 
 
 def test_a_checkpoint_is_kept_by_its_place_in_the_home() -> None:
-    assert said(type="checkpoint", step=5, path=f"{HOME}/jobs/x", metrics={"loss": 1.0}) == Checkpoint(
+    assert parsed(type="checkpoint", step=5, path=f"{HOME}/jobs/x", metrics={"loss": 1.0}) == Checkpoint(
         5, "jobs/x", {"loss": 1.0}
     )
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import Served, free_port, metric, serving, wait_until
 from tests.support.jobs import exists
-from tests.support.processes import upped
+from tests.support.processes import sonde_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -104,7 +104,7 @@ def test_sigterm_answers_those_inside_of_all(pair: Served) -> None:
 
 
 def test_up_passes_it_on_and_nothing_is_left_when_all_is_killed(tmp_path: Path) -> None:
-    with upped(tmp_path, "--workers", "2") as (process, url):
+    with sonde_up(tmp_path, "--workers", "2") as (process, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         all_of_them = [pid for child in children(process.pid) for pid in (child, *children(child))]
         assert len(all_of_them) >= 4

@@ -16,8 +16,8 @@ from service.config import Settings
 from service.errors import ConfigError, Unavailable
 from service.processes.up import up
 from tests.conftest import wait_until
-from tests.support.jobs import Bench, exists
-from tests.support.processes import upped
+from tests.support.jobs import JobHarness, exists
+from tests.support.processes import sonde_up
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -33,20 +33,20 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-def worker_of(bench: Bench) -> frozenset[str]:
+def worker_of(harness: JobHarness) -> frozenset[str]:
     try:
-        return bench.leases.workers()
+        return harness.leases.workers()
     except Unavailable:
         return frozenset()
 
 
 def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    with upped(tmp_path) as (process, url):
-        wait_until(lambda: len(worker_of(bench)) == 1, 30)
-        first, before = children(process.pid), worker_of(bench)
+    harness = JobHarness(tmp_path)
+    with sonde_up(tmp_path) as (process, url):
+        wait_until(lambda: len(worker_of(harness)) == 1, 30)
+        first, before = children(process.pid), worker_of(harness)
         os.kill(first["worker"], signal.SIGKILL)
-        wait_until(lambda: bool(worker_of(bench) - before), 30)
+        wait_until(lambda: bool(worker_of(harness) - before), 30)
         assert httpx.get(f"{url}/health/ready").status_code == 200
         now = children(process.pid)
         assert now["serve"] == first["serve"]
@@ -54,11 +54,11 @@ def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) ->
         process.terminate()
         assert process.wait(40) == 0
         assert not any(exists(pid) for pid in now.values())
-    bench.close()
+    harness.close()
 
 
 def test_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
-    with upped(tmp_path) as (process, _):
+    with sonde_up(tmp_path) as (process, _):
         both = children(process.pid)
         os.kill(both["serve"], signal.SIGTERM)
         assert process.wait(40) == 0
@@ -66,7 +66,7 @@ def test_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
-    with upped(tmp_path) as (process, _):
+    with sonde_up(tmp_path) as (process, _):
         both = children(process.pid)
         process.kill()
         wait_until(lambda: not any(exists(pid) for pid in both.values()), 40)

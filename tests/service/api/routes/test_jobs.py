@@ -17,7 +17,6 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.jobs.leases import Leases
-from service.jobs.queue import DbosEngine, FakeEngine
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
@@ -32,7 +31,7 @@ ROWS = b'{"text": "a", "label": "b"}\n'
 def application(make_app: MakeApp, tmp_path: Path) -> Iterator[FastAPI]:
     made = make_app(FakeModel())
     made.state.jobs.close()
-    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}, {}), FakeEngine())
+    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}, {}))
     yield made
     made.state.jobs.close()
 
@@ -71,9 +70,9 @@ def file(backend: JobBackend) -> str:
 
 def begin(backend: JobBackend, job: str) -> Job:
     """Be the worker."""
-    found = backend.store.get(job)
-    claimed = backend.store.claim(job, found.dispatch, Leases(backend.database, 15.0).open("w", "host", 1), 3)
+    claimed = backend.store.claim(Leases(backend.database, 15.0).open("w"), 3)
     assert claimed is not None
+    assert claimed.id == job
     return claimed
 
 
@@ -99,7 +98,9 @@ def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, backend:
     assert job.method.model_dump()["supervised"]["task"] == "classification"
     begun = begin(backend, job.id)
     steps = [Event("info", f"Step {n}", "metrics", {"step": n, "loss": 0.5, "eta_s": 3.0}) for n in range(3)]
-    backend.store.record(begun, said=steps, saved=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running")
+    backend.store.record(
+        begun, events=steps, checkpoints=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running"
+    )
     running = client.fine_tuning.jobs.retrieve(job.id)
     assert (running.status, running.estimated_finish is not None) == ("running", True)
     backend.store.succeed(begun, Success("ft:fake:local:support:v1", 12, {"version": 1, "decision": "promoted"}))
@@ -234,8 +235,8 @@ def test_an_idempotency_key_starts_one_job(http: TestClient, backend: JobBackend
     assert (first.status_code, first.json()) == (200, again.json())
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_conflict")
     assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == 1
-    assert isinstance(backend.engine, FakeEngine)
-    assert backend.engine.waiting == [(first.json()["id"], 1)]
+    assert begin(backend, first.json()["id"]).attempt == 1
+    assert backend.store.counts() == {"validating_files": 1}, "no other job waits"
 
 
 def test_a_request_is_answered_as_before_though_its_file_is_gone(http: TestClient, file: str) -> None:
@@ -414,16 +415,10 @@ def test_while_the_database_is_away_jobs_are_503_and_the_rest_goes_on(make_app: 
         assert client.post("/v1/embeddings", json={"model": "fake", "input": "a"}).status_code == 200
 
 
-def test_a_queue_that_is_away_keeps_no_job_from_being_made(
-    application: FastAPI, http: TestClient, file: str, tmp_path: Path
-) -> None:
-    queue = DbosEngine("", tmp_path)  # whose tables no worker has made yet
-    application.state.jobs = JobBackend(
-        **{**{name: getattr(application.state.jobs, name) for name in JobBackend.__slots__}, "engine": queue}
-    )
+def test_a_job_made_before_there_is_any_worker_waits_for_one(http: TestClient, backend: JobBackend, file: str) -> None:
     answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file})
-    queue.close()
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    assert begin(backend, answer.json()["id"]).status == "validating_files"
 
 
 def test_many_callers_at_once_get_a_job_each(http: TestClient, file: str) -> None:
@@ -463,7 +458,7 @@ def test_models_of_numbers_begin_with_nothing(
     answer = sensor_job(http, file, task, **more)
     assert answer.status_code == 200, answer.text
     job = backend.store.get(answer.json()["id"])
-    assert (job.model, job.spec, job.task, job.name) == ("sensors", "sensors", task, "ft:sensors:local:pump")
+    assert (job.base, job.base_spec, job.task, job.name) == ("sensors", "sensors", task, "ft:sensors:local:pump")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
-from service.jobs.queue import FakeEngine
 from service.serving.model_manager import ModelManager
 from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
@@ -118,7 +117,7 @@ def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:
 def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head's job begins with the encoder below it, a tuned encoder's with that encoder."""
     open_fake_encoders(monkeypatch)
-    jobs = house.app.state.jobs = JobBackend.open(Settings.read({"home": house.where}, {}), FakeEngine())
+    jobs = house.app.state.jobs = JobBackend.open(Settings.read({"home": house.where}, {}))
     jobs.store.migrate()
     with jobs.files.receive() as incoming:
         incoming.write(b'{"text": "a", "label": "b"}\n')
@@ -130,7 +129,7 @@ def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.
         job = house.ask("POST", "/v1/fine_tuning/jobs", {"model": asked, "training_file": file, "suffix": "next"})
         kept = jobs.store.get(job["id"])
         assert (job["model"], kept.name) == ("fake", "ft:fake:local:next")
-        begun[asked] = kept.spec
+        begun[asked] = kept.base_spec
     jobs.close()
     assert begun == {NAME: f"{NAME}:v2", f"{NAME}:v1": "fake", "fake": "fake"}
 

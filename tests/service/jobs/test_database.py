@@ -1,0 +1,152 @@
+"""The tables, outages and refusals of both databases, and homes of earlier versions."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service.errors import ConfigError, StorageFull, Unavailable
+from service.jobs.database import Database, engine_url
+from service.jobs.leases import Leases
+from service.jobs.store import Store
+from service.jobs.tables import VERSION, jobs, metadata, schema_version
+from tests.support.databases import Postgres, postgres
+from tests.support.jobs import claim_job, create_job
+
+
+def test_concurrent_migrations_make_the_tables_once(database: Database, tmp_path: Path) -> None:
+    with database.write() as connection:
+        metadata.drop_all(connection)
+    threads = [threading.Thread(target=database.migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(sa.select(schema_version.c.version)).scalars().all() == [VERSION]
+
+
+def test_jobs_of_a_home_whose_queue_was_dbos_are_claimed(tmp_path: Path) -> None:
+    """`home_of_dbos.sql` is the `sonde.sqlite` of such a version, with a killed worker's job and two that wait."""
+    with closing(sqlite3.connect(tmp_path / "sonde.sqlite")) as connection:
+        connection.executescript(Path(__file__).with_name("home_of_dbos.sql").read_text())
+    (queue := tmp_path / "queue.sqlite").write_bytes(b"DBOS's")
+    with closing(Database("", tmp_path)) as database:
+        store, leases = Store(database, tmp_path), Leases(database, 15.0)
+        store.migrate()
+        create_job(store)
+        claimed = [claim_job(store, leases) for _ in range(4)]
+        ids = [(job.id, job.attempt, job.base) for job in claimed]
+    old = [("ftjob-lost", 2, "sensors"), ("ftjob-older", 1, "sensors"), ("ftjob-younger", 1, "sensors")]
+    assert ids == [*old, ("ftjob-1", 1, "fake")]
+    assert queue.read_bytes() == b"DBOS's"
+
+
+def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(schema_version.update().values(version=VERSION + 1))
+    with pytest.raises(ConfigError, match="use a newer one"):
+        database.migrate()
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "redis://", "x"])
+def test_another_database_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected postgresql://"):
+        engine_url(url, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path) -> None:
+    with postgres() as server, ExitStack() as stack:
+        url = server.new_database()
+        frozen, alive = (stack.enter_context(closing(Database(url, tmp_path))) for _ in range(2))
+        frozen.migrate()
+        lock = sa.select(schema_version.c.version).with_for_update()
+
+        def hold() -> None:
+            with frozen.write() as connection:
+                connection.execute(lock)
+                with alive.write() as other:
+                    assert other.execute(lock).scalar_one()
+                connection.execute(lock)
+
+        with pytest.raises(Unavailable):
+            hold()
+
+
+def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
+    assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
+    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith(
+        "options=-c%20lock_timeout%3D9"
+    )
+
+
+def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:
+    with postgres() as server:
+        database = Database(server.new_database(), tmp_path)
+        database.migrate()
+        store = Store(database, tmp_path)
+        create_job(store)
+        server.stop()
+        with pytest.raises(Unavailable) as away:
+            store.get("ftjob-1")
+        assert away.value.retry_after_s == 2
+        server.start()
+        began = time.monotonic()
+        assert store.get("ftjob-1").status == "queued"
+        assert time.monotonic() - began < 5
+        database.close()
+
+
+def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    store = Store(database, tmp_path)
+    create_job(store, 1)
+    (away := tmp_path / "away").mkdir()
+    for file in list(tmp_path.glob("sonde.sqlite*")):
+        file.rename(away / file.name)
+    with database.read(), pytest.raises(Unavailable):  # two connections, the second of them to a new and empty file
+        store.get("ftjob-1")
+    for file in away.iterdir():
+        file.rename(tmp_path / file.name)
+    with database.read() as connection:
+        assert store.get("ftjob-1").status == "queued"
+        assert connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() == 1
+    database.close()
+
+
+def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp_path: Path) -> None:
+    """As a standby is until it takes over."""
+    url = postgresql.new_database()
+    with closing(Database(url, tmp_path)) as database:
+        database.migrate()
+    with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
+        store = Store(database, tmp_path)
+        assert store.page(None, 10) == ([], False)
+        with pytest.raises(Unavailable):
+            create_job(store)
+
+
+def test_a_full_disk_is_storage_full(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    store = Store(database, tmp_path)
+    with database.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    with database.read() as connection:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for number in range(1000):
+            create_job(store, number, hyperparameters={"x": "y" * 5000})
+
+    with pytest.raises(StorageFull):
+        fill()
+    database.close()
