@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("flags", nargs="*")
     chosen = parser.parse_args()
-    settings = Settings.read(_flags(chosen.flags) | {"cache_mb": 0}, {})
+    settings = Settings.read(_flags(chosen.flags) | {"cache_mb": 0})
     placement = place(settings.device, "auto" if settings.dtype == "int8" else settings.dtype)
     precision = "int8" if settings.dtype == "int8" else _PRECISION[str(placement.dtype)]
     rate, way = best_rate(precision, placement.device.type)

@@ -32,7 +32,7 @@ def main() -> int:
     given = dict(one.split("=", 1) for one in more)
     logs.configure("info")
     quick = {"job_poll_s": "0.1", "job_lease_s": "2", "job_stop_s": "5"}
-    return work(Settings.read({"home": home, "database_url": url, **quick, **given}, {}), command=TRAINER, check=intact)
+    return work(Settings.read({"home": home, "database_url": url, **quick, **given}), command=TRAINER, check=intact)
 
 
 if __name__ == "__main__":

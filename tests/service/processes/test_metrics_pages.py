@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from service.metrics import TOGETHER, Metrics
+from service.metrics import MERGED_BY, Metrics
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from tests.conftest import wait_until
 
@@ -30,8 +30,8 @@ def keep(tmp_path: Path) -> Iterator[Keep]:
         yield make
 
 
-def told(board: Path, name: str, **labels: str) -> float | None:
-    return MetricsAggregator(board).registry().get_sample_value(name, labels)
+def told(directory: Path, name: str, **labels: str) -> float | None:
+    return MetricsAggregator(directory).registry().get_sample_value(name, labels)
 
 
 def die(page: MetricsPage) -> None:
@@ -114,7 +114,7 @@ def test_what_all_have_in_common_is_not_added_up(keep: Keep, tmp_path: Path, ser
         metrics.drift.labels("m", "1").set(drifts)
         metrics.model_generation.labels("m").set(generation)
         keep(name, metrics)
-    assert series in TOGETHER
+    assert series in MERGED_BY
     [line] = [
         line
         for line in generate_latest(MetricsAggregator(tmp_path)).decode().splitlines()

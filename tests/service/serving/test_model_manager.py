@@ -31,7 +31,7 @@ CLASSIFIER = FakeModel("classifier", task="classification", labels=("good", "bad
 @contextmanager
 def manager_of(*models: FakeModel, metrics: Metrics | None = None, **settings: object) -> Iterator[ModelManager]:
     """An opened hub of fakes, closed in the end."""
-    manager = open_manager(Settings.read(settings, {}), metrics or Metrics(), *models)
+    manager = open_manager(Settings.read(settings), metrics or Metrics(), *models)
     try:
         yield manager
     finally:
@@ -43,7 +43,7 @@ def empty_manager(
     on_failure: Callable[[Exception], None] = lambda error: None, **settings: object
 ) -> Iterator[ModelManager]:
     """A hub that nothing was loaded into, closed in the end."""
-    manager = ModelManager(Settings.read(settings, {}), Metrics(), on_failure=on_failure)
+    manager = ModelManager(Settings.read(settings), Metrics(), on_failure=on_failure)
     try:
         yield manager
     finally:

@@ -67,7 +67,7 @@ def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     managers: list[ModelManager] = []
 
     def make(**settings: Any) -> House:
-        chosen = Settings.read({"home": tmp_path / "home", "device": "cpu", **settings}, {})
+        chosen = Settings.read({"home": tmp_path / "home", "device": "cpu", **settings})
         metrics, base = Metrics(), FakeModel("fake")
         manager = open_manager(chosen, metrics, base)
         managers.append(manager)
@@ -563,7 +563,7 @@ def test_a_real_head_on_minilm_is_swapped_while_it_serves(tmp_path: Path) -> Non
     from models.runtime.placement import place
     from models.source import locate
 
-    settings = Settings.read({"home": tmp_path / "home", "device": "cpu", "registry_poll_s": 0.05}, {})
+    settings = Settings.read({"home": tmp_path / "home", "device": "cpu", "registry_poll_s": 0.05})
     metrics = Metrics()
     manager = ModelManager(settings, metrics)
     model = load_model(locate("all-MiniLM-L6-v2"), place("cpu"))

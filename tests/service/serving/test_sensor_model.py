@@ -29,7 +29,7 @@ from tests.support.sensors import LOAD, PUMP, put_in_service, sensor_manifest
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ModelManager]:
-    manager = open_manager(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}, {}), Metrics(), FakeModel())
+    manager = open_manager(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}), Metrics(), FakeModel())
     yield manager
     manager.close()
 

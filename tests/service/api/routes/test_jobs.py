@@ -32,7 +32,7 @@ ROWS = b'{"text": "a", "label": "b"}\n'
 def application(make_app: MakeApp, tmp_path: Path) -> Iterator[FastAPI]:
     made = make_app(FakeModel())
     made.state.jobs.close()
-    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}, {}), FakeEngine())
+    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}), FakeEngine())
     yield made
     made.state.jobs.close()
 
