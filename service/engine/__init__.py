@@ -1,1 +1,1 @@
-"""The batching engine. Knows neither torch nor HTTP; `manager` alone loads models."""
+"""The batching engine. It knows neither torch nor HTTP; `service.serving` opens the models."""

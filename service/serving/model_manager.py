@@ -18,7 +18,7 @@ from models.text.base import TextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
-from service.engine.cache import FittedCache, RowCache, Sized
+from service.engine.cache import LruCache, RowCache, Sized
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.runner import Backend
@@ -61,7 +61,7 @@ class ModelManager:
         self._admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
         self._cache = RowCache(settings.cache_mb * 2**20)
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
-        self._fitted: FittedCache[Sized] = FittedCache(settings.cache_mb * 2**20)
+        self._fitted: LruCache[str, Sized] = LruCache(settings.cache_mb * 2**20)
         self._devices: dict[str, ComputeDevice] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.base import Computable, ModelMetadata
 from service.engine.admission import Admission
-from service.engine.cache import FittedCache, Sized
+from service.engine.cache import LruCache, Sized
 from service.engine.engine import Engine
 from service.engine.request import Item
 from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
@@ -57,7 +57,7 @@ class Servable:
         engine: Engine[Any],
         *,
         admission: Admission,
-        fitted: FittedCache[Sized],
+        fitted: LruCache[str, Sized],
         pool: Executor,
         metrics: Metrics,
         max_request_tokens: int,

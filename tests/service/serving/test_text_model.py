@@ -16,7 +16,7 @@ import pytest
 from models.errors import BadTokens, TextTooLong
 from models.text.tokenization import Tokens
 from service.engine.admission import Admission
-from service.engine.cache import FittedCache, RowCache
+from service.engine.cache import LruCache, RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.scheduler import BatchLimits
@@ -54,7 +54,7 @@ class Setting:
             model,
             engine,
             admission=self.admission,
-            fitted=FittedCache(100),
+            fitted=LruCache(100),
             pool=pool,
             metrics=self.metrics,
             max_request_tokens=max_request_tokens,
