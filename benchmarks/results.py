@@ -124,7 +124,7 @@ def write_page() -> None:
             content = json.loads(file.read_text(encoding="utf-8"))
             lines += [f"## {title}", "", *_where(content), "", *table(content), ""]
             if name == "serving":
-                PLOT.write_text(bars(tables.serving_medians(content), tables.titles()), encoding="utf-8")
+                PLOT.write_bytes(bars(tables.serving_medians(content), tables.titles()))
                 lines += [f"![texts a second and the limit]({PLOT.name})", ""]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 

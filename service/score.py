@@ -305,7 +305,7 @@ def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[st
         "threshold": {f"{alpha:g}": found.threshold},
         "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
     }
-    path.write_bytes(plots.written(plots.series(data), "png" if path.suffix == ".png" else "svg"))
+    path.write_bytes(plots.render(plots.series(data), "png" if path.suffix == ".png" else "svg"))
 
 
 def _when(times: list[str]) -> list[str]:

@@ -261,7 +261,7 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
         drawn.append(data["threshold"])
 
     monkeypatch.setattr("service.plots.series", drawing)
-    monkeypatch.setattr("service.plots.written", lambda plot, kind: b"")
+    monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
     for where in (("--url", "http://sonde"), ("--home", str(tmp_path / "home"))):
         assert score(str(table), "--model", PUMP, *where, "--plot", str(tmp_path / "out.png")) == 0
         assert "too few" not in capsys.readouterr().out
