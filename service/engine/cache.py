@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 KeyT = TypeVar("KeyT")
 T = TypeVar("T")
+ItemKey = bytes
 # Bytes of an entry beside its key and row: the dictionary's slot, object headers, the linked list.
 _OVERHEAD_BYTES = 300
 
@@ -71,13 +72,13 @@ class RowCache:
     def bytes(self) -> int:
         return self._rows.bytes
 
-    def get_many(self, version: str, keys: list[bytes]) -> list[NDArray[np.float32] | None]:
+    def get_many(self, version: str, keys: list[ItemKey]) -> list[NDArray[np.float32] | None]:
         """The row of each key, or None where there is none."""
         with self._lock:
             get = self._rows.get
             return [get((version, key)) for key in keys]
 
-    def put(self, version: str, key: bytes, row: NDArray[np.float32]) -> None:
+    def put(self, version: str, key: ItemKey, row: NDArray[np.float32]) -> None:
         """Keep a copy of a row."""
         if self.on:
             size = len(key) + row.nbytes + _OVERHEAD_BYTES

@@ -9,10 +9,9 @@ from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
 from models.sensors.base import Sensor
-from service.engine.cache import RowCache
-from service.serving.fine_tuned import sensor_card
+from service.serving.cards import sensor_card
 from service.serving.model_manager import ModelManager
-from service.serving.sensor_model import ReadingsBackend, SensorModel, ServedSensor
+from service.serving.sensor_model import SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.artifacts import MANIFEST
 
@@ -43,10 +42,9 @@ def put_in_service(
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
     manifest = sensor_manifest(name, task=task, **changes)
     card = sensor_card(model, manifest)
-    engine = manager._started(card, ReadingsBackend(), 1, RowCache(0))
-    sensing = ServedSensor(SensorModel(model, card), engine, manifest, **manager._resources())
-    manager.watcher.current = {**manager.watcher.current, name: sensing}
-    return sensing
+    sensor = ServedSensor(SensorModel(model, card), manager.engines.start_sensor(card), manifest, manager.context)
+    manager.watcher.current = {**manager.watcher.current, name: sensor}
+    return sensor
 
 
 def with_sensors(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:

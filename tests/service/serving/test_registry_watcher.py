@@ -226,7 +226,8 @@ def test_what_failed_is_tried_again_later_and_at_once_when_promoted_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(house.manager.watcher, "_clock", lambda: now[0])
+    for clocked in (house.manager.watcher, house.manager.watcher._failures):
+        monkeypatch.setattr(clocked, "_clock", lambda: now[0])
     house.promote(house.train())
     spoil(house, 1)
     for _ in range(3):
@@ -404,7 +405,7 @@ def test_an_alias_that_a_model_of_the_settings_hides_is_told(
     house.manager.open()
     assert house.label("fake") == "fake:0"
     assert [record.message for record in caplog.records if "alias" in record.message] == [
-        f"alias 'fake', of {NAME}, is not followed here: a model of the settings is called so"
+        f"alias 'fake' of {NAME} is ignored here: a model of the settings has this name"
     ]
 
 

@@ -17,7 +17,7 @@ from models.sensors.base import Readings
 from service.config import Settings
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
-from service.serving.fine_tuned import sensor_card
+from service.serving.cards import sensor_card
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller
@@ -200,13 +200,13 @@ def test_texts_and_numbers_are_not_mistaken_for_each_other(manager: ModelManager
     put_in_service(manager, FakeSensor())
     put_in_service(manager, FakeForecaster(), LOAD)
     for task in ("embedding", "classification", "rerank"):
-        with pytest.raises(WrongTask, match="does anomaly with numbers"):
+        with pytest.raises(WrongTask, match="does anomaly with readings"):
             manager.find_for(task, PUMP)
-    with pytest.raises(WrongTask, match="reads numbers, not texts"):
+    with pytest.raises(WrongTask, match="reads sensor readings, not texts"):
         asyncio.run(manager.resolve_texts(PUMP))
-    with pytest.raises(WrongTask, match=f"models for forecast of numbers: {LOAD}"):
+    with pytest.raises(WrongTask, match=f"models for forecast of readings: {LOAD}"):
         manager.require_readings(manager.find("fake"), "forecast")
-    with pytest.raises(WrongTask, match=f"models for anomaly of numbers: {PUMP}"):
+    with pytest.raises(WrongTask, match=f"models for anomaly of readings: {PUMP}"):
         manager.require_readings(manager.find(LOAD), "anomaly")
 
 
@@ -272,6 +272,6 @@ def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
     manager.watcher.current = {}
     del served
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
-    manager.watcher._close_unused()
+    manager.watcher._retired.close_unused()
     assert not any(runner._thread.is_alive() for runner in engine._runners)
     assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") is None
