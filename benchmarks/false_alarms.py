@@ -1,4 +1,4 @@
-"""Is alpha the false-alarm rate? Detectors of numbers on normal readings that came after those they were trained on.
+"""Whether alpha is the false-alarm rate of sensor detectors on later normal readings.
 
 python -m benchmarks.false_alarms [--data ../shared/data]
 

@@ -1,5 +1,4 @@
-"""Texts to vectors in one process: Sonde's forward pass in each precision, its general path, sentence-transformers,
-torch.compile.
+"""Texts to vectors in one process: Sonde's precisions, sentence-transformers, torch.compile.
 
 python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write
 [--append]]

@@ -1,4 +1,4 @@
-"""On a GPU: Sonde's forward pass against sentence-transformers' fp16 encode and the matrix rate, and bulk through HTTP.
+"""Sonde on a GPU against sentence-transformers in fp16 and the matrix rate, and bulk over HTTP.
 
 python -m benchmarks.gpu [--rounds 3] [--generators 4] [--device cuda] [--write] [-- flags of sonde serve, such as
 --workers 8]

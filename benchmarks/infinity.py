@@ -1,4 +1,4 @@
-"""Infinity in a virtual environment of its own, since it wants older libraries than Sonde.
+"""Infinity in a virtual environment of its own, because it needs older libraries than Sonde.
 
 python -m benchmarks.infinity [DIR]
 """

@@ -1,5 +1,4 @@
-"""The limit beside the servers: the machine's GEMM rate, and the engine's own texts a second in process, in a
-process of its own.
+"""The limit of the servers: the machine's GEMM rate and the engine's texts a second in process.
 
 python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads,
 --runners, --max-batch-tokens]

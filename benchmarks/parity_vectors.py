@@ -1,5 +1,4 @@
-"""Writes models/text/packed/parity.json: the shipped model's vectors by the general path in float32, which the
-packed path must equal.
+"""Writes models/text/packed/parity.json: vectors of the general path in float32, for tests.
 
 python -m benchmarks.parity_vectors
 """

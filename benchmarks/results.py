@@ -1,4 +1,4 @@
-"""What benchmarks saw, kept as JSON in `benchmarks/results/`, and `RESULTS.md` written from it.
+"""Results of the benchmarks: JSON in `benchmarks/results/`, and `RESULTS.md` made from it.
 
 python -m benchmarks.results writes the page again from what is kept.
 """

@@ -1,5 +1,4 @@
-"""What the embedding and rerank recipes gain on questions and the paragraphs that answer them (XQuAD, English),
-through real jobs.
+"""The gain of the embedding and rerank recipes on XQuAD's English questions, through real jobs.
 
 python -m benchmarks.retrieval [--data ../shared/data] [--steps 40] [--only lora|full|negatives|rerank]
 

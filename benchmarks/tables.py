@@ -27,9 +27,7 @@ def median(rounds: list[Content], *path: str) -> float:
 
 
 def most(rounds: list[Content], *path: str) -> float:
-    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has
-    it.
-    """
+    """The maximum over the rounds, for limits, which other load can only lower; NaN without any."""
     return max((value for seen in rounds if (value := _at(seen, path)) is not None), default=math.nan)
 
 
@@ -66,9 +64,7 @@ def titles() -> dict[str, str]:
 
 
 def interactive(content: Content) -> list[str]:
-    """Queries one by one and as they arrive: latencies, p99 beside bulk to idle p99, and what bulk keeps of its
-    rate.
-    """
+    """Latencies of queries, one by one and as they arrive, and the rate that bulk keeps."""
     rounds, ways = content["rounds"], {"": "one at a time", "arriving_": f"{content['about']['rate']:g} a second"}
     figures = {way: {name: median(rounds, "sonde", f"{way}{name}") for name in _QUERIES} for way in ways}
     alone = median(rounds, "sonde", "bulk_alone_per_s")
@@ -90,9 +86,7 @@ def interactive(content: Content) -> list[str]:
 
 
 def forward(content: Content) -> list[str]:
-    """Texts a second by backend, the share of the GEMM rate that long ones take, mixed lengths against uniform ones,
-    a single text.
-    """
+    """Texts a second by backend, the share of the GEMM rate, mixed against uniform lengths."""
     rounds, precisions = content["rounds"], content["about"]["precisions"]
     rows = []
     for name, precision in precisions.items():

@@ -55,7 +55,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 def open_manager(settings: Settings, metrics: Metrics, *models: FakeModel) -> ModelManager:
-    """A hub that serves fakes."""
+    """A model manager of fakes."""
     manager = ModelManager(settings, metrics)
     for model in models or (FakeModel(),):
         manager.add(model)

@@ -44,7 +44,7 @@ class Running:
         assert running is not None
         return running.pid
 
-    def told(self, name: str, **labels: str) -> float | None:
+    def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
 
     def code(self) -> int:
@@ -87,7 +87,7 @@ def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s
 def pair() -> Iterator[Running]:
     """Two that serve; tests leave them as they are."""
     with supervisor_of(2) as running:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         yield running
 
 
@@ -110,13 +110,13 @@ def test_who_has_fewer_gets_the_next(pair: Running) -> None:
 
 def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.CaptureFixture[str]) -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         first = running.pid(0)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not running.supervisor._processes[0].listens)
         assert [running.call(stack) for _ in range(3)] == [1, 1, 1]
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
-        assert running.told("sonde_process_restarts_total") == 1
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        assert running.metric("sonde_process_restarts_total") == 1
         assert running.pid(0) != first
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
         running.supervisor.stop()
@@ -126,11 +126,11 @@ def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.Ca
 
 def test_one_that_drains_gets_no_more_and_is_replaced() -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         os.kill(running.pid(1), signal.SIGTERM)
         wait_until(lambda: running.supervisor._processes[1].state == "draining")
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
 
 
 def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,13 +147,13 @@ def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: 
 def test_what_cannot_start_ends_all_with_its_code(way: str, code: int) -> None:
     with supervisor_of(2, {1: way}) as running:
         assert running.code() == code
-        assert running.told("sonde_process_restarts_total") == 0
+        assert running.metric("sonde_process_restarts_total") == 0
 
 
 def test_who_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.supervisor._MARGIN_S", 0.2)
     with supervisor_of(1, {0: "deaf"}, shutdown_s=0.3) as running:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 1, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 1, 20)
         began = time.monotonic()
         running.supervisor.stop()
         assert running.code() == 0
