@@ -1,4 +1,4 @@
-"""Forecasts of ETTh1: seven hourly columns of a transformer, 336 steps of context, 96 ahead.
+"""Forecasts of ETTh1: seven hourly columns, 336 steps of context, 96 ahead.
 
 python -m benchmarks.etth1 [--data ../shared/data] [--model linear|patch|auto]
 

@@ -1,4 +1,4 @@
-"""Latency of short queries, idle and beside a bulk client that sends 256 long texts at a time.
+"""Latency of short queries, idle and beside a bulk client with 256 long texts a request.
 
 python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--rate 20] [--write [--append]] [-- flags of
 sonde serve]
@@ -28,7 +28,7 @@ Querying = Callable[[Server, float], Coroutine[Any, Any, Run]]
 
 
 def main() -> None:
-    """Print each round, then the ratio of the median p99s and the share of its rate that bulk keeps."""
+    """Print each round, then the ratio of median p99s and the share of its rate bulk keeps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
@@ -96,7 +96,7 @@ def _requests(lengths: Lengths, batch: int) -> Requests:
 
 
 def _made_beforehand(requests: Requests) -> Iterator[PreparedRequest]:
-    """Four requests in turn, made beforehand so that making them takes no time from the queries."""
+    """Four requests in turn, made beforehand so that making them costs queries no time."""
     return itertools.cycle(list(itertools.islice(requests, 4)))
 
 

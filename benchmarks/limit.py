@@ -1,9 +1,9 @@
-"""The limit of the servers: the machine's GEMM rate and the engine's texts a second in process.
+"""The limit of servers: the machine's GEMM rate and the engine's rate in process.
 
 python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads,
 --runners, --max-batch-tokens]
 
-The engine gets requests as it does over HTTP, from as many callers at a time.
+The engine gets requests as it does over HTTP, from the same number of callers.
 
 Prints one line of JSON. `benchmarks.serving` runs it in each round.
 """
@@ -34,7 +34,7 @@ _PRECISION = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
 
 
 def measured(rows: str, flags: list[str]) -> dict[str, dict[str, float]]:
-    """Run this in a process of its own: for each row `inputs_per_s`, and under `gemm` the machine's `gflops`."""
+    """Run this as a process: `inputs_per_s` for each row, and `gflops` under `gemm`."""
     command = [sys.executable, "-m", "benchmarks.limit", "--rows", rows, "--", *flags]
     result: dict[str, dict[str, float]] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Window = tuple[int, int]
 
 _PROBATION_SHARE, _PROBATION_ROWS = 0.15, 750
-# A false detection so many window widths after a window has nothing to do with it any more.
+# A false detection this many window widths after a window costs the most.
 _FAR_PAST = 3.0
 
 
@@ -67,7 +67,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class FileScore:
-    """The result of one file: gain or cost per scorable window, and the cost of false detections."""
+    """A file's result: gain or cost per scorable window, and the cost of false detections."""
 
     windows: tuple[float, ...]
     false_detections: int
@@ -89,7 +89,7 @@ class Result:
 
     @property
     def normalised(self) -> float:
-        """Normalise a score: 100 for each window found at its first row and nothing else, 0 for silence.
+        """Normalise a score: 100 for all windows found at their first rows, 0 for silence.
 
         Raises ValueError without windows.
         """
@@ -109,7 +109,7 @@ def scaled_sigmoid(position: Floats) -> Floats:
 
 
 def row_values(labels: Labels, profile: Profile = STANDARD) -> tuple[Floats, NDArray[np.int64]]:
-    """The worth of a detection at each row [n], and its scorable window's index [n], -1 outside.
+    """The worth of a detection at each row [n], and its scorable window [n], -1 outside.
 
     The benchmark places row i of a window first..last of w rows at y = -(last - i + 1) / w and divides by the
     sigmoid at -1, so that the first row earns 1 and the last a little more than 0. A row behind it is at y = (i -
@@ -144,7 +144,7 @@ def score_at(files: Sequence[tuple[Floats, Labels]], threshold: float, profile: 
 
 
 def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = STANDARD) -> float:
-    """The largest threshold with the highest raw score over all files; infinity if silence is best.
+    """The largest threshold with the best raw score over all files; infinity for silence.
 
     The scores are taken from the highest down and each row adds what it changes: a false detection its cost, a row
     of a window what it earns beyond the best row of that window so far.
@@ -174,11 +174,8 @@ def _pooled(files: Sequence[tuple[Floats, Labels]], profile: Profile) -> tuple[F
     for scores, labels in files:
         _require_rows(scores, labels)
         values, window_of_row = row_values(labels, profile)
-        parts.append(
-            tuple(
-                x[labels.probation :] for x in (scores, values, np.where(window_of_row < 0, -1, window_of_row + before))
-            )
-        )  # type: ignore[arg-type]
+        numbered, after = np.where(window_of_row < 0, -1, window_of_row + before), slice(labels.probation, None)
+        parts.append((scores[after], values[after], numbered[after]))
         before += len(labels.scorable)
     scores, values, window_of_row = (np.concatenate(column) for column in zip(*parts, strict=True))
     return scores, values, window_of_row, before

@@ -1,4 +1,4 @@
-"""Writes models/text/packed/parity.json: vectors of the general path in float32, for tests.
+"""Write models/text/packed/parity.json: vectors of the general path in float32.
 
 python -m benchmarks.parity_vectors
 """

@@ -1,4 +1,4 @@
-"""Readings a second over HTTP: `python -m benchmarks.readings` (no contributions, `--columns`).
+"""Readings a second over HTTP: `python -m benchmarks.readings`, without contributions.
 
 A real detector, fitted here to noise and put into a registry, behind a real `sonde serve`; clients on the same machine.
 """

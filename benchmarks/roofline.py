@@ -55,7 +55,7 @@ def mkl(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
 
 
 def onednn_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
-    """oneDNN int8: rows quantised beforehand (uint8, one scale), weights int8 with a scale per channel, float32 out."""
+    """oneDNN int8: rows uint8 with one scale, weights int8 with a scale per channel."""
     quantised, scales = _int8(weight)
     packed = torch.ops.onednn.qlinear_prepack(quantised, [len(rows), rows.shape[1]])
     given = (rows * 20 + 128).clamp(0, 255).to(torch.uint8)

@@ -68,7 +68,7 @@ def few(rows: Pairs, each: int, seed: int) -> Pairs:
 def train(
     rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters: Mapping[str, object]
 ) -> dict[str, float]:
-    """Run a job as a worker does; return its metrics, with `wall_s` and `cpu_s` of the process."""
+    """Run a job as a worker does; return its metrics, with the process's `wall_s` and `cpu_s`."""
     (directory / "train.jsonl").write_text(
         "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
     )

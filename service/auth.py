@@ -48,7 +48,7 @@ ANYONE = Key(id="anonymous", scopes=SCOPES, digest="", created=0)
 
 
 class Keyring:
-    """The keys in a file. It is read again when it changes, so a new key works without a restart.
+    """The keys in a file, read again when it changes: a new key works without a restart.
 
     Without a file, anyone may call if `open_without_keys`. With one, callers need a key, even after the last key is
     revoked. While the file cannot be read, the keys read before stay in force.
@@ -75,7 +75,7 @@ class Keyring:
         return self._keys
 
     def authenticate(self, secret: str | None) -> Key:
-        """The key of a secret. Compares it with every key, each in constant time. Raises MissingKey."""
+        """The key of a secret. Compares with all keys in constant time. Raises MissingKey."""
         keys = self.keys
         if self._stamp is None and self._open_without_keys:
             return ANYONE

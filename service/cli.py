@@ -1,4 +1,4 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | score | bench | keys`."""
+"""The command line: `sonde up | serve | worker | score | bench | keys`."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _within_quota(settings: Settings) -> Settings:
 
 
 def _prepare_torch() -> None:
-    """Set the variables that OpenMP and oneDNN read when they load, here or in a child process."""
+    """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
     for name, value in _TORCH_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -226,7 +226,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 
 def _require_home_directory(settings: Settings) -> Settings:
-    """The same settings. Raises ConfigError unless their home is a directory or does not exist yet."""
+    """Return the settings. Raises ConfigError if their home is not a directory."""
     try:
         settings.keys_file.stat()
     except FileNotFoundError:
@@ -291,7 +291,7 @@ def _add_keys(actions: Any) -> None:
 
 
 def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    """Add one setting as a flag. Settings validates it, so flags and variables get the same messages."""
+    """Add a setting as a flag, which Settings validates like the variable."""
     default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
     shown_default = f"default {default}, " if default else ""
     about = f"{field.description} ({shown_default}or ${PREFIX}{name.upper()})"

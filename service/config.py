@@ -1,4 +1,4 @@
-"""All settings in one validated object. Flags beat environment variables, which beat the defaults written here."""
+"""The settings: flags beat environment variables, which beat the defaults written here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Settings(BaseSettings):
-    """Every field is a flag (`--max-inputs`) and an environment variable (`SONDE_MAX_INPUTS`) of `sonde`."""
+    """All settings. Each is a flag (`--max-inputs`) and a variable (`SONDE_MAX_INPUTS`)."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         return self.home / "models"
 
     def share(self, of: int) -> Settings:
-        """Divide the limits that were set between `of` processes; defaults suit one process and stay."""
+        """Divide the limits that were set between `of` processes; defaults suit one process."""
         given = _DIVIDED & self.model_fields_set
         return self.model_copy(update={name: math.ceil(getattr(self, name) / of) for name in given})
 
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, flags: Mapping[str, Any]) -> Settings:
-        """Combine flags (None: not given) and environment variables. Raises ConfigError naming the wrong setting."""
+        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong one."""
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:

@@ -14,7 +14,7 @@ _BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats time, level, logger, message and the fields of `extra`; `always` is in every line."""
+    """Formats time, level, logger, message and `extra`; `always` is in every line."""
 
     def __init__(self, always: Mapping[str, object] | None = None) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, always: Mapping[str, object] | None = None) -> None:
-    """Send all logs, uvicorn's too, to standard error as JSON, each with the fields of `always`."""
+    """Send all logs, uvicorn's too, to standard error as JSON, with the fields of `always`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(always))
     root = logging.getLogger()

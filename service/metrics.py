@@ -1,4 +1,4 @@
-"""Every metric, named once. Series with known labels exist from the start, with zeros, so that alerts find them."""
+"""Every metric. Series with known labels exist from the start, as zeros for alerts."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class JobMetrics:
 
 
 def listen(registry: CollectorRegistry, host: str, port: int) -> None:
-    """Serve metrics on a port of their own, in a thread; port 0 is off. Raises ConfigError for a port in use."""
+    """Serve metrics on another port, unless it is 0. Raises ConfigError for a port in use."""
     if not port:
         return
     try:

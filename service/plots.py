@@ -1,4 +1,4 @@
-"""Plots of reports, of `sonde score` and of `sonde bench`. The first plot imports matplotlib."""
+"""Plots of reports, `sonde score` and `sonde bench`. The first one imports matplotlib."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def series(data: Mapping[str, Any]) -> Figure:
 
 
 def forecast(data: Mapping[str, Any]) -> Figure:
-    """Draw actual readings and their forecasts, one horizon at a time: the median and the 80 % interval.
+    """Draw readings and forecasts, one horizon at a time: median and 80 % interval.
 
     `data` has `x` (times, texts or numbers), `origins` (indices into x at which forecasts begin), and `columns`
     (name → `actual` for all of x; `median`, `low` and `high` from the first origin on).
@@ -91,7 +91,7 @@ def forecast(data: Mapping[str, Any]) -> Figure:
 
 
 def horizon(errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the mean squared error of each step ahead: the model's first, then those of naive forecasts."""
+    """Draw the mean squared error of each step ahead, of the model and of naive forecasts."""
     figure = new_figure(3.5)
     axis = figure.subplots()
     for (name, steps), color, style in zip(errors.items(), (_BLUE, _GREY, _RED), ("-", "--", ":"), strict=False):
@@ -117,7 +117,7 @@ def contributions(shares: Mapping[str, float]) -> Figure:
 
 
 def training(curve: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the mean loss of each epoch and, if there is one, the loss on the validation part, from epoch 0 on."""
+    """Draw the mean training loss of each epoch, and the validation loss if there is one."""
     figure = new_figure(3.0)
     axis = figure.subplots()
     axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE, marker=".", label="training")
@@ -197,7 +197,7 @@ def _positions(values: Sequence[Any]) -> list[Any]:
 
 
 def _name_positions(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None:
-    """Label positions with their texts, as many as there is room for, unless they are times."""
+    """Label positions with their texts, where there is room, unless they are times."""
     from matplotlib.ticker import MaxNLocator
 
     if list(values[:1]) == list(x[:1]) or isinstance(x[0], datetime):

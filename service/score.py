@@ -1,4 +1,4 @@
-"""`sonde score FILE --model NAME`: scores of a CSV's rows, by a running service or a model in the registry."""
+"""`sonde score FILE --model NAME`: score a CSV's rows by a service or a local model."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 def read(path: Path, columns: Sequence[str], timestamp: str | None) -> ScoreTable:
-    """Read a CSV's columns of readings. Raises InvalidRequest naming line and column of a value that is not finite."""
+    """Read a CSV's columns. Raises InvalidRequest naming line and column of a wrong value."""
     try:
         return _rows(read_csv(path, max_line_bytes=MAX_LINE_BYTES, param="file"), columns, timestamp, path.name)
     except TrainingDataError as error:
@@ -312,7 +312,7 @@ def _plot_times(times: list[str]) -> list[str]:
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:
-    """The row of the highest score in each of 2,000 stretches, so that a plot shows every peak."""
+    """The row of the highest score in each of 2,000 stretches, so that plots show all peaks."""
     stretches = np.array_split(np.arange(len(scores)), min(_MAX_PLOTTED, len(scores)))
     return [int(part[scores[part].argmax()]) for part in stretches]
 

@@ -14,7 +14,7 @@ from service.errors import ConfigError
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
-    """Poisson arrivals, those of independent callers, at a mean of `rate` a second for `seconds`."""
+    """Poisson arrivals (independent callers) at a mean of `rate` a second for `seconds`."""
     chance = random.Random(seed)
     at = chance.expovariate(rate)
     while at < seconds:
@@ -23,7 +23,7 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
 
 
 def recorded(file: Path) -> list[float]:
-    """Read arrivals from a CSV's first column: seconds or ISO 8601 timestamps, with or without a heading.
+    """Read arrivals from a CSV's first column: seconds or ISO 8601, with or without heading.
 
     Returns seconds from the first one. Raises ConfigError for an unreadable file or fewer than two ascending times.
     """
@@ -43,7 +43,7 @@ def recorded(file: Path) -> list[float]:
 
 
 def scaled(arrivals: Sequence[float], rate: float | None, seconds: float) -> Iterator[float]:
-    """Scale recorded arrivals to a mean of `rate` a second (None: keep it), for `seconds`. Their bursts stay."""
+    """Scale arrivals to a mean of `rate` a second (None: keep it), for `seconds`."""
     factor = 1.0 if rate is None else (len(arrivals) - 1) / arrivals[-1] / rate
     return (at * factor for at in arrivals if at * factor < seconds)
 

@@ -1,4 +1,4 @@
-"""The ceiling of the generator itself: the same requests against a server that does nothing."""
+"""The ceiling of the generator: the same requests against a server that does nothing."""
 
 from __future__ import annotations
 

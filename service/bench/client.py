@@ -1,4 +1,4 @@
-"""A keep-alive connection to the server under test, on a raw transport so that the generator is fast enough."""
+"""A keep-alive connection to the server under test, on a raw transport for speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONNECTION = "connection"
 
 @dataclass(frozen=True, slots=True)
 class BenchResponse:
-    """The end of a request: an HTTP status, `timeout` or `connection`, `time.perf_counter`, and the body if kept."""
+    """The end of a request: HTTP status, `timeout` or `connection`; when; the body if kept."""
 
     status: str
     ended: float
@@ -32,7 +32,7 @@ class BenchResponse:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The destination of requests: address, TLS, and the head of every request up to its content length."""
+    """The destination of requests: address, TLS, and the head of every request."""
 
     host: str
     port: int
@@ -42,7 +42,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, path: str = "/v1/embeddings", key: str | None = None) -> Target:
-        """Parse `http://host:port` and a path. Credentials in the URL are for a proxy. Raises ConfigError."""
+        """Parse a URL and a path. The URL's credentials are for a proxy. Raises ConfigError."""
         parts, name, port = _split(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
         lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
@@ -57,7 +57,7 @@ class Target:
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request at a time; connects on demand, and again after the server closes the connection."""
+    """Sends one request at a time; connects on demand, and again after a close."""
 
     def __init__(self, target: Target, *, keep_bodies: bool = False) -> None:
         self._target = target
@@ -162,7 +162,7 @@ _SHOWN = 300
 
 
 async def probe(target: Target, request: PreparedRequest, timeout_s: float) -> None:
-    """Send a first request. Raises TargetError unless the answer is 200 with one embedding per text."""
+    """Send a first request. Raises TargetError unless it gets one embedding per text."""
     connection = Connection(target, keep_bodies=True)
     answer = await connection.post(request.body, timeout_s)
     connection.close()

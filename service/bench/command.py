@@ -34,7 +34,7 @@ class Measured:
 
 
 def bench(parsed: argparse.Namespace) -> int:
-    """Measure and report; 0 if there is a good answer, else 1. Raises ConfigError and TargetError."""
+    """Measure and report; 0 if any answer is good, else 1. Raises ConfigError, TargetError."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     requests = _requests(parsed)
     if parsed.ceiling:

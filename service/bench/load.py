@@ -1,4 +1,4 @@
-"""Load on a server: closed (clients wait for their answers) or open (requests at given times)."""
+"""Load on a server: closed (clients wait for answers) or open (requests at given times)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Run:
 async def closed_loop(
     target: Target, requests: Iterator[PreparedRequest], *, clients: int, seconds: float, timeout_s: float = 60.0
 ) -> Run:
-    """Let `clients` send a request after each answer, for `seconds`; then wait for the last answers."""
+    """Let `clients` send a request after each answer, for `seconds`; await the last answers."""
     run = Run()
 
     async def client() -> None:

@@ -140,7 +140,7 @@ def _figures(summary: dict[str, Any]) -> str:
 
 
 def _percentile_plot(latencies: list[float]) -> str:
-    """Percentiles on an axis that gives each further nine the same room, as HdrHistogram draws them."""
+    """Percentiles on an axis with equal room for each further nine, as HdrHistogram draws."""
     if not latencies:
         return "<p>No good answer.</p>"
     shown = [percent for percent in _PERCENTS if percent < 100 * (1 - 0.5 / len(latencies))]

@@ -43,7 +43,7 @@ class Goodput:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run, from the end of its warm-up to the end of the load; all rates are of good answers."""
+    """A run between its warm-up and the end of the load; all rates are of good answers."""
 
     seconds: float
     requests: int
@@ -93,7 +93,7 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """A percentile of ascending values, linear between two of them (type 7 of Hyndman & Fan, 1996)."""
+    """A percentile of ascending values, interpolated (type 7 of Hyndman & Fan, 1996)."""
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
     high = min(low + 1, len(ordered) - 1)

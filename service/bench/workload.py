@@ -1,4 +1,4 @@
-"""The workload: texts that no cache can answer, their lengths in tokens, and requests as bytes."""
+"""The workload: texts that no cache answers, their lengths, and requests as bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TRIES = 20
 
 
 class Texts:
-    """An endless source of texts of a distribution of lengths; the same seed gives the same texts."""
+    """An endless source of texts with a distribution of lengths, reproducible by its seed."""
 
     def __init__(self, lengths: Lengths, seed: int = 0, repeat_share: float = 0.0) -> None:
         """`repeat_share` of the texts repeat one of the last hundred."""
@@ -84,14 +84,14 @@ Draw = Callable[[random.Random], int]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A distribution of text lengths. `draw` gives the words, one token each; a text has two special tokens more."""
+    """A distribution of text lengths. `draw` gives words, one token each, without specials."""
 
     name: str
     draw: Draw
 
 
 def intents() -> Lengths:
-    """Lengths of questions to chatbots: half have 11 tokens or fewer, one in a hundred has 43 or more."""
+    """Lengths of questions to chatbots: the median is 11 tokens, the 99th percentile 43."""
 
     def draw(chance: random.Random) -> int:
         place = chance.random() * (len(INTENTS) - 1)
@@ -160,7 +160,7 @@ class Requests:
 
 
 def parse_mix(mix: str | None, batch: int, bulk: int) -> list[MixPart]:
-    """Parse `single:0.9,bulk:0.1`, where `bulk` is the texts of a bulk request. Raises ConfigError.
+    """Parse `single:0.9,bulk:0.1`; `bulk` is the texts of a bulk request. Raises ConfigError.
 
     A part may also be a number of texts: `1:0.7,8:0.2,256:0.1`. Without a mix, every request has `batch` texts.
     """

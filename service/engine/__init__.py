@@ -1,1 +1,1 @@
-"""The batching engine. It knows neither torch nor HTTP; `service.serving` opens the models."""
+"""The batching engine, without torch and HTTP. `service.serving` opens the models."""

@@ -1,4 +1,4 @@
-"""Admission: a limit on the work inside the service. Requests beyond it are refused before they cost anything."""
+"""Admission: a limit on the work inside the service. Others are refused at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.metrics import Metrics
 
 
 class Admission:
-    """Counts items and estimated tokens of all requests inside. Only the event loop uses it, so it needs no lock."""
+    """Counts items and estimated tokens of all requests inside, for the event loop alone."""
 
     def __init__(self, max_items: int, max_tokens: int, metrics: Metrics) -> None:
         self._max_items = max_items
@@ -22,7 +22,7 @@ class Admission:
 
     @contextmanager
     def admit(self, items: int, tokens: int, tokens_per_s: Callable[[], float]) -> Iterator[None]:
-        """Hold room for a request. One larger than the limit is admitted when nothing else is inside.
+        """Hold room for a request. A larger one than the limit must be alone.
 
         Raises Overloaded with the seconds in which the backlog should be computed.
         """

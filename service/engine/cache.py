@@ -1,4 +1,4 @@
-"""Caches bounded in bytes: rows by the items they were computed from, and objects fitted to texts of a request."""
+"""Caches bounded in bytes: rows by item, and objects fitted to texts of a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sized(Protocol):
 
 
 class LruCache(Generic[KeyT, T]):
-    """Values bounded by the sum of their sizes; the least recently used leave first. Not thread-safe.
+    """Values of a bounded total size; the least recently used leave first. Not thread-safe.
 
     `OrderedDict` takes a third of the time of `cachetools.LRUCache` for a hit.
     """
@@ -45,7 +45,7 @@ class LruCache(Generic[KeyT, T]):
         return entry[0]
 
     def put(self, key: KeyT, value: T, size_bytes: int) -> None:
-        """Keep a value, unless `key` has one or it is larger than the cache; drop the oldest to make room."""
+        """Keep a value, unless `key` has one or it is too large; drop the oldest for room."""
         if size_bytes > self._max_bytes or key in self._entries:
             return
         self._entries[key] = (value, size_bytes)
@@ -58,7 +58,7 @@ class LruCache(Generic[KeyT, T]):
 
 
 class RowCache:
-    """Rows by model version and item, for several threads. A new version never gets rows of an old one.
+    """Rows by model version and item, thread-safe. Versions never share rows.
 
     A size of 0 turns it off.
     """

@@ -11,7 +11,7 @@ from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag, new_fla
 
 
 class ComputeThreads(Protocol):
-    """Sets how many threads the calling thread computes with; `alone` while this process computes nothing else."""
+    """Sets the compute threads of the calling thread; `alone` if nothing else computes."""
 
     def __call__(self, threads: int, *, alone: bool) -> AbstractContextManager[object]: ...  # noqa: D102
 
@@ -22,7 +22,7 @@ def _keep_threads(threads: int, *, alone: bool) -> AbstractContextManager[object
 
 
 class ComputeDevice:
-    """Room for `runners` batches at a time. On a CPU they share its threads; a batch that runs alone has them all.
+    """Room for `runners` batches. On a CPU they share its threads; one alone has them all.
 
     More threads than processors would wait for each other at every operation, a time slice each time. The same thread
     should always be the one that runs alone: after several threads have computed with more than one OpenMP thread,
@@ -42,7 +42,7 @@ class ComputeDevice:
 
     @contextmanager
     def computing(self, *, alone: bool = True) -> Iterator[Preemption]:
-        """Wait for room and hold it for one batch. `alone`: the engine is about to compute nothing else.
+        """Hold room for a batch. `alone`: the engine is about to compute nothing else.
 
         The batch calls the yielded preemption between its layers. Once other batches run too, the call lowers the
         threads to a share. Where that cannot happen it is NO_PREEMPTION.
@@ -61,7 +61,7 @@ class ComputeDevice:
 
     @contextmanager
     def _counted(self, *, alone: bool) -> Iterator[_SoloBatch | None]:
-        """Count a batch as running; yield a solo batch if it is alone, and tell a solo batch of it otherwise."""
+        """Count a batch as running: as the solo batch, or one that raises the solo batch's flag."""
         with self._lock:
             self.busy += 1
             solo = _SoloBatch(self) if alone and self.busy == 1 else None
@@ -79,7 +79,7 @@ class ComputeDevice:
 
 
 class _SoloBatch:
-    """The preemption of a batch that runs alone: it lowers the batch's threads to a share once others run too."""
+    """Lowers the threads of a batch that runs alone to a share once others run too."""
 
     def __init__(self, device: ComputeDevice) -> None:
         self.others_began = new_flag()

@@ -24,7 +24,7 @@ _LOST = "the device is lost; the service restarts"
 
 
 class Engine(Generic[ItemT]):
-    """Batches items of many callers through one backend, with one runner for each place on the device.
+    """Batches items of many callers through one backend, a runner per place on the device.
 
     Engines on one device share its places. Runners end at `close`, or by themselves when the device is lost: then
     `failure` has the reason and the engine has called `on_failure`.
@@ -62,7 +62,7 @@ class Engine(Generic[ItemT]):
             runner.start()
 
     def submit(self, items: Sequence[ItemT], *, client: str = "", deadline: float | None = None) -> Request:
-        """Queue items; rows in the cache are filled in at once. Raises Unavailable when the engine has ended."""
+        """Queue items that are not in the cache. Raises Unavailable when the engine has ended."""
         request = Request(items, self.width, client=client, deadline=deadline, clock=self._clock)
         missing = self._fill_from_cache(request)
         if missing and not self._queue.add(request, missing):

@@ -18,7 +18,7 @@ _RUNNER_TOKENS, _RUNNER_S = 128, 0.015
 
 
 class Queue:
-    """A thread-safe scheduler. Requests that run out of time in it end with DeadlineExceeded, uncomputed.
+    """A thread-safe scheduler. Requests past their deadline end uncomputed.
 
     `urgent` is up while an interactive request waits. The runners keep `token_s`, the seconds that one token takes.
     """
@@ -65,7 +65,7 @@ class Queue:
         return waiting
 
     def take(self, *, first: bool = True) -> list[Slot] | None:
-        """Wait for a batch; None once the queue is closed. A runner that waits as `first` gets work before others."""
+        """Wait for a batch; None once closed. A runner that waits as `first` is served first."""
         with self._lock:
             while not self.closed:
                 others_computing = self._runners - len(self._idle) - 1
@@ -102,7 +102,7 @@ class Queue:
         return batch
 
     def _fair_share(self) -> int:
-        """Tokens for this runner, if the idle runners that the work is worth take equal shares of it."""
+        """Tokens of one runner when all idle runners that are worth it take equal shares."""
         runners = max(min(1 + len(self._idle), self._runners_worth()), 1)
         return -(-self._scheduler.tokens // runners)
 

@@ -1,4 +1,4 @@
-"""A request in the engine: one caller's items, their deadline, and the rows as they come in."""
+"""A request in the engine: a caller's items, their deadline, and rows as they come in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _numbers = itertools.count()
 
 
 class Item(Protocol):
-    """The smallest unit of work. Items of equal `key` have equal rows; `count` is the cost in tokens."""
+    """A unit of work. Items of equal `key` have equal rows; `count` is its cost in tokens."""
 
     @property
     def key(self) -> bytes: ...
@@ -26,7 +26,7 @@ class Item(Protocol):
 
 
 class Request:
-    """Items of one caller. `future` gets the rows, float32 [len(items), width], or the error that ended it.
+    """Items of one caller. `future` gets the rows, float32 [len(items), width], or an error.
 
     Times are seconds of the engine's clock. Several runners may fill rows at the same time.
     """

@@ -1,4 +1,4 @@
-"""A runner: a thread that takes batches, runs them through the backend, and completes their requests."""
+"""A runner: a thread that takes batches, runs them, and completes their requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Backend(Protocol[ItemT_contra]):
     """What computes. On a device with several runners, several threads call it at once."""
 
     def forward(self, batch: Sequence[ItemT_contra], preempt: Preemption) -> Row:
-        """Compute one float32 row [width] per item, in order; call `preempt` between layers. It may call forward."""
+        """Compute a float32 row [width] per item. `preempt`, between layers, may call forward."""
         ...
 
 
@@ -105,7 +105,7 @@ class Runner(Generic[ItemT]):
             self._on_failure(error, [request for request, _ in self._in_hand])
 
     def _wants_all_threads(self) -> bool:
-        """Whether it is the primary runner, all others are idle, and requests take longer than HTTP."""
+        """Whether it is the primary runner, others are idle, and requests outlast HTTP's work."""
         context = self._context
         others_idle = context.queue.idle_runners == context.device.runners - 1
         return self._is_primary and others_idle and not 0 < context.request_s < _WORTH_ALL_THREADS_S
@@ -128,7 +128,7 @@ class Runner(Generic[ItemT]):
     def _timed_forward(
         self, batch: list[Slot], unique: list[ItemT], yield_threads: Preemption
     ) -> list[Row | SondeError]:
-        """Compute the unique items and record the time, without the time of requests that overtook them."""
+        """Compute unique items and record the time, without that of overtaking requests."""
         context, interactive = self._context, batch[0][0].interactive
         preempt = yield_threads
         if not interactive and (room := sum(item.count for item in unique)):
@@ -215,7 +215,7 @@ def _smoothed(estimate: float, newest: float) -> float:
 
 
 class _BatchPreemption:
-    """The preemption of a bulk batch: interactive requests overtake it until they had `room` tokens."""
+    """Lets interactive requests overtake a bulk batch until they had `room` tokens."""
 
     def __init__(
         self, yield_threads: Preemption, urgent: PreemptionFlag, overtake: Callable[[Preemption], int], room: int

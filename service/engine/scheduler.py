@@ -1,4 +1,4 @@
-"""The scheduler: which items run next, fair between clients, within a token budget, with little padding.
+"""The scheduler: fair between clients, within a token budget, with little padding.
 
 A pure data structure: no torch, no threads, no clock of its own.
 
@@ -20,7 +20,7 @@ Slot = tuple[Request, int]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The limits of one batch. Where the model `pads`, `max_tokens` counts padding, and `max_padding` limits its share.
+    """The limits of a batch. If the model `pads`, padding counts, up to a share `max_padding`.
 
     A request of at most `interactive_tokens` is interactive: a user waits for it. Larger requests are bulk.
     """
@@ -38,7 +38,7 @@ class BatchLimits:
         return longest * items if self.pads else tokens
 
     def admits(self, items: int, tokens: int, longest: int) -> bool:
-        """Whether a batch of `items` with `tokens` real tokens and a `longest` item keeps to the limits."""
+        """Whether `items` with `tokens` real tokens and a `longest` item keep to the limits."""
         padded = self.padded(items, tokens, longest)
         waste = padded - tokens
         return (
@@ -94,7 +94,7 @@ class Scheduler:
         self._push(flow)
 
     def remove(self, request: Request) -> int:
-        """Remove a request; return how many of its items were waiting. `next_batch` skips its entry in the heap."""
+        """Remove a request, but for its heap entry; return how many of its items were waiting."""
         flow = self._flows.get(request.number)
         if flow is None:
             return 0
@@ -109,7 +109,7 @@ class Scheduler:
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
     def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[Slot]:
-        """Take the most urgent item and others that fit with it, until `most_tokens`; empty when none waits."""
+        """Take the most urgent item and others that fit it, until `most_tokens`; may be empty."""
         batch: list[Slot] = []
         tokens = longest = 0
         skipped: list[_Flow] = []
@@ -147,7 +147,7 @@ class Scheduler:
         return flow.request, index
 
     def _push(self, flow: _Flow, *, keep: bool = False) -> None:
-        """Queue a flow by the finish time of its next item; `keep` its place when nothing was taken."""
+        """Queue a flow by its next item's finish time; `keep` it when nothing was taken."""
         if not keep:
             flow.finish = flow.finish + flow.next_count * self._live[flow.request.client]
         heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))

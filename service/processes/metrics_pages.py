@@ -1,4 +1,4 @@
-"""The metrics of several processes as one: each process keeps a page, and a scrape of any process adds them up.
+"""Metrics of several processes as one: each keeps a page, and a scrape adds them up.
 
 prometheus_client's own multiprocess mode can neither remove a series (of a model out of service) nor read a gauge from
 a function.
@@ -27,7 +27,7 @@ _PREFIX = "sonde_"
 
 
 class MetricsPage:
-    """The metrics of one process in a file, written every second and for each scrape, by a thread of its own.
+    """The metrics of one process in a file; a thread writes it every second and per scrape.
 
     The next process of the same name continues from the file's counts. A killed process loses only what it counted
     after its last write; every count that a scrape has shown is in the file.

@@ -1,4 +1,4 @@
-"""`python -m service.processes.parent_death PARENT SIGNAL COMMAND…`: run COMMAND, with SIGNAL when PARENT dies.
+"""`python -m …parent_death PARENT SIGNAL COMMAND…`: signal COMMAND when PARENT dies.
 
 On Linux the kernel sends the signal, even when the parent is killed (PR_SET_PDEATHSIG). Elsewhere a training process
 ends when its next report finds no reader, and the operator must end the processes of `sonde up`.
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def with_parent_death_signal(number: signal.Signals, *command: str) -> list[str]:
-    """The command line that starts `command` as a child which gets signal `number` when this process dies."""
+    """The command line for a child that gets signal `number` when this process dies."""
     return [sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
 
 

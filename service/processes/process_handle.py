@@ -1,4 +1,4 @@
-"""One server process as the supervisor sees it: the process, its channel, and the state that it reports."""
+"""A server process as the supervisor sees it: process, channel, reported state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIVED_S = 60.0
 
 
 class ProcessHandle:
-    """A numbered slot for a process. After the process ends, another one starts at `restart_at` (monotonic seconds).
+    """A slot for a process; after an end, another starts at `restart_at` (monotonic seconds).
 
     `listens` says whether the process takes connections; `greeting` is what it reported when it was ready.
     """
@@ -36,7 +36,7 @@ class ProcessHandle:
         self._partial_line = b""
 
     def start(self, command: Callable[[int], Sequence[str]], now: float) -> socket.socket:
-        """Start `command(descriptor)`, where `descriptor` is its end of the channel; return the other end.
+        """Start `command(descriptor)` with one end of the channel; return the other end.
 
         The process has its own session, so that Ctrl-C reaches it once, and it dies with its parent.
         """
@@ -50,7 +50,7 @@ class ProcessHandle:
         return ours
 
     def schedule_restart(self, now: float) -> float:
-        """Schedule the next start after an end; return the delay in seconds, which doubles until one lives long."""
+        """Schedule the next start; return the delay in seconds, which doubles at each failure."""
         self._failures = 1 if now - self._started_at > _LIVED_S else self._failures + 1
         delay_s = min(_RESTART_AFTER_S * 2.0 ** (self._failures - 1), _MAX_RESTART_AFTER_S)
         self.restart_at = now + delay_s

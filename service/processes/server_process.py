@@ -1,4 +1,4 @@
-"""This process as one of several servers: its share of cores and limits, and its channel to the supervisor."""
+"""This process as one of several servers: its share of limits, and its channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = Literal["listening", "ready", "draining", "closed"]
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What the supervisor tells a server process: number `number` of `of`, with its channel and its place for metrics.
+    """What the supervisor tells a server process, which is number `number` of `of`.
 
     `processors` is None where there are fewer cores than processes.
     """
@@ -59,7 +59,7 @@ class ServerProcess:
         return self._spec.number
 
     def take_share(self, settings: Settings) -> Settings:
-        """Pin this process to its cores, before PyTorch is imported; return settings with its share of the limits."""
+        """Pin this process to its cores, before PyTorch loads; return its share of the limits."""
         share = settings.share(self._spec.of)
         if self._spec.processors is not None:
             cpu.pin_to(self._spec.processors)
@@ -75,12 +75,12 @@ class ServerProcess:
         metrics.shown = MetricsAggregator(directory)
 
     def take_connections(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Serve the connections that come through the channel from now on. Call it on the event loop's thread."""
+        """Serve connections from the channel from now on. For the event loop's thread."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._receive_connection, make_protocol)
         self.tell("listening")
 
     def announcing(self, greeting: Callable[[str, ModelMetadata], str]) -> Callable[[str, ModelMetadata], None]:
-        """A callback for loaded models; the supervisor prints the greeting once all processes are ready."""
+        """A callback for loaded models; the supervisor prints the greeting when all are ready."""
         return lambda url, card: self.tell("ready", greeting(url, card))
 
     def closed(self) -> None:

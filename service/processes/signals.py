@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def on_signals(act: Callable[[], None]) -> None:
-    """Call `act` in a thread of its own, once for each SIGTERM or SIGINT. Must be called by the main thread.
+    """Call `act` in a thread for each SIGTERM or SIGINT. For the main thread alone.
 
     A handler interrupts the main thread, and a second handler interrupts the first, so a handler that takes a lock
     may deadlock. Two signals within microseconds are the rule: `make` passes on a SIGTERM that reached the whole

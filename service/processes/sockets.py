@@ -13,7 +13,7 @@ _BACKLOG = 4096
 
 @contextlib.contextmanager
 def open_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Listen on each address of `host`, all on one port; 0 takes a free one. Raises CannotListen."""
+    """Listen on each address of `host`, on one port; 0 is a free one. Raises CannotListen."""
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
         try:

@@ -1,4 +1,4 @@
-"""The supervisor of several server processes: it accepts connections, hands them over, and restarts processes."""
+"""The supervisor of server processes: it hands connections over and restarts processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Command = Callable[[int], Callable[[int], Sequence[str]]]
 
 
 class Supervisor:
-    """Sends each connection to the process with the fewest, ready ones first; restarts processes that end.
+    """Sends each connection to the ready process with the fewest; restarts ended processes.
 
     A process that ends before all have been ready for the first time ends the service, with that process's exit code.
     """
@@ -72,7 +72,7 @@ class Supervisor:
         return self._code
 
     def stop(self) -> None:
-        """Let all processes drain and end; a second call ends them at once. May be called from any thread."""
+        """Let all processes drain; a second call ends them at once. For any thread."""
         self._stops_asked += 1
 
     def by_preference(self) -> list[ProcessHandle]:
@@ -95,7 +95,7 @@ class Supervisor:
             self._kill_all()
 
     def _publish_state(self) -> None:
-        """Accept connections while a process listens; export the states; print the greeting once all are ready."""
+        """Accept connections while a process listens; export states; greet once all are ready."""
         if self._accepting != any(process.listens for process in self._processes):
             self._accepting = not self._accepting
             for socket_ in self._sockets:
@@ -163,7 +163,7 @@ class Supervisor:
 
 
 def supervise(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` as `settings.workers` processes until SIGTERM or SIGINT; return the exit code.
+    """Run `sonde serve` as `settings.workers` processes until a signal; return the exit code.
 
     All processes get `flags`. Raises CannotListen, and ConfigError for a metrics port that is in use.
     """

@@ -24,7 +24,7 @@ _LAST_PORT = 65535
 
 
 def up(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; return the exit code of `serve`.
+    """Run `sonde serve` and `sonde worker` until a signal; return the exit code of `serve`.
 
     Both get `flags`; the worker's metrics are on the port after the API's. A worker that dies is started again.
     Raises ConfigError where there is no next port, or where it is the API's own.
@@ -64,7 +64,7 @@ def _require_next_port(settings: Settings) -> None:
 
 
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `sonde COMMAND` in a session of its own, so that Ctrl-C reaches it once; it dies with this process."""
+    """Start `sonde COMMAND` as a child in its own session, which Ctrl-C reaches once."""
     words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
     return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 

@@ -29,7 +29,7 @@ def text_card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
 
 
 def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata:
-    """The card of a sensor model. Raises ArtifactError when the manifest has another task than the model."""
+    """The card of a sensor model. Raises ArtifactError for another task in the manifest."""
     about = manifest.sensor or {}
     period = about.get("period_s")
     signature = _signature(model, float(period) if isinstance(period, int | float) else None)

@@ -1,4 +1,4 @@
-"""The engine factory: warms models up and starts their engines, which share the compute devices."""
+"""The engine factory: warms models up and starts their engines on shared devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
 
 
 class EngineFactory:
-    """Starts engines as the settings say. Engines on one device share it; text models share the row cache."""
+    """Starts engines as the settings say. They share devices; text models share a row cache."""
 
     def __init__(self, settings: Settings, metrics: Metrics, on_failure: Callable[[Exception], None]) -> None:
         self._settings = settings
@@ -82,7 +82,7 @@ class EngineFactory:
 
 
 def _warm_up(model: TextModel, device: ComputeDevice, *, alone: bool) -> None:
-    """Run batches of common shapes, so that no caller waits for the first allocation or kernel choice."""
+    """Run batches of common shapes, so that no caller waits for allocations and kernels."""
     word = model.text.encode(["warm"])[0].ids
     for items, tokens in _WARM_UP_BATCHES:
         length = min(tokens, model.card.max_tokens)

@@ -1,4 +1,4 @@
-"""A fine-tuned text model in service: a head or detector on an encoder that it shares or owns."""
+"""A fine-tuned text model in service: a head or detector on a shared or own encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GOLDEN_TIMEOUT_S = 60.0
 
 
 class FineTunedModel(ServedText):
-    """A version of a fine-tuned model. Its rows are the encoder's; `logits` and `judge` turn them into answers.
+    """A version of a fine-tuned model; `logits` and `judge` make answers of encoder rows.
 
     A request that holds a version can finish with it: an engine of its own runs until no request holds the version.
     """
@@ -55,7 +55,7 @@ class FineTunedModel(ServedText):
         return 0 if self._parts.detector is None else len(self._parts.detector.calibration)
 
     def logits(self, rows: NDArray[np.float32], tokens: Sequence[Tokens]) -> NDArray[np.float32]:
-        """Compute logits [n, labels] from the encoder's rows [n, d] and the tokens of the same texts."""
+        """Compute logits [n, labels] from the encoder's rows [n, d] and the texts' tokens."""
         return self._parts.logits(rows, tokens)
 
     def judge(self, rows: NDArray[np.float32]) -> Verdict | None:

@@ -1,4 +1,4 @@
-"""The model manager: opens the models in service, finds them by name or task, and says when they are ready."""
+"""The model manager: opens models, finds them by name or task, and tells readiness."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ModelManager:
         self.draining = False
 
     def open(self) -> None:
-        """Load the models of the settings, then those in service in the registry, and keep watching the registry.
+        """Load the models of the settings, then those in the registry, and keep watching it.
 
         Blocks; meant for a thread. Raises ConfigError for two models of one name, before it loads any, and ModelError
         when a model of the settings cannot be loaded. A fine-tuned one that cannot is reported and stops nothing.
@@ -97,7 +97,7 @@ class ModelManager:
         return served
 
     def find(self, name: str | None) -> Servable:
-        """The model called `name` or `name:version`, or with this alias; without a name, the first one.
+        """The model with a name, `name:version` or alias; without a name, the first one.
 
         Raises ModelNotFound naming the models in service. Only `resolve` finds versions that must be loaded first.
         """
@@ -145,7 +145,7 @@ class ModelManager:
         return able[0]
 
     def require_task(self, served: Servable, task: Task) -> ServedText:
-        """The same model. Raises WrongTask naming the text models that do `task`, unless it is one of them."""
+        """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
         able = ", ".join(other.card.name for other in self._text_models_for(task)) or "none here"
@@ -153,7 +153,7 @@ class ModelManager:
         raise WrongTask(f"{served.card.name} does {does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
-        """The same model. Raises WrongTask naming the sensor models that do `task`, unless it is one of them."""
+        """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.card.task == task:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
@@ -184,7 +184,7 @@ class ModelManager:
         return None
 
     def admit(self) -> None:
-        """Raise Unavailable for a request that comes after the shutdown has begun; earlier ones are answered."""
+        """Raise Unavailable for a request that comes after the shutdown has begun."""
         self._raise_unavailable(_SHUTTING_DOWN if self.draining else None)
 
     def require_ready(self) -> None:
@@ -197,7 +197,7 @@ class ModelManager:
             raise Unavailable(problem, retry_after_s=2)
 
     def stop(self) -> None:
-        """Stop the settings' models after their batches in progress; waiting requests get Unavailable."""
+        """Stop the settings' models after their batches; waiting requests get Unavailable."""
         for served in self._configured.values():
             served.engine.close()
 
@@ -212,7 +212,7 @@ class ModelManager:
         return self._find_configured(name) or self.watcher.find(name)
 
     def _find_configured(self, name: str) -> ServedText | None:
-        """The model of the settings called `name` or `name:version`, with or without `sentence-transformers/`."""
+        """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
             return exact
         bare, _, version = name.partition(":")
@@ -224,7 +224,7 @@ class ModelManager:
 
 
 def _require_free_name(name: str, taken: Container[str]) -> None:
-    """Raise ConfigError for a model's name that another model has, or that jobs use for the base of sensor models."""
+    """Raise ConfigError for a name that another model has, or that jobs give to sensors."""
     if name == SENSORS:
         raise ConfigError(
             f"jobs call the base of sensor models {SENSORS!r}: take another name, --model NAME=…", param="model"

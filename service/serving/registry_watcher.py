@@ -25,7 +25,7 @@ REGISTRY = "registry"
 
 
 class RegistryWatcher:
-    """The current version of each fine-tuned model, and a few others that requests asked for by number.
+    """The current version of each fine-tuned model, and a few that requests name by number.
 
     A thread polls the registry's stamp. It loads a new version beside the old one, swaps them, and retires the old one.
     `current` and `aliases` are replaced, never changed, so that readers on other threads see whole mappings.
@@ -61,7 +61,7 @@ class RegistryWatcher:
         self._thread = threading.Thread(target=self._watch, name="watch-registry", daemon=True)
 
     def find(self, asked: str) -> LiveVersion | None:
-        """The loaded version that a name, a name with a version or an alias means; None for other names.
+        """The loaded version that a name, with or without version, or an alias means, or None.
 
         Raises Unservable for a current version that failed to load, and ModelNotFound for a model without one.
         """
@@ -111,7 +111,7 @@ class RegistryWatcher:
         self._wakeup.set()
 
     def sync(self) -> None:
-        """Follow the registry once. A version that fails to load is reported, and the old one stays in service."""
+        """Follow the registry once. If a version fails to load, the old one stays in service."""
         try:
             stamp = self._registry.stamp()
             if stamp != self._stamp or self._clock() >= self._retry_at:
@@ -223,7 +223,7 @@ class RegistryWatcher:
         self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
 
     def _parse(self, asked: str) -> tuple[str, int | None] | None:
-        """The name and the version (None: the current one) that `asked` means; None for an impossible name."""
+        """The name and version (None: the current one) of `asked`; None for an impossible name."""
         try:
             return parse_name(self.aliases.get(asked, asked))
         except BadName:

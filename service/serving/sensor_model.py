@@ -1,4 +1,4 @@
-"""A sensor model in service: readings in, scores or forecasts out, through the same kind of queue as texts."""
+"""A sensor model in service: readings in, scores or forecasts out, through an engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ReadingsItem(Generic[ResultT]):
 
 
 class ReadingsBackend:
-    """The backend of sensor models: each item does its own work, and others may overtake between two items."""
+    """The backend of sensor models: each item does its own work; others overtake between."""
 
     def forward(self, batch: Sequence[ReadingsItem[Any]], preempt: Callable[[], None]) -> NDArray[np.float32]:
         """Compute one number per item, float32 [len(batch), 1]."""
@@ -83,7 +83,7 @@ class SensorModel:
 
 @dataclass(frozen=True, slots=True)
 class SensorTimings:
-    """How many readings a request had, and how long they waited and were computed. No text is cut or tokenised."""
+    """The readings of a request, and how long they waited and were computed."""
 
     inputs: int
     token_count: int
@@ -102,7 +102,7 @@ class Monitor(Protocol):
 
 
 class Monitored(Sensor, Protocol):
-    """A detector of records. The service keeps its drift check, because records have no state to carry it in."""
+    """A detector of records, whose drift check the service keeps: records have no state."""
 
     def monitor(self) -> Monitor:
         """A new drift check."""
@@ -110,7 +110,7 @@ class Monitored(Sensor, Protocol):
 
 
 class ServedSensor(Servable):
-    """A version of a sensor model. For records it keeps one drift check over all requests of this process."""
+    """A version of a sensor model, with one drift check over all requests for records."""
 
     owns_engine = True
 
@@ -144,7 +144,7 @@ class ServedSensor(Servable):
         return cast(Sensor, self._model).calibrated_on
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading is an anomaly at `alpha`; None where it is unknown or moves."""
+        """The score from which a reading is an anomaly at `alpha`; None if unknown or moving."""
         return lasting_threshold(cast(Sensor, self._model), alpha)
 
     async def score(
@@ -175,7 +175,7 @@ class ServedSensor(Servable):
     async def forecast(
         self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]
     ) -> tuple[Forecast, SensorTimings]:
-        """Forecast `horizon` steps after readings float64 [n, d], n at least the model's context. Raises as `score`."""
+        """Forecast `horizon` steps after readings float64 [n, d], n ≥ context. Raises as `score`."""
         model = cast(Forecaster, self._model)
         item: ReadingsItem[Forecast] = ReadingsItem(
             readings[-model.context :], lambda rows: model.forecast(rows, horizon, quantiles)

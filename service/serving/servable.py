@@ -1,4 +1,4 @@
-"""The common part of every model in service: its card, its engine, and the way of items through the queue."""
+"""The common part of models in service: card, engine, and the way through the queue."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Servable:
             )
 
     async def _compute_rows(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:
-        """Queue items; return their rows, the seconds they waited and the seconds they were computed."""
+        """Queue items; return their rows, and the seconds of waiting and of computing."""
         request = self.engine.submit(items, client=caller.client, deadline=caller.deadline)
         remaining = None if caller.deadline is None else caller.deadline - time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""The state of a stream: a detector's state as a text that the client sends back, so that any replica can continue.
+"""A stream's state as a text that the client sends back, so that any replica continues.
 
     version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · arrays, float64, LE
 
@@ -29,7 +29,7 @@ MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The last timestamp of a stream in Unix seconds, if any, and whether readings without one followed it."""
+    """A stream's last timestamp (Unix seconds), and whether readings without one followed."""
 
     last_s: float | None = None
     followed: bool = False
@@ -41,7 +41,7 @@ class Clock:
 
 
 def seal(state: State, digest: str, clock: Clock) -> str:
-    """Encode a detector's state and the stream's clock. Raises BackendError for more than 64 KiB."""
+    """Encode a detector's state and the stream's clock. Raises BackendError above 64 KiB."""
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
     if size > MOST_STATE_BYTES:
@@ -54,7 +54,7 @@ def seal(state: State, digest: str, clock: Clock) -> str:
 
 
 def unseal(text: str, digest: str) -> tuple[State, Clock]:
-    """Decode a text that `seal` made with the same digest. Raises InvalidState for any other text."""
+    """Decode a text that `seal` made with the same digest. Raises InvalidState for others."""
     sealed = _decode_base64(text)
     if sealed[:1] != _VERSION:
         raise InvalidState("state: this service does not write this format; begin anew without it", param="state")

@@ -54,7 +54,7 @@ class TokenizeOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """The model's rows, float32 [n, width], with the tokens they come from and the seconds they took."""
+    """The model's rows, float32 [n, width], their tokens, and the seconds they took."""
 
     values: NDArray[np.float32]
     tokens: list[Tokens]
@@ -169,7 +169,7 @@ class ServedText(Servable):
         skip_special_tokens: bool = True,
         named: Callable[[int], str] = "ids[{}]".format,
     ) -> list[str]:
-        """Decode lists of token ids. Raises BadTokens naming a list with an unknown id, and DeadlineExceeded."""
+        """Decode lists of token ids. Raises BadTokens naming a list, and DeadlineExceeded."""
         decode_one = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
 
         def decode_all() -> list[str]:

@@ -1,4 +1,4 @@
-"""The version loader: makes servable models of versions in the registry, with every hash and golden input checked."""
+"""The version loader: opens versions of the registry and checks hashes and golden inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.serving.text_model import ServedText
 
 
 class VersionLoader:
-    """Loads versions. `base_model` finds the model of the settings that a head without an encoder sits on."""
+    """Loads versions. `base_model` finds the settings' model that a head sits on."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class VersionLoader:
         self._base_model = base_model
 
     def load(self, name: str, version: int) -> LiveVersion:
-        """Load a version, ready to serve. Raises RegistryError, ModelError, or any error of reading a broken file."""
+        """Load a version. Raises RegistryError, ModelError, or any error of a broken file."""
         path = self._registry.path(name, version)
         manifest = verify(path)
         if (manifest.name, manifest.version) != (name, version):

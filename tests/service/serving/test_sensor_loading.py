@@ -1,6 +1,4 @@
-"""Models of numbers from the registry: loaded only when they give what they gave, swapped, pinned, aliased,
-withdrawn.
-"""
+"""Sensor models from the registry: checked by golden readings, swapped, pinned, aliased, withdrawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of numbers in the engine: in blocks, fair, bounded, metered, and never wrong in silence."""
+"""Sensor models in the engine: in items, fair, bounded, metered, and never wrong in silence."""
 
 from __future__ import annotations
 
