@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import math
@@ -34,7 +35,12 @@ def recorded(file: Path) -> list[float]:
         raise ConfigError(f"--arrivals {file}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"--arrivals {file}: expected a CSV in UTF-8: {error}") from error
-    times = [_seconds(cell, file) for cell in (cells if cells and _is_time(cells[0]) else cells[1:])]
+    parsed = [_parse_seconds(cell) for cell in cells]
+    heading = 1 if parsed and parsed[0] is None else 0
+    for cell, seconds in zip(cells[heading:], parsed[heading:], strict=True):
+        if seconds is None:
+            raise ConfigError(f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}")
+    times = [seconds for seconds in parsed if seconds is not None]
     if len(times) < 2 or times[-1] <= times[0] or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ConfigError(
             f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows"
@@ -48,28 +54,11 @@ def scaled(arrivals: Sequence[float], rate: float | None, seconds: float) -> Ite
     return (at * factor for at in arrivals if at * factor < seconds)
 
 
-def _is_time(cell: str) -> bool:
-    try:
-        _parse(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _seconds(cell: str, file: Path) -> float:
-    try:
-        return _parse(cell)
-    except ValueError as error:
-        raise ConfigError(
-            f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}"
-        ) from error
-
-
-def _parse(cell: str) -> float:
-    try:
+def _parse_seconds(cell: str) -> float | None:
+    """Seconds of a number or an ISO 8601 timestamp; None for any other text."""
+    with contextlib.suppress(ValueError):
         seconds = float(cell)
-    except ValueError:
-        seconds = datetime.fromisoformat(cell).timestamp()
-    if not math.isfinite(seconds):
-        raise ValueError("not a time")
-    return seconds
+        return seconds if math.isfinite(seconds) else None
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(cell).timestamp()
+    return None

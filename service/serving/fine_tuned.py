@@ -36,11 +36,6 @@ class FineTunedModel(ServedText):
         self._parts = parts
 
     @property
-    def label(self) -> str:
-        """The value of the header `x-sonde-model`, which is a name that requests can use."""
-        return f"{self.manifest.name}:v{self.manifest.version}"
-
-    @property
     def owns_engine(self) -> bool:
         return self.manifest.encoder == "own"
 

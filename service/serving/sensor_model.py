@@ -127,11 +127,6 @@ class ServedSensor(Servable):
         self._drift.set(0)
 
     @property
-    def label(self) -> str:
-        """The value of the header `x-sonde-model`, which is a name that requests can use."""
-        return f"{self.manifest.name}:v{self.manifest.version}"
-
-    @property
     def numbers(self) -> SensorSignature:
         """The columns, window and kind of its readings."""
         if self.card.numbers is None:

@@ -77,7 +77,7 @@ class Servable:
 
     @property
     def label(self) -> str:
-        """The value of the header `x-sonde-model`."""
+        """The value of the header `x-sonde-model`, which is a name that requests can use."""
         return f"{self.card.name}:{self.card.version}"
 
     def memory_bytes(self) -> int:
