@@ -1,1 +1,1 @@
-"""Measurements that back the figures in `docs/benchmarks.md`; each is a command of its own."""
+"""Measurements behind the figures in `docs/benchmarks.md`, each a command of its own."""

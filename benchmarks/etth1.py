@@ -1,4 +1,4 @@
-"""Forecasting ETTh1: an electricity transformer's seven columns, hourly, 336 steps of context and 96 ahead.
+"""Forecasts of ETTh1: seven hourly columns, 336 steps of context, 96 ahead.
 
 python -m benchmarks.etth1 [--data ../shared/data] [--model linear|patch|auto]
 

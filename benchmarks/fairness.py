@@ -1,5 +1,4 @@
-"""Short queries' latency, idle and while a bulk client sends 256 long texts at a time without pause, and what bulk
-loses by it.
+"""Latency of short queries, idle and beside a bulk client with 256 long texts a request.
 
 python -m benchmarks.fairness [--rounds 3] [--seconds 10] [--bulk 256] [--rate 20] [--write [--append]] [-- flags of
 sonde serve]
@@ -24,12 +23,12 @@ from service.bench.summary import Latency, Summary
 from service.bench.workload import NAMED, Lengths, PreparedRequest, Requests, Texts, parse_mix
 
 _SETTLE_S = 1.0
-# Sends queries for so many seconds.
+# Sends queries for a number of seconds.
 Querying = Callable[[Server, float], Coroutine[Any, Any, Run]]
 
 
 def main() -> None:
-    """Print each round, then the ratio of the median p99s and the share of its rate that bulk keeps."""
+    """Print each round, then the ratio of median p99s and the share of its rate bulk keeps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
@@ -55,20 +54,21 @@ def main() -> None:
 
 
 def one_by_one(queries: Iterator[PreparedRequest]) -> Querying:
-    """A client that sends its next query when the last is answered."""
+    """A client that sends a query after each answer."""
     return lambda server, seconds: closed_loop(server.target, queries, clients=1, seconds=seconds)
 
 
 def arriving(queries: Iterator[PreparedRequest], rate: float) -> Querying:
-    """Independent callers, so many a second on average; latency counts from when a query was due."""
+    """Independent callers at a mean rate a second; latency counts from when a query was due."""
     return lambda server, seconds: open_loop(server.target, queries, poisson(rate, seconds))
 
 
 def one_round(
     server: Server, ways: dict[str, Querying], bulk: Iterator[PreparedRequest], seconds: float
 ) -> dict[str, float]:
-    """Bulk alone, and for each way of querying: queries alone, and both. p50 and p99 in milliseconds, bulk in texts
-    a second.
+    """Measure bulk alone, and for each way of querying the queries alone and both together.
+
+    Returns p50 and p99 in milliseconds, and bulk in texts a second.
     """
     seen = {"bulk_alone_per_s": _rate(drive(closed_loop(server.target, bulk, clients=1, seconds=seconds)), seconds)}
     for way, queries in ways.items():
@@ -82,7 +82,7 @@ def one_round(
 
 
 async def _both(server: Server, queries: Querying, bulk: Iterator[PreparedRequest], seconds: float) -> tuple[Run, Run]:
-    """The queries' run, begun a second after that of the bulk client, and the bulk client's, which ends with them."""
+    """Run queries and a bulk client, which begins a second earlier and ends with them."""
     sender = asyncio.create_task(closed_loop(server.target, bulk, clients=1, seconds=seconds + _SETTLE_S))
     await asyncio.sleep(_SETTLE_S)
     beside = await queries(server, seconds)
@@ -96,7 +96,7 @@ def _requests(lengths: Lengths, batch: int) -> Requests:
 
 
 def _made_beforehand(requests: Requests) -> Iterator[PreparedRequest]:
-    """Four different ones in turn, so that making them costs nothing while queries are timed."""
+    """Four requests in turn, made beforehand so that making them costs queries no time."""
     return itertools.cycle(list(itertools.islice(requests, 4)))
 
 

@@ -1,4 +1,4 @@
-"""Is alpha the false-alarm rate? Detectors of numbers on normal readings that came after those they were trained on.
+"""Whether alpha is the false-alarm rate of sensor detectors on later normal readings.
 
 python -m benchmarks.false_alarms [--data ../shared/data]
 
@@ -73,7 +73,7 @@ def rates(table: Table, kind: SensorKind, detector: str, train: float, *, networ
 
 
 def choose_detector(first: Segments, kind: SensorKind, *, networks: bool) -> str:
-    """What a job with `detector: "auto"` would choose on these rows, `networks` among the detectors or not."""
+    """The choice of a job with `detector: "auto"` on these rows, with or without `networks`."""
     train, held = divide_segments(first, 1, 0.2)
     names = [name for name, one in DETECTORS[kind].items() if networks or not issubclass(one, NetworkDetector)]
     judged = [judge(name, fit_sensor(kind, name, train.columns, train.normal()), held, 0) for name in names]

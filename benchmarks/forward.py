@@ -1,5 +1,4 @@
-"""Texts to vectors in one process: Sonde's forward pass in each precision, its general path, sentence-transformers,
-torch.compile.
+"""Texts to vectors in one process: Sonde, sentence-transformers, torch.compile.
 
 python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write
 [--append]]
@@ -34,7 +33,7 @@ Encode = Callable[[list[str]], object]
 
 
 def backends(device: DeviceName) -> dict[str, Callable[[], Encode]]:
-    """All there are; each is made when it is wanted. The packed path comes in every dtype that Sonde takes."""
+    """All backends, made on demand; the packed path comes in every dtype."""
     kind = "cuda" if device == "cuda" else "cpu"
     packed = {f"packed-{dtype}": _packed(device, dtype) for dtype in typing.get_args(DtypeName) if dtype != "auto"}
     return {

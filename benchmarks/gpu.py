@@ -1,4 +1,4 @@
-"""On a GPU: Sonde's forward pass against sentence-transformers' fp16 encode and the matrix rate, and bulk through HTTP.
+"""Sonde on a GPU against sentence-transformers in fp16, the matrix rate, and over HTTP.
 
 python -m benchmarks.gpu [--rounds 3] [--generators 4] [--device cuda] [--write] [-- flags of sonde serve, such as
 --workers 8]
@@ -65,12 +65,12 @@ def main() -> None:
 def compared(
     ours: Callable[[list[str]], object], theirs: Callable[[list[str]], object], device: DeviceName
 ) -> dict[str, float]:
-    """Tokens a second of both, their ratio on short texts, and the share of the matrix rate at 256 tokens."""
+    """Tokens a second of both, their ratio, and the share of the matrix rate at 256 tokens."""
     kind = "cuda" if device == "cuda" else "cpu"
     seen: dict[str, float] = {}
     for name, count in _TEXTS[kind].items():
-        for who, run in (("sonde", ours), ("encode", theirs)):
-            seen[f"{who}, {name}, tokens/s"] = tokens_per_s(run, _WORDS[name], count)
+        for name_of_run, run in (("sonde", ours), ("encode", theirs)):
+            seen[f"{name_of_run}, {name}, tokens/s"] = tokens_per_s(run, _WORDS[name], count)
     rate = best_rate(_PRECISION[kind][0], kind, rows=16_384 if kind == "cuda" else 512)[0]
     seen["sonde : encode, short"] = seen["sonde, short, tokens/s"] / seen["encode, short, tokens/s"]
     seen[f"matrix rate, {_PRECISION[kind][0]}, TFLOP/s"] = rate / 1000

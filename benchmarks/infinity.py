@@ -1,4 +1,4 @@
-"""Infinity in a virtual environment of its own, since it wants older libraries than Sonde.
+"""Infinity in a virtual environment of its own, because it needs older libraries.
 
 python -m benchmarks.infinity [DIR]
 """
@@ -24,7 +24,7 @@ def install(directory: Path) -> None:
 
 
 def installed(directory: Path) -> list[str]:
-    """The versions that say most, as `name==version`. SystemExit where the environment is not there."""
+    """The main versions, as `name==version`. SystemExit without the environment."""
     pip = directory / "bin" / "python"
     if not pip.exists():
         raise SystemExit(
@@ -37,7 +37,7 @@ def installed(directory: Path) -> list[str]:
 
 
 def default_flags() -> list[str]:
-    """PyTorch in bfloat16 where the hardware multiplies it, else in float32; its own default of 32 texts a batch."""
+    """PyTorch in bfloat16 where the hardware has it, else float32; batches of 32 texts."""
     from models.runtime.placement import place
 
     placement = place("auto", "auto")

@@ -1,4 +1,4 @@
-"""What int8 costs in accuracy: cosine to float32, and how well similarities still follow what people said is alike.
+"""The accuracy of int8: cosines to float32, and agreement with human similarity grades.
 
 python -m benchmarks.int8 [--data ../shared/data] [--texts 600]
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def vectors(model: TextModel, texts: list[str]) -> Rows:
-    """Rows of length 1, in batches."""
+    """Embed texts in batches, normalised."""
     tokens = model.text.encode(texts)
     return normalize(np.concatenate([model.forward(tokens[at : at + _BATCH]) for at in range(0, len(tokens), _BATCH)]))
 

@@ -1,10 +1,9 @@
-"""The limit beside the servers: the machine's GEMM rate, and the engine's own texts a second in process, in a
-process of its own.
+"""The limit of servers: the machine's GEMM rate and the engine's rate in process.
 
 python -m benchmarks.limit [--rows short-32,long-32] [-- flags of sonde serve: --device, --dtype, --threads,
 --runners, --max-batch-tokens]
 
-The engine gets requests as it does over HTTP, from as many callers at a time.
+The engine gets requests as it does over HTTP, from the same number of callers.
 
 Prints one line of JSON. `benchmarks.serving` runs it in each round.
 """
@@ -35,7 +34,7 @@ _PRECISION = {"torch.float32": "fp32", "torch.bfloat16": "bf16"}
 
 
 def measured(rows: str, flags: list[str]) -> dict[str, dict[str, float]]:
-    """Run this in a process of its own: for each row `inputs_per_s`, and under `gemm` the machine's `gflops`."""
+    """Run this as a process: `inputs_per_s` for each row, and `gflops` under `gemm`."""
     command = [sys.executable, "-m", "benchmarks.limit", "--rows", rows, "--", *flags]
     result: dict[str, dict[str, float]] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("flags", nargs="*")
     chosen = parser.parse_args()
-    settings = Settings.read(_flags(chosen.flags) | {"cache_mb": 0}, {})
+    settings = Settings.read(_flags(chosen.flags) | {"cache_mb": 0})
     placement = place(settings.device, "auto" if settings.dtype == "int8" else settings.dtype)
     precision = "int8" if settings.dtype == "int8" else _PRECISION[str(placement.dtype)]
     rate, way = best_rate(precision, placement.device.type)

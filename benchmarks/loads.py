@@ -11,9 +11,7 @@ GEMM_FLOP = 2 * 6 * (384 * 1152 + 384 * 384 + 2 * 384 * 1536)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A load: how long texts are, how many a request carries, how many clients there are; and the figure that is
-    compared.
-    """
+    """A load: the lengths of its texts, texts per request, clients, and the figure to compare."""
 
     about: str
     lengths: str

@@ -1,5 +1,4 @@
-"""The Numenta Anomaly Benchmark on the adaptive detector: one configuration, one threshold, row by row without the
-future.
+"""The Numenta Anomaly Benchmark on the adaptive detector: one configuration, row by row.
 
 python -m benchmarks.nab [--data ../shared/data] [--folders realKnownCause …]
 

@@ -1,4 +1,4 @@
-"""How the Numenta Anomaly Benchmark scores detections in labelled windows.
+"""The scoring of the Numenta Anomaly Benchmark: detections in labelled windows.
 
 Lavin and Ahmad: Evaluating Real-time Anomaly Detection Algorithms, 2015, with the details of the benchmark's version
 1.1: a detection is worth the more the earlier it comes in its window, only the earliest in a window counts, a false
@@ -19,15 +19,13 @@ Floats = NDArray[np.float64]
 Window = tuple[int, int]
 
 _PROBATION_SHARE, _PROBATION_ROWS = 0.15, 750
-# A false detection so many window widths after a window has nothing to do with it any more.
+# A false detection this many window widths after a window costs the most.
 _FAR_PAST = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a found window earns, and what a false detection and a missed window cost: the benchmark's "standard"
-    profile.
-    """
+    """The gain of a found window, the cost of a false detection and of a missed window."""
 
     found: float = 1.0
     false: float = 0.11
@@ -39,7 +37,7 @@ STANDARD = Profile()
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Rows of one file, and its windows as first and last row, both counted, in order.
+    """The rows of one file and its windows, as inclusive first and last rows in order.
 
     ValueError for windows that are out of order, overlap or leave the file.
     """
@@ -69,9 +67,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class FileScore:
-    """One file's result: per scorable window what it earned or cost, and the false detections with their cost
-    (negative).
-    """
+    """A file's result: gain or cost per scorable window, and the cost of false detections."""
 
     windows: tuple[float, ...]
     false_detections: int
@@ -93,8 +89,9 @@ class Result:
 
     @property
     def normalised(self) -> float:
-        """100 for every window found at its first row and nothing else; 0 for a detector that never speaks;
-        ValueError without windows.
+        """Normalise a score: 100 for all windows found at their first rows, 0 for silence.
+
+        Raises ValueError without windows.
         """
         windows = sum(len(file.windows) for file in self.files)
         if not windows:
@@ -104,39 +101,39 @@ class Result:
 
 
 def scaled_sigmoid(position: Floats) -> Floats:
-    """2 / (1 + e^(5y)) - 1 of positions y in window widths: -1 a window's first row, 0 its end, above 0 behind it;
-    -1 from 3 on.
+    """2 / (1 + e^(5y)) - 1 of positions y in window widths, and -1 from 3 on.
+
+    y is -1 at a window's first row, 0 at its end, and positive after it.
     """
     return np.where(position >= _FAR_PAST, -1.0, 2.0 / (1.0 + np.exp(5.0 * np.minimum(position, _FAR_PAST))) - 1.0)
 
 
 def row_values(labels: Labels, profile: Profile = STANDARD) -> tuple[Floats, NDArray[np.int64]]:
-    """What a detection at each row is worth [n], and the index of the row's window among the scorable ones [n], -1
-    outside.
+    """The worth of a detection at each row [n], and its scorable window [n], -1 outside.
 
     The benchmark places row i of a window first..last of w rows at y = -(last - i + 1) / w and divides by the
     sigmoid at -1, so that the first row earns 1 and the last a little more than 0. A row behind it is at y = (i -
     last) / (w - 1).
     """
     values = np.full(labels.rows, -profile.false)
-    member = np.full(labels.rows, -1, dtype=np.int64)
+    window_of_row = np.full(labels.rows, -1, dtype=np.int64)
     earliest = float(scaled_sigmoid(np.array(-1.0)))
     for index, (first, last) in enumerate(labels.windows):
         width, rows = last - first + 1, np.arange(first, labels.rows)
         behind = (rows - last) / (width - 1) if width > 1 else np.full(len(rows), _FAR_PAST)
         values[first:] = profile.false * scaled_sigmoid(np.maximum(behind, 0.0))
         values[first : last + 1] = profile.found * scaled_sigmoid(-(last - rows[:width] + 1) / width) / earliest
-        member[first : last + 1] = index - (len(labels.windows) - len(labels.scorable))
-    return values, np.maximum(member, -1)
+        window_of_row[first : last + 1] = index - (len(labels.windows) - len(labels.scorable))
+    return values, np.maximum(window_of_row, -1)
 
 
 def score_file(scores: Floats, labels: Labels, threshold: float, profile: Profile = STANDARD) -> FileScore:
     """What the detections `scores` >= threshold [n] are worth in one file."""
     _require_rows(scores, labels)
-    values, member = row_values(labels, profile)
+    values, window_of_row = row_values(labels, profile)
     detected = (scores >= threshold) & (np.arange(labels.rows) >= labels.probation)
-    false = detected & (member < 0)
-    found = [np.flatnonzero(detected & (member == index)) for index in range(len(labels.scorable))]
+    false = detected & (window_of_row < 0)
+    found = [np.flatnonzero(detected & (window_of_row == index)) for index in range(len(labels.scorable))]
     earned = tuple(float(values[rows[0]]) if len(rows) else -profile.missed for rows in found)
     return FileScore(earned, int(false.sum()), float(values[false].sum()))
 
@@ -147,7 +144,7 @@ def score_at(files: Sequence[tuple[Floats, Labels]], threshold: float, profile: 
 
 
 def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = STANDARD) -> float:
-    """The threshold of the highest raw score over all files, the highest such; infinity where silence is best.
+    """The largest threshold with the best raw score over all files; infinity for silence.
 
     The scores are taken from the highest down and each row adds what it changes: a false detection its cost, a row
     of a window what it earns beyond the best row of that window so far.
@@ -166,8 +163,9 @@ def best_threshold(files: Sequence[tuple[Floats, Labels]], profile: Profile = ST
 
 
 def _pooled(files: Sequence[tuple[Floats, Labels]], profile: Profile) -> tuple[Floats, Floats, NDArray[np.int64], int]:
-    """Scores, worth and window of every row after the probation, windows numbered through all files; and how many
-    there are.
+    """Scores, worth and window of every row after the probation, and the number of windows.
+
+    Windows are numbered through all files.
     """
     if not files:
         raise ValueError("expected at least one file")
@@ -175,11 +173,12 @@ def _pooled(files: Sequence[tuple[Floats, Labels]], profile: Profile) -> tuple[F
     before = 0
     for scores, labels in files:
         _require_rows(scores, labels)
-        values, member = row_values(labels, profile)
-        parts.append(tuple(x[labels.probation :] for x in (scores, values, np.where(member < 0, -1, member + before))))  # type: ignore[arg-type]
+        values, window_of_row = row_values(labels, profile)
+        numbered, after = np.where(window_of_row < 0, -1, window_of_row + before), slice(labels.probation, None)
+        parts.append((scores[after], values[after], numbered[after]))
         before += len(labels.scorable)
-    scores, values, member = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return scores, values, member, before
+    scores, values, window_of_row = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return scores, values, window_of_row, before
 
 
 def _require_rows(scores: Floats, labels: Labels) -> None:

@@ -1,4 +1,4 @@
-"""10,000 requests at twice the capacity: which statuses come, and whether memory returns to where it was.
+"""10,000 requests at twice the capacity: their statuses, and memory before and after.
 
 python -m benchmarks.overload [--count 10000] [-- flags of sonde serve]
 """

@@ -1,5 +1,4 @@
-"""Writes models/text/packed/parity.json: the shipped model's vectors by the general path in float32, which the
-packed path must equal.
+"""Write models/text/packed/parity.json: vectors of the general path in float32.
 
 python -m benchmarks.parity_vectors
 """

@@ -1,4 +1,4 @@
-"""What a user would write without Sonde: FastAPI calling `model.encode` in its thread pool."""
+"""A server without Sonde: FastAPI that calls `model.encode` in its thread pool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request(BaseModel):
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """The server is there."""
+    """Answer the readiness probe."""
     return {"status": "ok"}
 
 

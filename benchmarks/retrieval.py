@@ -1,5 +1,4 @@
-"""What the embedding and rerank recipes gain on questions and the paragraphs that answer them (XQuAD, English),
-through real jobs.
+"""The gain of the embedding and rerank recipes on XQuAD in English, through real jobs.
 
 python -m benchmarks.retrieval [--data ../shared/data] [--steps 40] [--only lora|full|negatives|rerank]
 
@@ -34,7 +33,7 @@ _NEGATIVES = {"train": 3, "held_out": 9}
 
 
 def questions(data: Path) -> tuple[Questions, Questions]:
-    """Paragraphs with their questions: those to train on and a third held out, the same on every run."""
+    """Paragraphs with questions: to train on, and a third held out, the same on every run."""
     articles = json.loads((data / "xquad/xquad.en.json").read_text(encoding="utf-8"))["data"]
     found = [
         (part["context"], [one["question"] for one in part["qas"]])

@@ -1,5 +1,4 @@
-"""What the machine can do at most: matrix multiplications of the model's shapes in each precision and way, and
-memory bandwidth.
+"""The machine's limits: matrix products of the model's shapes, and memory bandwidth.
 
 python -m benchmarks.roofline [--threads N] [--device cuda] [--write]
 """
@@ -56,7 +55,7 @@ def mkl(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
 
 
 def onednn_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
-    """oneDNN int8: rows quantised beforehand (uint8, one scale), weights int8 with a scale per channel, float32 out."""
+    """oneDNN int8: rows uint8 with one scale, weights int8 with a scale per channel."""
     quantised, scales = _int8(weight)
     packed = torch.ops.onednn.qlinear_prepack(quantised, [len(rows), rows.shape[1]])
     given = (rows * 20 + 128).clamp(0, 255).to(torch.uint8)
@@ -101,7 +100,7 @@ GPU_WAYS: dict[str, Way] = {
 
 
 def refusal(way: Way, device: str) -> str | None:
-    """Why this machine cannot do it at all; None where it can."""
+    """Why this machine cannot compute this way; None where it can."""
     try:
         way(*_example(12, SHAPES[0], device))()
     except (RuntimeError, NotImplementedError) as error:
@@ -110,9 +109,7 @@ def refusal(way: Way, device: str) -> str | None:
 
 
 def seconds_of(work: Work, device: str, time_s: float = _TIME_S) -> float:
-    """Seconds of one call: the lower quartile of as many as fit into the time, three at least; neighbours only ever
-    add.
-    """
+    """Seconds of one call: the lower quartile of at least three; other load only adds time."""
     work()
     taken: list[float] = []
     until = time.perf_counter() + time_s
@@ -138,9 +135,7 @@ def layer_gflops(way: Way, rows: int, device: str, time_s: float = _TIME_S) -> f
 
 
 def best_rate(precision: str, device: str = "cpu", rows: int = 512, time_s: float = _TIME_S) -> tuple[float, str]:
-    """The machine's GEMM rate at the model's shapes in a precision (fp32, bf16, int8): GFLOP/s of the best way, and
-    which that is.
-    """
+    """The machine's GFLOP/s at the model's shapes in a precision, and the fastest way."""
     ways = {name: way for name, way in _ways(device).items() if name.startswith(precision)}
     rates = {
         name: layer_gflops(way, rows, device, time_s) for name, way in ways.items() if refusal(way, device) is None

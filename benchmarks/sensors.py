@@ -1,4 +1,4 @@
-"""How fast detectors of numbers train and score, in one process.
+"""The speed of sensor detectors: training and scoring, in one process.
 
 python -m benchmarks.sensors [--rows 10000] [--columns 8] [--threads 2]
 

@@ -1,5 +1,4 @@
-"""Sonde against Infinity and FastAPI + model.encode over HTTP: one server after another, alternating rounds, medians
-and ratios.
+"""Sonde against Infinity and FastAPI with model.encode over HTTP, in alternating rounds.
 
 python -m benchmarks.serving [--rounds 3] [--seconds 6] [--rows short-1,long-32] [--servers sonde,infinity,plain]
 [--write [--append]]
@@ -48,11 +47,9 @@ def measure(server: Server, row: Row, seed: int, warmup_s: float, seconds: float
 def one_round(
     server: AbstractContextManager[Server], rows: list[str], seed: int, warmup_s: float, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Start a server, put each load on it, and stop it: for each row its figures, and under `process` its start and
-    its memory.
-    """
+    """Start a server, measure each load, and stop it; `process` has its start time and memory."""
     with server as ready:
-        # Another seed for each row, or one row's texts would be in the cache from the row before.
+        # Another seed for each row, so that no row's texts are in the cache from an earlier row.
         seen = {
             name: measure(ready, ROWS[name], 100 * seed + place, warmup_s, seconds) for place, name in enumerate(rows)
         }

@@ -1,4 +1,4 @@
-"""What the level detector finds on SKAB's pump, under the benchmark's protocol.
+"""The level detector on SKAB's pump, by the benchmark's protocol.
 
 python -m benchmarks.skab [--data ../shared/data] [--detector level] [--alpha 0.05]
 
@@ -36,7 +36,7 @@ TRAIN_ROWS = 400
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows by what was said and what was so."""
+    """Rows by verdict and label."""
 
     hits: int
     false_alarms: int

@@ -1,4 +1,4 @@
-"""Markdown tables of what benchmarks kept: medians over the rounds, ratios and shares of the limit."""
+"""Markdown tables of results: medians over the rounds, ratios, shares of the limit."""
 
 from __future__ import annotations
 
@@ -27,24 +27,26 @@ def median(rounds: list[Content], *path: str) -> float:
 
 
 def most(rounds: list[Content], *path: str) -> float:
-    """The largest over the rounds: of a limit, which neighbours on the machine can only hide; NaN where no round has
-    it.
-    """
+    """The maximum over the rounds, for limits, which other load only lowers; NaN if none."""
     return max((value for seen in rounds if (value := _at(seen, path)) is not None), default=math.nan)
 
 
 def serving(content: Content) -> list[str]:
-    """One line a load, one column a server, then Sonde's ratio to each of the others; and how far the limit is."""
+    """A line per load, a column per server, Sonde's ratios to the others, and the limit."""
     medians = serving_medians(content)
-    who = [name for name in medians if name != "limit"]
-    others = [name for name in who if name != "sonde"]
+    servers = [name for name in medians if name != "limit"]
+    others = [name for name in servers if name != "sonde"]
     rows = [
-        [_figure(row), *(form(medians[name].get(row, math.nan), ".4g") for name in who), *_ratios(medians, row, others)]
+        [
+            _figure(row),
+            *(form(medians[name].get(row, math.nan), ".4g") for name in servers),
+            *_ratios(medians, row, others),
+        ]
         for row in [*ROWS, *ALWAYS]
-        if any(row in medians[name] for name in who)
+        if any(row in medians[name] for name in servers)
     ]
     return [
-        *table(["", *who, *(f"sonde : {name}" for name in others)], rows),
+        *table(["", *servers, *(f"sonde : {name}" for name in others)], rows),
         *_limit(content, medians.get("sonde", {})),
     ]
 
@@ -54,9 +56,9 @@ def serving_medians(content: Content) -> dict[str, dict[str, float]]:
     rounds = content["rounds"]
     places = {row: (row, load.figure) for row, load in ROWS.items()} | {name: ("process", name) for name in ALWAYS}
     medians = {}
-    for who in dict.fromkeys(name for seen in rounds for name in seen):
-        values = {row: median(rounds, who, *place) for row, place in places.items()}
-        medians[who] = {row: value for row, value in values.items() if not math.isnan(value)}
+    for server in dict.fromkeys(name for seen in rounds for name in seen):
+        values = {row: median(rounds, server, *place) for row, place in places.items()}
+        medians[server] = {row: value for row, value in values.items() if not math.isnan(value)}
     return medians
 
 
@@ -66,9 +68,7 @@ def titles() -> dict[str, str]:
 
 
 def interactive(content: Content) -> list[str]:
-    """Queries one by one and as they arrive: latencies, p99 beside bulk to idle p99, and what bulk keeps of its
-    rate.
-    """
+    """Latencies of queries, one by one and as they arrive, and the rate that bulk keeps."""
     rounds, ways = content["rounds"], {"": "one at a time", "arriving_": f"{content['about']['rate']:g} a second"}
     figures = {way: {name: median(rounds, "sonde", f"{way}{name}") for name in _QUERIES} for way in ways}
     alone = median(rounds, "sonde", "bulk_alone_per_s")
@@ -90,9 +90,7 @@ def interactive(content: Content) -> list[str]:
 
 
 def forward(content: Content) -> list[str]:
-    """Texts a second by backend, the share of the GEMM rate that long ones take, mixed lengths against uniform ones,
-    a single text.
-    """
+    """Texts a second by backend, the share of the GEMM rate, mixed against uniform lengths."""
     rounds, precisions = content["rounds"], content["about"]["precisions"]
     rows = []
     for name, precision in precisions.items():
@@ -125,7 +123,7 @@ def roofline(content: Content) -> list[str]:
     ]
     memory = median(rounds, "memory", "gb_s")
     return [
-        *table(["GFLOP/s at so many rows", *counts], rows),
+        *table(["GFLOP/s by rows", *counts], rows),
         "",
         f"Memory: {memory:.1f} GB/s read and written together in a copy.",
     ]
@@ -148,6 +146,10 @@ def form(value: float, spec: str) -> str:
     return "" if math.isnan(value) else format(value, spec)
 
 
+def _form_of(figures: dict[str, float], row: str) -> str:
+    return form(figures.get(row, math.nan), ".4g")
+
+
 def _figure(row: str) -> str:
     return ROWS[row].about if row in ROWS else ALWAYS[row]
 
@@ -158,7 +160,7 @@ def _ratios(medians: dict[str, dict[str, float]], row: str, others: list[str]) -
 
 
 def _limit(content: Content, ours: dict[str, float]) -> list[str]:
-    """Bulk through HTTP against the same engine in process, and against the GEMM rate measured in the same rounds."""
+    """Bulk over HTTP against the engine in process and the GEMM rate of the same rounds."""
     rounds = content["rounds"]
     rate = most(rounds, "limit", "gemm", "gflops")
     rows = []

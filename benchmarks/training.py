@@ -1,4 +1,4 @@
-"""What the classification recipe is worth on two public intent sets, through real jobs.
+"""The worth of the classification recipe on two public intent sets, through real jobs.
 
 python -m benchmarks.training [--data ../shared/data] [--seeds 3] [--cache DIR] [--only banking77|few|clinc150]
 [--mode frozen|auto|…]
@@ -57,7 +57,7 @@ def clinc(data: Path) -> tuple[Pairs, Pairs, list[str]]:
 
 
 def few(rows: Pairs, each: int, seed: int) -> Pairs:
-    """So many rows of each label."""
+    """A number of rows of each label."""
     by_label: dict[str, Pairs] = defaultdict(list)
     for row in rows:
         by_label[row[1]].append(row)
@@ -68,7 +68,7 @@ def few(rows: Pairs, each: int, seed: int) -> Pairs:
 def train(
     rows: Pairs, directory: Path, cache: Path, seed: int, hyperparameters: Mapping[str, object]
 ) -> dict[str, float]:
-    """Run a job as the worker would; its metrics, with `wall_s` and `cpu_s` of the whole process."""
+    """Run a job as a worker does; return its metrics, with the process's `wall_s` and `cpu_s`."""
     (directory / "train.jsonl").write_text(
         "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
     )
@@ -93,7 +93,7 @@ def train(
 
 
 def judge(result: Path, base: Embedder, rows: Pairs, out_of_scope: Sequence[str] = ()) -> dict[str, float]:
-    """What the trained files are worth on rows that no job has seen."""
+    """Metrics of the published files on rows that no job has seen."""
     head, detector = load_head(result), load_detector(result)
     embed = Embedder(load(locate(f"tuned={result / 'encoder'}"), place())) if (result / "encoder").is_dir() else base
     x = embed([text for text, _ in rows])

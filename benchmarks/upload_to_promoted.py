@@ -1,4 +1,4 @@
-"""How long a team waits: all of Banking77 from upload to promoted, over HTTP, on `sonde up`.
+"""The time from the upload of Banking77 to its promotion, over HTTP, on `sonde up`.
 
 python -m benchmarks.upload_to_promoted [--data ../shared/data] [--mode frozen] [--each 0] [--device auto]
 
@@ -24,7 +24,7 @@ _LAST = {"succeeded", "failed", "cancelled"}
 
 
 def rows(data: Path, each: int) -> bytes:
-    """JSONL of every row of the training file, or of so many of each label."""
+    """JSONL of every row of the training file, or of `each` rows of each label."""
     train, rest = banking(data)
     chosen = few([*train, *rest], each, seed=0) if each else [*train, *rest]
     return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in chosen).encode()

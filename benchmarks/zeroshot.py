@@ -1,4 +1,4 @@
-"""Where the zero-shot temperatures come from: fitted on label names alone, on two public intent sets.
+"""The zero-shot temperatures, fitted on label names alone on two public intent sets.
 
 python -m benchmarks.zeroshot [--data ../shared/data] [--texts 2000]
 
@@ -51,7 +51,7 @@ def embed(model: TextModel, texts: list[str]) -> Tensor:
 
 
 def subset(cosine: Tensor, truth: Tensor, labels: int, chance: random.Random) -> tuple[Tensor, Tensor]:
-    """The texts of so many labels drawn at random, and their cosines to those labels alone."""
+    """The texts of labels drawn at random, and their cosines to those labels alone."""
     chosen = sorted(chance.sample(range(cosine.shape[1]), labels))
     rows = torch.isin(truth, torch.tensor(chosen))
     return cosine[rows][:, chosen], torch.searchsorted(torch.tensor(chosen), truth[rows])

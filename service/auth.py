@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, kept as hashes."""
+"""API keys: shown once when created, kept as hashes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MARK = "sonde_"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is known of a key: its public id, what it may do, and the SHA-256 of its secret.
+    """A key: its public id, its scopes, and the SHA-256 of its secret.
 
-    The secret has 256 random bits, so a plain hash cannot be searched; a slow one would only slow every request.
+    The secret has 256 random bits, so a plain hash is safe from search; a slow hash would only slow every request.
     """
 
     id: str
@@ -39,20 +39,19 @@ class Key:
     name: str = ""
 
     def allows(self, scope: Scope) -> bool:
-        """`admin` includes the other scopes."""
+        """Whether the key has a scope. `admin` includes the others."""
         return scope in self.scopes or "admin" in self.scopes
 
 
-# Who asks while keys are not in use; only a loopback or `--insecure` service comes to that.
+# The key of all callers while there are no keys, on loopback or with `--insecure`.
 ANYONE = Key(id="anonymous", scopes=SCOPES, digest="", created=0)
 
 
 class Keyring:
-    """The keys in a file, read again when the file changes, so that a new key works without a restart.
+    """The keys in a file, read again when it changes: a new key works without a restart.
 
-    While there is no file, anyone may call, unless `open_without_keys` is false. Once there is one, a key is needed,
-    even when the last has been revoked; and a file that cannot be read leaves the keys that were known before, and
-    is tried again.
+    Without a file, anyone may call if `open_without_keys`. With one, callers need a key, even after the last key is
+    revoked. While the file cannot be read, the keys read before stay in force.
     """
 
     def __init__(self, path: Path, *, open_without_keys: bool = True) -> None:
@@ -60,23 +59,23 @@ class Keyring:
         self._open_without_keys = open_without_keys
         self._stamp: tuple[int, int] | None = None
         self._keys: tuple[Key, ...] = ()
-        self._trouble = ""
+        self._last_problem = ""
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """Every key. Raises ConfigError for a file that is none of ours and was not read before."""
+        """Every key. Raises ConfigError for a file that cannot be read and never could."""
         try:
             self._refresh()
         except ConfigError as error:
             if self._stamp is None:
                 raise
-            if error.message != self._trouble:  # told once, not at every request
-                log.exception("keys cannot be read; the ones known before stay in force")
-            self._trouble = error.message
+            if error.message != self._last_problem:  # log it once, not at every request
+                log.exception("keys cannot be read; those read before stay in force")
+            self._last_problem = error.message
         return self._keys
 
     def authenticate(self, secret: str | None) -> Key:
-        """The key that a secret belongs to. Compares with every key, each in constant time. Raises MissingKey."""
+        """The key of a secret. Compares with all keys in constant time. Raises MissingKey."""
         keys = self.keys
         if self._stamp is None and self._open_without_keys:
             return ANYONE
@@ -89,19 +88,19 @@ class Keyring:
         return matches[0]
 
     def create(self, scopes: Iterable[Scope], name: str = "") -> tuple[Key, str]:
-        """Make a key; the second value is the secret, which is not kept."""
+        """Create a key and its secret, which is not kept."""
         chosen = tuple(dict.fromkeys(scopes))
         secret = _MARK + secrets.token_urlsafe(32)
         key = Key(
             id="key-" + secrets.token_hex(6), scopes=chosen, digest=_digest(secret), created=int(time.time()), name=name
         )
-        with self._alone():
+        with self._locked():
             self._write([*self.keys, key])
         return key, secret
 
     def revoke(self, key_id: str) -> bool:
-        """Forget a key; False when there was none of that id."""
-        with self._alone():
+        """Remove a key; False when there is none with this id."""
+        with self._locked():
             left = [key for key in self.keys if key.id != key_id]
             if len(left) == len(self.keys):
                 return False
@@ -112,11 +111,11 @@ class Keyring:
         stamp = self._read_stamp()
         if stamp != self._stamp:
             self._keys = _read(self._path) if stamp else ()
-            self._stamp, self._trouble = stamp, ""
+            self._stamp, self._last_problem = stamp, ""
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from changing the file between our reading and our writing. Raises ConfigError."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the file between reading and writing it. Raises ConfigError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.with_suffix(".lock").open("w") as lock:
@@ -126,7 +125,7 @@ class Keyring:
             raise ConfigError(f"{self._path} cannot be written: {error.strerror}; see --home") from error
 
     def _write(self, keys: list[Key]) -> None:
-        """Replace the file in one step, readable by its owner alone."""
+        """Replace the file in one step; only its owner can read it."""
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -156,7 +155,7 @@ def _read(path: Path) -> tuple[Key, ...]:
 
 def _key(entry: dict[str, Any]) -> Key:
     key = Key(**{**entry, "scopes": tuple(entry["scopes"])})
-    if not (isinstance(key.digest, str) and key.digest.isascii()):  # no other can be compared with
+    if not (isinstance(key.digest, str) and key.digest.isascii()):  # compare_digest takes no other text
         raise ValueError(f"the digest of {key.id!r} is not hexadecimal")
     return key
 

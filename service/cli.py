@@ -1,14 +1,14 @@
-"""The command line, where everything is put together: `sonde up | serve | worker | score | bench | keys`."""
+"""The command line: `sonde up | serve | worker | score | bench | keys`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import os
 import sys
 import threading
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,26 +30,22 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `sonde`; return its exit code: 0, 1 when something failed, 2 when it was asked for wrongly."""
+    """Run `sonde`; return its exit code: 0, 1 after a failure, 2 for wrong flags or settings."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parsed = parser().parse_args(given)
-    parsed.flags = given[1:]  # what `up` hands on
+    parsed.flags = given[1:]  # `up` and `serve` pass them on to the processes that they start
     try:
         return int(parsed.run(parsed))
-    except ConfigError as error:
-        print(f"sonde: {error.message}", file=sys.stderr)
-        return 2
     except SondeError as error:
         print(f"sonde: {error.message}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def command() -> NoReturn:
-    """`main` as a command, and the end of the process.
+    """Run `main` and end the process.
 
-    Python takes the interpreter down around threads that still run, and PyTorch aborts the process when that befalls
-    one which is loading a model. What had to be closed is closed by then, so where threads are left nothing more is
-    waited for.
+    PyTorch aborts when the interpreter shuts down around a thread that loads a model. Everything is closed by now,
+    so the process exits at once where threads are left.
     """
     code = main()
     if threading.active_count() > 1:
@@ -63,8 +59,8 @@ def serve(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP until SIGTERM."""
     settings = _settings(parsed)
     keyring = _keyring(settings)
-    if parsed.member is not None:
-        return _serve_as_member(settings, keyring, parsed.member)
+    if parsed.process_spec is not None:
+        return _serve_as_process(settings, keyring, parsed.process_spec)
     logs.configure(settings.log_level)
     if settings.workers > 1:
         return _serve_together(settings, parsed.flags)
@@ -72,11 +68,11 @@ def serve(parsed: argparse.Namespace) -> int:
 
 
 def up(parsed: argparse.Namespace) -> int:
-    """Serve models over HTTP and run fine-tuning jobs, as two processes, until SIGTERM."""
+    """Serve models over HTTP and run fine-tuning jobs, in two processes, until SIGTERM."""
     from service.processes.up import up as run
 
     settings = _settings(parsed)
-    _keyring(settings)  # refused here, before two processes refuse
+    _keyring(settings)  # one refusal here instead of one from each process
     logs.configure(settings.log_level)
     return run(settings, parsed.flags)
 
@@ -92,45 +88,41 @@ def worker(parsed: argparse.Namespace) -> int:
 
 
 def score(parsed: argparse.Namespace) -> int:
-    """Score a CSV's rows by a detector of numbers, and draw or write what it found."""
+    """Score the rows of a CSV with a sensor model; draw or write the result."""
     from service.score import run
 
-    return run(parsed, _with_home(Settings.read({"home": parsed.home})))
+    return run(parsed, _require_home_directory(Settings.read({"home": parsed.home})))
 
 
 def bench(parsed: argparse.Namespace) -> int:
-    """Put load on a server that speaks OpenAI's embeddings, and measure it."""
+    """Load-test a server that has OpenAI's embeddings route."""
     from service.bench.command import bench as run
 
     return run(parsed)
 
 
 def create_key(parsed: argparse.Namespace) -> int:
-    """Make a key and print its secret, once."""
+    """Create a key and print its secret, once."""
     scopes = [scope.strip() for scope in parsed.scope.split(",")]
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
         raise ConfigError(f"--scope: expected some of {', '.join(SCOPES)}, got {', '.join(unknown)}")
-    key, secret = Keyring(_settings(parsed).keys_file).create(
-        [scope for scope in SCOPES if scope in scopes], parsed.name
-    )
+    chosen = [scope for scope in SCOPES if scope in scopes]
+    key, secret = Keyring(_settings(parsed).keys_file).create(chosen, parsed.name)
     print(secret)
-    print(
-        f"{key.id} may {', '.join(key.scopes)}. The line above is the only time that the key itself is shown.",
-        file=sys.stderr,
-    )
+    print(f"{key.id} may {', '.join(key.scopes)}. Sonde shows the key itself only once, above.", file=sys.stderr)
     return 0
 
 
 def list_keys(parsed: argparse.Namespace) -> int:
-    """Print what is known of each key."""
+    """Print the id, scopes and name of each key."""
     for key in Keyring(_settings(parsed).keys_file).keys:
         print(f"{key.id}  {','.join(key.scopes):18}  {key.name}")
     return 0
 
 
 def revoke_key(parsed: argparse.Namespace) -> int:
-    """Forget a key; running services notice by themselves."""
+    """Revoke a key; running services notice by themselves."""
     if not Keyring(_settings(parsed).keys_file).revoke(parsed.id):
         raise ConfigError(f"there is no key {parsed.id!r}; 'sonde keys list' shows them")
     return 0
@@ -141,33 +133,33 @@ def _within_quota(settings: Settings) -> Settings:
 
 
 def _prepare_torch() -> None:
-    """Set what the libraries below PyTorch read when they are loaded, here or in a process that this one starts."""
+    """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
     for name, value in _TORCH_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def _serve_together(settings: Settings, flags: Sequence[str]) -> int:
-    """As several processes, of which this one is the parent."""
+    """Supervise several server processes."""
     from service.processes.supervisor import supervise
 
     return supervise(settings, flags)
 
 
-def _serve_as_member(settings: Settings, keyring: Keyring, place: str) -> int:
-    """As one of several processes; `place` is what the parent says which."""
+def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
+    """Serve as one of several processes; the parent passes `spec`."""
     from service.processes.server_process import ProcessSpec, ServerProcess
 
-    member = ServerProcess(ProcessSpec.load(place))
-    logs.configure(settings.log_level, {"process": member.number})
+    process = ServerProcess(ProcessSpec.load(spec))
+    logs.configure(settings.log_level, {"process": process.number})
     try:
-        return _serve(member.settle(settings), keyring, member)
+        return _serve(process.take_share(settings), keyring, process)
     finally:
-        member.close()
+        process.close()
 
 
-def _serve(settings: Settings, keyring: Keyring, member: ServerProcess | None = None) -> int:
+def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None = None) -> int:
     _prepare_torch()
-    # Imported here, since it brings PyTorch along, which `sonde keys` can do without.
+    # Imported here because it loads PyTorch, which `sonde keys` does not need.
     from service.api.app import create_app
     from service.api.server import Server
     from service.api.server import serve as run
@@ -176,21 +168,21 @@ def _serve(settings: Settings, keyring: Keyring, member: ServerProcess | None = 
 
     metrics = Metrics()
     manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
-    if member is not None:
-        member.publish(metrics)
-    announce = _announce if member is None else member.announcing(_greeting)
-    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, member)
+    if process is not None:
+        process.publish(metrics)
+    announce = _announce if process is None else process.announcing(_greeting)
+    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, manager)
 
 
 # Measured in docs/benchmarks.md.
 _TORCH_ENVIRONMENT = {
-    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. On cores
-    # that others use as well (a training job, say) each wait then costs a time slice.
+    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. Where
+    # another process (such as a training job) uses the cores too, each wait then costs a time slice.
     "GOMP_SPINCOUNT": "10000",
-    # Two caches of compiled kernels, one per shape. Batches have hundreds of shapes, and a thousand of each would be
-    # 200 MB.
+    # Two caches of compiled kernels, one kernel per shape. Batches have hundreds of shapes; the default of a thousand
+    # kernels takes 200 MB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
 }
@@ -217,26 +209,24 @@ def _greeting(url: str, card: ModelMetadata) -> str:
 
 
 def _keyring(settings: Settings) -> Keyring:
-    """The keys, which must exist where other machines can call. Raises ConfigError."""
+    """The API keys. Raises ConfigError when there is none and other machines can call."""
     open_without_keys = settings.loopback or settings.insecure
     keyring = Keyring(settings.keys_file, open_without_keys=open_without_keys)
     if not keyring.keys and not open_without_keys:
         raise ConfigError(
             f"--host {settings.host} is reachable from other machines and there is no API key: make one with"
-            " 'sonde keys create --scope infer', or say --insecure"
+            " 'sonde keys create --scope infer', or pass --insecure"
         )
     return keyring
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
     given = {name: getattr(parsed, name, None) for name in Settings.model_fields}
-    if given["model"] is not None:
-        given["model"] = tuple(given["model"])
-    return _with_home(Settings.read(given))
+    return _require_home_directory(Settings.read(given))
 
 
-def _with_home(settings: Settings) -> Settings:
-    """The settings, if their home is a directory or may become one. Raises ConfigError."""
+def _require_home_directory(settings: Settings) -> Settings:
+    """Return the settings. Raises ConfigError if their home is not a directory."""
     try:
         settings.keys_file.stat()
     except FileNotFoundError:
@@ -250,6 +240,7 @@ def _with_home(settings: Settings) -> Settings:
 def parser() -> argparse.ArgumentParser:
     """The commands and flags of `sonde`."""
     made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
+    made.add_argument("--version", action="version", version=f"sonde {importlib.metadata.version('sonde')}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     abouts = {
         up: "serve models and run fine-tuning jobs on this machine",
@@ -262,56 +253,37 @@ def parser() -> argparse.ArgumentParser:
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
         if run is serve:
-            command.add_argument("--member", help=argparse.SUPPRESS)  # what --workers starts its processes with
-    command = commands.add_parser("score", help="score a CSV by a detector of numbers", description=score.__doc__)
-    _add_score(command)
-    load = commands.add_parser("bench", help="put load on a server and measure it", description=bench.__doc__)
+            command.add_argument("--process-spec", help=argparse.SUPPRESS)  # the supervisor of --workers passes it
+    _add_score(commands.add_parser("score", help="score a CSV with a sensor model", description=score.__doc__))
+    load = commands.add_parser("bench", help="load-test a server", description=bench.__doc__)
     add_bench_flags(load)
     load.set_defaults(run=bench)
-    _add_keys(
-        commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
-            required=True, metavar="ACTION"
-        )
-    )
+    keys = commands.add_parser("keys", help="create, list and revoke API keys")
+    _add_keys(keys.add_subparsers(required=True, metavar="ACTION"))
     return made
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "file", type=Path, help="a CSV with a header; columns that the model does not read are left out"
-    )
-    command.add_argument(
-        "--model", required=True, help="a detector of numbers: a name, name:vN, or (with --url) an alias"
-    )
-    command.add_argument(
-        "--url", help="a running service, like http://127.0.0.1:8000; without it the registry below --home is read"
-    )
-    command.add_argument("--key", help="the service's API key, where it needs one")
-    command.add_argument(
-        "--alpha", type=float, default=0.05, help="the share of normal rows that may be called anomalies (default 0.05)"
-    )
-    command.add_argument(
-        "--timestamp",
-        metavar="COLUMN",
-        help="the column of times (ISO 8601, or numbers since 1970), for the plot and the output",
-    )
-    command.add_argument(
-        "--plot", type=Path, help="draw readings, scores and anomalies: a file that ends in .png or .svg"
-    )
-    command.add_argument(
-        "--out", type=Path, help="write each row's score, p-value, verdict and shares by column as CSV"
-    )
+    add = command.add_argument
+    add("file", type=Path, help="a CSV with a header; columns that the model does not read are ignored")
+    add("--model", required=True, help="a sensor model that detects anomalies: NAME, NAME:vN, or (with --url) an alias")
+    add("--url", help="a running service, like http://127.0.0.1:8000; without it, the registry below --home")
+    add("--key", help="the service's API key, where it needs one")
+    add("--alpha", type=float, default=0.05, help="the share of normal rows that may be false alarms (default 0.05)")
+    add("--timestamp", metavar="COLUMN", help="column of times (ISO 8601 or Unix seconds), for the plot and the output")
+    add("--plot", type=Path, help="draw readings, scores and anomalies into a .png or .svg file")
+    add("--out", type=Path, help="write each row's score, p-value, verdict and contributions by column as CSV")
     _add_flag(command, "home", Settings.model_fields["home"])
     command.set_defaults(run=score)
 
 
 def _add_keys(actions: Any) -> None:
-    create = actions.add_parser("create", help="make a key", description=create_key.__doc__)
+    create = actions.add_parser("create", help="create a key", description=create_key.__doc__)
     create.add_argument("--scope", required=True, help=f"comma-separated: {', '.join(SCOPES)}")
     create.add_argument("--name", default="", help="a note for yourself")
     create.set_defaults(run=create_key)
     actions.add_parser("list", help="show keys", description=list_keys.__doc__).set_defaults(run=list_keys)
-    revoke = actions.add_parser("revoke", help="forget a key", description=revoke_key.__doc__)
+    revoke = actions.add_parser("revoke", help="revoke a key", description=revoke_key.__doc__)
     revoke.add_argument("id", help="the key's id, as 'list' shows it")
     revoke.set_defaults(run=revoke_key)
     for action in actions.choices.values():
@@ -319,22 +291,19 @@ def _add_keys(actions: Any) -> None:
 
 
 def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    """One setting as a flag; what it may be is checked by Settings, so that flags and variables get the same
-    messages.
-    """
+    """Add a setting as a flag, which Settings validates like the variable."""
     default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
-    told = f"default {default}, " if default else ""
-    about = f"{field.description} ({told}or ${PREFIX}{name.upper()})"
-    flag = f"--{name.replace('_', '-')}"
-    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else None
-    if field.annotation is bool and field.default is True:
-        command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
-    elif field.annotation is bool:
-        command.add_argument(flag, action="store_const", const=True, help=about)
-    elif typing.get_origin(field.annotation) in (tuple, types.GenericAlias):
-        command.add_argument(flag, action="append", help=about)
-    else:
-        command.add_argument(flag, choices=choices, help=about)
+    shown_default = f"default {default}, " if default else ""
+    about = f"{field.description} ({shown_default}or ${PREFIX}{name.upper()})"
+    kind: dict[str, Any] = {}
+    if field.annotation is bool:
+        kind = {"action": argparse.BooleanOptionalAction, "default": None} if field.default else {}
+        kind = kind or {"action": "store_const", "const": True}
+    elif typing.get_origin(field.annotation) is tuple:
+        kind = {"action": "append"}
+    elif typing.get_origin(field.annotation) is typing.Literal:
+        kind = {"choices": typing.get_args(field.annotation)}
+    command.add_argument(f"--{name.replace('_', '-')}", help=about, **kind)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line on standard error. What callers send is never in them."""
+"""Logs: one JSON object per line on standard error, never with the content of requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger and message, and whatever was passed as `extra`; `always` is in every line."""
+    """Formats time, level, logger, message and `extra`; `always` is in every line."""
 
     def __init__(self, always: Mapping[str, object] | None = None) -> None:
         super().__init__()
         self._always = dict(always or {})
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON."""
+        """Format a record as one line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -39,9 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, always: Mapping[str, object] | None = None) -> None:
-    """Send all logs, uvicorn's too, to standard error as JSON, each with the fields of `always`. Called once, by the
-    command line.
-    """
+    """Send all logs, uvicorn's too, to standard error as JSON, with the fields of `always`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(always))
     root = logging.getLogger()
@@ -51,7 +49,7 @@ def configure(level: str, always: Mapping[str, object] | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # Our own line a request says more; libraries' chatter about each file they open says too much.
+    # Sonde's own line per request replaces uvicorn's; libraries would log each file that they open.
     for name, least in {
         "uvicorn.access": "ERROR",
         "uvicorn.error": "WARNING",

@@ -1,10 +1,10 @@
-"""Every metric, named once. Series whose labels are known beforehand exist from the start, with zeros, for alerts to
-find.
-"""
+"""Every metric. Series with known labels exist from the start, as zeros for alerts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -32,12 +32,13 @@ SHED_REASONS = ("items", "tokens", "not_ready")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
 JOB_STATUSES = ("queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled")
 PROCESS_STATES = ("starting", "ready", "draining")
-# How an attempt at a job ends: with the job, paused, so that the job is queued again, or as another worker's.
+# An attempt ends with its job, is paused, is queued again, or is lost to another worker.
 ATTEMPT_OUTCOMES = ("succeeded", "failed", "cancelled", "paused", "queued", "lost")
 
-# What several processes say of the same thing is added up, but here: all have the model or see the drift, and a
-# generation is in service when the last of them has it.
-TOGETHER: Mapping[str, Callable[[float, float], float]] = {
+# Values of the same series from several processes are added up, except these: every process has the model or sees the
+# drift, and a generation is in service once the last process has it.
+MERGED_BY: Mapping[str, Callable[[float, float], float]] = {
+    "sonde_build_info": max,
     "sonde_model_info": max,
     "sonde_drift_detected": max,
     "sonde_model_generation": min,
@@ -45,95 +46,72 @@ TOGETHER: Mapping[str, Callable[[float, float], float]] = {
 
 
 class Metrics:
-    """The service's metrics in a registry of their own. `shown` is what is rendered, other processes' included where
-    there are any.
+    """The service's metrics in a registry of their own.
+
+    `render` shows `shown`: this registry, or the sum of all server processes where there are several.
     """
 
     def __init__(self) -> None:
         r = self.registry = _registry()
         self.shown: Collector = r
-        self.requests = Counter(
-            "sonde_requests", "Requests answered, by route and status", ["route", "status"], registry=r
+        counter, gauge, histogram = (
+            partial(Counter, registry=r),
+            partial(Gauge, registry=r),
+            partial(Histogram, registry=r),
         )
-        self.latency = Histogram(
-            "sonde_request_seconds", "Time from first byte to answer", ["route"], buckets=_LATENCY, registry=r
-        )
-        self.in_flight = Gauge("sonde_requests_in_flight", "Requests being answered", registry=r)
-        self.errors = Counter("sonde_errors", "Error answers by code", ["code"], registry=r)
-        self.shed = Counter("sonde_shed", "Requests refused before any work", ["reason"], registry=r)
-        self.client_gone = Counter("sonde_client_gone", "Callers that hung up before their answer", registry=r)
-        self.deadline_missed = Counter("sonde_deadline_missed", "Requests whose time ran out", registry=r)
+        seconds, model = partial(histogram, buckets=_LATENCY), ["model"]
 
-        self.inputs = Counter("sonde_inputs", "Texts or readings taken in", ["model", "task"], registry=r)
-        self.truncated = Counter(
-            "sonde_truncated_inputs", "Texts cut to the model's length", ["model", "task"], registry=r
+        self.requests = counter("sonde_requests", "Requests answered, by route and status", ["route", "status"])
+        self.latency = seconds("sonde_request_seconds", "Time from first byte to answer", ["route"])
+        self.in_flight = gauge("sonde_requests_in_flight", "Requests in progress")
+        self.errors = counter("sonde_errors", "Error answers by code", ["code"])
+        self.shed = counter("sonde_shed", "Requests refused before any work", ["reason"])
+        self.client_gone = counter("sonde_client_gone", "Requests whose caller hung up before the answer")
+        self.deadline_missed = counter("sonde_deadline_missed", "Requests that ran out of time")
+
+        self.inputs = counter("sonde_inputs", "Texts or readings received", ["model", "task"])
+        self.truncated = counter("sonde_truncated_inputs", "Texts cut to the model's length", ["model", "task"])
+        self.tokens = counter("sonde_tokens", "Tokens computed, without padding; 16 readings count as one token", model)
+        self.tokenize = seconds("sonde_tokenize_seconds", "Time to tokenise one request", model)
+        self.queue_wait = seconds("sonde_queue_wait_seconds", "Time from submission to the first batch", model)
+        self.inference = seconds("sonde_inference_seconds", "Time of one batch on the device", model)
+        self.batch_items = histogram("sonde_batch_items", "Items of one batch", model, buckets=_ITEMS)
+        self.batch_tokens = histogram(
+            "sonde_batch_tokens", "Tokens of one batch, padding included where the model pads", model, buckets=_TOKENS
         )
-        self.tokens = Counter(
-            "sonde_tokens", "Tokens computed, padding not counted; 16 readings count as one", ["model"], registry=r
-        )
-        self.tokenize = Histogram(
-            "sonde_tokenize_seconds", "Tokenising one request", ["model"], buckets=_LATENCY, registry=r
-        )
-        self.queue_wait = Histogram(
-            "sonde_queue_wait_seconds", "From queued to first computed", ["model"], buckets=_LATENCY, registry=r
-        )
-        self.inference = Histogram(
-            "sonde_inference_seconds", "One batch on the device", ["model"], buckets=_LATENCY, registry=r
-        )
-        self.batch_items = Histogram("sonde_batch_items", "Items of one batch", ["model"], buckets=_ITEMS, registry=r)
-        self.batch_tokens = Histogram(
-            "sonde_batch_tokens",
-            "Tokens of one batch, each text as long as the longest where the model pads",
-            ["model"],
-            buckets=_TOKENS,
-            registry=r,
-        )
-        self.padding = Histogram(
+        self.padding = histogram(
             "sonde_batch_padding_ratio",
-            "Share of those tokens that is padding; 0 for a packed forward pass on a CPU",
-            ["model"],
+            "Share of a batch's tokens that is padding; 0 for a packed forward pass",
+            model,
             buckets=_SHARES,
-            registry=r,
         )
-        self.duplicates = Counter(
-            "sonde_duplicate_items", "Items of a batch equal to another of it, computed once", ["model"], registry=r
+        self.duplicates = counter(
+            "sonde_duplicate_items", "Items equal to another of their batch, computed once", model
         )
-        self.batch_faults = Counter(
-            "sonde_batch_faults", "Batches that failed and were cut", ["model", "kind"], registry=r
-        )
-        self.queue_items = Gauge("sonde_queue_items", "Items waiting", ["model"], registry=r)
-        self.queue_tokens = Gauge("sonde_queue_tokens", "Tokens waiting", ["model"], registry=r)
+        self.batch_faults = counter("sonde_batch_faults", "Batches that failed or were split", ["model", "kind"])
+        self.queue_items = gauge("sonde_queue_items", "Items in the queue", model)
+        self.queue_tokens = gauge("sonde_queue_tokens", "Tokens in the queue", model)
 
-        self.cache_hits = Counter("sonde_cache_hits", "Rows found in the cache", ["model"], registry=r)
-        self.cache_misses = Counter("sonde_cache_misses", "Rows not found in the cache", ["model"], registry=r)
-        self.cache_bytes = Gauge("sonde_cache_bytes", "Bytes the cache holds", registry=r)
-        self.fitted_hits = Counter(
-            "sonde_fitted_cache_hits", "Reference and label sets found ready", ["model"], registry=r
+        self.cache_hits = counter("sonde_cache_hits", "Rows found in the cache", model)
+        self.cache_misses = counter("sonde_cache_misses", "Rows not found in the cache", model)
+        self.cache_bytes = gauge("sonde_cache_bytes", "Bytes in the cache")
+        self.fitted_hits = counter(
+            "sonde_fitted_cache_hits", "Fitted reference and label sets found in the cache", model
         )
-        self.fitted_misses = Counter(
-            "sonde_fitted_cache_misses", "Reference and label sets that had to be fitted", ["model"], registry=r
+        self.fitted_misses = counter("sonde_fitted_cache_misses", "Reference and label sets fitted anew", model)
+        self.model_info = gauge(
+            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype"]
         )
-        self.model_info = Gauge(
-            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype"], registry=r
-        )
-        self.device_memory = Gauge(
-            "sonde_device_memory_bytes", "Memory that tensors hold on the device", ["device"], registry=r
-        )
-        self.model_generation = Gauge(
-            "sonde_model_generation", "How often what serves under a name was changed", ["model"], registry=r
-        )
-        self.reload_failures = Counter(
-            "sonde_reload_failures", "Trained models that could not be loaded", ["model"], registry=r
-        )
-        self.drift = Gauge(
-            "sonde_drift_detected", "1 when a detector no longer fits what it reads", ["model", "version"], registry=r
-        )
-        self.ready = Gauge("sonde_ready", "How many processes take requests", registry=r)
+        self.device_memory = gauge("sonde_device_memory_bytes", "Memory of tensors on the device", ["device"])
+        self.model_generation = gauge("sonde_model_generation", "Promotions and rollbacks of a model so far", model)
+        self.reload_failures = counter("sonde_reload_failures", "Fine-tuned models that failed to load", model)
+        self.drift = gauge("sonde_drift_detected", "1 when readings have drifted from a model's", ["model", "version"])
+        self.ready = gauge("sonde_ready", "Server processes that take requests")
         for reason in SHED_REASONS:
             self.shed.labels(reason)
 
     def announce(self, model: str) -> None:
-        """Make all series of a model exist, with zeros."""
+        """Create all series of a model, with zeros."""
         for metric in (
             self.tokens, self.tokenize, self.queue_wait, self.inference, self.batch_items, self.batch_tokens,
             self.padding, self.duplicates, self.queue_items, self.queue_tokens, self.cache_hits, self.cache_misses,
@@ -147,37 +125,31 @@ class Metrics:
             self.batch_faults.labels(model, kind)
 
     def render(self) -> bytes:
-        """Prometheus' text format. Blocks for milliseconds."""
+        """Render Prometheus' text format. Blocks for milliseconds."""
         return generate_latest(self.shown)
 
 
 class SupervisorMetrics:
-    """What the parent of several processes tells of them, in a registry of their own."""
+    """The supervisor's metrics of its server processes."""
 
     def __init__(self) -> None:
         r = self.registry = _registry()
-        self.processes = Gauge("sonde_processes", "Processes of --workers, by state", ["state"], registry=r)
-        self.restarts = Counter(
-            "sonde_process_restarts", "Processes of --workers that ended and were started again", registry=r
-        )
+        self.processes = Gauge("sonde_processes", "Server processes of --workers, by state", ["state"], registry=r)
+        self.restarts = Counter("sonde_process_restarts", "Server processes started again after their end", registry=r)
         for state in PROCESS_STATES:
             self.processes.labels(state)
 
 
 class JobMetrics:
-    """A worker's metrics in a registry of their own."""
+    """A worker's metrics."""
 
     def __init__(self) -> None:
         r = self.registry = _registry()
         self.jobs = Gauge("sonde_jobs", "Jobs of all workers, by status", ["status"], registry=r)
-        self.workers = Gauge("sonde_workers", "Workers whose lease is in force", registry=r)
+        self.workers = Gauge("sonde_workers", "Workers with a valid lease", registry=r)
         self.running = Gauge("sonde_job_running", "1 while this worker runs a job", registry=r)
-        self.attempts = Counter(
-            "sonde_attempts", "Attempts of this worker at jobs, by how they ended", ["outcome"], registry=r
-        )
-        self.attempt_seconds = Histogram(
-            "sonde_attempt_seconds", "How long an attempt took", buckets=_ATTEMPT, registry=r
-        )
+        self.attempts = Counter("sonde_attempts", "Attempts of this worker, by outcome", ["outcome"], registry=r)
+        self.attempt_seconds = Histogram("sonde_attempt_seconds", "Time of one attempt", buckets=_ATTEMPT, registry=r)
         self.heartbeat = Gauge(
             "sonde_heartbeat_timestamp_seconds", "When this worker last renewed its lease", registry=r
         )
@@ -186,34 +158,32 @@ class JobMetrics:
             self.attempts.labels(outcome)
 
     def count(self, jobs: Mapping[str, int], workers: int) -> None:
-        """What the database says now: jobs by status, and workers that are alive."""
+        """Set the numbers of jobs by status and of live workers, as the database has them now."""
         for status in JOB_STATUSES:
             self.jobs.labels(status).set(jobs.get(status, 0))
         self.workers.set(workers)
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """An attempt is over."""
+        """Count an attempt that has ended."""
         self.attempts.labels(outcome).inc()
         self.attempt_seconds.observe(seconds)
 
 
 def listen(registry: CollectorRegistry, host: str, port: int) -> None:
-    """Serve metrics on a port of their own, from a thread; port 0 is off. Raises ConfigError when it cannot be
-    listened on.
-    """
+    """Serve metrics on another port, unless it is 0. Raises ConfigError for a port in use."""
     if not port:
         return
     try:
         start_http_server(port, host, registry)
     except OSError as error:
-        raise ConfigError(
-            f"--metrics-port {port}: cannot listen on {host}: {error.strerror or error}", param="metrics_port"
-        ) from error
+        message = f"--metrics-port {port}: cannot listen on {host}: {error.strerror or error}"
+        raise ConfigError(message, param="metrics_port") from error
 
 
 def _registry() -> CollectorRegistry:
-    """An empty registry but for the process's and Python's own metrics."""
+    """A registry with the build's version and the process's and Python's own metrics."""
     registry = CollectorRegistry()
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         registry.register(collector)
+    Gauge("sonde_build_info", "Version of Sonde", ["version"], registry=registry).labels(version("sonde")).set(1)
     return registry

@@ -1,4 +1,4 @@
-"""`sonde score FILE --model NAME`: the scores of a CSV's rows, by a running service or straight from the registry."""
+"""`sonde score FILE --model NAME`: score a CSV's rows by a service or a local model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ from service.api.readings import first_disorder, order_error
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 
-# Rows and numbers of one request, well below what services take by default: as JSON a number is up to 26 bytes.
-_ROWS = 10_000
-_NUMBERS = 200_000
+# Rows and values of one request, well below a service's default limits: as JSON a value has up to 26 bytes.
+_MAX_ROWS = 10_000
+_MAX_VALUES = 200_000
 _TIMEOUT_S = 120.0
-_MOST_PLOTTED = 2_000
+_MAX_PLOTTED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """A CSV's readings float64 [n, d] with the line that each row begins at, and their timestamps as they are
-    written.
-    """
+    """A CSV's readings float64 [n, d], the line of each row, and the timestamps as written."""
 
     readings: Readings
     lines: list[int]
@@ -47,11 +45,10 @@ class ScoreTable:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
-    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows, and on how many normal readings they
-    rest.
+    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows.
 
-    `threshold` is None where those are too few for alpha, or where it moves with each row; `drift` (as of the last
-    row) where nobody knows.
+    `calibrated_on` counts the normal readings behind the p-values. `threshold` is None where they are too few for
+    alpha, or where it moves with each row. `drift`, as of the last row, is None where it is unknown.
     """
 
     scores: NDArray[np.float64]
@@ -63,7 +60,7 @@ class ScoredRows:
 
 
 class Scorer(Protocol):
-    """What gives scores."""
+    """A source of scores."""
 
     @property
     def kind(self) -> SensorKind: ...
@@ -72,12 +69,12 @@ class Scorer(Protocol):
     def columns(self) -> tuple[str, ...]: ...
 
     def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
-        """Scores of all rows."""
+        """Score all rows."""
         ...
 
 
 def run(parsed: argparse.Namespace, settings: Settings) -> int:
-    """Score, write what was asked for, and print a summary. Raises SondeError."""
+    """Score a file, write plot and output, and print a summary. Raises SondeError."""
     if parsed.plot is not None and parsed.plot.suffix not in {".png", ".svg"}:
         raise InvalidRequest(f"--plot: expected a file that ends in .png or .svg, got {parsed.plot.name}")
     if not 1e-6 <= parsed.alpha < 1:
@@ -85,25 +82,25 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     for flag, path in (("--plot", parsed.plot), ("--out", parsed.out)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InvalidRequest(f"{flag}: expected a file in a directory that exists, got {path}")
-    scorer: Scorer = _Service(parsed.url, parsed.model, parsed.key) if parsed.url else _Local(settings, parsed.model)
+    scorer: Scorer = (
+        _RemoteModel(parsed.url, parsed.model, parsed.key) if parsed.url else _LocalModel(settings, parsed.model)
+    )
     table = read(parsed.file, scorer.columns, parsed.timestamp)
     if scorer.kind == "series":
         _require_order(table, parsed.file.name, parsed.timestamp)
     found = scorer.score(table, parsed.alpha)
     if parsed.out is not None:
-        with _told("--out", parsed.out):
+        with _naming_flag("--out", parsed.out):
             _write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
-        with _told("--plot", parsed.plot):
+        with _naming_flag("--plot", parsed.plot):
             _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
     print(_summary(found, scorer.columns, parsed.alpha))
     return 0
 
 
 def read(path: Path, columns: Sequence[str], timestamp: str | None) -> ScoreTable:
-    """A CSV's columns of readings. Raises InvalidRequest naming line and column of the first value that is no finite
-    number.
-    """
+    """Read a CSV's columns. Raises InvalidRequest naming line and column of a wrong value."""
     try:
         return _rows(FileReader(path, "csv", "file", max_rows=sys.maxsize).records(), columns, timestamp, path.name)
     except TrainingDataError as error:
@@ -144,7 +141,7 @@ def _number(text: str, where: str) -> float:
 
 
 def _require_order(table: ScoreTable, name: str, column: str) -> None:
-    """Refuse a series that a service would refuse. Texts that are no times say nothing of an order."""
+    """Refuse a series that a service would refuse. Texts that are not times have no order."""
     seconds = _seconds(table.times or [])
     if seconds is not None and (at := first_disorder(np.array(seconds))) is not None:
         why = order_error(seconds[at], seconds[at - 1], f"the one on line {table.lines[at - 1]}")
@@ -152,15 +149,15 @@ def _require_order(table: ScoreTable, name: str, column: str) -> None:
 
 
 def _seconds(times: list[str]) -> list[float] | None:
-    """Times as training reads them; None where one of them is none."""
+    """Parse times as training does; None where one is not a time."""
     try:
         return [to_seconds(time.strip()) for time in times]
     except ValueError:
         return None
 
 
-class _Local:
-    """A version in the registry of this machine, loaded into this process."""
+class _LocalModel:
+    """A version in the local registry, loaded into this process."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         from models.registry.artifact import verify
@@ -173,10 +170,10 @@ class _Local:
         current = registry.current(bare) if version is None else None
         if version is None and current is None:
             raise ModelNotFound(f"{bare} has no version in service below {settings.home}", param="model")
-        path = registry.path(bare, version if current is None else current.version)  # type: ignore[arg-type]  # one of both is there
+        path = registry.path(bare, version if current is None else current.version)  # type: ignore[arg-type]  # one of them is set
         manifest = verify(path)
         if manifest.task != "anomaly" or manifest.encoder != "none":
-            raise WrongTask(f"{name} is no detector of numbers", param="model")
+            raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
         self._sensor = cast(Sensor, load_sensor(path))
         self.kind, self.columns = self._sensor.kind, self._sensor.columns
 
@@ -194,17 +191,17 @@ class _Local:
         )
 
 
-class _Service:
+class _RemoteModel:
     """A model of a running service."""
 
     def __init__(self, url: str, name: str, key: str | None) -> None:
         self._url, self._name, self._key = url.rstrip("/"), name, key
         about = self._call(f"/v1/models/{quote(name, safe='')}")
         if not (isinstance(about, dict) and isinstance(about.get("signature"), dict)):
-            raise RequestError(f"{self._url} is no Sonde: expected a model with its signature")
+            raise RequestError(f"{self._url} is not a Sonde service: expected a model with its signature")
         self._signature = about["signature"]
         if about["task"] != "anomaly" or "kind" not in self._signature:
-            raise WrongTask(f"{name} is no detector of numbers", param="model")
+            raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
         self.kind: SensorKind = self._signature["kind"]
         self.columns = tuple(self._signature["inputs"][0]["columns"])
 
@@ -226,9 +223,9 @@ class _Service:
         )
 
     def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
-        """One request after the other: a series goes on from the state of the one before."""
+        """Send the rows in several requests; a series continues from the state of the one before."""
         records = self.kind == "records"
-        state, step = None, rows_each(len(self.columns), self._signature["window"])
+        state, step = None, rows_per_request(len(self.columns), self._signature["window"])
         for at in range(0, len(rows), step):
             body = {
                 "model": self._name,
@@ -253,9 +250,9 @@ class _Service:
             raise RequestError(f"{self._url} does not answer: {error}") from error
 
 
-def rows_each(columns: int, window: int) -> int:
-    """Rows of one request: a series cannot begin with less than a window."""
-    return max(min(_ROWS, _NUMBERS // columns), window)
+def rows_per_request(columns: int, window: int) -> int:
+    """Rows of one request; a series must begin with at least a window."""
+    return max(min(_MAX_ROWS, _MAX_VALUES // columns), window)
 
 
 def _require_window(table: ScoreTable, window: int) -> None:
@@ -273,8 +270,8 @@ def _service_error(error: urllib.error.HTTPError) -> str:
 
 
 @contextmanager
-def _told(flag: str, path: Path) -> Iterator[None]:
-    """Raise InvalidRequest where a file cannot be written."""
+def _naming_flag(flag: str, path: Path) -> Iterator[None]:
+    """Turn errors of writing a file into InvalidRequest that names the flag."""
     try:
         yield
     except OSError as error:
@@ -300,42 +297,38 @@ def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[st
     kept = _peaks(found.scores)
     order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
     data = {
-        "x": _when([table.times[at] for at in kept]) if table.times else [table.lines[at] for at in kept],
+        "x": _plot_times([table.times[at] for at in kept]) if table.times else [table.lines[at] for at in kept],
         "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
         "scores": found.scores[kept].tolist(),
         "threshold": {f"{alpha:g}": found.threshold},
         "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
     }
-    path.write_bytes(plots.written(plots.series(data), "png" if path.suffix == ".png" else "svg"))
+    path.write_bytes(plots.render(plots.series(data), "png" if path.suffix == ".png" else "svg"))
 
 
-def _when(times: list[str]) -> list[str]:
-    """Times as a plot takes them; as they are written where one of them is none."""
+def _plot_times(times: list[str]) -> list[str]:
+    """Times for a plot; as written where one is not a time."""
     seconds = _seconds(times)
     return times if seconds is None else [to_iso(one) for one in seconds]
 
 
 def _peaks(scores: NDArray[np.float64]) -> list[int]:
-    """The row of highest score of each of some thousand stretches: a peak must not fall between two points of a
-    plot.
-    """
-    stretches = np.array_split(np.arange(len(scores)), min(_MOST_PLOTTED, len(scores)))
+    """The row of the highest score in each of 2,000 stretches, so that plots show all peaks."""
+    stretches = np.array_split(np.arange(len(scores)), min(_MAX_PLOTTED, len(scores)))
     return [int(part[scores[part].argmax()]) for part in stretches]
 
 
 def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:
-    strange = found.p_values <= alpha
-    lines = [
-        f"{len(strange)} rows, {int(strange.sum())} anomalies at alpha {alpha:g} ({100 * float(strange.mean()):.1f} %)"
-    ]
-    if strange.any():
-        shares = found.shares[strange].mean(axis=0)
-        most = np.argsort(-shares, kind="stable")[:3].tolist()
-        lines.append(
-            "most to blame: " + ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in most)
-        )
+    anomalous = found.p_values <= alpha
+    share = 100 * float(anomalous.mean())
+    lines = [f"{len(anomalous)} rows, {int(anomalous.sum())} anomalies at alpha {alpha:g} ({share:.1f} %)"]
+    if anomalous.any():
+        shares = found.shares[anomalous].mean(axis=0)
+        largest = np.argsort(-shares, kind="stable")[:3].tolist()
+        named = ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in largest)
+        lines.append(f"columns with the largest contribution: {named}")
     if 1 / (1 + found.calibrated_on) > alpha:
-        lines.append(f"the model was calibrated on too few normal readings to tell at alpha {alpha:g}")
+        lines.append(f"the model was calibrated on too few normal readings for alpha {alpha:g}")
     if found.drift:
-        lines.append("drift: the detector no longer fits these readings; see docs/anomaly.md")
+        lines.append("drift: these readings have changed since the training; see docs/anomaly.md")
     return "\n".join(lines)

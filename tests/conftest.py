@@ -60,7 +60,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 def open_manager(settings: Settings, metrics: Metrics, *models: FakeModel) -> ModelManager:
-    """A hub that serves fakes."""
+    """A model manager of fakes."""
     manager = ModelManager(settings, metrics)
     for model in models or (FakeModel(),):
         manager.add(model)
@@ -81,7 +81,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     with ExitStack() as stack:
 
         def make(*models: FakeModel, **settings: object) -> FastAPI:
-            chosen = Settings.read({"home": tmp_path, **settings}, {})
+            chosen = Settings.read({"home": tmp_path, **settings})
             metrics = Metrics()
             manager = open_manager(chosen, metrics, *models)
             stack.callback(manager.close)

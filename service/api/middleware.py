@@ -21,7 +21,7 @@ from service.metrics import Metrics
 
 log = logging.getLogger("sonde.requests")
 
-OPEN_PATHS = {"/health", "/health/live", "/health/ready"}
+OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version"}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 

@@ -1,7 +1,5 @@
-"""`sonde bench`: a load generator for Sonde and any other server that speaks OpenAI's embeddings.
+"""`sonde bench`: a load generator for any server with OpenAI's embeddings route.
 
-Its pieces from first to last: `arrivals` (when to send), `lengths` and `texts` (what), `requests` (as bytes),
-`client` (one connection), `loops` (open and closed load), `measure` (what the samples say), `table`, `page` and
-`record` (how it is shown), `ceiling` (how fast the generator itself is), `flags` and `command` (from flags to all
-that).
+In the order of a run: `flags`, `command`, `arrivals` (when to send), `workload` (what to send), `load` (open, closed),
+`client` (a connection), `summary` (statistics), `report` (JSON, table, page). `ceiling` measures the generator itself.
 """

@@ -1,7 +1,8 @@
-"""When requests are sent under open load: seconds from the start, ascending."""
+"""Arrival times of open load: seconds from the start, ascending."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import math
@@ -14,7 +15,7 @@ from service.errors import ConfigError
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
-    """Arrivals of independent callers, `rate` a second on average, for so many seconds."""
+    """Poisson arrivals (independent callers) at a mean of `rate` a second for `seconds`."""
     chance = random.Random(seed)
     at = chance.expovariate(rate)
     while at < seconds:
@@ -23,10 +24,9 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> Iterator[float]:
 
 
 def recorded(file: Path) -> list[float]:
-    """Arrivals from a CSV's first column, in seconds from its first: numbers, or timestamps in ISO 8601; a heading
-    is skipped.
+    """Read arrivals from a CSV's first column: seconds or ISO 8601, with or without heading.
 
-    Raises ConfigError where it cannot be read, is not ascending, or holds fewer than two.
+    Returns seconds from the first one. Raises ConfigError for an unreadable file or fewer than two ascending times.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -35,7 +35,12 @@ def recorded(file: Path) -> list[float]:
         raise ConfigError(f"--arrivals {file}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"--arrivals {file}: expected a CSV in UTF-8: {error}") from error
-    times = [_seconds(cell, file) for cell in (cells if cells and _readable(cells[0]) else cells[1:])]
+    parsed = [_parse_seconds(cell) for cell in cells]
+    heading = 1 if parsed and parsed[0] is None else 0
+    for cell, seconds in zip(cells[heading:], parsed[heading:], strict=True):
+        if seconds is None:
+            raise ConfigError(f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}")
+    times = [seconds for seconds in parsed if seconds is not None]
     if len(times) < 2 or times[-1] <= times[0] or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ConfigError(
             f"--arrivals {file}: expected two or more ascending times in the first column, got {len(times)} rows"
@@ -44,33 +49,16 @@ def recorded(file: Path) -> list[float]:
 
 
 def scaled(arrivals: Sequence[float], rate: float | None, seconds: float) -> Iterator[float]:
-    """Recorded arrivals at a mean of `rate` a second (None: as they were), for so many seconds; their bursts stay."""
+    """Scale arrivals to a mean of `rate` a second (None: keep it), for `seconds`."""
     factor = 1.0 if rate is None else (len(arrivals) - 1) / arrivals[-1] / rate
     return (at * factor for at in arrivals if at * factor < seconds)
 
 
-def _readable(cell: str) -> bool:
-    try:
-        _parse(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _seconds(cell: str, file: Path) -> float:
-    try:
-        return _parse(cell)
-    except ValueError as error:
-        raise ConfigError(
-            f"--arrivals {file}: expected seconds or a timestamp in the first column, got {cell!r}"
-        ) from error
-
-
-def _parse(cell: str) -> float:
-    try:
+def _parse_seconds(cell: str) -> float | None:
+    """Seconds of a number or an ISO 8601 timestamp; None for any other text."""
+    with contextlib.suppress(ValueError):
         seconds = float(cell)
-    except ValueError:
-        seconds = datetime.fromisoformat(cell).timestamp()
-    if not math.isfinite(seconds):
-        raise ValueError("not a time")
-    return seconds
+        return seconds if math.isfinite(seconds) else None
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(cell).timestamp()
+    return None

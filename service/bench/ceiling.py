@@ -1,4 +1,4 @@
-"""The generator's own ceiling: the same requests against a server that does nothing."""
+"""The ceiling of the generator: the same requests against a server that does nothing."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _WARMUP_S = 0.5
 
 
 class TrivialServer(asyncio.Protocol):
-    """Answers every request with the same bytes."""
+    """A server that answers every request with the same bytes."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """One connection, one parser."""
+        """Create the connection's parser."""
         self._transport = cast(asyncio.Transport, transport)
         self._parser = HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Parse bytes of a request."""
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """httptools: a request is whole."""
+        """Answer a complete request (httptools calls this)."""
         self._transport.write(self._answer)
 
 
-def canned(inputs: int) -> bytes:
-    """An answer of so many embeddings as they look on the wire: about 20 digits a number."""
+def prepared_response(inputs: int) -> bytes:
+    """A response with `inputs` embeddings as on the wire, with about 20 digits per number."""
     row = [0.012345678901234567] * _WIDTH
     body = orjson.dumps(
         {"object": "list", "data": [{"object": "embedding", "index": i, "embedding": row} for i in range(inputs)]}
@@ -52,15 +52,15 @@ def canned(inputs: int) -> bytes:
 
 
 async def listen(answer: bytes, port: int = 0) -> asyncio.Server:
-    """Serve the trivial server on loopback."""
+    """Start the trivial server on loopback."""
     return await asyncio.get_running_loop().create_server(lambda: TrivialServer(answer), "127.0.0.1", port)
 
 
 @contextmanager
 def trivial_server(inputs: int) -> Iterator[str]:
-    """The trivial server as a process of its own: its URL."""
+    """Run the trivial server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "service.bench.ceiling", str(inputs)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own module
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
@@ -71,14 +71,14 @@ def trivial_server(inputs: int) -> Iterator[str]:
 
 
 async def ceiling(url: str, requests: Iterator[PreparedRequest], *, clients: int, seconds: float) -> Summary:
-    """Closed load on the trivial server."""
+    """Measure closed load on the trivial server."""
     done = await closed_loop(Target.of(url), requests, clients=clients, seconds=seconds + _WARMUP_S)
     return Summary.of(done, warmup_s=_WARMUP_S, until_s=seconds + _WARMUP_S, slo_ms=100)
 
 
 async def _main(inputs: int) -> None:
-    server = await listen(canned(inputs))
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # told to the parent
+    server = await listen(prepared_response(inputs))
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # the parent reads it
     await server.serve_forever()
 
 

@@ -1,4 +1,4 @@
-"""One keep-alive connection to the server under test, on a raw transport: the generator must not be the bottleneck."""
+"""A keep-alive connection to the server under test, on a raw transport for speed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ CONNECTION = "connection"
 
 @dataclass(frozen=True, slots=True)
 class BenchResponse:
-    """How a request ended (an HTTP status in digits, `timeout` or `connection`), when on `time.perf_counter`, and
-    its body if kept.
-    """
+    """The end of a request: HTTP status, `timeout` or `connection`; when; the body if kept."""
 
     status: str
     ended: float
@@ -34,7 +32,7 @@ class BenchResponse:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go: address, whether over TLS, and the head of every request up to its content length."""
+    """The destination of requests: address, TLS, and the head of every request."""
 
     host: str
     port: int
@@ -44,7 +42,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, path: str = "/v1/embeddings", key: str | None = None) -> Target:
-        """From `http://host:port` and a path. Credentials in the URL are for a proxy in front. Raises ConfigError."""
+        """Parse a URL and a path. The URL's credentials are for a proxy. Raises ConfigError."""
         parts, name, port = _split(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
         lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
@@ -59,7 +57,7 @@ class Target:
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request at a time; connects when it has to, and again after the server hung up."""
+    """Sends one request at a time; connects on demand, and again after a close."""
 
     def __init__(self, target: Target, *, keep_bodies: bool = False) -> None:
         self._target = target
@@ -70,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
 
     async def post(self, body: bytes, timeout_s: float) -> BenchResponse:
-        """Send a body and wait for the whole answer."""
+        """Send a body and wait for the complete answer."""
         try:
             async with asyncio.timeout(timeout_s):
                 if self._transport is None:
@@ -83,7 +81,7 @@ class Connection(asyncio.Protocol):
             return BenchResponse(CONNECTION, time.perf_counter())
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -97,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = HttpResponseParser(self)
         self._pieces = []
-        if self._transport is None:  # gone between two awaits
+        if self._transport is None:  # closed between two awaits
             self._end(CONNECTION)
         else:
             self._transport.write(b"%b%d\r\n\r\n%b" % (self._target.head, len(body), body))
@@ -107,14 +105,14 @@ class Connection(asyncio.Protocol):
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(BenchResponse(status, time.perf_counter(), b"".join(self._pieces)))
 
-    # What asyncio calls:
+    # asyncio calls these:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport to write to."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
+        """Keep the transport to write to."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the answer."""
+        """Parse bytes of the answer."""
         if self._parser is None:
             return
         try:
@@ -124,19 +122,19 @@ class Connection(asyncio.Protocol):
             self._end(CONNECTION)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The server hung up, in the middle or between requests."""
+        """End the request, if there is one: the server has closed the connection."""
         self._transport = None
         self._end(CONNECTION)
 
-    # What httptools calls:
+    # httptools calls these:
 
     def on_body(self, piece: bytes) -> None:
-        """Kept only where somebody wants to read it."""
+        """Keep a piece of the body, if bodies are kept."""
         if self._keep:
             self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """End the request: the answer is complete."""
         parser = cast(HttpResponseParser, self._parser)
         if not parser.should_keep_alive():
             self.close()
@@ -144,19 +142,19 @@ class Connection(asyncio.Protocol):
 
 
 def _split(url: str) -> tuple[SplitResult, str, int | None]:
-    """A URL's parts, its host, and its port where it names one. Raises ConfigError."""
+    """Split a URL into its parts, host and port, if it has one. Raises ConfigError."""
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts, parts.hostname, parts.port
-    except ValueError:  # no port, or no address in brackets
+    except ValueError:  # an invalid port or bracketed address
         pass
     raise ConfigError(f"--url: expected http://HOST:PORT or https://HOST, got {url!r}")
 
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Read once: hundreds of connections would each take milliseconds over it."""
+    """The system's certificates, read once: reading them takes milliseconds."""
     return ssl.create_default_context()
 
 
@@ -164,7 +162,7 @@ _SHOWN = 300
 
 
 async def probe(target: Target, request: PreparedRequest, timeout_s: float) -> None:
-    """Send one request and look at its answer. Raises TargetError unless it is 200 with one embedding for each text."""
+    """Send a first request. Raises TargetError unless it gets one embedding per text."""
     connection = Connection(target, keep_bodies=True)
     answer = await connection.post(request.body, timeout_s)
     connection.close()
@@ -182,7 +180,7 @@ async def probe(target: Target, request: PreparedRequest, timeout_s: float) -> N
 
 
 def embeddings(body: bytes) -> int:
-    """How many embeddings an OpenAI answer holds; 0 where it is none."""
+    """Count the embeddings of an OpenAI answer; 0 for any other body."""
     try:
         data = orjson.loads(body)["data"]
         return sum(bool(row["embedding"]) for row in data)

@@ -18,15 +18,15 @@ from service.bench.summary import Summary
 from service.bench.workload import NAMED, Lengths, Requests, Texts, between, parse_mix
 from service.errors import ConfigError
 
-# What --ceiling heeds. Its server answers all requests with as many embeddings, whatever they ask for.
-_OF_CEILING = {"ceiling", "clients", "seconds", "model", "lengths", "words", "batch", "repeat_share", "seed"}
-# A recorded load of which more than this share of the time was without a request at the end says so.
-_QUIET = 0.1
+# The flags that --ceiling supports. Its server answers all requests with the same number of embeddings.
+_CEILING_FLAGS = {"ceiling", "clients", "seconds", "model", "lengths", "words", "batch", "repeat_share", "seed"}
+# The title names a longer share of the run without a request at the end of a recorded load.
+_MAX_QUIET = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run, what it says, and what it is called."""
+    """One run with its title and its summary."""
 
     title: str
     summary: Summary
@@ -34,7 +34,7 @@ class Measured:
 
 
 def bench(parsed: argparse.Namespace) -> int:
-    """Measure and report; 0 where anything was answered well, else 1. Raises ConfigError and TargetError."""
+    """Measure and report; 0 if any answer is good, else 1. Raises ConfigError, TargetError."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     requests = _requests(parsed)
     if parsed.ceiling:
@@ -63,19 +63,19 @@ async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
         load = _open_load(parsed, times, whole)
         done = await open_loop(target, requests, times, connections=parsed.connections, timeout_s=parsed.timeout_s)
     summary = Summary.of(done, warmup_s=parsed.warmup_s, until_s=whole, slo_ms=parsed.slo_ms)
-    return Measured(f"{target.url}: {load}, {_what(parsed)}", summary, done)
+    return Measured(f"{target.url}: {load}, {_describe_texts(parsed)}", summary, done)
 
 
 def _open_load(parsed: argparse.Namespace, times: list[float], whole: float) -> str:
     if not parsed.arrivals:
         return f"open loop, {parsed.rate:g} requests/s at random"
     quiet = whole - times[-1]
-    ends = f", none in the last {quiet:.1f} s" if quiet > _QUIET * whole else ""
+    ends = f", none in the last {quiet:.1f} s" if quiet > _MAX_QUIET * whole else ""
     return f"open loop, {len(times) / whole:.1f} requests/s recorded{ends}"
 
 
 def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
-    """When to send, warm-up included; None for a closed loop. Raises ConfigError."""
+    """Arrival times, warm-up included; None for a closed loop. Raises ConfigError."""
     whole = parsed.warmup_s + parsed.seconds
     if parsed.clients and (parsed.rate or parsed.arrivals):
         raise ConfigError("--clients is closed load, --rate and --arrivals are open: expected one kind, got both")
@@ -91,14 +91,16 @@ def _arrivals(parsed: argparse.Namespace) -> list[float] | None:
 
 
 def _ceiling(parsed: argparse.Namespace, requests: Requests) -> str:
-    ignored = [f"--{name.replace('_', '-')}" for name in changed(parsed) if name not in _OF_CEILING]
+    ignored = [f"--{name.replace('_', '-')}" for name in changed(parsed) if name not in _CEILING_FLAGS]
     if ignored:
         raise ConfigError(
-            f"--ceiling is closed load on a server of its own, shown as a table alone: leave out {', '.join(ignored)}"
+            f"--ceiling is closed load on a server of its own, with a table alone: leave out {', '.join(ignored)}"
         )
     with trivial_server(parsed.batch) as url:
         summary = drive(ceiling(url, requests, clients=parsed.clients or 32, seconds=parsed.seconds))
-    return table(f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_what(parsed)}", summary)
+    return table(
+        f"a server that does nothing: closed loop, {parsed.clients or 32} clients, {_describe_texts(parsed)}", summary
+    )
 
 
 def _requests(parsed: argparse.Namespace) -> Requests:
@@ -120,13 +122,13 @@ def _lengths(parsed: argparse.Namespace) -> Lengths:
     return between(lowest, highest)
 
 
-def _what(parsed: argparse.Namespace) -> str:
+def _describe_texts(parsed: argparse.Namespace) -> str:
     carried = parsed.mix or f"{parsed.batch} a request"
     return f"texts of {_lengths(parsed).name}, {carried}"
 
 
 def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for; never the key."""
+    """The flags of the run, without the key."""
     left_out = {"run", "flags", "key"}
     return {
         name: str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""The flags of `sonde bench`, apart from what they lead to, so that the command line starts fast."""
+"""The flags of `sonde bench`, apart from their use, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.bench.workload import NAMED
 
 _EPILOG = """examples:
   sonde bench                                        32 clients, one text each, for 10 s against http://127.0.0.1:8000
-  sonde bench --rate 200 --slo-ms 50                 200 requests a second at random times, whatever is answered
+  sonde bench --rate 200 --slo-ms 50                 200 requests a second at random times, without waiting for answers
   sonde bench --arrivals trace.csv --rate 50         recorded arrivals, scaled to 50 a second
   sonde bench --long --batch 32 --clients 4          bulk
   sonde bench --mix single:0.9,bulk:0.1 --rate 100   both
@@ -21,7 +21,7 @@ _EPILOG = """examples:
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """All flags of `sonde bench`."""
+    """Add all flags of `sonde bench`."""
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = _EPILOG
     target = command.add_argument_group("where")
@@ -31,21 +31,24 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     target.add_argument("--key", help="an API key, sent as a bearer token")
     load = command.add_argument_group("how much")
     load.add_argument(
-        "--clients", type=_count, help="closed loop: so many clients, each waiting for its answer (default 32)"
+        "--clients", type=_count, help="closed loop: number of clients; each waits for its answer (default 32)"
     )
-    load.add_argument("--rate", type=_positive, help="open loop: requests a second, at random (Poisson) times")
+    load.add_argument("--rate", type=_positive, help="open loop: requests a second, at Poisson times")
     load.add_argument(
         "--arrivals", type=Path, metavar="FILE", help="open loop: times from a CSV's first column; --rate scales them"
     )
-    load.add_argument("--seconds", type=_positive, default=10.0, help="how long to measure (default %(default)g)")
+    load.add_argument("--seconds", type=_positive, default=10.0, help="seconds to measure (default %(default)g)")
     load.add_argument(
-        "--warmup-s", type=_from_zero, default=2.0, help="the same load before, not counted (default %(default)g)"
+        "--warmup-s",
+        type=_from_zero,
+        default=2.0,
+        help="seconds of the same load before, not counted (default %(default)g)",
     )
     load.add_argument(
-        "--connections", type=_count, default=256, help="open loop: most connections at once (default %(default)s)"
+        "--connections", type=_count, default=256, help="open loop: limit of connections (default %(default)s)"
     )
     load.add_argument(
-        "--timeout-s", type=_positive, default=60.0, help="a request that takes longer has failed (default %(default)g)"
+        "--timeout-s", type=_positive, default=60.0, help="a request fails after this time (default %(default)g)"
     )
     load.add_argument(
         "--slo-ms", type=_positive, default=100.0, help="goodput counts answers within it (default %(default)g)"
@@ -62,25 +65,27 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def _add_text_flags(what: Any) -> None:
     length = what.add_mutually_exclusive_group()
     length.add_argument(
-        "--lengths", choices=list(NAMED), help="how long texts are (default intents: as what is asked of chatbots)"
+        "--lengths", choices=list(NAMED), help="lengths of the texts (default intents: those of questions to chatbots)"
     )
     length.add_argument("--short", dest="lengths", action="store_const", const="short", help="12 tokens each")
     length.add_argument("--long", dest="lengths", action="store_const", const="long", help="120 tokens each")
-    length.add_argument("--words", metavar="N[-M]", help="so many words each, of one token of BERT's English ones")
+    length.add_argument("--words", metavar="N[-M]", help="N words each, of one token of BERT's English vocabulary")
     what.add_argument("--batch", type=_count, default=1, help="texts in a request (default %(default)s)")
     what.add_argument("--mix", help="parts by share of the requests, such as single:0.9,bulk:0.1 or 1:0.5,8:0.5")
     what.add_argument("--bulk", type=_count, default=32, help="texts in a bulk request of --mix (default %(default)s)")
     what.add_argument(
-        "--repeat-share", type=_share, default=0.0, help="share of texts that were sent before (default %(default)g)"
+        "--repeat-share", type=_share, default=0.0, help="share of texts that repeat earlier ones (default %(default)g)"
     )
     what.add_argument(
-        "--encoding-format", choices=("float", "base64"), help="sent along (default: not sent, which means float)"
+        "--encoding-format",
+        choices=("float", "base64"),
+        help="the request's encoding_format (default: none, which means float)",
     )
-    what.add_argument("--seed", type=int, default=0, help="of texts and arrivals (default %(default)s)")
+    what.add_argument("--seed", type=int, default=0, help="seed of texts and arrivals (default %(default)s)")
 
 
 def changed(parsed: argparse.Namespace) -> list[str]:
-    """The names of those flags that were given something else than their default."""
+    """The names of the flags whose values are not their defaults."""
     command = argparse.ArgumentParser()
     add_flags(command)
     return [name for name, default in vars(command.parse_args([])).items() if getattr(parsed, name) != default]

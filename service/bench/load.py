@@ -1,6 +1,4 @@
-"""Load on a server: closed (so many clients, each waiting for its answer) or open (at given times, whatever is
-answered).
-"""
+"""Load on a server: closed (clients wait for answers) or open (requests at given times)."""
 
 from __future__ import annotations
 
@@ -16,15 +14,14 @@ from service.bench.client import BenchResponse, Connection, Target
 from service.bench.workload import PreparedRequest
 
 T = TypeVar("T")
-# A server that is gone refuses at once; clients that asked again at once would only heat the room.
+# A dead server refuses at once; clients that retried at once would only burn the processor.
 _AFTER_FAILURE_S = 0.05
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, on uvloop where there is one: it sends half as many requests again.
+    """Run a coroutine, on uvloop where there is one: it sends 1.5 times as many requests.
 
-    Python's garbage collector does not look at what is there already meanwhile: the pause, 0.1 s where PyTorch is
-    loaded, would count as the server's.
+    Garbage collection ignores objects made before: its pause, 0.1 s with PyTorch loaded, would count as the server's.
     """
     gc.collect()
     gc.freeze()
@@ -36,7 +33,7 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Sample(NamedTuple):
-    """One request: when it was due, sent and answered (seconds from the start), how it ended and what it carried."""
+    """One request: its times (seconds from the start), its status and its content."""
 
     due: float
     sent: float
@@ -48,7 +45,7 @@ class Sample(NamedTuple):
 
     @property
     def latency_s(self) -> float:
-        """From when it was due: what waited in the generator, because earlier ones were not answered, counts."""
+        """Seconds since it was due: a wait in the generator for earlier answers counts."""
         return self.ended - self.due
 
     @property
@@ -58,7 +55,7 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """Every sample of one load, and the processor's seconds that this process took for it."""
+    """Every sample of one load, and the generator's CPU seconds."""
 
     samples: list[Sample] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
@@ -66,7 +63,7 @@ class Run:
     seconds: float = 0.0
 
     def add(self, request: PreparedRequest, due: float, sent: float, answer: BenchResponse) -> None:
-        """`due` in seconds from the start, `sent` on `time.perf_counter`."""
+        """Add a sample: `due` in seconds from the start, `sent` on `time.perf_counter`."""
         times = (due, sent - self.began, answer.ended - self.began)
         self.samples.append(Sample(*times, answer.status, request.kind, request.inputs, request.tokens))
 
@@ -80,9 +77,7 @@ class Run:
 async def closed_loop(
     target: Target, requests: Iterator[PreparedRequest], *, clients: int, seconds: float, timeout_s: float = 60.0
 ) -> Run:
-    """So many clients, each sending its next request when the last is answered, for so many seconds; then the last
-    answers come in.
-    """
+    """Let `clients` send a request after each answer, for `seconds`; await the last answers."""
     run = Run()
 
     async def client() -> None:
@@ -108,10 +103,9 @@ async def open_loop(
     connections: int = 256,
     timeout_s: float = 60.0,
 ) -> Run:
-    """Requests at given seconds from the start, whether or not earlier ones are answered, over at most so many
-    connections.
+    """Send requests at the given seconds from the start, over at most `connections`.
 
-    A request that finds no connection free waits for one, and its wait counts. Bodies are made beforehand.
+    A request waits for a free connection, and its wait counts. Bodies are made before the start.
     """
     planned = [(at, next(requests)) for at in arrivals]
     free = [Connection(target) for _ in range(connections)]

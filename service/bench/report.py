@@ -1,4 +1,4 @@
-"""Reports of a run: JSON for other programs, a summary for a terminal, an HTML page with SVG within it."""
+"""Reports of a run: JSON for programs, a table for a terminal, an HTML page with plots."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import dataclasses
 import html
 import math
 import platform
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from service import plots
 from service.bench.load import Run
 from service.bench.summary import Latency, Summary, per_second, percentile
 from service.errors import ConfigError
 
 
 def record(settings: dict[str, Any], started: str, summary: Summary, run: Run) -> dict[str, Any]:
-    """What was asked for, on which machine, and what came of it. Latencies are in milliseconds."""
+    """The settings, the machine and the results of a run. Latencies are in milliseconds."""
     return {
         "started": started,
         "machine": {"platform": platform.platform(), "processor": processor(), "python": platform.python_version()},
@@ -28,7 +30,7 @@ def record(settings: dict[str, Any], started: str, summary: Summary, run: Run) -
 
 
 def write(file: Path, content: bytes, flag: str) -> None:
-    """Write a report. Raises ConfigError where that cannot be done."""
+    """Write a report. Raises ConfigError when the file cannot be written."""
     try:
         file.write_bytes(content)
     except OSError as error:
@@ -36,7 +38,7 @@ def write(file: Path, content: bytes, flag: str) -> None:
 
 
 def as_json(recorded: dict[str, Any]) -> bytes:
-    """Indented, with a newline at the end."""
+    """Encode a record as indented JSON with a newline at the end."""
     return orjson.dumps(recorded, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -54,7 +56,7 @@ _BUSY_CORES = 0.8
 
 
 def table(title: str, summary: Summary) -> str:
-    """Lines of at most 100 characters, without a newline at the end."""
+    """A run as lines of at most 100 characters, without a newline at the end."""
     good = summary.goodput
     lines = [
         title,
@@ -75,18 +77,16 @@ def table(title: str, summary: Summary) -> str:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """What a reader must know before believing the figures."""
-    said = []
+    """Warnings to read before the figures."""
+    found = []
     if summary.generator_cores > _BUSY_CORES:
-        said.append(
-            f"  the generator used {summary.generator_cores:.2f} cores of its one: it may be what was measured; see "
-            f"'sonde bench --ceiling'"
+        found.append(
+            f"  the generator used {summary.generator_cores:.2f} cores of its one: the run may have measured the "
+            f"generator; see 'sonde bench --ceiling'"
         )
     if summary.failed:
-        said.append(
-            f"  {summary.failed} of {summary.requests} requests failed; percentiles are of the good answers alone"
-        )
-    return said
+        found.append(f"  {summary.failed} of {summary.requests} requests failed; percentiles are of good answers only")
+    return found
 
 
 def _row(name: str, latency: Latency | None) -> str:
@@ -100,17 +100,16 @@ def _statuses(summary: Summary) -> str:
     return ", ".join(f"{count} with {status}" for status, count in summary.statuses.items()) or "none"
 
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 260, 60, 34
 _PERCENTS = (0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99)
+_LABELLED_PERCENTS = {0, 50, 90, 99, 99.9, 99.99}
 _STYLE = (
-    "body{font:15px sans-serif;max-width:780px;margin:2em "
-    "auto;color:#222}table{border-collapse:collapse}td,th{padding:3px 12px;text-align:right;"
-    "border-bottom:1px solid #ddd}svg text{font:11px sans-serif;fill:#555}"
+    "body{font:15px sans-serif;max-width:780px;margin:2em auto;color:#222}img{width:100%}"
+    "table{border-collapse:collapse}td,th{padding:3px 12px;text-align:right;border-bottom:1px solid #ddd}"
 )
 
 
 def page(title: str, recorded: dict[str, Any], run: Run) -> str:
-    """The whole page; it needs nothing from elsewhere."""
+    """The HTML page of a run; it needs no other file."""
     warmup_s = float(recorded["settings"]["warmup_s"])
     latencies = sorted(1000 * sample.latency_s for sample in run.samples if sample.good and sample.due >= warmup_s)
     parts = [
@@ -136,53 +135,28 @@ def _figures(summary: dict[str, Any]) -> str:
         **{f"status {status}": str(count) for status, count in summary["statuses"].items()},
         "cores the generator used": f"{summary['generator_cores']:.2f}",
     }
-    return (
-        "<table>"
-        + "".join(f"<tr><th>{html.escape(name)}</th><td>{value}</td></tr>" for name, value in rows.items())
-        + "</table>"
-    )
+    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{value}</td></tr>" for name, value in rows.items())
+    return f"<table>{cells}</table>"
 
 
 def _percentile_plot(latencies: list[float]) -> str:
-    """Percentiles on an axis that gives each further nine the same room, as HdrHistogram draws them."""
+    """Percentiles on an axis with equal room for each further nine, as HdrHistogram draws."""
     if not latencies:
         return "<p>No good answer.</p>"
     shown = [percent for percent in _PERCENTS if percent < 100 * (1 - 0.5 / len(latencies))]
-    points = [(-math.log10(1 - percent / 100), percentile(latencies, percent)) for percent in shown]
-    ticks = [
-        (x, f"{percent:g}")
-        for (x, _), percent in zip(points, shown, strict=True)
-        if percent in (0, 50, 90, 99, 99.9, 99.99)
-    ]
-    return _line_plot(points, ticks)
+    points = {percent: (-math.log10(1 - percent / 100), percentile(latencies, percent)) for percent in shown}
+    ticks = {x: f"{percent:g}" for percent, (x, _) in points.items() if percent in _LABELLED_PERCENTS}
+    return _line_plot(list(points.values()), ticks)
 
 
 def _rate_plot(rates: list[int]) -> str:
-    whole = rates[:-1]  # the last second is not a whole one
-    if len(whole) < 2:
+    whole_seconds = rates[:-1]
+    if len(whole_seconds) < 2:
         return "<p>Too short a run to draw.</p>"
-    step = max(1, len(whole) // 10)
-    return _line_plot(
-        [(float(i), float(rate)) for i, rate in enumerate(whole)],
-        [(float(i), str(i)) for i in range(0, len(whole), step)],
-    )
+    ticks = {float(at): str(at) for at in range(0, len(whole_seconds), max(1, len(whole_seconds) // 10))}
+    return _line_plot([(float(at), float(rate)) for at, rate in enumerate(whole_seconds)], ticks)
 
 
-def _line_plot(points: list[tuple[float, float]], ticks: list[tuple[float, str]]) -> str:
-    right = max(x for x, _ in points) or 1.0
-    top = max(y for _, y in points) or 1.0
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return _LEFT + x / right * (_WIDTH - _LEFT - 10), _HEIGHT - _BOTTOM - y / top * (_HEIGHT - _BOTTOM - 16)
-
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
-    lines = [f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}'>"]
-    for share in (0.0, 0.5, 1.0):
-        x, y = place(0, share * top)
-        text = f"<text x='{x - 6:.1f}' y='{y + 4:.1f}' text-anchor='end'>{share * top:.4g}</text>"
-        lines.append(f"<path d='M{x:.1f} {y:.1f}H{_WIDTH - 10}' stroke='#ddd'/>{text}")
-    for at, label in ticks:
-        x, y = place(at, 0)
-        lines.append(f"<text x='{x:.1f}' y='{y + 16:.1f}' text-anchor='middle'>{label}</text>")
-    lines.append(f"<polyline points='{path}' fill='none' stroke='#0a66c2' stroke-width='2'/></svg>")
-    return "\n".join(lines)
+def _line_plot(points: list[tuple[float, float]], ticks: dict[float, str]) -> str:
+    image = b64encode(plots.render(plots.line(points, ticks), "svg")).decode()
+    return f"<img src='data:image/svg+xml;base64,{image}'>"

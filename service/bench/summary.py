@@ -1,4 +1,4 @@
-"""What the samples of a run say: rates, percentiles, goodput, errors."""
+"""Statistics of a run's samples: rates, percentiles, goodput, errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PERCENTS = (50, 90, 95, 99)
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds that good answers took, from when they were due."""
+    """Latencies of good answers in milliseconds, since the requests were due."""
 
     mean: float
     p50: float
@@ -24,7 +24,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency | None:
-        """None where there is nothing to tell."""
+        """Summarise latencies; None without any."""
         if not seconds:
             return None
         ordered = sorted(1000 * value for value in seconds)
@@ -34,7 +34,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Goodput:
-    """Good answers within the time that was promised."""
+    """Good answers within the service level objective."""
 
     slo_ms: float
     per_s: float
@@ -43,7 +43,7 @@ class Goodput:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run, from the end of its warm-up to the end of the load; all rates are of good answers."""
+    """A run between its warm-up and the end of the load; all rates are of good answers."""
 
     seconds: float
     requests: int
@@ -59,13 +59,14 @@ class Summary:
 
     @classmethod
     def of(cls, run: Run, *, warmup_s: float, until_s: float, slo_ms: float) -> Summary:
-        """Requests due in the window count for latency, goodput and statuses, and those due before that failed in it.
+        """Summarise a run between `warmup_s` and `until_s`.
 
-        For the rates, an answer counts for the share of its time that lies in the window: whole answers would make
-        the rate of a few long requests jump by one of them.
+        Latency, goodput and statuses are of requests due in the window, and of earlier ones that failed in it. For the
+        rates, an answer counts by the share of its time in the window: with whole answers, the rate of a few long
+        requests would jump.
         """
         window = (warmup_s, until_s)
-        due = [sample for sample in run.samples if _counts(sample, *window)]
+        due = [sample for sample in run.samples if _is_counted(sample, *window)]
         good = [sample for sample in due if sample.good]
         kinds = sorted({sample.kind for sample in due})
         shares = [(sample, _share_within(sample, *window)) for sample in run.samples if sample.good]
@@ -92,9 +93,7 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which so many per cent of ascending values lie, linear between two of them (type 7 of Hyndman
-    & Fan 1996).
-    """
+    """A percentile of ascending values, interpolated (type 7 of Hyndman & Fan, 1996)."""
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
@@ -102,13 +101,13 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def per_second(run: Run) -> list[int]:
-    """Texts answered well in each second of a run, warm-up included."""
+    """Texts with good answers in each second of a run, warm-up included."""
     counts = Counter(int(sample.ended) for sample in run.samples if sample.good for _ in range(sample.inputs))
     return [counts[second] for second in range(int(run.seconds) + 1)]
 
 
-def _counts(sample: Sample, start: float, end: float) -> bool:
-    """Where a server hangs, all requests may be due before; they failed all the same."""
+def _is_counted(sample: Sample, start: float, end: float) -> bool:
+    """Whether a request counts: it was due in the window, or was due earlier and failed in it."""
     return start <= sample.due < end or (not sample.good and sample.due < start <= sample.ended)
 
 

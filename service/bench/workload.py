@@ -1,4 +1,4 @@
-"""What is sent: texts that no cache can answer, their lengths in tokens, and requests as bytes."""
+"""The workload: texts that no cache answers, their lengths, and requests as bytes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ upon us use user very view visit want was watch web well went were what when whi
 without word work would write yes yesterday you your zone
 """
 WORDS = tuple(_VOCABULARY.split())
-# Longer ones are different by chance: with six words there are 10^15 of them.
+# Longer texts differ by chance: there are 10^15 of six words.
 _SURELY_DIFFERENT = 6
 _TRIES = 20
 
 
 class Texts:
-    """An endless source of texts of a distribution of lengths; the same seed gives the same texts."""
+    """An endless source of texts with a distribution of lengths, reproducible by its seed."""
 
     def __init__(self, lengths: Lengths, seed: int = 0, repeat_share: float = 0.0) -> None:
-        """`repeat_share` of the texts are one of the hundred that came last."""
+        """`repeat_share` of the texts repeat one of the last hundred."""
         self._lengths = lengths
         self._chance = random.Random(seed)
         self._repeat_share = repeat_share
@@ -66,7 +66,7 @@ class Texts:
                 self._given.add(text)
                 break
             tries += 1
-            words += tries % _TRIES == 0  # there are only so many texts of one word
+            words += tries % _TRIES == 0  # there are few texts of one word
         return text, words + 2
 
 
@@ -84,16 +84,14 @@ Draw = Callable[[random.Random], int]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A distribution of text lengths; `draw` gives words, each one token, beside which a text has two special
-    tokens.
-    """
+    """A distribution of text lengths. `draw` gives words, one token each, without specials."""
 
     name: str
     draw: Draw
 
 
 def intents() -> Lengths:
-    """As long as what is asked of chatbots: half have 11 tokens or fewer, one in a hundred 43 or more."""
+    """Lengths of questions to chatbots: the median is 11 tokens, the 99th percentile 43."""
 
     def draw(chance: random.Random) -> int:
         place = chance.random() * (len(INTENTS) - 1)
@@ -104,7 +102,7 @@ def intents() -> Lengths:
 
 
 def between(low: int, high: int, name: str | None = None) -> Lengths:
-    """Uniform between so many words and so many, both included."""
+    """Uniform between `low` and `high` words, both included."""
     label = name or (f"{low} words" if low == high else f"{low} to {high} words")
     return Lengths(label, (lambda chance: low) if low == high else lambda chance: chance.randint(low, high))
 
@@ -119,7 +117,7 @@ NAMED = {
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """One request's body, how many texts and tokens are in it, and which part of the mix it is of."""
+    """One request's body, its texts and tokens, and its part of the mix."""
 
     body: bytes
     kind: str
@@ -129,7 +127,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class MixPart:
-    """A part of a mix: its name, its share of the requests, and how many texts each of them carries."""
+    """A part of a mix: its name, its share of the requests, and the texts of each request."""
 
     name: str
     share: float
@@ -162,10 +160,9 @@ class Requests:
 
 
 def parse_mix(mix: str | None, batch: int, bulk: int) -> list[MixPart]:
-    """`single:0.9,bulk:0.1` as parts, `bulk` being of so many texts; without a mix, every request carries `batch`
-    texts.
+    """Parse `single:0.9,bulk:0.1`; `bulk` is the texts of a bulk request. Raises ConfigError.
 
-    A part may also be a number of texts: `1:0.7,8:0.2,256:0.1`. Raises ConfigError.
+    A part may also be a number of texts: `1:0.7,8:0.2,256:0.1`. Without a mix, every request has `batch` texts.
     """
     if mix is None:
         return [MixPart("single" if batch == 1 else f"batch {batch}", 1.0, batch)]

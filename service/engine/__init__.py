@@ -1,1 +1,1 @@
-"""The batching engine. Knows neither torch nor HTTP; `manager` alone loads models."""
+"""The batching engine, without torch and HTTP. `service.serving` opens the models."""

@@ -1,4 +1,4 @@
-"""How much work may be inside the service at once; the rest is refused before it costs anything."""
+"""Admission: a limit on the work inside the service. Others are refused at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from service.metrics import Metrics
 
 
 class Admission:
-    """Counts items and (estimated) tokens of all requests inside. Used from the event loop alone, so it needs no
-    lock.
-    """
+    """Counts items and estimated tokens of all requests inside, for the event loop alone."""
 
     def __init__(self, max_items: int, max_tokens: int, metrics: Metrics) -> None:
         self._max_items = max_items
@@ -24,9 +22,9 @@ class Admission:
 
     @contextmanager
     def admit(self, items: int, tokens: int, tokens_per_s: Callable[[], float]) -> Iterator[None]:
-        """Hold room for so much work. A request larger than all the room still gets in when nothing else is there.
+        """Hold room for a request. A larger one than the limit must be alone.
 
-        Raises Overloaded with the time in which the backlog should be gone.
+        Raises Overloaded with the seconds in which the backlog should be computed.
         """
         self._refuse_if_full("items", self.items, items, self._max_items, tokens_per_s)
         self._refuse_if_full("tokens", self.tokens, tokens, self._max_tokens, tokens_per_s)
@@ -38,10 +36,9 @@ class Admission:
             self.items -= items
             self.tokens -= tokens
 
-    def _refuse_if_full(self, what: str, held: int, more: int, most: int, tokens_per_s: Callable[[], float]) -> None:
-        if held and held + more > most:
-            self._metrics.shed.labels(what).inc()
-            wait = math.ceil(self.tokens / (tokens_per_s() or self.tokens or 1.0))
-            raise Overloaded(
-                f"{held} {what} are waiting and {most} may; try again in {max(wait, 1)} s", retry_after_s=max(wait, 1)
-            )
+    def _refuse_if_full(self, unit: str, held: int, more: int, limit: int, tokens_per_s: Callable[[], float]) -> None:
+        if held and held + more > limit:
+            self._metrics.shed.labels(unit).inc()
+            wait_s = max(math.ceil(self.tokens / (tokens_per_s() or self.tokens or 1.0)), 1)
+            message = f"{held} {unit} are waiting, {limit} are allowed; try again in {wait_s} s"
+            raise Overloaded(message, retry_after_s=wait_s)

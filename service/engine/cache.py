@@ -1,6 +1,4 @@
-"""Caches, bounded in bytes: rows by what they were computed from, and objects fitted to texts that a caller sends
-along.
-"""
+"""Caches bounded in bytes: rows by item, and objects fitted to texts of a request."""
 
 from __future__ import annotations
 
@@ -13,92 +11,84 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-# What one entry costs beside its key and row: the dict's slot, the two object headers, the linked list.
+KeyT = TypeVar("KeyT")
+T = TypeVar("T")
+ItemKey = bytes
+# Bytes of an entry beside its key and row: the dictionary's slot, object headers, the linked list.
 _OVERHEAD_BYTES = 300
 
 
-class RowCache:
-    """Thread-safe. A size of 0 turns it off. Keys carry the model's version, so a new model never meets old rows."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._rows: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.bytes = 0
-
-    @property
-    def on(self) -> bool:
-        """Whether it can have a row at all."""
-        return self._max_bytes > 0
-
-    def get_many(self, version: str, keys: list[bytes]) -> list[NDArray[np.float32] | None]:
-        """The row of each key, or None where there is none."""
-        with self._lock:
-            return [self._touch((version, key)) for key in keys]
-
-    def put(self, version: str, key: bytes, row: NDArray[np.float32]) -> None:
-        """Remember a copy of a row, and forget the oldest ones if that is too much."""
-        cost = len(key) + row.nbytes + _OVERHEAD_BYTES
-        if cost > self._max_bytes:
-            return
-        with self._lock:
-            if (version, key) in self._rows:
-                return
-            self._rows[version, key] = row.copy()
-            self.bytes += cost
-            while self.bytes > self._max_bytes:
-                (_, old_key), old = self._rows.popitem(last=False)
-                self.bytes -= len(old_key) + old.nbytes + _OVERHEAD_BYTES
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def _touch(self, key: tuple[str, bytes]) -> NDArray[np.float32] | None:
-        row = self._rows.get(key)
-        if row is not None:
-            self._rows.move_to_end(key)
-        return row
-
-
-T = TypeVar("T")
-
-
 class Sized(Protocol):
-    """Something fitted, and how much of the cache it takes."""
+    """A fitted object and the bytes that it takes in the cache."""
 
     @property
     def size_bytes(self) -> int: ...
 
 
-def content_key(version: str, content: object) -> str:
-    """A key that is equal exactly when the model's version and the JSON content are."""
-    return hashlib.sha256(f"{version}\n{json.dumps(content, sort_keys=True)}".encode()).hexdigest()
+class LruCache(Generic[KeyT, T]):
+    """Values of a bounded total size; the least recently used leave first. Not thread-safe.
 
-
-class FittedCache(Generic[T]):
-    """The most recently used objects, bounded by the bytes their owners say they take. For the event loop's thread
-    alone.
+    `OrderedDict` takes a third of the time of `cachetools.LRUCache` for a hit.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._entries: OrderedDict[KeyT, tuple[T, int]] = OrderedDict()
         self.bytes = 0
 
-    def get(self, key: str) -> T | None:
-        """What was put under `key`, if it is still there."""
+    def get(self, key: KeyT) -> T | None:
+        """The value of `key`, or None."""
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
         return entry[0]
 
-    def put(self, key: str, value: T, size_bytes: int) -> None:
-        """Keep `value`, and forget the oldest if that is too much."""
+    def put(self, key: KeyT, value: T, size_bytes: int) -> None:
+        """Keep a value, unless `key` has one or it is too large; drop the oldest for room."""
         if size_bytes > self._max_bytes or key in self._entries:
             return
         self._entries[key] = (value, size_bytes)
         self.bytes += size_bytes
         while self.bytes > self._max_bytes:
-            _, (_, freed) = self._entries.popitem(last=False)
-            self.bytes -= freed
+            self.bytes -= self._entries.popitem(last=False)[1][1]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class RowCache:
+    """Rows by model version and item, thread-safe. Versions never share rows.
+
+    A size of 0 turns it off.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.on = max_bytes > 0
+        self._rows: LruCache[tuple[str, bytes], NDArray[np.float32]] = LruCache(max_bytes)
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        return self._rows.bytes
+
+    def get_many(self, version: str, keys: list[ItemKey]) -> list[NDArray[np.float32] | None]:
+        """The row of each key, or None where there is none."""
+        with self._lock:
+            get = self._rows.get
+            return [get((version, key)) for key in keys]
+
+    def put(self, version: str, key: ItemKey, row: NDArray[np.float32]) -> None:
+        """Keep a copy of a row."""
+        if self.on:
+            size = len(key) + row.nbytes + _OVERHEAD_BYTES
+            with self._lock:
+                self._rows.put((version, key), row.copy(), size)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def content_key(version: str, content: object) -> str:
+    """A key that is equal exactly when the model's version and the JSON content are."""
+    return hashlib.sha256(f"{version}\n{json.dumps(content, sort_keys=True)}".encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""What engines share of a device: how many batches compute on it at once, and with how many threads each."""
+"""A compute device: how many batches run on it at once, and with how many threads each."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
@@ -11,78 +11,84 @@ from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag, new_fla
 
 
 class ComputeThreads(Protocol):
-    """Has the calling thread compute with so many threads; `alone` while this process computes nothing else."""
+    """Sets the compute threads of the calling thread; `alone` if nothing else computes."""
 
     def __call__(self, threads: int, *, alone: bool) -> AbstractContextManager[object]: ...  # noqa: D102
 
 
-def _unchanged(threads: int, *, alone: bool) -> AbstractContextManager[object]:
-    """PyTorch's own number, as on a device whose batches are not computed by threads."""
+def _keep_threads(threads: int, *, alone: bool) -> AbstractContextManager[object]:
+    """Keep PyTorch's own number, as on a device that does not compute with threads."""
     return nullcontext()
 
 
 class ComputeDevice:
-    """Room for `runners` batches at a time. On a CPU they share its `threads`; one that computes alone has them all.
+    """Room for `runners` batches. On a CPU they share its threads; one alone has them all.
 
-    Always the same thread is to compute alone: where several have computed with more threads than one, OpenMP has
-    more threads than there are processors, lets them spin no longer between two operations, and takes twice the time
-    for one short text.
+    More threads than processors would wait for each other at every operation, a time slice each time. The same thread
+    should always be the one that runs alone: after several threads have computed with more than one OpenMP thread,
+    OpenMP has more threads than processors, stops spinning between operations, and takes twice as long for one short
+    text.
     """
 
-    def __init__(self, runners: int = 1, threads: int = 1, computing_with: ComputeThreads = _unchanged) -> None:
+    def __init__(self, runners: int = 1, threads: int = 1, compute_threads: ComputeThreads = _keep_threads) -> None:
         self.runners = runners
+        self.busy = 0
         self._threads = threads
         self._share = max(threads // runners, 1)
-        self._computing_with = computing_with
+        self._compute_threads = compute_threads
         self._room = threading.Semaphore(runners)
-        self._count = threading.Lock()
-        self._alone: _ThreadYield | None = None
-        self.busy = 0
+        self._lock = threading.Lock()
+        self._solo: _SoloBatch | None = None
 
     @contextmanager
     def computing(self, *, alone: bool = True) -> Iterator[Preemption]:
-        """Wait for room and hold it. `alone` says that nothing else of the same engine is about to be computed.
+        """Hold room for a batch. `alone`: the engine is about to compute nothing else.
 
-        Gives what is to be called now and then: once others compute as well, the rest is done with a share of the
-        threads. More threads than processors would wait for each other at every operation, and for a time slice each
-        time. `NO_PREEMPTION` where nobody else can begin, or has: then there is nothing to call.
+        The batch calls the yielded preemption between its layers. Once other batches run too, the call lowers the
+        threads to a share. Where that cannot happen it is NO_PREEMPTION.
         """
-        with self._room, ExitStack() as used:
-            yield_threads = _ThreadYield(self, lambda: used.enter_context(self.sharing()))
-            with self._count:
-                self.busy += 1
-                alone = alone and self.busy == 1
-                if alone:
-                    self._alone = yield_threads
-                elif self._alone is not None:
-                    self._alone.begun[0] = True
-            used.enter_context(self._computing_with(self._threads if alone else self._share, alone=alone))
-            try:
-                yield yield_threads if alone and self.runners > 1 else NO_PREEMPTION
-            finally:
-                with self._count:
-                    self.busy -= 1
-                    if self._alone is yield_threads:
-                        self._alone = None
+        with self._room, self._counted(alone=alone) as solo:
+            if solo is None:
+                with self.sharing():
+                    yield NO_PREEMPTION
+            else:
+                with self._compute_threads(self._threads, alone=True), solo.lowered_threads:
+                    yield solo if self.runners > 1 else NO_PREEMPTION
 
     def sharing(self) -> AbstractContextManager[object]:
-        """Compute with a runner's share, as who loads a model while others serve."""
-        return self._computing_with(self._share, alone=False)
+        """Compute with one runner's share of the threads."""
+        return self._compute_threads(self._share, alone=False)
+
+    @contextmanager
+    def _counted(self, *, alone: bool) -> Iterator[_SoloBatch | None]:
+        """Count a batch as running: as the solo batch, or one that raises the solo batch's flag."""
+        with self._lock:
+            self.busy += 1
+            solo = _SoloBatch(self) if alone and self.busy == 1 else None
+            if solo is not None:
+                self._solo = solo
+            elif self._solo is not None:
+                self._solo.others_began[0] = True
+        try:
+            yield solo
+        finally:
+            with self._lock:
+                self.busy -= 1
+                if solo is not None:
+                    self._solo = None
 
 
-class _ThreadYield:
-    """Has who computes alone go on with a share of the threads, once others compute as well. Its flag goes up when
-    one begins.
-    """
+class _SoloBatch:
+    """Lowers the threads of a batch that runs alone to a share once others run too."""
 
-    def __init__(self, device: ComputeDevice, share: Callable[[], object]) -> None:
-        self.begun = new_flag()
-        self.flags: tuple[PreemptionFlag, ...] = (self.begun,)
+    def __init__(self, device: ComputeDevice) -> None:
+        self.others_began = new_flag()
+        self.flags: tuple[PreemptionFlag, ...] = (self.others_began,)
+        self.lowered_threads = ExitStack()
         self._device = device
-        self._share = share
 
     def __call__(self) -> None:
-        self.begun[0] = False  # before the look, so that who begins after it is seen the next time
+        self.others_began[0] = False  # lowered first, so that a batch that begins now raises it again
         if self.flags and self._device.busy > 1:
             self.flags = ()
-            self._share()
+            self.lowered_threads.enter_context(self._device.sharing())

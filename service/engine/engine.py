@@ -24,10 +24,10 @@ _LOST = "the device is lost; the service restarts"
 
 
 class Engine(Generic[ItemT]):
-    """Batches items of many callers through one backend, with as many runners as the device has room for.
+    """Batches items of many callers through one backend, a runner per place on the device.
 
-    Engines that share a device share its room. The runners end with `close`, or by themselves when the device is lost;
-    `failure` then says why and `on_failure` has been called.
+    Engines on one device share its places. Runners end at `close`, or by themselves when the device is lost: then
+    `failure` has the reason and the engine has called `on_failure`.
     """
 
     def __init__(
@@ -50,29 +50,27 @@ class Engine(Generic[ItemT]):
         self._metrics = metrics
         self._clock = clock
         self._on_failure = on_failure
-        self._dying = threading.Lock()
+        self._failing = threading.Lock()
         self._queue = Queue(name, limits, metrics, clock, device.runners)
-        self._shared = RunnerContext(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
-        self._runners = [Runner(self._shared, number, self._die) for number in range(device.runners)]
+        self._context = RunnerContext(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
+        self._runners = [Runner(self._context, number, self._fail) for number in range(device.runners)]
         metrics.announce(name)
 
     def start(self) -> None:
-        """Begin to compute."""
+        """Start the runners."""
         for runner in self._runners:
             runner.start()
 
     def submit(self, items: Sequence[ItemT], *, client: str = "", deadline: float | None = None) -> Request:
-        """Queue items; rows found in the cache are filled in at once. Raises Unavailable when the engine has ended."""
-        request = Request(
-            items, self.width, client=client, deadline=deadline, submitted=self._clock(), clock=self._clock
-        )
+        """Queue items that are not in the cache. Raises Unavailable when the engine has ended."""
+        request = Request(items, self.width, client=client, deadline=deadline, clock=self._clock)
         missing = self._fill_from_cache(request)
         if missing and not self._queue.add(request, missing):
             raise Unavailable(_LOST, retry_after_s=10) if self.failure else Unavailable("the service is shutting down")
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
-        """Take a request out of the queue; return how many items will now never be computed."""
+        """End a request with an error; return how many of its items are never computed."""
         waiting = self._queue.remove(request)
         request.fail(error)
         return waiting
@@ -84,26 +82,26 @@ class Engine(Generic[ItemT]):
 
     @property
     def tokens_per_s(self) -> float:
-        """How fast it has computed of late; 0 before the first batch."""
-        return self._shared.tokens_per_s
+        """Recent speed; 0 before the first batch."""
+        return self._context.tokens_per_s
 
     def close(self) -> None:
-        """Stop after the batches in hand; whoever still waits gets Unavailable."""
+        """Stop after the batches in progress; requests that still wait get Unavailable."""
         self._queue.close()
         self.join()
         self._abandon(Unavailable("the service is shutting down"))
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait until all runners have ended."""
+        """Wait for the end of all runners."""
         for runner in self._runners:
             runner.join(timeout_s)
 
     def _fill_from_cache(self, request: Request) -> list[int]:
-        """Fill in the rows that the cache has; return the indices it does not have."""
-        cache = self._shared.cache
+        """Fill in the rows that are in the cache; return the indices of the others."""
+        cache = self._context.cache
         if not cache.on:
             return list(range(len(request.items)))
-        found = cache.get_many(self._shared.key, [item.key for item in request.items])
+        found = cache.get_many(self._context.key, [item.key for item in request.items])
         missing = [index for index, row in enumerate(found) if row is None]
         self._metrics.cache_hits.labels(self.name).inc(len(found) - len(missing))
         self._metrics.cache_misses.labels(self.name).inc(len(missing))
@@ -112,13 +110,12 @@ class Engine(Generic[ItemT]):
                 request.fill(index, row)
         return missing
 
-    def _die(self, error: Exception, in_hand: list[Request]) -> None:
-        """The device is gone, or a fault of ours ends the engine: say so to everyone who waits, and to whoever can
-        restart the process.
+    def _fail(self, error: Exception, in_hand: list[Request]) -> None:
+        """End the engine after a lost device or a fault of its own; fail all its requests.
 
-        Of several runners that die, the first one's reason is kept; each has its own requests in hand.
+        Each runner that fails passes its own requests in hand. The first one's reason is kept and reported.
         """
-        with self._dying:
+        with self._failing:
             first = self.failure is None
             self.failure = self.failure or error
         if first:

@@ -1,4 +1,4 @@
-"""The queue of one engine: what callers put in, runners take out in batches."""
+"""The queue of one engine: callers add requests, runners take batches."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from service.engine.scheduler import BatchLimits, Scheduler, Slot
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
-# So much work is worth another runner beside those that compute: so many tokens, or fewer that take a slow model so
-# long. Less is sooner done together with what comes next: a small batch takes nearly as long as a larger one, and the
-# processor from the one beside it and from the threads that speak HTTP (docs/performance.md).
-_WORTH_TOKENS, _WORTH_S = 128, 0.015
+# Work worth one more runner: this many tokens, or fewer that take a slow model this long. Less work is done sooner in
+# one batch with what comes next: a small batch takes nearly as long as a larger one, and its processor is missing to
+# the batch beside it and to the threads that speak HTTP (docs/performance.md).
+_RUNNER_TOKENS, _RUNNER_S = 128, 0.015
 
 
 class Queue:
-    """A scheduler between threads. Requests whose time runs out in it end with DeadlineExceeded, uncomputed.
+    """A thread-safe scheduler. Requests past their deadline end uncomputed.
 
-    The flag `urgent` is up while an interactive request waits. `token_s` is to be about how long a runner takes for
-    a token.
+    `urgent` is up while an interactive request waits. The runners keep `token_s`, the seconds that one token takes.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Queue:
         self._clock = clock
         self._scheduler = Scheduler(limits)
         self._lock = threading.Lock()
-        self._resting: list[threading.Condition] = []
+        self._idle: list[threading.Condition] = []  # one for each idle runner; the last one is woken first
         self.urgent = new_flag()
         self.token_s = 0.0
         self.closed = False
@@ -44,9 +43,9 @@ class Queue:
         return self._scheduler.items, self._scheduler.tokens
 
     @property
-    def resting(self) -> int:
+    def idle_runners(self) -> int:
         """How many runners wait for work."""
-        return len(self._resting)
+        return len(self._idle)
 
     def add(self, request: Request, indices: list[int]) -> bool:
         """Queue the items at `indices`; False when the queue is closed."""
@@ -55,7 +54,7 @@ class Queue:
                 return False
             self._scheduler.add(request, indices)
             self._report()
-            self._share()
+            self._wake_for_work()
         return True
 
     def remove(self, request: Request) -> int:
@@ -66,28 +65,26 @@ class Queue:
         return waiting
 
     def take(self, *, first: bool = True) -> list[Slot] | None:
-        """Wait for work and take a batch of it, a fair share where others wait as well; None once the queue is closed.
-
-        Little work is left for those that compute already. Those that wait as `first` are served before others.
-        """
+        """Wait for a batch; None once closed. A runner that waits as `first` is served first."""
         with self._lock:
             while not self.closed:
-                if self._needs_another(computing=self._runners - len(self._resting) - 1) and (batch := self._next()):
+                others_computing = self._runners - len(self._idle) - 1
+                if self._has_work_beside(others_computing) and (batch := self._next_batch()):
                     return batch
-                self._wait(first)
+                self._wait_for_work(first)
         return None
 
     def take_urgent(self) -> list[Slot]:
-        """A batch of what interactive callers wait for; empty when none does."""
+        """A batch of interactive requests; empty when none waits."""
         with self._lock:
-            return self._next(urgent=True)
+            return self._next_batch(interactive_only=True)
 
     def close(self) -> None:
         """Give out nothing more."""
         with self._lock:
             self.closed = True
-            while self._resting:
-                self._wake()
+            while self._idle:
+                self._idle.pop().notify()
 
     def drain(self) -> list[Request]:
         """Forget everything; return the requests that were waiting."""
@@ -96,37 +93,37 @@ class Queue:
             self._report()
         return waiting
 
-    def _next(self, *, urgent: bool = False) -> list[Slot]:
+    def _next_batch(self, *, interactive_only: bool = False) -> list[Slot]:
         self._expire()
-        sharers = max(min(1 + len(self._resting), self._runners_needed()), 1)
-        share = -(-self._scheduler.tokens // sharers)
-        batch = self._scheduler.next_batch(interactive_only=urgent, most_tokens=share)
+        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=self._fair_share())
         self._report()
         self._mark_started(batch)
-        self._share()
+        self._wake_for_work()
         return batch
 
-    def _share(self) -> None:
-        """Wake who waits for work, where there is enough of it."""
-        if self._needs_another(computing=self._runners - len(self._resting)):
-            self._wake()
+    def _fair_share(self) -> int:
+        """Tokens of one runner when all idle runners that are worth it take equal shares."""
+        runners = max(min(1 + len(self._idle), self._runners_worth()), 1)
+        return -(-self._scheduler.tokens // runners)
 
-    def _needs_another(self, computing: int) -> bool:
-        return self._runners_needed() > 0 or (self._scheduler.items > 0 and computing == 0)
+    def _has_work_beside(self, computing: int) -> bool:
+        """Whether the work is worth one more runner; any work is while none computes."""
+        return self._runners_worth() > 0 or (self._scheduler.items > 0 and computing == 0)
 
-    def _runners_needed(self) -> int:
-        """How many runners what waits is worth."""
+    def _runners_worth(self) -> int:
+        """How many runners the waiting work is worth."""
         tokens = self._scheduler.tokens
-        return int(max(tokens / _WORTH_TOKENS, tokens * self.token_s / _WORTH_S))
+        return int(max(tokens / _RUNNER_TOKENS, tokens * self.token_s / _RUNNER_S))
 
-    def _wait(self, first: bool) -> None:
+    def _wake_for_work(self) -> None:
+        """Wake one idle runner if the work is worth it. That one wakes the next."""
+        if self._idle and self._has_work_beside(computing=self._runners - len(self._idle)):
+            self._idle.pop().notify()
+
+    def _wait_for_work(self, first: bool) -> None:
         wakeup = threading.Condition(self._lock)
-        self._resting.insert(len(self._resting) if first else 0, wakeup)
+        self._idle.insert(len(self._idle) if first else 0, wakeup)
         wakeup.wait()
-
-    def _wake(self) -> None:
-        if self._resting:
-            self._resting.pop().notify()
 
     def _expire(self) -> None:
         for request in self._scheduler.expired(self._clock()):

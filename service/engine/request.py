@@ -1,4 +1,4 @@
-"""What waits in the engine: one caller's items, its deadline, and the rows as they come in."""
+"""A request in the engine: a caller's items, their deadline, and rows as they come in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _numbers = itertools.count()
 
 
 class Item(Protocol):
-    """The smallest unit of work. Items of equal `key` have equal results; `count` is its cost in tokens."""
+    """A unit of work. Items of equal `key` have equal rows; `count` is its cost in tokens."""
 
     @property
     def key(self) -> bytes: ...
@@ -26,9 +26,9 @@ class Item(Protocol):
 
 
 class Request:
-    """Items of one caller. `future` gets the rows, float32 [len(items), width], or the error that ended it.
+    """Items of one caller. `future` gets the rows, float32 [len(items), width], or an error.
 
-    Times are seconds of the engine's clock. Runners fill rows at the same time.
+    Times are seconds of the engine's clock. Several runners may fill rows at the same time.
     """
 
     __slots__ = (
@@ -55,14 +55,13 @@ class Request:
         *,
         client: str = "",
         deadline: float | None = None,
-        submitted: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = next(_numbers)
         self.items = items
         self.client = client
         self.deadline = deadline
-        self.submitted = submitted
+        self.submitted = clock()
         self.started: float | None = None
         self.interactive = True
         self.rows = np.empty((len(items), width), dtype=np.float32)
@@ -74,7 +73,7 @@ class Request:
         self.future: Future[NDArray[np.float32]] = Future()
 
     def fill(self, index: int, row: NDArray[np.float32]) -> None:
-        """Put one row in place; the last one completes the request."""
+        """Set one row; the last one completes the request."""
         if self.finished:
             return
         self.rows[index] = row
@@ -82,10 +81,10 @@ class Request:
             self.missing -= 1
             complete = not self.missing
         if complete:
-            self._settle(self.rows)
+            self._end(self.rows)
 
     def computed(self, seconds: float) -> None:
-        """Note that a batch with items of this one has just been computed, for so long."""
+        """Record that a batch with items of this request has just been computed, in `seconds`."""
         with self._ending:
             ended = self._clock()
             began = ended - seconds
@@ -95,22 +94,20 @@ class Request:
 
     @property
     def inference_s(self) -> float:
-        """For how long any of its items were being computed; where several runners were at it at once, that time
-        counts once.
-        """
+        """Seconds in which items of it were computed; time of several runners at once counts once."""
         return sum(ended - began for began, ended in self._spans)
 
     def fail(self, error: Exception) -> None:
         """End the request with an error, unless it has ended already."""
-        self._settle(error)
+        self._end(error)
 
-    def _settle(self, outcome: NDArray[np.float32] | Exception) -> None:
-        # Runners fill rows while the event loop may end the request: only the first of them does.
+    def _end(self, outcome: NDArray[np.float32] | Exception) -> None:
+        # Runners and the event loop may end a request at the same time; the first one does.
         with self._ending:
             if self.finished:
                 return
             self.finished = True
-        # A caller that stopped waiting has cancelled the future; nobody is left to tell.
+        # A caller that stopped waiting has cancelled the future.
         if not self.future.set_running_or_notify_cancel():
             return
         if isinstance(outcome, Exception):

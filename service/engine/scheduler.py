@@ -1,11 +1,10 @@
-"""Which items run next: fair between callers, within a token budget, with little padding.
+"""The scheduler: fair between clients, within a token budget, with little padding.
 
 A pure data structure: no torch, no threads, no clock of its own.
 
-Fairness is weighted fair queueing over tokens (Demers, Keshav, Shenker, 1989). Each request carries a virtual finish
-time: where it would be if all clients shared the model token by token. A single query that arrives while 2,048 texts
-of somebody else wait is next in line, and the 2,048 still get their share. A client's own requests divide its share
-among them.
+Fairness is weighted fair queueing over tokens (Demers, Keshav, Shenker, 1989). Each request has a virtual finish time:
+when it would finish if all clients shared the model token by token. A single query that arrives while another client's
+2,048 texts wait is next in line, and the 2,048 still get their share. Requests of one client divide its share.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ Slot = tuple[Request, int]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much one batch may hold. Where the model `pads`, `max_tokens` counts padding too, and `max_padding` is the
-    share of it that may be padding.
+    """The limits of a batch. If the model `pads`, padding counts, up to a share `max_padding`.
 
-    A request of at most `interactive_tokens` is interactive: somebody waits for it. Others are bulk.
+    A request of at most `interactive_tokens` is interactive: a user waits for it. Larger requests are bulk.
     """
 
     max_tokens: int = 1024
@@ -36,11 +34,11 @@ class BatchLimits:
     pads: bool = True
 
     def padded(self, items: int, tokens: int, longest: int) -> int:
-        """What so many items of so many real tokens are together, with the padding where there is any."""
+        """Tokens of a batch with the padding, if the model pads."""
         return longest * items if self.pads else tokens
 
     def admits(self, items: int, tokens: int, longest: int) -> bool:
-        """Whether a batch of so many items, real tokens and this longest item keeps to the limits."""
+        """Whether `items` with `tokens` real tokens and a `longest` item keep to the limits."""
         padded = self.padded(items, tokens, longest)
         waste = padded - tokens
         return (
@@ -51,7 +49,7 @@ class BatchLimits:
 
 
 class _Flow:
-    """One request's queued items, longest first, so that neighbours have like lengths."""
+    """One request's queued items, longest first, so that neighbours have similar lengths."""
 
     __slots__ = ("finish", "order", "request")
 
@@ -66,9 +64,9 @@ class _Flow:
 
 
 class Scheduler:
-    """The queue of one engine. Not thread-safe: the engine holds its lock.
+    """The waiting items of one engine. Not thread-safe: `Queue` holds the lock.
 
-    Interactive and bulk requests never share a batch: the ones want it soon, the others want it large.
+    Interactive and bulk requests never share a batch: small batches answer sooner, large ones compute more per second.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -82,7 +80,7 @@ class Scheduler:
         self.interactive_items = 0
 
     def add(self, request: Request, indices: list[int] | None = None) -> None:
-        """Queue a request's items, all of them or those at `indices`."""
+        """Add a request's items, all of them or those at `indices`."""
         indices = list(range(len(request.items))) if indices is None else indices
         if not indices:
             return
@@ -96,46 +94,44 @@ class Scheduler:
         self._push(flow)
 
     def remove(self, request: Request) -> int:
-        """Forget a request; return how many of its items were still waiting. Its entry leaves the heap when met."""
+        """Remove a request, but for its heap entry; return how many of its items were waiting."""
         flow = self._flows.get(request.number)
         if flow is None:
             return 0
         waiting = len(flow.order)
         self._count(flow, -waiting, -sum(request.items[index].count for index in flow.order))
         flow.order.clear()
-        self._retire(flow)
+        self._forget(flow)
         return waiting
 
     def expired(self, now: float) -> list[Request]:
-        """Requests whose deadline has passed while items of theirs wait."""
+        """Requests with waiting items whose deadline has passed."""
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
     def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[Slot]:
-        """Take the most urgent item and what goes well with it, `most_tokens` in all; empty only when nothing (of
-        that kind) waits.
-        """
+        """Take the most urgent item and others that fit it, until `most_tokens`; may be empty."""
         batch: list[Slot] = []
         tokens = longest = 0
-        aside: list[_Flow] = []
+        skipped: list[_Flow] = []
         clients = max(len(self._live), 1)
         heap = self._heaps[interactive_only or self._interactive_is_next()]
-        while heap and len(aside) < self._limits.look_ahead and (most_tokens is None or tokens < most_tokens):
+        while heap and len(skipped) < self._limits.look_ahead and (most_tokens is None or tokens < most_tokens):
             _, _, flow = heapq.heappop(heap)
             if not flow.order:
                 continue
             count = flow.next_count
             if batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count)):
-                aside.append(flow)
+                skipped.append(flow)
                 continue
             batch.append(self._take(flow))
             tokens, longest = tokens + count, max(longest, count)
-        for flow in aside:
+        for flow in skipped:
             self._push(flow, keep=True)
         self._virtual += tokens / clients
         return batch
 
     def drain(self) -> list[Request]:
-        """Forget everything; return the requests that were waiting."""
+        """Remove everything; return the requests that were waiting."""
         waiting = [flow.request for flow in self._flows.values()]
         for request in waiting:
             self.remove(request)
@@ -147,11 +143,11 @@ class Scheduler:
         if flow.order:
             self._push(flow)
         else:
-            self._retire(flow)
+            self._forget(flow)
         return flow.request, index
 
     def _push(self, flow: _Flow, *, keep: bool = False) -> None:
-        """Put a flow where its next item would finish; `keep` its place when nothing of it was taken."""
+        """Queue a flow by its next item's finish time; `keep` it when nothing was taken."""
         if not keep:
             flow.finish = flow.finish + flow.next_count * self._live[flow.request.client]
         heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))
@@ -169,7 +165,7 @@ class Scheduler:
         self.tokens += tokens
         self.interactive_items += items * flow.request.interactive
 
-    def _retire(self, flow: _Flow) -> None:
+    def _forget(self, flow: _Flow) -> None:
         del self._flows[flow.request.number]
         self._live[flow.request.client] -= 1
         if not self._live[flow.request.client]:

@@ -1,7 +1,7 @@
-"""The metrics of several processes as one: each keeps a page on a board, and whoever is asked adds the pages up.
+"""Metrics of several processes as one: each keeps a page, and a scrape adds them up.
 
-prometheus_client's own multiprocess mode can neither remove a series (of a model that is gone) nor ask a function
-for a gauge.
+prometheus_client's own multiprocess mode can neither remove a series (of a model out of service) nor read a gauge from
+a function.
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-from service.metrics import TOGETHER
+from service.metrics import MERGED_BY
 
 log = logging.getLogger(__name__)
 
 _REFRESH_S = 1.0
-_PATIENCE_S = 2.0
-_OURS = "sonde_"
+_TIMEOUT_S = 2.0
+_PREFIX = "sonde_"
 
 
 class MetricsPage:
-    """What one process has counted, as a file that is renewed every second and whenever somebody asks, by a thread
-    of its own.
+    """The metrics of one process in a file; a thread writes it every second and per scrape.
 
-    The next process of the same name goes on from what the file says, so that nothing that was counted is lost: of a
-    process that is killed, what happened after its last renewal. Whatever has been shown to anybody has been written
-    before.
+    The next process of the same name continues from the file's counts. A killed process loses only what it counted
+    after its last write; every count that a scrape has shown is in the file.
     """
 
-    def __init__(self, board: Path, name: str, registry: CollectorRegistry) -> None:
+    def __init__(self, directory: Path, name: str, registry: CollectorRegistry) -> None:
         self._name = name
         self._registry = registry
-        self._file, self._socket = _paths(board, name)
-        self._before = _counted(_load(self._file.read_bytes())) if self._file.exists() else []
+        self._file, self._socket = _paths(directory, name)
+        self._predecessors = _lasting(_load(self._file.read_bytes())) if self._file.exists() else []
         self._write()
         self._socket.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -47,73 +45,73 @@ class MetricsPage:
         self._listener.listen()
         self._listener.settimeout(_REFRESH_S)
         self._closed = False
-        self._thread = threading.Thread(target=self._keep, name="metrics-page", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="metrics-page", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write it for the last time."""
+        """Write the page for the last time."""
         self._closed = True
-        if (waking := _ask(self._socket)) is not None:
-            waking.close()
+        if (wakeup := _connect(self._socket)) is not None:
+            wakeup.close()
         self._thread.join()
         self._listener.close()
         self._write()
 
-    def _keep(self) -> None:
+    def _serve(self) -> None:
         while not self._closed:
             try:
-                asking, _ = self._listener.accept()
+                connection, _ = self._listener.accept()
             except TimeoutError:
                 self._write()
                 continue
-            with asking:
+            with connection:
                 if not self._closed:
-                    self._answer(asking)
+                    self._send_page(connection)
 
-    def _answer(self, asking: socket.socket) -> None:
+    def _send_page(self, connection: socket.socket) -> None:
         content = self._write()
-        asking.settimeout(_PATIENCE_S)
+        connection.settimeout(_TIMEOUT_S)
         try:
-            asking.sendall(content)
+            connection.sendall(content)
         except OSError as error:
-            log.warning("metrics were asked for and not taken: %s", error)
+            log.warning("a scraping process did not read the metrics page: %s", error)
 
     def _write(self) -> bytes:
-        content = _dump(total([_labelled(self._registry.collect(), self._name), self._before]))
+        content = _dump(total([_with_process_label(self._registry.collect(), self._name), self._predecessors]))
         new = self._file.with_suffix(".new")
         try:
             new.write_bytes(content)
             new.replace(self._file)
-        except OSError as error:  # a full disk: those who ask get their answer all the same
-            log.warning("the page of metrics cannot be kept: %s", error)
+        except OSError as error:  # on a full disk, scrapes still get an answer
+            log.warning("the metrics page cannot be written: %s", error)
         return content
 
 
 class MetricsAggregator(Collector):
-    """All pages together. What a process that is gone had counted still counts; its gauges do not."""
+    """All pages added up. The counts of a process that has ended stay; its gauges go."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> list[Metric]:
-        """The sum of all processes, as it is now. Blocks for some milliseconds."""
+        """The sum of all processes as of now. Blocks for some milliseconds."""
         names = sorted(path.stem for path in self._directory.glob("*.json"))
-        # All are asked before any is heard, so that they write side by side.
-        asked = [(name, _ask(_paths(self._directory, name)[1])) for name in names]
-        return total([_answer_of(asking) or self._left_by(name) for name, asking in asked])
+        # Connect to all before reading any, so that they write their pages in parallel.
+        connections = [(name, _connect(_paths(self._directory, name)[1])) for name in names]
+        return total([_receive_page(connection) or self._last_page(name) for name, connection in connections])
 
     def registry(self) -> CollectorRegistry:
-        """A registry of nothing else."""
+        """A registry with this collector alone."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry
 
-    def _left_by(self, name: str) -> list[Metric]:
-        return _counted(_load(_paths(self._directory, name)[0].read_bytes()))
+    def _last_page(self, name: str) -> list[Metric]:
+        return _lasting(_load(_paths(self._directory, name)[0].read_bytes()))
 
 
 def total(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """Pages as one: values of the same series are added up, but for those of which TOGETHER says otherwise."""
+    """Merge pages: values of the same series are added up, or merged as MERGED_BY says."""
     metrics: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for metric in (metric for page in pages for metric in page):
@@ -121,72 +119,64 @@ def total(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
         series = values.setdefault(metric.name, {})
         for sample in metric.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
-            series[key] = _together(sample.name)(series[key], sample.value) if key in series else sample.value
+            series[key] = _merge_of(sample.name)(series[key], sample.value) if key in series else sample.value
     for name, metric in metrics.items():
         for (sample_name, labels), value in values[name].items():
             metric.add_sample(sample_name, dict(labels), value)
     return list(metrics.values())
 
 
-def _together(sample: str) -> Callable[[float, float], float]:
-    return min if sample.endswith("_created") else TOGETHER.get(sample, operator.add)
+def _merge_of(sample: str) -> Callable[[float, float], float]:
+    return min if sample.endswith("_created") else MERGED_BY.get(sample, operator.add)
 
 
-def _labelled(metrics: Iterable[Metric], process: str) -> Iterable[Metric]:
-    """With the process's name on what describes the process itself: nobody wants the sum of two start times."""
+def _with_process_label(metrics: Iterable[Metric], process: str) -> Iterable[Metric]:
+    """Label Python's own metrics with the process: the sum of two start times means nothing."""
     for metric in metrics:
-        if not metric.name.startswith(_OURS):
-            metric.samples = [
-                sample._replace(labels={**sample.labels, "process": process}) for sample in metric.samples
-            ]
+        if not metric.name.startswith(_PREFIX):
+            metric.samples = [one._replace(labels={**one.labels, "process": process}) for one in metric.samples]
         yield metric
 
 
-def _counted(metrics: Iterable[Metric]) -> list[Metric]:
-    """What stays true of a process that is gone."""
-    return [metric for metric in metrics if metric.type in {"counter", "histogram"} and metric.name.startswith(_OURS)]
+def _lasting(metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that stay true after their process has ended."""
+    return [metric for metric in metrics if metric.type in {"counter", "histogram"} and metric.name.startswith(_PREFIX)]
 
 
-def _paths(board: Path, name: str) -> tuple[Path, Path]:
-    return board / f"{name}.json", board / f"{name}.socket"
+def _paths(directory: Path, name: str) -> tuple[Path, Path]:
+    return directory / f"{name}.json", directory / f"{name}.socket"
 
 
-def _ask(path: Path) -> socket.socket | None:
-    """A connection to who keeps a page; None when it is gone."""
-    asking = socket.socket(socket.AF_UNIX)
-    asking.settimeout(_PATIENCE_S)
+def _connect(path: Path) -> socket.socket | None:
+    """Connect to the process of a page; None when it has ended."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_TIMEOUT_S)
     try:
-        asking.connect(str(path))
+        connection.connect(str(path))
     except OSError:
-        asking.close()
+        connection.close()
         return None
-    return asking
+    return connection
 
 
-def _answer_of(asking: socket.socket | None) -> list[Metric] | None:
-    """The page; None when its keeper is gone, or ends now."""
-    if asking is None:
+def _receive_page(connection: socket.socket | None) -> list[Metric] | None:
+    """Read a page; None when its process has ended, or ends now."""
+    if connection is None:
         return None
-    with asking:
+    with connection:
         try:
-            with asking.makefile("rb") as stream:
+            with connection.makefile("rb") as stream:
                 return _load(stream.read())
         except (OSError, ValueError):
             return None
 
 
 def _dump(metrics: Iterable[Metric]) -> bytes:
-    return json.dumps(
-        [
-            (
-                metric.name,
-                metric.documentation,
-                metric.type,
-                [(one.name, one.labels, one.value) for one in metric.samples],
-            )
-            for metric in metrics
-        ]
-    ).encode()
+    def encoded(metric: Metric) -> tuple[object, ...]:
+        samples = [(sample.name, sample.labels, sample.value) for sample in metric.samples]
+        return metric.name, metric.documentation, metric.type, samples
+
+    return json.dumps([encoded(metric) for metric in metrics]).encode()
 
 
 def _load(content: bytes) -> list[Metric]:

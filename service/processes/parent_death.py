@@ -1,8 +1,7 @@
-"""`python -m service.processes.parent_death PARENT SIGNAL COMMAND…`: become COMMAND, and get SIGNAL when the process
-PARENT dies.
+"""`python -m …parent_death PARENT SIGNAL COMMAND…`: signal COMMAND when PARENT dies.
 
-A process that is killed can no longer end the ones it started; on Linux the kernel does. Elsewhere a training
-process ends when it next reports, since nobody reads it, and what `sonde up` started has to be ended by hand.
+On Linux the kernel sends the signal, even when the parent is killed (PR_SET_PDEATHSIG). Elsewhere a training process
+ends when its next report finds no reader, and the operator must end the processes of `sonde up`.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def with_parent_death_signal(number: signal.Signals, *command: str) -> list[str]:
-    """The words that start COMMAND as a child of this process which gets a signal when this process dies."""
+    """The command line for a child that gets signal `number` when this process dies."""
     return [sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
 
 
 def main() -> None:
-    """Put the leash on and turn into the command."""
+    """Ask the kernel for the signal and execute the command."""
     parent, number, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it died before the leash was on
+        if os.getppid() != parent:  # the parent died before the kernel knew
             os._exit(1)
-    os.execvp(command[0], command)  # noqa: S606  # no shell is what is wanted
+    os.execvp(command[0], command)  # noqa: S606  # without a shell on purpose
 
 
 if __name__ == "__main__":

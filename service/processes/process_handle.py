@@ -1,4 +1,4 @@
-"""One of the processes as their parent sees it: the process, the channel to it, and what it has said."""
+"""A server process as the supervisor sees it: process, channel, reported state."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from service.processes.parent_death import with_parent_death_signal
 
 _RESTART_AFTER_S = 1.0
-_MOST_RESTART_AFTER_S = 30.0
-# A process that lived so long did not die of how it was started.
+_MAX_RESTART_AFTER_S = 30.0
+# A process that lived this long did not die of how it was started.
 _LIVED_S = 60.0
 
 
 class ProcessHandle:
-    """A place that a process fills; when it ends, another one does, from `due` (the clock's seconds) on.
+    """A slot for a process; after an end, another starts at `restart_at` (monotonic seconds).
 
-    `listens` is whether it takes connections now, and `line` what it said when it was ready.
+    `listens` says whether the process takes connections; `greeting` is what it reported when it was ready.
     """
 
     def __init__(self, number: int) -> None:
@@ -28,37 +28,35 @@ class ProcessHandle:
         self.listens = False
         self.state = "starting"
         self.connections = 0
-        self.given = 0
-        self.line = ""
-        self.due = float("-inf")
-        self._begun = float("-inf")
+        self.connections_sent = 0
+        self.greeting = ""
+        self.restart_at = float("-inf")
+        self._started_at = float("-inf")
         self._failures = 0
-        self._half = b""
+        self._partial_line = b""
 
     def start(self, command: Callable[[int], Sequence[str]], now: float) -> socket.socket:
-        """Start `command(descriptor)`, which gets its end of the channel under that descriptor; the other end.
+        """Start `command(descriptor)` with one end of the channel; return the other end.
 
-        In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if its
-        parent were killed.
+        The process has its own session, so that Ctrl-C reaches it once, and it dies with its parent.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        self.channel, self.state, self.connections, self._half, self._begun = ours, "starting", 0, b"", now
+        self.channel, self.state, self.connections = ours, "starting", 0
+        self._partial_line, self._started_at = b"", now
         with theirs:
             words = with_parent_death_signal(signal.SIGTERM, *command(theirs.fileno()))
             self.running = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)  # noqa: S603
         return ours
 
-    def put_off(self, now: float) -> float:
-        """It has ended and is due again after some seconds, which are returned: more of them each time, unless it
-        lived long.
-        """
-        self._failures = 1 if now - self._begun > _LIVED_S else self._failures + 1
-        after = min(_RESTART_AFTER_S * 2.0 ** (self._failures - 1), _MOST_RESTART_AFTER_S)
-        self.due = now + after
-        return after
+    def schedule_restart(self, now: float) -> float:
+        """Schedule the next start; return the delay in seconds, which doubles at each failure."""
+        self._failures = 1 if now - self._started_at > _LIVED_S else self._failures + 1
+        delay_s = min(_RESTART_AFTER_S * 2.0 ** (self._failures - 1), _MAX_RESTART_AFTER_S)
+        self.restart_at = now + delay_s
+        return delay_s
 
-    def give(self, connection: socket.socket) -> bool:
+    def send_connection(self, connection: socket.socket) -> bool:
         """Hand a connection over; False when the process cannot take it."""
         if self.channel is None:
             return False
@@ -67,41 +65,41 @@ class ProcessHandle:
         except OSError:  # it has died, or hangs with its channel full
             return False
         self.connections += 1
-        self.given += 1
+        self.connections_sent += 1
         return True
 
-    def hear(self) -> bool:
-        """Read what it has said; False when it has hung up."""
+    def read_messages(self) -> bool:
+        """Apply the messages on the channel; False when the process has closed it."""
         if self.channel is None:
             return False
         try:
-            heard = self.channel.recv(65536)
+            received = self.channel.recv(65536)
         except BlockingIOError:
             return True
         except ConnectionError:
             return False
-        *lines, self._half = (self._half + heard).split(b"\n")
+        *lines, self._partial_line = (self._partial_line + received).split(b"\n")
         for line in lines:
-            self._learn(*line.decode().partition(" ")[::2])
-        return bool(heard)
+            self._apply_message(*line.decode().partition(" ")[::2])
+        return bool(received)
 
-    def hang_up(self) -> None:
-        """Give it no more connections, and hear no more of it."""
+    def close_channel(self) -> None:
+        """Send it no more connections and read no more messages."""
         self.listens = False
         if self.channel is not None:
             self.channel.close()
             self.channel = None
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process and wait for its end."""
         if self.running is not None:
             self.running.kill()
             self.running.wait()
 
-    def _learn(self, word: str, more: str) -> None:
+    def _apply_message(self, word: str, more: str) -> None:
         if word == "closed":
             self.connections -= 1
         elif word == "listening":
             self.listens = True
         else:
-            self.state, self.line = word, more or self.line
+            self.state, self.greeting = word, more or self.greeting

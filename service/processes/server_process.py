@@ -1,6 +1,4 @@
-"""One of several processes of the service: its share of cores and limits, and the channel through which it gets
-connections.
-"""
+"""This process as one of several servers: its share of limits, and its channel."""
 
 from __future__ import annotations
 
@@ -19,105 +17,105 @@ from service.config import Settings
 from service.metrics import Metrics
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 
-Word = Literal["listening", "ready", "draining", "closed"]
+State = Literal["listening", "ready", "draining", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """Which of how many processes one is: what the parent says to it. `processors` is None where there are too few
-    cores to divide.
+    """What the supervisor tells a server process, which is number `number` of `of`.
+
+    `processors` is None where there are fewer cores than processes.
     """
 
     number: int
     of: int
     channel: int
-    board: str
+    pages_directory: str
     processors: list[int] | None
 
     def dump(self) -> str:
-        """As an argument of a command line."""
+        """Encode as an argument of a command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def load(cls, text: str) -> ProcessSpec:
-        """The reverse of `dump`."""
+        """Decode what `dump` encoded."""
         return cls(**json.loads(text))
 
 
 class ServerProcess:
-    """This process as one of several."""
+    """One of several server processes, from the inside."""
 
-    def __init__(self, place: ProcessSpec) -> None:
-        self._place = place
-        self._channel = socket.socket(fileno=place.channel)
+    def __init__(self, spec: ProcessSpec) -> None:
+        self._spec = spec
+        self._channel = socket.socket(fileno=spec.channel)
         self._channel.setblocking(True)
         self._page: MetricsPage | None = None
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
 
     @property
     def number(self) -> int:
         """Which of the processes it is, from 0."""
-        return self._place.number
+        return self._spec.number
 
-    def settle(self, settings: Settings) -> Settings:
-        """Keep to the own cores, which has to be before PyTorch is imported; the settings with the own share of what
-        is limited.
-        """
-        if self._place.processors is not None:
-            cpu.pin_to(self._place.processors)
+    def take_share(self, settings: Settings) -> Settings:
+        """Pin this process to its cores, before PyTorch loads; return its share of the limits."""
+        share = settings.share(self._spec.of)
+        if self._spec.processors is not None:
+            cpu.pin_to(self._spec.processors)
             quota = cpu.quota()
-            return settings.share(self._place.of).within(quota and quota / self._place.of, len(self._place.processors))
+            return share.within(quota and quota / self._spec.of, len(self._spec.processors))
         single = {name: 1 for name in ("threads", "tokenizer_threads") if not getattr(settings, name)}
-        return settings.share(self._place.of).model_copy(update=single)
+        return share.model_copy(update=single)
 
     def publish(self, metrics: Metrics) -> None:
-        """Keep this process's page of metrics, and have all processes' sum rendered."""
-        board = Path(self._place.board)
-        self._page = MetricsPage(board, str(self._place.number), metrics.registry)
-        metrics.shown = MetricsAggregator(board)
+        """Keep this process's metrics page, and render the sum of all processes."""
+        directory = Path(self._spec.pages_directory)
+        self._page = MetricsPage(directory, str(self._spec.number), metrics.registry)
+        metrics.shown = MetricsAggregator(directory)
 
     def take_connections(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Serve the connections that come through the channel, from now on. For the event loop's thread."""
-        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._take, make_protocol)
+        """Serve connections from the channel from now on. For the event loop's thread."""
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._receive_connection, make_protocol)
         self.tell("listening")
 
     def announcing(self, greeting: Callable[[str, ModelMetadata], str]) -> Callable[[str, ModelMetadata], None]:
-        """What is to be called when models are loaded: the parent says the greeting to the world when all are ready."""
+        """A callback for loaded models; the supervisor prints the greeting when all are ready."""
         return lambda url, card: self.tell("ready", greeting(url, card))
 
     def closed(self) -> None:
-        """A connection is gone."""
+        """Report that a connection has closed."""
         self.tell("closed")
 
-    def tell(self, word: Word, more: str = "") -> None:
-        """Say something to the parent."""
-        with contextlib.suppress(ConnectionError):  # it is dead, and the leash ends this process
-            self._channel.sendall(f"{word} {more}".rstrip().encode() + b"\n")
+    def tell(self, state: State, more: str = "") -> None:
+        """Send a state to the supervisor."""
+        with contextlib.suppress(ConnectionError):  # the supervisor is dead, and this process ends with it
+            self._channel.sendall(f"{state} {more}".rstrip().encode() + b"\n")
 
     def close(self) -> None:
-        """Hang up, and leave the counts behind."""
+        """Close the channel and write the metrics page for the last time."""
         self._channel.close()
         if self._page is not None:
             self._page.close()
 
-    def _take(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def _receive_connection(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1, socket.MSG_DONTWAIT)
+            received, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        if not said:  # the parent is gone
+        if not received:  # the supervisor is gone
             loop.remove_reader(self._channel.fileno())
         for descriptor in descriptors:
-            beginning = loop.create_task(self._serve(socket.socket(fileno=descriptor), make_protocol))
-            self._beginning.add(beginning)  # a loop itself holds its tasks but weakly
-            beginning.add_done_callback(self._beginning.discard)
+            task = loop.create_task(self._accept(socket.socket(fileno=descriptor), make_protocol))
+            self._accepting.add(task)  # the loop itself holds tasks by weak references only
+            task.add_done_callback(self._accepting.discard)
 
-    async def _serve(self, connection: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def _accept(self, connection: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(make_protocol, connection)
-        except OSError:  # whoever it was has hung up
+        except OSError:  # the caller has hung up
             connection.close()
             self.closed()

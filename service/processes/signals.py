@@ -1,4 +1,4 @@
-"""What is to happen when this process is asked to end."""
+"""Handling of SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from collections.abc import Callable
 
 
 def on_signals(act: Callable[[], None]) -> None:
-    """Call `act`, in a thread of its own, once for each SIGTERM or SIGINT from now on. To be called by the main thread.
+    """Call `act` in a thread for each SIGTERM or SIGINT. For the main thread alone.
 
-    A handler runs between two instructions of the main thread, and a second one in the midst of the first: a lock
-    that either needs may be held by what it interrupted, which then never goes on. `make` passes on a SIGTERM that
-    reached the whole group, so that two within microseconds are the rule. `SimpleQueue.put` is made to be
-    interrupted by itself; nothing else is done there.
+    A handler interrupts the main thread, and a second handler interrupts the first, so a handler that takes a lock
+    may deadlock. Two signals within microseconds are the rule: `make` passes on a SIGTERM that reached the whole
+    group already. The handler therefore only calls `SimpleQueue.put`, which is reentrant.
     """
     arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    def attend() -> None:
+    def run() -> None:
         while True:
             arrived.get()
             act()
 
-    threading.Thread(target=attend, name="signals", daemon=True).start()
+    threading.Thread(target=run, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: arrived.put(number))

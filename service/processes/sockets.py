@@ -1,4 +1,4 @@
-"""The sockets that the service listens on, for whoever hands their connections on."""
+"""Listening sockets for the supervisor."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BACKLOG = 4096
 
 @contextlib.contextmanager
 def open_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """A socket that listens on each address of `host`, all on one port; 0 takes a free one. Raises CannotListen."""
+    """Listen on each address of `host`, on one port; 0 is a free one. Raises CannotListen."""
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
         try:
-            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, protocol, _, address in dict.fromkeys(found):
+            addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, address in dict.fromkeys(addresses):
                 socket_ = stack.enter_context(socket.socket(family, kind, protocol))
                 socket_.setblocking(False)
                 socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

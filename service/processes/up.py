@@ -1,4 +1,4 @@
-"""`sonde up`: the API and a worker as two processes of one, ended together."""
+"""`sonde up`: the API and a worker as two processes that end together."""
 
 from __future__ import annotations
 
@@ -19,43 +19,32 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _RESTART_AFTER_S = 1.0
 _MARGIN_S = 10.0
-_ASKED_WRONGLY = 2
+_USAGE_ERROR = 2
 _LAST_PORT = 65535
 
 
 def up(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` and `sonde worker` until SIGTERM or SIGINT; the exit code of `serve`. A worker that dies is
-    started again.
+    """Run `sonde serve` and `sonde worker` until a signal; return the exit code of `serve`.
 
-    `flags` are handed to both, but the worker's metrics are on the port after the API's. Raises ConfigError where
-    there is none, or where it is the API's own.
+    Both get `flags`; the worker's metrics are on the port after the API's. A worker that dies is started again.
+    Raises ConfigError where there is no next port, or where it is the API's own.
     """
-    if settings.metrics_port == _LAST_PORT:
-        message = (
-            f"--metrics-port: expected less than {_LAST_PORT}, since the worker's metrics take the next port; "
-            f"got {_LAST_PORT}"
-        )
-        raise ConfigError(message, param="metrics_port")
-    if settings.metrics_port and settings.metrics_port + 1 == settings.port:
-        message = (
-            f"--metrics-port: the worker's metrics take the next port, which is --port; got {settings.metrics_port}"
-        )
-        raise ConfigError(message, param="metrics_port")
+    _require_next_port(settings)
     stopping = threading.Event()
     on_signals(stopping.set)
     workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
     serve, worker = _start("serve", flags), _start("worker", workers)
     try:
         while not stopping.wait(_POLL_S) and serve.poll() is None:
-            if worker.poll() == _ASKED_WRONGLY:
+            if worker.poll() == _USAGE_ERROR:
                 log.error("the worker cannot start")
-                return _ASKED_WRONGLY
+                return _USAGE_ERROR
             if worker.poll() is not None:
                 log.warning("the worker ended with %d and is started again", worker.returncode)
                 stopping.wait(_RESTART_AFTER_S)
                 worker = _start("worker", workers)
     finally:
-        for process in (serve, worker):  # once: a second signal would cut their endings short
+        for process in (serve, worker):  # one signal each, because a second one ends them at once
             if process.poll() is None:
                 process.terminate()
         _end(worker, settings.job_stop_s + _MARGIN_S)
@@ -63,10 +52,19 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
     return serve.returncode if serve.returncode >= 0 else 128 - serve.returncode
 
 
+def _require_next_port(settings: Settings) -> None:
+    port = settings.metrics_port
+    if port == _LAST_PORT:
+        problem = f"expected less than {_LAST_PORT}, since the worker's metrics take the next port"
+    elif port and port + 1 == settings.port:
+        problem = "the worker's metrics take the next port, which is --port"
+    else:
+        return
+    raise ConfigError(f"--metrics-port: {problem}; got {port}", param="metrics_port")
+
+
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
-    """In a session of its own, since Ctrl-C would reach it twice, and on a leash, since nobody could end it if this
-    process were killed.
-    """
+    """Start `sonde COMMAND` as a child in its own session, which Ctrl-C reaches once."""
     words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
     return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 

@@ -1,39 +1,34 @@
-"""The trained models in service, kept in step with the registry: loaded beside the old, checked, swapped, the old
-let go.
-"""
+"""The registry watcher: keeps the fine-tuned models in service in step with the registry."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from models.errors import BadName, NotRegistered, SondeError
+from models.errors import BadName, NotRegistered
 from models.registry.names import parse_name
 from models.registry.registry import Pointer, Registry
-from service.engine.engine import Engine
 from service.errors import ModelNotFound, Unservable
 from service.metrics import Metrics
 from service.serving.fine_tuned import LiveVersion
+from service.serving.load_failures import RETRY_S, LoadFailures
+from service.serving.pinned_versions import PinnedVersions
+from service.serving.retired_versions import RetiredVersions
 from service.serving.sensor_model import ServedSensor
 
 log = logging.getLogger(__name__)
 
-# Versions other than the current one, asked for by number.
-_MOST_PINNED = 2
-# When to try again what could not be loaded, while the registry says nothing new.
-_RETRY_S = 30.0
+# The `model` label of failures to read the registry itself.
 REGISTRY = "registry"
 
 
 class RegistryWatcher:
-    """What serves under a trained model's name, and up to two other versions that were asked for by number.
+    """The current version of each fine-tuned model, and a few that requests name by number.
 
-    A thread of its own compares the registry's stamp. Readers see whole mappings that are replaced, never changed.
+    A thread polls the registry's stamp. It loads a new version beside the old one, swaps them, and retires the old one.
+    `current` and `aliases` are replaced, never changed, so that readers on other threads see whole mappings.
     """
 
     def __init__(
@@ -52,236 +47,183 @@ class RegistryWatcher:
         self._metrics = metrics
         self._poll_s = poll_s
         self._clock = clock
+        self._pinned = PinnedVersions()
+        self._retired = RetiredVersions()
+        self._failures = LoadFailures(metrics, clock)
         self._generations: dict[str, int] = {}
         self._problems: Mapping[str, str] = {}
-        self._failed: dict[str, tuple[str, float]] = {}
-        self._idle: frozenset[str] = frozenset()
-        self._pinned: OrderedDict[str, LiveVersion] = OrderedDict()
-        self._pinning = threading.Lock()
+        self._without_version: frozenset[str] = frozenset()
         self._loading = threading.Lock()
-        self._retired: list[tuple[weakref.ref[LiveVersion], Engine[Any], str]] = []
         self._stamp: object = None
         self._retry_at = float("inf")
-        self._wake = threading.Event()
+        self._wakeup = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="watch-registry", daemon=True)
 
-    # --- for requests
-    # ---------------------------------------------------------------------------------------------------
+    def find(self, asked: str) -> LiveVersion | None:
+        """The loaded version that a name, with or without version, or an alias means, or None.
+
+        Raises Unservable for a current version that failed to load, and ModelNotFound for a model without one.
+        """
+        target = self._parse(asked)
+        if target is None:
+            return None
+        name, version = target
+        if version is not None:
+            return self._loaded(name, version)
+        if (found := self.current.get(name)) is not None:
+            return found
+        if name in self._problems:
+            raise _unservable(name, self._problems[name])
+        if name in self._without_version:
+            message = f"{name} has no version in service: promote one, or ask for one like {name}:v1"
+            raise ModelNotFound(message, param="model")
+        return None
 
     def version_of(self, asked: str) -> tuple[str, int] | None:
-        """The name and version that `asked` means, where it names a version: what `fetch` can load if `find` has not
-        got it.
-        """
-        meant = self._alias_target(asked)
-        return None if meant is None or meant[1] is None else (meant[0], meant[1])
-
-    def find(self, asked: str) -> LiveVersion | None:
-        """What serves under a name, a name with version, or an alias; None when it is no such name.
-
-        Raises Unservable when it ought to serve and cannot, and ModelNotFound when nothing of it is in service.
-        """
-        meant = self._alias_target(asked)
-        if meant is None:
-            return None
-        name, version = meant
-        found = self.current.get(name) if version is None else self._loaded(name, version)
-        if found is None and version is None and name in self._problems:
-            raise Unservable(
-                f"{name} cannot be served: {self._problems[name]}", param="model", retry_after_s=round(_RETRY_S)
-            )
-        if found is None and version is None and name in self._idle:
-            raise ModelNotFound(
-                f"{name} has no version in service: promote one, or ask for one like {name}:v1", param="model"
-            )
-        return found
+        """The name and version to `fetch` where `asked` names a version; None otherwise."""
+        target = self._parse(asked)
+        return None if target is None or target[1] is None else (target[0], target[1])
 
     def fetch(self, name: str, version: int) -> LiveVersion:
-        """Load a version that is not the current one. Blocks. Raises ModelNotFound, and Unservable when it cannot be
-        served.
-        """
+        """Load a version that is not the current one. Blocks. Raises ModelNotFound and Unservable."""
         label = f"{name}:v{version}"
         with self._loading:
             if found := self._loaded(name, version):
                 return found
-            reason = self._failed_lately(label)
+            reason = self._failures.recent(label)
             if reason is None:
                 try:
-                    return self._pin(label, self._load(name, version))
+                    return self._pin(self._load(name, version))
                 except NotRegistered as error:
                     raise ModelNotFound(error.message, param="model") from error
-                except Exception as error:  # whatever a broken artifact makes a library raise
-                    reason = self._report(name, label, error)
-        raise Unservable(f"{label} cannot be served: {reason}", param="model", retry_after_s=round(_RETRY_S))
-
-    # --- for the hub
-    # ----------------------------------------------------------------------------------------------------
+                except Exception as error:  # a broken artifact may make a library raise anything
+                    reason = self._failures.record(name, label, error)
+        raise _unservable(label, reason)
 
     def open(self) -> None:
-        """Load what is in service and keep watching."""
+        """Load the current versions and keep watching."""
         self.sync()
         self._thread.start()
 
     def poke(self) -> None:
-        """Look at the registry now."""
-        self._wake.set()
+        """Check the registry now."""
+        self._wakeup.set()
 
     def sync(self) -> None:
-        """Serve what the registry says. What fails is reported, and what served before serves on."""
+        """Follow the registry once. If a version fails to load, the old one stays in service."""
         try:
             stamp = self._registry.stamp()
             if stamp != self._stamp or self._clock() >= self._retry_at:
-                self._follow()
+                self._follow_registry()
                 self._stamp = stamp
-            self._forget_deleted()
-        except Exception as error:  # a disk that does not answer; the thread must live on
-            self._report(REGISTRY, REGISTRY, error)
-        self._close_unused()
+            self._unpin_deleted()
+        except Exception as error:  # a disk that does not answer must not end the thread
+            self._failures.record(REGISTRY, REGISTRY, error)
+        self._retired.close_unused()
 
     def close(self) -> None:
-        """Stop watching and end the engines of trained models."""
+        """Stop watching and close the engines of fine-tuned models."""
         self._closed = True
-        self._wake.set()
+        self._wakeup.set()
         if self._thread.ident is not None:
             self._thread.join()
         with self._loading:
-            for trained in [*self.current.values(), *self._pinned.values()]:
-                self._retire(trained)
-            for _, engine, _ in self._retired:
-                engine.close()
-
-    # --- steps
-    # ----------------------------------------------------------------------------------------------------------
+            for version in [*self.current.values(), *self._pinned.all()]:
+                self._retire(version)
+            self._retired.close_all()
 
     def _watch(self) -> None:
         while not self._closed:
-            self._wake.wait(self._poll_s)
-            self._wake.clear()
+            self._wakeup.wait(self._poll_s)
+            self._wakeup.clear()
             if not self._closed:
                 self.sync()
 
-    def _follow(self) -> None:
-        """Bring every name to where its pointer is."""
+    def _follow_registry(self) -> None:
+        """Bring every name to the version that its pointer names."""
         names = self._registry.names()
-        problems = {name: problem for name in names if (problem := self._swapped(name)) is not None}
+        problems = {name: problem for name in names if (problem := self._follow_pointer(name)) is not None}
         for name in set(self.current) - set(names):
             self._withdraw(name)
         self._problems = problems
-        self._idle = frozenset(set(names) - set(self.current) - set(problems))
-        self._retry_at = self._clock() + _RETRY_S if problems else float("inf")
+        self._without_version = frozenset(set(names) - set(self.current) - set(problems))
+        self._retry_at = self._clock() + RETRY_S if problems else float("inf")
         self.aliases = self._registry.aliases()
 
-    def _swapped(self, name: str) -> str | None:
-        """Have a name serve what its pointer says; why that is not possible, if it is not."""
-        attempt = name
+    def _follow_pointer(self, name: str) -> str | None:
+        """Bring one name to the version that its pointer names; return the reason of a failure."""
+        label = name
         try:
             pointer = self._registry.current(name)
             if pointer is None:
                 if name in self.current:
                     self._withdraw(name)
                 return None
-            attempt = f"{name}:v{pointer.version}, generation {pointer.generation}"
+            label = f"{name}:v{pointer.version}, generation {pointer.generation}"
             if self._generations.get(name) == pointer.generation:
                 return None
-            if reason := self._failed_lately(attempt):
+            if reason := self._failures.recent(label):
                 return reason
             self._swap(name, pointer)
-        except Exception as error:  # whatever a broken artifact makes a library raise
-            return self._report(name, attempt, error)
+        except Exception as error:  # a broken artifact may make a library raise anything
+            return self._failures.record(name, label, error)
         return None
 
     def _swap(self, name: str, pointer: Pointer) -> None:
-        """Load what the pointer names beside what serves, and put it in its place."""
+        """Load the pointer's version beside the current one and put it in its place."""
         with self._loading:
             old = self.current.get(name)
             new = self._loaded(name, pointer.version) or self._load(name, pointer.version)
             self.current = {**self.current, name: new}
             self._generations[name] = pointer.generation
-            self._unpin(new.label)
+            self._pinned.remove(new.label)
         self._metrics.model_generation.labels(name).set(pointer.generation)
-        if new is not old:
-            self._export_metrics(new, in_service=True)
-            log.info(
-                "model in service",
-                extra={"model": new.label, "generation": pointer.generation, "device": new.card.device},
-            )
-        if old is not None and new is not old:
+        if new is old:
+            return
+        self._export_metrics(new)
+        facts = {"model": new.label, "generation": pointer.generation, "device": new.card.device}
+        log.info("model in service", extra=facts)
+        if old is not None:
             self._retire(old)
 
     def _withdraw(self, name: str) -> None:
         old = self.current[name]
-        self.current = {other: trained for other, trained in self.current.items() if other != name}
+        self.current = {other: version for other, version in self.current.items() if other != name}
         self._generations.pop(name, None)
         self._metrics.model_generation.remove(name)
         log.info("model out of service", extra={"model": old.label})
         self._retire(old)
 
-    def _pin(self, label: str, trained: LiveVersion) -> LiveVersion:
-        with self._pinning:
-            self._pinned[label] = trained
-            surplus = [self._pinned.popitem(last=False)[1] for _ in range(len(self._pinned) - _MOST_PINNED)]
-        self._export_metrics(trained, in_service=True)
+    def _pin(self, version: LiveVersion) -> LiveVersion:
+        surplus = self._pinned.add(version)
+        self._export_metrics(version)
         for old in surplus:
             self._retire(old)
-        return trained
+        return version
 
-    def _unpin(self, label: str) -> LiveVersion | None:
-        with self._pinning:
-            return self._pinned.pop(label, None)
+    def _unpin_deleted(self) -> None:
+        for version in self._pinned.all():
+            manifest = version.manifest
+            exists = manifest.version in self._registry.versions(manifest.name)
+            if not exists and self._pinned.remove(version.label):
+                self._retire(version)
 
-    def _forget_deleted(self) -> None:
-        with self._pinning:
-            pinned = list(self._pinned.values())
-        for trained in pinned:
-            if trained.manifest.version not in self._registry.versions(trained.manifest.name) and self._unpin(
-                trained.label
-            ):
-                self._retire(trained)
+    def _retire(self, version: LiveVersion) -> None:
+        """Take a version out of service; requests that hold it finish."""
+        card = version.card
+        self._metrics.model_info.remove(card.name, card.version, card.task, card.device, card.dtype)
+        if isinstance(version, ServedSensor):
+            self._metrics.drift.remove(card.name, card.version)
+        self._retired.add(version)
 
-    def _retire(self, trained: LiveVersion) -> None:
-        """Nobody gets it any more; whoever has it may finish."""
-        self._export_metrics(trained, in_service=False)
-        if trained.owns_engine:
-            self._retired.append((weakref.ref(trained), trained.engine, trained.label))
+    def _export_metrics(self, version: LiveVersion) -> None:
+        card = version.card
+        self._metrics.announce(card.name)
+        self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
 
-    def _close_unused(self) -> None:
-        """End the engines of models that no request holds."""
-        unused = [entry for entry in self._retired if entry[0]() is None]
-        for entry in unused:
-            self._retired.remove(entry)
-            entry[1].close()
-            log.info("model unloaded", extra={"model": entry[2]})
-
-    def _export_metrics(self, trained: LiveVersion, *, in_service: bool) -> None:
-        card = trained.card
-        labels = (card.name, card.version, card.task, card.device, card.dtype)
-        if in_service:
-            self._metrics.announce(card.name)
-            self._metrics.model_info.labels(*labels).set(1)
-        else:
-            self._metrics.model_info.remove(*labels)
-            if isinstance(trained, ServedSensor):
-                self._metrics.drift.remove(card.name, card.version)
-
-    def _report(self, name: str, label: str, error: Exception) -> str:
-        """Count and log a failure; why it failed, in words that may go to a caller."""
-        self._metrics.reload_failures.labels(name).inc()
-        known = isinstance(error, SondeError)
-        reason = error.message if isinstance(error, SondeError) else "its files cannot be read; the log says more"
-        self._failed[label] = (reason, self._clock() + _RETRY_S)
-        log.error(
-            "reload failed, what served before serves on: %s: %s", label, reason, exc_info=None if known else error
-        )
-        return reason
-
-    def _failed_lately(self, label: str) -> str | None:
-        reason, until = self._failed.get(label, (None, 0.0))
-        if self._clock() < until:
-            return reason
-        self._failed.pop(label, None)
-        return None
-
-    def _alias_target(self, asked: str) -> tuple[str, int | None] | None:
+    def _parse(self, asked: str) -> tuple[str, int | None] | None:
+        """The name and version (None: the current one) of `asked`; None for an impossible name."""
         try:
             return parse_name(self.aliases.get(asked, asked))
         except BadName:
@@ -291,8 +233,8 @@ class RegistryWatcher:
         current = self.current.get(name)
         if current is not None and current.manifest.version == version:
             return current
-        with self._pinning:
-            label = f"{name}:v{version}"
-            if label in self._pinned:
-                self._pinned.move_to_end(label)
-            return self._pinned.get(label)
+        return self._pinned.get(f"{name}:v{version}")
+
+
+def _unservable(label: str, reason: str) -> Unservable:
+    return Unservable(f"{label} cannot be served: {reason}", param="model", retry_after_s=round(RETRY_S))

@@ -1,4 +1,4 @@
-"""One model of numbers in service: readings in, scores or forecasts out, through the same queue as texts."""
+"""A sensor model in service: readings in, scores or forecasts out, through an engine."""
 
 from __future__ import annotations
 
@@ -16,58 +16,55 @@ from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
 from models.sensors.base import Drift, Forecast, Forecaster, Readings, Scored, Sensor, State, lasting_threshold
 from service.engine.engine import Engine
-from service.serving.servable import Caller, Servable
+from service.serving.servable import Caller, Servable, ServingContext
 
 ResultT = TypeVar("ResultT", Scored, Forecast)
 
-# The most readings of one item. A larger request is several, and others get their turn in between.
+# Readings of one item. A larger request is several items, with other requests in between.
 READINGS_PER_ITEM = 1024
-# What readings cost, in the unit of the budgets: so many take about as long as a token of a small encoder.
+# Readings that take about as long as one token of a small encoder.
 READINGS_PER_TOKEN = 16
-_numbers = itertools.count()
+_item_numbers = itertools.count()
 
 
 @dataclass(slots=True, eq=False)
 class ReadingsItem(Generic[ResultT]):
-    """Readings [n, d] and what is to be done with them; `result` is there once the engine has computed it.
+    """Readings [n, d] and the work on them; the engine sets `result`.
 
-    The engine's row for it is a single number, NaN where the result has NaN or infinity, so that such a result fails
-    like any other. The result stays here, since p-values need float64 and a state has no fixed width.
+    The engine's row of an item is a single number: NaN where the result has NaN or infinity, so that it fails like any
+    invalid output. The result stays here, because p-values need float64 and a state has no fixed width.
     """
 
     readings: Readings
     work: Callable[[Readings], ResultT]
     result: ResultT | None = None
-    key: bytes = field(
-        default_factory=lambda: next(_numbers).to_bytes(8, "little")
-    )  # equal to no other: never cached, never merged
+    # Unique, so that items are never cached or merged.
+    key: bytes = field(default_factory=lambda: next(_item_numbers).to_bytes(8, "little"))
 
     @property
     def count(self) -> int:
         return -(-len(self.readings) // READINGS_PER_TOKEN)
 
     def compute(self) -> float:
-        """Do the work; the row's number."""
+        """Do the work; return the engine's number."""
         self.result = self.work(self.readings)
         return 0.0 if all(np.isfinite(one).all() for one in _arrays(self.result)) else float("nan")
 
     def finished(self) -> ResultT:
-        """The result of a block that the engine has answered."""
+        """The result, once the engine has answered."""
         if self.result is None:
-            raise RuntimeError("the engine answered a block that it had not computed")
+            raise RuntimeError("the engine answered an item that it had not computed")
         return self.result
 
 
 class ReadingsBackend:
-    """What an engine of numbers computes with: each block does its own work; others may overtake between two of
-    them.
-    """
+    """The backend of sensor models: each item does its own work; others overtake between."""
 
     def forward(self, batch: Sequence[ReadingsItem[Any]], preempt: Callable[[], None]) -> NDArray[np.float32]:
-        """One number a block, float32 [len(batch), 1]."""
+        """Compute one number per item, float32 [len(batch), 1]."""
         rows = np.empty((len(batch), 1), dtype=np.float32)
-        for place, block in enumerate(batch):
-            rows[place] = block.compute()
+        for index, item in enumerate(batch):
+            rows[index] = item.compute()
             preempt()
         return rows
 
@@ -80,15 +77,13 @@ class SensorModel:
     card: ModelMetadata
 
     def memory_bytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of the model."""
         return self.model.memory_bytes()
 
 
 @dataclass(frozen=True, slots=True)
 class SensorTimings:
-    """How many readings something was made of, and the seconds that they waited and were computed; no text is cut or
-    tokenised.
-    """
+    """The readings of a request, and how long they waited and were computed."""
 
     inputs: int
     token_count: int
@@ -99,141 +94,128 @@ class SensorTimings:
 
 
 class Monitor(Protocol):
-    """Whether a detector still fits: p-values in the order in which they come, and what is known after them."""
+    """A drift check: it reads p-values in the order of their readings."""
 
     def update(self, p_values: NDArray[np.float64]) -> Drift:
-        """What is known after p-values [n]."""
+        """The state of the check after p-values [n]."""
         ...
 
 
 class Monitored(Sensor, Protocol):
-    """A detector of records, whose drift check is kept by whoever serves it: records have no state to carry it in."""
+    """A detector of records, whose drift check the service keeps: records have no state."""
 
     def monitor(self) -> Monitor:
-        """A drift check that knows nothing yet."""
+        """A new drift check."""
         ...
 
 
 class ServedSensor(Servable):
-    """A version of a model that reads numbers. For records it keeps one drift check, over all that this process is
-    asked.
-    """
+    """A version of a sensor model, with one drift check over all requests for records."""
 
     owns_engine = True
 
     def __init__(
-        self, model: SensorModel, engine: Engine[ReadingsItem[Any]], manifest: Manifest, **resources: Any
+        self, model: SensorModel, engine: Engine[ReadingsItem[Any]], manifest: Manifest, context: ServingContext
     ) -> None:
-        super().__init__(model, engine, **resources)
+        super().__init__(model, engine, context)
         self.manifest = manifest
         self._model = model.model
-        self._monitor = (
-            cast(Monitored, model.model).monitor()
-            if model.card.sensor and model.card.sensor.kind == "records"
-            else None
-        )
+        self._monitor = cast(Monitored, model.model).monitor() if self.numbers.kind == "records" else None
         self._monitoring = threading.Lock()
-        # Held, not looked up at each request: looking it up would bring the series of a version that has been retired
-        # back.
+        # Looked up once: a look-up at each request would bring back the series of a retired version.
         self._drift = self._metrics.drift.labels(model.card.name, model.card.version)
         self._drift.set(0)
 
     @property
-    def label(self) -> str:
-        """What `x-sonde-model` says: a name that can be asked for."""
-        return f"{self.manifest.name}:v{self.manifest.version}"
-
-    @property
     def numbers(self) -> SensorSignature:
-        """What it reads."""
+        """The columns, window and kind of its readings."""
         if self.card.sensor is None:
-            raise RuntimeError("a model of numbers has a card without numbers")
+            raise RuntimeError("the card of a sensor model has no signature")
         return self.card.sensor
 
     @property
     def calibrated_on(self) -> int:
-        """How many independent scores of normal readings its p-values rest on."""
+        """How many independent scores of normal readings calibrate its p-values."""
         return cast(Sensor, self._model).calibrated_on
 
     def threshold(self, alpha: float) -> float | None:
-        """The score from which a reading is an anomaly at `alpha`; None where that cannot be told."""
+        """The score from which a reading is an anomaly at `alpha`; None if unknown or moving."""
         return lasting_threshold(cast(Sensor, self._model), alpha)
 
     async def score(
         self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool
     ) -> tuple[Scored, SensorTimings]:
-        """Scores of readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
+        """Score readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
 
-        Raises Overloaded before any work, DeadlineExceeded when time runs out.
+        Raises Overloaded before any work, and DeadlineExceeded.
         """
         sensor = cast(Sensor, self._model)
 
-        def block(part: Readings, before: State | None) -> ReadingsItem[Scored]:
+        def item(part: Readings, before: State | None = None) -> ReadingsItem[Scored]:
             return ReadingsItem(part, lambda rows: sensor.score(rows, before, contributions=contributions))
 
         parts = [readings[at : at + READINGS_PER_ITEM] for at in range(0, len(readings), READINGS_PER_ITEM)]
-        cost = sum(block(part, None).count for part in parts)
+        items = [item(part) for part in parts]
+        cost = sum(one.count for one in items)
         with self._admission.admit(len(parts), cost, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
             if sensor.kind == "records":
-                scored, waited, computed = await self._together([block(part, None) for part in parts], caller)
+                _, waited, computed = await self._compute_rows(items, caller)
+                scored = [one.finished() for one in items]
             else:
-                scored, waited, computed = await self._in_turn(parts, state, block, caller)
-        whole = await self._watched(_joined(scored))
-        return whole, SensorTimings(len(readings), cost, waited, computed)
+                scored, waited, computed = await self._score_in_order(parts, state, item, caller)
+        result = await self._check_drift(_concatenated(scored))
+        return result, SensorTimings(len(readings), cost, waited, computed)
 
     async def forecast(
         self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]
     ) -> tuple[Forecast, SensorTimings]:
-        """The `horizon` steps after readings float64 [n, d], n at least the model's context. Raises as `score` does."""
+        """Forecast `horizon` steps after readings float64 [n, d], n ≥ context. Raises as `score`."""
         model = cast(Forecaster, self._model)
-        block: ReadingsItem[Forecast] = ReadingsItem(
+        item: ReadingsItem[Forecast] = ReadingsItem(
             readings[-model.context :], lambda rows: model.forecast(rows, horizon, quantiles)
         )
-        with self._admission.admit(1, block.count, lambda: self.engine.tokens_per_s):
+        with self._admission.admit(1, item.count, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
-            _, waited, computed = await self._queued([block], caller)
-        return block.finished(), SensorTimings(len(readings), block.count, waited, computed)
+            _, waited, computed = await self._compute_rows([item], caller)
+        return item.finished(), SensorTimings(len(readings), item.count, waited, computed)
 
-    async def _together(self, blocks: list[ReadingsItem[Scored]], caller: Caller) -> tuple[list[Scored], float, float]:
-        _, waited, computed = await self._queued(blocks, caller)
-        return [block.finished() for block in blocks], waited, computed
-
-    async def _in_turn(
+    async def _score_in_order(
         self,
         parts: list[Readings],
         state: State | None,
-        block: Callable[[Readings, State | None], ReadingsItem[Scored]],
+        make_item: Callable[[Readings, State | None], ReadingsItem[Scored]],
         caller: Caller,
     ) -> tuple[list[Scored], float, float]:
-        """Each part needs the state that the one before leaves."""
+        """Score parts one after the other, since each needs the state that the one before leaves."""
         scored: list[Scored] = []
         waited = computed = 0.0
         for part in parts:
-            now = block(part, state)
-            _, part_waited, part_computed = await self._queued([now], caller)
-            scored.append(now.finished())
+            item = make_item(part, state)
+            _, part_waited, part_computed = await self._compute_rows([item], caller)
+            scored.append(item.finished())
             state, waited, computed = scored[-1].state, waited + part_waited, computed + part_computed
         return scored, waited, computed
 
     def _count(self, readings: int) -> None:
         self._metrics.inputs.labels(self.card.name, self.card.task).inc(readings)
 
-    async def _watched(self, scored: Scored) -> Scored:
-        """With the drift of records, and told to who watches the metrics."""
+    async def _check_drift(self, scored: Scored) -> Scored:
+        """Add the drift of records, and export the drift as a metric."""
         if self._monitor is not None:
-            scored = replace(scored, drift=await self.run_in_pool(partial(self._bet, self._monitor, scored.p_values)))
+            drift = await self.run_in_pool(partial(self._update_monitor, self._monitor, scored.p_values))
+            scored = replace(scored, drift=drift)
         if scored.drift is not None:
             self._drift.set(scored.drift.detected)
         return scored
 
-    def _bet(self, monitor: Monitor, p_values: NDArray[np.float64]) -> Drift:
+    def _update_monitor(self, monitor: Monitor, p_values: NDArray[np.float64]) -> Drift:
         with self._monitoring:
             return monitor.update(p_values)
 
 
-def _joined(parts: list[Scored]) -> Scored:
-    """Several parts as one; drift and state are the last one's."""
+def _concatenated(parts: list[Scored]) -> Scored:
+    """Join parts; drift and state are the last one's."""
     if len(parts) == 1:
         return parts[0]
     shares = [part.contributions for part in parts if part.contributions is not None]

@@ -1,4 +1,4 @@
-"""What every model in service has, whatever it reads: a card, an engine, and the way of items through its queue."""
+"""The common part of models in service: card, engine, and the way through the queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.base import Computable, ModelMetadata
 from service.engine.admission import Admission
-from service.engine.cache import FittedCache, Sized
+from service.engine.cache import LruCache, Sized
 from service.engine.engine import Engine
 from service.engine.request import Item
 from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the client to be fair to, and when (monotonic seconds) the answer is of no use any more."""
+    """A caller: the client for fair queueing, and the deadline in monotonic seconds."""
 
     client: str = ""
     deadline: float | None = None
 
 
 class Timings(Protocol):
-    """What a computation was made of and how long it took, for headers and logs."""
+    """Sizes and times of a computation, for headers and logs."""
 
     @property
     def inputs(self) -> int: ...
@@ -48,27 +48,28 @@ class Timings(Protocol):
     def inference_s(self) -> float: ...
 
 
-class Servable:
-    """A loaded model and its engine. Lives on the event loop; the computing happens in the engine's threads."""
+@dataclass(frozen=True, slots=True)
+class ServingContext:
+    """What all models in service share."""
 
-    def __init__(
-        self,
-        model: Computable,
-        engine: Engine[Any],
-        *,
-        admission: Admission,
-        fitted: FittedCache[Sized],
-        pool: Executor,
-        metrics: Metrics,
-        max_request_tokens: int,
-    ) -> None:
+    admission: Admission
+    fitted: LruCache[str, Sized]
+    pool: Executor
+    metrics: Metrics
+    max_request_tokens: int
+
+
+class Servable:
+    """A loaded model and its engine. It lives on the event loop; the engine's threads compute."""
+
+    def __init__(self, model: Computable, engine: Engine[Any], context: ServingContext) -> None:
         self.engine = engine
         self._computes = model
-        self._admission = admission
-        self._fitted = fitted
-        self._pool = pool
-        self._metrics = metrics
-        self._max_request_tokens = max_request_tokens
+        self._admission = context.admission
+        self._fitted = context.fitted
+        self._pool = context.pool
+        self._metrics = context.metrics
+        self._max_request_tokens = context.max_request_tokens
 
     @property
     def card(self) -> ModelMetadata:
@@ -76,15 +77,15 @@ class Servable:
 
     @property
     def label(self) -> str:
-        """What `x-sonde-model` says."""
+        """The value of the header `x-sonde-model`, which is a name that requests can use."""
         return f"{self.card.name}:{self.card.version}"
 
     def memory_bytes(self) -> int:
-        """Bytes that the model holds on its device."""
+        """Bytes of the model on its device."""
         return self._computes.memory_bytes()
 
     async def run_in_pool(self, work: Callable[[], T]) -> T:
-        """Run something that computes, but needs no model, off the event loop."""
+        """Run work that needs no model in a thread, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _require_room(self, tokens: int, param: str) -> None:
@@ -94,8 +95,8 @@ class Servable:
                 param=param,
             )
 
-    async def _queued(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:
-        """The rows of items, with the seconds that they waited and that they were computed."""
+    async def _compute_rows(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:
+        """Queue items; return their rows, and the seconds of waiting and of computing."""
         request = self.engine.submit(items, client=caller.client, deadline=caller.deadline)
         remaining = None if caller.deadline is None else caller.deadline - time.monotonic()
         try:

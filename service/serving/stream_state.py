@@ -1,10 +1,9 @@
-"""What a stream's client carries from call to call: a detector's state as a text, so that any replica can go on.
+"""A stream's state as a text that the client sends back, so that any replica continues.
 
-    version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · the arrays, float64,
-    little-endian
+    version (1 byte) · BLAKE2b of the rest (16) · length of the header (4) · header, JSON · arrays, float64, LE
 
-The hash is keyed by the digest of the model's files. So a state that was cut, changed, or made by another model or
-version is told from a good one. It is no secret: whoever has the model's files can make one.
+The hash is keyed by the digest of the model's files, so it detects a state that was cut, changed, or made by another
+model or version. It is no secret: anyone with the model's files can make one.
 """
 
 from __future__ import annotations
@@ -30,23 +29,19 @@ MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The last timestamp of a stream, in Unix seconds, None where none came yet; and whether readings followed it
-    that had none.
-    """
+    """A stream's last timestamp (Unix seconds), and whether readings without one followed."""
 
     last_s: float | None = None
     followed: bool = False
 
     @property
     def of_last_reading_s(self) -> float | None:
-        """The last timestamp where it is the last reading's."""
+        """The last timestamp, if the last reading has it."""
         return None if self.followed else self.last_s
 
 
 def seal(state: State, digest: str, clock: Clock) -> str:
-    """A detector's state, and what is known of the stream's time, as a text. Raises BackendError for more than 64
-    KiB.
-    """
+    """Encode a detector's state and the stream's clock. Raises BackendError above 64 KiB."""
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
     if size > MOST_STATE_BYTES:
@@ -59,18 +54,15 @@ def seal(state: State, digest: str, clock: Clock) -> str:
 
 
 def unseal(text: str, digest: str) -> tuple[State, Clock]:
-    """The state and the clock in a text that `seal` made with the same digest. Raises InvalidState for any other
-    text.
-    """
-    sealed = _decoded(text)
+    """Decode a text that `seal` made with the same digest. Raises InvalidState for others."""
+    sealed = _decode_base64(text)
     if sealed[:1] != _VERSION:
-        raise InvalidState("state: not of a format that this service writes; begin anew without it", param="state")
+        raise InvalidState("state: this service does not write this format; begin anew without it", param="state")
     mac, rest = sealed[1 : 1 + _MAC_BYTES], sealed[1 + _MAC_BYTES :]
     if not hmac.compare_digest(mac, _mac(rest, digest)):
         raise InvalidState(
-            "state: it was changed, or is of another model or another version of this one: send it to the version "
-            "named in the"
-            " x-sonde-model header that came with it, or begin anew without it",
+            "state: it was changed, or another model or version made it: send it to the version named in the "
+            "x-sonde-model header that came with it, or begin anew without it",
             param="state",
         )
     start = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES], "little")
@@ -83,15 +75,15 @@ def unseal(text: str, digest: str) -> tuple[State, Clock]:
     return state, Clock(header["at"], header.get("followed", False))
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     if len(text) > MAX_CHARACTERS:
         raise InvalidState(
-            f"state: {len(text)} characters, {MAX_CHARACTERS} are allowed; send what the last answer had", param="state"
+            f"state: {len(text)} characters, {MAX_CHARACTERS} are allowed; send the last answer's state", param="state"
         )
     try:
         return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:
-        raise InvalidState("state: not base64url; send back what the last answer had", param="state") from None
+        raise InvalidState("state: not base64url; send back the last answer's state", param="state") from None
 
 
 def _mac(content: bytes, digest: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One model of texts in service: texts in, rows out, by way of admission, tokenisers, queue and deadline."""
+"""A text model in service: texts in, rows out, by way of admission, tokenisers and queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +20,25 @@ from models.text.tokens import Explained, Tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
-from service.serving.servable import Caller, Servable
+from service.serving.servable import Caller, Servable, ServingContext
 
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
 FittedT = TypeVar("FittedT", bound=Sized)
 
-# A request with fewer characters is tokenised at once: handing it to a thread would take longer.
+# A request with fewer characters is tokenised on the event loop: a thread would take longer.
 _INLINE_CHARACTERS = 2_000
-# Texts a tokenising thread takes at a time, so that a short request does not wait for a long one's last text.
+# Texts that a thread tokenises at a time, so that a short request need not wait for all of a long one.
 _CHUNK = 64
 _CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeOptions:
-    """How texts are read: the prompt before each, whether and from which side they may be cut, and after how many
-    tokens of their own (for pairs: of the second text).
+    """How to tokenise texts: the prompt before each, and how to cut them.
 
-    `param` is the parameter that they came in, `name` what the caller calls the one of an index, if not `param[index]`.
+    `max_tokens` limits a text's own tokens (of a pair: those of the second text). `param` is the request's parameter
+    with the texts; `name` gives the caller's name of the text at an index, by default `param[index]`.
     """
 
     prompt: str = ""
@@ -49,13 +49,13 @@ class TokenizeOptions:
     name: Callable[[int], str] | None = None
 
     def named(self, index: int) -> str:
-        """What the caller calls the input of that index."""
+        """The caller's name of the input at an index."""
         return self.name(index) if self.name is not None else f"{self.param}[{index}]"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """The model's rows, float32 [n, width], with the tokens they came from and the seconds they took."""
+    """The model's rows, float32 [n, width], their tokens, and the seconds they took."""
 
     values: NDArray[np.float32]
     tokens: list[Tokens]
@@ -79,8 +79,8 @@ class ModelOutput:
 class ServedText(Servable):
     """A model that reads texts."""
 
-    def __init__(self, model: TextModel, engine: Engine[Tokens], **resources: Any) -> None:
-        super().__init__(model, engine, **resources)
+    def __init__(self, model: TextModel, engine: Engine[Tokens], context: ServingContext) -> None:
+        super().__init__(model, engine, context)
         self._model = model
 
     @property
@@ -92,22 +92,25 @@ class ServedText(Servable):
         return self._model.text
 
     async def rows(
-        self, inputs: Inputs, caller: Caller, task: str, reading: TokenizeOptions = TokenizeOptions()
+        self, inputs: Inputs, caller: Caller, task: str, options: TokenizeOptions = TokenizeOptions()
     ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
-        Raises Overloaded before any work, TextTooLong when texts may not be cut, DeadlineExceeded when time runs out.
+        Raises Overloaded before any work, TextTooLong for texts that may not be cut, and DeadlineExceeded.
         """
         with self._admit(inputs, self.card.max_tokens):
             began = time.perf_counter()
-            tokens = await self._tokenize(inputs, reading)
+            tokens = await self._tokenize(inputs, options)
             tokenized_s = time.perf_counter() - began
-            self._check(tokens, reading)
+            if not options.truncate:
+                require_untruncated(tokens, options.named)
+            self._require_room(sum(item.count for item in tokens), options.param)
             self._count(tokens, task, tokenized_s)
-            return await self._compute(tokens, caller, tokenized_s)
+            values, queue_s, inference_s = await self._compute_rows(tokens, caller)
+            return ModelOutput(values, tokens, tokenized_s, queue_s, inference_s)
 
     def prompt(self, name: str | None) -> str:
-        """The prompt of that name, or the model's default. Raises InvalidRequest when the model has no such prompt."""
+        """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name."""
         prompts = self.card.prompts
         if name is None:
             return prompts.get(self.card.default_prompt or "", "")
@@ -123,19 +126,20 @@ class ServedText(Servable):
         texts: list[str],
         caller: Caller,
         task: str,
-        reading: TokenizeOptions,
+        options: TokenizeOptions,
         fit: Callable[[ModelOutput], FittedT],
     ) -> tuple[FittedT, list[ModelOutput]]:
-        """What `fit` makes of the rows of `texts`, kept by `content`; the second value is what had to be computed
-        for it.
+        """Fit an object to the rows of `texts`, or take it from the cache by `content`.
+
+        Returns the object and the outputs computed for it, none if it was in the cache.
         """
-        key = content_key(f"{kind.__name__} {self.label} {reading.truncate}", content)
+        key = content_key(f"{kind.__name__} {self.label} {options.truncate}", content)
         found = self._fitted.get(key)
         if isinstance(found, kind):
             self._metrics.fitted_hits.labels(self.card.name).inc()
             return found, []
         self._metrics.fitted_misses.labels(self.card.name).inc()
-        rows = await self.rows(texts, caller, task, reading)
+        rows = await self.rows(texts, caller, task, options)
         made = await self.run_in_pool(lambda: fit(rows))
         self._fitted.put(key, made, made.size_bytes)
         return made, [rows]
@@ -143,20 +147,20 @@ class ServedText(Servable):
     async def explain(
         self, texts: Sequence[str], caller: Caller, param: str, *, prompt: str, special: bool
     ) -> list[Explained]:
-        """Each text as the model sees it, uncut. Raises InvalidRequest for more tokens than a request may have."""
+        """Each text as the model reads it, uncut. Raises InvalidRequest for too many tokens."""
 
-        def read() -> list[Explained]:
-            total, seen = 0, []
+        def tokenize() -> list[Explained]:
+            total, explained = 0, []
             for text in texts:
-                seen.append(self.text.explain(text, add_special_tokens=special, prompt=prompt))
-                total += len(seen[-1].ids)
+                explained.append(self.text.explain(text, add_special_tokens=special, prompt=prompt))
+                total += len(explained[-1].ids)
                 self._require_room(total, param)
                 _require_time(caller)
-            return seen
+            return explained
 
-        self._require_room(sum(map(_size, texts)) // _CHARACTERS_PER_TOKEN, param)
+        self._require_room(sum(map(_characters, texts)) // _CHARACTERS_PER_TOKEN, param)
         with self._admit(texts, self._max_request_tokens):
-            return await self.run_in_pool(read)
+            return await self.run_in_pool(tokenize)
 
     async def decode(
         self,
@@ -166,50 +170,49 @@ class ServedText(Servable):
         skip_special_tokens: bool = True,
         named: Callable[[int], str] = "ids[{}]".format,
     ) -> list[str]:
-        """The text of each list of token ids. Raises BadTokens naming the one that has a stranger in it, and
-        DeadlineExceeded.
-        """
-        decoded = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
+        """Decode lists of token ids. Raises BadTokens naming a list, and DeadlineExceeded."""
+        decode_one = partial(self.text.decode, skip_special_tokens=skip_special_tokens)
 
-        def read() -> list[str]:
+        def decode_all() -> list[str]:
             texts: list[str] = []
             for index, one in enumerate(ids):
                 _require_time(caller)
-                texts.append(_naming(index, named, decoded, one))
+                texts.append(_with_param(index, named, decode_one, one))
             return texts
 
         self._require_room(sum(map(len, ids)), "ids")
         with self._admit(ids, self._max_request_tokens):
-            return await self.run_in_pool(read)
+            return await self.run_in_pool(decode_all)
 
     def _admit(self, inputs: Inputs, most_tokens: int) -> AbstractContextManager[None]:
-        """Room for inputs of which no more than `most_tokens` each are read."""
-        estimate = sum(min(_size(item) // _CHARACTERS_PER_TOKEN + 2, most_tokens) for item in inputs)
+        """Admit inputs of at most `most_tokens` each, by an estimate of their tokens."""
+        estimate = sum(min(_characters(item) // _CHARACTERS_PER_TOKEN + 2, most_tokens) for item in inputs)
         return self._admission.admit(len(inputs), estimate, lambda: self.engine.tokens_per_s)
 
-    async def _tokenize(self, inputs: Inputs, reading: TokenizeOptions) -> list[Tokens]:
-        if sum(_size(item) for item in inputs) <= _INLINE_CHARACTERS:
-            return self._read(inputs, reading, 0)
+    async def _tokenize(self, inputs: Inputs, options: TokenizeOptions) -> list[Tokens]:
+        if sum(map(_characters, inputs)) <= _INLINE_CHARACTERS:
+            return self._tokenize_chunk(inputs, options, 0)
         loop = asyncio.get_running_loop()
-        parts = [
-            loop.run_in_executor(self._pool, self._read, inputs[at : at + _CHUNK], reading, at)
+        chunks = [
+            loop.run_in_executor(self._pool, self._tokenize_chunk, inputs[at : at + _CHUNK], options, at)
             for at in range(0, len(inputs), _CHUNK)
         ]
-        return [item for part in await asyncio.gather(*parts) for item in part]
+        return [item for chunk in await asyncio.gather(*chunks) for item in chunk]
 
-    def _read(self, inputs: Inputs, reading: TokenizeOptions, offset: int) -> list[Tokens]:
-        """Tokenise one part of a request, whose first input is its `offset`-th."""
+    def _tokenize_chunk(self, inputs: Inputs, options: TokenizeOptions, offset: int) -> list[Tokens]:
+        """Tokenise a part of a request that begins at its input `offset`."""
         text = self.text
+        if isinstance(inputs[0], tuple):
+            return text.encode_pairs(inputs, max_tokens=options.max_tokens)  # type: ignore[arg-type]  # all are pairs
         if not isinstance(inputs[0], str):
-            if isinstance(inputs[0], tuple):
-                return text.encode_pairs(inputs, max_tokens=reading.max_tokens)  # type: ignore[arg-type]  # pairs throughout
-            return [_naming(index, reading.named, text.from_ids, ids) for index, ids in enumerate(inputs, start=offset)]  # type: ignore[arg-type]
+            numbered = enumerate(inputs, start=offset)
+            return [_with_param(index, options.named, text.from_ids, ids) for index, ids in numbered]  # type: ignore[arg-type]
         return text.encode(
             inputs,  # type: ignore[arg-type]
-            prompt=reading.prompt,
+            prompt=options.prompt,
             exclude_prompt=self.card.excludes_prompt,
-            side=reading.side,
-            max_tokens=reading.max_tokens,
+            side=options.side,
+            max_tokens=options.max_tokens,
         )
 
     def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:
@@ -218,23 +221,14 @@ class ServedText(Servable):
         self._metrics.truncated.labels(name, task).inc(sum(item.truncated for item in tokens))
         self._metrics.tokenize.labels(name).observe(seconds)
 
-    def _check(self, tokens: list[Tokens], reading: TokenizeOptions) -> None:
-        if not reading.truncate:
-            require_untruncated(tokens, reading.named)
-        self._require_room(sum(item.count for item in tokens), reading.param)
-
-    async def _compute(self, tokens: list[Tokens], caller: Caller, tokenize_s: float) -> ModelOutput:
-        values, queue_s, inference_s = await self._queued(tokens, caller)
-        return ModelOutput(values, tokens, tokenize_s, queue_s, inference_s)
-
 
 def _require_time(caller: Caller) -> None:
     if caller.deadline is not None and time.monotonic() > caller.deadline:
         raise DeadlineExceeded("the request's time ran out before its answer was there")
 
 
-def _naming(index: int, named: Callable[[int], str], read: Callable[[Sequence[int]], T], ids: Sequence[int]) -> T:
-    """`read(ids)`, where an error says which input it is about."""
+def _with_param(index: int, named: Callable[[int], str], read: Callable[[Sequence[int]], T], ids: Sequence[int]) -> T:
+    """Call `read(ids)`; an error names the input at `index` as its parameter."""
     try:
         return read(ids)
     except SondeError as error:
@@ -242,8 +236,8 @@ def _naming(index: int, named: Callable[[int], str], read: Callable[[Sequence[in
         raise
 
 
-def _size(item: str | Sequence[int] | tuple[str, str]) -> int:
-    """Characters of an input, or what so many tokens would have had."""
+def _characters(item: str | Sequence[int] | tuple[str, str]) -> int:
+    """Characters of an input; of token ids, an estimate."""
     if isinstance(item, str):
         return len(item)
     if isinstance(item, tuple):

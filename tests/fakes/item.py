@@ -24,9 +24,7 @@ class Piece:
 
 
 class Doubler:
-    """A backend whose row for an item is (number, 2 · number); `fault` may raise, `preempt` is called `layers`
-    times.
-    """
+    """A backend whose row of an item is (number, 2 · number). `fault` may raise; it has `layers` layers."""
 
     def __init__(self, fault: Callable[[Sequence[Piece]], None] | None = None, layers: int = 1) -> None:
         self.batches: list[list[int]] = []
@@ -43,7 +41,7 @@ class Doubler:
 
 
 def request(*counts: int, client: str = "", deadline: float | None = None, first: int = 0) -> Request:
-    """A request whose items cost so many tokens each."""
+    """A request whose items have these costs in tokens."""
     return Request(
         [Piece(first + number, count) for number, count in enumerate(counts)], 2, client=client, deadline=deadline
     )

@@ -1,4 +1,4 @@
-"""A model without weights, for tests of everything around one: same seam, predictable rows."""
+"""A model without weights, for tests of everything around one: predictable rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from models.text.tokens import Tokens
 
 
 class FakeModel:
-    """Its row for a text is the normalised sum of one fixed random vector per token, so like words are near; another
-    `seed` gives other vectors.
+    """A text's row is the normalised sum of a random vector per token, fixed by `seed`, so similar texts are near.
 
-    `fault` may raise for a batch. `gate`, while unset, holds every batch, and `entered` tells that one has come.
+    `fault` may raise for a batch. While `gate` is unset, batches wait in it; `entered` is set when one has come.
     `batches` records what was computed.
     """
 

@@ -1,6 +1,4 @@
-"""A tiny server that speaks OpenAI's embeddings as badly as a test wants: it can be slow, stall once, fail, or hang
-up.
-"""
+"""A tiny server with OpenAI's embeddings route that can be slow, stall once, fail, or close connections."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from service.bench.client import Target
 
 
 class FakeServer:
-    """What it was asked, and how it answers: `behave(number)` gives (seconds to wait, status) for the request of
-    that number.
-    """
+    """Records requests; `behave(number)` gives the seconds to wait and the status of the answer to each."""
 
     def __init__(
         self, behave: Callable[[int], tuple[float, int]] = lambda number: (0.0, 200), *, chunked: bool = False

@@ -1,4 +1,4 @@
-"""Models of numbers without training, for tests of everything around one: same seam, predictable scores."""
+"""Sensor models without training, for tests of everything around one: predictable scores."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _SLOWNESS = 0.9
 
 
 class FakeSensor:
-    """A record's score is its largest absolute value; a series' is the largest distance from a slow mean of what
-    came before.
+    """A record's score is its largest absolute value, a series' the largest distance from a slow mean of the past.
 
-    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. `gate`, while unset, holds all; `sizes`
-    records how many readings came at a time.
+    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. While `gate` is unset, all wait; `sizes`
+    records the number of readings of each call.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -98,14 +99,13 @@ def test_a_round_that_somebody_missed_leaves_a_gap() -> None:
 
 def test_the_plot_has_a_bar_a_server_and_the_limit() -> None:
     drawn = ET.fromstring(bars(tables.serving_medians(SERVING), tables.titles()))
-    space = "{http://www.w3.org/2000/svg}"
-    widths = [
-        float(bar.attrib["width"])
-        for bar in drawn.findall(f"{space}rect")
-        if "fill" in bar.attrib and bar.attrib["width"] != "100%"
-    ]
+    ids = {found.attrib["id"]: found for found in drawn.iter() if "id" in found.attrib}
+    widths = []
+    for name in ("sonde", "plain"):
+        places = [float(x) for x in re.findall(r"[ML] ([\d.]+)", ids[f"bar long-32 {name}"][0].attrib["d"])]
+        widths.append(max(places) - min(places))
     assert widths[0] == pytest.approx(2 * widths[1], abs=0.2)
-    assert len(drawn.findall(f"{space}path")) == 1
+    assert [name for name in ids if name.startswith("limit ")] == ["limit long-32"]
 
 
 def test_rounds_are_kept_appended_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import jsonschema_rs
@@ -40,9 +42,9 @@ SONDES = {name: service for name, service in SERVICES.items() if service["comman
 def settings_of(service: dict[str, Any]) -> Settings:
     """The settings that a service's command and environment give, as `sonde` reads them."""
     parsed = vars(parser().parse_args(service["command"]))
-    return Settings.read(
-        {name: parsed[name] for name in Settings.model_fields}, {k: str(v) for k, v in service["environment"].items()}
-    )
+    environment = {name: str(value) for name, value in service["environment"].items()}
+    with mock.patch.dict(os.environ, environment, clear=True):
+        return Settings.read({name: parsed[name] for name in Settings.model_fields})
 
 
 def instructions(word: str) -> list[str]:
@@ -170,6 +172,6 @@ def test_the_health_checks_ask_routes_that_are_there(client: TestClient) -> None
 
 def test_there_is_time_to_end_before_the_kill() -> None:
     patience = {name: float(service["stop_grace_period"].removesuffix("s")) for name, service in SONDES.items()}
-    settings = Settings.read({}, {})
+    settings = Settings.read({})
     assert patience["api"] > settings.shutdown_s + 2
     assert patience["worker"] > settings.job_stop_s + settings.job_lease_s

@@ -31,9 +31,9 @@ def test_probation_is_15_percent_of_a_file_and_at_most_750_rows(rows: int, expec
 def test_a_window_is_worth_1_at_its_first_row_and_little_at_its_last() -> None:
     # Row 10: y = -(14 - 10 + 1) / 5 = -1, sigma / sigma(-1) = 1. Row 12: y = -3/5, 2 / (1 + e^-3) - 1 = 0.90515, over
     # 0.98661 = 0.91743. Row 14: y = -1/5, 2 / (1 + e^-1) - 1 = 0.46212, over 0.98661 = 0.46839.
-    values, member = row_values(ONE)
+    values, window_of_row = row_values(ONE)
     assert values[[10, 12, 14]] == pytest.approx([1.0, 0.91743, 0.46839], abs=1e-5)
-    assert member.tolist() == [-1] * 10 + [0] * 5 + [-1] * 5
+    assert window_of_row.tolist() == [-1] * 10 + [0] * 5 + [-1] * 5
 
 
 def test_a_false_detection_costs_all_before_a_window_and_less_right_behind_it() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import wait_until
-from tests.support.processes import upped
+from tests.support.processes import sonde_up
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -41,7 +41,7 @@ def expected(old: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def client(old: Path) -> Iterator[httpx.Client]:
-    with upped(old / "home") as (_, url), httpx.Client(base_url=url, timeout=60) as made:
+    with sonde_up(old / "home") as (_, url), httpx.Client(base_url=url, timeout=60) as made:
         wait_until(lambda: made.get("/v1/models/current-support").status_code == 200, 60)
         yield made
 

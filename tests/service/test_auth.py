@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_read_leaves_the_known_keys_in_force(
     file_of(keyring).mkdir()
     for _ in range(3):
         assert keyring.authenticate(secret) == key
-    assert [record.message for record in caplog.records] == ["keys cannot be read; the ones known before stay in force"]
+    assert [record.message for record in caplog.records] == ["keys cannot be read; those read before stay in force"]
 
 
 def test_a_file_that_could_not_be_opened_once_is_tried_again(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:

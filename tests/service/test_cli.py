@@ -6,6 +6,7 @@ import json
 import os
 import typing
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,13 @@ def test_what_is_asked_for_wrongly_ends_with_2(arguments: list[str], capsys: pyt
         cli.main(arguments)
     assert ended.value.code == 2
     assert "usage: sonde" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sonde {version('sonde')}\n"
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "worker"])

@@ -4,8 +4,10 @@ it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from pydantic import ValidationError
@@ -14,8 +16,14 @@ from service.config import Settings
 from service.errors import ConfigError
 
 
+def read(flags: dict[str, Any], environment: dict[str, str]) -> Settings:
+    """The settings of a process with that environment."""
+    with mock.patch.dict(os.environ, environment, clear=True):
+        return Settings.read(flags)
+
+
 def test_the_defaults_listen_on_loopback_alone() -> None:
-    settings = Settings.read({}, {})
+    settings = read({}, {})
     assert (settings.host, settings.port, settings.loopback, settings.insecure) == ("127.0.0.1", 8000, True, False)
     assert settings.model == ("all-MiniLM-L6-v2",)
     assert settings == Settings()
@@ -35,16 +43,16 @@ def test_the_defaults_listen_on_loopback_alone() -> None:
 def test_flags_beat_the_environment_which_beats_the_defaults(
     flags: dict[str, Any], environment: dict[str, str], port: int
 ) -> None:
-    assert Settings.read(flags, environment).port == port
+    assert read(flags, environment).port == port
 
 
 def test_a_wrong_variable_does_not_matter_where_a_flag_is_given() -> None:
-    assert Settings.read({"port": "7"}, {"SONDE_PORT": "none"}).port == 7
+    assert read({"port": "7"}, {"SONDE_PORT": "none"}).port == 7
 
 
 def test_without_an_environment_the_process_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SONDE_MAX_INPUTS", "17")
-    assert Settings.read().max_inputs == 17
+    assert Settings.read({}).max_inputs == 17
 
 
 def as_text(value: object) -> str:
@@ -70,7 +78,7 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
     others |= {"max_calibration_error": 0.5}
     default = getattr(Settings(), name)
     value = others[name] if name in others else default + 1
-    assert getattr(Settings.read({}, {f"SONDE_{name.upper()}": as_text(value)}), name) == value
+    assert getattr(read({}, {f"SONDE_{name.upper()}": as_text(value)}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -83,13 +91,13 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
     ],
 )
 def test_the_variable_takes_several_models(given: str, models: tuple[str, ...]) -> None:
-    assert Settings.read({}, {"SONDE_MODEL": given}).model == models
+    assert read({}, {"SONDE_MODEL": given}).model == models
 
 
 @pytest.mark.parametrize("given", ["", ",", " , "])
 def test_no_model_at_all_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="SONDE_MODEL"):
-        Settings.read({}, {"SONDE_MODEL": given})
+        read({}, {"SONDE_MODEL": given})
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,7 @@ def test_no_model_at_all_is_refused(given: str) -> None:
 def test_what_is_wrong_is_named_by_flag_and_by_variable(name: str, value: str, problem: str, by_flag: bool) -> None:
     flags, environment = ({name: value}, {}) if by_flag else ({}, {f"SONDE_{name.upper()}": value})
     with pytest.raises(ConfigError, match=problem) as caught:
-        Settings.read(flags, environment)
+        read(flags, environment)
     assert str(caught.value).startswith(f"--{name.replace('_', '-')} (or SONDE_{name.upper()}): ")
     assert str(caught.value).endswith(f"got {value!r}")
     assert caught.value.param == name
@@ -120,7 +128,7 @@ def test_what_is_wrong_is_named_by_flag_and_by_variable(name: str, value: str, p
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--max-imputs .* not permitted"):
-        Settings.read({"max_imputs": 3}, {})
+        read({"max_imputs": 3}, {})
 
 
 @pytest.mark.parametrize(
@@ -140,12 +148,12 @@ def test_loopback_is_what_no_other_machine_reaches(host: str, loopback: bool) ->
 
 
 def test_keys_lie_in_the_home_directory() -> None:
-    assert Settings.read({"home": "/var/lib/sonde"}, {}).keys_file == Path("/var/lib/sonde/keys.json")
+    assert read({"home": "/var/lib/sonde"}, {}).keys_file == Path("/var/lib/sonde/keys.json")
 
 
 def test_limits_that_were_set_are_divided_and_defaults_are_not() -> None:
     given = {"max_queued_items": "100", "cache_mb": "3", "threads": "2", "max_inputs": "5"}
-    part = Settings.read(given, {"SONDE_MAX_QUEUED_TOKENS": "1000"}).share(3)
+    part = read(given, {"SONDE_MAX_QUEUED_TOKENS": "1000"}).share(3)
     assert (part.max_queued_items, part.max_queued_tokens, part.cache_mb) == (34, 334, 1), (
         "rounded up: a little room is room"
     )

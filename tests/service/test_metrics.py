@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import typing
+from importlib.metadata import version
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -44,6 +45,7 @@ BY_MODEL = {
 ALL = {
     **BY_MODEL,
     "sonde_batch_faults": "counter",
+    "sonde_build_info": "gauge",
     "sonde_cache_bytes": "gauge",
     "sonde_drift_detected": "gauge",
     "sonde_client_gone": "counter",
@@ -62,11 +64,17 @@ ALL = {
     "sonde_truncated_inputs": "counter",
 }
 
+BUILD = [({"version": version("sonde")}, 1.0)]
+
 
 def families(registry: CollectorRegistry) -> dict[str, Metric]:
     """What a scrape finds, by name; when a series was made is left out."""
     found = text_string_to_metric_families(generate_latest(registry).decode())
     return {each.name: each for each in found if not each.name.endswith("_created")}
+
+
+def build_info_of(found: Metric) -> list[tuple[dict[str, str], float]]:
+    return [(sample.labels, sample.value) for sample in found.samples]
 
 
 def announced(*models: str) -> dict[str, Metric]:
@@ -87,6 +95,7 @@ def test_every_metric_says_what_it_is() -> None:
 def test_all_series_exist_with_zeros_from_the_start() -> None:
     ours = {name: found for name, found in announced("m").items() if name.startswith("sonde_")}
     assert {name for name, found in ours.items() if not found.samples} == LATER
+    assert build_info_of(ours.pop("sonde_build_info")) == BUILD
     assert {sample.value for found in ours.values() for sample in found.samples} == {0.0}
 
 
@@ -142,6 +151,7 @@ def test_the_process_is_measured_too(name: str) -> None:
 
 
 JOBS = {
+    "sonde_build_info": "gauge",
     "sonde_jobs": "gauge",
     "sonde_workers": "gauge",
     "sonde_job_running": "gauge",
@@ -154,6 +164,7 @@ JOBS = {
 def test_a_workers_metrics_are_these_and_exist_from_the_start() -> None:
     found = {name: one for name, one in families(JobMetrics().registry).items() if name.startswith("sonde_")}
     assert {name: one.type for name, one in found.items()} == JOBS
+    assert build_info_of(found.pop("sonde_build_info")) == BUILD
     assert {sample.value for one in found.values() for sample in one.samples} == {0.0}
     assert (
         {sample.labels["status"] for sample in found["sonde_jobs"].samples}

@@ -20,7 +20,7 @@ from models.registry.registry import Registry
 from models.sensors.adaptive.detector import fit_adaptive
 from service.cli import main
 from service.config import Settings
-from service.score import rows_each
+from service.score import rows_per_request
 from tests.conftest import MakeApp
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.artifacts import staging
@@ -65,7 +65,7 @@ def score(*arguments: str) -> int:
     return main(["score", *arguments])
 
 
-def told(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -76,7 +76,7 @@ def test_a_series_by_a_service(
     out, plot = tmp_path / "scores.csv", tmp_path / "out.png"
     flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(out), "--plot", str(plot), "--alpha", "0.02")
     assert score(str(table), "--model", PUMP, *flags) == 0
-    rows = told(out)
+    rows = read_rows(out)
     assert len(rows) == 100
     assert [row["line"] for row in rows if row["is_anomaly"] == "1"] == ["52"]
     assert rows[50]["timestamp"] == "2026-11-23T10:00:50"
@@ -84,7 +84,7 @@ def test_a_series_by_a_service(
     assert plot.read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
-    assert "most to blame: pressure" in said
+    assert "columns with the largest contribution: pressure" in said
 
 
 def test_what_separates_cells_is_told_as_in_training(service: TestClient, table: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_in_several_requests_as_in_one(
     service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
-        monkeypatch.setattr("service.score._NUMBERS", numbers)
+        monkeypatch.setattr("service.score._MAX_VALUES", numbers)
         for model in (PUMP, RECORDS):
             assert (
                 score(
@@ -125,25 +125,25 @@ def test_in_several_requests_as_in_one(
     ("columns", "window", "rows"), [(1, 1, 10_000), (20, 64, 10_000), (82, 64, 2_439), (5_000, 64, 64)]
 )
 def test_a_request_has_as_many_rows_as_a_body_may_and_a_window_needs(columns: int, window: int, rows: int) -> None:
-    assert rows_each(columns, window) == rows
+    assert rows_per_request(columns, window) == rows
 
 
 def test_a_full_request_is_a_body_that_is_taken() -> None:
     longest = len(f"{-sys.float_info.max}, ")
-    assert rows_each(82, 64) * 82 * longest < Settings().max_body_bytes / 2
+    assert rows_per_request(82, 64) * 82 * longest < Settings().max_body_bytes / 2
 
 
 def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     columns = tuple(f"c{number}" for number in range(82))
     app = with_sensors(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
     reached(TestClient(app), monkeypatch)
-    monkeypatch.setattr("service.score._NUMBERS", 1_000)
+    monkeypatch.setattr("service.score._MAX_VALUES", 1_000)
     (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
     assert (
         score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv"))
         == 0
     )
-    assert len(told(tmp_path / "out.csv")) == 100
+    assert len(read_rows(tmp_path / "out.csv")) == 100
 
 
 def publish(directory: Path) -> None:
@@ -197,8 +197,8 @@ def test_the_registry_gives_what_the_service_gives(
         ("flow,pressure\n", RECORDS, (), "no rows"),
         ("", RECORDS, (), "no rows"),
         ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
-        ("flow,pressure\n1,2\n", LOAD, (), "is no detector of numbers"),
-        ("flow,pressure\n1,2\n", "fake", (), "is no detector of numbers"),
+        ("flow,pressure\n1,2\n", LOAD, (), "is not a sensor model that detects anomalies"),
+        ("flow,pressure\n1,2\n", "fake", (), "is not a sensor model that detects anomalies"),
         ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
         ("flow,pressure\n1,2\n", RECORDS, ("--plot", "out.pdf"), "expected a file that ends in .png or .svg"),
         ("flow,pressure\n1,2\n", RECORDS, ("--alpha", "7"), "--alpha"),
@@ -261,12 +261,12 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
         drawn.append(data["threshold"])
 
     monkeypatch.setattr("service.plots.series", drawing)
-    monkeypatch.setattr("service.plots.written", lambda plot, kind: b"")
+    monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
     for where in (("--url", "http://sonde"), ("--home", str(tmp_path / "home"))):
         assert score(str(table), "--model", PUMP, *where, "--plot", str(tmp_path / "out.png")) == 0
         assert "too few" not in capsys.readouterr().out
         assert score(str(table), "--model", PUMP, *where, "--alpha", "0.0001") == 0
-        assert "calibrated on too few normal readings to tell at alpha 0.0001" in capsys.readouterr().out
+        assert "calibrated on too few normal readings for alpha 0.0001" in capsys.readouterr().out
     assert drawn == [{"0.05": None}] * 2
 
 
@@ -286,7 +286,7 @@ def test_a_service_of_another_kind(
 ) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: nullcontext(BytesIO(answer)))
     assert score(str(table), "--model", PUMP, "--url", "http://other") == 1
-    assert "http://other is no Sonde" in capsys.readouterr().err
+    assert "http://other is not a Sonde service" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])

@@ -1,5 +1,6 @@
-"""A server process without a model: answers connections with its number. `python -m tests.support.numbered_server
-PLACE [WAY]`.
+"""A server process without a model: answers connections with its number.
+
+`python -m tests.support.numbered_server SPEC [WAY]`
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ _CODES = {"wrong": 2, "broken": 1}
 
 
 class Number(asyncio.Protocol):
-    def __init__(self, member: ServerProcess) -> None:
-        self.member = member
+    def __init__(self, process: ServerProcess) -> None:
+        self.process = process
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(f"{self.member.number}\n".encode())
+        transport.write(f"{self.process.number}\n".encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.member.closed()
+        self.process.closed()
 
 
-async def serve(member: ServerProcess, way: str) -> None:
+async def serve(process: ServerProcess, way: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if way == "deaf" else ended.set)
-    member.take_connections(lambda: Number(member))
+    process.take_connections(lambda: Number(process))
     if way != "loading":
-        member.tell("ready", f"all ready, says {member.number}")
+        process.tell("ready", f"all ready, says {process.number}")
     await ended.wait()
-    member.tell("draining")
+    process.tell("draining")
 
 
-def main(place: str, way: str = "") -> int:
+def main(spec: str, way: str = "") -> int:
     """Serve until SIGTERM, or end at once in a wrong way."""
     if way in _CODES:
         return _CODES[way]
     if way == "killed":
         signal.raise_signal(signal.SIGKILL)
         time.sleep(60)
-    asyncio.run(serve(ServerProcess(ProcessSpec.load(place)), way))
+    asyncio.run(serve(ServerProcess(ProcessSpec.load(spec)), way))
     return 0
 
 

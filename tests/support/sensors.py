@@ -1,4 +1,4 @@
-"""Fake models of numbers in service, and their files."""
+"""Fake sensor models in service, and their files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
 from models.sensors.base import Sensor
-from service.engine.cache import RowCache
-from service.serving.fine_tuned import sensor_card
+from service.serving.cards import sensor_card
 from service.serving.model_manager import ModelManager
-from service.serving.sensor_model import ReadingsBackend, SensorModel, ServedSensor
+from service.serving.sensor_model import SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.artifacts import MANIFEST
 
@@ -22,7 +21,7 @@ LOAD = "ft:sensors:local:load"
 
 
 def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
-    """The manifest of a model of numbers without golden readings."""
+    """The manifest of a sensor model without golden readings."""
     about: dict[str, Any] = {
         "task": "anomaly",
         "base": "sensors",
@@ -43,14 +42,13 @@ def put_in_service(
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
     manifest = sensor_manifest(name, task=task, **changes)
     card = sensor_card(model, manifest)
-    engine = manager._started(card, ReadingsBackend(), 1, RowCache(0))
-    sensing = ServedSensor(SensorModel(model, card), engine, manifest, **manager._resources())
-    manager.watcher.current = {**manager.watcher.current, name: sensing}
-    return sensing
+    sensor = ServedSensor(SensorModel(model, card), manager.engines.start_sensor(card), manifest, manager.context)
+    manager.watcher.current = {**manager.watcher.current, name: sensor}
+    return sensor
 
 
 def with_sensors(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:
-    """The application with models of numbers in service, too."""
+    """The application with sensor models in service, too."""
     for name, model in models:
         put_in_service(app.state.manager, model, name)
     return app

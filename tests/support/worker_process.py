@@ -28,7 +28,7 @@ def main() -> int:
     home, url, *flags = sys.argv[1:]
     given = dict(flag.split("=", 1) for flag in flags)
     logs.configure("info")
-    settings = Settings.read({"home": home, "database_url": url, **FAST, **given}, {})
+    settings = Settings.read({"home": home, "database_url": url, **FAST, **given})
     return work(settings, command=TRAINER, check=check_files)
 
 

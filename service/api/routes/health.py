@@ -1,8 +1,9 @@
-"""For those who watch: liveness, readiness, metrics."""
+"""Routes for operators: liveness, readiness, version, metrics."""
 
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 
 import orjson
 from fastapi import APIRouter, Depends, Response
@@ -10,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.deps import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
-from service.api.schemas.models import Health
+from service.api.schemas.models import Health, Version
 
 router = APIRouter(tags=["operations"])
 _NOT_READY = {"model": Health, "description": "not ready; the reason is in the body"}
@@ -18,20 +19,26 @@ _NOT_READY = {"model": Health, "description": "not ready; the reason is in the b
 
 @router.get("/health/live", response_model=Health, summary="Is the process alive?")
 async def live() -> dict[str, object]:
-    """200 as long as the process answers at all."""
+    """200 while the process answers at all."""
     return {"status": "ok", "reason": None}
 
 
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
 async def ready(manager: ManagerDep) -> Response:
-    """200 when models are loaded and warm, their devices answer and no shutdown has begun; 503 otherwise."""
+    """200 while models are loaded and warm, their devices answer and no shutdown has begun; else 503."""
     problem = manager.problem
     body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
     response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
     if problem is not None:
         response.headers["retry-after"] = "2"
     return response
+
+
+@router.get("/version", response_model=Version, summary="Version of Sonde")
+async def sonde_version() -> dict[str, str]:
+    """The version of the service, without a key."""
+    return {"version": version("sonde")}
 
 
 @router.get(

@@ -50,6 +50,10 @@ class Info(ResponseBody):
     models: list[ModelObject]
 
 
+class Version(ResponseBody):
+    version: str
+
+
 class Health(ResponseBody):
     status: Literal["ok", "unavailable"]
     reason: str | None

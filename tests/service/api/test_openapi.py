@@ -66,7 +66,7 @@ _ROUNDS = settings(max_examples=20, deadline=None, derandomize=True, suppress_he
 
 def _operations() -> list[tuple[str, str, GenerationMode]]:
     """Every documented path and method, done right and, where anything can be done wrong, done wrong."""
-    some = Settings.read({}, {})
+    some = Settings.read({})
     metrics = Metrics()
     paths: dict[str, Any] = create_app(some, ModelManager(some, metrics), Keyring(some.keys_file), metrics).openapi()[
         "paths"
@@ -92,7 +92,7 @@ def application(make_app: MakeApp) -> FastAPI:
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
     """What every application says of itself; reading it takes longer than most tests here."""
-    some = Settings.read({"home": tmp_path_factory.mktemp("home")}, {})
+    some = Settings.read({"home": tmp_path_factory.mktemp("home")})
     metrics = Metrics()
     return schemathesis.openapi.from_asgi(
         "/openapi.json", create_app(some, ModelManager(some, metrics), Keyring(some.keys_file), metrics)

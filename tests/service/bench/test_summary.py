@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_kinds_are_told_apart() -> None:
 
 
 def test_a_busy_generator_says_so() -> None:
-    assert "may be what was measured" in warnings(summary(of(sample(1, 0.01), cpu_s=9.5)))[0]
+    assert "may have measured the generator" in warnings(summary(of(sample(1, 0.01), cpu_s=9.5)))[0]
     assert warnings(summary(of(sample(1, 0.01)))) == []
 
 
@@ -109,8 +110,8 @@ def test_json_and_page_hold_the_figures() -> None:
     shown = page("load on <here>", recorded, run)
     assert "load on &lt;here&gt;" in shown
     assert "<here>" not in shown
-    plots = re.findall(r"<svg.*?</svg>", shown, re.DOTALL)
-    assert [len(ET.fromstring(plot).findall("polyline")) for plot in plots] == [1, 1]
+    drawn = [b64decode(image) for image in re.findall(r"svg\+xml;base64,([^']*)", shown)]
+    assert [len(ET.fromstring(plot).findall(".//*[@id='line']")) for plot in drawn] == [1, 1]
 
 
 def test_a_page_without_good_answers_says_so() -> None:

@@ -80,14 +80,14 @@ def test_the_answer_says_when_the_backlog_is_gone(speed: float, retry_after_s: i
     with gate.admit(1, 100, no_speed), pytest.raises(Overloaded) as refused, gate.admit(1, 1, lambda: speed):
         pytest.fail("it was let in")
     assert refused.value.retry_after_s == retry_after_s
-    assert str(refused.value) == f"100 tokens are waiting and 100 may; try again in {retry_after_s} s"
+    assert str(refused.value) == f"100 tokens are waiting, 100 are allowed; try again in {retry_after_s} s"
 
 
 def test_items_without_tokens_are_refused_too() -> None:
     gate = admission()
     with (
         gate.admit(10, 0, no_speed),
-        pytest.raises(Overloaded, match=r"^10 items are waiting and 10 may; try again in 1 s$"),
+        pytest.raises(Overloaded, match=r"^10 items are waiting, 10 are allowed; try again in 1 s$"),
     ):
         gate.admit(1, 1, no_speed).__enter__()
 

@@ -132,7 +132,7 @@ def test_the_books_are_right_after_any_use(room: int, uses: list[tuple[bytes, in
 
 
 def booked(cache: RowCache) -> int:
-    return sum(len(key) + kept.nbytes + _OVERHEAD_BYTES for (_, key), kept in cache._rows.items())
+    return sum(len(key) + kept.nbytes + _OVERHEAD_BYTES for (_, key), (kept, _) in cache._rows._entries.items())
 
 
 @pytest.fixture

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.cache import FittedCache, content_key
+from service.engine.cache import LruCache, content_key
 
 
-def fitted(*entries: tuple[str, int], room: int = 100) -> FittedCache[str]:
+def fitted(*entries: tuple[str, int], room: int = 100) -> LruCache[str, str]:
     """A cache of `room` bytes, and some put in: the value of "a" is "A"."""
-    cache: FittedCache[str] = FittedCache(room)
+    cache: LruCache[str, str] = LruCache(room)
     for key, size in entries:
         cache.put(key, key.upper(), size)
     return cache
 
 
-def known(cache: FittedCache[str], keys: str) -> str:
+def known(cache: LruCache[str, str], keys: str) -> str:
     """Those of the keys that are there, from the least recently used on; asking does not count."""
     return "".join(key for key in cache._entries if key in keys)
 

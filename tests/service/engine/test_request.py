@@ -112,8 +112,8 @@ def test_a_caller_that_stopped_waiting_is_told_nothing(error: Exception | None) 
     ids=["one after the other", "at once", "one throughout", "one beside the last"],
 )
 def test_time_in_which_several_runners_computed_counts_once(batches: list[tuple[float, float]], seconds: float) -> None:
-    ends = iter([end for end, _ in batches])
-    one = Request([], 2, clock=lambda: next(ends))
+    times = iter([0, *(end for end, _ in batches)])
+    one = Request([], 2, clock=lambda: next(times))
     for _, took in batches:
         one.computed(took)
     assert one.inference_s == seconds

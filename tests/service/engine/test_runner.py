@@ -59,7 +59,7 @@ def up(preempt: Preemption) -> bool:
 
 def rest(made: Engine[Piece], runners: int) -> None:
     """Wait until so many runners wait for work."""
-    wait_until(lambda: made._queue.resting == runners)
+    wait_until(lambda: made._queue.idle_runners == runners)
 
 
 class Meeting(Doubler):
@@ -77,12 +77,12 @@ class Meeting(Doubler):
 def noting(used: list[int]) -> ComputeThreads:
     """Note with how many threads is computed."""
 
-    def computing_with(threads: int, *, alone: bool) -> AbstractContextManager[None]:
+    def compute_threads(threads: int, *, alone: bool) -> AbstractContextManager[None]:
         used.append(threads)
         assert alone == (threads == 4)
         return nullcontext()
 
-    return computing_with
+    return compute_threads
 
 
 def test_runners_share_one_request_and_compute_at_once() -> None:
@@ -148,7 +148,7 @@ def test_little_work_of_a_slow_model_does_not_wait() -> None:
 
 def test_what_takes_no_longer_than_http_leaves_it_a_processor() -> None:
     used: list[int] = []
-    with engine(Doubler(), ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(Doubler(), ComputeDevice(runners=2, threads=4, compute_threads=noting(used))) as made:
         made.start()
         for number in range(3):
             rest(made, 2)
@@ -165,7 +165,7 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
         time.sleep(2 * _WORTH_ALL_THREADS_S)
 
     backend = Doubler(slowly)
-    with engine(backend, ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(backend, ComputeDevice(runners=2, threads=4, compute_threads=noting(used))) as made:
         made.start()
         for number in range(5):
             rest(made, 2)
@@ -176,7 +176,7 @@ def test_one_at_a_time_is_computed_by_the_same_runner_with_all_threads() -> None
 
 def test_runners_that_compute_at_once_share_the_threads() -> None:
     used: list[int] = []
-    with engine(Meeting(2), ComputeDevice(runners=2, threads=4, computing_with=noting(used))) as made:
+    with engine(Meeting(2), ComputeDevice(runners=2, threads=4, compute_threads=noting(used))) as made:
         made.start()
         rest(made, 2)
         made.submit([Piece(number, 50) for number in range(6)]).future.result(WAIT_S)
@@ -185,7 +185,7 @@ def test_runners_that_compute_at_once_share_the_threads() -> None:
 
 def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
     used: list[int] = []
-    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
     with device.computing() as yield_threads:
         yield_threads()
         with device.computing(alone=False) as of_a_share:
@@ -198,7 +198,7 @@ def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
 
 def test_who_is_alone_again_before_it_gives_way_keeps_its_threads() -> None:
     used: list[int] = []
-    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
     with device.computing() as yield_threads:
         for _ in range(2):
             with device.computing(alone=False):
@@ -221,7 +221,7 @@ def test_where_nobody_else_can_begin_nobody_is_given_way_to() -> None:
 @pytest.mark.parametrize("tokens", [5, 300])
 def test_between_its_layers_a_batch_gives_way_interactive_or_not(tokens: int) -> None:
     used: list[int] = []
-    device = ComputeDevice(runners=2, threads=4, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
     with ExitStack() as other:
 
         def enter(batch: Sequence[Piece]) -> None:
@@ -272,7 +272,7 @@ def test_a_device_has_room_for_so_many_and_no_more() -> None:
 
 def test_who_loads_beside_others_keeps_to_a_share() -> None:
     used: list[int] = []
-    device = ComputeDevice(runners=2, threads=5, computing_with=noting(used))
+    device = ComputeDevice(runners=2, threads=5, compute_threads=noting(used))
     with device.sharing(), device.computing(alone=False):
         pass
     assert used == [2, 2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from service.metrics import TOGETHER, Metrics
+from service.metrics import MERGED_BY, Metrics
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from tests.conftest import wait_until
 
@@ -30,8 +30,8 @@ def keep(tmp_path: Path) -> Iterator[Keep]:
         yield make
 
 
-def told(board: Path, name: str, **labels: str) -> float | None:
-    return MetricsAggregator(board).registry().get_sample_value(name, labels)
+def metric(directory: Path, name: str, **labels: str) -> float | None:
+    return MetricsAggregator(directory).registry().get_sample_value(name, labels)
 
 
 def die(page: MetricsPage) -> None:
@@ -50,15 +50,15 @@ def test_counts_and_gauges_are_added_up_as_they_are_now(keep: Keep, tmp_path: Pa
         metrics.cache_bytes.set_function(lambda number=number: 100.0 * number)  # type: ignore[misc]
         metrics.ready.set(1)
     other.requests.labels("/embed", "429").inc()
-    assert told(tmp_path, "sonde_requests_total", route="/embed", status="200") == 3
-    assert told(tmp_path, "sonde_requests_total", route="/embed", status="429") == 1
-    assert told(tmp_path, "sonde_request_seconds_bucket", route="/embed", le="0.01") == 0
-    assert told(tmp_path, "sonde_request_seconds_bucket", route="/embed", le="0.025") == 2
-    assert told(tmp_path, "sonde_request_seconds_count", route="/embed") == 2
-    assert told(tmp_path, "sonde_request_seconds_sum", route="/embed") == pytest.approx(0.04)
-    assert told(tmp_path, "sonde_queue_items", model="m") == 30
-    assert told(tmp_path, "sonde_cache_bytes") == 300
-    assert told(tmp_path, "sonde_ready") == 2
+    assert metric(tmp_path, "sonde_requests_total", route="/embed", status="200") == 3
+    assert metric(tmp_path, "sonde_requests_total", route="/embed", status="429") == 1
+    assert metric(tmp_path, "sonde_request_seconds_bucket", route="/embed", le="0.01") == 0
+    assert metric(tmp_path, "sonde_request_seconds_bucket", route="/embed", le="0.025") == 2
+    assert metric(tmp_path, "sonde_request_seconds_count", route="/embed") == 2
+    assert metric(tmp_path, "sonde_request_seconds_sum", route="/embed") == pytest.approx(0.04)
+    assert metric(tmp_path, "sonde_queue_items", model="m") == 30
+    assert metric(tmp_path, "sonde_cache_bytes") == 300
+    assert metric(tmp_path, "sonde_ready") == 2
 
 
 def test_all_series_are_there_with_zeros_as_in_one_process(keep: Keep, tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_what_a_process_was_shown_to_have_counted_stays_when_it_dies(keep: Keep,
     one.client_gone.inc(5)
     one.queue_items.labels("m").set(7)
     other.client_gone.inc(2)
-    assert told(tmp_path, "sonde_client_gone_total") == 7
+    assert metric(tmp_path, "sonde_client_gone_total") == 7
     die(page)
-    assert told(tmp_path, "sonde_client_gone_total") == 7
-    assert told(tmp_path, "sonde_queue_items", model="m") is None
+    assert metric(tmp_path, "sonde_client_gone_total") == 7
+    assert metric(tmp_path, "sonde_queue_items", model="m") is None
 
 
 def test_the_next_in_its_place_goes_on_counting(keep: Keep, tmp_path: Path) -> None:
@@ -92,16 +92,16 @@ def test_the_next_in_its_place_goes_on_counting(keep: Keep, tmp_path: Path) -> N
     page = keep("0", one)
     one.client_gone.inc(5)
     one.requests.labels("/embed", "200").inc()
-    created = told(tmp_path, "sonde_client_gone_created")
+    created = metric(tmp_path, "sonde_client_gone_created")
     page.close()
     for more in (1, 2):
         successor = Metrics()
         page = keep("0", successor)
         successor.client_gone.inc(1)
-        assert told(tmp_path, "sonde_client_gone_total") == 5 + more
+        assert metric(tmp_path, "sonde_client_gone_total") == 5 + more
         page.close()
-    assert told(tmp_path, "sonde_requests_total", route="/embed", status="200") == 1
-    assert told(tmp_path, "sonde_client_gone_created") == created
+    assert metric(tmp_path, "sonde_requests_total", route="/embed", status="200") == 1
+    assert metric(tmp_path, "sonde_client_gone_created") == created
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_all_have_in_common_is_not_added_up(keep: Keep, tmp_path: Path, ser
         metrics.drift.labels("m", "1").set(drifts)
         metrics.model_generation.labels("m").set(generation)
         keep(name, metrics)
-    assert series in TOGETHER
+    assert series in MERGED_BY
     [line] = [
         line
         for line in generate_latest(MetricsAggregator(tmp_path)).decode().splitlines()
@@ -128,16 +128,16 @@ def test_a_model_that_is_gone_from_all_is_gone(keep: Keep, tmp_path: Path) -> No
     for name, metrics in enumerate(both):
         metrics.model_generation.labels("m").set(1)
         keep(str(name), metrics)
-    assert told(tmp_path, "sonde_model_generation", model="m") == 1
+    assert metric(tmp_path, "sonde_model_generation", model="m") == 1
     for metrics in both:
         metrics.model_generation.remove("m")
-    assert told(tmp_path, "sonde_model_generation", model="m") is None
+    assert metric(tmp_path, "sonde_model_generation", model="m") is None
 
 
 def test_each_process_describes_itself(keep: Keep, tmp_path: Path) -> None:
     keep("0", Metrics()), keep("1", Metrics())
     for process in ("0", "1"):
-        assert (told(tmp_path, "process_resident_memory_bytes", process=process) or 0) > 1e6
+        assert (metric(tmp_path, "process_resident_memory_bytes", process=process) or 0) > 1e6
 
 
 def test_a_page_is_renewed_without_being_asked(keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +147,11 @@ def test_a_page_is_renewed_without_being_asked(keep: Keep, tmp_path: Path, monke
     metrics.client_gone.inc()
     wait_until(lambda: b'["sonde_client_gone_total", {}, 1.0]' in page._file.read_bytes())
     die(page)
-    assert told(tmp_path, "sonde_client_gone_total") == 1
+    assert metric(tmp_path, "sonde_client_gone_total") == 1
 
 
 def test_who_asks_and_goes_away_harms_nobody(keep: Keep, tmp_path: Path) -> None:
     keep("0", Metrics())
     with socket.socket(socket.AF_UNIX) as rude:
         rude.connect(str(tmp_path / "0.socket"))
-    assert told(tmp_path, "sonde_client_gone_total") == 0
+    assert metric(tmp_path, "sonde_client_gone_total") == 0

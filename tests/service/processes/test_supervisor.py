@@ -1,6 +1,4 @@
-"""Several processes behind one port: connections are shared out evenly, and whoever ends is replaced. The processes
-have no models.
-"""
+"""Several processes behind one port share connections evenly, and one that ends is replaced. They have no models."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ pytestmark = pytest.mark.real
 
 
 class Running:
-    """A crew in a thread, and how to call it."""
+    """A supervisor in a thread, and how to call it."""
 
     def __init__(self, supervisor: Supervisor, port: int, metrics: SupervisorMetrics) -> None:
         self.supervisor, self.port, self.metrics = supervisor, port, metrics
@@ -46,7 +44,7 @@ class Running:
         assert running is not None
         return running.pid
 
-    def told(self, name: str, **labels: str) -> float | None:
+    def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
 
     def code(self) -> int:
@@ -57,11 +55,11 @@ class Running:
 
 @contextmanager
 def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s: float = 10.0) -> Iterator[Running]:
-    """A crew of `number`, each of which behaves in the way that is given for it."""
+    """A supervisor of `number`, each of which behaves in the way that is given for it."""
     metrics = SupervisorMetrics()
 
     def command(number: int) -> Callable[[int], Sequence[str]]:
-        def on(channel: int) -> Sequence[str]:
+        def with_channel(channel: int) -> Sequence[str]:
             return [
                 sys.executable,
                 "-m",
@@ -70,7 +68,7 @@ def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s
                 (ways or {}).get(number, ""),
             ]
 
-        return on
+        return with_channel
 
     with open_sockets("127.0.0.1", 0) as sockets:
         running = Running(
@@ -89,7 +87,7 @@ def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s
 def pair() -> Iterator[Running]:
     """Two that serve; tests leave them as they are."""
     with supervisor_of(2) as running:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         yield running
 
 
@@ -112,13 +110,13 @@ def test_who_has_fewer_gets_the_next(pair: Running) -> None:
 
 def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.CaptureFixture[str]) -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         first = running.pid(0)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not running.supervisor._processes[0].listens)
         assert [running.call(stack) for _ in range(3)] == [1, 1, 1]
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
-        assert running.told("sonde_process_restarts_total") == 1
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        assert running.metric("sonde_process_restarts_total") == 1
         assert running.pid(0) != first
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
         running.supervisor.stop()
@@ -128,11 +126,11 @@ def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.Ca
 
 def test_one_that_drains_gets_no_more_and_is_replaced() -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
         os.kill(running.pid(1), signal.SIGTERM)
         wait_until(lambda: running.supervisor._processes[1].state == "draining")
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
 
 
 def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,13 +147,13 @@ def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: 
 def test_what_cannot_start_ends_all_with_its_code(way: str, code: int) -> None:
     with supervisor_of(2, {1: way}) as running:
         assert running.code() == code
-        assert running.told("sonde_process_restarts_total") == 0
+        assert running.metric("sonde_process_restarts_total") == 0
 
 
 def test_who_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.supervisor._MARGIN_S", 0.2)
     with supervisor_of(1, {0: "deaf"}, shutdown_s=0.3) as running:
-        wait_until(lambda: running.told("sonde_processes", state="ready") == 1, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 1, 20)
         began = time.monotonic()
         running.supervisor.stop()
         assert running.code() == 0
@@ -163,7 +161,7 @@ def test_who_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def member() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
+def server_process() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
     """Makes the second of four processes, which may run on some processors."""
     ours, theirs = socket.socketpair()
     before = cpu.usable_processors()
@@ -180,34 +178,34 @@ def member() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
 
 
 def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(
-    member: Callable[[list[int] | None], ServerProcess],
+    server_process: Callable[[list[int] | None], ServerProcess],
 ) -> None:
     mine = cpu.usable_processors()[-1:]
-    settled = member(mine).settle(Settings(max_queued_items=100))
+    shared = server_process(mine).take_share(Settings(max_queued_items=100))
     assert cpu.usable_processors() == mine
-    assert (settled.max_queued_items, settled.threads, settled.tokenizer_threads) == (25, 0, 0), (
+    assert (shared.max_queued_items, shared.threads, shared.tokenizer_threads) == (25, 0, 0), (
         "PyTorch sees the cores by itself"
     )
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(4.0, 1), (100.0, 0), (None, 0)])
 def test_a_process_keeps_to_its_part_of_a_quota(
-    member: Callable[[list[int] | None], ServerProcess],
+    server_process: Callable[[list[int] | None], ServerProcess],
     monkeypatch: pytest.MonkeyPatch,
     quota: float | None,
     threads: int,
 ) -> None:
     monkeypatch.setattr(cpu, "quota", lambda: quota)
-    assert member(cpu.usable_processors()[:2]).settle(Settings()).threads == threads
+    assert server_process(cpu.usable_processors()[:2]).take_share(Settings()).threads == threads
 
 
 def test_where_cores_are_too_few_each_computes_with_one_thread(
-    member: Callable[[list[int] | None], ServerProcess],
+    server_process: Callable[[list[int] | None], ServerProcess],
 ) -> None:
     before = cpu.usable_processors()
-    settled = member(None).settle(Settings(tokenizer_threads=3))
+    shared = server_process(None).take_share(Settings(tokenizer_threads=3))
     assert cpu.usable_processors() == before
-    assert (settled.threads, settled.tokenizer_threads) == (1, 3), "what was asked for is done"
+    assert (shared.threads, shared.tokenizer_threads) == (1, 3), "what was asked for is done"
 
 
 def test_an_address_that_is_taken_is_named() -> None:

@@ -45,7 +45,7 @@ CLASSIFIER = FakeModel("intents", task="classification", labels=("yes", "no"))
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ModelManager]:
-    manager = open_manager(Settings.read({"home": tmp_path, "device": "cpu"}, {}), Metrics(), BASE, CLASSIFIER)
+    manager = open_manager(Settings.read({"home": tmp_path, "device": "cpu"}), Metrics(), BASE, CLASSIFIER)
     yield manager
     manager.close()
 

@@ -1,4 +1,4 @@
-"""The hub: which model a name means, what it says when there is none, and when it is ready."""
+"""The model manager: which model a name means, its errors, and when it is ready."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CLASSIFIER = FakeModel("classifier", task="classification", labels=("good", "bad
 
 @contextmanager
 def manager_of(*models: FakeModel, metrics: Metrics | None = None, **settings: object) -> Iterator[ModelManager]:
-    """An opened hub of fakes, closed in the end."""
-    manager = open_manager(Settings.read(settings, {}), metrics or Metrics(), *models)
+    """An open manager of fakes."""
+    manager = open_manager(Settings.read(settings), metrics or Metrics(), *models)
     try:
         yield manager
     finally:
@@ -42,8 +42,8 @@ def manager_of(*models: FakeModel, metrics: Metrics | None = None, **settings: o
 def empty_manager(
     on_failure: Callable[[Exception], None] = lambda error: None, **settings: object
 ) -> Iterator[ModelManager]:
-    """A hub that nothing was loaded into, closed in the end."""
-    manager = ModelManager(Settings.read(settings, {}), Metrics(), on_failure=on_failure)
+    """A manager without models."""
+    manager = ModelManager(Settings.read(settings), Metrics(), on_failure=on_failure)
     try:
         yield manager
     finally:

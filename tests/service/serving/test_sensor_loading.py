@@ -1,6 +1,4 @@
-"""Models of numbers from the registry: loaded only when they give what they gave, swapped, pinned, aliased,
-withdrawn.
-"""
+"""Sensor models from the registry: checked by golden readings, swapped, pinned, aliased, withdrawn."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ READINGS = np.random.default_rng(0).standard_normal((600, 2))
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ModelManager]:
-    manager = open_manager(Settings.read({"home": tmp_path, "device": "cpu"}, {}), Metrics(), FakeModel())
+    manager = open_manager(Settings.read({"home": tmp_path, "device": "cpu"}), Metrics(), FakeModel())
     yield manager
     manager.close()
 
@@ -90,5 +88,5 @@ def test_one_that_answers_otherwise_is_not_served(manager: ModelManager, tmp_pat
 @pytest.mark.parametrize(("off", "said"), [(0.0, None), (0.5, "golden inputs: differs by 0.5")])
 def test_the_gate_runs_the_golden_readings(manager: ModelManager, tmp_path: Path, off: float, said: str | None) -> None:
     publish(manager.registry, tmp_path / "staged", off=off)
-    found = checker(Settings.read({"home": tmp_path}, {}))(manager.registry.path(PUMP, 1), "sensors")
+    found = checker(Settings.read({"home": tmp_path}))(manager.registry.path(PUMP, 1), "sensors")
     assert found is None if said is None else found is not None and found.startswith(said)

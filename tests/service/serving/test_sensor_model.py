@@ -1,4 +1,4 @@
-"""Models of numbers in the engine: in blocks, fair, bounded, metered, and never wrong in silence."""
+"""Sensor models in the engine: in items, fair, bounded, metered, and never wrong in silence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.sensors.base import Readings
 from service.config import Settings
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
-from service.serving.fine_tuned import sensor_card
+from service.serving.cards import sensor_card
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller
@@ -29,7 +29,7 @@ from tests.support.sensors import LOAD, PUMP, put_in_service, sensor_manifest
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ModelManager]:
-    manager = open_manager(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}, {}), Metrics(), FakeModel())
+    manager = open_manager(Settings.read({"home": tmp_path, "max_queued_tokens": 1000}), Metrics(), FakeModel())
     yield manager
     manager.close()
 
@@ -200,13 +200,13 @@ def test_texts_and_numbers_are_not_mistaken_for_each_other(manager: ModelManager
     put_in_service(manager, FakeSensor())
     put_in_service(manager, FakeForecaster(), LOAD)
     for task in ("embedding", "classification", "rerank"):
-        with pytest.raises(WrongTask, match="does anomaly with numbers"):
+        with pytest.raises(WrongTask, match="does anomaly with readings"):
             manager.find_for(task, PUMP)
-    with pytest.raises(WrongTask, match="reads numbers, not texts"):
+    with pytest.raises(WrongTask, match="reads sensor readings, not texts"):
         asyncio.run(manager.resolve_texts(PUMP))
-    with pytest.raises(WrongTask, match=f"models for forecast of numbers: {LOAD}"):
+    with pytest.raises(WrongTask, match=f"models for forecast of readings: {LOAD}"):
         manager.require_readings(manager.find("fake"), "forecast")
-    with pytest.raises(WrongTask, match=f"models for anomaly of numbers: {PUMP}"):
+    with pytest.raises(WrongTask, match=f"models for anomaly of readings: {PUMP}"):
         manager.require_readings(manager.find(LOAD), "anomaly")
 
 
@@ -272,6 +272,6 @@ def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
     manager.watcher.current = {}
     del served
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
-    manager.watcher._close_unused()
+    manager.watcher._retired.close_unused()
     assert not any(runner._thread.is_alive() for runner in engine._runners)
     assert sample(manager, "sonde_drift_detected", model=PUMP, version="v1") is None

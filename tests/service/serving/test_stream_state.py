@@ -56,10 +56,10 @@ def test_one_changed_character_is_seen(place: int) -> None:
 @pytest.mark.parametrize(
     ("text", "digest", "why"),
     [
-        (seal(STATE, "abc", Clock()), "abd", "another model or another version"),
+        (seal(STATE, "abc", Clock()), "abd", "another model or version"),
         (seal(STATE, "abc", Clock())[:-8], "abc", "it was changed"),
-        ("", "abc", "not of a format"),
-        ("Ag", "abc", "not of a format"),
+        ("", "abc", "does not write this format"),
+        ("Ag", "abc", "does not write this format"),
         ("not base64!", "abc", "not base64url"),
         ("ä", "abc", "not base64url"),
         ("A" * (MAX_CHARACTERS + 1), "abc", "are allowed"),

@@ -16,13 +16,13 @@ import pytest
 from models.errors import BadTokens, TextTooLong
 from models.text.tokens import Tokens
 from service.engine.admission import Admission
-from service.engine.cache import FittedCache, RowCache
+from service.engine.cache import LruCache, RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, DeadlineExceeded, InvalidRequest, Overloaded
 from service.metrics import Metrics
-from service.serving.servable import Caller
+from service.serving.servable import Caller, ServingContext
 from service.serving.text_model import _CHUNK, Inputs, ModelOutput, ServedText, TokenizeOptions
 from tests.fakes.model import FakeModel
 
@@ -50,15 +50,8 @@ class Setting:
             metrics=self.metrics,
             device=ComputeDevice(),
         )
-        self.served = ServedText(
-            model,
-            engine,
-            admission=self.admission,
-            fitted=FittedCache(100),
-            pool=pool,
-            metrics=self.metrics,
-            max_request_tokens=max_request_tokens,
-        )
+        context = ServingContext(self.admission, LruCache(100), pool, self.metrics, max_request_tokens)
+        self.served = ServedText(model, engine, context)
 
     @property
     def computed(self) -> list[str]:
@@ -68,8 +61,8 @@ class Setting:
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
-    async def rows(self, inputs: Inputs, caller: Caller = ANYONE, reading: TokenizeOptions = AS_IT_IS) -> ModelOutput:
-        return await self.served.rows(inputs, caller, "embedding", reading)
+    async def rows(self, inputs: Inputs, caller: Caller = ANYONE, options: TokenizeOptions = AS_IT_IS) -> ModelOutput:
+        return await self.served.rows(inputs, caller, "embedding", options)
 
 
 @contextmanager
@@ -329,7 +322,7 @@ def test_a_text_that_may_not_be_cut_is_named(index: int) -> None:
         serving(FakeModel(max_tokens=12)) as one,
         pytest.raises(TextTooLong, match="22 tokens, the limit is 12") as caught,
     ):
-        asyncio.run(one.rows(texts, reading=TokenizeOptions(truncate=False, param="texts")))
+        asyncio.run(one.rows(texts, options=TokenizeOptions(truncate=False, param="texts")))
     assert caught.value.param == f"texts[{index}]"
     assert one.computed == []
 
@@ -355,12 +348,12 @@ def test_a_request_has_so_many_tokens_and_no_more(most: int, fits: bool) -> None
             assert asyncio.run(one.rows(["my card is", "my card is"])).token_count == 10
             return
         with pytest.raises(InvalidRequest, match=r"10 tokens, 9 are allowed: send it in several requests") as caught:
-            asyncio.run(one.rows(["my card is", "my card is"], reading=TokenizeOptions(param="documents")))
+            asyncio.run(one.rows(["my card is", "my card is"], options=TokenizeOptions(param="documents")))
     assert (caught.value.param, one.computed) == ("documents", [])
 
 
 @pytest.mark.parametrize(
-    ("reading", "seen"),
+    ("options", "seen"),
     [
         (TokenizeOptions(), "a b c d e f"),
         (TokenizeOptions(prompt="hello "), "hello a b c d e"),
@@ -370,15 +363,15 @@ def test_a_request_has_so_many_tokens_and_no_more(most: int, fits: bool) -> None
         (TokenizeOptions(max_tokens=99), "a b c d e f"),
     ],
 )
-def test_texts_are_read_as_the_caller_wants(reading: TokenizeOptions, seen: str) -> None:
+def test_texts_are_read_as_the_caller_wants(options: TokenizeOptions, seen: str) -> None:
     with serving(FakeModel(max_tokens=8)) as one:
-        asyncio.run(one.rows(["a b c d e f g h"], reading=reading))
+        asyncio.run(one.rows(["a b c d e f g h"], options=options))
     assert one.computed == [seen]
 
 
 def test_of_a_pair_the_second_text_is_cut_where_the_caller_wants() -> None:
     with serving() as one:
-        asyncio.run(one.rows([("hello my card", "world rain pizza")], reading=TokenizeOptions(max_tokens=2)))
+        asyncio.run(one.rows([("hello my card", "world rain pizza")], options=TokenizeOptions(max_tokens=2)))
     assert one.computed == ["hello my card world rain"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -9,11 +11,20 @@ from models.errors import DeviceLost
 from service.serving.model_manager import ModelManager
 from tests.conftest import MakeApp, wait_until
 from tests.fakes.model import FakeModel
+from tests.service.api.test_middleware import make_key
 
 
 def test_a_service_that_takes_requests_is_ready(client: TestClient) -> None:
     for path in ("/health", "/health/ready", "/health/live"):
         assert (client.get(path).status_code, client.get(path).json()) == (200, {"status": "ok", "reason": None})
+
+
+def test_the_version_needs_no_key(make_app: MakeApp) -> None:
+    app = make_app()
+    make_key(app, "infer")
+    answer = TestClient(app).get("/version")
+    assert (answer.status_code, answer.json()) == (200, {"version": version("sonde")})
+    assert "security" not in app.openapi()["paths"]["/version"]["get"]
 
 
 @pytest.mark.parametrize(

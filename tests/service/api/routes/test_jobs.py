@@ -31,7 +31,7 @@ ROWS = b'{"text": "a", "label": "b"}\n'
 def application(make_app: MakeApp, tmp_path: Path) -> Iterator[FastAPI]:
     made = make_app(FakeModel())
     made.state.jobs.close()
-    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}, {}))
+    made.state.jobs = JobBackend.open(Settings.read({"home": tmp_path}))
     yield made
     made.state.jobs.close()
 

@@ -117,7 +117,7 @@ def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:
 def test_a_job_may_begin_with_a_trained_model(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head's job begins with the encoder below it, a tuned encoder's with that encoder."""
     open_fake_encoders(monkeypatch)
-    jobs = house.app.state.jobs = JobBackend.open(Settings.read({"home": house.where}, {}))
+    jobs = house.app.state.jobs = JobBackend.open(Settings.read({"home": house.where}))
     jobs.store.migrate()
     with jobs.files.receive() as incoming:
         incoming.write(b'{"text": "a", "label": "b"}\n')

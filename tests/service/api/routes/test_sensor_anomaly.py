@@ -298,13 +298,13 @@ def test_texts_and_numbers_are_not_mistaken(client: TestClient) -> None:
         input="hello",
     )
     refused(client, "model", "reads texts, not numbers", code="wrong_task", model="fake", records=[[1, 2]])
-    refused(client, "model", "with numbers", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
-    refused(client, "model", "reads numbers", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
+    refused(client, "model", "with readings", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
+    refused(client, "model", "reads sensor readings", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
     refused(
-        client, "model", "with numbers", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"]
+        client, "model", "with readings", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"]
     )
-    refused(client, "model", "reads numbers", code="wrong_task", path="/v1/tokenize", model=PUMP, input="a")
-    refused(client, "model", "reads numbers", code="wrong_task", model=LOAD, series=[[1, 2]])
+    refused(client, "model", "reads sensor readings", code="wrong_task", path="/v1/tokenize", model=PUMP, input="a")
+    refused(client, "model", "reads sensor readings", code="wrong_task", model=LOAD, series=[[1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,13 @@ def test_a_state_that_is_not_this_models(make_app: MakeApp) -> None:
         refused(client, "state", "state: ", code="invalid_state", model=PUMP, series=[[1, 2]], state=wrong)
     put_in_service(app.state.manager, FakeSensor("series"), OTHER, files={"sensor.json": "another"})
     refused(
-        client, "state", "another version of this one", code="invalid_state", model=OTHER, series=[[1, 2]], state=state
+        client,
+        "state",
+        "another model or version made it",
+        code="invalid_state",
+        model=OTHER,
+        series=[[1, 2]],
+        state=state,
     )
 
 
@@ -449,7 +455,7 @@ def test_only_forecasters_forecast(client: TestClient) -> None:
         refused(
             client,
             "model",
-            f"models for forecast of numbers: {LOAD}",
+            f"models for forecast of readings: {LOAD}",
             code="wrong_task",
             path=FORECAST,
             model=model,

@@ -1,0 +1,68 @@
+"""The cards of fine-tuned models, made of their manifests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeGuard, cast
+
+from models.base import ModelMetadata, SensorSignature
+from models.errors import ArtifactError
+from models.registry.artifact import Manifest
+from models.sensors.base import Forecaster, Sensor
+
+_UNCHECKED = "no golden inputs: its answers were not checked at load"
+
+
+def text_card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
+    """The card of a head or detector on an encoder."""
+    width = {"classification": len(manifest.labels), "embedding": encoder.width}.get(manifest.task, 1)
+    return replace(
+        encoder,
+        name=manifest.name,
+        version=f"v{manifest.version}",
+        task=manifest.task,
+        origin=_origin(manifest),
+        width=width,
+        labels=manifest.labels if manifest.task == "classification" else (),
+        notes=(*encoder.notes, *(() if manifest.golden.texts else (_UNCHECKED,))),
+    )
+
+
+def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata:
+    """The card of a sensor model. Raises ArtifactError for another task in the manifest."""
+    about = manifest.sensor or {}
+    period = about.get("period_s")
+    signature = _signature(model, float(period) if isinstance(period, int | float) else None)
+    is_forecaster = signature.kind == "forecast"
+    if is_forecaster != (manifest.task == "forecast") or manifest.task not in {"anomaly", "forecast"}:
+        raise ArtifactError(f"its manifest says that it does {manifest.task}, and it is a model for {signature.kind}")
+    return ModelMetadata(
+        name=manifest.name,
+        version=f"v{manifest.version}",
+        task=manifest.task,
+        origin=_origin(manifest),
+        architecture=str(about.get("detector") or signature.kind),
+        width=1,
+        max_tokens=0,
+        vocabulary=0,
+        device="cpu",
+        dtype="float64",
+        reason="sensor models compute on the CPU, from readings in float64",
+        notes=() if manifest.golden.readings else (_UNCHECKED,),
+        sensor=signature,
+    )
+
+
+def _signature(model: Sensor | Forecaster, period_s: float | None) -> SensorSignature:
+    if _is_forecaster(model):
+        return SensorSignature("forecast", model.columns, model.context, model.horizon, period_s)
+    sensor = cast(Sensor, model)
+    return SensorSignature(sensor.kind, sensor.columns, sensor.window, period_s=period_s)
+
+
+def _is_forecaster(model: Sensor | Forecaster) -> TypeGuard[Forecaster]:
+    return hasattr(model, "horizon")
+
+
+def _origin(manifest: Manifest) -> str:
+    return f"trained on {manifest.base} {manifest.base_version}" + (f" by {manifest.job}" if manifest.job else "")

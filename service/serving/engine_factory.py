@@ -1,0 +1,91 @@
+"""The engine factory: warms models up and starts their engines on shared devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.base import ModelMetadata
+from models.text.base import TextModel
+from models.text.tokens import Tokens
+from service.config import Settings
+from service.engine.cache import RowCache
+from service.engine.device import ComputeDevice
+from service.engine.engine import Engine
+from service.engine.runner import Backend
+from service.engine.scheduler import BatchLimits
+from service.metrics import Metrics
+from service.serving.sensor_model import ReadingsBackend, ReadingsItem
+
+_CPU_BATCH_TOKENS = 512
+_GPU_BATCH_TOKENS = 16_384
+# The default takes no more runners than this.
+_MAX_DEFAULT_RUNNERS = 4
+# Items and tokens of each of the batches that warm a model up.
+_WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
+
+
+class EngineFactory:
+    """Starts engines as the settings say. They share devices; text models share a row cache."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, on_failure: Callable[[Exception], None]) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._devices: dict[str, ComputeDevice] = {}
+        self._cache = RowCache(settings.cache_mb * 2**20)
+        metrics.cache_bytes.set_function(lambda: self._cache.bytes)
+
+    def start_text(self, model: TextModel, *, alone: bool) -> Engine[Tokens]:
+        """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
+        _warm_up(model, self.device(model.card.device), alone=alone)
+        return self._start(model.card, model, model.card.width, self._cache)
+
+    def start_sensor(self, card: ModelMetadata) -> Engine[ReadingsItem[Any]]:
+        """Start the engine of a sensor model."""
+        return self._start(card, ReadingsBackend(), 1, RowCache(0))
+
+    def device(self, name: str) -> ComputeDevice:
+        """The device that all engines on `name` share."""
+        if name not in self._devices:
+            self._devices[name] = self._cpu() if name.startswith("cpu") else ComputeDevice()
+        return self._devices[name]
+
+    def limits(self, card: ModelMetadata) -> BatchLimits:
+        """The limits of a model's batches."""
+        default = _CPU_BATCH_TOKENS if card.device.startswith("cpu") else _GPU_BATCH_TOKENS
+        return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=card.pads)
+
+    def _start(self, card: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
+        engine: Engine[Any] = Engine(
+            card.name,
+            card.version,
+            backend,
+            width,
+            limits=self.limits(card),
+            cache=cache,
+            metrics=self._metrics,
+            device=self.device(card.device),
+            on_failure=self._on_failure,
+        )
+        engine.start()
+        return engine
+
+    def _cpu(self) -> ComputeDevice:
+        import torch
+
+        from models.runtime.threads import compute_threads
+
+        threads = torch.get_num_threads()
+        runners = self._settings.runners or min(threads, _MAX_DEFAULT_RUNNERS)
+        return ComputeDevice(runners, threads, compute_threads)
+
+
+def _warm_up(model: TextModel, device: ComputeDevice, *, alone: bool) -> None:
+    """Run batches of common shapes, so that no caller waits for allocations and kernels."""
+    word = model.text.encode(["warm"])[0].ids
+    for items, tokens in _WARM_UP_BATCHES:
+        length = min(tokens, model.card.max_tokens)
+        filler = model.text.from_ids([int(word[len(word) // 2])] * length)
+        with device.computing(alone=alone):
+            model.forward([filler] * items)

@@ -1,0 +1,143 @@
+"""The version loader: opens versions of the registry and checks hashes and golden inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import ModelMetadata
+from models.errors import ArtifactError
+from models.preemption import NO_PREEMPTION, Preemption
+from models.registry.artifact import Manifest, verify
+from models.registry.registry import Registry
+from models.source import ModelSource
+from models.text.base import TextModel
+from models.text.golden import ModelParts, read_parts
+from models.text.tokenization import TextProcessor
+from models.text.tokens import Tokens
+from service.config import Settings
+from service.engine.engine import Engine
+from service.serving.cards import sensor_card, text_card
+from service.serving.engine_factory import EngineFactory
+from service.serving.fine_tuned import FineTunedModel, LiveVersion
+from service.serving.sensor_model import SensorModel, ServedSensor
+from service.serving.servable import ServingContext
+from service.serving.text_model import ServedText
+
+
+class VersionLoader:
+    """Loads versions. `base_model` finds the settings' model that a head sits on."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        engines: EngineFactory,
+        context: ServingContext,
+        base_model: Callable[[str], ServedText | None],
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._engines = engines
+        self._context = context
+        self._base_model = base_model
+
+    def load(self, name: str, version: int) -> LiveVersion:
+        """Load a version. Raises RegistryError, ModelError, or any error of a broken file."""
+        path = self._registry.path(name, version)
+        manifest = verify(path)
+        if (manifest.name, manifest.version) != (name, version):
+            other = f"{manifest.name}:v{manifest.version}"
+            raise ArtifactError(f"the directory of {name}:v{version} has the manifest of {other}")
+        if manifest.encoder == "none":
+            return self._load_sensor(path, manifest)
+        parts = read_parts(path, manifest)
+        if manifest.encoder == "base":
+            head = self._load_on_base(manifest, parts)
+            head.check_golden()
+            return head
+        tuned = self._load_with_encoder(path, manifest, parts)
+        try:
+            tuned.check_golden()
+        except BaseException:
+            tuned.engine.close()
+            raise
+        return tuned
+
+    def _load_sensor(self, path: Path, manifest: Manifest) -> ServedSensor:
+        from models.sensors.golden import reproduce
+        from models.sensors.serialization import load_sensor
+
+        model = load_sensor(path)
+        card = sensor_card(model, manifest)
+        with self._engines.device(card.device).computing(alone=False):
+            reproduce(manifest, model)
+        return ServedSensor(SensorModel(model, card), self._engines.start_sensor(card), manifest, self._context)
+
+    def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
+        base = self._base_model(manifest.base)
+        if base is None:
+            raise ArtifactError(f"it is a head on {manifest.base}, which is not served here: start it with --model")
+        if base.card.version != manifest.base_version:
+            raise ArtifactError(
+                f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is "
+                f"{base.card.version}: train again"
+            )
+        if base.card.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
+            raise ArtifactError(
+                f"{manifest.task} on the rows of a model for {base.card.task}: expected a head on an encoder"
+            )
+        return self._fine_tuned(base.model, base.engine, manifest, parts)
+
+    def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
+        if not (path / "encoder").is_dir():
+            raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
+        source = ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
+        model, engine = self._open_encoder(source)
+        without_head = manifest.task == "classification" and parts.head is None
+        expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
+        if model.card.task != expected or (expected == "classification" and model.card.labels != manifest.labels):
+            engine.close()
+            raise ArtifactError(
+                f"its encoder does {model.card.task} with labels {list(model.card.labels)}, expected {expected}"
+            )
+        return self._fine_tuned(model, engine, manifest, parts)
+
+    def _open_encoder(self, source: ModelSource) -> tuple[TextModel, Engine[Tokens]]:
+        """Load an encoder onto the device of the settings, beside models that serve."""
+        from models.loader import load
+        from models.runtime.placement import place
+
+        placement = place(self._settings.device, self._settings.dtype)
+        with self._engines.device(str(placement.device)).sharing():
+            model = load(source, placement)
+        return model, self._engines.start_text(model, alone=False)
+
+    def _fine_tuned(
+        self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts
+    ) -> FineTunedModel:
+        encoder = _WithCard(model, text_card(model.card, manifest))
+        return FineTunedModel(encoder, engine, manifest, parts, self._context)
+
+
+class _WithCard:
+    """An encoder with the card of the fine-tuned model on it."""
+
+    def __init__(self, model: TextModel, card: ModelMetadata) -> None:
+        self._model = model
+        self.card = card
+
+    @property
+    def text(self) -> TextProcessor:
+        return self._model.text
+
+    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Compute the encoder's rows."""
+        return self._model.forward(batch, preempt)
+
+    def memory_bytes(self) -> int:
+        """Bytes of the encoder."""
+        return self._model.memory_bytes()
