@@ -177,14 +177,16 @@ def _path_to(text: str, at: int) -> tuple[int | str, ...] | None:
     path: list[int | str] = []
     for step in _STEPS.finditer(text, 0, at):
         match step[0]:
-            case "[" | "{" as token:
-                path.append(0 if token == "[" else "")
+            case "[":
+                path.append(0)
+            case "{":
+                path.append("")
             case "]" | "}":
                 path.pop()
             case ",":
                 path[-1] = path[-1] + 1 if isinstance(path[-1], int) else ""
-            case token if token[0] == '"' and path and isinstance(path[-1], str):
-                path[-1] = token  # an object's last string before a value is the value's key
+            case string if string[0] == '"' and path and isinstance(path[-1], str):
+                path[-1] = string  # an object's last string before a value is the value's key
     before = text[:at].rstrip()[-1:]
     begins = {"[", ","} if path and isinstance(path[-1], int) else {":" if path else ""}
     if before not in begins:
