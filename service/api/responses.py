@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -20,6 +21,12 @@ def usage(*parts: ModelOutput) -> dict[str, int]:
 def list_body(model: str, data: Sequence[object], **more: object) -> bytes:
     """`{"object": "list", "model": …, "data": […], …}`."""
     return orjson.dumps({"object": "list", "model": model, "data": data, **more})
+
+
+def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """A page of OpenAI's lists, with the ids at its ends."""
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return {"object": "list", "data": data, "has_more": has_more, **ends}
 
 
 def alpha_warnings(count: int, alpha: float, what: str, remedy: str) -> list[str]:

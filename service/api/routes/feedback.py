@@ -1,4 +1,4 @@
-"""What a running bot learns from its users."""
+"""Feedback on answers: the labels that texts should have had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For those who watch: liveness, readiness, metrics."""
+"""Liveness, readiness and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is served: models with their contracts, and the service's own settings."""
+"""Models in service with their contracts, and the service's own settings."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
 
 
 def describe(served: Servable, registry: Registry) -> dict[str, Any]:
-    """A model as OpenAI's model object with our fields added. Reads the disk for a trained one."""
+    """OpenAI's model object with our fields. Reads the disk for a trained model."""
     card = served.card
     manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
     return {

@@ -1,4 +1,4 @@
-"""Trained models: which versions there are, which one serves, and changing that."""
+"""Trained models: their versions, the version in service, and aliases."""
 
 from __future__ import annotations
 
@@ -45,11 +45,10 @@ _REMOVING = {**READING, **errors(404, 409, 507)}
 )
 def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     """All versions of a trained model with what their training measured, newest first."""
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     now = registry.current(name)
-    data = [
-        _version(registry, name, one, None if now is None else now.version) for one in reversed(registry.versions(name))
-    ]
+    current = None if now is None else now.version
+    data = [_version_object(registry, name, number, current) for number in reversed(registry.versions(name))]
     return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
 
 
@@ -62,11 +61,11 @@ def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
 )
 def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
     """Who published, promoted, rolled back, withdrew and deleted what, when and why, oldest first."""
-    name = _named(model)[0]
-    told = registry.ledger(name)
-    if not told:
-        raise _unknown(model)
-    return {"object": "list", "model": name, "data": told, "has_more": False}
+    name = _parse_or_404(model)[0]
+    entries = registry.ledger(name)
+    if not entries:
+        raise _not_found(model)
+    return {"object": "list", "model": name, "data": entries, "has_more": False}
 
 
 @router.post(
@@ -82,10 +81,10 @@ def promote(
     """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see
     `sonde_reload_failures`.
     """
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
     manager.watcher.poke()
-    return _in_service(registry, name)
+    return _pointer_object(registry, name)
 
 
 @router.post(
@@ -99,10 +98,10 @@ def rollback(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
     """The version that served before serves again. The body may be left out."""
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
     manager.watcher.poke()
-    return _in_service(registry, name)
+    return _pointer_object(registry, name)
 
 
 @router.post(
@@ -116,10 +115,10 @@ def withdraw(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
     """No version serves any more under this name; promote or rollback puts one back. The body may be left out."""
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
     manager.watcher.poke()
-    return _in_service(registry, name)
+    return _pointer_object(registry, name)
 
 
 @router.delete(
@@ -135,8 +134,8 @@ def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: Cont
 
     What an alias means is not deleted either.
     """
-    name, version = _named(model)
-    _known(registry, name)
+    name, version = _parse_or_404(model)
+    _require_known(registry, name)
     if version is None:
         registry.delete_all(name, by=context.key.id)
     else:
@@ -181,28 +180,28 @@ def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -
     return {"id": alias, "object": "alias", "deleted": True}
 
 
-def _named(model: str) -> tuple[str, int | None]:
-    """A name in a path is there or not there, whatever it looks like."""
+def _parse_or_404(model: str) -> tuple[str, int | None]:
+    """The name and version in a path. A malformed name raises ModelNotFound, as any unknown one."""
     try:
         return parse_name(model)
     except BadName:
-        raise _unknown(model) from None
+        raise _not_found(model) from None
 
 
-def _known(registry: Registry, model: str) -> str:
-    name, version = _named(model)
+def _require_known(registry: Registry, model: str) -> str:
+    name, version = _parse_or_404(model)
     if version is not None or not registry.versions(name):
-        raise _unknown(model)
+        raise _not_found(model)
     return name
 
 
-def _unknown(model: str) -> ModelNotFound:
+def _not_found(model: str) -> ModelNotFound:
     return ModelNotFound(
         f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model"
     )
 
 
-def _in_service(registry: Registry, name: str) -> dict[str, Any]:
+def _pointer_object(registry: Registry, name: str) -> dict[str, Any]:
     now = registry.current(name)
     return {
         "object": "model.pointer",
@@ -213,7 +212,7 @@ def _in_service(registry: Registry, name: str) -> dict[str, Any]:
     }
 
 
-def _version(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
+def _version_object(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
     about: dict[str, Any] = {
         "id": f"{name}:v{version}",
         "object": "model.version",
