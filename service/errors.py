@@ -1,4 +1,4 @@
-"""The service's errors: branches of the tree that `models.errors` begins.
+"""The service's errors, as branches of the tree in `models.errors`.
 
 SondeError
 ├── ModelError, TextError     see `models.errors`
@@ -8,12 +8,12 @@ SondeError
 │   ├── UnsupportedMedia      another content type
 │   ├── BodyTooLarge          more bytes than allowed
 │   ├── ModelNotFound         no such model here
-│   ├── WrongTask             the model does something else
-│   ├── InvalidState          a stream's state that this model did not write
+│   ├── WrongTask             the model does another task
+│   ├── InvalidState          a stream's state from another model, or a changed one
 │   ├── JobNotFound           no such job
-│   ├── JobState              the job is in a state in which that cannot be done
+│   ├── JobState              the job's state does not allow this
 │   ├── FileMissing           no such file
-│   ├── FileInUse             a job that is not finished needs it
+│   ├── FileInUse             an unfinished job needs it
 │   └── IdempotencyConflict   the key was used with another body
 ├── AuthError
 │   ├── MissingKey            no key, or an unknown one
@@ -23,14 +23,14 @@ SondeError
 │   ├── Unavailable           not ready, draining, or the device is gone
 │   │   └── Unservable        a trained model that cannot be loaded here
 │   └── DeadlineExceeded      the caller's time ran out first
-├── ClientGone                the caller hung up; nobody reads the answer
+├── ClientGone                the caller hung up
 ├── BackendError              the model failed on this item
-│   └── InvalidOutput         it answered with NaN, infinity or the wrong number of rows
+│   └── InvalidOutput         its output has NaN, infinity or the wrong number of rows
 ├── StorageFull               no space left for files
-├── LeaseLost                 the attempt is another worker's now
-├── TargetError               the server that `sonde bench` is to measure does not answer as one of its kind
+├── LeaseLost                 another worker has the attempt now
+├── TargetError               `sonde bench` cannot measure this server
 ├── CannotListen              the port is taken, or the address is not this machine's
-└── ConfigError               the settings make no sense
+└── ConfigError               the settings are wrong, or contradict each other
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ class BodyTooLarge(RequestError):
 
 
 class ModelNotFound(RequestError):
-    """No model of that name is served here."""
+    """No model of that name is in service here."""
 
     code = "model_not_found"
 
 
 class WrongTask(RequestError):
-    """The model exists, and does something else."""
+    """The model exists, and does another task."""
 
     code = "wrong_task"
 
 
 class InvalidState(RequestError):
-    """A stream's state that this version of the model did not write, or that was changed since."""
+    """Another version of the model wrote the stream's state, or the state was changed."""
 
     code = "invalid_state"
 
@@ -93,19 +93,19 @@ class AuthError(SondeError):
 
 
 class MissingKey(AuthError):
-    """No API key came, or one that is not known."""
+    """The API key is missing or unknown."""
 
     code = "invalid_api_key"
 
 
 class ScopeDenied(AuthError):
-    """The API key is good, but not for this."""
+    """The API key is valid, but lacks the scope."""
 
     code = "insufficient_scope"
 
 
 class CapacityError(SondeError):
-    """Not now; `retry_after_s` is when to try again, in whole seconds."""
+    """The service cannot answer now; try again after `retry_after_s` whole seconds."""
 
     code = "unavailable"
 
@@ -121,19 +121,19 @@ class Overloaded(CapacityError):
 
 
 class Unavailable(CapacityError):
-    """Not ready yet, draining, or broken for good."""
+    """The service is not ready yet, is draining, or has lost its device."""
 
     code = "unavailable"
 
 
 class Unservable(Unavailable):
-    """A trained model that is registered and cannot be loaded here; the message says why."""
+    """A registered model cannot be loaded here; the message says why."""
 
     code = "model_unservable"
 
 
 class DeadlineExceeded(CapacityError):
-    """The caller's time ran out before its answer was there."""
+    """The caller's time ran out before the answer was ready."""
 
     code = "deadline_exceeded"
 
@@ -145,25 +145,25 @@ class ClientGone(SondeError):
 
 
 class BackendError(SondeError):
-    """The model failed on this item, and on no other of its batch."""
+    """The model failed on this item alone of its batch."""
 
     code = "backend_error"
 
 
 class InvalidOutput(BackendError):
-    """The model answered with numbers that are none, or with too few rows."""
+    """The model's output has NaN, infinity or the wrong number of rows."""
 
     code = "invalid_output"
 
 
 class CannotListen(SondeError):
-    """The service's address cannot be listened on; seen on the command line alone."""
+    """The service cannot listen on its address; only the command line shows this."""
 
     code = "cannot_listen"
 
 
 class ConfigError(SondeError):
-    """The settings make no sense together."""
+    """The settings are wrong, or contradict each other."""
 
     code = "invalid_configuration"
 
@@ -175,7 +175,7 @@ class JobNotFound(RequestError):
 
 
 class JobState(RequestError):
-    """The job is in a state in which that cannot be done to it."""
+    """The job's state does not allow this."""
 
     code = "invalid_job_state"
 
@@ -187,30 +187,30 @@ class FileMissing(RequestError):
 
 
 class FileInUse(RequestError):
-    """A job that is not finished needs the file."""
+    """An unfinished job needs the file."""
 
     code = "file_in_use"
 
 
 class IdempotencyConflict(RequestError):
-    """The Idempotency-Key was used with another body."""
+    """An earlier request used the Idempotency-Key with another body."""
 
     code = "idempotency_conflict"
 
 
 class StorageFull(SondeError):
-    """No space is left where files are kept."""
+    """No space is left for files."""
 
     code = "disk_full"
 
 
 class LeaseLost(SondeError):
-    """The attempt is another worker's now; never seen by callers."""
+    """Another worker has the attempt now; callers never see this."""
 
     code = "lease_lost"
 
 
 class TargetError(SondeError):
-    """The server to be measured does not answer as an OpenAI embeddings server does; seen on the command line alone."""
+    """`sonde bench` cannot measure a server that does not answer as OpenAI embeddings servers do."""
 
     code = "unfit_target"

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from service.api.error_responses import path_of
-from service.api.schemas.fields import brief
+from service.api.schemas.fields import shorten_name
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:
     if (number := _non_finite_number(text, at)) and (path := _path_to(text, at)) is not None:
         param = path_of(("body", *path)) or "body"
         expected = "expected a finite number (float64, at most 1.8e308 either way)"
-        return MalformedBody(f"{param}: {expected}, got {brief(number)}", param=param)
+        return MalformedBody(f"{param}: {expected}, got {shorten_name(number)}", param=param)
     return MalformedBody(f"the body is not JSON in UTF-8: {error}")
 
 

@@ -17,7 +17,7 @@ from service.api.fast_path import Call, CallDep, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
-from service.api.schemas.fields import naming_of
+from service.api.schemas.fields import name_inputs
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.sensor_model import ServedSensor
@@ -146,7 +146,7 @@ async def _judge_by_reference(body: AnomalyBody, texts: list[str], served: Serve
 
 
 def _tokenize_options(body: AnomalyBody, served: ServedText) -> TokenizeOptions:
-    return TokenizeOptions(served.prompt(None), body.truncate, name=naming_of("input", body.input))
+    return TokenizeOptions(served.prompt(None), body.truncate, name=name_inputs("input", body.input))
 
 
 def _fit_reference(rows: ModelOutput) -> ReferenceSet:

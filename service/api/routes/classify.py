@@ -16,7 +16,7 @@ from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.fast_path import Call, CallDep, compute_route
 from service.api.responses import list_body, usage
-from service.api.schemas.fields import brief, naming_of
+from service.api.schemas.fields import name_inputs, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
@@ -114,7 +114,7 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Ca
 
 
 async def _compute_rows(body: ClassifyBody, served: ServedText, call: Call, prompt: str) -> ModelOutput:
-    options = TokenizeOptions(prompt, body.truncate, name=naming_of("input", body.input))
+    options = TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
     return await served.rows(body.input, call.caller, "classification", options)
 
 
@@ -133,7 +133,7 @@ def _label_params(number: int, name: str, about: str | list[str]) -> list[str]:
     """The parameter of each of a label's `_label_texts`."""
     if not about:
         return [f"labels[{number}]"]
-    param = f"labels.{brief(name)}"
+    param = f"labels.{shorten_name(name)}"
     return [param, *([param] if isinstance(about, str) else [f"{param}[{at}]" for at in range(len(about))])]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.linalg import normalize, shorten
 from service.api.fast_path import CallDep, compute_route
-from service.api.schemas.fields import naming_of
+from service.api.schemas.fields import name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
@@ -32,7 +32,7 @@ async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     served = await call.manager.resolve_for("embedding", body.model)
     call.require_inputs(len(body.input), "input")
     check_dimensions(body.dimensions, served)
-    name = naming_of("input", body.input)
+    name = name_inputs("input", body.input)
     options = TokenizeOptions(prompt=served.prompt(body.prompt_name), truncate=body.truncate, name=name)
     rows = await call.cancel_on_disconnect(served.rows(body.input, call.caller, "embedding", options))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.linalg import normalize
 from models.text.sequence_classifier import relevance
 from service.api.fast_path import CallDep, compute_route
-from service.api.schemas.fields import naming
+from service.api.schemas.fields import name_by_index
 from service.api.schemas.texts import RerankAnswer, RerankBody
 from service.serving.servable import Caller
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
@@ -60,7 +60,11 @@ async def score_documents(
         return rows.values[:, 0], (rows,)
     prompts, default = served.card.prompts, served.prompt(None)
     of_query = replace(
-        options, prompt=prompts.get("query", default), max_tokens=None, param="query", name=naming("query", alone=True)
+        options,
+        prompt=prompts.get("query", default),
+        max_tokens=None,
+        param="query",
+        name=name_by_index("query", alone=True),
     )
     of_documents = replace(options, prompt=prompts.get("document", default))
     query_rows, document_rows = await _gather_or_cancel(

@@ -21,7 +21,7 @@ from service.api.responses import list_body
 from service.api.routes.embeddings import INLINE_NUMBERS, check_dimensions, finish_vectors, vectors_body
 from service.api.routes.rerank import score_documents, to_relevance
 from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import naming, naming_of
+from service.api.schemas.fields import name_by_index, name_inputs
 from service.api.schemas.tei import (
     DecodeBody,
     EmbedBody,
@@ -64,7 +64,7 @@ async def embed(body: EmbedBody, call: CallDep) -> Response:
     served = await call.manager.resolve_for("embedding", body.model)
     call.require_inputs(len(body.inputs), "inputs")
     check_dimensions(body.dimensions, served)
-    options = _embed_options(body, served, naming_of("inputs", body.inputs))
+    options = _embed_options(body, served, name_inputs("inputs", body.inputs))
     rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "embedding", options))
 
     def write() -> bytes:
@@ -86,7 +86,7 @@ async def predict(body: PredictBody, call: CallDep) -> Response:
         prompt=served.prompt(None) if isinstance(served, FineTunedModel) else "",
         truncate=_truncates(body.truncate),
         param="inputs",
-        name=naming("inputs", alone=not many),
+        name=name_by_index("inputs", alone=not many),
     )
     rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "classification", options))
     scores = _scores(await _logits(served, rows), body, served)
@@ -165,7 +165,7 @@ async def decode(body: DecodeBody, call: CallDep) -> Response:
     """The text of each list of ids."""
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.ids), "ids")
-    name = naming("ids", alone=not isinstance((await call.request.json())["ids"][0], list))
+    name = name_by_index("ids", alone=not isinstance((await call.request.json())["ids"][0], list))
     work = served.decode(body.ids, call.caller, skip_special_tokens=body.skip_special_tokens, named=name)
     return call.respond(orjson.dumps(await call.cancel_on_disconnect(work)), served)
 

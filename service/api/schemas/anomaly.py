@@ -15,7 +15,7 @@ from service.api.schemas.fields import (
     kind_of,
     text_list,
     text_or_texts,
-    whole,
+    to_integer,
 )
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
@@ -44,7 +44,7 @@ class AnomalyBody(RequestBody):
     truncate: bool = TRUNCATE
 
     @model_validator(mode="after")
-    def _one_source(self) -> AnomalyBody:
+    def _require_one_source(self) -> AnomalyBody:
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
@@ -132,7 +132,7 @@ class ForecastBody(RequestBody):
     model: str = MODEL
     series: RequiredSeries = Field(description="readings, the last one now: rows, or objects with a value a column")
     timestamps: Timestamps = Field(None, description="one a row: ISO 8601, or Unix seconds; increasing")
-    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(
+    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(to_integer)] | None = Field(
         None, description="steps; without it, as many as the model can"
     )
     quantiles: Quantiles = Field(

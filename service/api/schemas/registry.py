@@ -1,4 +1,4 @@
-"""Bodies of the registry: promote, roll back, aliases, versions, ledger."""
+"""Bodies of the registry: versions, the ledger, promote, roll back, aliases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
 from service.api.schemas.base import RequestBody, ResponseBody
-from service.api.schemas.fields import Count, whole
+from service.api.schemas.fields import Count, to_integer
 
 
 class ModelDeleted(ResponseBody):
@@ -23,7 +23,7 @@ WHY = Field("", description="for the ledger", max_length=1000)
 class PromoteBody(RequestBody):
     version: Count
     why: str = WHY
-    expected_generation: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = Field(
+    expected_generation: Annotated[int, Field(ge=0), BeforeValidator(to_integer)] | None = Field(
         None, description="refuse with 409 when the generation is another by now"
     )
 

@@ -43,14 +43,14 @@ def _check_sequences(value: object) -> list[str] | list[tuple[str, str]]:
     if isinstance(value, str):
         return [check_text(value, "inputs")]
     if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
-        read = [_sequence(item, f"inputs[{index}]") for index, item in enumerate(value)]
+        read = [_check_sequence(item, f"inputs[{index}]") for index, item in enumerate(value)]
         if len({type(item) for item in read}) == 1:
             return read  # type: ignore[return-value]  # all of one type, as just checked
         raise InvalidRequest("inputs: expected single texts or pairs, got both", param="inputs")
-    return [_sequence(value, "inputs")]  # type: ignore[return-value]
+    return [_check_sequence(value, "inputs")]  # type: ignore[return-value]
 
 
-def _sequence(value: object, param: str) -> str | tuple[str, str]:
+def _check_sequence(value: object, param: str) -> str | tuple[str, str]:
     texts = check_texts(value, param)
     if len(texts) > 2:
         raise InvalidRequest(

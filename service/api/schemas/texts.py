@@ -1,4 +1,4 @@
-"""The HTTP contract as pydantic classes: what comes in is validated by them, what goes out is documented by them."""
+"""Bodies of embeddings, classification and rerank: requests are validated by them, answers documented."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
-    brief,
     check_text,
     check_texts,
     one_text,
+    shorten_name,
     text_or_texts,
     texts_or_ids,
-    whole,
+    to_integer,
 )
 from service.errors import InvalidRequest
-
-# --- errors
-# -------------------------------------------------------------------------------------------------------------
-
-
-# --- OpenAI
-# -------------------------------------------------------------------------------------------------------------
 
 
 class EmbeddingsBody(RequestBody):
@@ -56,14 +49,6 @@ class EmbeddingsAnswer(ResponseBody):
     usage: Usage
 
 
-# --- the registry
-# -------------------------------------------------------------------------------------------------------
-
-
-# --- classification
-# ----------------------------------------------------------------------------------------------------
-
-
 def _check_labels(value: object) -> dict[str, str | list[str]]:
     """`["a", …]`, `{"a": "description"}` or `{"a": ["example", …]}` → name → description or examples."""
     if isinstance(value, list):
@@ -75,14 +60,17 @@ def _check_labels(value: object) -> dict[str, str | list[str]]:
         raise InvalidRequest(
             "labels: expected a list of names, or an object from name to description or examples", param="labels"
         )
-    return {check_text(name, "labels"): _check_about(about, f"labels.{brief(name)}") for name, about in value.items()}
+    return {
+        check_text(name, "labels"): _check_label_texts(about, f"labels.{shorten_name(name)}")
+        for name, about in value.items()
+    }
 
 
-def _check_about(value: object, param: str) -> str | list[str]:
+def _check_label_texts(value: object, param: str) -> str | list[str]:
     return check_text(value, param) if isinstance(value, str) else check_texts(value, param)
 
 
-_ABOUT = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}
+_LABEL_TEXTS = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}
 Labels = Annotated[
     dict[str, str | list[str]],
     PlainValidator(_check_labels),
@@ -90,7 +78,12 @@ Labels = Annotated[
         {
             "anyOf": [
                 {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, "uniqueItems": True, **MAX_INPUTS},
-                {"type": "object", "minProperties": 1, "propertyNames": TEXT_SCHEMA, "additionalProperties": _ABOUT},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": TEXT_SCHEMA,
+                    "additionalProperties": _LABEL_TEXTS,
+                },
             ]
         }
     ),
@@ -135,10 +128,6 @@ class ClassifyAnswer(ResponseBody):
     usage: Usage
 
 
-# --- rerank
-# -------------------------------------------------------------------------------------------------------------
-
-
 class Document(RequestBody):
     text: one_text("documents")  # type: ignore[valid-type]
 
@@ -146,17 +135,15 @@ class Document(RequestBody):
 def _check_documents(value: object) -> list[str]:
     if not isinstance(value, list) or not value:
         raise InvalidRequest("documents: expected a list of strings, or of objects with a text", param="documents")
-    return [check_text(_document_text(item, index), f"documents[{index}]") for index, item in enumerate(value)]
+    return [_check_document(item, f"documents[{index}]") for index, item in enumerate(value)]
 
 
-def _document_text(item: object, index: int) -> object:
+def _check_document(item: object, param: str) -> str:
     if isinstance(item, dict):
         if set(item) != {"text"}:
-            raise InvalidRequest(
-                f"documents[{index}]: expected an object with 'text' alone", param=f"documents[{index}]"
-            )
-        return item["text"]
-    return item
+            raise InvalidRequest(f"{param}: expected an object with 'text' alone", param=param)
+        item = item["text"]
+    return check_text(item, param)
 
 
 _DOCUMENT = {
@@ -179,7 +166,7 @@ class RerankBody(RequestBody):
     top_n: Count | None = Field(None, description="so many best documents; all without it")
     max_tokens_per_doc: Count | None = Field(None, description="cut documents after so many tokens")
     return_documents: bool = Field(False, description="send the texts back (Cohere's v1)")
-    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(whole)] | None = Field(
+    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(
         None, description="accepted as Cohere does, and not used: callers are served fairly"
     )
 
@@ -193,7 +180,3 @@ class RerankAnswer(ResponseBody):
     id: str
     results: list[RerankResult]
     meta: dict[str, Any]
-
-
-# --- the service itself
-# -------------------------------------------------------------------------------------------------
