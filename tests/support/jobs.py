@@ -19,7 +19,7 @@ from service.jobs.leases import Leases
 from service.jobs.queue import DbosEngine
 from service.jobs.records import TERMINAL, Job, NewJob
 from service.jobs.store import Store
-from tests.conftest import wait_until
+from tests.support.server import wait_until
 
 
 class Bench:

@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message
 
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 HELD_S = 5.0
 

@@ -16,9 +16,9 @@ from service.api.fast_path import TIMEOUT_HEADER, Call, CallDep, FastPathMiddlew
 from service.api.middleware import RequestContext
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, with_sensors
 
 PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}

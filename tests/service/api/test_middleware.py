@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from service.api.middleware import OPEN_PATHS
 from service.auth import Keyring, Scope
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 
 def make_key(app: FastAPI, *scopes: Scope) -> str:

@@ -20,9 +20,9 @@ from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, PUMP, RECORDS, with_sensors
 
 pytestmark = pytest.mark.slow

@@ -19,10 +19,10 @@ from service.jobs.backend import JobBackend
 from service.jobs.leases import Leases
 from service.jobs.queue import DbosEngine, FakeEngine
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
 from tests.service.test_plots import PLOTS
+from tests.support.app import MakeApp
 from tests.support.sensors import put_in_service
 
 ROWS = b'{"text": "a", "label": "b"}\n'

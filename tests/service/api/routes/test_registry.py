@@ -19,8 +19,8 @@ from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.jobs.queue import FakeEngine
 from service.serving.model_manager import ModelManager
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
 
 BASE = FakeModel("fake")

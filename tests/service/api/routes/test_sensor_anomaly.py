@@ -14,9 +14,9 @@ from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.base import Sensor
 from models.sensors.fitting import fit_sensor
 from service.serving.stream_state import MAX_CHARACTERS
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, with_sensors
 
 OTHER = "ft:sensors:local:other"
