@@ -21,15 +21,15 @@ from service.api.app import create_app
 from service.api.server import Server
 from service.auth import Keyring
 from service.config import Settings
-from service.serving.model_manager import Hub
+from service.serving.model_manager import ModelManager
 from service.metrics import Metrics
 
 settings, metrics = Settings.read({{"home": Path(sys.argv[1])}}, {{}}), Metrics()
-hub = Hub(settings, metrics)
-Server(create_app(settings, hub, Keyring(settings.keys_file), metrics), settings, hub, cli._announce).config.load()
-hub.open()
-assert hub.problem is None
-hub.close()
+manager = ModelManager(settings, metrics)
+Server(create_app(settings, manager, Keyring(settings.keys_file), metrics), settings, manager, cli._announce).config.load()
+manager.open()
+assert manager.problem is None
+manager.close()
 print(*(name for name in {HEAVY!r} if name in sys.modules))
 """
 
