@@ -61,14 +61,14 @@ def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
     kind, task = supervised.hyperparameters.get("kind"), supervised.task
     if task not in _SENSOR_TASKS:
         tasks = " and ".join(_SENSOR_TASKS)
-        raise WrongTask(f"model: {SENSORS!r} is for {tasks} of numbers; {task} needs a served model", param="model")
+        raise WrongTask(f"model: {SENSORS!r} is for {tasks} of readings; {task} needs a served model", param="model")
     if task == "anomaly" and kind not in _SENSOR_KINDS:
         param = f"{PARAM}.kind"
         got = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
         raise InvalidRequest(f"{param}: expected {' or '.join(_SENSOR_KINDS)}, got {got}", param=param)
     if body.training_file.startswith(PREFIX):
         raise InvalidRequest(
-            "training_file: feedback is on texts; upload a table of numbers, CSV or Parquet", param="training_file"
+            "training_file: feedback is on texts; upload a table of readings, CSV or Parquet", param="training_file"
         )
     return SENSORS, SENSORS
 
@@ -80,10 +80,10 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
     """
     task = supervised.task
     if isinstance(served, ServedSensor):
-        raise WrongTask(f"model: models of numbers are trained anew: take {SENSORS!r}, got {body.model}", param="model")
+        raise WrongTask(f"model: sensor models are trained anew: take {SENSORS!r}, got {body.model}", param="model")
     if task == "forecast" or (task == "anomaly" and supervised.hyperparameters.get("kind") is not None):
         raise WrongTask(
-            f"model: {task} of numbers begins with {SENSORS!r}, got {body.model}, which reads texts", param="model"
+            f"model: {task} of readings begins with {SENSORS!r}, got {body.model}, which reads texts", param="model"
         )
     _require_base_task(served, task)
     if not isinstance(served, FineTunedModel):
@@ -109,7 +109,7 @@ def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
     param = "method.supervised.columns"
     if of_sensors and supervised.columns:
         raise InvalidRequest(
-            f"columns: maps columns of texts; those of numbers are named in {PARAM}: leave it out", param=param
+            f"columns: maps columns of texts; those of readings are named in {PARAM}: leave it out", param=param
         )
     if not of_sensors:
         try:

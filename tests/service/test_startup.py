@@ -26,7 +26,8 @@ from service.metrics import Metrics
 
 settings, metrics = Settings.read({{"home": Path(sys.argv[1])}}, {{}}), Metrics()
 manager = ModelManager(settings, metrics)
-Server(create_app(settings, manager, Keyring(settings.keys_file), metrics), settings, manager, cli._announce).config.load()
+app = create_app(settings, manager, Keyring(settings.keys_file), metrics)
+Server(app, settings, manager, cli._announce).config.load()
 manager.open()
 assert manager.problem is None
 manager.close()

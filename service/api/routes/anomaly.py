@@ -95,11 +95,12 @@ def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
     if body.input is None:
         name = "records" if body.records is not None else "series"
         raise WrongTask(
-            f"{served.card.name} reads texts, not numbers: send input, or name a model trained on {name}", param="model"
+            f"{served.card.name} reads texts, not readings: send input, or name a model trained on {name}",
+            param="model",
         )
     if body.contributions:
         raise InvalidRequest(
-            f"contributions: are of columns of numbers; {served.card.name} reads texts", param="contributions"
+            f"contributions: are of columns of readings; {served.card.name} reads texts", param="contributions"
         )
     texts: list[str] = body.input
     return texts

@@ -22,7 +22,7 @@ from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 Vectors = NDArray[np.float32]
 router = APIRouter(tags=["OpenAI"])
-# Up to so many numbers are written on the event loop; more would hold up other callers.
+# Larger answers are written in the pool, because they would hold up other callers on the event loop.
 INLINE_NUMBERS = 16_384
 
 
@@ -59,7 +59,7 @@ def finish_vectors(vectors: Vectors, *, normalized: bool, dimensions: int | None
 
 
 def vectors_body(vectors: Vectors) -> bytes:
-    """A list of lists of numbers."""
+    """Vectors as a JSON list of lists."""
     return b"[%b]" % b",".join(map(_to_json, vectors))
 
 

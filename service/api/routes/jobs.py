@@ -162,9 +162,7 @@ async def report(
     summary="A plot of a job's report",
 )
 async def plot(fine_tuning_job_id: str, plot: str, jobs: JobsDep) -> Response:
-    """`series`, `contributions` or `training`, with `.svg` or `.png`: of jobs on numbers, where the report has the
-    data.
-    """
+    """`series`, `contributions` or `training`, with `.svg` or `.png`: of sensor models, if the report has the data."""
     name, _, suffix = plot.rpartition(".")
     if suffix not in _PICTURES:
         raise JobNotFound(f"expected a plot's name with .svg or .png, got {plot[:80]!r}", param="plot")

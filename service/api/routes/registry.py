@@ -155,7 +155,7 @@ def list_aliases(registry: RegistryDep) -> dict[str, Any]:
 def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager: ManagerDep) -> dict[str, Any]:
     """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
     if alias == SENSORS:
-        raise RegistryConflict(f"jobs call the base of models of numbers {SENSORS!r}: take another name", param="alias")
+        raise RegistryConflict(f"jobs call the base of sensor models {SENSORS!r}: take another name", param="alias")
     if any(alias == served.card.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:

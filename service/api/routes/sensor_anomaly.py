@@ -21,7 +21,7 @@ from service.serving.stream_state import Clock, seal, unseal
 
 T = TypeVar("T")
 _REMEDY = "train on more normal readings (at least {} to calibrate on)"
-# Up to so many rows are read and written on the event loop; more would hold up other callers.
+# More rows are read and written in the pool, because they would hold up other callers on the event loop.
 _INLINE_ROWS = 128
 # Rows written at a time, so that other threads get their turn in between.
 _CHUNK = 1024

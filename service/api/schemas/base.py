@@ -37,4 +37,4 @@ class ErrorEnvelope(ResponseBody):
 class Usage(ResponseBody):
     prompt_tokens: int
     total_tokens: int
-    readings: int | None = Field(None, description="rows of numbers, where the model reads numbers")
+    readings: int | None = Field(None, description="rows of readings, where a sensor model answered")

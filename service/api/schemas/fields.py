@@ -11,7 +11,7 @@ from models.sensors.base import LARGEST
 from service.errors import InvalidRequest
 
 T = TypeVar("T")
-# An error quotes at most so many characters of a name that the caller chose.
+# Errors cut names that the caller chose to this number of characters.
 _MAX_NAME = 80
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}

@@ -27,7 +27,7 @@ class EmbeddingsBody(RequestBody):
     input: texts_or_ids("input")  # type: ignore[valid-type]
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32")
     dimensions: Count | None = Field(
-        None, description="keep so many leading dimensions, renormalised; up to the model's own"
+        None, description="number of leading dimensions to keep, renormalised; at most the model's"
     )
     user: str | None = Field(None, description="accepted as OpenAI does, and not used")
     prompt_name: str | None = Field(None, description="one of the model's prompts to put before each text")
@@ -95,7 +95,7 @@ class ClassifyBody(RequestBody):
     input: text_or_texts("input")  # type: ignore[valid-type]
     labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
     multi_label: bool = Field(False, description="each label by itself instead of probabilities that sum to 1")
-    top_k: Count | None = Field(None, description="so many best labels; all without it")
+    top_k: Count | None = Field(None, description="number of best labels to answer with; without it, all")
     truncate: bool = TRUNCATE
 
 
@@ -110,11 +110,9 @@ class ClassificationObject(ResponseBody):
     label: str = Field(description="the best label")
     labels: list[LabelScore]
     out_of_scope: bool | None = Field(
-        description="like none of the labels' examples; null where too few examples are known to tell"
+        description="unlike the examples of every label; null with too few examples to tell"
     )
-    p_value: float | None = Field(
-        description="small when the text is stranger than nearly all examples are to each other"
-    )
+    p_value: float | None = Field(description="small when the text is stranger than nearly all examples")
     truncated: bool
 
 
@@ -123,7 +121,7 @@ class ClassifyAnswer(ResponseBody):
     model: str
     data: list[ClassificationObject]
     label_set: dict[str, Any] | None = Field(
-        description="of labels sent along: how many texts, whether cached, how many cut"
+        description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
 
@@ -163,8 +161,8 @@ class RerankBody(RequestBody):
     model: str = MODEL
     query: one_text("query")  # type: ignore[valid-type]
     documents: Documents
-    top_n: Count | None = Field(None, description="so many best documents; all without it")
-    max_tokens_per_doc: Count | None = Field(None, description="cut documents after so many tokens")
+    top_n: Count | None = Field(None, description="number of best documents to answer with; without it, all")
+    max_tokens_per_doc: Count | None = Field(None, description="cut documents after this number of tokens")
     return_documents: bool = Field(False, description="send the texts back (Cohere's v1)")
     priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(
         None, description="accepted as Cohere does, and not used: callers are served fairly"

@@ -119,7 +119,7 @@ def test_nothing_else_does(make_app: MakeApp, headers: dict[str, str]) -> None:
     assert secret not in answer.text
 
 
-def test_the_last_key_gone_lets_nobody_in(make_app: MakeApp) -> None:
+def test_without_its_last_key_the_service_stays_closed(make_app: MakeApp) -> None:
     app = make_app()
     keyring = Keyring(app.state.settings.keys_file)
     key, secret = keyring.create(["infer"])

@@ -37,12 +37,12 @@ _UP_TO_THE_MODEL = (
     "give it a reference",
     "token ids must be 0 to",
 )
-_UP_TO_THE_NUMBERS = (
+_UP_TO_THE_READINGS = (
     "give exactly one of",
     "goes with series",
     "was trained on what is normal",
     "contributions: are of columns",
-    "reads texts, not numbers",
+    "reads texts, not readings",
     "reads records",
     "reads series",
     "expected 2 numbers",
@@ -127,7 +127,7 @@ def test_the_service_does_as_its_document_says(
         answer = case.call(headers=key)
         excluded: list[Any] = []
         if answer.status_code == 422 and any(
-            reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_NUMBERS + _UP_TO_THE_FILE
+            reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_READINGS + _UP_TO_THE_FILE
         ):
             excluded.append(positive_data_acceptance)
         if answer.status_code == 504 and "X-Request-Timeout-Ms" in case.headers:
