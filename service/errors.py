@@ -211,6 +211,6 @@ class LeaseLost(SondeError):
 
 
 class TargetError(SondeError):
-    """`sonde bench` cannot measure a server that does not answer as OpenAI embeddings servers do."""
+    """The server does not answer `sonde bench` as OpenAI embeddings servers do."""
 
     code = "unfit_target"

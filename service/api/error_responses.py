@@ -74,7 +74,10 @@ def status_of(error: SondeError) -> int | None:
 
 
 def error_response(error: SondeError) -> Response:
-    """The response to an error of ours, with its message: our messages never quote a library's exception."""
+    """The response to an error of ours, with its message.
+
+    Our messages never quote an exception of a library.
+    """
     status = status_of(error)
     if status is None:
         log.error("request failed: %s", error.message, exc_info=error)
@@ -99,7 +102,10 @@ def envelope(status: int, message: str, *, code: str, param: str | None = None) 
 
 
 def _encodable(text: str) -> str:
-    """The text with lone surrogates spelled out: a caller may send one in a name, and UTF-8 cannot encode it."""
+    """The text with lone surrogates spelled out.
+
+    A caller may send one in a name, and UTF-8 cannot encode it.
+    """
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -130,7 +136,10 @@ async def _on_sonde_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
-    """Report a full disk, because the caller can wait or delete files. Other system errors are faults of ours."""
+    """Report a full disk, because the caller can wait or delete files.
+
+    Other system errors are faults of ours.
+    """
     if not is_full(error):
         raise error
     log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)

@@ -45,7 +45,10 @@ class Call:
 
     @classmethod
     def of(cls, request: Request, timeout_ms: int | None = None) -> Call:
-        """The call of a request. Fairness is between keys, or between addresses where keys are not in use."""
+        """The call of a request.
+
+        Fairness is between keys, or between addresses where keys are not in use.
+        """
         key = RequestContext.of(request).key
         client = key.id if key.digest else request.client.host if request.client else ""
         seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
@@ -66,7 +69,10 @@ class Call:
         require_count(count, self.settings.max_inputs, param)
 
     async def cancel_on_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled as soon as the caller hangs up. Raises ClientGone then."""
+        """The result of `work`, which is cancelled as soon as the caller hangs up.
+
+        Raises ClientGone then.
+        """
         watching = asyncio.ensure_future(_cancel_when_disconnected(self.request, asyncio.current_task()))
         try:
             return await work
@@ -78,7 +84,7 @@ class Call:
             watching.cancel()
 
     def respond(self, body: bytes, served: Servable, *parts: Timings) -> Response:
-        """A JSON answer that says which model gave it, how long it took and how many inputs were cut."""
+        """A JSON answer with the model, the times and the number of cut inputs in its headers."""
         response = Response(body, media_type="application/json")
         truncated = sum(rows.truncated for rows in parts)
         tokenize, queue, inference = (1000 * max(times) for times in zip((0.0,) * 3, *map(_times, parts), strict=True))
@@ -138,7 +144,7 @@ class ComputeRoute(JsonRoute):
 def compute_route(
     router: APIRouter, path: str, answer: Any, summary: str, **options: Any
 ) -> Callable[[Endpoint], Endpoint]:
-    """Register `async def endpoint(body: …Body, call: CallDep) -> Response` for POST, on the fast path as well.
+    """Register a coroutine `(body: …Body, call: CallDep) -> Response` for POST.
 
     Raises TypeError at import for another signature, because the fast path passes just these two arguments.
     """

@@ -38,7 +38,10 @@ def read_report(jobs: JobBackend, job: str, form: ReportFormat, path: str) -> by
 
 
 def read_plot(jobs: JobBackend, job: str, name: str, form: plots.Format) -> bytes:
-    """One plot of the newest report. Raises JobNotFound without a report, or without that plot."""
+    """One plot of the newest report.
+
+    Raises JobNotFound without a report, or without that plot.
+    """
     data = _plot_data(jobs, job)
     if name not in plots.available(data):
         drawn = ", ".join(plots.available(data)) or "none"
@@ -64,7 +67,10 @@ def _markdown_links(found: dict[str, Any], path: str) -> str:
 
 
 def _html_page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
-    """A page that needs no other file. Plots are images, so a browser never runs a column's name."""
+    """A page that needs no other file.
+
+    Plots are images, so a browser never runs a column's name.
+    """
     pictures = [f"<h3>{name}</h3><img alt={name} src='{_data_uri(name, content['plots'])}'>" for name in drawn]
     rungs = [_html_rung(rung) for rung in content["rungs"]]
     title = f"Report of {escape(job)}"

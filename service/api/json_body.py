@@ -51,7 +51,10 @@ class JsonRequest(Request):
 
 
 async def read_json(request: Request) -> JsonRequest:
-    """Read and parse the body. Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone."""
+    """Read and parse the body.
+
+    Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone.
+    """
     prepared = JsonRequest(request.scope, request.receive)
     settings = request.app.state.settings
     prepared.raw = await _read_bytes(request, settings.max_body_bytes)
@@ -61,7 +64,7 @@ async def read_json(request: Request) -> JsonRequest:
 
 
 class JsonRoute(APIRoute):
-    """Reads and parses the body before FastAPI validates it, so that every failure is an error of ours."""
+    """Reads and parses the body before FastAPI does, so every failure is an error of ours."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, given a request whose body is already read."""
@@ -81,7 +84,10 @@ def _has_no_body(request: Request) -> bool:
 
 
 async def _read_bytes(request: Request, max_bytes: int) -> bytes:
-    """Read the body, and stop at the first byte too many. The stated length only serves to refuse early."""
+    """Read the body, and stop at the first byte too many.
+
+    The stated length only serves to refuse early.
+    """
     _require_json(request.headers.get("content-type", ""))
     stated = request.headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
@@ -136,7 +142,7 @@ def _require_few_lists(body: bytes, max_lists: int) -> None:
 
 
 def _loads(body: bytes) -> Any:
-    """Parse with Python's garbage collector off: it would traverse all lists built so far, again and again.
+    """Parse with Python's garbage collector off, which would traverse all lists built so far.
 
     Only the call that switched the collector off switches it on again, whatever other threads do meanwhile.
     """
@@ -150,7 +156,10 @@ def _loads(body: bytes) -> Any:
 
 
 def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:
-    """The parser's error, with its line and column; for a number that is not finite, with the number's path."""
+    """The parser's error, with its line and column.
+
+    For a number that is not finite, the error names the number's path instead.
+    """
     text, at = error.doc, error.pos
     at -= text[at - 1 : at] == "-"  # of -Infinity, orjson points at the I
     if (number := _non_finite_number(text, at)) and (path := _path_to(text, at)) is not None:
@@ -170,9 +179,9 @@ def _non_finite_number(text: str, at: int) -> str | None:
 
 
 def _path_to(text: str, at: int) -> tuple[int | str, ...] | None:
-    """The keys and indices of the value that begins at a character; None where no value can begin.
+    """The keys and indices of the value that begins at a character.
 
-    The text before it must be the beginning of valid JSON.
+    None where no value can begin. The text before it must be the beginning of valid JSON.
     """
     path: list[int | str] = []
     for step in _STEPS.finditer(text, 0, at):

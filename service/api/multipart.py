@@ -1,4 +1,4 @@
-"""Reads a multipart upload: the file goes to disk piece by piece, small fields stay in memory."""
+"""Reads a multipart upload: the file goes to disk, small fields stay in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new fine-tuning job: a request's body, checked against models and files, as what the store keeps."""
+"""A new fine-tuning job: a request's body, checked against models and files."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _SENSOR_KINDS = ("records", "series")
 
 
 def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
-    """The job that a body asks for, with a new id. `served` is the model it names, None for `sensors`.
+    """The job that a body asks for, with a new id.
 
-    Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing. Reads the store, so it belongs in a thread.
+    `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
+    Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
     """
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     param = PARAM if body.method else "hyperparameters"
@@ -57,7 +58,7 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
 
 
 def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
-    """The name and source of what a sensor model begins with: nothing, which is called `sensors`."""
+    """The base and its source of a sensor model, which begins with nothing: `sensors`."""
     kind, task = supervised.hyperparameters.get("kind"), supervised.task
     if task not in _SENSOR_TASKS:
         tasks = " and ".join(_SENSOR_TASKS)
@@ -74,9 +75,9 @@ def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
 
 
 def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, settings: Settings) -> tuple[str, str]:
-    """The name and source of the model that a job on texts begins with.
+    """The base and its source of a job on texts.
 
-    That is a model of the settings, also where a head on it was asked for, or a fine-tuned encoder.
+    That is a model of the settings, or a fine-tuned encoder. For a head, it is the encoder below that head.
     """
     task = supervised.task
     if isinstance(served, ServedSensor):
@@ -93,7 +94,7 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
 
 
 def _require_base_task(served: Servable, task: str) -> None:
-    """Raise WrongTask unless the task can begin with the model, or with the encoder below its head."""
+    """Raise WrongTask unless the task can begin with the model or the encoder below its head."""
     alone = not isinstance(served, FineTunedModel) or served.takes_pairs
     does = served.card.task if alone else "embedding"
     if does != "embedding" and not (task == does == "rerank"):
@@ -119,7 +120,10 @@ def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
 
 
 def _require_rows(jobs: JobBackend, body: JobBody) -> int | None:
-    """Raise unless the rows exist; return the number of the newest feedback that counts, None for files."""
+    """Raise InvalidRequest unless the training and validation rows exist.
+
+    Returns the number of the newest feedback that counts, None for files.
+    """
     until = None
     if body.training_file.startswith(PREFIX):
         until = jobs.feedback.newest(body.training_file.removeprefix(PREFIX))

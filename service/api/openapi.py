@@ -1,4 +1,4 @@
-"""The OpenAPI document: the errors that routes answer with, the keys, and the limits in force."""
+"""The OpenAPI document: the errors of routes, the keys, and the limits in force."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ MOST_HEAD_BYTES = 64 * 2**10
 
 
 class TimeoutProtocol(HttpToolsProtocol):
-    """Closes connections whose request does not arrive, or whose head does not end; uvicorn would wait forever.
+    """uvicorn's protocol, which closes connections that send too slowly or an endless head.
 
-    A request has `receive_timeout_s` to arrive. It has as long again, and so on, while its body comes at
-    `min_receive_bytes_per_s` or more on average: a large upload may take its time, a slow one may not.
+    uvicorn itself would wait forever. A request has `receive_timeout_s` to arrive. It has as long again, and so on,
+    while its body comes at `min_receive_bytes_per_s` or more on average: a large upload may take its time, a slow one
+    may not.
     """
 
     receive_timeout_s = 15.0

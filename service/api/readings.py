@@ -24,7 +24,10 @@ _NUMBERS = {int, float}
 
 
 def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
-    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest for the first wrong value."""
+    """Rows, or objects with a value a column, as float64 [n, d].
+
+    Raises InvalidRequest for the first wrong value.
+    """
     values = _flatten(rows, columns)
     if values is not None and set(map(type, values)) <= _NUMBERS:
         readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
@@ -94,15 +97,19 @@ def _check_value(value: object, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TimestampColumn:
-    """Timestamps as Unix seconds float64 [n], strictly increasing; `as_text` when they came as ISO 8601."""
+    """Timestamps as Unix seconds float64 [n], strictly increasing.
+
+    `as_text`: they came as ISO 8601.
+    """
 
     seconds: NDArray[np.float64]
     as_text: bool
 
     def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
-        """The next `steps` timestamps in the form in which these came, by `period_s`, else by their median step.
+        """The next `steps` timestamps, in the form in which these came.
 
-        Raises InvalidRequest when neither is known, or when the form cannot express a time so late.
+        The step is `period_s`, else the median step of these. Raises InvalidRequest when neither is known, or when
+        the form cannot express a time so late.
         """
         if period_s is None and len(self.seconds) == 1:
             why = "how far apart the steps are is not known: send two or more, or none"
@@ -170,7 +177,10 @@ def _wrong_order(index: int, seconds: float, before: float, what: str) -> Invali
 
 
 def _parse_iso(text: str) -> float | None:
-    """ISO 8601 as Unix seconds; None for another text, and for times outside the years 1 to 9999 in UTC."""
+    """ISO 8601 as Unix seconds.
+
+    None for another text, and for times outside the years 1 to 9999 in UTC.
+    """
     try:
         parsed = datetime.fromisoformat(text)
         seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
@@ -186,7 +196,10 @@ def _to_iso(seconds: float) -> str:
 def gap_warnings(
     seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None
 ) -> list[str]:
-    """A warning when readings are much farther apart than in training; `before` is the time of the reading before."""
+    """A warning when readings are much farther apart than in training.
+
+    `before` is the time of the reading before the first.
+    """
     earlier = [] if before is None else [before]
     steps = np.diff(np.concatenate([earlier, seconds]))
     if period_s is None or not len(steps) or steps.max() <= 3 * period_s:

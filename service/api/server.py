@@ -28,9 +28,10 @@ _POLL_S = 0.05
 
 
 class Server(uvicorn.Server):
-    """Drains on SIGTERM or SIGINT: not ready at once, then it answers open requests, then it ends.
+    """A server that drains on SIGTERM or SIGINT: it answers open requests, then ends.
 
-    A second signal ends it immediately. `exit_code` is 0 after a signal and 1 when a model or the device failed.
+    It is not ready from the signal on. A second signal ends it immediately. `exit_code` is 0 after a signal and 1
+    when a model or the device failed.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Listen before models load, so that probes see at once that the service is alive and not ready.
+        """Listen before models load, so that probes see a service that is alive and not ready.
 
         One of several processes does not listen: its parent sends it connections.
         """
@@ -124,7 +125,10 @@ class Server(uvicorn.Server):
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Wait up to `shutdown_s` for open requests, then let uvicorn close. Later requests get 503."""
+        """Wait up to `shutdown_s` for open requests, then let uvicorn close.
+
+        Later requests get 503.
+        """
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_s
         waiting = set(self.server_state.tasks)
         while (waiting := waiting & self.server_state.tasks) and asyncio.get_running_loop().time() < deadline:

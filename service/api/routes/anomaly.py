@@ -44,7 +44,10 @@ class ReferenceSet:
 
 @dataclass(frozen=True, slots=True)
 class TextVerdicts:
-    """Verdicts on a request's texts; scores from `threshold` on are anomalies. `parts` were computed for it."""
+    """Verdicts on a request's texts; scores from `threshold` on are anomalies.
+
+    `parts` were computed for them.
+    """
 
     verdict: Verdict
     threshold: float | None
@@ -55,10 +58,9 @@ class TextVerdicts:
 
 @compute_route(router, "/v1/anomaly/score", AnomalyAnswer, "Score how strange texts or readings are")
 async def score(body: AnomalyBody, call: CallDep) -> Response:
-    """How far each text, record or reading of a series is from what is normal, as a score, a p-value and a verdict
-    at `alpha`.
+    """A score, a p-value and a verdict at `alpha` for each text, record or reading.
 
-    A model that was trained for it knows what is normal; an encoder is told by `reference`.
+    A model that was trained for it knows what is normal; an encoder takes `reference`.
     """
     served = await call.manager.resolve(body.model)
     if isinstance(served, ServedSensor) and served.card.task == "anomaly":
@@ -91,7 +93,10 @@ async def _score_texts(body: AnomalyBody, call: Call, served: ServedText) -> Res
 
 
 def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
-    """The request's texts. Raises WrongTask for readings, and InvalidRequest for options that only those have."""
+    """The request's texts.
+
+    Raises WrongTask for readings, and InvalidRequest for options that only readings have.
+    """
     if body.input is None:
         name = "records" if body.records is not None else "series"
         raise WrongTask(

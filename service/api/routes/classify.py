@@ -1,4 +1,4 @@
-"""Classification: zero-shot by a request's labels over an encoder, or by a model trained for it."""
+"""Classification: zero-shot by a request's labels, or by a model trained for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OUT_OF_SCOPE_ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """What a model makes of a request's labels: a head, and a detector where there are enough examples."""
+    """A head for a request's labels, and a detector where there are enough examples."""
 
     names: tuple[str, ...]
     head: ZeroShotHead
@@ -47,9 +47,9 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
-    """Probabilities float32 [n, labels] and, where known, p-values [n]. `parts` were computed for them.
+    """Probabilities float32 [n, labels] and, where known, p-values [n].
 
-    `label_set` describes labels that came with the request.
+    `parts` were computed for them. `label_set` describes labels that came with the request.
     """
 
     names: Sequence[str]
@@ -61,7 +61,10 @@ class LabelScores:
 
 @compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts")
 async def classify(body: ClassifyBody, call: CallDep) -> Response:
-    """Labels with probabilities, best first. An encoder needs `labels`; a trained classifier has its own."""
+    """Labels with probabilities, best first.
+
+    An encoder needs `labels`; a trained classifier has its own.
+    """
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.input), "input")
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
@@ -119,7 +122,7 @@ async def _compute_rows(body: ClassifyBody, served: ServedText, call: Call, prom
 
 
 def _label_texts(name: str, about: str | list[str]) -> list[str]:
-    """A label's name as words (`card_arrival` means "card arrival"), then its description or examples."""
+    """A label's name as words (`card_arrival`: "card arrival"), its description or examples."""
     return [name.replace("_", " ").strip() or name, *([about] if isinstance(about, str) else about)]
 
 
@@ -138,7 +141,10 @@ def _label_params(number: int, name: str, about: str | list[str]) -> list[str]:
 
 
 def _fit_labels(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
-    """Fit the head on all texts, and the detector on examples alone: names and descriptions are not like inputs."""
+    """Fit the head on all texts, and the detector on examples alone.
+
+    Names and descriptions are not written like inputs, so they cannot tell what is out of scope.
+    """
     known = [
         (owner, at > 0 and not isinstance(about, str))
         for owner, about in enumerate(labels.values())

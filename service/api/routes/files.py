@@ -60,7 +60,10 @@ async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
 
 
 def _require_purpose(fields: dict[str, str]) -> str:
-    """The purpose among an upload's fields. Raises InvalidRequest for another one, and for other fields."""
+    """The purpose among an upload's fields.
+
+    Raises InvalidRequest for another purpose, and for other fields.
+    """
     unknown = sorted(set(fields) - {"purpose", "file"})
     if unknown:
         raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])

@@ -25,7 +25,10 @@ async def live() -> dict[str, object]:
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
 async def ready(manager: ManagerDep) -> Response:
-    """200 when models are loaded and warm, their devices answer and no shutdown has begun; 503 otherwise."""
+    """200 when the service takes requests, else 503 with the reason.
+
+    It does once models are loaded and warm, while their devices answer and no shutdown has begun.
+    """
     problem = manager.problem
     body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
     response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
@@ -42,5 +45,5 @@ async def ready(manager: ManagerDep) -> Response:
     summary="Prometheus metrics",
 )
 async def metrics_page(metrics: MetricsDep) -> Response:
-    """All metrics in Prometheus' text format, of all processes together where the service is several."""
+    """All metrics in Prometheus' text format, of all processes together."""
     return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)

@@ -58,8 +58,9 @@ async def create(
     context: ContextDep,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255), WithJsonSchema(_KEY_SCHEMA)] = None,
 ) -> dict[str, Any]:
-    """Queued at once; a worker takes it. With an Idempotency-Key the same request is answered the same and starts
-    nothing.
+    """Start a job; a worker takes it.
+
+    A second request with the same Idempotency-Key gets the same answer and starts nothing.
     """
     raw = request.raw if isinstance(request, JsonRequest) else b""
     key = IdempotencyKey(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
@@ -88,19 +89,22 @@ async def list_jobs(
 
 @router.get("/{fine_tuning_job_id}", responses=_ONE, response_model=JobObject, summary="One fine-tuning job")
 async def retrieve(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
-    """Its state, and what came of it."""
+    """A job's state and result."""
     return job_object(await asyncio.to_thread(jobs.store.get, fine_tuning_job_id), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/cancel", responses=_CHANGE, response_model=JobObject, summary="Cancel a job")
 async def cancel(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
-    """A queued job ends at once, a running one within seconds; a finished one is left as it is (400)."""
+    """A queued job ends at once, a running one within seconds. A finished one stays (400)."""
     return job_object(await asyncio.to_thread(jobs.store.request_control, fine_tuning_job_id, "cancel"), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/pause", responses=_CHANGE, response_model=JobObject, summary="Pause a job")
 async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
-    """A running job writes a checkpoint, where its recipe trains in steps, and waits without holding a device."""
+    """A running job waits without holding a device.
+
+    It writes a checkpoint first, where its recipe trains in steps.
+    """
     return job_object(await asyncio.to_thread(jobs.store.request_control, fine_tuning_job_id, "pause"), settings.org)
 
 
@@ -108,7 +112,7 @@ async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -
     "/{fine_tuning_job_id}/resume", responses=_CHANGE, response_model=JobObject, summary="Resume a paused job"
 )
 async def resume(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
-    """It goes on from its newest checkpoint."""
+    """The job continues from its newest checkpoint."""
     return job_object(await asyncio.to_thread(_resume_job, jobs, fine_tuning_job_id), settings.org)
 
 
@@ -116,7 +120,10 @@ async def resume(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) 
 async def list_events(
     fine_tuning_job_id: str, jobs: JobsDep, after: AfterEvent = None, limit: Limit = 20
 ) -> dict[str, Any]:
-    """Newest first. `metrics` events carry step, total_steps, loss, learning_rate, examples_per_s, eta_s."""
+    """A job's events, newest first.
+
+    `metrics` events carry step, total_steps, loss, learning_rate, examples_per_s, eta_s.
+    """
     found, more = await asyncio.to_thread(jobs.store.events, fine_tuning_job_id, _sequence_number(after), limit)
     return {"object": "list", "data": [_event_object(event) for event in found], "has_more": more}
 
@@ -127,7 +134,7 @@ async def list_events(
 async def list_checkpoints(
     fine_tuning_job_id: str, jobs: JobsDep, after: AfterCheckpoint = None, limit: Limit = 10
 ) -> dict[str, Any]:
-    """Newest first: where the job goes on when it is interrupted."""
+    """A job's checkpoints, newest first. An interrupted job continues from the newest."""
     found, more = await asyncio.to_thread(jobs.store.checkpoints, fine_tuning_job_id, _sequence_number(after), limit)
     return page_object([_checkpoint_object(fine_tuning_job_id, checkpoint) for checkpoint in found], has_more=more)
 
@@ -144,8 +151,9 @@ async def report(
     accept: Annotated[str, Header(), WithJsonSchema({"type": "string"})] = "",
     format: Annotated[ReportFormat | None, Query(description="instead of an Accept header")] = None,  # noqa: A002
 ) -> Response:
-    """Data, forward, loss, gradient, outcome; Markdown or a page with plots for `Accept: text/markdown` and
-    `text/html`, or `?format=`.
+    """A job's report: data, forward, loss, gradient, outcome.
+
+    `Accept: text/markdown` and `text/html`, or `?format=`, answer with Markdown or a page with plots.
     """
     accepted: ReportFormat = next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
     form = format or accepted
@@ -162,7 +170,10 @@ async def report(
     summary="A plot of a job's report",
 )
 async def plot(fine_tuning_job_id: str, plot: str, jobs: JobsDep) -> Response:
-    """`series`, `contributions` or `training`, with `.svg` or `.png`: of sensor models, if the report has the data."""
+    """`series`, `contributions` or `training`, with `.svg` or `.png`.
+
+    Only jobs of sensor models have plots, if their report has the data.
+    """
     name, _, suffix = plot.rpartition(".")
     if suffix not in _PICTURES:
         raise JobNotFound(f"expected a plot's name with .svg or .png, got {plot[:80]!r}", param="plot")
@@ -213,7 +224,10 @@ def _create_job(
 
 
 def _submit(jobs: JobBackend, job: str, dispatch: int) -> None:
-    """Tell the queue. While it is down, workers find the job in the store themselves, some seconds later."""
+    """Tell the queue.
+
+    While it is down, workers find the job in the store themselves, some seconds later.
+    """
     try:
         jobs.engine.submit(job, dispatch)
     except Unavailable as error:

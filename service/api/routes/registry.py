@@ -60,7 +60,7 @@ def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     summary="A model's history",
 )
 def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
-    """Who published, promoted, rolled back, withdrew and deleted what, when and why, oldest first."""
+    """A model's history, oldest first: each action with its key, time and reason."""
     name = _parse_or_404(model)[0]
     entries = registry.ledger(name)
     if not entries:
@@ -78,8 +78,9 @@ def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
 def promote(
     model: str, body: PromoteBody, registry: RegistryDep, manager: ManagerDep, context: ContextDep
 ) -> dict[str, Any]:
-    """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see
-    `sonde_reload_failures`.
+    """Put a version in service, if it loads and passes its checks beside the current one.
+
+    Failures count in `sonde_reload_failures`.
     """
     name = _require_known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
@@ -97,7 +98,7 @@ def promote(
 def rollback(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
-    """The version that served before serves again. The body may be left out."""
+    """The version that served before serves again. The body is optional."""
     name = _require_known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
     manager.watcher.poke()
@@ -114,7 +115,10 @@ def rollback(
 def withdraw(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
-    """No version serves any more under this name; promote or rollback puts one back. The body may be left out."""
+    """No version serves under this name any more.
+
+    Promote or rollback puts one back. The body is optional.
+    """
     name = _require_known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
     manager.watcher.poke()
@@ -129,10 +133,9 @@ def withdraw(
     summary="Delete a trained model",
 )
 def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep) -> dict[str, Any]:
-    """`ft:…:v3` deletes that version, which must not be in service; a name without version deletes all of them, and
-    none may be.
+    """`ft:…:v3` deletes that version, a name without version all of them.
 
-    What an alias means is not deleted either.
+    None of them may be in service, nor be the target of an alias.
     """
     name, version = _parse_or_404(model)
     _require_known(registry, name)
@@ -153,7 +156,10 @@ def list_aliases(registry: RegistryDep) -> dict[str, Any]:
 
 @router.put("/v1/aliases/{alias}", dependencies=_WRITE, responses=WRITING, response_model=Alias, summary="Set an alias")
 def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager: ManagerDep) -> dict[str, Any]:
-    """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
+    """Point an alias at a trained model, or at one version of it.
+
+    An existing alias is replaced.
+    """
     if alias == SENSORS:
         raise RegistryConflict(f"jobs call the base of sensor models {SENSORS!r}: take another name", param="alias")
     if any(alias == served.card.name for served in manager.all()):
@@ -181,7 +187,10 @@ def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -
 
 
 def _parse_or_404(model: str) -> tuple[str, int | None]:
-    """The name and version in a path. A malformed name raises ModelNotFound, as any unknown one."""
+    """The name and version in a path.
+
+    A malformed name raises ModelNotFound, as any unknown one.
+    """
     try:
         return parse_name(model)
     except BadName:

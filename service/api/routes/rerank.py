@@ -27,8 +27,9 @@ router = APIRouter(tags=["Cohere"])
 @compute_route(router, "/v1/rerank", RerankAnswer, "Rank documents (Cohere v1)")
 @compute_route(router, "/v2/rerank", RerankAnswer, "Rank documents (Cohere v2)")
 async def rerank(body: RerankBody, call: CallDep) -> Response:
-    """Documents by relevance to the query, best first. An encoder's relevance is the cosine, negative ones counting
-    as 0.
+    """Documents by relevance to the query, best first.
+
+    An encoder's relevance is the cosine; negative cosines count as 0.
     """
     served = await call.manager.resolve_for("rerank", body.model)
     call.require_inputs(len(body.documents), "documents")
@@ -54,7 +55,7 @@ async def rerank(body: RerankBody, call: CallDep) -> Response:
 async def score_documents(
     served: ServedText, query: str, documents: list[str], options: TokenizeOptions, caller: Caller
 ) -> tuple[NDArray[np.float32], tuple[ModelOutput, ...]]:
-    """A cross-encoder's logits, or an encoder's cosines, [documents]; and the rows they came from."""
+    """A cross-encoder's logits or an encoder's cosines, [documents], and the rows behind them."""
     if served.card.task == "rerank":
         rows = await served.rows([(query, document) for document in documents], caller, "rerank", options)
         return rows.values[:, 0], (rows,)

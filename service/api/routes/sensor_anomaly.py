@@ -1,4 +1,4 @@
-"""Anomaly scores of readings: records, each scored by itself, and series that continue from call to call."""
+"""Anomaly scores of readings: of records, and of series that continue between calls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ async def score_readings(body: AnomalyBody, call: Call, served: ServedSensor) ->
 
 
 def _require_rows(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:
-    """The rows of the field that the model reads. Raises InvalidRequest where another field came."""
+    """The rows of the field that the model reads.
+
+    Raises InvalidRequest where another field came.
+    """
     rows: list[Any] | None = getattr(body, param)
     if rows is None:
         came = next(name for name in ("input", "series", "records") if getattr(body, name) is not None)
@@ -84,7 +87,10 @@ def _require_window(served: ServedSensor, rows: int, state: State | None) -> Non
 def _anomaly_body(
     body: AnomalyBody, served: ServedSensor, scored: Scored, stamps: TimestampColumn | None, clock: Clock
 ) -> bytes:
-    """The answer as bytes, row by row: a pydantic object for each row would cost more than the detector."""
+    """The answer as bytes, row by row.
+
+    A pydantic object for each row would cost more than the detector.
+    """
     series = served.numbers.kind == "series"
     count = served.calibrated_on
     warnings = alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)

@@ -45,8 +45,9 @@ router = APIRouter(route_class=JsonRoute, tags=["text-embeddings-inference"])
 
 @router.post("/", include_in_schema=False, dependencies=[INFER])
 async def root(request: Request, call: CallDep) -> Response:
-    """What the first model does: /embed, /predict or /rerank; or /similarity, when that is what the body asks. As
-    TEI has it.
+    """TEI's root: /embed, /predict or /rerank, by what the first model does.
+
+    A body with a source sentence goes to /similarity.
     """
     sent = await request.json()
     compares = isinstance(sent, dict) and isinstance(sent.get("inputs"), dict)
@@ -144,7 +145,10 @@ async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
 
 @compute_route(router, "/v1/tokenize", ExplainAnswer, "Show texts as the model sees them", tags=["Sonde"])
 async def explain(body: ExplainBody, call: CallDep) -> Response:
-    """Each text after preprocessing, with its tokens and ids, uncut, and whether the model would have to cut it."""
+    """Each text after preprocessing, with its tokens and ids, uncut.
+
+    `truncated` says whether the model would have to cut it.
+    """
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.input), "input")
     work = served.explain(

@@ -1,4 +1,4 @@
-"""Field types of requests: texts, token ids, readings and timestamps, each list checked in one pass."""
+"""Field types of requests: texts, token ids, readings and timestamps."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SingleInput(list[T]):
 
 
 def name_by_index(param: str, *, alone: bool) -> Callable[[int], str]:
-    """A function from index to parameter: `param[index]`, or `param` where one input came without a list."""
+    """A function from an input's index to its parameter: `param[index]`, or `param` if alone."""
     return lambda index: param if alone else f"{param}[{index}]"
 
 
 def name_inputs(param: str, inputs: object) -> Callable[[int], str]:
-    """The same for a validated field."""
+    """The same for the inputs of a validated field."""
     return name_by_index(param, alone=isinstance(inputs, SingleInput))
 
 
@@ -77,7 +77,7 @@ def check_ids(value: object, param: str) -> list[int]:
 
 
 def text_or_texts(param: str) -> Any:
-    """A field type: one text or a list of texts. The value is always a list."""
+    """A field type: one text or a list of texts. The value is a list."""
 
     def check(value: object) -> list[str]:
         return SingleInput([check_text(value, param)]) if isinstance(value, str) else check_texts(value, param)
@@ -108,7 +108,10 @@ def one_text(param: str) -> Any:
 
 
 def texts_or_ids(param: str) -> Any:
-    """A field type, OpenAI's `input`: a text, a list of texts, token ids, or a list of those. Always a list."""
+    """A field type, OpenAI's `input`: one or several texts or lists of token ids.
+
+    The value is a list.
+    """
 
     def check(value: object) -> list[str] | list[list[int]]:
         if isinstance(value, str):
@@ -163,7 +166,10 @@ _TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, _UNIX_SCHEM
 
 
 def _list_of(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any:
-    """A field type: a list of at least one item, or null. The items are checked once the model is known."""
+    """A field type: a list of at least one item, or null.
+
+    The items are checked once the model is known.
+    """
 
     def check(value: object) -> list[Any] | None:
         if value is None and optional:

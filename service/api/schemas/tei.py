@@ -39,7 +39,7 @@ class EmbedBody(RequestBody):
 
 
 def _check_sequences(value: object) -> list[str] | list[tuple[str, str]]:
-    """TEI's `inputs`: a text; `[a]` or `[a, b]`, one text or one pair; or a list of such lists."""
+    """TEI's `inputs`: a text; `[a]` or `[a, b]`, one text or pair; or a list of such lists."""
     if isinstance(value, str):
         return [check_text(value, "inputs")]
     if isinstance(value, list) and value and all(isinstance(item, list) for item in value):

@@ -1,4 +1,4 @@
-"""Bodies of embeddings, classification and rerank: requests are validated by them, answers documented."""
+"""Bodies of embeddings, classification and rerank."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class EmbeddingsAnswer(ResponseBody):
 
 
 def _check_labels(value: object) -> dict[str, str | list[str]]:
-    """`["a", …]`, `{"a": "description"}` or `{"a": ["example", …]}` → name → description or examples."""
+    """A dictionary from name to description or examples.
+
+    Reads `["a", …]`, `{"a": "description"}` and `{"a": ["example", …]}`.
+    """
     if isinstance(value, list):
         names = check_texts(value, "labels")
         if len(set(names)) < len(names):
