@@ -39,73 +39,51 @@ from models.errors import SondeError
 
 
 class RequestError(SondeError):
-    """The caller's request cannot be served as it is."""
-
     code = "invalid_request"
 
 
 class MalformedBody(RequestError):
-    """The body is not JSON in UTF-8."""
-
     code = "malformed_body"
 
 
 class InvalidRequest(RequestError):
-    """The body is JSON but breaks the contract."""
-
     code = "invalid_value"
 
 
 class UnsupportedMedia(RequestError):
-    """The body's content type is not JSON."""
-
     code = "unsupported_media_type"
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than the service reads."""
-
     code = "body_too_large"
 
 
 class ModelNotFound(RequestError):
-    """No model of that name is in service here."""
-
     code = "model_not_found"
 
 
 class WrongTask(RequestError):
-    """The model exists, and does another task."""
-
     code = "wrong_task"
 
 
 class InvalidState(RequestError):
-    """Another version of the model wrote the stream's state, or the state was changed."""
-
     code = "invalid_state"
 
 
 class AuthError(SondeError):
-    """The caller may not do this."""
-
     code = "unauthorized"
 
 
 class MissingKey(AuthError):
-    """The API key is missing or unknown."""
-
     code = "invalid_api_key"
 
 
 class ScopeDenied(AuthError):
-    """The API key is valid, but lacks the scope."""
-
     code = "insufficient_scope"
 
 
 class CapacityError(SondeError):
-    """The service cannot answer now; try again after `retry_after_s` whole seconds."""
+    """`retry_after_s`: when to try again, in whole seconds."""
 
     code = "unavailable"
 
@@ -115,102 +93,68 @@ class CapacityError(SondeError):
 
 
 class Overloaded(CapacityError):
-    """The queue is full."""
-
     code = "overloaded"
 
 
 class Unavailable(CapacityError):
-    """The service is not ready yet, is draining, or has lost its device."""
-
     code = "unavailable"
 
 
 class Unservable(Unavailable):
-    """A registered model cannot be loaded here; the message says why."""
-
     code = "model_unservable"
 
 
 class DeadlineExceeded(CapacityError):
-    """The caller's time ran out before the answer was ready."""
-
     code = "deadline_exceeded"
 
 
 class ClientGone(SondeError):
-    """The caller hung up."""
-
     code = "client_gone"
 
 
 class BackendError(SondeError):
-    """The model failed on this item alone of its batch."""
-
     code = "backend_error"
 
 
 class InvalidOutput(BackendError):
-    """The model's output has NaN, infinity or the wrong number of rows."""
-
     code = "invalid_output"
 
 
 class CannotListen(SondeError):
-    """The service cannot listen on its address; only the command line shows this."""
-
     code = "cannot_listen"
 
 
 class ConfigError(SondeError):
-    """The settings are wrong, or contradict each other."""
-
     code = "invalid_configuration"
 
 
 class JobNotFound(RequestError):
-    """No job of that id."""
-
     code = "job_not_found"
 
 
 class JobState(RequestError):
-    """The job's state does not allow this."""
-
     code = "invalid_job_state"
 
 
 class FileMissing(RequestError):
-    """No file of that id."""
-
     code = "file_not_found"
 
 
 class FileInUse(RequestError):
-    """An unfinished job needs the file."""
-
     code = "file_in_use"
 
 
 class IdempotencyConflict(RequestError):
-    """An earlier request used the Idempotency-Key with another body."""
-
     code = "idempotency_conflict"
 
 
 class StorageFull(SondeError):
-    """No space is left for files."""
-
     code = "disk_full"
 
 
 class LeaseLost(SondeError):
-    """Another worker has the attempt now; callers never see this."""
-
     code = "lease_lost"
 
 
 class TargetError(SondeError):
-    """The server does not answer `sonde bench` as OpenAI embeddings servers do."""
-
     code = "unfit_target"

@@ -21,25 +21,16 @@ from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 
 
-async def get_manager(request: Request) -> ModelManager:
-    """The models in service."""
-    manager: ModelManager = request.app.state.manager
-    return manager
+def _state(name: str) -> Any:
+    """A dependency on what `create_app` stored in the application's state."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
-async def get_settings(request: Request) -> Settings:
-    """The settings in force."""
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def get_metrics(request: Request) -> Metrics:
-    """The metrics of this process."""
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-async def get_jobs(request: Request) -> JobBackend:
+async def _get_jobs(request: Request) -> JobBackend:
     """Files and fine-tuning jobs.
 
     The first use creates the tables, so that a database which is down at the start stops nothing else.
@@ -51,14 +42,7 @@ async def get_jobs(request: Request) -> JobBackend:
     return jobs
 
 
-async def get_registry(request: Request) -> Registry:
-    """All trained models, in service or not."""
-    registry: Registry = request.app.state.registry
-    return registry
-
-
-async def get_context(request: Request) -> RequestContext:
-    """The context that the middleware gave this request."""
+async def _get_context(request: Request) -> RequestContext:
     return RequestContext.of(request)
 
 
@@ -71,9 +55,9 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
     return check
 
 
-ManagerDep = Annotated[ModelManager, Depends(get_manager)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-JobsDep = Annotated[JobBackend, Depends(get_jobs)]
-RegistryDep = Annotated[Registry, Depends(get_registry)]
-ContextDep = Annotated[RequestContext, Depends(get_context)]
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+ManagerDep = Annotated[ModelManager, _state("manager")]
+SettingsDep = Annotated[Settings, _state("settings")]
+JobsDep = Annotated[JobBackend, Depends(_get_jobs)]
+RegistryDep = Annotated[Registry, _state("registry")]
+ContextDep = Annotated[RequestContext, Depends(_get_context)]
+MetricsDep = Annotated[Metrics, _state("metrics")]

@@ -25,7 +25,7 @@ from service.api.schemas.registry import (
     VersionList,
 )
 from service.errors import ModelNotFound
-from service.serving.model_manager import SENSORS
+from service.serving.model_manager import SENSORS, ModelManager
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
 router = APIRouter(route_class=JsonRoute, tags=["registry"])
@@ -84,8 +84,7 @@ def promote(
     """
     name = _require_known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
-    manager.watcher.poke()
-    return _pointer_object(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.post(
@@ -101,8 +100,7 @@ def rollback(
     """The version that served before serves again. The body is optional."""
     name = _require_known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
-    manager.watcher.poke()
-    return _pointer_object(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.post(
@@ -121,8 +119,7 @@ def withdraw(
     """
     name = _require_known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
-    manager.watcher.poke()
-    return _pointer_object(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.delete(
@@ -210,7 +207,9 @@ def _not_found(model: str) -> ModelNotFound:
     )
 
 
-def _pointer_object(registry: Registry, name: str) -> dict[str, Any]:
+def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict[str, Any]:
+    """Have this process follow the registry at once; return the pointer."""
+    manager.watcher.poke()
     now = registry.current(name)
     return {
         "object": "model.pointer",
