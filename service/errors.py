@@ -49,6 +49,11 @@ class MalformedBody(RequestError):
 class InvalidRequest(RequestError):
     code = "invalid_value"
 
+    @classmethod
+    def at(cls, param: str, message: str) -> InvalidRequest:
+        """The error of a parameter, which its message names first."""
+        return cls(f"{param}: {message}", param=param)
+
 
 class UnsupportedMedia(RequestError):
     code = "unsupported_media_type"

@@ -66,11 +66,9 @@ def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
     if task == "anomaly" and kind not in _SENSOR_KINDS:
         param = f"{PARAM}.kind"
         got = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
-        raise InvalidRequest(f"{param}: expected {' or '.join(_SENSOR_KINDS)}, got {got}", param=param)
+        raise InvalidRequest.at(param, f"expected {' or '.join(_SENSOR_KINDS)}, got {got}")
     if body.training_file.startswith(PREFIX):
-        raise InvalidRequest(
-            "training_file: feedback is on texts; upload a table of readings, CSV or Parquet", param="training_file"
-        )
+        raise InvalidRequest.at("training_file", "feedback is on texts; upload a table of readings, CSV or Parquet")
     return SENSORS, SENSORS
 
 
@@ -156,5 +154,5 @@ def _source(settings: Settings, name: str) -> str:
 def _require_storable(value: dict[str, Any], param: str) -> dict[str, Any]:
     """The same value. Raises InvalidRequest for NUL, which PostgreSQL cannot store."""
     if "\\u0000" in json.dumps(value):
-        raise InvalidRequest(f"{param}: a text has a NUL character; leave it out", param=param)
+        raise InvalidRequest.at(param, "a text has a NUL character; leave it out")
     return value

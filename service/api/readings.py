@@ -61,15 +61,12 @@ def _find_fault(rows: list[Any], columns: tuple[str, ...], param: str) -> Invali
             message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
             raise InvalidRequest(message, param=where)
         if len(row) != len(columns):
-            raise InvalidRequest(
-                f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where
-            )
+            shape = f'shape ["n", {len(columns)}], dtype float64'
+            raise InvalidRequest.at(where, f"{expected}, got {len(row)}; {shape}")
         for column, value in zip(columns, row, strict=True):
             _check_value(value, f"{where}.{column}")
     kinds = {"objects" if isinstance(row, dict) else "lists" for row in rows}
-    return InvalidRequest(
-        f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param
-    )
+    return InvalidRequest.at(param, f"expected objects or lists throughout, got {' and '.join(sorted(kinds))}")
 
 
 def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
@@ -83,16 +80,14 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
     for name in row:
         if name not in columns:
             param = f"{where}.{shorten_name(name)}"
-            raise InvalidRequest(f"{param}: no such column; the model has {', '.join(columns)}", param=param)
+            raise InvalidRequest.at(param, f"no such column; the model has {', '.join(columns)}")
 
 
 def _check_value(value: object, where: str) -> None:
     if type(value) not in _NUMBERS:
-        raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
+        raise InvalidRequest.at(where, f"expected a number (float64), got {kind_of(value)}")
     if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
-        raise InvalidRequest(
-            f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where
-        )
+        raise InvalidRequest.at(where, f"expected a finite number of at most {LARGEST:g} (float64), got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +108,7 @@ class TimestampColumn:
         """
         if period_s is None and len(self.seconds) == 1:
             why = "how far apart the steps are is not known: send two or more, or none"
-            raise InvalidRequest(f"timestamps: {why}", param="timestamps")
+            raise InvalidRequest.at("timestamps", why)
         step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
         seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
         return [_step_text(at, number) for number, at in enumerate(seconds, start=1)] if self.as_text else seconds
@@ -124,7 +119,7 @@ def _step_text(seconds: float, number: int) -> str:
         return _to_iso(seconds)
     except OverflowError:
         why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
-        raise InvalidRequest(f"timestamps: {why}", param="timestamps") from None
+        raise InvalidRequest.at("timestamps", why) from None
 
 
 def to_timestamps(values: list[Any], count: int, before: float | None) -> TimestampColumn:
@@ -134,7 +129,7 @@ def to_timestamps(values: list[Any], count: int, before: float | None) -> Timest
     """
     if len(values) != count:
         expected = f"expected {count}, one a row of series, got {len(values)}"
-        raise InvalidRequest(f"timestamps: {expected}", param="timestamps")
+        raise InvalidRequest.at("timestamps", expected)
     as_text = isinstance(values[0], str)
     seconds = np.array([_to_unix(value, index, as_text=as_text) for index, value in enumerate(values)], np.float64)
     if before is not None and seconds[0] <= before:
@@ -161,19 +156,19 @@ def _to_unix(value: object, index: int, *, as_text: bool) -> float:
     if as_text and isinstance(value, str):
         if (seconds := _parse_iso(value)) is not None:
             return seconds
-        raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where)
+        raise InvalidRequest.at(where, f"expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}")
     if not as_text and type(value) in _NUMBERS:
         seconds = float(value)  # type: ignore[arg-type]  # a number by now
         if 0 <= seconds <= LATEST_TIME_S:
             return seconds
-        raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {LATEST_TIME_S:.0f}, got {value}", param=where)
+        raise InvalidRequest.at(where, f"expected Unix seconds from 0 to {LATEST_TIME_S:.0f}, got {value}")
     expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
-    raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
+    raise InvalidRequest.at(where, f"expected {expected}, got {kind_of(value)}")
 
 
 def _wrong_order(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
     where = f"timestamps[{index}]"
-    return InvalidRequest(f"{where}: {order_error(seconds, before, what)}", param=where)
+    return InvalidRequest.at(where, order_error(seconds, before, what))
 
 
 def _parse_iso(text: str) -> float | None:

@@ -104,9 +104,7 @@ def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
             param="model",
         )
     if body.contributions:
-        raise InvalidRequest(
-            f"contributions: are of columns of readings; {served.card.name} reads texts", param="contributions"
-        )
+        raise InvalidRequest.at("contributions", f"are of columns of readings; {served.card.name} reads texts")
     texts: list[str] = body.input
     return texts
 

@@ -69,7 +69,7 @@ def _require_purpose(fields: dict[str, str]) -> str:
         raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])
     purpose = fields.get("purpose")
     if purpose not in PURPOSES:
-        raise InvalidRequest(f"purpose: expected {' or '.join(PURPOSES)}, got {purpose!r:.80}", param="purpose")
+        raise InvalidRequest.at("purpose", f"expected {' or '.join(PURPOSES)}, got {purpose!r:.80}")
     return purpose
 
 

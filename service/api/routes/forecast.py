@@ -31,12 +31,10 @@ async def forecast(body: ForecastBody, call: CallDep) -> Response:
 def _choose_horizon(body: ForecastBody, served: ServedSensor) -> int:
     most = served.numbers.horizon
     if body.horizon is not None and body.horizon > most:
-        raise InvalidRequest(
-            f"horizon: {served.card.name} forecasts at most {most} steps, got {body.horizon}", param="horizon"
-        )
+        raise InvalidRequest.at("horizon", f"{served.card.name} forecasts at most {most} steps, got {body.horizon}")
     if len(body.series) < served.numbers.window:
         needs = f"{served.card.name} needs the last {served.numbers.window} readings at least"
-        raise InvalidRequest(f"series: {needs}, got {len(body.series)}", param="series")
+        raise InvalidRequest.at("series", f"{needs}, got {len(body.series)}")
     return body.horizon or most
 
 

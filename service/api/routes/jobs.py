@@ -82,7 +82,7 @@ async def list_jobs(
     }
     for key in metadata:
         if not re.fullmatch(METADATA_KEY, key):
-            raise InvalidRequest(f"metadata: no job has a key like {key[:80]!r}", param="metadata")
+            raise InvalidRequest.at("metadata", f"no job has a key like {key[:80]!r}")
     found, more = await asyncio.to_thread(jobs.store.page, after, limit, metadata)
     return {"object": "list", "data": [job_object(job, settings.org) for job in found], "has_more": more}
 

@@ -77,11 +77,8 @@ def _read_rows(
 def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
     window = served.numbers.window
     if state is None and rows < window:
-        raise InvalidRequest(
-            f"series: has {rows} readings, {served.card.name} needs at least {window} to begin with; calls with "
-            f"state may have fewer",
-            param="series",
-        )
+        needs = f"{served.card.name} needs at least {window} to begin with; calls with state may have fewer"
+        raise InvalidRequest.at("series", f"has {rows} readings, {needs}")
 
 
 def _anomaly_body(

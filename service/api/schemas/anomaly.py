@@ -53,9 +53,7 @@ class AnomalyBody(RequestBody):
             )
         for name, value in (("timestamps", self.timestamps), ("state", self.state)):
             if value is not None and self.series is None:
-                raise InvalidRequest(
-                    f"{name}: goes with series; texts and records are judged each by itself", param=name
-                )
+                raise InvalidRequest.at(name, "goes with series; texts and records are judged each by itself")
         return self
 
 
@@ -106,15 +104,13 @@ class AnomalyAnswer(ResponseBody):
 
 def _check_quantiles(value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or len(value) > _MAX_QUANTILES:
-        raise InvalidRequest(
-            f"quantiles: expected a list of at most {_MAX_QUANTILES} numbers above 0 and below 1", param="quantiles"
-        )
+        raise InvalidRequest.at("quantiles", f"expected a list of at most {_MAX_QUANTILES} numbers above 0 and below 1")
     for index, level in enumerate(value):
         if type(level) is not float or not 0 < level < 1:
             param, got = f"quantiles[{index}]", level if type(level) in {int, float} else kind_of(level)
-            raise InvalidRequest(f"{param}: expected a number above 0 and below 1, got {got}", param=param)
+            raise InvalidRequest.at(param, f"expected a number above 0 and below 1, got {got}")
     if len(set(value)) < len(value):
-        raise InvalidRequest("quantiles: a level is there twice", param="quantiles")
+        raise InvalidRequest.at("quantiles", "a level is there twice")
     return tuple(value)
 
 

@@ -45,18 +45,18 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(to_integer)]
 def check_text(value: object, param: str) -> str:
     """The value, if it is a text that a tokeniser can read. Raises InvalidRequest."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{param}: expected a string, got {kind_of(value)}", param=param)
+        raise InvalidRequest.at(param, f"expected a string, got {kind_of(value)}")
     if not value:
-        raise InvalidRequest(f"{param}: expected a text, got an empty string", param=param)
+        raise InvalidRequest.at(param, "expected a text, got an empty string")
     if "\x00" in value:
-        raise InvalidRequest(f"{param}: the text has a NUL character; leave it out", param=param)
+        raise InvalidRequest.at(param, "the text has a NUL character; leave it out")
     return value
 
 
 def check_texts(value: object, param: str) -> list[str]:
     """The value, if it is a list of at least one text. Raises InvalidRequest."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of at least one string, got {kind_of(value)}", param=param)
+        raise InvalidRequest.at(param, f"expected a list of at least one string, got {kind_of(value)}")
     # Only a list with a wrong text pays for the check one by one, which names it.
     if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
         return value
@@ -66,13 +66,11 @@ def check_texts(value: object, param: str) -> list[str]:
 def check_ids(value: object, param: str) -> list[int]:
     """A list of at least one token id; the model itself checks that it knows them."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of token ids, got {kind_of(value)}", param=param)
+        raise InvalidRequest.at(param, f"expected a list of token ids, got {kind_of(value)}")
     ids = [to_integer(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:
-            raise InvalidRequest(
-                f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]"
-            )
+            raise InvalidRequest.at(f"{param}[{index}]", f"expected a token id, got {kind_of(item)}")
     return ids
 
 
@@ -92,7 +90,7 @@ def text_list(param: str, least: int = 1) -> Any:
     def check(value: object) -> list[str]:
         texts = check_texts(value, param)
         if len(texts) < least:
-            raise InvalidRequest(f"{param}: expected at least {least} texts, got {len(texts)}", param=param)
+            raise InvalidRequest.at(param, f"expected at least {least} texts, got {len(texts)}")
         return texts
 
     return Annotated[
@@ -117,9 +115,7 @@ def texts_or_ids(param: str) -> Any:
         if isinstance(value, str):
             return SingleInput([check_text(value, param)])
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(
-                f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param
-            )
+            raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
@@ -175,7 +171,7 @@ def _list_of(param: str, schema: dict[str, Any], *, optional: bool = True) -> An
         if value is None and optional:
             return None
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a list of at least one item, got {kind_of(value)}", param=param)
+            raise InvalidRequest.at(param, f"expected a list of at least one item, got {kind_of(value)}")
         return value
 
     many = {"type": "array", "items": schema, "minItems": 1, "x-sonde-limit": "max_readings"}

@@ -46,17 +46,15 @@ def _check_sequences(value: object) -> list[str] | list[tuple[str, str]]:
         read = [_check_sequence(item, f"inputs[{index}]") for index, item in enumerate(value)]
         if len({type(item) for item in read}) == 1:
             return read  # type: ignore[return-value]  # all of one type, as just checked
-        raise InvalidRequest("inputs: expected single texts or pairs, got both", param="inputs")
+        raise InvalidRequest.at("inputs", "expected single texts or pairs, got both")
     return [_check_sequence(value, "inputs")]  # type: ignore[return-value]
 
 
 def _check_sequence(value: object, param: str) -> str | tuple[str, str]:
     texts = check_texts(value, param)
     if len(texts) > 2:
-        raise InvalidRequest(
-            f"{param}: expected one text or a pair, got {len(texts)}; for several, give each a list of its own",
-            param=param,
-        )
+        remedy = "for several, give each a list of its own"
+        raise InvalidRequest.at(param, f"expected one text or a pair, got {len(texts)}; {remedy}")
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 

@@ -57,12 +57,10 @@ def _check_labels(value: object) -> dict[str, str | list[str]]:
     if isinstance(value, list):
         names = check_texts(value, "labels")
         if len(set(names)) < len(names):
-            raise InvalidRequest("labels: a label is there twice", param="labels")
+            raise InvalidRequest.at("labels", "a label is there twice")
         return {name: [] for name in names}
     if not isinstance(value, dict) or not value:
-        raise InvalidRequest(
-            "labels: expected a list of names, or an object from name to description or examples", param="labels"
-        )
+        raise InvalidRequest.at("labels", "expected a list of names, or an object from name to description or examples")
     return {
         check_text(name, "labels"): _check_label_texts(about, f"labels.{shorten_name(name)}")
         for name, about in value.items()
@@ -135,14 +133,14 @@ class Document(RequestBody):
 
 def _check_documents(value: object) -> list[str]:
     if not isinstance(value, list) or not value:
-        raise InvalidRequest("documents: expected a list of strings, or of objects with a text", param="documents")
+        raise InvalidRequest.at("documents", "expected a list of strings, or of objects with a text")
     return [_check_document(item, f"documents[{index}]") for index, item in enumerate(value)]
 
 
 def _check_document(item: object, param: str) -> str:
     if isinstance(item, dict):
         if set(item) != {"text"}:
-            raise InvalidRequest(f"{param}: expected an object with 'text' alone", param=param)
+            raise InvalidRequest.at(param, "expected an object with 'text' alone")
         item = item["text"]
     return check_text(item, param)
 
