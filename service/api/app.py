@@ -1,4 +1,4 @@
-"""The application: routes, errors, context, documents, put together."""
+"""The application: routes, errors, middleware and the OpenAPI document together."""
 
 from __future__ import annotations
 
@@ -39,14 +39,10 @@ _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretr
 def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
-    """An application over a hub that somebody else opens and closes."""
+    """The application over a model manager, which the caller opens and closes."""
     app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
-    app.state.settings, app.state.manager, app.state.metrics, app.state.registry = (
-        settings,
-        manager,
-        metrics,
-        manager.registry,
-    )
+    app.state.settings, app.state.metrics = settings, metrics
+    app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs, app.state.jobs_migrated = backend or JobBackend.open(settings), False
     metrics.ready.set_function(lambda: manager.problem is None)
     app.router.routes.extend(_routes().routes)
@@ -59,10 +55,9 @@ def create_app(
 
 @cache
 def _routes() -> APIRouter:
-    """All routes. They hold nothing of an application, and FastAPI takes a fifth of a second to work them out."""
+    """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
     made = APIRouter()
-    # The registry before the catalog, whose /v1/models/{model} would take /v1/models/{model}/versions for a model's
-    # name.
+    # The registry comes before the models, whose /v1/models/{model} would match /v1/models/{model}/versions too.
     for module in (*_COMPUTING, registry, models, files, feedback, jobs, health):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)

@@ -1,4 +1,4 @@
-"""Every error's way to HTTP: one table from error to status, one envelope, nothing internal in it."""
+"""Errors as HTTP responses: one table from error to status, one envelope, no internals."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from models.errors import (
 from models.filesystem import is_full
 from models.training.errors import HyperparameterError
 from service import errors as e
-from service.api.schemas.fields import brief
+from service.api.schemas.fields import shorten_name
 
 log = logging.getLogger(__name__)
 
-# The nearest ancestor in this table decides. What has none there is about the service, not about the request; its
-# message may name files and is for the log alone.
+# The nearest ancestor in this table decides. An error without one is about the service, not the request: its message
+# may name files, so only the log gets it.
 STATUS: dict[type[SondeError], int] = {
     e.RequestError: 422,
     e.MalformedBody: 400,
@@ -37,7 +37,7 @@ STATUS: dict[type[SondeError], int] = {
     e.BodyTooLarge: 413,
     e.ModelNotFound: 404,
     e.JobNotFound: 404,
-    e.JobState: 400,  # not 409, which OpenAI's clients try again
+    e.JobState: 400,  # not 409: OpenAI's clients would retry
     e.FileMissing: 404,
     e.FileInUse: 400,
     e.StorageFull: 507,
@@ -69,13 +69,14 @@ _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
 
 def status_of(error: SondeError) -> int | None:
-    """The HTTP status that an error stands for; None when it is not for callers."""
+    """The HTTP status of an error; None when callers must not see it."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
 def error_response(error: SondeError) -> Response:
-    """An error of ours as an answer. A message of ours goes out as it is; it never quotes an exception of a
-    library's.
+    """The response to an error of ours, with its message.
+
+    Our messages never quote an exception of a library.
     """
     status = status_of(error)
     if status is None:
@@ -94,26 +95,27 @@ def error_response(error: SondeError) -> Response:
 def envelope(status: int, message: str, *, code: str, param: str | None = None) -> Response:
     """The one shape that all errors have."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": _whole(message), "type": kind, "param": param and _whole(param), "code": code}}
+    body = {"error": {"message": _encodable(message), "type": kind, "param": param and _encodable(param), "code": code}}
     response = Response(orjson.dumps(body), status, media_type="application/json")
     response.headers["x-sonde-error"] = code
     return response
 
 
-def _whole(text: str) -> str:
-    """The text with halves of characters spelled out: a caller may name a field by one, and JSON in UTF-8 cannot say
-    it.
+def _encodable(text: str) -> str:
+    """The text with lone surrogates spelled out.
+
+    A caller may send one in a name, and UTF-8 cannot encode it.
     """
     return text.encode(errors="backslashreplace").decode()
 
 
 def internal() -> Response:
-    """What a caller learns of a fault of ours: nothing but that it was ours."""
+    """The response to a fault of ours, which tells the caller nothing else."""
     return envelope(500, "an internal error; the request id is in x-request-id", code="internal_error")
 
 
 def install(app: FastAPI) -> None:
-    """Have the application answer every error through this module."""
+    """Register this module's handlers for every error."""
     app.add_exception_handler(SondeError, _on_sonde_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -121,10 +123,10 @@ def install(app: FastAPI) -> None:
 
 
 def path_of(location: tuple[int | str, ...]) -> str | None:
-    """`("body", "input", 3)` → `input[3]`; names that are long are cut."""
+    """`("body", "input", 3)` → `input[3]`; long names are cut."""
     path = ""
     for part in location[1:] if location and location[0] in {"body", "header", "path", "query"} else location:
-        path += f"[{part}]" if isinstance(part, int) else f".{brief(part)}" if path else brief(part)
+        path += f"[{part}]" if isinstance(part, int) else f".{shorten_name(part)}" if path else shorten_name(part)
     return path or None
 
 
@@ -134,8 +136,9 @@ async def _on_sonde_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
-    """A full disk is for the caller to know, who may wait or delete something; what else a system call may say is a
-    fault of ours.
+    """Report a full disk, because the caller can wait or delete files.
+
+    Other system errors are faults of ours.
     """
     if not is_full(error):
         raise error
@@ -149,7 +152,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def validation_response(errors: Sequence[dict[str, Any]]) -> Response:
-    """What pydantic found wrong with a request, by the first of it."""
+    """The response to a request that pydantic refuses, by its first error."""
     first = errors[0]
     param = path_of(tuple(first["loc"]))
     code = _VALIDATION_CODES.get(str(first["type"]), e.InvalidRequest.code)
@@ -168,7 +171,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _shorten(value: object) -> str:
-    """What came, in a few words."""
+    """A value in a few words."""
     if isinstance(value, str | list | dict) and len(value) > 20:
         return f"a {type(value).__name__} of length {len(value)}"
     try:

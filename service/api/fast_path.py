@@ -1,37 +1,189 @@
-"""The way from the middleware straight to the routes that compute.
+"""Routes that compute: what they are given, how they answer, and the fast path to them.
 
-What FastAPI does between a request and its route (exit stacks, dependencies solved anew, handlers around handlers)
-takes a quarter of what a short text takes of the event loop, which all callers share.
+FastAPI's way from a request to its route (exit stacks, dependencies solved anew, nested handlers) takes a quarter of
+the event loop's time for a short text, and all callers share the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from inspect import signature
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import WithJsonSchema
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import error_responses
-from service.api.deps import INFER, TIMEOUT_HEADER, caller_of, require_scope
-from service.api.json_body import read_json
+from service.api.deps import requires
+from service.api.json_body import JsonRoute, read_json
+from service.api.middleware import RequestContext
+from service.api.openapi import answers
+from service.api.schemas.base import RequestBody
+from service.api.schemas.fields import require_count
+from service.config import Settings
+from service.errors import ClientGone
+from service.serving.model_manager import ModelManager
+from service.serving.servable import Caller, Servable, Timings
 
-_GIVEN = ["body", "request", "manager", "settings", "caller"]
+T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]])
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+_MAX_TIMEOUT_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a route that computes, and its caller."""
+
+    request: Request
+    caller: Caller
+
+    @classmethod
+    def of(cls, request: Request, timeout_ms: int | None = None) -> Call:
+        """The call of a request.
+
+        Fairness is between keys, or between addresses where keys are not in use.
+        """
+        key = RequestContext.of(request).key
+        client = key.id if key.digest else request.client.host if request.client else ""
+        seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
+        return cls(request, Caller(client, time.monotonic() + seconds))
+
+    @property
+    def manager(self) -> ModelManager:
+        manager: ModelManager = self.request.app.state.manager
+        return manager
+
+    @property
+    def settings(self) -> Settings:
+        settings: Settings = self.request.app.state.settings
+        return settings
+
+    def require_inputs(self, count: int, param: str) -> None:
+        """Raise InvalidRequest for more inputs than one request may carry."""
+        require_count(count, self.settings.max_inputs, param)
+
+    async def cancel_on_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled as soon as the caller hangs up.
+
+        Raises ClientGone then.
+        """
+        watching = asyncio.ensure_future(_cancel_when_disconnected(self.request, asyncio.current_task()))
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if watching.done():
+                raise ClientGone("the caller hung up") from None
+            raise
+        finally:
+            watching.cancel()
+
+    def respond(self, body: bytes, served: Servable, *parts: Timings) -> Response:
+        """A JSON answer with the model, the times and the number of cut inputs in its headers."""
+        response = Response(body, media_type="application/json")
+        truncated = sum(rows.truncated for rows in parts)
+        tokenize, queue, inference = (1000 * max(times) for times in zip((0.0,) * 3, *map(_times, parts), strict=True))
+        response.headers["x-sonde-model"] = served.label
+        response.headers["x-sonde-truncated"] = str(truncated)
+        response.headers["server-timing"] = (
+            f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
+        )
+        RequestContext.of(self.request).facts.update(
+            model=served.label,
+            inputs=sum(rows.inputs for rows in parts),
+            tokens=sum(rows.token_count for rows in parts),
+            truncated=truncated,
+            tokenize_ms=round(tokenize, 3),
+            queue_ms=round(queue, 3),
+            inference_ms=round(inference, 3),
+        )
+        return response
+
+
+def _times(rows: Timings) -> tuple[float, float, float]:
+    return rows.tokenize_s, rows.queue_s, rows.inference_s
+
+
+async def _cancel_when_disconnected(request: Request, working: asyncio.Task[Any] | None) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if working is not None:
+        working.cancel()
+
+
+async def _get_call(
+    request: Request,
+    timeout_ms: Annotated[
+        int | None,
+        Header(
+            alias=TIMEOUT_HEADER,
+            ge=1,
+            le=_MAX_TIMEOUT_MS,
+            description="milliseconds after which the answer is of no use",
+        ),
+        # A header cannot be null; without this the document would say that it can.
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
+    ] = None,
+) -> Call:
+    return Call.of(request, timeout_ms)
+
+
+CallDep = Annotated[Call, Depends(_get_call)]
+INFER = Depends(requires("infer"))
+
+
+class ComputeRoute(JsonRoute):
+    """A route that `compute_route` made, so that the fast path can call it."""
+
+
+def compute_route(
+    router: APIRouter, path: str, answer: Any, summary: str, **options: Any
+) -> Callable[[Endpoint], Endpoint]:
+    """Register a coroutine `(body: …Body, call: CallDep) -> Response` for POST.
+
+    Raises TypeError at import for another signature, because the fast path passes just these two arguments.
+    """
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        _require_signature(endpoint)
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            dependencies=[INFER],
+            responses=answers(answer),
+            summary=summary,
+            route_class_override=ComputeRoute,
+            **options,
+        )
+        return endpoint
+
+    return register
+
+
+def _require_signature(endpoint: Callable[..., Any]) -> None:
+    hints = get_type_hints(endpoint, include_extras=True)
+    body = hints.pop("body", None)
+    takes_body = isinstance(body, type) and issubclass(body, RequestBody)
+    if not (iscoroutinefunction(endpoint) and takes_body and hints == {"call": CallDep, "return": Response}):
+        raise TypeError(f"{endpoint.__qualname__}: expected async def (body: RequestBody, call: CallDep) -> Response")
 
 
 class FastPathMiddleware:
-    """Calls routes that take a body and what every route that computes is given, with just that, and answers as
-    FastAPI would.
+    """Calls compute routes directly, and answers as FastAPI would.
 
-    All else goes on to FastAPI, as does a request that says how long it may take, since FastAPI reads that header.
+    Everything else goes on to FastAPI, as does a request with a timeout, because FastAPI validates that header.
     """
 
     def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
         self._app = app
         routes = (route for router in routers for route in router.routes)
-        self._routes = {route.path: route for route in routes if isinstance(route, APIRoute) and _is_plain(route)}
+        self._routes = {route.path: route for route in routes if isinstance(route, ComputeRoute)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -40,27 +192,17 @@ class FastPathMiddleware:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
-        response = await _answer(route, Request(scope, receive))
+        response = await _call_route(route, Request(scope, receive))
         await response(scope, receive, send)
 
 
-def _is_plain(route: APIRoute) -> bool:
-    """Whether there is nothing about a route that only FastAPI knows to do."""
-    return (
-        route.methods == {"POST"}
-        and route.dependencies == [INFER]
-        and list(signature(route.endpoint).parameters) == _GIVEN
-    )
-
-
-async def _answer(route: APIRoute, request: Request) -> Response:
-    state = request.app.state
+async def _call_route(route: ComputeRoute, request: Request) -> Response:
     prepared = await read_json(request)
-    require_scope(request, "infer")
+    RequestContext.of(request).require_scope("infer")
     if route.body_field is None:
         raise TypeError(f"{route.path} takes a body")
     body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
     if errors:
         return error_responses.validation_response(errors)
-    answer: Response = await route.endpoint(body, prepared, state.manager, state.settings, caller_of(request, None))
-    return answer
+    response: Response = await route.endpoint(body, Call.of(prepared))
+    return response

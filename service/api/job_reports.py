@@ -1,6 +1,4 @@
-"""A job's report in the form that is asked for: JSON, Markdown, or a page with its plots; and the plots by
-themselves.
-"""
+"""A job's report as JSON, Markdown or a page with its plots, and each plot by itself."""
 
 from __future__ import annotations
 
@@ -19,78 +17,78 @@ from service.jobs.backend import JobBackend
 ReportFormat = Literal["json", "md", "html"]
 MEDIA = {"json": "application/json", "md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8"}
 _STYLE = (
-    "body{font:15px sans-serif;max-width:62em;margin:2em auto;padding:0 "
-    "1em}img{max-width:100%}.fail{color:#b00}.warn{color:#a60}"
+    "body{font:15px sans-serif;max-width:62em;margin:2em auto;padding:0 1em}"
+    "img{max-width:100%}.fail{color:#b00}.warn{color:#a60}"
 )
 
 
 def read_report(jobs: JobBackend, job: str, form: ReportFormat, path: str) -> bytes:
-    """The newest report; `path` is where plots are found. Raises JobNotFound while there is none."""
+    """The newest report; `path` is its URL path. Raises JobNotFound while there is none."""
     if form == "md":
-        return _file(jobs, job, "md") + _links(_plots(jobs, job), path).encode()
-    written = _file(jobs, job, "json")
+        return _report_file(jobs, job, "md") + _markdown_links(_plot_data(jobs, job), path).encode()
+    written = _report_file(jobs, job, "json")
     content = orjson.loads(written)
     drawn = plots.available(content.get("plots") or {})
     if form == "html":
-        return _page(job, content, drawn).encode()
+        return _html_page(job, content, drawn).encode()
     if not drawn:
         return written
-    return orjson.dumps(
-        {**content, "plot_files": {name: f"{path}/plots/{name}.svg" for name in drawn}}, option=orjson.OPT_INDENT_2
-    )
+    files = {name: f"{path}/plots/{name}.svg" for name in drawn}
+    return orjson.dumps({**content, "plot_files": files}, option=orjson.OPT_INDENT_2)
 
 
 def read_plot(jobs: JobBackend, job: str, name: str, form: plots.Format) -> bytes:
-    """One plot of the newest report. Raises JobNotFound where there is no report, or nothing in it to draw."""
-    found = _plots(jobs, job)
-    if name not in plots.available(found):
-        drawn = ", ".join(plots.available(found)) or "none"
+    """One plot of the newest report.
+
+    Raises JobNotFound without a report, or without that plot.
+    """
+    data = _plot_data(jobs, job)
+    if name not in plots.available(data):
+        drawn = ", ".join(plots.available(data)) or "none"
         raise JobNotFound(f"the report of {job} has no plot {name!r}; it has: {drawn}", param="plot")
-    return plots.draw(name, found, form)
+    return plots.draw(name, data, form)
 
 
-def _file(jobs: JobBackend, job: str, suffix: str) -> bytes:
+def _report_file(jobs: JobBackend, job: str, suffix: str) -> bytes:
     found = paths.report(jobs.home, jobs.store.get(job).id, suffix)
     if found is None:
         raise JobNotFound(f"{job} has no report yet", param="fine_tuning_job_id")
     return found.read_bytes()
 
 
-def _plots(jobs: JobBackend, job: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_file(jobs, job, "json")).get("plots") or {}
+def _plot_data(jobs: JobBackend, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_report_file(jobs, job, "json")).get("plots") or {}
     return found
 
 
-def _links(found: dict[str, Any], path: str) -> str:
+def _markdown_links(found: dict[str, Any], path: str) -> str:
     lines = [f"![{name}]({path}/plots/{name}.svg)\n" for name in plots.available(found)]
     return "\n".join(["\n## Plots\n", *lines]) if lines else ""
 
 
-def _page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
-    """A page that needs no other file. Pictures are images, so nothing that a file's columns are called is ever run."""
-    pictures = [f"<h3>{name}</h3><img alt={name} src='{_inline(name, content['plots'])}'>" for name in drawn]
-    rungs = [_rung(rung) for rung in content["rungs"]]
+def _html_page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
+    """A page that needs no other file.
+
+    Plots are images, so a browser never runs a column's name.
+    """
+    pictures = [f"<h3>{name}</h3><img alt={name} src='{_data_uri(name, content['plots'])}'>" for name in drawn]
+    rungs = [_html_rung(rung) for rung in content["rungs"]]
     title = f"Report of {escape(job)}"
-    head = (
-        f"<!doctype html><html lang=en><meta "
-        f"charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-    )
-    return head + "".join(["<h2>Plots</h2>", *pictures] if pictures else []) + "".join(rungs)
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    return f"{head}<h1>{title}</h1>" + "".join(["<h2>Plots</h2>", *pictures] if pictures else []) + "".join(rungs)
 
 
-def _rung(rung: dict[str, Any]) -> str:
-    lines = [_finding(finding) for finding in rung["findings"]]
+def _html_rung(rung: dict[str, Any]) -> str:
+    lines = [_html_finding(finding) for finding in rung["findings"]]
     return f"<h2>{escape(rung['rung'])}: {escape(rung['status'])}</h2><ul>{''.join(lines) or '<li>Not run.'}</ul>"
 
 
-def _finding(finding: dict[str, Any]) -> str:
-    remedy = (
-        f" <em>What to do: {escape(finding['remedy'])}</em>" if finding["remedy"] and finding["status"] != "ok" else ""
-    )
-    return (
-        f"<li class={escape(finding['status'])}><b>{escape(finding['check'])}</b>. {escape(finding['message'])}{remedy}"
-    )
+def _html_finding(finding: dict[str, Any]) -> str:
+    status, check, message = (escape(finding[name]) for name in ("status", "check", "message"))
+    advises = finding["remedy"] and finding["status"] != "ok"
+    remedy = f" <em>What to do: {escape(finding['remedy'])}</em>" if advises else ""
+    return f"<li class={status}><b>{check}</b>. {message}{remedy}"
 
 
-def _inline(name: str, found: dict[str, Any]) -> str:
+def _data_uri(name: str, found: dict[str, Any]) -> str:
     return f"data:image/svg+xml;base64,{b64encode(plots.draw(name, found, 'svg')).decode()}"

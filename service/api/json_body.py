@@ -1,4 +1,4 @@
-"""Reading a JSON body: at most so many bytes, really UTF-8, really JSON, parsed by orjson."""
+"""Reads JSON bodies: limits their bytes and their lists, and parses them with orjson."""
 
 from __future__ import annotations
 
@@ -16,114 +16,135 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from service.api.error_responses import path_of
-from service.api.position import count_outside_strings, path_to
-from service.api.schemas.fields import brief
+from service.api.schemas.fields import shorten_name
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
-# An input is one list or object at most, few are beside. Up to twice as many inputs are counted by the routes, which
-# name the parameter.
-_LISTS_PER_INPUT, _LISTS_BESIDE = 2, 1000
-# Also as C and Python print them, which JSON knows as little.
-_NUMBER = re.compile(rb"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)")
-# To look through a large body takes half a second and ten times its memory.
-_ONE_AT_A_TIME = ThreadPoolExecutor(1, "bodies")
+# An input has at most one list or object; a body has few others. The routes themselves refuse up to twice the allowed
+# inputs, because they can name the parameter.
+_LISTS_PER_INPUT, _OTHER_LISTS = 2, 1000
+# Python's and C's spellings too, so that a client learns which of its values JSON cannot say.
+_NUMBER = re.compile(r"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)", re.ASCII)
+# The last string may be cut off. Possessive, so that no text makes the expression go back.
+_STRING = r'"(?:[^"\\]++|\\.)*+"?'
+_STRING_BYTES = re.compile(_STRING.encode(), re.DOTALL)
+# A list or object that holds no other is one step, because it ends before the fault begins.
+_STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
+# Searching a large body takes seconds and several times its memory, so one thread does it, one body at a time.
+_SEARCH_THREAD = ThreadPoolExecutor(1, "bodies")
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
 class JsonRequest(Request):
-    """A request whose JSON has been read already."""
+    """A request whose JSON body is already read."""
 
     raw: bytes = b""
     parsed: Any = None
 
     async def body(self) -> bytes:
-        """What was read."""
+        """The bytes that came."""
         return self.raw
 
     async def json(self) -> Any:
-        """What was parsed."""
+        """The parsed body."""
         return self.parsed
 
 
 async def read_json(request: Request) -> JsonRequest:
-    """The request with its JSON. Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone."""
+    """Read and parse the body.
+
+    Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone.
+    """
     prepared = JsonRequest(request.scope, request.receive)
     settings = request.app.state.settings
-    prepared.raw = await _read(request, settings.max_body_bytes)
-    most_lists = _LISTS_BESIDE + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
-    prepared.parsed = await _parsed(prepared.raw, most_lists)
+    prepared.raw = await _read_bytes(request, settings.max_body_bytes)
+    max_lists = _OTHER_LISTS + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
+    prepared.parsed = await _parse(prepared.raw, max_lists)
     return prepared
 
 
 class JsonRoute(APIRoute):
-    """Reads and parses the body before FastAPI validates it, so that every way to fail is an error of ours."""
+    """Reads and parses the body before FastAPI does, so every failure is an error of ours."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given a request that is read already."""
+        """FastAPI's handler, given a request whose body is already read."""
         handle = super().get_route_handler()
         optional = self.body_field is None or not self.body_field.field_info.is_required()
 
         async def read_then_handle(request: Request) -> Response:
-            if request.method not in _WITH_BODY or (optional and _comes_without(request)):
+            if request.method not in _WITH_BODY or (optional and _has_no_body(request)):
                 return await handle(request)
             return await handle(await read_json(request))
 
         return read_then_handle
 
 
-def _comes_without(request: Request) -> bool:
-    """Whether the caller sends no body at all, which is fine where all of it is optional."""
+def _has_no_body(request: Request) -> bool:
     return "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
 
 
-async def _read(request: Request, most: int) -> bytes:
-    """The body, given up on at the first byte too many. The stated length is not trusted, only used to refuse early."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    family, _, name = kind.partition("/")
-    if family != "application" or "/" in name or (name != "json" and not name.endswith("+json")):
-        raise UnsupportedMedia(f"expected content-type application/json, got {kind[:80] or 'none'}")
-    too_large = BodyTooLarge(f"the body may have {most} bytes: send fewer inputs a request")
-    if request.headers.get("content-length", "0").isdigit() and int(request.headers.get("content-length", "0")) > most:
-        raise too_large
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+    """Read the body, and stop at the first byte too many.
+
+    The stated length only serves to refuse early.
+    """
+    _require_json(request.headers.get("content-type", ""))
+    stated = request.headers.get("content-length", "0")
+    if stated.isdecimal() and int(stated) > max_bytes:
+        raise _body_too_large(max_bytes)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > most:
-                raise too_large
+            if len(body) > max_bytes:
+                raise _body_too_large(max_bytes)
     except ClientDisconnect:
         raise ClientGone("the caller hung up while sending") from None
     return bytes(body)
 
 
-async def _parsed(body: bytes, most_lists: int) -> Any:
-    if len(body) > most_lists and body.count(b"[") + body.count(b"{") > most_lists:
-        await _apart(_require_few_lists, body, most_lists)
+def _require_json(content_type: str) -> None:
+    kind = content_type.partition(";")[0].strip().lower()
+    family, _, name = kind.partition("/")
+    if family != "application" or "/" in name or (name != "json" and not name.endswith("+json")):
+        raise UnsupportedMedia(f"expected content-type application/json, got {kind[:80] or 'none'}")
+
+
+def _body_too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body may have {max_bytes} bytes: send fewer inputs a request")
+
+
+async def _parse(body: bytes, max_lists: int) -> Any:
+    if len(body) > max_lists and body.count(b"[") + body.count(b"{") > max_lists:
+        await _run_in_search_thread(_require_few_lists, body, max_lists)
     try:
         return _loads(body)
     except orjson.JSONDecodeError as error:
-        raise await _apart(_fault, body, error) from None
+        raise await _run_in_search_thread(_malformed_body, error) from None
 
 
-async def _apart(work: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, work, *arguments)
+async def _run_in_search_thread(work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_SEARCH_THREAD, work, *arguments)
 
 
-def _require_few_lists(body: bytes, most: int) -> None:
-    """Refuse what would take long to make for nothing. Brackets in texts are no lists; NaN the parser refuses before
-    it makes any.
+def _require_few_lists(body: bytes, max_lists: int) -> None:
+    """Refuse a body whose lists would take long to build.
+
+    Brackets within strings do not count. A body with NaN or Infinity passes: the parser refuses it before it builds
+    anything, and its error is the more useful one.
     """
-    count, unparsable = count_outside_strings(body, b"[{", b"NI")
-    if count > most and not unparsable:
-        raise BodyTooLarge(f"the body has {count} lists and objects, it may have {most}: send fewer inputs a request")
+    outside = _STRING_BYTES.sub(b"", body)
+    count = outside.count(b"[") + outside.count(b"{")
+    if count > max_lists and b"N" not in outside and b"I" not in outside:
+        raise BodyTooLarge(
+            f"the body has {count} lists and objects, it may have {max_lists}: send fewer inputs a request"
+        )
 
 
 def _loads(body: bytes) -> Any:
-    """What a body says. Meanwhile the garbage collector waits: it would look through all lists made so far, again
-    and again.
+    """Parse with Python's garbage collector off, which would traverse all lists built so far.
 
-    Only who has switched it off switches it on again: so it ends as it was, whatever other threads do.
+    Only the call that switched the collector off switches it on again, whatever other threads do meanwhile.
     """
     if not gc.isenabled():
         return orjson.loads(body)
@@ -134,24 +155,49 @@ def _loads(body: bytes) -> Any:
         gc.enable()
 
 
-def _fault(body: bytes, error: orjson.JSONDecodeError) -> MalformedBody:
-    """What is wrong with a body, with its place where that is a number which is not finite: the parser stops at the
-    first fault.
+def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:
+    """The parser's error, with its line and column.
+
+    For a number that is not finite, the error names the number's path instead.
     """
-    at = len(error.doc[: error.pos].encode())
-    at -= body[at - 1 : at] == b"-"
-    if (came := _not_finite(body, at)) and (path := path_to(body, at)) is not None:
-        place = path_of(("body", *path)) or "body"
-        return MalformedBody(
-            f"{place}: expected a finite number (float64, at most 1.8e308 either way), got {brief(came)}", param=place
-        )
+    text, at = error.doc, error.pos
+    at -= text[at - 1 : at] == "-"  # of -Infinity, orjson points at the I
+    if (number := _non_finite_number(text, at)) and (path := _path_to(text, at)) is not None:
+        param = path_of(("body", *path)) or "body"
+        expected = "expected a finite number (float64, at most 1.8e308 either way)"
+        return MalformedBody(f"{param}: {expected}, got {shorten_name(number)}", param=param)
     return MalformedBody(f"the body is not JSON in UTF-8: {error}")
 
 
-def _not_finite(body: bytes, at: int) -> str | None:
-    """The number at a byte, as it is written, if it is NaN, infinite or too large."""
-    found = _NUMBER.match(body, at)
+def _non_finite_number(text: str, at: int) -> str | None:
+    """The number that begins at a character, if it is NaN, infinite or too large."""
+    found = _NUMBER.match(text, at)
     try:
-        return found[0].decode() if found and not math.isfinite(float(found[0])) else None
+        return found[0] if found and not math.isfinite(float(found[0])) else None
     except ValueError:
         return None
+
+
+def _path_to(text: str, at: int) -> tuple[int | str, ...] | None:
+    """The keys and indices of the value that begins at a character.
+
+    None where no value can begin. The text before it must be the beginning of valid JSON.
+    """
+    path: list[int | str] = []
+    for step in _STEPS.finditer(text, 0, at):
+        match step[0]:
+            case "[":
+                path.append(0)
+            case "{":
+                path.append("")
+            case "]" | "}":
+                path.pop()
+            case ",":
+                path[-1] = path[-1] + 1 if isinstance(path[-1], int) else ""
+            case string if string[0] == '"' and path and isinstance(path[-1], str):
+                path[-1] = string  # an object's last string before a value is the value's key
+    before = text[:at].rstrip()[-1:]
+    begins = {"[", ","} if path and isinstance(path[-1], int) else {":" if path else ""}
+    if before not in begins:
+        return None
+    return tuple(part if isinstance(part, int) else orjson.loads(part) for part in path)

@@ -1,4 +1,4 @@
-"""Around every request: an id, a key, a clock, one log line, the counts."""
+"""The context of every request: its id, its key, its time, one log line, and its metrics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import SondeError
 from service.api import error_responses
 from service.auth import ANYONE, Key, Keyring
-from service.errors import ClientGone, Unavailable
+from service.auth import Scope as KeyScope
+from service.errors import ClientGone, ScopeDenied, Unavailable
 from service.metrics import Metrics
 
 log = logging.getLogger("sonde.requests")
@@ -28,17 +30,30 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 @dataclass(slots=True)
 class RequestContext:
-    """What is known of a request besides its body; `facts` go into its log line."""
+    """A request's id and key; `facts` go into its log line."""
 
     request_id: str
     key: Key = ANYONE
     facts: dict[str, object] = field(default_factory=dict)
 
+    @staticmethod
+    def of(request: Request) -> RequestContext:
+        """The context that the middleware gave a request."""
+        context: RequestContext = request.scope["state"]["context"]
+        return context
+
+    def require_scope(self, scope: KeyScope) -> None:
+        """Raise ScopeDenied unless the caller's key has the scope."""
+        if not self.key.allows(scope):
+            held = ", ".join(self.key.scopes)
+            raise ScopeDenied(f"this needs a key with scope {scope!r}; {self.key.id} has: {held}")
+
 
 class ContextMiddleware:
-    """Default-deny: every path but the probes needs a key as soon as one exists, whether the path is there or not.
+    """Authenticates every request and reports on it.
 
-    `admit` raises for requests that come too late; whoever has come in before is answered, however slow its body is.
+    Denied by default: as soon as a key exists, every path but the probes needs one, even a path that does not exist.
+    `admit` raises once a shutdown has begun. Requests that came before it are answered, however slow their bodies are.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, metrics: Metrics, admit: Callable[[], None]) -> None:
@@ -48,7 +63,7 @@ class ContextMiddleware:
         self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, and report on it."""
+        """Answer a request, and report on it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -72,7 +87,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
         except SondeError as error:
             await error_responses.error_response(error)(scope, receive, send)
-        except asyncio.CancelledError:  # only uvicorn cancels us, at the very end of a shutdown
+        except asyncio.CancelledError:  # uvicorn cancels requests at the end of a shutdown
             if not send.status:
                 await error_responses.error_response(Unavailable("the service is shutting down"))(scope, receive, send)
         except Exception:
@@ -108,7 +123,7 @@ class ContextMiddleware:
 
 
 class _WatchedSend:
-    """Remembers the status and error code that went out, and puts the request's id on it."""
+    """Adds the request's id to the response, and keeps the response's status and error code."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -127,7 +142,7 @@ class _WatchedSend:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    # Not a secret, so it needs no system call, after which the thread would have to wait for Python's lock again.
+    # Not a secret: a random id without a system call, after which the thread would wait for Python's lock again.
     return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 

@@ -1,4 +1,4 @@
-"""Reading a multipart upload: the file goes to disk piece by piece, never into memory; small fields are kept."""
+"""Reads a multipart upload: the file goes to disk, small fields stay in memory."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from service.errors import BodyTooLarge, ClientGone, InvalidRequest, Unsupported
 from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
-_MOST_FIELD_BYTES = 4096
-_MOST_PARTS = 16
-# Beside the file: boundaries, headers, fields.
+_MAX_FIELD_BYTES = 4096
+_MAX_PARTS = 16
+# Limit of everything beside the file: boundaries, headers, fields.
 OVERHEAD_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
 class Form:
-    """What came beside the file's bytes."""
+    """The file's name and the fields beside it."""
 
     filename: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def read_upload(request: Request, incoming: IncomingFile, most_bytes: int) -> Form:
+async def read_upload(request: Request, incoming: IncomingFile, max_bytes: int) -> Form:
     """Write the part called `file` to `incoming`, in threads; return the rest.
 
     Raises UnsupportedMedia, BodyTooLarge, InvalidRequest, StorageFull, and ClientGone when the caller hangs up.
     """
-    reader = _Reader(_boundary(request))
-    _refuse_early(request, most_bytes)
+    reader = _Reader(_require_boundary(request))
+    _refuse_early(request, max_bytes)
     try:
         async for chunk in request.stream():
             pieces = reader.feed(chunk)
@@ -50,7 +50,7 @@ def _write(incoming: IncomingFile, pieces: list[bytes]) -> None:
         incoming.write(piece)
 
 
-def _boundary(request: Request) -> bytes:
+def _require_boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1"))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
@@ -62,15 +62,15 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-def _refuse_early(request: Request, most_bytes: int) -> None:
-    """The stated length is not trusted, only used to refuse early."""
+def _refuse_early(request: Request, max_bytes: int) -> None:
+    """Refuse by the stated length, which is not trusted otherwise."""
     stated = request.headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most_bytes + OVERHEAD_BYTES:
-        raise BodyTooLarge(f"a file may have {most_bytes} bytes", param=FILE_FIELD)
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes + OVERHEAD_BYTES:
+        raise BodyTooLarge(f"a file may have {max_bytes} bytes", param=FILE_FIELD)
 
 
 class _Reader:
-    """Callbacks of the parser: sorts bytes into the file's and fields'."""
+    """Callbacks of the parser: separates the file's bytes from the fields'."""
 
     def __init__(self, boundary: bytes) -> None:
         self._form = Form()
@@ -86,56 +86,56 @@ class _Reader:
         self._parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": self._begin,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
+                "on_part_begin": self._begin_part,
+                "on_part_data": self._add_data,
+                "on_part_end": self._end_part,
+                "on_header_field": self._add_header_name,
+                "on_header_value": self._add_header_value,
+                "on_header_end": self._end_header,
                 "on_headers_finished": self._name_part,
-                "on_end": self._all,
+                "on_end": self._complete_body,
             },
         )
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Parse; the pieces of the file that were in it."""
+        """Parse a chunk; return the pieces of the file in it."""
         self._pieces = []
         if self._complete:
-            self._count(len(chunk))
+            self._count_outside(len(chunk))
             return []
         try:
             self._parser.write(chunk)
         except FormParserError:
             raise InvalidRequest("the body is not multipart/form-data as its content-type says", param="body") from None
-        self._count(len(chunk) - sum(map(len, self._pieces)))
+        self._count_outside(len(chunk) - sum(map(len, self._pieces)))
         return self._pieces
 
     def finish(self) -> Form:
-        """What came beside the file. Raises InvalidRequest when the body stopped short or had no file."""
+        """The form. Raises InvalidRequest when the body is incomplete or has no file."""
         if not self._complete:
             raise InvalidRequest("the body ends before its last part does", param="body")
         if self._form.filename is None:
             raise InvalidRequest("file: expected a part called 'file' with a filename", param=FILE_FIELD)
         return self._form
 
-    def _count(self, size: int) -> None:
+    def _count_outside(self, size: int) -> None:
         self._outside += size
         if self._outside > OVERHEAD_BYTES:
             raise BodyTooLarge(f"what comes beside the file may have {OVERHEAD_BYTES} bytes")
 
-    def _begin(self) -> None:
+    def _begin_part(self) -> None:
         self._parts += 1
-        if self._parts > _MOST_PARTS:
-            raise InvalidRequest(f"expected at most {_MOST_PARTS} parts", param="body")
+        if self._parts > _MAX_PARTS:
+            raise InvalidRequest(f"expected at most {_MAX_PARTS} parts", param="body")
         self._headers, self._value, self._header = {}, bytearray(), (bytearray(), bytearray())
 
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
 
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header[1].extend(data[start:end])
 
-    def _header_end(self) -> None:
+    def _end_header(self) -> None:
         name, value = self._header
         self._headers[bytes(name).lower()] = bytes(value)
         self._header = (bytearray(), bytearray())
@@ -149,17 +149,17 @@ class _Reader:
                 raise InvalidRequest("expected one file, in a part called 'file'", param=self._name or "body")
             self._form.filename = options[b"filename"].decode("utf-8", "replace").replace("\0", "\ufffd")
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
             self._pieces.append(data[start:end])
             return
         self._value.extend(data[start:end])
-        if len(self._value) > _MOST_FIELD_BYTES:
-            raise InvalidRequest(f"{self._name}: expected at most {_MOST_FIELD_BYTES} bytes", param=self._name)
+        if len(self._value) > _MAX_FIELD_BYTES:
+            raise InvalidRequest(f"{self._name}: expected at most {_MAX_FIELD_BYTES} bytes", param=self._name)
 
-    def _end(self) -> None:
+    def _end_part(self) -> None:
         if not self._is_file:
             self._form.fields[self._name] = self._value.decode("utf-8", "replace")
 
-    def _all(self) -> None:
+    def _complete_body(self) -> None:
         self._complete = True

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of every route: the errors it may answer, and the limits in force."""
+"""The OpenAPI document: the errors of routes, the keys, and the limits in force."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from service.api.middleware import OPEN_PATHS
 from service.api.schemas.base import ErrorEnvelope
 from service.config import Settings
 
-_WHAT = {
-    400: "the body is not JSON in UTF-8, or the job or file is in a state in which that cannot be done",
-    401: "no API key came, or an unknown one",
-    403: "the key has not the scope for this",
+_DESCRIPTIONS = {
+    400: "the body is not JSON in UTF-8, or the state of the job or file does not allow this",
+    401: "the API key is missing or unknown",
+    403: "the key lacks the scope for this",
     404: "no such model, job, file or route",
-    409: "somebody was faster, what is to go is in use, or the model's files are not what was published",
+    409: "another request was faster, the version is in use, or the model's files changed since publication",
     413: "the body is too large",
-    415: "the body is of another content type than the route reads",
+    415: "the route does not read the body's content type",
     422: "JSON that breaks the contract; `param` says where",
     429: "the queue is full; Retry-After says when to come back",
-    500: "the model failed on this input, or we did",
+    500: "the model failed on this input, or the service has a fault",
     503: "not ready, shutting down, or out of memory; Retry-After says when to come back",
     507: "no space left on disk",
     504: "the request's time ran out",
@@ -29,10 +29,10 @@ _WHAT = {
 _HEADERS = {
     "x-request-id": {"description": "the id in the logs; yours, if you sent one", "schema": {"type": "string"}},
     "x-sonde-model": {"description": "the model and version that answered", "schema": {"type": "string"}},
-    "x-sonde-truncated": {"description": "how many inputs were cut", "schema": {"type": "integer"}},
+    "x-sonde-truncated": {"description": "the number of inputs that were cut", "schema": {"type": "integer"}},
     "server-timing": {"description": "milliseconds of tokenising, waiting and computing", "schema": {"type": "string"}},
 }
-# The check itself is the middleware's, since it also covers paths that do not exist.
+# The middleware checks keys, because it also covers paths that do not exist.
 _KEYS = {
     "HTTPBearer": {"type": "http", "description": "an API key, once any exists", "scheme": "bearer"},
     "APIKeyHeader": {
@@ -46,23 +46,21 @@ _KEYS = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route."""
-    return {status: {"model": ErrorEnvelope, "description": _WHAT[status]} for status in statuses}
+    return {status: {"model": ErrorEnvelope, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
 READING = errors(401, 403)
 COMPUTING = errors(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
-
-
 WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 507)
 
 
 def answers(model: Any) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that computes: `model` when it goes well, any error when not."""
+    """`responses=` of a route that computes: `model` on success, else an error."""
     return {**COMPUTING, 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
 
 
 def describe(app: FastAPI, settings: Settings) -> None:
-    """Write the OpenAPI document with the limits that this process really has."""
+    """Have the application write its OpenAPI document with the limits in force."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -78,7 +76,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
 
 
 def _put_keys(document: dict[str, Any]) -> None:
-    """Say of every path that needs a key that either header may bring it."""
+    """Document both headers for the key on every path that needs one."""
     document["components"]["securitySchemes"] = _KEYS
     for path in document["paths"].keys() - OPEN_PATHS:
         for operation in document["paths"][path].values():
@@ -86,7 +84,7 @@ def _put_keys(document: dict[str, Any]) -> None:
 
 
 def _put_limits(node: Any, limits: dict[str, int]) -> None:
-    """Replace each `x-sonde-limit` with the setting it names."""
+    """Replace each `x-sonde-limit` with the setting that it names."""
     if isinstance(node, dict):
         name = node.pop("x-sonde-limit", None)
         if name is not None:

@@ -1,5 +1,6 @@
-"""Readings and timestamps of a request as arrays: made in one step where all is well, looked through one by one to
-say what is not.
+"""Readings and timestamps of a request as arrays.
+
+A valid request is converted in one step. Only an invalid one is checked value by value, to name the first fault.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST, Readings
-from service.api.schemas.fields import _LARGEST_TIME, brief, kind_of
+from service.api.schemas.fields import LATEST_TIME_S, kind_of, shorten_name
 from service.errors import InvalidRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,19 +24,20 @@ _NUMBERS = {int, float}
 
 
 def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
-    """Rows, or objects with a value a column, as float64 [n, d]. Raises InvalidRequest naming the first row and
-    column at fault.
+    """Rows, or objects with a value a column, as float64 [n, d].
+
+    Raises InvalidRequest for the first wrong value.
     """
-    values = _values(rows, columns)
+    values = _flatten(rows, columns)
     if values is not None and set(map(type, values)) <= _NUMBERS:
         readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
         if np.abs(readings).max() <= LARGEST:  # False for NaN, too
             return readings
-    raise _fault(rows, columns, param)
+    raise _find_fault(rows, columns, param)
 
 
-def _values(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
-    """All values in order; None where rows are not all of one form and of the right width."""
+def _flatten(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
+    """All values in order; None unless all rows have the same form and the right width."""
     kinds = set(map(type, rows))
     if not (kinds == {list} or kinds == {dict}) or set(map(len, rows)) != {len(columns)}:
         return None
@@ -48,7 +50,7 @@ def _values(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
         return None
 
 
-def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequest:
+def _find_fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequest:
     expected = f"expected {len(columns)} numbers ({', '.join(columns)})"
     for index, row in enumerate(rows):
         where = f"{param}[{index}]"
@@ -59,15 +61,12 @@ def _fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequ
             message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
             raise InvalidRequest(message, param=where)
         if len(row) != len(columns):
-            raise InvalidRequest(
-                f'{where}: {expected}, got {len(row)}; shape ["n", {len(columns)}], dtype float64', param=where
-            )
+            shape = f'shape ["n", {len(columns)}], dtype float64'
+            raise InvalidRequest.at(where, f"{expected}, got {len(row)}; {shape}")
         for column, value in zip(columns, row, strict=True):
             _check_value(value, f"{where}.{column}")
     kinds = {"objects" if isinstance(row, dict) else "lists" for row in rows}
-    return InvalidRequest(
-        f"{param}: expected objects or lists throughout, got {' and '.join(sorted(kinds))}", param=param
-    )
+    return InvalidRequest.at(param, f"expected objects or lists throughout, got {' and '.join(sorted(kinds))}")
 
 
 def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
@@ -80,65 +79,63 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
             raise InvalidRequest(message, param=f"{where}.{name}")
     for name in row:
         if name not in columns:
-            param = f"{where}.{brief(name)}"
-            raise InvalidRequest(f"{param}: no such column; the model has {', '.join(columns)}", param=param)
+            param = f"{where}.{shorten_name(name)}"
+            raise InvalidRequest.at(param, f"no such column; the model has {', '.join(columns)}")
 
 
 def _check_value(value: object, where: str) -> None:
     if type(value) not in _NUMBERS:
-        raise InvalidRequest(f"{where}: expected a number (float64), got {kind_of(value)}", param=where)
+        raise InvalidRequest.at(where, f"expected a number (float64), got {kind_of(value)}")
     if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
-        raise InvalidRequest(
-            f"{where}: expected a finite number of at most {LARGEST:g} (float64), got {value}", param=where
-        )
+        raise InvalidRequest.at(where, f"expected a finite number of at most {LARGEST:g} (float64), got {value}")
 
 
 @dataclass(frozen=True, slots=True)
 class TimestampColumn:
-    """Timestamps as Unix seconds float64 [n], strictly increasing; `as_text` when they came as ISO 8601."""
+    """Timestamps as Unix seconds float64 [n], strictly increasing.
+
+    `as_text`: they came as ISO 8601.
+    """
 
     seconds: NDArray[np.float64]
     as_text: bool
 
     def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
-        """The next `steps` timestamps in the form in which these came, by the period given, else by the median of
-        these.
+        """The next `steps` timestamps, in the form in which these came.
 
-        Raises InvalidRequest where neither is known, or where the form cannot say a time so late.
+        The step is `period_s`, else the median step of these. Raises InvalidRequest when neither is known, or when
+        the form cannot express a time so late.
         """
         if period_s is None and len(self.seconds) == 1:
-            raise InvalidRequest(
-                "timestamps: how far apart the steps are is not known: send two or more, or none", param="timestamps"
-            )
+            why = "how far apart the steps are is not known: send two or more, or none"
+            raise InvalidRequest.at("timestamps", why)
         step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
         seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
-        return [_step(one, number) for number, one in enumerate(seconds, start=1)] if self.as_text else seconds
+        return [_step_text(at, number) for number, at in enumerate(seconds, start=1)] if self.as_text else seconds
 
 
-def _step(seconds: float, number: int) -> str:
+def _step_text(seconds: float, number: int) -> str:
     try:
-        return _text(seconds)
+        return _to_iso(seconds)
     except OverflowError:
         why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
-        raise InvalidRequest(f"timestamps: {why}", param="timestamps") from None
+        raise InvalidRequest.at("timestamps", why) from None
 
 
 def to_timestamps(values: list[Any], count: int, before: float | None) -> TimestampColumn:
-    """A request's timestamps, one a row. `before` is the last one of the call before. Raises InvalidRequest naming
-    the one at fault.
+    """A request's timestamps, one a row. `before` is the last one of the call before.
+
+    Raises InvalidRequest for the first wrong one.
     """
     if len(values) != count:
-        raise InvalidRequest(
-            f"timestamps: expected {count}, one a row of series, got {len(values)}", param="timestamps"
-        )
+        expected = f"expected {count}, one a row of series, got {len(values)}"
+        raise InvalidRequest.at("timestamps", expected)
     as_text = isinstance(values[0], str)
-    seconds = np.array(
-        [_seconds(value, index, as_text=as_text) for index, value in enumerate(values)], dtype=np.float64
-    )
+    seconds = np.array([_to_unix(value, index, as_text=as_text) for index, value in enumerate(values)], np.float64)
     if before is not None and seconds[0] <= before:
-        raise _disordered(0, seconds[0], before, "the last one of the call before")
+        raise _wrong_order(0, seconds[0], before, "the last one of the call before")
     if (at := first_disorder(seconds)) is not None:
-        raise _disordered(at, seconds[at], float(seconds[at - 1]), "the one before")
+        raise _wrong_order(at, seconds[at], float(seconds[at - 1]), "the one before")
     return TimestampColumn(seconds, as_text)
 
 
@@ -151,54 +148,58 @@ def first_disorder(seconds: NDArray[np.float64]) -> int | None:
 def order_error(seconds: float, before: float, what: str) -> str:
     """What is wrong with a time that is not later than `what` before it."""
     how = "repeats" if seconds == before else "is before"
-    return f"{_text(seconds)} {how} {what}, {_text(before)}; expected increasing timestamps"
+    return f"{_to_iso(seconds)} {how} {what}, {_to_iso(before)}; expected increasing timestamps"
 
 
-def _seconds(value: object, index: int, *, as_text: bool) -> float:
+def _to_unix(value: object, index: int, *, as_text: bool) -> float:
     where = f"timestamps[{index}]"
     if as_text and isinstance(value, str):
-        if (read := _read(value)) is not None:
-            return read
-        raise InvalidRequest(f"{where}: expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}", param=where)
+        if (seconds := _parse_iso(value)) is not None:
+            return seconds
+        raise InvalidRequest.at(where, f"expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}")
     if not as_text and type(value) in _NUMBERS:
         seconds = float(value)  # type: ignore[arg-type]  # a number by now
-        if 0 <= seconds <= _LARGEST_TIME:
+        if 0 <= seconds <= LATEST_TIME_S:
             return seconds
-        raise InvalidRequest(f"{where}: expected Unix seconds from 0 to {_LARGEST_TIME:.0f}, got {value}", param=where)
+        raise InvalidRequest.at(where, f"expected Unix seconds from 0 to {LATEST_TIME_S:.0f}, got {value}")
     expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
-    raise InvalidRequest(f"{where}: expected {expected}, got {kind_of(value)}", param=where)
+    raise InvalidRequest.at(where, f"expected {expected}, got {kind_of(value)}")
 
 
-def _disordered(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
+def _wrong_order(index: int, seconds: float, before: float, what: str) -> InvalidRequest:
     where = f"timestamps[{index}]"
-    return InvalidRequest(f"{where}: {order_error(seconds, before, what)}", param=where)
+    return InvalidRequest.at(where, order_error(seconds, before, what))
 
 
-def _read(text: str) -> float | None:
-    """ISO 8601 as Unix seconds; None for another text, or a time that in UTC is not within the years 1 to 9999."""
+def _parse_iso(text: str) -> float | None:
+    """ISO 8601 as Unix seconds.
+
+    None for another text, and for times outside the years 1 to 9999 in UTC.
+    """
     try:
         parsed = datetime.fromisoformat(text)
         seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return None
-    return seconds if seconds <= _LARGEST_TIME else None  # the last fraction of a second would be rounded up
+    return seconds if seconds <= LATEST_TIME_S else None  # the last fraction of a second would be rounded up
 
 
-def _text(seconds: float) -> str:
+def _to_iso(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
 def gap_warnings(
     seconds: Sequence[float] | NDArray[np.float64], period_s: float | None, before: float | None = None
 ) -> list[str]:
-    """A warning where readings are much farther apart than those that the model was trained on; `before` is the time
-    of the one before.
+    """A warning when readings are much farther apart than in training.
+
+    `before` is the time of the reading before the first.
     """
-    known = [] if before is None else [before]
-    steps = np.diff(np.concatenate([known, seconds]))
+    earlier = [] if before is None else [before]
+    steps = np.diff(np.concatenate([earlier, seconds]))
     if period_s is None or not len(steps) or steps.max() <= 3 * period_s:
         return []
     longest = int(steps.argmax())
-    at = longest - len(known)
+    at = longest - len(earlier)
     which = f"timestamps[{at}] and [{at + 1}]" if at >= 0 else "the last timestamp of the call before and timestamps[0]"
     return [f"{which} are {steps[longest]:g} s apart, the model knows readings every {period_s:g} s: a gap"]

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with a drain that answers whoever is inside."""
+"""The HTTP server: uvicorn, which on shutdown answers the requests it has."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _POLL_S = 0.05
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM or SIGINT: not ready at once, those inside are answered, then the end; a second signal ends it now.
+    """A server that drains on SIGTERM or SIGINT: it answers open requests, then ends.
 
-    `exit_code` is 0 after a signal and 1 when a model or the device failed.
+    It is not ready from the signal on. A second signal ends it immediately. `exit_code` is 0 after a signal and 1
+    when a model or the device failed.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     def fail(self, error: Exception) -> None:
-        """End the process with exit code 1, or 2 when it was asked for wrongly. May be called from any thread."""
+        """End the process with exit code 1, or 2 for wrong settings. Any thread may call it."""
         self.exit_code = 2 if isinstance(error, ConfigError) else 1
         self.should_exit = True
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Listen first and load then, so that probes learn at once that the service is alive and not yet ready.
+        """Listen before models load, so that probes see a service that is alive and not ready.
 
-        One of several processes listens nowhere: its parent sends it connections.
+        One of several processes does not listen: its parent sends it connections.
         """
         if self._member is None:
             await super().startup(sockets)
@@ -83,7 +84,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals that end a process; uvicorn itself would end with their exit codes."""
+        """Handle SIGTERM and SIGINT; uvicorn would end with their exit codes."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -94,15 +95,15 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """As uvicorn itself makes one for a connection that it accepts."""
+        """A protocol for one connection, as uvicorn makes it."""
         kind: type[asyncio.Protocol] = self.config.http_protocol_class
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
     def _open(self) -> None:
         try:
-            with _uncollected():
+            with _without_garbage_collection():
                 self._manager.open()
-        except Exception as error:  # the thread's edge: whatever it is, the process must end with it
+        except Exception as error:  # the end of the thread: any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self.fail(error)
@@ -124,8 +125,9 @@ class Server(uvicorn.Server):
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Wait for those who were inside, as long as the settings allow, then let uvicorn close. Later ones get
-        their 503.
+        """Wait up to `shutdown_s` for open requests, then let uvicorn close.
+
+        Later requests get 503.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_s
         waiting = set(self.server_state.tasks)
@@ -140,11 +142,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Have Python's garbage collector never look at what is made meanwhile.
+def _without_garbage_collection() -> Iterator[None]:
+    """Exclude all objects made meanwhile from Python's garbage collection.
 
-    PyTorch and the models are a million objects that stay. To look through them takes 0.1 s, several times while
-    they are loaded, and again in the midst of serving.
+    PyTorch and the models are a million objects that stay. One traversal of them takes 0.1 s; it would happen several
+    times while they load, and again while requests are served.
     """
     gc.disable()
     try:
@@ -155,23 +157,23 @@ def _uncollected() -> Iterator[None]:
 
 
 def _protocol(settings: Settings, member: ServerProcess | None) -> type[TimeoutProtocol]:
-    """The protocol with the patience of the settings."""
-    own: dict[str, Any] = {
+    """The protocol with the timeouts of the settings."""
+    attributes: dict[str, Any] = {
         "receive_timeout_s": settings.receive_timeout_s,
         "min_receive_bytes_per_s": settings.min_receive_bytes_per_s,
     }
     if member is not None:
-        own["on_closed"] = staticmethod(member.closed)
-    return type("Protocol", (TimeoutProtocol,), own)
+        attributes["on_closed"] = staticmethod(member.closed)
+    return type("Protocol", (TimeoutProtocol,), attributes)
 
 
 def serve(server: Server, manager: ModelManager) -> int:
     """Run until a signal or a failure; return the exit code."""
-    # Other threads hold the interpreter for Python's default of 5 ms, which is as long as a whole batch takes.
+    # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
     sys.setswitchinterval(0.0001)
     try:
         server.run()
-    except SystemExit:  # how uvicorn ends when it cannot listen; it has logged why
+    except SystemExit:  # uvicorn cannot listen, and has logged why
         return 1
     finally:
         manager.close()

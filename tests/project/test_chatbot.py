@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from examples.chatbot import Bot
-from tests.conftest import Served
+from tests.support.server import Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -18,9 +18,9 @@ import httpx
 import psycopg
 import pytest
 
-from tests.conftest import free_port, wait_until
 from tests.project.test_deploy import PROMETHEUS, ROOT, SERVICES
 from tests.support.databases import PasswordPostgres, postgres, program
+from tests.support.server import free_port, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

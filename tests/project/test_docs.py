@@ -16,7 +16,7 @@ from models.errors import SondeError
 from service.api import error_responses
 from service.config import PREFIX, Settings
 from service.metrics import JobMetrics, Metrics, SupervisorMetrics
-from tests.conftest import MakeApp
+from tests.support.app import MakeApp
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(

@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import wait_until
 from tests.support.processes import sonde_up
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -21,8 +21,8 @@ from models.sensors.adaptive.detector import fit_adaptive
 from service.cli import main
 from service.config import Settings
 from service.score import rows_per_request
-from tests.conftest import MakeApp
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import MakeApp
 from tests.support.artifacts import staging
 from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_manifest, with_sensors
 

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from service.cli import main
-from tests.conftest import Served, free_port, metric, serving, wait_until
 from tests.support import tiny_models
+from tests.support.server import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -18,7 +18,7 @@ from service.jobs.files import Files
 from service.jobs.leases import Leases
 from service.jobs.records import TERMINAL, Control, Job, NewJob
 from service.jobs.store import Store
-from tests.conftest import wait_until
+from tests.support.server import wait_until
 
 
 class JobHarness:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import wait_until
+from tests.support.server import wait_until
 
 SONDE = (sys.executable, "-m", "service.cli")
 

@@ -1,4 +1,4 @@
-"""Classification: zero-shot with labels over an encoder, or by a model that was trained for it."""
+"""Classification: zero-shot by a request's labels, or by a model trained for it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from functools import partial
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
-from service.api.json_body import JsonRoute
-from service.api.openapi import answers
-from service.api.responses import build_response, list_body, usage
-from service.api.schemas.fields import brief, naming_of, require_count
+from service.api.fast_path import Call, CallDep, compute_route
+from service.api.responses import list_body, usage
+from service.api.schemas.fields import name_inputs, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
-from service.serving.model_manager import ModelManager
-from service.serving.servable import Caller
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
-router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
+router = APIRouter(tags=["Sonde"])
 
 # With fewer examples a p-value of 0.05 is out of reach (1 / (19 + 1)).
 _LEAST_EXAMPLES = 19
@@ -35,7 +31,7 @@ _OUT_OF_SCOPE_ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """What a caller's labels come to on one model: a head, and a detector where examples allow one."""
+    """A head for a request's labels, and a detector where there are enough examples."""
 
     names: tuple[str, ...]
     head: ZeroShotHead
@@ -51,49 +47,45 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
-    """Probabilities float32 [n, labels] and, where they are known, p-values [n]; `label_set` is what came of labels
-    sent along.
+    """Probabilities float32 [n, labels] and, where known, p-values [n].
+
+    `parts` were computed for them. `label_set` describes labels that came with the request.
     """
 
     names: Sequence[str]
     scores: NDArray[np.float32]
     p_values: list[float] | None
-    label_set: dict[str, object] | None
+    parts: tuple[ModelOutput, ...]
+    label_set: dict[str, object] | None = None
 
 
-@router.post("/v1/classify", responses=answers(ClassifyAnswer), summary="Classify texts")
-async def classify(
-    body: ClassifyBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
-    """Labels with probabilities, best first. An encoder needs `labels`; a trained classifier has its own."""
-    served = await manager.resolve_texts(body.model)
-    require_count(len(body.input), settings.max_inputs, "input")
-    require_count(
-        sum(len(_texts(name, about)) for name, about in (body.labels or {}).items()), settings.max_inputs, "labels"
-    )
-    work = (
-        _zero_shot(body, served, caller) if served.card.task == "embedding" else _trained(body, manager, served, caller)
-    )
-    judged, rows, *more = await cancel_on_disconnect(request, work)
-    data = [_one(judged, index, rows, body.top_k) for index in range(len(body.input))]
-    content = list_body(body.model, data, label_set=judged.label_set, usage=usage(rows, *more))
-    return build_response(request, content, served, rows, *more)
+@compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts")
+async def classify(body: ClassifyBody, call: CallDep) -> Response:
+    """Labels with probabilities, best first.
+
+    An encoder needs `labels`; a trained classifier has its own.
+    """
+    served = await call.manager.resolve_texts(body.model)
+    call.require_inputs(len(body.input), "input")
+    call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
+    classify_texts = _classify_by_labels if served.card.task == "embedding" else _classify_by_training
+    scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
+    data = [_classification_object(scored, index, body.top_k) for index in range(len(body.input))]
+    content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
+    return call.respond(content, served, *scored.parts)
 
 
-async def _zero_shot(
-    body: ClassifyBody, served: ServedText, caller: Caller
-) -> tuple[LabelScores, ModelOutput, *tuple[ModelOutput, ...]]:
+async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: Call) -> LabelScores:
     if body.labels is None:
         raise InvalidRequest(f"{served.card.name} is an encoder: give it labels to choose from", param="labels")
     about = body.labels
-    texts = [text for name, more in about.items() for text in _texts(name, more)]
-    reading = TokenizeOptions(
-        prompt=served.prompt(None), truncate=body.truncate, param="labels", name=partial(_named, about)
-    )
+    texts = [text for name, more in about.items() for text in _label_texts(name, more)]
+    prompt = served.prompt(None)
+    options = TokenizeOptions(prompt, body.truncate, param="labels", name=partial(_name_label_text, about))
     labels, more = await served.fitted(
-        LabelSet, list(about.items()), texts, caller, "classification", reading, partial(_fit, about)
+        LabelSet, list(about.items()), texts, call.caller, "classification", options, partial(_fit_labels, about)
     )
-    rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
+    rows = await _compute_rows(body, served, call, prompt)
 
     def judge() -> LabelScores:
         with torch.inference_mode():
@@ -101,45 +93,62 @@ async def _zero_shot(
             scores = labels.head(vectors, multi_label=body.multi_label).numpy()
             p_values = labels.detector.judge(vectors).p_values.tolist() if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
-            return LabelScores(labels.names, scores, p_values, label_set)
+            return LabelScores(labels.names, scores, p_values, (rows, *more), label_set)
 
-    return await served.run_in_pool(judge), rows, *more
+    return await served.run_in_pool(judge)
 
 
-def _texts(name: str, about: str | list[str]) -> list[str]:
-    """All that is known of a label: its name as words (`card_arrival` means "card arrival"), its description or
-    examples.
-    """
+async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Call) -> LabelScores:
+    call.manager.require_task(served, "classification")
+    if body.labels is not None:
+        raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
+    multi_label = body.multi_label or served.card.multi_label
+    if not isinstance(served, FineTunedModel):
+        rows = await _compute_rows(body, served, call, prompt="")
+        return LabelScores(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, (rows,))
+    rows = await _compute_rows(body, served, call, served.prompt(None))
+
+    def judge() -> LabelScores:
+        scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
+        verdict = served.judge(rows.values)
+        return LabelScores(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, (rows,))
+
+    return await served.run_in_pool(judge)
+
+
+async def _compute_rows(body: ClassifyBody, served: ServedText, call: Call, prompt: str) -> ModelOutput:
+    options = TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
+    return await served.rows(body.input, call.caller, "classification", options)
+
+
+def _label_texts(name: str, about: str | list[str]) -> list[str]:
+    """A label's name as words (`card_arrival`: "card arrival"), its description or examples."""
     return [name.replace("_", " ").strip() or name, *([about] if isinstance(about, str) else about)]
 
 
-def _named(labels: dict[str, str | list[str]], index: int) -> str:
-    """What the caller calls the label text of that index: of labels that are names alone `labels[2]`, else by the
-    label's name.
-    """
-    return [place for number, (name, about) in enumerate(labels.items()) for place in _places(number, name, about)][
-        index
-    ]
+def _name_label_text(labels: dict[str, str | list[str]], index: int) -> str:
+    """The parameter of a label text: `labels[2]` in a list of names, else the label's name."""
+    params = [param for at, (name, about) in enumerate(labels.items()) for param in _label_params(at, name, about)]
+    return params[index]
 
 
-def _places(number: int, name: str, about: str | list[str]) -> list[str]:
-    """What the caller calls each of a label's `_texts`."""
+def _label_params(number: int, name: str, about: str | list[str]) -> list[str]:
+    """The parameter of each of a label's `_label_texts`."""
     if not about:
         return [f"labels[{number}]"]
-    place = f"labels.{brief(name)}"
-    return [place, *([place] if isinstance(about, str) else [f"{place}[{at}]" for at in range(len(about))])]
+    param = f"labels.{shorten_name(name)}"
+    return [param, *([param] if isinstance(about, str) else [f"{param}[{at}]" for at in range(len(about))])]
 
 
-def _reading(body: ClassifyBody, prompt: str) -> TokenizeOptions:
-    return TokenizeOptions(prompt=prompt, truncate=body.truncate, name=naming_of("input", body.input))
+def _fit_labels(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
+    """Fit the head on all texts, and the detector on examples alone.
 
-
-def _fit(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
-    """Only examples can tell what is out of scope: names and descriptions are not written as callers' texts are."""
+    Names and descriptions are not written like inputs, so they cannot tell what is out of scope.
+    """
     known = [
         (owner, at > 0 and not isinstance(about, str))
         for owner, about in enumerate(labels.values())
-        for at, _ in enumerate(_texts("", about))
+        for at, _ in enumerate(_label_texts("", about))
     ]
     with torch.inference_mode():
         vectors = torch.from_numpy(rows.values)
@@ -149,36 +158,16 @@ def _fit(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
         return LabelSet(tuple(labels), head, detector, len(known), rows.truncated)
 
 
-async def _trained(
-    body: ClassifyBody, manager: ModelManager, served: ServedText, caller: Caller
-) -> tuple[LabelScores, ModelOutput, *tuple[ModelOutput, ...]]:
-    manager.require_task(served, "classification")
-    if body.labels is not None:
-        raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
-    multi_label = body.multi_label or served.card.multi_label
-    if not isinstance(served, FineTunedModel):
-        rows = await served.rows(body.input, caller, "classification", _reading(body, ""))
-        return LabelScores(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, None), rows
-    rows = await served.rows(body.input, caller, "classification", _reading(body, served.prompt(None)))
-
-    def judge() -> LabelScores:
-        scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
-        verdict = served.judge(rows.values)
-        return LabelScores(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, None)
-
-    return await served.run_in_pool(judge), rows
-
-
-def _one(judged: LabelScores, index: int, rows: ModelOutput, top_k: int | None) -> dict[str, object]:
-    scores = judged.scores[index]
+def _classification_object(scored: LabelScores, index: int, top_k: int | None) -> dict[str, object]:
+    scores = scored.scores[index]
     order = np.argsort(-scores, kind="stable")[:top_k]
-    p_value = judged.p_values[index] if judged.p_values else None
+    p_value = scored.p_values[index] if scored.p_values else None
     return {
         "object": "classification",
         "index": index,
-        "label": judged.names[order[0]],
-        "labels": [{"label": judged.names[at], "score": float(scores[at])} for at in order],
+        "label": scored.names[order[0]],
+        "labels": [{"label": scored.names[at], "score": float(scores[at])} for at in order],
         "out_of_scope": None if p_value is None else p_value <= _OUT_OF_SCOPE_ALPHA,
         "p_value": p_value,
-        "truncated": rows.tokens[index].truncated,
+        "truncated": scored.parts[0].tokens[index].truncated,
     }

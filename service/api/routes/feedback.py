@@ -1,4 +1,4 @@
-"""What a running bot learns from its users."""
+"""Feedback on answers: the labels that texts should have had."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     summary="Report what a text's label should have been",
 )
 async def add_feedback(body: FeedbackBody, jobs: JobsDep) -> dict[str, Any]:
-    """Kept until a job trains on it: `training_file` `"feedback:MODEL"`. Of several reports on a text the last one
-    counts.
+    """Keep feedback until a job trains on it: `training_file` `"feedback:MODEL"`.
 
-    `model` may be what an answer or `x-sonde-model` said, with a version: it is kept, and counts for the model as well.
+    Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
+    counts for the model as well.
     """
     number, when = await asyncio.to_thread(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
     about = {"model": body.model, "text": body.text, "label": body.label, "correct_label": body.correct_label}

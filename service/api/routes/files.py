@@ -1,4 +1,4 @@
-"""Files of examples, as OpenAI's clients send them."""
+"""OpenAI's files: examples to train on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse
 from service.api.deps import JobsDep, requires
 from service.api.multipart import read_upload
 from service.api.openapi import READING, errors
+from service.api.responses import page_object
 from service.api.schemas.jobs import FileDeleted, FileList, FileObject
 from service.errors import InvalidRequest
 from service.jobs.files import StoredFile
@@ -52,15 +53,24 @@ async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     incoming = await asyncio.to_thread(jobs.files.receive)
     try:
         form = await read_upload(request, incoming, jobs.files.max_bytes)
-        unknown = sorted(set(form.fields) - {"purpose", "file"})
-        if unknown:
-            raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])
-        purpose = form.fields.get("purpose")
-        if purpose not in PURPOSES:
-            raise InvalidRequest(f"purpose: expected {' or '.join(PURPOSES)}, got {purpose!r:.80}", param="purpose")
-        return render(await asyncio.to_thread(jobs.files.keep, incoming, form.filename or "", purpose))
+        purpose = _require_purpose(form.fields)
+        return _file_object(await asyncio.to_thread(jobs.files.keep, incoming, form.filename or "", purpose))
     finally:
         await asyncio.to_thread(incoming.discard)
+
+
+def _require_purpose(fields: dict[str, str]) -> str:
+    """The purpose among an upload's fields.
+
+    Raises InvalidRequest for another purpose, and for other fields.
+    """
+    unknown = sorted(set(fields) - {"purpose", "file"})
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])
+    purpose = fields.get("purpose")
+    if purpose not in PURPOSES:
+        raise InvalidRequest.at("purpose", f"expected {' or '.join(PURPOSES)}, got {purpose!r:.80}")
+    return purpose
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=FileList, summary="List files")
@@ -73,15 +83,13 @@ async def list_files(
 ) -> dict[str, Any]:
     """Newest first, unless `order` is `asc`."""
     found, more = await asyncio.to_thread(jobs.files.page, after, limit, purpose, newest_first=order == "desc")
-    data = [render(file) for file in found]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, "has_more": more, **ends}
+    return page_object([_file_object(file) for file in found], has_more=more)
 
 
 @router.get("/{file_id}", responses=_ONE, response_model=FileObject, summary="One file")
 async def get_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
     """What is known of a file."""
-    return render(await asyncio.to_thread(jobs.files.get, file_id))
+    return _file_object(await asyncio.to_thread(jobs.files.get, file_id))
 
 
 @router.get(
@@ -96,7 +104,7 @@ async def get_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
 async def get_content(file_id: str, jobs: JobsDep) -> FileResponse:
     """The bytes as they came."""
     path = await asyncio.to_thread(jobs.files.path, file_id)
-    # Never shown by a browser: what it holds is the uploader's.
+    # Browsers must not render it, because any uploader chose its content.
     headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
@@ -108,8 +116,8 @@ async def delete_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def render(file: StoredFile) -> dict[str, Any]:
-    """A file as OpenAI shows it, and its SHA-256."""
+def _file_object(file: StoredFile) -> dict[str, Any]:
+    """OpenAI's file object, with the file's SHA-256."""
     return {
         "id": file.id,
         "object": "file",

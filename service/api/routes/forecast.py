@@ -3,54 +3,47 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from models.sensors.base import Forecast, Readings
-from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
-from service.api.json_body import JsonRoute
-from service.api.openapi import answers
+from service.api.fast_path import CallDep, compute_route
 from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
-from service.api.responses import build_response
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody
 from service.api.schemas.fields import require_count
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
 
-router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Sonde"])
+router = APIRouter(tags=["Sonde"])
 
 
-@router.post("/v1/forecast", responses=answers(ForecastAnswer), summary="Forecast a series")
-async def forecast(
-    body: ForecastBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/v1/forecast", ForecastAnswer, "Forecast a series")
+async def forecast(body: ForecastBody, call: CallDep) -> Response:
     """The next steps of a series: the mean and quantiles of each column."""
-    served = manager.require_readings(await manager.resolve(body.model), "forecast")
-    require_count(len(body.series), settings.max_readings, "series")
-    horizon = _horizon(body, served)
-    readings, stamps = await served.run_in_pool(lambda: _read(body, served))
-    made, took = await cancel_on_disconnect(request, served.forecast(readings, caller, horizon, body.quantiles))
-    content = await served.run_in_pool(lambda: _written(body, served, made, stamps))
-    return build_response(request, content, served, took)
+    served = call.manager.require_readings(await call.manager.resolve(body.model), "forecast")
+    require_count(len(body.series), call.settings.max_readings, "series")
+    horizon = _choose_horizon(body, served)
+    readings, stamps = await served.run_in_pool(lambda: _read_series(body, served))
+    made, timings = await call.cancel_on_disconnect(served.forecast(readings, call.caller, horizon, body.quantiles))
+    content = await served.run_in_pool(lambda: _forecast_body(body, served, made, stamps))
+    return call.respond(content, served, timings)
 
 
-def _horizon(body: ForecastBody, served: ServedSensor) -> int:
+def _choose_horizon(body: ForecastBody, served: ServedSensor) -> int:
     most = served.numbers.horizon
     if body.horizon is not None and body.horizon > most:
-        raise InvalidRequest(
-            f"horizon: {served.card.name} forecasts at most {most} steps, got {body.horizon}", param="horizon"
-        )
+        raise InvalidRequest.at("horizon", f"{served.card.name} forecasts at most {most} steps, got {body.horizon}")
     if len(body.series) < served.numbers.window:
         needs = f"{served.card.name} needs the last {served.numbers.window} readings at least"
-        raise InvalidRequest(f"series: {needs}, got {len(body.series)}", param="series")
+        raise InvalidRequest.at("series", f"{needs}, got {len(body.series)}")
     return body.horizon or most
 
 
-def _read(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None]:
+def _read_series(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None]:
     readings = to_matrix(body.series, served.numbers.columns, "series")
     return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(readings), None)
 
 
-def _written(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
+def _forecast_body(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
     period_s = served.numbers.period_s
     content = {
         "object": "forecast",

@@ -26,7 +26,10 @@ async def live() -> dict[str, object]:
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
 async def ready(manager: ManagerDep) -> Response:
-    """200 while models are loaded and warm, their devices answer and no shutdown has begun; else 503."""
+    """200 when the service takes requests, else 503 with the reason.
+
+    It does once models are loaded and warm, while their devices answer and no shutdown has begun.
+    """
     problem = manager.problem
     body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
     response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
@@ -49,5 +52,5 @@ async def sonde_version() -> dict[str, str]:
     summary="Prometheus metrics",
 )
 async def metrics_page(metrics: MetricsDep) -> Response:
-    """All metrics in Prometheus' text format, of all processes together where the service is several."""
+    """All metrics in Prometheus' text format, of all processes together."""
     return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What is served: models with their contracts, and the service's own settings."""
+"""Models in service with their contracts, and the service's own settings."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ async def list_models(manager: ManagerDep) -> dict[str, Any]:
     summary="One model",
 )
 async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
-    """A model's contract: shapes and dtypes in and out, where it computes and why there; of a trained one, its
-    metrics too.
-    """
+    """A model's contract: shapes, dtypes, its device and why; for a trained one, its metrics."""
     served = await manager.resolve(model)
     return await run_in_threadpool(describe, served, manager.registry)
 
@@ -54,7 +52,7 @@ async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
     summary="The service",
 )
 async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
-    """The first model as TEI describes it, and all models with device, dtype and the reason for both."""
+    """The first model as TEI describes it, and all models with device, dtype and reason."""
     first = manager.find(None).card
     return {
         "model_id": first.name,
@@ -79,7 +77,7 @@ async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
 
 
 def describe(served: Servable, registry: Registry) -> dict[str, Any]:
-    """A model as OpenAI's model object with our fields added. Reads the disk for a trained one."""
+    """OpenAI's model object with our fields. Reads the disk for a trained model."""
     card = served.card
     manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
     return {

@@ -1,4 +1,4 @@
-"""Trained models: which versions there are, which one serves, and changing that."""
+"""Trained models: their versions, the version in service, and aliases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.api.schemas.registry import (
     VersionList,
 )
 from service.errors import ModelNotFound
-from service.serving.model_manager import SENSORS
+from service.serving.model_manager import SENSORS, ModelManager
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
 router = APIRouter(route_class=JsonRoute, tags=["registry"])
@@ -45,11 +45,10 @@ _REMOVING = {**READING, **errors(404, 409, 507)}
 )
 def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     """All versions of a trained model with what their training measured, newest first."""
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     now = registry.current(name)
-    data = [
-        _version(registry, name, one, None if now is None else now.version) for one in reversed(registry.versions(name))
-    ]
+    current = None if now is None else now.version
+    data = [_version_object(registry, name, number, current) for number in reversed(registry.versions(name))]
     return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
 
 
@@ -61,12 +60,12 @@ def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     summary="A model's history",
 )
 def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
-    """Who published, promoted, rolled back, withdrew and deleted what, when and why, oldest first."""
-    name = _named(model)[0]
-    told = registry.ledger(name)
-    if not told:
-        raise _unknown(model)
-    return {"object": "list", "model": name, "data": told, "has_more": False}
+    """A model's history, oldest first: each action with its key, time and reason."""
+    name = _parse_or_404(model)[0]
+    entries = registry.ledger(name)
+    if not entries:
+        raise _not_found(model)
+    return {"object": "list", "model": name, "data": entries, "has_more": False}
 
 
 @router.post(
@@ -79,13 +78,13 @@ def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
 def promote(
     model: str, body: PromoteBody, registry: RegistryDep, manager: ManagerDep, context: ContextDep
 ) -> dict[str, Any]:
-    """The version is loaded and checked beside the one that serves, and takes its place if it is sound; see
-    `sonde_reload_failures`.
+    """Put a version in service, if it loads and passes its checks beside the current one.
+
+    Failures count in `sonde_reload_failures`.
     """
-    name = _known(registry, model)
+    name = _require_known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
-    manager.watcher.poke()
-    return _in_service(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.post(
@@ -98,11 +97,10 @@ def promote(
 def rollback(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
-    """The version that served before serves again. The body may be left out."""
-    name = _known(registry, model)
+    """The version that served before serves again. The body is optional."""
+    name = _require_known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
-    manager.watcher.poke()
-    return _in_service(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.post(
@@ -115,11 +113,13 @@ def rollback(
 def withdraw(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
-    """No version serves any more under this name; promote or rollback puts one back. The body may be left out."""
-    name = _known(registry, model)
+    """No version serves under this name any more.
+
+    Promote or rollback puts one back. The body is optional.
+    """
+    name = _require_known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
-    manager.watcher.poke()
-    return _in_service(registry, name)
+    return _announce_move(registry, manager, name)
 
 
 @router.delete(
@@ -130,13 +130,12 @@ def withdraw(
     summary="Delete a trained model",
 )
 def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep) -> dict[str, Any]:
-    """`ft:…:v3` deletes that version, which must not be in service; a name without version deletes all of them, and
-    none may be.
+    """`ft:…:v3` deletes that version, a name without version all of them.
 
-    What an alias means is not deleted either.
+    None of them may be in service, nor be the target of an alias.
     """
-    name, version = _named(model)
-    _known(registry, name)
+    name, version = _parse_or_404(model)
+    _require_known(registry, name)
     if version is None:
         registry.delete_all(name, by=context.key.id)
     else:
@@ -154,9 +153,12 @@ def list_aliases(registry: RegistryDep) -> dict[str, Any]:
 
 @router.put("/v1/aliases/{alias}", dependencies=_WRITE, responses=WRITING, response_model=Alias, summary="Set an alias")
 def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager: ManagerDep) -> dict[str, Any]:
-    """Have a name stand for a trained model, or for one version of it; what it stood for before no longer counts."""
+    """Point an alias at a trained model, or at one version of it.
+
+    An existing alias is replaced.
+    """
     if alias == SENSORS:
-        raise RegistryConflict(f"jobs call the base of models of numbers {SENSORS!r}: take another name", param="alias")
+        raise RegistryConflict(f"jobs call the base of sensor models {SENSORS!r}: take another name", param="alias")
     if any(alias == served.card.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:
@@ -181,28 +183,33 @@ def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -
     return {"id": alias, "object": "alias", "deleted": True}
 
 
-def _named(model: str) -> tuple[str, int | None]:
-    """A name in a path is there or not there, whatever it looks like."""
+def _parse_or_404(model: str) -> tuple[str, int | None]:
+    """The name and version in a path.
+
+    A malformed name raises ModelNotFound, as any unknown one.
+    """
     try:
         return parse_name(model)
     except BadName:
-        raise _unknown(model) from None
+        raise _not_found(model) from None
 
 
-def _known(registry: Registry, model: str) -> str:
-    name, version = _named(model)
+def _require_known(registry: Registry, model: str) -> str:
+    name, version = _parse_or_404(model)
     if version is not None or not registry.versions(name):
-        raise _unknown(model)
+        raise _not_found(model)
     return name
 
 
-def _unknown(model: str) -> ModelNotFound:
+def _not_found(model: str) -> ModelNotFound:
     return ModelNotFound(
         f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model"
     )
 
 
-def _in_service(registry: Registry, name: str) -> dict[str, Any]:
+def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict[str, Any]:
+    """Have this process follow the registry at once; return the pointer."""
+    manager.watcher.poke()
     now = registry.current(name)
     return {
         "object": "model.pointer",
@@ -213,7 +220,7 @@ def _in_service(registry: Registry, name: str) -> dict[str, Any]:
     }
 
 
-def _version(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
+def _version_object(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
     about: dict[str, Any] = {
         "id": f"{name}:v{version}",
         "object": "model.version",

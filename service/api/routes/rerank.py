@@ -1,4 +1,4 @@
-"""Rerank as Cohere's clients ask for it, by a cross-encoder or by an encoder."""
+"""Cohere's rerank, by a cross-encoder or by an encoder."""
 
 from __future__ import annotations
 
@@ -10,75 +10,74 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from models.linalg import normalize
 from models.text.sequence_classifier import relevance
-from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
-from service.api.json_body import JsonRoute
-from service.api.openapi import answers
-from service.api.responses import build_response
-from service.api.schemas.fields import naming, require_count
+from service.api.fast_path import CallDep, compute_route
+from service.api.schemas.fields import name_by_index
 from service.api.schemas.texts import RerankAnswer, RerankBody
 from service.serving.servable import Caller
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
-router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["Cohere"])
+router = APIRouter(tags=["Cohere"])
 
 
-@router.post("/v1/rerank", responses=answers(RerankAnswer), summary="Rank documents (Cohere v1)")
-@router.post("/v2/rerank", responses=answers(RerankAnswer), summary="Rank documents (Cohere v2)")
-async def rerank(
-    body: RerankBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
-    """Documents by relevance to the query, best first. An encoder's relevance is the cosine, negative ones counting
-    as 0.
+@compute_route(router, "/v1/rerank", RerankAnswer, "Rank documents (Cohere v1)")
+@compute_route(router, "/v2/rerank", RerankAnswer, "Rank documents (Cohere v2)")
+async def rerank(body: RerankBody, call: CallDep) -> Response:
+    """Documents by relevance to the query, best first.
+
+    An encoder's relevance is the cosine; negative cosines count as 0.
     """
-    served = await manager.resolve_for("rerank", body.model)
-    require_count(len(body.documents), settings.max_inputs, "documents")
-    reading = TokenizeOptions(max_tokens=body.max_tokens_per_doc, param="documents")
-    raw, parts = await cancel_on_disconnect(request, raw_scores(served, body.query, body.documents, reading, caller))
+    served = await call.manager.resolve_for("rerank", body.model)
+    call.require_inputs(len(body.documents), "documents")
+    options = TokenizeOptions(max_tokens=body.max_tokens_per_doc, param="documents")
+    work = score_documents(served, body.query, body.documents, options, call.caller)
+    raw, parts = await call.cancel_on_disconnect(work)
     scores = to_relevance(raw, served)
     order = np.argsort(-scores, kind="stable")[: body.top_n]
-    results = [{"index": int(at), "relevance_score": float(scores[at]), **_text(body, int(at))} for at in order]
-    tokens = sum(rows.token_count for rows in parts)
+    results: list[dict[str, Any]] = [{"index": int(at), "relevance_score": float(scores[at])} for at in order]
+    if body.return_documents:
+        for entry in results:
+            entry["document"] = {"text": body.documents[entry["index"]]}
     meta = {
-        "api_version": {"version": request.url.path[2]},
+        "api_version": {"version": call.request.url.path[2]},
         "billed_units": {"search_units": 1},
-        "tokens": {"input_tokens": tokens},
+        "tokens": {"input_tokens": sum(rows.token_count for rows in parts)},
         "truncated": sum(rows.truncated for rows in parts),
     }
-    return build_response(
-        request, orjson.dumps({"id": str(uuid.uuid4()), "results": results, "meta": meta}), served, *parts
-    )
+    content = orjson.dumps({"id": str(uuid.uuid4()), "results": results, "meta": meta})
+    return call.respond(content, served, *parts)
 
 
-async def raw_scores(
-    served: ServedText, query: str, documents: list[str], reading: TokenizeOptions, caller: Caller
+async def score_documents(
+    served: ServedText, query: str, documents: list[str], options: TokenizeOptions, caller: Caller
 ) -> tuple[NDArray[np.float32], tuple[ModelOutput, ...]]:
-    """A cross-encoder's logits, or an encoder's cosines, [documents]; and the rows they came from."""
+    """A cross-encoder's logits or an encoder's cosines, [documents], and the rows behind them."""
     if served.card.task == "rerank":
-        rows = await served.rows([(query, document) for document in documents], caller, "rerank", reading)
+        rows = await served.rows([(query, document) for document in documents], caller, "rerank", options)
         return rows.values[:, 0], (rows,)
-    prompts = served.card.prompts
-    name = naming("query", alone=True)
-    asked = replace(
-        reading, prompt=prompts.get("query", served.prompt(None)), max_tokens=None, param="query", name=name
+    prompts, default = served.card.prompts, served.prompt(None)
+    of_query = replace(
+        options,
+        prompt=prompts.get("query", default),
+        max_tokens=None,
+        param="query",
+        name=name_by_index("query", alone=True),
     )
-    read = replace(reading, prompt=prompts.get("document", served.prompt(None)))
-    query_rows, document_rows = await _both(
-        served.rows([query], caller, "rerank", asked), served.rows(documents, caller, "rerank", read)
+    of_documents = replace(options, prompt=prompts.get("document", default))
+    query_rows, document_rows = await _gather_or_cancel(
+        served.rows([query], caller, "rerank", of_query), served.rows(documents, caller, "rerank", of_documents)
     )
     cosines: NDArray[np.float32] = normalize(document_rows.values) @ normalize(query_rows.values)[0]
     return cosines, (document_rows, query_rows)
 
 
-async def _both(
-    one: Coroutine[Any, Any, ModelOutput], other: Coroutine[Any, Any, ModelOutput]
-) -> tuple[ModelOutput, ModelOutput]:
-    """Both results; when one fails, the other is not computed."""
-    tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
+async def _gather_or_cancel(*work: Coroutine[Any, Any, ModelOutput]) -> list[ModelOutput]:
+    """All results; when one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -87,9 +86,5 @@ async def _both(
 
 
 def to_relevance(raw: NDArray[np.float32], served: ServedText) -> NDArray[np.float32]:
-    """Raw scores [n] as numbers between 0 and 1."""
+    """Raw scores [n] → relevance between 0 and 1."""
     return relevance(raw[:, None]) if served.card.task == "rerank" else raw.clip(0.0, 1.0)
-
-
-def _text(body: RerankBody, index: int) -> dict[str, object]:
-    return {"document": {"text": body.documents[index]}} if body.return_documents else {}

@@ -1,4 +1,4 @@
-"""Anomaly scores of numbers: records judged each by itself, and series that go on from call to call."""
+"""Anomaly scores of readings: of records, and of series that continue between calls."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 
 from models.sensors.base import Drift, Readings, Scored, State
-from service.api.deps import cancel_on_disconnect
+from service.api.fast_path import Call
 from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
-from service.api.responses import build_response, unreachable
+from service.api.responses import alpha_warnings
 from service.api.schemas.anomaly import AnomalyBody
 from service.api.schemas.fields import require_count
-from service.config import Settings
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
-from service.serving.servable import Caller
 from service.serving.stream_state import Clock, seal, unseal
 
 T = TypeVar("T")
 _REMEDY = "train on more normal readings (at least {} to calibrate on)"
-# As many rows are read and written on the event loop; more would hold other callers up.
+# More rows are read and written in the pool, because they would hold up other callers on the event loop.
 _INLINE_ROWS = 128
 # Rows written at a time, so that other threads get their turn in between.
 _CHUNK = 1024
 
 
-async def score_readings(
-    body: AnomalyBody, request: Request, settings: Settings, caller: Caller, served: ServedSensor
-) -> Response:
+async def score_readings(body: AnomalyBody, call: Call, served: ServedSensor) -> Response:
     """Scores of a request's records or series."""
     param = "records" if served.numbers.kind == "records" else "series"
-    rows = _rows_of(body, served, param)
-    require_count(len(rows), settings.max_readings, param)
+    rows = _require_rows(body, served, param)
+    require_count(len(rows), call.settings.max_readings, param)
     state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
-    readings, stamps = await _near(served, len(rows), lambda: _read(body, rows, served, param, clock.last_s))
+    readings, stamps = await _run_by_size(
+        served, len(rows), lambda: _read_rows(body, rows, served, param, clock.last_s)
+    )
     _require_window(served, len(rows), state)
-    work = served.score(readings, caller, state=state, contributions=body.contributions)
-    scored, took = await cancel_on_disconnect(request, work)
-    content = await _near(served, len(rows), lambda: _written(body, served, scored, stamps, clock))
-    return build_response(request, content, served, took)
+    work = served.score(readings, call.caller, state=state, contributions=body.contributions)
+    scored, timings = await call.cancel_on_disconnect(work)
+    content = await _run_by_size(served, len(rows), lambda: _anomaly_body(body, served, scored, stamps, clock))
+    return call.respond(content, served, timings)
 
 
-def _rows_of(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:
-    """The rows of the field that the model reads. Raises InvalidRequest where another field came."""
+def _require_rows(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:
+    """The rows of the field that the model reads.
+
+    Raises InvalidRequest where another field came.
+    """
     rows: list[Any] | None = getattr(body, param)
     if rows is None:
-        other = "texts" if body.input is not None else "a series" if body.series is not None else "records"
-        came = "input" if body.input is not None else "series" if body.series is not None else "records"
+        came = next(name for name in ("input", "series", "records") if getattr(body, name) is not None)
+        other = {"input": "texts", "series": "a series", "records": "records"}[came]
         columns = served.numbers.columns
         reads = f'{param}, float64 of shape ["n", {len(columns)}] ({", ".join(columns)})'
         raise InvalidRequest(f"{served.card.name} reads {reads}; got {other}", param=came)
@@ -61,12 +62,12 @@ def _rows_of(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:
     return rows
 
 
-async def _near(served: ServedSensor, rows: int, work: Callable[[], T]) -> T:
-    """Do something with so many rows: at once if they are few, else off the event loop."""
+async def _run_by_size(served: ServedSensor, rows: int, work: Callable[[], T]) -> T:
+    """Do work on a number of rows: at once if they are few, else off the event loop."""
     return work() if rows <= _INLINE_ROWS else await served.run_in_pool(work)
 
 
-def _read(
+def _read_rows(
     body: AnomalyBody, rows: list[Any], served: ServedSensor, param: str, before: float | None
 ) -> tuple[Readings, TimestampColumn | None]:
     readings = to_matrix(rows, served.numbers.columns, param)
@@ -76,38 +77,38 @@ def _read(
 def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
     window = served.numbers.window
     if state is None and rows < window:
-        raise InvalidRequest(
-            f"series: has {rows} readings, {served.card.name} needs at least {window} to begin with; calls with "
-            f"state may have fewer",
-            param="series",
-        )
+        needs = f"{served.card.name} needs at least {window} to begin with; calls with state may have fewer"
+        raise InvalidRequest.at("series", f"has {rows} readings, {needs}")
 
 
-def _written(
+def _anomaly_body(
     body: AnomalyBody, served: ServedSensor, scored: Scored, stamps: TimestampColumn | None, clock: Clock
 ) -> bytes:
-    """The whole answer, row by row, as bytes: a pydantic object a row would cost more than the detector."""
+    """The answer as bytes, row by row.
+
+    A pydantic object for each row would cost more than the detector.
+    """
     series = served.numbers.kind == "series"
     count = served.calibrated_on
-    warnings = unreachable(count, body.alpha, "independent normal readings", _REMEDY)
+    warnings = alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
     warnings += [] if stamps is None else gap_warnings(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
     now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,
         "threshold": served.threshold(body.alpha),
-        "drift": _drift(scored.drift),
+        "drift": _drift_object(scored.drift),
         "state": seal(scored.state, served.manifest.digest, now) if series else None,
         "reference": {"count": count, "cached": True, "truncated": 0},
         "warnings": warnings,
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
     data = b",".join(
-        _chunk(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
+        _write_rows(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
     )
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
 
 
-def _chunk(scored: Scored, at: int, columns: tuple[str, ...], alpha: float) -> bytes:
+def _write_rows(scored: Scored, at: int, columns: tuple[str, ...], alpha: float) -> bytes:
     part = slice(at, at + _CHUNK)
     scores = scored.scores[part].astype(np.float64).tolist()
     p_values = scored.p_values[part].tolist()
@@ -135,5 +136,5 @@ def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _drift(drift: Drift | None) -> dict[str, object] | None:
+def _drift_object(drift: Drift | None) -> dict[str, object] | None:
     return None if drift is None else {"detected": drift.detected, "p_value": drift.p_value}

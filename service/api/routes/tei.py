@@ -9,26 +9,20 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.linalg import normalize
 from models.text.sequence_classifier import probabilities
 from models.text.tokenization import Side
 from models.text.tokens import Explained
-from service.api.deps import INFER, CallerDep, ManagerDep, SettingsDep, cancel_on_disconnect
+from service.api.fast_path import INFER, CallDep, compute_route
 from service.api.json_body import JsonRoute
-from service.api.openapi import answers
-from service.api.responses import (
-    INLINE_NUMBERS,
-    build_response,
-    check_dimensions,
-    finish_vectors,
-    list_body,
-    vectors_body,
-)
-from service.api.routes.rerank import raw_scores, to_relevance
+from service.api.responses import list_body
+from service.api.routes.embeddings import INLINE_NUMBERS, check_dimensions, finish_vectors, vectors_body
+from service.api.routes.rerank import score_documents, to_relevance
 from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import naming, naming_of, require_count
+from service.api.schemas.fields import name_by_index, name_inputs
 from service.api.schemas.tei import (
     DecodeBody,
     EmbedBody,
@@ -45,172 +39,140 @@ from service.api.schemas.tei import (
 )
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
-from service.serving.text_model import ServedText, TokenizeOptions
+from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
-router = APIRouter(route_class=JsonRoute, dependencies=[INFER], tags=["text-embeddings-inference"])
+router = APIRouter(route_class=JsonRoute, tags=["text-embeddings-inference"])
 
 
-@router.post("/", include_in_schema=False)
-async def root(request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep) -> Response:
-    """What the first model does: /embed, /predict or /rerank; or /similarity, when that is what the body asks. As
-    TEI has it.
+@router.post("/", include_in_schema=False, dependencies=[INFER])
+async def root(request: Request, call: CallDep) -> Response:
+    """TEI's root: /embed, /predict or /rerank, by what the first model does.
+
+    A body with a source sentence goes to /similarity.
     """
     sent = await request.json()
     compares = isinstance(sent, dict) and isinstance(sent.get("inputs"), dict)
-    kind, route = _ROOT["similarity" if compares else (await manager.resolve(None)).card.task]
+    kind, endpoint = _ROOT["similarity" if compares else (await call.manager.resolve(None)).card.task]
     try:
         body = kind.model_validate(sent)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-    return await route(body, request, manager, settings, caller)
+    return await endpoint(body, call)
 
 
-@router.post("/embed", responses=answers(list[list[float]]), summary="Embed texts")
-async def embed(
-    body: EmbedBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/embed", list[list[float]], "Embed texts")
+async def embed(body: EmbedBody, call: CallDep) -> Response:
     """One vector per input, in order, as a plain list."""
-    served = await manager.resolve_for("embedding", body.model)
-    require_count(len(body.inputs), settings.max_inputs, "inputs")
+    served = await call.manager.resolve_for("embedding", body.model)
+    call.require_inputs(len(body.inputs), "inputs")
     check_dimensions(body.dimensions, served)
-    reading = TokenizeOptions(
-        prompt=served.prompt(body.prompt_name),
-        truncate=_on(body.truncate),
-        side=_side(body.truncation_direction),
-        param="inputs",
-        name=naming_of("inputs", body.inputs),
-    )
-    rows = await cancel_on_disconnect(request, served.rows(body.inputs, caller, "embedding", reading))
+    options = _embed_options(body, served, name_inputs("inputs", body.inputs))
+    rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "embedding", options))
 
     def write() -> bytes:
         return vectors_body(finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions))
 
     content = write() if rows.values.size <= INLINE_NUMBERS else await served.run_in_pool(write)
-    return build_response(request, content, served, rows)
+    return call.respond(content, served, rows)
 
 
-@router.post("/predict", responses=answers(list[TeiScore] | list[list[TeiScore]]), summary="Run a sequence classifier")
-async def predict(
-    body: PredictBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/predict", list[TeiScore] | list[list[TeiScore]], "Run a sequence classifier")
+async def predict(body: PredictBody, call: CallDep) -> Response:
     """Labels with scores, best first; a list of those when `inputs` was a list of lists."""
-    served = await manager.resolve_for("classification", body.model)
-    require_count(len(body.inputs), settings.max_inputs, "inputs")
+    served = await call.manager.resolve_for("classification", body.model)
+    call.require_inputs(len(body.inputs), "inputs")
     _require_pairs_allowed(body, served)
-    prompt = served.prompt(None) if isinstance(served, FineTunedModel) else ""
-    sent = await request.json()
-    many = isinstance(sent["inputs"], list) and isinstance(sent["inputs"][0], list)
-    reading = TokenizeOptions(
-        prompt=prompt, truncate=_on(body.truncate), param="inputs", name=naming("inputs", alone=not many)
+    sent = (await call.request.json())["inputs"]
+    many = isinstance(sent, list) and isinstance(sent[0], list)
+    options = TokenizeOptions(
+        prompt=served.prompt(None) if isinstance(served, FineTunedModel) else "",
+        truncate=_truncates(body.truncate),
+        param="inputs",
+        name=name_by_index("inputs", alone=not many),
     )
-    rows = await cancel_on_disconnect(request, served.rows(body.inputs, caller, "classification", reading))
-    logits = (
-        await served.run_in_pool(lambda: served.logits(rows.values, rows.tokens))
-        if isinstance(served, FineTunedModel)
-        else rows.values
-    )
-    scores = _scores(logits, body, served)
+    rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "classification", options))
+    scores = _scores(await _logits(served, rows), body, served)
     top_k = body.parameters.top_k if body.parameters else None
     ranked = [
         [{"label": served.card.labels[at], "score": float(line[at])} for at in np.argsort(-line, kind="stable")[:top_k]]
         for line in scores
     ]
-    # With parameters it is Hugging Face's inference API that is asked, where even a single text has a list of its own.
+    # Parameters are Hugging Face's inference API, which answers even a single text with a list of its own.
     batched = many or body.parameters is not None
-    return build_response(request, orjson.dumps(ranked if batched else ranked[0]), served, rows)
+    return call.respond(orjson.dumps(ranked if batched else ranked[0]), served, rows)
 
 
-@router.post("/rerank", responses=answers(list[TeiRank]), summary="Rank texts")
-async def rerank(
-    body: TeiRerankBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/rerank", list[TeiRank], "Rank texts")
+async def rerank(body: TeiRerankBody, call: CallDep) -> Response:
     """Texts by relevance to the query, best first."""
-    served = await manager.resolve_for("rerank", body.model)
-    require_count(len(body.texts), settings.max_inputs, "texts")
-    reading = TokenizeOptions(truncate=_on(body.truncate), param="texts")
-    raw, parts = await cancel_on_disconnect(request, raw_scores(served, body.query, body.texts, reading, caller))
+    served = await call.manager.resolve_for("rerank", body.model)
+    call.require_inputs(len(body.texts), "texts")
+    options = TokenizeOptions(truncate=_truncates(body.truncate), param="texts")
+    work = score_documents(served, body.query, body.texts, options, call.caller)
+    raw, parts = await call.cancel_on_disconnect(work)
     scores = raw if body.raw_scores else to_relevance(raw, served)
-    ranked: list[dict[str, Any]] = [
-        {"index": int(at), "score": float(scores[at])} for at in np.argsort(-scores, kind="stable")
-    ]
+    order = np.argsort(-scores, kind="stable")
+    ranked: list[dict[str, Any]] = [{"index": int(at), "score": float(scores[at])} for at in order]
     if body.return_text:
         for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
-    return build_response(request, orjson.dumps(ranked), served, *parts)
+    return call.respond(orjson.dumps(ranked), served, *parts)
 
 
-@router.post("/similarity", responses=answers(list[float]), summary="Compare one sentence with others")
-async def similarity(
-    body: SimilarityBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/similarity", list[float], "Compare one sentence with others")
+async def similarity(body: SimilarityBody, call: CallDep) -> Response:
     """The cosine of each sentence to the source sentence."""
-    served = await manager.resolve_for("embedding", body.model)
-    require_count(len(body.inputs.sentences), settings.max_inputs, "inputs.sentences")
-    how = body.parameters or SimilarityParameters()
-    reading = TokenizeOptions(
-        prompt=served.prompt(how.prompt_name),
-        truncate=_on(how.truncate),
-        side=_side(how.truncation_direction),
-        param="inputs",
-        name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
-    )
+    served = await call.manager.resolve_for("embedding", body.model)
+    call.require_inputs(len(body.inputs.sentences), "inputs.sentences")
+    options = _embed_options(body.parameters or SimilarityParameters(), served, _name_sentence)
     texts = [body.inputs.source_sentence, *body.inputs.sentences]
-    rows = await cancel_on_disconnect(request, served.rows(texts, caller, "embedding", reading))
+    rows = await call.cancel_on_disconnect(served.rows(texts, call.caller, "embedding", options))
     vectors = normalize(rows.values)
-    return build_response(request, orjson.dumps((vectors[1:] @ vectors[0]).tolist()), served, rows)
+    return call.respond(orjson.dumps((vectors[1:] @ vectors[0]).tolist()), served, rows)
 
 
-@router.post("/tokenize", responses=answers(list[list[TeiToken]]), summary="Show the tokens of texts")
-async def tokenize(
-    body: TokenizeBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/tokenize", list[list[TeiToken]], "Show the tokens of texts")
+async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
     """Each text's tokens, uncut, with their place in the preprocessed text."""
-    served = await manager.resolve_texts(body.model)
-    require_count(len(body.inputs), settings.max_inputs, "inputs")
-    reading = served.explain(
-        body.inputs, caller, "inputs", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
+    served = await call.manager.resolve_texts(body.model)
+    call.require_inputs(len(body.inputs), "inputs")
+    work = served.explain(
+        body.inputs, call.caller, "inputs", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
     )
-    seen = await cancel_on_disconnect(request, reading)
-    return build_response(
-        request, await served.run_in_pool(lambda: orjson.dumps([_tei_tokens(one) for one in seen])), served
-    )
+    explained = await call.cancel_on_disconnect(work)
+    content = await served.run_in_pool(lambda: orjson.dumps([_tei_tokens(text) for text in explained]))
+    return call.respond(content, served)
 
 
-@router.post(
-    "/v1/tokenize", responses=answers(ExplainAnswer), summary="Show texts as the model sees them", tags=["Sonde"]
-)
-async def explain(
-    body: ExplainBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
-    """Each text after preprocessing, with its tokens and ids, uncut, and whether the model would have to cut it."""
-    served = await manager.resolve_texts(body.model)
-    require_count(len(body.input), settings.max_inputs, "input")
-    reading = served.explain(
-        body.input, caller, "input", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
+@compute_route(router, "/v1/tokenize", ExplainAnswer, "Show texts as the model sees them", tags=["Sonde"])
+async def explain(body: ExplainBody, call: CallDep) -> Response:
+    """Each text after preprocessing, with its tokens and ids, uncut.
+
+    `truncated` says whether the model would have to cut it.
+    """
+    served = await call.manager.resolve_texts(body.model)
+    call.require_inputs(len(body.input), "input")
+    work = served.explain(
+        body.input, call.caller, "input", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
     )
-    seen = await cancel_on_disconnect(request, reading)
+    explained = await call.cancel_on_disconnect(work)
+    max_tokens = served.card.max_tokens
 
     def write() -> bytes:
-        most = served.card.max_tokens
-        return list_body(
-            body.model, [_explanation(index, one, most) for index, one in enumerate(seen)], max_tokens=most
-        )
+        data = [_explanation(index, text, max_tokens) for index, text in enumerate(explained)]
+        return list_body(body.model, data, max_tokens=max_tokens)
 
-    return build_response(request, await served.run_in_pool(write), served)
+    return call.respond(await served.run_in_pool(write), served)
 
 
-@router.post("/decode", responses=answers(list[str]), summary="Turn token ids into text")
-async def decode(
-    body: DecodeBody, request: Request, manager: ManagerDep, settings: SettingsDep, caller: CallerDep
-) -> Response:
+@compute_route(router, "/decode", list[str], "Turn token ids into text")
+async def decode(body: DecodeBody, call: CallDep) -> Response:
     """The text of each list of ids."""
-    served = await manager.resolve_texts(body.model)
-    require_count(len(body.ids), settings.max_inputs, "ids")
-    name = naming("ids", alone=not isinstance((await request.json())["ids"][0], list))
-    decoded = await cancel_on_disconnect(
-        request, served.decode(body.ids, caller, skip_special_tokens=body.skip_special_tokens, named=name)
-    )
-    return build_response(request, orjson.dumps(decoded), served)
+    served = await call.manager.resolve_texts(body.model)
+    call.require_inputs(len(body.ids), "ids")
+    name = name_by_index("ids", alone=not isinstance((await call.request.json())["ids"][0], list))
+    work = served.decode(body.ids, call.caller, skip_special_tokens=body.skip_special_tokens, named=name)
+    return call.respond(orjson.dumps(await call.cancel_on_disconnect(work)), served)
 
 
 _ROOT: dict[str, tuple[type[RequestBody], Callable[..., Awaitable[Response]]]] = {
@@ -222,12 +184,19 @@ _ROOT: dict[str, tuple[type[RequestBody], Callable[..., Awaitable[Response]]]] =
 
 
 def _require_pairs_allowed(body: PredictBody, served: ServedText) -> None:
-    """An encoder reads one text at a time; only models that were made for pairs read two as one."""
+    """Raise InvalidRequest for pairs, unless the model was trained on pairs."""
     if isinstance(served, FineTunedModel) and not served.takes_pairs and not isinstance(body.inputs[0], str):
         raise InvalidRequest(f"{served.card.name} reads single texts, got pairs", param="inputs")
 
 
-def _scores(logits: Any, body: PredictBody, served: ServedText) -> Any:
+async def _logits(served: ServedText, rows: ModelOutput) -> NDArray[np.float32]:
+    """Logits [n, labels]: the head's of a fine-tuned model, else the model's own rows."""
+    if not isinstance(served, FineTunedModel):
+        return rows.values
+    return await served.run_in_pool(lambda: served.logits(rows.values, rows.tokens))
+
+
+def _scores(logits: NDArray[np.float32], body: PredictBody, served: ServedText) -> NDArray[np.float32]:
     """Logits [n, labels] as the caller wants them."""
     chosen = body.parameters.function_to_apply if body.parameters else None
     if body.raw_scores or chosen == "none":
@@ -263,10 +232,26 @@ def _explanation(index: int, seen: Explained, max_tokens: int) -> dict[str, obje
     }
 
 
-def _on(truncate: bool | None) -> bool:
+def _embed_options(
+    body: EmbedBody | SimilarityParameters, served: ServedText, name: Callable[[int], str]
+) -> TokenizeOptions:
+    return TokenizeOptions(
+        prompt=served.prompt(body.prompt_name),
+        truncate=_truncates(body.truncate),
+        side=_truncation_side(body.truncation_direction),
+        param="inputs",
+        name=name,
+    )
+
+
+def _name_sentence(index: int) -> str:
+    return f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence"
+
+
+def _truncates(truncate: bool | None) -> bool:
     """TEI's null means the server's default, which is to cut."""
     return truncate is not False
 
 
-def _side(direction: str) -> Side:
+def _truncation_side(direction: str) -> Side:
     return "left" if direction.lower() == "left" else "right"

@@ -15,13 +15,13 @@ from service.api.schemas.fields import (
     kind_of,
     text_list,
     text_or_texts,
-    whole,
+    to_integer,
 )
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
 
 _SOURCES = ("input", "records", "series")
-_MOST_QUANTILES = 99
+_MAX_QUANTILES = 99
 MAX_HORIZON = 100_000
 
 
@@ -29,14 +29,14 @@ class AnomalyBody(RequestBody):
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]
     records: RecordList = Field(
-        None, description="numbers, each row judged by itself: objects with a value a column, or rows"
+        None, description="readings, each scored by itself: objects with a value a column, or rows"
     )
-    series: SeriesRows = Field(None, description="numbers, one reading after the other")
+    series: SeriesRows = Field(None, description="readings, in the order of time")
     timestamps: Timestamps = Field(None, description="of a series, one a row: ISO 8601, or Unix seconds; increasing")
-    state: str | None = Field(None, description="of a series: where the answer before ended, to go on from there")
-    contributions: bool = Field(False, description="of numbers: each column's share of each score")
+    state: str | None = Field(None, description="of a series: the state in the answer before, to continue from it")
+    contributions: bool = Field(False, description="of readings: each column's share of each score")
     reference: text_list("reference", least=2) | None = Field(  # type: ignore[valid-type]
-        None, description="for an encoder: texts that show what normal is; 20 or more for alpha = 0.05"
+        None, description="for an encoder: normal texts; 20 or more for alpha = 0.05"
     )
     alpha: float = Field(
         0.05, ge=1e-6, lt=1, description="the share of normal texts or readings that may be called anomalies"
@@ -44,7 +44,7 @@ class AnomalyBody(RequestBody):
     truncate: bool = TRUNCATE
 
     @model_validator(mode="after")
-    def _one_source(self) -> AnomalyBody:
+    def _require_one_source(self) -> AnomalyBody:
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
@@ -53,9 +53,7 @@ class AnomalyBody(RequestBody):
             )
         for name, value in (("timestamps", self.timestamps), ("state", self.state)):
             if value is not None and self.series is None:
-                raise InvalidRequest(
-                    f"{name}: goes with series; texts and records are judged each by itself", param=name
-                )
+                raise InvalidRequest.at(name, "goes with series; texts and records are judged each by itself")
         return self
 
 
@@ -71,15 +69,15 @@ class AnomalyObject(ResponseBody):
     p_value: float = Field(description="the share of normal texts or readings at least as strange")
     is_anomaly: bool
     contributions: dict[str, float] | None = Field(
-        description="of numbers, when asked for: each column's share of the score"
+        description="of readings, when asked for: each column's share of the score"
     )
     nearest: list[Nearest]
     truncated: bool
 
 
 class DriftObject(ResponseBody):
-    detected: bool = Field(description="whether the detector no longer fits what it gets")
-    p_value: float = Field(description="small when recent p-values are not as those of normal readings")
+    detected: bool = Field(description="whether the detector no longer fits the readings")
+    p_value: float = Field(description="small when recent p-values differ from those of normal readings")
 
 
 class AnomalyAnswer(ResponseBody):
@@ -93,30 +91,26 @@ class AnomalyAnswer(ResponseBody):
         )
     )
     data: list[AnomalyObject]
-    drift: DriftObject | None = Field(description="of numbers: as of the last reading")
+    drift: DriftObject | None = Field(description="of readings: as of the last one")
     state: str | None = Field(
         description=f"of a series: send it with the next readings; at most {MAX_CHARACTERS} characters"
     )
     reference: dict[str, Any] = Field(
-        description="how much verdicts rest on, whether it was cached, and how many texts were cut"
+        description="the number of normal texts or readings, whether cached, and the number of texts cut"
     )
     warnings: list[str]
     usage: Usage
 
 
 def _check_quantiles(value: object) -> tuple[float, ...]:
-    if not isinstance(value, list) or len(value) > _MOST_QUANTILES:
-        raise InvalidRequest(
-            f"quantiles: expected a list of at most {_MOST_QUANTILES} numbers above 0 and below 1", param="quantiles"
-        )
+    if not isinstance(value, list) or len(value) > _MAX_QUANTILES:
+        raise InvalidRequest.at("quantiles", f"expected a list of at most {_MAX_QUANTILES} numbers above 0 and below 1")
     for index, level in enumerate(value):
         if type(level) is not float or not 0 < level < 1:
-            came = level if type(level) in {int, float} else kind_of(level)
-            raise InvalidRequest(
-                f"quantiles[{index}]: expected a number above 0 and below 1, got {came}", param=f"quantiles[{index}]"
-            )
+            param, got = f"quantiles[{index}]", level if type(level) in {int, float} else kind_of(level)
+            raise InvalidRequest.at(param, f"expected a number above 0 and below 1, got {got}")
     if len(set(value)) < len(value):
-        raise InvalidRequest("quantiles: a level is there twice", param="quantiles")
+        raise InvalidRequest.at("quantiles", "a level is there twice")
     return tuple(value)
 
 
@@ -124,7 +118,7 @@ _LEVEL = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 Quantiles = Annotated[
     tuple[float, ...],
     PlainValidator(_check_quantiles),
-    WithJsonSchema({"type": "array", "items": _LEVEL, "maxItems": _MOST_QUANTILES, "uniqueItems": True}),
+    WithJsonSchema({"type": "array", "items": _LEVEL, "maxItems": _MAX_QUANTILES, "uniqueItems": True}),
 ]
 
 
@@ -132,8 +126,8 @@ class ForecastBody(RequestBody):
     model: str = MODEL
     series: RequiredSeries = Field(description="readings, the last one now: rows, or objects with a value a column")
     timestamps: Timestamps = Field(None, description="one a row: ISO 8601, or Unix seconds; increasing")
-    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(whole)] | None = Field(
-        None, description="steps; without it, as many as the model can"
+    horizon: Annotated[int, Field(ge=1, le=MAX_HORIZON), BeforeValidator(to_integer)] | None = Field(
+        None, description="steps; without it, the model's maximum"
     )
     quantiles: Quantiles = Field(
         (0.1, 0.5, 0.9), description="levels; a reading is below that of 0.9 nine times in ten"

@@ -1,4 +1,4 @@
-"""What all bodies share: strict requests, answers, errors, usage."""
+"""Base classes of all bodies, and the fields that several share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 MODEL = Field(description="a served model's name, name:version, or an alias", min_length=1, max_length=256)
-
-
 TRUNCATE = Field(True, description="cut texts longer than the model reads (and say so); false refuses them with 422")
-
-
 SIDE: Any = Field("right", description="the side that is cut off")
 
 
 class RequestBody(BaseModel):
-    """Requests: unknown fields and wrong types are refused, never guessed at."""
+    """A request: unknown fields and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ResponseBody(BaseModel):
-    """Answers, for the document alone: they are built as bytes."""
+    """An answer. It only documents: routes build answers as bytes."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -41,4 +37,4 @@ class ErrorEnvelope(ResponseBody):
 class Usage(ResponseBody):
     prompt_tokens: int
     total_tokens: int
-    readings: int | None = Field(None, description="rows of numbers, where the model reads numbers")
+    readings: int | None = Field(None, description="rows of readings, where a sensor model answered")

@@ -1,4 +1,4 @@
-"""The types of texts and tokens that requests carry: checked in one pass, however many there are."""
+"""Field types of requests: texts, token ids, readings and timestamps."""
 
 from __future__ import annotations
 
@@ -11,90 +11,86 @@ from models.sensors.base import LARGEST
 from service.errors import InvalidRequest
 
 T = TypeVar("T")
-# Names that callers have made up are sent back up to so many characters.
-_BRIEF = 80
+# Errors cut names that the caller chose to this number of characters.
+_MAX_NAME = 80
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
 IDS_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
-# The application puts the setting's value here when it writes the OpenAPI document.
+# `openapi` replaces it with the setting's value.
 MAX_INPUTS = {"x-sonde-limit": "max_inputs"}
 
 
-class Sole(list[T]):
-    """The list of an input that came without one around it."""
+class SingleInput(list[T]):
+    """The list of one input that came without a list around it."""
 
 
-def naming(param: str, *, alone: bool) -> Callable[[int], str]:
-    """What the caller calls its inputs by index: `param[index]`, but `param` where one came without a list around
-    it.
-    """
+def name_by_index(param: str, *, alone: bool) -> Callable[[int], str]:
+    """A function from an input's index to its parameter: `param[index]`, or `param` if alone."""
     return lambda index: param if alone else f"{param}[{index}]"
 
 
-def naming_of(param: str, inputs: object) -> Callable[[int], str]:
-    """The same for a field's value as it was validated."""
-    return naming(param, alone=isinstance(inputs, Sole))
+def name_inputs(param: str, inputs: object) -> Callable[[int], str]:
+    """The same for the inputs of a validated field."""
+    return name_by_index(param, alone=isinstance(inputs, SingleInput))
 
 
-def whole(value: Any) -> Any:
-    """5.0 as 5, since JSON knows no difference; anything else as it is."""
+def to_integer(value: Any) -> Any:
+    """5.0 as 5, because JSON has one kind of number; anything else as it is."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(to_integer)]
 
 
 def check_text(value: object, param: str) -> str:
-    """A text that a tokeniser can read."""
+    """The value, if it is a text that a tokeniser can read. Raises InvalidRequest."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{param}: expected a string, got {kind_of(value)}", param=param)
+        raise InvalidRequest.at(param, f"expected a string, got {kind_of(value)}")
     if not value:
-        raise InvalidRequest(f"{param}: expected a text, got an empty string", param=param)
+        raise InvalidRequest.at(param, "expected a text, got an empty string")
     if "\x00" in value:
-        raise InvalidRequest(f"{param}: the text has a NUL character; leave it out", param=param)
+        raise InvalidRequest.at(param, "the text has a NUL character; leave it out")
     return value
 
 
 def check_texts(value: object, param: str) -> list[str]:
-    """A list of at least one text."""
+    """The value, if it is a list of at least one text. Raises InvalidRequest."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of at least one string, got {kind_of(value)}", param=param)
-    # A name for each is made only where one of them is wrong.
+        raise InvalidRequest.at(param, f"expected a list of at least one string, got {kind_of(value)}")
+    # Only a list with a wrong text pays for the check one by one, which names it.
     if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
         return value
     return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
 
 
 def check_ids(value: object, param: str) -> list[int]:
-    """A list of at least one token id; whether the model knows them is the model's to say."""
+    """A list of at least one token id; the model itself checks that it knows them."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{param}: expected a list of token ids, got {kind_of(value)}", param=param)
-    ids = [whole(item) for item in value]
+        raise InvalidRequest.at(param, f"expected a list of token ids, got {kind_of(value)}")
+    ids = [to_integer(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:
-            raise InvalidRequest(
-                f"{param}[{index}]: expected a token id, got {kind_of(item)}", param=f"{param}[{index}]"
-            )
+            raise InvalidRequest.at(f"{param}[{index}]", f"expected a token id, got {kind_of(item)}")
     return ids
 
 
 def text_or_texts(param: str) -> Any:
-    """The type of a field that is one text or a list of them; its value is always a list."""
+    """A field type: one text or a list of texts. The value is a list."""
 
     def check(value: object) -> list[str]:
-        return Sole([check_text(value, param)]) if isinstance(value, str) else check_texts(value, param)
+        return SingleInput([check_text(value, param)]) if isinstance(value, str) else check_texts(value, param)
 
     schema = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, **MAX_INPUTS}]}
     return Annotated[list[str], PlainValidator(check), WithJsonSchema(schema)]
 
 
 def text_list(param: str, least: int = 1) -> Any:
-    """The type of a field that is a list of texts, `least` or more."""
+    """A field type: a list of at least `least` texts."""
 
     def check(value: object) -> list[str]:
         texts = check_texts(value, param)
         if len(texts) < least:
-            raise InvalidRequest(f"{param}: expected at least {least} texts, got {len(texts)}", param=param)
+            raise InvalidRequest.at(param, f"expected at least {least} texts, got {len(texts)}")
         return texts
 
     return Annotated[
@@ -105,34 +101,35 @@ def text_list(param: str, least: int = 1) -> Any:
 
 
 def one_text(param: str) -> Any:
-    """The type of a field that is one text."""
+    """A field type: one text."""
     return Annotated[str, PlainValidator(lambda value: check_text(value, param)), WithJsonSchema(TEXT_SCHEMA)]
 
 
 def texts_or_ids(param: str) -> Any:
-    """OpenAI's `input`: a text, a list of texts, token ids, or a list of those; its value is always a list."""
+    """A field type, OpenAI's `input`: one or several texts or lists of token ids.
+
+    The value is a list.
+    """
 
     def check(value: object) -> list[str] | list[list[int]]:
         if isinstance(value, str):
-            return Sole([check_text(value, param)])
+            return SingleInput([check_text(value, param)])
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(
-                f"{param}: expected a string, a list of strings or token ids, got {kind_of(value)}", param=param
-            )
+            raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
             return [check_ids(ids, f"{param}[{index}]") for index, ids in enumerate(value)]
-        return Sole([check_ids(value, param)])
+        return SingleInput([check_ids(value, param)])
 
     many = {"type": "array", "minItems": 1, **MAX_INPUTS}
     schema = {"anyOf": [TEXT_SCHEMA, {**many, "items": TEXT_SCHEMA}, IDS_SCHEMA, {**many, "items": IDS_SCHEMA}]}
     return Annotated[list[str] | list[list[int]], PlainValidator(check), WithJsonSchema(schema)]
 
 
-def brief(name: str) -> str:
-    """A name that a caller has made up, short enough to be sent back."""
-    return name if len(name) <= _BRIEF else name[: _BRIEF - 1] + "…"
+def shorten_name(name: str) -> str:
+    """A name that the caller chose, short enough for an error message."""
+    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
 def require_count(count: int, most: int, param: str) -> None:
@@ -144,7 +141,7 @@ def require_count(count: int, most: int, param: str) -> None:
 
 
 def kind_of(value: object) -> str:
-    """What came, as JSON calls it."""
+    """The JSON type of a value."""
     names: dict[type, str] = {
         str: "a string",
         bool: "a boolean",
@@ -156,48 +153,33 @@ def kind_of(value: object) -> str:
     return f"a list of {len(value)}" if isinstance(value, list) else names.get(type(value), type(value).__name__)
 
 
-_LARGEST_TIME = 253_402_300_799.0  # the end of the year 9999
-
-
+LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
 _NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
-
-
 _ROW_SCHEMA = {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}
-
-
 _RECORD_SCHEMA = {"type": "object", "additionalProperties": _NUMBER_SCHEMA, "minProperties": 1}
+_UNIX_SCHEMA = {"type": "number", "maximum": LATEST_TIME_S, "minimum": 0}
+_TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, _UNIX_SCHEMA]}
 
 
-_LIMIT = {"minItems": 1, "x-sonde-limit": "max_readings"}
+def _list_of(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any:
+    """A field type: a list of at least one item, or null.
 
-
-_TIME_SCHEMA = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "maximum": _LARGEST_TIME, "minimum": 0}]
-}
-
-
-def _listed(param: str, schema: dict[str, Any], *, optional: bool = True) -> Any:
-    """The type of a field that is a list of at least one item, or null; the items wait until the model is known."""
+    The items are checked once the model is known.
+    """
 
     def check(value: object) -> list[Any] | None:
         if value is None and optional:
             return None
         if not isinstance(value, list) or not value:
-            raise InvalidRequest(f"{param}: expected a list of at least one item, got {kind_of(value)}", param=param)
+            raise InvalidRequest.at(param, f"expected a list of at least one item, got {kind_of(value)}")
         return value
 
-    many = {"type": "array", "items": schema, **_LIMIT}
+    many = {"type": "array", "items": schema, "minItems": 1, "x-sonde-limit": "max_readings"}
     described = {"anyOf": [many, {"type": "null"}]} if optional else many
     return Annotated[list[Any] | None, PlainValidator(check), WithJsonSchema(described)]
 
 
-RecordList = _listed("records", {"anyOf": [_RECORD_SCHEMA, _ROW_SCHEMA]})
-
-
-SeriesRows = _listed("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]})
-
-
-RequiredSeries = _listed("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]}, optional=False)
-
-
-Timestamps = _listed("timestamps", _TIME_SCHEMA)
+RecordList = _list_of("records", {"anyOf": [_RECORD_SCHEMA, _ROW_SCHEMA]})
+SeriesRows = _list_of("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]})
+RequiredSeries = _list_of("series", {"anyOf": [_ROW_SCHEMA, _RECORD_SCHEMA]}, optional=False)
+Timestamps = _list_of("timestamps", _TIME_SCHEMA)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from service.api.schemas.base import MODEL, RequestBody, ResponseBody
-from service.api.schemas.fields import whole
+from service.api.schemas.fields import to_integer
 
-# NUL is the one character that PostgreSQL stores in no text.
+# PostgreSQL stores every character but NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"^[^\x00]*$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
@@ -18,16 +18,13 @@ Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0
 METADATA_KEY = r'^[^\x00"\\]{1,64}$'  # what a JSON path can name in both databases
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=METADATA_KEY)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(to_integer)]
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
-# What has a key of another pattern is refused, which a pattern alone does not say in JSON Schema.
+# Keys of another pattern are refused; a pattern alone does not say that in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
 Hyperparameters = Annotated[
     dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")
 ]
-
-# --- files
-# --------------------------------------------------------------------------------------------------------------
 
 
 class FileObject(ResponseBody):
@@ -55,10 +52,6 @@ class FileDeleted(ResponseBody):
     deleted: bool
 
 
-# --- feedback
-# -----------------------------------------------------------------------------------------------------------
-
-
 class FeedbackBody(RequestBody):
     model: Name = Field(description="the model that was asked")
     text: Text
@@ -74,10 +67,6 @@ class FeedbackObject(ResponseBody):
     text: str
     label: str | None
     correct_label: str
-
-
-# --- jobs
-# ---------------------------------------------------------------------------------------------------------------
 
 
 class Supervised(RequestBody):
@@ -112,7 +101,7 @@ class JobBody(RequestBody):
     integrations: None = Field(None, description="accepted as null, as clients send it")
 
     @model_validator(mode="after")
-    def _once(self) -> JobBody:
+    def _require_one_place(self) -> JobBody:
         if self.hyperparameters and self.method is not None:
             raise ValueError("give hyperparameters either in method.supervised or at the top, not both")
         return self

@@ -1,4 +1,4 @@
-"""Bodies that say what is served, and how it is."""
+"""Bodies of models, the service and its health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of the registry: promote, roll back, aliases, versions, ledger."""
+"""Bodies of the registry: versions, the ledger, promote, roll back, aliases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
 from service.api.schemas.base import RequestBody, ResponseBody
-from service.api.schemas.fields import Count, whole
+from service.api.schemas.fields import Count, to_integer
 
 
 class ModelDeleted(ResponseBody):
@@ -23,8 +23,8 @@ WHY = Field("", description="for the ledger", max_length=1000)
 class PromoteBody(RequestBody):
     version: Count
     why: str = WHY
-    expected_generation: Annotated[int, Field(ge=0), BeforeValidator(whole)] | None = Field(
-        None, description="refuse with 409 when the generation is another by now"
+    expected_generation: Annotated[int, Field(ge=0), BeforeValidator(to_integer)] | None = Field(
+        None, description="refuse with 409 when the generation has changed"
     )
 
 
@@ -40,7 +40,7 @@ class InService(ResponseBody):
     object: Literal["model.pointer"]
     model: str
     version: int | None = Field(description="the version in service; null when none is")
-    generation: int = Field(description="how often that has changed")
+    generation: int = Field(description="the number of changes so far")
     previous: int | None = Field(description="what a rollback leads to")
 
 
@@ -54,7 +54,7 @@ class Version(ResponseBody):
     base: str | None
     base_version: str | None
     encoder: Literal["base", "own", "none"] | None = Field(
-        description="whether it has an encoder of its own, or reads numbers"
+        description="the base's encoder, its own, or none: a sensor model"
     )
     labels: list[str]
     metrics: dict[str, float]

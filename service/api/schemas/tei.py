@@ -39,24 +39,22 @@ class EmbedBody(RequestBody):
 
 
 def _check_sequences(value: object) -> list[str] | list[tuple[str, str]]:
-    """TEI's `inputs`: a text; `[a]` or `[a, b]`, one text or one pair; or a list of such lists."""
+    """TEI's `inputs`: a text; `[a]` or `[a, b]`, one text or pair; or a list of such lists."""
     if isinstance(value, str):
         return [check_text(value, "inputs")]
     if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
-        read = [_sequence(item, f"inputs[{index}]") for index, item in enumerate(value)]
+        read = [_check_sequence(item, f"inputs[{index}]") for index, item in enumerate(value)]
         if len({type(item) for item in read}) == 1:
             return read  # type: ignore[return-value]  # all of one type, as just checked
-        raise InvalidRequest("inputs: expected single texts or pairs, got both", param="inputs")
-    return [_sequence(value, "inputs")]  # type: ignore[return-value]
+        raise InvalidRequest.at("inputs", "expected single texts or pairs, got both")
+    return [_check_sequence(value, "inputs")]  # type: ignore[return-value]
 
 
-def _sequence(value: object, param: str) -> str | tuple[str, str]:
+def _check_sequence(value: object, param: str) -> str | tuple[str, str]:
     texts = check_texts(value, param)
     if len(texts) > 2:
-        raise InvalidRequest(
-            f"{param}: expected one text or a pair, got {len(texts)}; for several, give each a list of its own",
-            param=param,
-        )
+        remedy = "for several, give each a list of its own"
+        raise InvalidRequest.at(param, f"expected one text or a pair, got {len(texts)}; {remedy}")
     return (texts[0], texts[1]) if len(texts) == 2 else texts[0]
 
 

@@ -1,4 +1,4 @@
-"""The HTTP contract as pydantic classes: what comes in is validated by them, what goes out is documented by them."""
+"""Bodies of embeddings, classification and rerank."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
-    brief,
     check_text,
     check_texts,
     one_text,
+    shorten_name,
     text_or_texts,
     texts_or_ids,
-    whole,
+    to_integer,
 )
 from service.errors import InvalidRequest
-
-# --- errors
-# -------------------------------------------------------------------------------------------------------------
-
-
-# --- OpenAI
-# -------------------------------------------------------------------------------------------------------------
 
 
 class EmbeddingsBody(RequestBody):
@@ -34,7 +27,7 @@ class EmbeddingsBody(RequestBody):
     input: texts_or_ids("input")  # type: ignore[valid-type]
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32")
     dimensions: Count | None = Field(
-        None, description="keep so many leading dimensions, renormalised; up to the model's own"
+        None, description="number of leading dimensions to keep, renormalised; at most the model's"
     )
     user: str | None = Field(None, description="accepted as OpenAI does, and not used")
     prompt_name: str | None = Field(None, description="one of the model's prompts to put before each text")
@@ -56,33 +49,29 @@ class EmbeddingsAnswer(ResponseBody):
     usage: Usage
 
 
-# --- the registry
-# -------------------------------------------------------------------------------------------------------
-
-
-# --- classification
-# ----------------------------------------------------------------------------------------------------
-
-
 def _check_labels(value: object) -> dict[str, str | list[str]]:
-    """`["a", …]`, `{"a": "description"}` or `{"a": ["example", …]}` → name → description or examples."""
+    """A dictionary from name to description or examples.
+
+    Reads `["a", …]`, `{"a": "description"}` and `{"a": ["example", …]}`.
+    """
     if isinstance(value, list):
         names = check_texts(value, "labels")
         if len(set(names)) < len(names):
-            raise InvalidRequest("labels: a label is there twice", param="labels")
+            raise InvalidRequest.at("labels", "a label is there twice")
         return {name: [] for name in names}
     if not isinstance(value, dict) or not value:
-        raise InvalidRequest(
-            "labels: expected a list of names, or an object from name to description or examples", param="labels"
-        )
-    return {check_text(name, "labels"): _check_about(about, f"labels.{brief(name)}") for name, about in value.items()}
+        raise InvalidRequest.at("labels", "expected a list of names, or an object from name to description or examples")
+    return {
+        check_text(name, "labels"): _check_label_texts(about, f"labels.{shorten_name(name)}")
+        for name, about in value.items()
+    }
 
 
-def _check_about(value: object, param: str) -> str | list[str]:
+def _check_label_texts(value: object, param: str) -> str | list[str]:
     return check_text(value, param) if isinstance(value, str) else check_texts(value, param)
 
 
-_ABOUT = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}
+_LABEL_TEXTS = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]}
 Labels = Annotated[
     dict[str, str | list[str]],
     PlainValidator(_check_labels),
@@ -90,7 +79,12 @@ Labels = Annotated[
         {
             "anyOf": [
                 {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, "uniqueItems": True, **MAX_INPUTS},
-                {"type": "object", "minProperties": 1, "propertyNames": TEXT_SCHEMA, "additionalProperties": _ABOUT},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": TEXT_SCHEMA,
+                    "additionalProperties": _LABEL_TEXTS,
+                },
             ]
         }
     ),
@@ -102,7 +96,7 @@ class ClassifyBody(RequestBody):
     input: text_or_texts("input")  # type: ignore[valid-type]
     labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
     multi_label: bool = Field(False, description="each label by itself instead of probabilities that sum to 1")
-    top_k: Count | None = Field(None, description="so many best labels; all without it")
+    top_k: Count | None = Field(None, description="number of best labels to answer with; without it, all")
     truncate: bool = TRUNCATE
 
 
@@ -117,11 +111,9 @@ class ClassificationObject(ResponseBody):
     label: str = Field(description="the best label")
     labels: list[LabelScore]
     out_of_scope: bool | None = Field(
-        description="like none of the labels' examples; null where too few examples are known to tell"
+        description="unlike the examples of every label; null with too few examples to tell"
     )
-    p_value: float | None = Field(
-        description="small when the text is stranger than nearly all examples are to each other"
-    )
+    p_value: float | None = Field(description="small when the text is stranger than nearly all examples")
     truncated: bool
 
 
@@ -130,13 +122,9 @@ class ClassifyAnswer(ResponseBody):
     model: str
     data: list[ClassificationObject]
     label_set: dict[str, Any] | None = Field(
-        description="of labels sent along: how many texts, whether cached, how many cut"
+        description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
-
-
-# --- rerank
-# -------------------------------------------------------------------------------------------------------------
 
 
 class Document(RequestBody):
@@ -145,18 +133,16 @@ class Document(RequestBody):
 
 def _check_documents(value: object) -> list[str]:
     if not isinstance(value, list) or not value:
-        raise InvalidRequest("documents: expected a list of strings, or of objects with a text", param="documents")
-    return [check_text(_document_text(item, index), f"documents[{index}]") for index, item in enumerate(value)]
+        raise InvalidRequest.at("documents", "expected a list of strings, or of objects with a text")
+    return [_check_document(item, f"documents[{index}]") for index, item in enumerate(value)]
 
 
-def _document_text(item: object, index: int) -> object:
+def _check_document(item: object, param: str) -> str:
     if isinstance(item, dict):
         if set(item) != {"text"}:
-            raise InvalidRequest(
-                f"documents[{index}]: expected an object with 'text' alone", param=f"documents[{index}]"
-            )
-        return item["text"]
-    return item
+            raise InvalidRequest.at(param, "expected an object with 'text' alone")
+        item = item["text"]
+    return check_text(item, param)
 
 
 _DOCUMENT = {
@@ -176,10 +162,10 @@ class RerankBody(RequestBody):
     model: str = MODEL
     query: one_text("query")  # type: ignore[valid-type]
     documents: Documents
-    top_n: Count | None = Field(None, description="so many best documents; all without it")
-    max_tokens_per_doc: Count | None = Field(None, description="cut documents after so many tokens")
+    top_n: Count | None = Field(None, description="number of best documents to answer with; without it, all")
+    max_tokens_per_doc: Count | None = Field(None, description="cut documents after this number of tokens")
     return_documents: bool = Field(False, description="send the texts back (Cohere's v1)")
-    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(whole)] | None = Field(
+    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(
         None, description="accepted as Cohere does, and not used: callers are served fairly"
     )
 
@@ -193,7 +179,3 @@ class RerankAnswer(ResponseBody):
     id: str
     results: list[RerankResult]
     meta: dict[str, Any]
-
-
-# --- the service itself
-# -------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 
-from tests.conftest import Served, serving
 from tests.support import tiny_models
+from tests.support.server import Served, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message
 
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 HELD_S = 5.0
 
@@ -64,8 +64,8 @@ def texts(model: FakeModel) -> list[int]:
     return [len(batch) for batch in model.batches]
 
 
-async def _inside(app: FastAPI, count: int) -> None:
-    """Wait until so many items have been taken in."""
+async def _wait_for_items(app: FastAPI, count: int) -> None:
+    """Wait until the queue has `count` items."""
     async with asyncio.timeout(HELD_S):
         while app.state.manager.find("fake")._admission.items < count:
             await asyncio.sleep(0.001)
@@ -77,7 +77,7 @@ def test_a_caller_that_hangs_up_in_the_queue_is_never_computed(make_app: MakeApp
         first = Call(app, {"model": "fake", "input": "hello"})
         assert await asyncio.to_thread(model.entered.wait, HELD_S)
         gone = Call(app, {"model": "fake", "input": ["w1", "w2", "w3"]})
-        await _inside(app, 4)
+        await _wait_for_items(app, 4)
         gone.hang_up()
         assert await gone.status() == 499
         model.gate.set()
@@ -121,7 +121,7 @@ def test_a_full_house_refuses_before_any_work(make_app: MakeApp) -> None:
         app = make_app(model, max_queued_items=2)
         model.gate.clear()
         inside = Call(app, {"model": "fake", "input": ["a", "b"]})
-        await _inside(app, 2)
+        await _wait_for_items(app, 2)
         refused = Call(app, {"model": "fake", "input": "c"})
         assert await refused.status() == 429
         headers = dict(refused.sent[0]["headers"])

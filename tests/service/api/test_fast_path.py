@@ -1,4 +1,4 @@
-"""Routes that compute are called straight from the middleware, and answer as they do by FastAPI's way."""
+"""Compute routes answer the same on the fast path as by FastAPI's way."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from service.api.app import _COMPUTING
-from service.api.deps import TIMEOUT_HEADER
-from service.api.fast_path import FastPathMiddleware
+from service.api.fast_path import TIMEOUT_HEADER, Call, CallDep, FastPathMiddleware, compute_route
 from service.api.middleware import RequestContext
+from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, with_sensors
 
 PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}
@@ -124,3 +124,54 @@ def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     for method, path in others:
         client.request(method, path, json={})
     assert passed == [path for _, path in others]
+
+
+async def with_a_request(body: EmbeddingsBody, call: CallDep, request: Request) -> Response:
+    raise NotImplementedError
+
+
+async def with_a_default(body: EmbeddingsBody, call: CallDep, more: int = 0) -> Response:
+    raise NotImplementedError
+
+
+async def without_a_body(call: CallDep) -> Response:
+    raise NotImplementedError
+
+
+async def with_any_body(body: dict[str, Any], call: CallDep) -> Response:
+    raise NotImplementedError
+
+
+async def without_the_dependency(body: EmbeddingsBody, call: Call) -> Response:
+    raise NotImplementedError
+
+
+async def with_another_answer(body: EmbeddingsBody, call: CallDep) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def in_a_thread(body: EmbeddingsBody, call: CallDep) -> Response:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        with_a_request,
+        with_a_default,
+        without_a_body,
+        with_any_body,
+        without_the_dependency,
+        with_another_answer,
+        in_a_thread,
+    ],
+)
+def test_a_wrong_signature_is_refused_at_import(endpoint: Any) -> None:
+    router = APIRouter()
+    with pytest.raises(TypeError, match=f"{endpoint.__name__}: expected async def"):
+        compute_route(router, "/v1/wrong", dict[str, Any], "Wrong")(endpoint)
+    assert router.routes == []
+
+
+def test_each_route_that_computes_says_so() -> None:
+    assert {route.path for module in _COMPUTING for route in module.router.routes} == {*GOOD, "/"}

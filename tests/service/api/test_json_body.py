@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.json_body import _loads
-from tests.conftest import MakeApp
+from tests.support.app import MakeApp
 
 GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
 

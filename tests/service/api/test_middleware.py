@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from service.api.middleware import OPEN_PATHS
 from service.auth import Keyring, Scope
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 
 def make_key(app: FastAPI, *scopes: Scope) -> str:
@@ -119,7 +119,7 @@ def test_nothing_else_does(make_app: MakeApp, headers: dict[str, str]) -> None:
     assert secret not in answer.text
 
 
-def test_the_last_key_gone_lets_nobody_in(make_app: MakeApp) -> None:
+def test_without_its_last_key_the_service_stays_closed(make_app: MakeApp) -> None:
     app = make_app()
     keyring = Keyring(app.state.settings.keys_file)
     key, secret = keyring.create(["infer"])

@@ -20,9 +20,9 @@ from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, PUMP, RECORDS, with_sensors
 
 pytestmark = pytest.mark.slow
@@ -37,12 +37,12 @@ _UP_TO_THE_MODEL = (
     "give it a reference",
     "token ids must be 0 to",
 )
-_UP_TO_THE_NUMBERS = (
+_UP_TO_THE_READINGS = (
     "give exactly one of",
     "goes with series",
     "was trained on what is normal",
     "contributions: are of columns",
-    "reads texts, not numbers",
+    "reads texts, not readings",
     "reads records",
     "reads series",
     "expected 2 numbers",
@@ -127,7 +127,7 @@ def test_the_service_does_as_its_document_says(
         answer = case.call(headers=key)
         excluded: list[Any] = []
         if answer.status_code == 422 and any(
-            reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_NUMBERS + _UP_TO_THE_FILE
+            reason in answer.text for reason in _UP_TO_THE_MODEL + _UP_TO_THE_READINGS + _UP_TO_THE_FILE
         ):
             excluded.append(positive_data_acceptance)
         if answer.status_code == 504 and "X-Request-Timeout-Ms" in case.headers:

@@ -10,8 +10,9 @@ import pytest
 import uvicorn
 
 from service import cli
-from tests.conftest import MakeApp, wait_until
 from tests.fakes.openai_server import FakeServer, listening
+from tests.support.app import MakeApp
+from tests.support.server import wait_until
 
 NO_URLS = ("nowhere", "http://h:99999", "http://h:abc", "http://h:0", "http://[::1")
 QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")

@@ -30,9 +30,9 @@ from service.errors import Unavailable
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import wait_until
 from tests.fakes.item import Doubler, Piece, request
 from tests.support.preemption import Calling
+from tests.support.server import wait_until
 
 WAIT_S = 5.0
 

@@ -22,9 +22,10 @@ from service.config import Settings
 from service.jobs import worker
 from service.jobs.database import Database
 from service.jobs.files import IncomingFile
-from tests.conftest import MakeApp, Served, serving
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 from tests.support.jobs import JobHarness
+from tests.support.server import Served, serving
 
 ROWS = b'{"text": "a", "label": "b"}\n' * 100
 

@@ -17,10 +17,10 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.conftest import serving, wait_until
 from tests.support import intents
 from tests.support.databases import postgres
 from tests.support.processes import sonde_up, sonde_worker
+from tests.support.server import serving, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

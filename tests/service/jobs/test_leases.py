@@ -10,7 +10,7 @@ import pytest
 from service.errors import StorageFull, Unavailable
 from service.jobs.database import Database
 from service.jobs.leases import LeaseRenewer, Leases
-from tests.conftest import wait_until
+from tests.support.server import wait_until
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.leases import LeaseRenewer, Leases
 from service.jobs.worker import Worker
-from tests.conftest import free_port, metric, wait_until
 from tests.support.artifacts import own_encoder
 from tests.support.databases import Postgres
 from tests.support.jobs import JobHarness, WorkerProcess, exists, workers
+from tests.support.server import free_port, metric, wait_until
 
 pytestmark = pytest.mark.real
 

@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 
 from service.metrics import MERGED_BY, Metrics
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
-from tests.conftest import wait_until
+from tests.support.server import wait_until
 
 Keep = Callable[[str, Metrics], MetricsPage]
 

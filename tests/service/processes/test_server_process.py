@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Served, free_port, metric, serving, wait_until
 from tests.support.jobs import exists
 from tests.support.processes import sonde_up
+from tests.support.server import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -21,7 +21,7 @@ from service.metrics import SupervisorMetrics
 from service.processes.server_process import ProcessSpec, ServerProcess
 from service.processes.sockets import open_sockets
 from service.processes.supervisor import Supervisor
-from tests.conftest import free_port, wait_until
+from tests.support.server import free_port, wait_until
 
 pytestmark = pytest.mark.real
 

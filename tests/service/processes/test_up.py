@@ -15,9 +15,9 @@ import pytest
 from service.config import Settings
 from service.errors import ConfigError, Unavailable
 from service.processes.up import up
-from tests.conftest import wait_until
 from tests.support.jobs import JobHarness, exists
 from tests.support.processes import sonde_up
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

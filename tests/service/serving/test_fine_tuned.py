@@ -25,8 +25,8 @@ from service.metrics import Metrics
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_manager
 from tests.fakes.model import FakeModel
+from tests.support.app import open_manager
 from tests.support.artifacts import (
     MANIFEST,
     NAME,

@@ -19,8 +19,8 @@ from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, 
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_manager, text_model
 from tests.fakes.model import FakeModel
+from tests.support.app import open_manager, text_model
 
 WAIT_S = 5.0
 ENCODER, OTHER = FakeModel("encoder"), FakeModel("team/other")

@@ -28,9 +28,10 @@ from service.metrics import Metrics
 from service.serving.fine_tuned import LiveVersion
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
-from tests.conftest import open_manager, text_model, wait_until
 from tests.fakes.model import FakeModel
+from tests.support.app import open_manager, text_model
 from tests.support.artifacts import NAME, open_fake_encoders, own_encoder, train
+from tests.support.server import wait_until
 
 OTHER = "ft:fake:team:other"
 BY: dict[str, Any] = {"by": "test", "why": ""}

@@ -22,8 +22,8 @@ from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Caller
-from tests.conftest import open_manager
 from tests.fakes.model import FakeModel
+from tests.support.app import open_manager
 from tests.support.sensors import PUMP, sensor_manifest
 
 READINGS = np.random.default_rng(0).standard_normal((600, 2))

@@ -21,10 +21,11 @@ from service.serving.cards import sensor_card
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller
-from tests.conftest import open_manager, wait_until
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import open_manager
 from tests.support.sensors import LOAD, PUMP, put_in_service, sensor_manifest
+from tests.support.server import wait_until
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 
 def embed(client: TestClient, **body: object) -> Any:

@@ -9,9 +9,10 @@ from fastapi.testclient import TestClient
 
 from models.errors import DeviceLost
 from service.serving.model_manager import ModelManager
-from tests.conftest import MakeApp, wait_until
 from tests.fakes.model import FakeModel
 from tests.service.api.test_middleware import make_key
+from tests.support.app import MakeApp
+from tests.support.server import wait_until
 
 
 def test_a_service_that_takes_requests_is_ready(client: TestClient) -> None:

@@ -18,10 +18,10 @@ from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.jobs.leases import Leases
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
 from tests.service.test_plots import PLOTS
+from tests.support.app import MakeApp
 from tests.support.sensors import put_in_service
 
 ROWS = b'{"text": "a", "label": "b"}\n'
@@ -303,9 +303,7 @@ def test_columns_that_play_no_part_in_the_task_are_refused_before_the_job_is_que
 
 
 @pytest.mark.parametrize(("task", "given"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 8})])
-def test_jobs_on_numbers_take_no_columns_of_texts(
-    http: TestClient, file: str, task: str, given: dict[str, Any]
-) -> None:
+def test_sensor_jobs_take_no_columns_of_texts(http: TestClient, file: str, task: str, given: dict[str, Any]) -> None:
     supervised = {"task": task, "hyperparameters": given, "columns": {"text": "x"}}
     body = {"model": "sensors", "training_file": file, "method": {"type": "supervised", "supervised": supervised}}
     refused = http.post("/v1/fine_tuning/jobs", json=body)
@@ -452,7 +450,7 @@ def sensor_job(
 @pytest.mark.parametrize(
     ("task", "more"), [("anomaly", {"kind": "records"}), ("anomaly", {"kind": "series"}), ("forecast", {"horizon": 12})]
 )
-def test_models_of_numbers_begin_with_nothing(
+def test_sensor_models_begin_with_nothing(
     http: TestClient, backend: JobBackend, file: str, task: str, more: dict[str, Any]
 ) -> None:
     answer = sensor_job(http, file, task, **more)
@@ -515,7 +513,7 @@ def test_a_reranker_is_the_base_of_rerankers_alone(
         assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("wrong_task", "model")
 
 
-def test_feedback_on_texts_trains_no_detector_of_numbers(http: TestClient) -> None:
+def test_feedback_on_texts_trains_no_sensor_model(http: TestClient) -> None:
     answer = sensor_job(http, "feedback:fake", kind="records")
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "training_file")
 

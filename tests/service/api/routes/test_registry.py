@@ -18,8 +18,8 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.serving.model_manager import ModelManager
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
 
 BASE = FakeModel("fake")
@@ -141,7 +141,7 @@ def test_predict_speaks_as_tei_does(house: House) -> None:
     assert best["score"] + other["score"] == pytest.approx(1)
     raw = house.ask("POST", "/predict", {"inputs": [["hello"], ["pizza"]], "model": NAME, "raw_scores": True})
     assert [line[0]["score"] - line[1]["score"] for line in raw] == [pytest.approx(6, abs=1e-4)] * 2
-    assert house.ask("POST", "/predict", {"inputs": "hello"})[0]["label"] == "v1", "nobody else classifies"
+    assert house.ask("POST", "/predict", {"inputs": "hello"})[0]["label"] == "v1", "no other model classifies"
     error = house.ask("POST", "/predict", {"inputs": ["hello", "pizza"], "model": NAME}, 422)
     assert (error["param"], error["message"]) == ("inputs", f"{NAME} reads single texts, got pairs")
 
@@ -438,7 +438,7 @@ def test_only_admins_change_what_serves(house: House, method: str, path: str, bo
 
 
 @pytest.mark.parametrize("path", [f"/v1/models/{NAME}/versions", f"/v1/models/{NAME}/ledger", "/v1/aliases"])
-def test_whoever_may_infer_may_read(house: House, path: str) -> None:
+def test_a_key_for_infer_may_read(house: House, path: str) -> None:
     house.train()
     _, secret = Keyring(house.app.state.settings.keys_file).create(["infer"])
     assert house.client.get(path).status_code == 401

@@ -1,4 +1,4 @@
-"""Anomaly scores of numbers over HTTP: records, series, streams, and everything that may be wrong with them."""
+"""Anomaly scores of readings over HTTP: records, series, streams, and every invalid request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.base import Sensor
 from models.sensors.fitting import fit_sensor
 from service.serving.stream_state import MAX_CHARACTERS
-from tests.conftest import MakeApp
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
+from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, with_sensors
 
 OTHER = "ft:sensors:local:other"
@@ -289,7 +289,7 @@ def test_records_and_series_are_not_mistaken(client: TestClient, model: str, fie
     refused(client, field, "float64 of shape", **body)
 
 
-def test_texts_and_numbers_are_not_mistaken(client: TestClient) -> None:
+def test_texts_and_readings_are_not_mistaken(client: TestClient) -> None:
     refused(
         client,
         "input",
@@ -297,7 +297,7 @@ def test_texts_and_numbers_are_not_mistaken(client: TestClient) -> None:
         model=RECORDS,
         input="hello",
     )
-    refused(client, "model", "reads texts, not numbers", code="wrong_task", model="fake", records=[[1, 2]])
+    refused(client, "model", "reads texts, not readings", code="wrong_task", model="fake", records=[[1, 2]])
     refused(client, "model", "with readings", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
     refused(client, "model", "reads sensor readings", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
     refused(

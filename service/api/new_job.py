@@ -1,0 +1,158 @@
+"""A new fine-tuning job: a request's body, checked against models and files."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+from models.registry.names import model_name
+from models.source import parse_spec
+from models.training.data.row_layout import check_columns
+from models.training.errors import TrainingDataError
+from models.training.hyperparameters import PARAM, parse
+from service.api.schemas.fields import kind_of
+from service.api.schemas.jobs import JobBody, Supervised
+from service.config import Settings
+from service.errors import FileMissing, InvalidRequest, WrongTask
+from service.jobs.backend import JobBackend
+from service.jobs.feedback import PREFIX
+from service.jobs.records import NewJob
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.model_manager import SENSORS
+from service.serving.sensor_model import ServedSensor
+from service.serving.servable import Servable
+
+_SENSOR_TASKS = ("anomaly", "forecast")
+_SENSOR_KINDS = ("records", "series")
+
+
+def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
+    """The job that a body asks for, with a new id.
+
+    `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
+    Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
+    """
+    supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
+    param = PARAM if body.method else "hyperparameters"
+    base, spec = (
+        _plan_sensor_base(body, supervised) if served is None else _plan_text_base(body, supervised, served, settings)
+    )
+    parse(supervised.task, supervised.hyperparameters, param)
+    _check_columns(supervised, of_sensors=served is None)
+    job = "ftjob-" + secrets.token_hex(12)
+    return NewJob(
+        id=job,
+        base=base,
+        base_spec=spec,
+        task=supervised.task,
+        name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
+        seed=body.seed or 0,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        feedback_until=_require_rows(jobs, body),
+        hyperparameters=_require_storable(supervised.hyperparameters, param),
+        columns=dict(supervised.columns),
+        metadata=body.metadata,
+    )
+
+
+def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
+    """The base and its source of a sensor model, which begins with nothing: `sensors`."""
+    kind, task = supervised.hyperparameters.get("kind"), supervised.task
+    if task not in _SENSOR_TASKS:
+        tasks = " and ".join(_SENSOR_TASKS)
+        raise WrongTask(f"model: {SENSORS!r} is for {tasks} of readings; {task} needs a served model", param="model")
+    if task == "anomaly" and kind not in _SENSOR_KINDS:
+        param = f"{PARAM}.kind"
+        got = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
+        raise InvalidRequest.at(param, f"expected {' or '.join(_SENSOR_KINDS)}, got {got}")
+    if body.training_file.startswith(PREFIX):
+        raise InvalidRequest.at("training_file", "feedback is on texts; upload a table of readings, CSV or Parquet")
+    return SENSORS, SENSORS
+
+
+def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, settings: Settings) -> tuple[str, str]:
+    """The base and its source of a job on texts.
+
+    That is a model of the settings, or a fine-tuned encoder. For a head, it is the encoder below that head.
+    """
+    task = supervised.task
+    if isinstance(served, ServedSensor):
+        raise WrongTask(f"model: sensor models are trained anew: take {SENSORS!r}, got {body.model}", param="model")
+    if task == "forecast" or (task == "anomaly" and supervised.hyperparameters.get("kind") is not None):
+        raise WrongTask(
+            f"model: {task} of readings begins with {SENSORS!r}, got {body.model}, which reads texts", param="model"
+        )
+    _require_base_task(served, task)
+    if not isinstance(served, FineTunedModel):
+        return served.card.name, _source(settings, served.card.name)
+    base = served.manifest.base
+    return base, served.label if served.owns_engine else _source(settings, base)
+
+
+def _require_base_task(served: Servable, task: str) -> None:
+    """Raise WrongTask unless the task can begin with the model or the encoder below its head."""
+    alone = not isinstance(served, FineTunedModel) or served.takes_pairs
+    does = served.card.task if alone else "embedding"
+    if does != "embedding" and not (task == does == "rerank"):
+        wanted = "embedding or rerank" if task == "rerank" else "embedding"
+        raise WrongTask(
+            f"model: {task} begins with a model for {wanted}, {served.card.name} does {does}: take another",
+            param="model",
+        )
+
+
+def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
+    """Raise InvalidRequest for a mapping of columns that the task cannot read rows by."""
+    param = "method.supervised.columns"
+    if of_sensors and supervised.columns:
+        raise InvalidRequest(
+            f"columns: maps columns of texts; those of readings are named in {PARAM}: leave it out", param=param
+        )
+    if not of_sensors:
+        try:
+            check_columns(supervised.columns, supervised.task)
+        except TrainingDataError as error:
+            raise InvalidRequest(error.message, param=param) from error
+
+
+def _require_rows(jobs: JobBackend, body: JobBody) -> int | None:
+    """Raise InvalidRequest unless the training and validation rows exist.
+
+    Returns the number of the newest feedback that counts, None for files.
+    """
+    until = None
+    if body.training_file.startswith(PREFIX):
+        until = jobs.feedback.newest(body.training_file.removeprefix(PREFIX))
+        if until is None:
+            message = f"training_file: there is no feedback on {body.training_file.removeprefix(PREFIX)[:100]!r}"
+            raise InvalidRequest(message, param="training_file")
+    else:
+        _require_file(jobs, body.training_file, "training_file")
+    if body.validation_file is not None:
+        _require_file(jobs, body.validation_file, "validation_file")
+    return until
+
+
+def _require_file(jobs: JobBackend, file: str, param: str) -> None:
+    try:
+        jobs.files.get(file)
+    except FileMissing as error:
+        error.param = param
+        raise
+
+
+def _source(settings: Settings, name: str) -> str:
+    """The `--model` value of a base model, else its name."""
+    for spec in settings.model:
+        if parse_spec(spec)[0] == name:
+            return spec
+    return name
+
+
+def _require_storable(value: dict[str, Any], param: str) -> dict[str, Any]:
+    """The same value. Raises InvalidRequest for NUL, which PostgreSQL cannot store."""
+    if "\\u0000" in json.dumps(value):
+        raise InvalidRequest.at(param, "a text has a NUL character; leave it out")
+    return value

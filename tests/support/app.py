@@ -1,0 +1,31 @@
+"""Applications over fake models, without a server process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from service.config import Settings
+from service.metrics import Metrics
+from service.serving.model_manager import ModelManager
+from service.serving.text_model import ServedText
+from tests.fakes.model import FakeModel
+
+MakeApp = Callable[..., FastAPI]
+
+
+def open_manager(settings: Settings, metrics: Metrics, *models: FakeModel) -> ModelManager:
+    """A model manager that serves fakes."""
+    manager = ModelManager(settings, metrics)
+    for model in models or (FakeModel(),):
+        manager.add(model)
+    manager.opened = True
+    return manager
+
+
+def text_model(manager: ModelManager, name: str) -> ServedText:
+    """The text model in service under a name."""
+    found = manager.find(name)
+    assert isinstance(found, ServedText)
+    return found
