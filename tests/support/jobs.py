@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from models.registry.registry import Registry
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
@@ -19,6 +22,11 @@ from service.jobs.leases import Leases
 from service.jobs.records import TERMINAL, Control, Job, NewJob
 from service.jobs.store import Store
 from tests.support.server import wait_until
+
+# For tests that depend on the database; the others run on PostgreSQL only with `-m long`.
+BOTH_DATABASES = pytest.mark.parametrize(
+    "harness", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 
 
 class JobHarness:
@@ -94,6 +102,16 @@ class JobHarness:
         path = self.home / "jobs" / job / "trace"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(a), int(b), int(c)) for a, b, c in (line.split() for line in lines if line.count(" ") == 2)]
+
+    def promotions(self, job: str) -> int:
+        """The number of promotions by a job."""
+        ledger = Registry(self.home / "models").ledger(self.get(job).name)
+        return sum(line["action"] == "promote" and line["by"] == job for line in ledger)
+
+    def versions(self, job: str) -> int:
+        """The number of versions that a job published."""
+        registry, name = Registry(self.home / "models"), self.get(job).name
+        return sum(registry.manifest(name, version).job == job for version in registry.versions(name))
 
     def close(self) -> None:
         self.database.close()

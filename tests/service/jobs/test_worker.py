@@ -1,18 +1,14 @@
-"""Worker processes with a fake trainer, on both databases: jobs end as they should, whichever process is killed."""
+"""Worker processes with a fake trainer: what becomes of a job, and what callers may ask of it meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import random
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,38 +19,10 @@ from service.jobs.database import Database
 from service.jobs.leases import LeaseRenewer, Leases
 from service.jobs.worker import Worker
 from tests.support.artifacts import own_encoder
-from tests.support.databases import Postgres
-from tests.support.jobs import JobHarness, WorkerProcess, exists, workers
+from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
 from tests.support.server import free_port, metric, wait_until
 
 pytestmark = pytest.mark.real
-
-
-BOTH = pytest.mark.parametrize("harness", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
-
-
-# Tests marked BOTH depend on the database; the others run on PostgreSQL only with `-m long`.
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobHarness]:
-    url = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
-    made = JobHarness(tmp_path, url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def worker(harness: JobHarness) -> Iterator[WorkerProcess]:
-    with workers(harness) as running:
-        yield running[0]
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobHarness]:
-    """With a worker that tests share; each trains under names of its own."""
-    url = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
-    made = JobHarness(tmp_path_factory.mktemp("shared"), url)
-    with contextlib.closing(made), workers(made):
-        yield made
 
 
 def test_a_worker_told_to_stop_while_it_starts_ends_its_threads_and_its_lease(
@@ -75,18 +43,7 @@ def test_a_worker_told_to_stop_while_it_starts_ends_its_threads_and_its_lease(
     database.close()
 
 
-def promotions(harness: JobHarness, job: str) -> int:
-    ledger = Registry(harness.home / "models").ledger(harness.get(job).name)
-    return sum(line["action"] == "promote" and line["by"] == job for line in ledger)
-
-
-def versions_of(harness: JobHarness, job: str) -> int:
-    registry = Registry(harness.home / "models")
-    name = harness.get(job).name
-    return sum(registry.manifest(name, version).job == job for version in registry.versions(name))
-
-
-@BOTH
+@BOTH_DATABASES
 def test_a_job_succeeds_and_its_model_is_promoted(harness: JobHarness, worker: WorkerProcess) -> None:
     job = harness.submit("support")
     done = harness.until(job)
@@ -95,7 +52,7 @@ def test_a_job_succeeds_and_its_model_is_promoted(harness: JobHarness, worker: W
     assert (done.result["decision"], done.result["why"]) == ("promoted", "nothing served under this name before")
     assert harness.steps(job) == list(range(1, 11))
     assert [one.step for one in harness.store.checkpoints(job, None, 100)[0]] == [10, 5]
-    assert (promotions(harness, job), versions_of(harness, job)) == (1, 1)
+    assert (harness.promotions(job), harness.versions(job)) == (1, 1)
     kept = ["incumbent.json", "job.json", "report.json", "report.md", "result.json", "trainer.log"]
     wait_until(lambda: sorted(path.name for path in (harness.home / "jobs" / job / "attempt-1").iterdir()) == kept)
 
@@ -310,151 +267,3 @@ def test_a_job_that_is_cancelled_while_it_is_paused_leaves_no_checkpoints(shared
     shared.request_control(job, "cancel")
     wait_until(lambda: sorted(path.name for path in attempt.iterdir()) == ["incumbent.json", "job.json", "trainer.log"])
     assert shared.get(job).status == "cancelled"
-
-
-def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(shared: JobHarness) -> None:
-    job = shared.submit(steps=20, checkpoint_every=5, crash_at=13, crash_until=2)
-    done = shared.until(job)
-    assert (done.status, done.attempt) == ("succeeded", 2)
-    assert [step for attempt, step, _ in shared.trace(job) if attempt == 2] == list(range(11, 21))
-
-
-def test_a_trainer_that_always_dies_fails_the_job(shared: JobHarness) -> None:
-    job = shared.submit(steps=20, checkpoint_every=100, crash_at=3)
-    done = shared.until(job)
-    assert (done.status, done.error_code, done.attempt) == ("failed", "trainer_crashed", 5)
-    assert done.error_message == "The training process ended by signal 9 in attempt 5"
-
-
-def test_a_stopped_workers_job_goes_on_with_the_next_worker(harness: JobHarness) -> None:
-    with workers(harness) as running:
-        job = harness.submit(steps=60, checkpoint_every=1000)
-        harness.until_step(job, 5)
-        assert running[0].stop() == 0
-        queued = harness.get(job)
-        assert (queued.status, queued.crashes) == ("queued", 0)
-        running.append(WorkerProcess(harness).ready())
-        assert harness.until(job).status == "succeeded"
-    assert [step for _, step, _ in harness.trace(job)] == list(range(1, 61))
-
-
-@BOTH
-def test_the_trainer_dies_with_its_worker_and_another_goes_on(harness: JobHarness) -> None:
-    with workers(harness) as running:
-        job = harness.submit(steps=60, checkpoint_every=5)
-        harness.until_step(job, 12)
-        running[0].kill()
-        pid = harness.trace(job)[-1][2]
-        wait_until(lambda: not exists(pid), 2)
-        running.append(WorkerProcess(harness).ready())
-        done = harness.until(job)
-    assert (done.status, done.attempt) == ("succeeded", 2)
-    second = [step for attempt, step, _ in harness.trace(job) if attempt == 2]
-    assert max(step for attempt, step, _ in harness.trace(job) if attempt == 1) - second[0] < 7
-    assert (promotions(harness, job), versions_of(harness, job)) == (1, 1)
-
-
-def test_a_job_of_a_dead_worker_is_cancelled_without_one(harness: JobHarness) -> None:
-    with workers(harness) as running:
-        job = harness.submit(steps=10_000)
-        harness.until_step(job, 2)
-        running[0].kill()
-    wait_until(lambda: not harness.leases.workers(), 10)
-    harness.request_control(job, "cancel")
-    assert harness.get(job).status == "cancelled"
-
-
-@BOTH
-def test_a_worker_paused_past_its_lease_stops_its_trainer_and_writes_nothing(harness: JobHarness) -> None:
-    with workers(harness) as running:
-        job = harness.submit(steps=80, checkpoint_every=5, step_s=0.05)
-        harness.until_step(job, 12)
-        running[0].send(signal.SIGSTOP)
-        zombie = harness.trace(job)[-1][2]
-        os.kill(zombie, signal.SIGSTOP)
-        running.append(WorkerProcess(harness).ready())
-        wait_until(lambda: harness.get(job).attempt == 2, 60)
-        os.kill(zombie, signal.SIGCONT)
-        running[0].send(signal.SIGCONT)
-        wait_until(lambda: not exists(zombie), 5)
-        done = harness.until(job)
-        after = harness.submit(steps=1)  # both are workers still
-        assert harness.until(after).status == "succeeded"
-    assert (done.status, done.attempt) == ("succeeded", 2)
-    order = [event.attempt for event in harness.store.events(job, None, 10_000)[0][::-1]]
-    assert order == sorted(order)
-    assert (promotions(harness, job), versions_of(harness, job)) == (1, 1)
-
-
-@BOTH
-def test_two_workers_run_every_job_once(harness: JobHarness) -> None:
-    with workers(harness, 2):
-        ids = [harness.submit(steps=3, step_s=0.01) for _ in range(12)]
-        done = [harness.until(job, timeout_s=60) for job in ids]
-    assert [(job.status, job.attempt) for job in done] == [("succeeded", 1)] * 12
-    assert all([step for _, step, _ in harness.trace(job)] == [1, 2, 3] for job in ids)
-
-
-def test_a_job_whose_caller_got_no_answer_runs(shared: JobHarness) -> None:
-    new = shared.new(steps=1)
-    shared.store.create(new, lambda job: {})  # and the API process died here
-    assert shared.until(new.id).status == "succeeded"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mode", "away_s"), [("fast", 0.0), ("immediate", 4.0)], ids=["restarted", "away longer than the lease"]
-)
-def test_postgresql_goes_away_under_a_running_job(
-    postgresql: Postgres, tmp_path: Path, mode: str, away_s: float
-) -> None:
-    with contextlib.closing(JobHarness(tmp_path, postgresql.new_database())) as harness:
-        with workers(harness) as running:
-            job = harness.submit(steps=100, checkpoint_every=5, step_s=0.05)
-            harness.until_step(job, 12)
-            with postgresql.outage(mode):
-                time.sleep(away_s)
-            done = harness.until(job)
-            assert harness.until(harness.submit(steps=1)).status == "succeeded"  # the same worker takes the next one
-            assert running[0].running
-        assert (done.status, done.attempt) == ("succeeded", 1 if away_s < 2 else 2), harness.messages(job)
-        assert (promotions(harness, job), versions_of(harness, job)) == (1, 1)
-        second = [step for attempt, step, _ in harness.trace(job) if attempt == 2]
-        assert not second or second[0] > 12
-        if done.attempt == 1:
-            assert [
-                event.data["step"] for event in harness.store.events(job, None, 1000)[0][::-1] if event.data
-            ] == list(range(1, 101))
-
-
-@BOTH
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
-def test_kills_at_random_points_lose_nothing(harness: JobHarness, kills: int) -> None:
-    """Each kill hits a training process or its worker while it trains, so that every one interrupts an attempt."""
-    dice = random.Random(kills)
-
-    def training() -> list[int]:
-        last = [harness.trace(job)[-1:] for job in ids]
-        return [pid for trace in last for _, _, pid in trace if exists(pid)]
-
-    with workers(harness, 2, "job_attempts=1000") as running:
-        ids = [harness.submit(f"killed-{n}", steps=300, checkpoint_every=5, step_s=0.02) for n in range(kills // 3 + 1)]
-        for _ in range(kills):
-            wait_until(lambda: bool(training()), 60)
-            time.sleep(dice.uniform(0.0, 0.5))
-            if dice.random() < 0.5:
-                at = dice.randrange(2)
-                running[at].kill()
-                running[at] = WorkerProcess(harness, "job_attempts=1000")
-            elif pids := training():
-                os.kill(dice.choice(pids), signal.SIGKILL)
-        done = [harness.until(job, timeout_s=600) for job in ids]
-    assert {job.status for job in done} == {"succeeded"}
-    assert sum(job.attempt for job in done) > len(ids) + kills // 4, "kills that interrupted an attempt"
-    assert {(promotions(harness, job), versions_of(harness, job)) for job in ids} == {(1, 1)}
-    for job in ids:
-        trace = harness.trace(job)
-        lost = [before - after + 1 for (a, before, _), (b, after, _) in pairwise(trace) if a != b]
-        assert max(lost, default=0) <= 5, "one interval"
