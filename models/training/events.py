@@ -11,7 +11,7 @@ Events = Callable[[Mapping[str, object]], None]
 Level = Literal["info", "warn", "error"]
 
 
-def lines(stream: TextIO) -> Events:
+def json_lines(stream: TextIO) -> Events:
     """Events as one JSON line each, flushed at once so that the worker reads them as they happen."""
 
     def emit(event: Mapping[str, object]) -> None:

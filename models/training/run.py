@@ -28,7 +28,7 @@ from models.training.checks.before_training import check_rows
 from models.training.data.dataset import DataSplit, read_split
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
-from models.training.events import Events, emit, lines, phase
+from models.training.events import Events, emit, json_lines, phase
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
@@ -217,7 +217,7 @@ def main() -> None:
     os.nice(_NICENESS)
     keep_freed_memory()
     with _event_stream() as stream:
-        code = run(Path(sys.argv[1]), lines(stream))
+        code = run(Path(sys.argv[1]), json_lines(stream))
     sys.exit(code)
 
 
