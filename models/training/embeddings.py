@@ -1,4 +1,4 @@
-"""Embeddings of texts by a frozen encoder, cached on disk by content: equal texts are encoded once."""
+"""Embeddings of texts by a frozen encoder, cached on disk by content."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class EmbeddingCache:
 
 
 class Embedder:
-    """Texts to embeddings of length 1, with the encoder's default prompt, through a cache where one is given."""
+    """Texts to embeddings of length 1, with the default prompt, through a cache."""
 
     def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
         card = model.card
@@ -158,7 +158,7 @@ class Embedder:
 
 
 def _batches(order: Sequence[int], counts: Sequence[int]) -> Iterable[list[int]]:
-    """Indices, longest first, in batches of at most 64 texts and about 4,096 tokens padding included."""
+    """Indices in batches of at most 64 texts and about 4,096 tokens, with padding."""
     batch: list[int] = []
     for index in order:
         longest = counts[batch[0]] if batch else counts[index]

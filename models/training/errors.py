@@ -15,7 +15,7 @@ _QUOTED = 60
 
 
 class TrainingError(SondeError):
-    """A job cannot be trained as asked; `code`, `message` and `param` become the job's `error`."""
+    """A job cannot be trained; `code`, `message` and `param` become the job's `error`."""
 
     code = "training_error"
 
@@ -56,7 +56,7 @@ def data_error(
     column: str | None = None,
     unit: str = "line",
 ) -> TrainingDataError:
-    """An error that names the line (or row) and the column, else `param`, what was expected and what came."""
+    """An error at a line (or row) and column, else `param`: what was expected, what came."""
     places = [f"{unit} {line}"] if line is not None else []
     places += [f"column {quote(column)}"] if column is not None else []
     where = ", ".join(places) or param

@@ -11,8 +11,8 @@ Events = Callable[[Mapping[str, object]], None]
 Level = Literal["info", "warn", "error"]
 
 
-def lines(stream: TextIO) -> Events:
-    """Events as one JSON line each, flushed at once so that the worker reads them as they happen."""
+def json_lines(stream: TextIO) -> Events:
+    """Events as JSON lines, flushed at once so that the worker reads them immediately."""
 
     def emit(event: Mapping[str, object]) -> None:
         stream.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
@@ -32,7 +32,7 @@ def phase(events: Events, name: Literal["validating_files", "running"]) -> None:
 
 
 class ProgressEvents:
-    """Metrics events of work with a known number of steps: at most one per `interval_s`, and one at the end."""
+    """Metrics events of work with known steps: one per `interval_s`, and one at the end."""
 
     def __init__(
         self, events: Events, total_steps: int, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -45,7 +45,7 @@ class ProgressEvents:
         self._examples = 0
 
     def __call__(self, step: int, examples: int) -> None:
-        """Step number `step` is done, with `examples` more rows. There is no loss and no learning rate."""
+        """Step number `step` is done, with `examples` more rows; it has no loss."""
         self._examples += examples
         now = self._clock()
         if step < self._total and now - self._emitted < self._interval_s:

@@ -1,6 +1,6 @@
-"""The hyperparameters of each task: bounded, and refused where they mean nothing. No torch in here.
+"""The hyperparameters of each task: bounded, and refused where they mean nothing.
 
-The API reads a job's hyperparameters with `parse` before it queues the job; the trainer does so again.
+The API reads a job's hyperparameters with `parse` before it queues the job, without torch; the trainer does so again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Settings(BaseModel):
 
 
 class Augmentation(_Settings):
-    """How often a training text is changed, by kind of change; each a share of texts. Never on held-out texts."""
+    """The shares of training texts that are changed; held-out texts stay as they are."""
 
     typos: float = Field(0.0, ge=0, le=1)
     casing: float = Field(0.0, ge=0, le=1)
@@ -56,13 +56,13 @@ class Augmentation(_Settings):
 
 
 class _Common(_Settings):
-    """What every recipe takes; without a validation file, the share `held_out` of the rows is kept for evaluation."""
+    """What every recipe takes; `held_out` is a share of rows, without a validation file."""
 
     held_out: _Share = 0.2
 
 
 class _Detection(_Common):
-    """What recipes take that fit a detector to embeddings. `C` is the inverse of the head's regularisation."""
+    """What recipes with a detector of texts take; `C` is the inverse of regularisation."""
 
     detector: DetectorKind = "auto"
     neighbours: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
@@ -76,9 +76,10 @@ class _Detection(_Common):
 
 
 class _Tables(_Common):
-    """What recipes take that read tables: `columns` are the readings, by default all columns without another role.
+    """What recipes on tables take.
 
-    `timestamp` and `group` (one run of a machine) name columns.
+    `columns` are the readings, by default all columns without another role. `timestamp` and `group` (one run of a
+    machine) name columns.
     """
 
     columns: tuple[_Name, ...] = Field((), max_length=512)
@@ -137,12 +138,12 @@ _FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 class ClassificationHyperparameters(_Detection, _Tuned):
-    """A linear head on embeddings and, unless `mode` is frozen, a tuned encoder that has to beat it.
+    """A linear head on embeddings and, unless `mode` is frozen, a tuned encoder.
 
     Encoder: `loss` is that of contrastive tuning, which mode auto tries too. Modes lora and full learn by the
     cross-entropy of a `head`: cosines to a vector per label ("auto"), or an affine map. The head that is then fitted
-    to the embeddings is linear in every mode. A tuned encoder wins if the interval of its lead in `metric`, at the
-    level `confidence`, lies above 0.
+    to the embeddings is linear in every mode. The tuned encoder replaces the frozen one if the interval of its lead
+    in `metric`, at the level `confidence`, lies above 0.
 
     Head: "auto" chooses `C` by cross-validation. `label_names` adds each label's name as one more example; "auto"
     does so where there are few rows a label. `lexical` adds the texts' word pieces to the frozen encoder's head;
@@ -215,7 +216,7 @@ class SensorAnomalyHyperparameters(_Tables):
 
 
 class ForecastHyperparameters(_Tables):
-    """A forecaster of series: `horizon` steps from `context` readings, by all columns together or each by itself.
+    """A forecaster of series: `horizon` steps from `context` readings.
 
     `model` auto tries the linear map and the network; only the network reads `n_epochs`, `batch_size` (windows a
     step) and `learning_rate`. `season` is the period of the seasonal baseline, in readings; "auto" looks for one.

@@ -25,7 +25,7 @@ JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.j
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """job.json: the model, the data and the settings. Paths are the worker's own, without any part from a client."""
+    """job.json; its paths are the worker's own, without any part from a client."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

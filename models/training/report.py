@@ -43,7 +43,7 @@ _WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: value and threshold, the rows (lines of the file) concerned, and the remedy."""
+    """The result of one check; `rows` are lines of the file, `remedy` is what to do."""
 
     stage: Stage
     check: str
@@ -94,7 +94,7 @@ class Finding:
 
 
 class Report:
-    """Findings by stage, with the stages that did not run; `plots` are those of a job on readings."""
+    """Findings by stage; `plots` are those of a job on readings."""
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
@@ -119,7 +119,7 @@ class Report:
         return next((status for status in _WORST_FIRST if status in found), "not run")
 
     def raise_if_failed(self, stage: Stage) -> None:
-        """Raise CheckFailed for a failed stage: the code is the first failed check, the message says what to do."""
+        """Raise CheckFailed, with the first failed check as code, for a failed stage."""
         failed = [finding for finding in self.of(stage) if finding.status == "fail"]
         if failed:
             first, more = failed[0], len(failed) - 1
@@ -160,10 +160,10 @@ class Report:
 
 
 def named_rows(rows: Iterable[int]) -> tuple[int, ...]:
-    """At most `MAX_ROWS_NAMED` different rows, in order: enough to look at, not a copy of the file."""
+    """At most `MAX_ROWS_NAMED` different rows, in order: a sample, not the file."""
     return tuple(sorted({int(row) for row in rows})[:MAX_ROWS_NAMED])
 
 
 def _escape(text: str) -> str:
-    """A message for Markdown; labels and columns of the file in it become neither tags, links nor lines."""
+    """A message for Markdown; labels in it become neither tags, links nor lines."""
     return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))

@@ -1,7 +1,8 @@
-"""The training process: `python -m models.training.run DIRECTORY` trains job.json and writes result.json.
+"""The training process, `python -m models.training.run DIRECTORY`.
 
-Events go to standard output as JSON lines, everything else to standard error. Exit codes: 0 done; 3 another attempt
-would end the same (error.json has the reason); 4 the disk is full; 143 stopped by SIGTERM; any other may be retried.
+It reads job.json and writes result/ and result.json. Events go to standard output as JSON lines, everything else to
+standard error. Exit codes: 0 done; 3 another attempt would end the same (error.json has the reason); 4 the disk is
+full; 143 stopped by SIGTERM; any other may be retried.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from models.training.checks.before_training import check_rows
 from models.training.data.dataset import DataSplit, read_split
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
-from models.training.events import Events, emit, lines, phase
+from models.training.events import Events, emit, json_lines, phase
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
@@ -205,7 +206,7 @@ def _event_stream() -> Iterator[TextIO]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """SIGTERM outside the tuning loop, which has its own handler: the cache has already saved the embeddings."""
+    """SIGTERM outside the tuning loop: the cache has already saved the embeddings."""
     raise SystemExit(STOPPED)
 
 
@@ -217,7 +218,7 @@ def main() -> None:
     os.nice(_NICENESS)
     keep_freed_memory()
     with _event_stream() as stream:
-        code = run(Path(sys.argv[1]), lines(stream))
+        code = run(Path(sys.argv[1]), json_lines(stream))
     sys.exit(code)
 
 

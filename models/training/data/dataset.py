@@ -25,7 +25,7 @@ _NO_MAPPING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Training rows, held-out rows and out-of-scope texts; `same_file`: both parts come from the training file."""
+    """The parts of a job's rows; `same_file`: both come from the training file."""
 
     train: TextRows
     held_out: TextRows
@@ -69,9 +69,10 @@ def read_rows(
     max_line_bytes: int = MAX_LINE_BYTES,
     param: str = "training_file",
 ) -> TextRows:
-    """Read a JSONL, CSV or Parquet file; `columns` maps our column names to the file's, `param` is named in errors.
+    """Read a JSONL, CSV or Parquet file of texts.
 
-    Raises TrainingDataError for the first row that cannot be used, or that `task` does not take. `TextRows.notes`
+    `columns` maps our column names to the file's; errors name `param`. Raises TrainingDataError for the first row
+    that cannot be used, or that `task` does not take. `TextRows.notes`
     names the columns that are not used.
     """
     reader = FileReader(path, find_format(path, format, param), param, max_rows, max_line_bytes)

@@ -38,7 +38,7 @@ _SIGNATURES = {
 
 
 def find_format(path: Path, asked: str | None, param: str) -> Format:
-    """Find the format. Raises TrainingDataError where the first bytes are those of another one."""
+    """Find the format. Raises TrainingDataError where the first bytes contradict it."""
     try:
         with path.open("rb") as file:
             start = file.read(64)

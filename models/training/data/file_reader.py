@@ -1,4 +1,4 @@
-"""The reader of training files (JSONL, CSV, Parquet): records for texts, columns for readings.
+"""The reader of JSONL, CSV and Parquet: records for texts, columns for readings.
 
 Nothing is unpickled. Columns of CSV are read by pyarrow. Where pyarrow refuses a file, the records are read line by
 line, so that the error names the line at fault.
@@ -43,7 +43,7 @@ _LINES = "\0lines"
 
 @dataclass(frozen=True, slots=True)
 class FileColumns:
-    """Columns as in the file: text (CSV, JSONL) or the types of Parquet; `lines` [n] are lines, or rows of Parquet."""
+    """Columns of text, or of Parquet's types; `lines` [n] are lines, or rows of Parquet."""
 
     table: pa.Table
     lines: NDArray[np.int64]
@@ -66,7 +66,7 @@ class FileReader:
         return "row" if self.format == "parquet" else "line"
 
     def records(self, wanted: Collection[str] = ()) -> Iterator[Record]:
-        """Stream (line, record); of Parquet only the `wanted` columns are read, the others are None.
+        """Stream (line, record); of Parquet only `wanted` columns are read, others are None.
 
         Raises TrainingDataError for the first line that cannot be read.
         """
@@ -81,7 +81,7 @@ class FileReader:
             yield record
 
     def columns(self) -> FileColumns:
-        """Read all columns. Raises TrainingDataError for the first line that cannot be read, or without rows."""
+        """Read all columns. Raises TrainingDataError for the first faulty line, or no rows."""
         self._require_bytes(self.path.stat().st_size, _MAX_TABLE_BYTES)
         if self.format == "parquet":
             found = self._parquet_columns()
@@ -94,7 +94,7 @@ class FileReader:
     # Lines: JSONL and CSV
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Physical lines with their ends, each checked for size, NUL and UTF-8 before it is parsed."""
+        """Physical lines with their ends, each checked for size, NUL and UTF-8."""
         number = 0
         while raw := file.readline(self.max_line_bytes + 2):
             number += 1
@@ -118,7 +118,7 @@ class FileReader:
                     yield number, parse_object(text, number, self.param)
 
     def _csv_records(self) -> Iterator[Record]:
-        """Rows below a header; the header shows whether comma, semicolon or tab separates the cells."""
+        """Rows below a header, which shows whether comma, semicolon or tab separates cells."""
         with self.path.open("rb") as file:
             lines = self._lines(file)
             header = self._require_header(next(lines, (1, ""))[1])
@@ -145,7 +145,7 @@ class FileReader:
         return dict(zip(names, cells, strict=True))
 
     def _csv_columns(self) -> FileColumns | None:
-        """Columns of text by pyarrow; None where it refuses the file, or where a row is not one line."""
+        """Columns of text by pyarrow; None where it refuses the file or a row has two lines."""
         with self.path.open("rb") as file:
             start = file.readline(self.max_line_bytes).removeprefix(BOM)
         header = self._require_header(start.decode("utf-8", "replace"))
@@ -270,7 +270,7 @@ def _delimiter(header: str) -> str:
 
 
 def _is_line_per_row(path: Path, rows: int) -> bool:
-    """Whether all rows are one line: no blank lines, no breaks in cells, no open quotes, lone returns or NUL bytes."""
+    """Whether each row is one line, without open quotes, lone returns and NUL bytes."""
     breaks, quotes, last = 0, 0, b""
     with path.open("rb") as file:
         while part := file.read(1 << 20) + file.readline():

@@ -1,4 +1,4 @@
-"""The series of a forecast job, split in time: to fit to, to choose and calibrate with, to evaluate on."""
+"""The series of a forecast job, split in time: training, validation, held out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _LEAST_CONTEXT, _MOST_CONTEXT = 4, 4096
 
 @dataclass(frozen=True, slots=True)
 class SeriesParts:
-    """Segments [n, d] of each part; those of the later two begin with the rows before them, as context.
+    """Segments [n, d] of each part.
 
-    `seen` are the rows that are not held out, `held_rows` the held-out ones, for the checks.
+    Those of the later two begin with the rows before them, as context. For the checks, `seen` are the rows that are
+    not held out, `held_rows` the held-out ones.
     """
 
     columns: tuple[str, ...]
@@ -69,7 +70,7 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters) -> Series
 
 
 def _with_context(whole: Segments, part: Segments, context: int) -> list[Readings]:
-    """Segments [n, d] of a part, each with up to `context` rows before it in its segment of the whole."""
+    """Segments [n, d] of a part, each with up to `context` rows before it."""
     found = []
     for rows in part.each():
         first = int(np.flatnonzero(whole.lines == part.lines[rows.start])[0])
@@ -79,7 +80,7 @@ def _with_context(whole: Segments, part: Segments, context: int) -> list[Reading
 
 
 def _choose_context(settings: ForecastHyperparameters, train: Segments) -> int:
-    """The context asked for, or one for the horizon; the seasonal baseline needs a season within it."""
+    """The context asked for, or one for the horizon; the baseline needs a season in it."""
     longest = max(int(rows.stop - rows.start) for rows in train.each())
     most = min(_HORIZONS * settings.horizon, longest // _MOST_OF_SEGMENT, _MOST_CONTEXT)
     context = settings.context if settings.context != "auto" else max(_LEAST_CONTEXT, most)

@@ -1,4 +1,4 @@
-"""One line of JSONL as an object: orjson reads it, and the json module names what orjson cannot."""
+"""One line of JSONL as an object, by orjson; the json module names its faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ARRAY_HINT = " (one object a line, not one array)"
 
 
 def parse_object(text: str, line: int, param: str) -> dict[str, object]:
-    """The object of a line. Raises TrainingDataError for other JSON, for no JSON and for duplicate keys."""
+    """Parse a line. Raises TrainingDataError for anything but an object with unique keys."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -27,7 +27,7 @@ def parse_object(text: str, line: int, param: str) -> dict[str, object]:
 
 
 def _parse_with_constants(text: str, line: int, param: str, error: orjson.JSONDecodeError) -> object:
-    """Read NaN and Infinity, which JSON lacks and Python writes: the row parser then names their column."""
+    """Read NaN and Infinity, which Python writes, so that the row parser names their column."""
     if "NaN" in text or "Infinity" in text:
         try:
             return json.loads(text, parse_int=_parse_int)
@@ -39,12 +39,12 @@ def _parse_with_constants(text: str, line: int, param: str, error: orjson.JSONDe
 
 
 def _parse_int(digits: str) -> float:
-    """An integer; past 19 digits a float, as orjson reads it, because Python's int takes quadratic time."""
+    """An integer; past 19 digits a float, because Python's int takes quadratic time."""
     return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _count_keys(value: object) -> int:
-    """Count the keys of an object and of everything in it; orjson has already limited the depth."""
+    """Count the keys of an object and all in it; orjson has already limited the depth."""
     waiting, count = [value], 0
     while waiting:
         item = waiting.pop()

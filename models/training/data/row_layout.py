@@ -1,4 +1,4 @@
-"""The layout of a file's rows: which kind they are, and which column of the file each of ours is read from."""
+"""The layout of a file's rows: their kind, and the source of each column."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RowLayout:
 
 
 class LayoutFinder:
-    """Finds the layout of records by their columns, for one task or for any; `columns` maps our names to the file's."""
+    """Finds layouts for one task or any; `columns` maps our names to the file's."""
 
     def __init__(self, columns: Mapping[str, str], task: str | None, *, param: str, unit: str) -> None:
         check_columns(columns, task)
@@ -85,7 +85,7 @@ class LayoutFinder:
     def wrong_columns(
         self, code: str, line: int, names: tuple[str, ...], source: Mapping[str, str], expected: RowKind | None = None
     ) -> TrainingDataError:
-        """The error of a record that lacks columns: the missing ones, those that are read, and how to map others."""
+        """The error of a record without the columns of a kind, with a proposal of `columns`."""
         kinds = [expected] if expected else [kind for kind in self.kinds if kind != "plain"]
         nearest = max(kinds, key=lambda kind: len(set(columns_of(kind)) & set(source)) / len(columns_of(kind)))
         columns = columns_of(nearest)
@@ -113,7 +113,7 @@ class LayoutFinder:
 
 
 def check_columns(columns: Mapping[str, str], task: str | None = None) -> None:
-    """Raise TrainingDataError for a mapping that no row of the task, or no row at all, can be read by."""
+    """Raise TrainingDataError for a mapping that fits no row of the task."""
     known = _columns_of_task(task)
     for ours, theirs in columns.items():
         if ours not in known:
@@ -162,7 +162,7 @@ def _columns_of_task(task: str | None) -> tuple[str, ...]:
 
 
 def _propose_columns(lacking: Sequence[str], spare: Sequence[str]) -> dict[str, str]:
-    """A spare column for each lacking one: first those that are spelled like it, then the others in their order."""
+    """A spare column for each lacking one: first one spelled like it, else the next."""
     found: dict[str, str] = {}
     for alike in (True, False):
         for ours in lacking:

@@ -18,7 +18,7 @@ _MAX_NOTES = 20
 
 
 class RowParser:
-    """Collects a file's records, and refuses the first that is wrong or of a kind that the task does not take."""
+    """Collects a file's records as rows, and refuses the first one that does not fit."""
 
     def __init__(self, file: FileReader, columns: Mapping[str, str], task: str | None = None) -> None:
         self._layouts = LayoutFinder(columns, task, param=file.param, unit=file.unit)
@@ -62,7 +62,7 @@ class RowParser:
         )
 
     def _require_kind(self, record: Mapping[str, object], layout: RowLayout) -> None:
-        """The first record sets the kind, which is one that the task takes; all others have the same."""
+        """Require a kind that the task takes, and the same one for all records."""
         if layout.kind == self._kind:
             return
         if self._kind is not None:
@@ -98,7 +98,7 @@ class RowParser:
             self._scores.append(self._score(column, record[column]))
 
     def _add_chat(self, column: str, messages: object) -> None:
-        """One user and one assistant turn as text and label; a system turn is the same for all and left out."""
+        """One user and one assistant turn as text and label; a system turn is left out."""
         if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
             got = describe_value(messages)
             raise self._refuse("invalid_chat", "a list of messages (objects)", got, column)

@@ -12,7 +12,7 @@ _MAX_LISTED = 5
 
 
 def check_classes(rows: TextRows, *, param: str = "training_file") -> None:
-    """Raise TrainingDataError unless labelled rows have at least two classes of at least two rows each."""
+    """Raise TrainingDataError unless there are two classes of two rows or more."""
     if rows.labels is None:
         return
     counts = Counter(rows.labels)
@@ -28,7 +28,7 @@ def check_classes(rows: TextRows, *, param: str = "training_file") -> None:
 
 
 def check_validation(train: TextRows, validation: TextRows, *, param: str = "validation_file") -> None:
-    """Raise TrainingDataError unless both parts have one kind of rows, and validation no labels of its own."""
+    """Raise TrainingDataError where validation has other kinds or labels than training."""
     if train.kind != validation.kind:
         expected, got = (" and ".join(columns_of(rows.kind)) for rows in (train, validation))
         raise data_error(param, "mixed_row_kinds", f"rows of {expected} as in the training file", got)
@@ -62,7 +62,7 @@ def split_rows(rows: TextRows, *, held_out: float, param: str = "training_file")
 
 
 def _group_sizes(rows: TextRows, keys: list[str]) -> dict[str, dict[str, int]]:
-    """Per label (or for all rows) the size of each group; a text under two labels counts for its first."""
+    """Group sizes per label, or of all rows; a text with two labels counts for its first."""
     first_label: dict[str, str] = {}
     sizes: dict[str, dict[str, int]] = {}
     for index, key in enumerate(keys):
@@ -73,7 +73,7 @@ def _group_sizes(rows: TextRows, keys: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _draw_groups(sizes: dict[str, int], share: float) -> list[str]:
-    """Groups to hold out, in the order of their digests: about the share, at least one, never all.
+    """Groups to hold out, ordered by digest: about the share, at least one, never all.
 
     Groups that would overshoot to twice the share stay.
     """

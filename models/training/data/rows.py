@@ -79,7 +79,7 @@ class TextRows:
 
 
 def normalised(text: str) -> str:
-    """A text for the search of duplicates, without compatibility forms, case, punctuation and extra whitespace."""
+    """A text without compatibility forms, case and punctuation, to find duplicates."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
 
@@ -90,7 +90,7 @@ def has_visible_text(text: str) -> bool:
 
 
 def group_keys(rows: TextRows) -> list[str]:
-    """Per row, what a split keeps on one side: the text, the anchor, the query, or both sentences in any order."""
+    """Per row the text, anchor, query or sorted sentences; a split never parts equal keys."""
     first = [normalised(text) for text in rows.texts[0]]
     if rows.kind != "scored":
         return first

@@ -1,4 +1,4 @@
-"""A table in segments: readings without a gap between them, with missing values filled in, split in time."""
+"""A table in segments of readings without gaps, missing values filled in."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ LEAST_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Readings float64 [n, d], finite, in order; `starts` are the first rows of the segments (the first is 0).
+    """Readings float64 [n, d], finite, in order.
 
-    `lines`, `times` and `labels` [n] are as in `Table`. The order of `records` means nothing.
+    `starts` are the first rows of the segments (the first is 0). `lines`, `times` and `labels` [n] are as in `Table`.
+    The order of `records` means nothing.
     """
 
     columns: tuple[str, ...]
@@ -78,7 +79,7 @@ class Segments:
         )
 
     def places(self, rows: Rows) -> list[str] | list[int]:
-        """The times of rows [n] in ISO 8601, or their lines in the file where the table has no times."""
+        """The times of rows [n] in ISO 8601, or their lines where the table has no times."""
         if self.times is None:
             lines: list[int] = self.lines[rows].tolist()
             return lines
@@ -154,7 +155,7 @@ def join_small(groups: Sequence[Rows], least: int = LEAST_ROWS) -> list[Rows]:
 
 
 def _order_by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
-    """Rows group by group, in the order of the file, and a mask of the first row of each group."""
+    """Rows by group, in the order of the file, and a mask of each group's first row."""
     if table.groups is None:
         return np.arange(len(table)), np.arange(len(table)) == 0
     _, place = np.unique(np.array(table.groups), return_inverse=True)

@@ -32,7 +32,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class ColumnRoles:
-    """What each column of a file is; without `columns`, all that have no other role are readings."""
+    """The role of each column; without `columns`, all without a role are readings."""
 
     columns: tuple[str, ...] = ()
     timestamp: str | None = None

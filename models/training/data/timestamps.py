@@ -16,7 +16,7 @@ _FIRST, _END = -62_135_596_800.0, 253_402_300_800.0
 
 
 def to_seconds(text: str) -> float:
-    """Seconds since 1970 of a written timestamp, UTC where it has no zone. ValueError for any other text."""
+    """Seconds since 1970, UTC where no zone is given. ValueError for any other text."""
     try:
         number = float(text)
     except ValueError:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from models.training.events import ProgressEvents, emit, lines, phase
+from models.training.events import ProgressEvents, emit, json_lines, phase
 
 
 def test_each_event_is_a_line_of_json() -> None:
     stream = io.StringIO()
-    events = lines(stream)
+    events = json_lines(stream)
     phase(events, "running")
     emit(events, "zwei\nZeilen", "warn")
     first, second = map(json.loads, stream.getvalue().splitlines())
@@ -23,7 +23,7 @@ def test_each_event_is_a_line_of_json() -> None:
 
 def test_a_number_that_json_lacks_is_a_fault_of_ours() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        lines(io.StringIO())({"loss": float("nan")})
+        json_lines(io.StringIO())({"loss": float("nan")})
 
 
 def test_progress_tells_at_most_once_a_second_and_always_at_the_end() -> None:

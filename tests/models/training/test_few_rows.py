@@ -50,7 +50,7 @@ def test_detectors_that_take_more_texts_are_left_out(encoder: Path, tmp_path: Pa
     assert "detector_choice" not in [found["check"] for found in findings(directory)]
 
 
-def test_a_detector_chosen_on_strangers_is_said_to_be(encoder: Path, tmp_path: Path) -> None:
+def test_a_detector_chosen_on_out_of_scope_texts_is_reported(encoder: Path, tmp_path: Path) -> None:
     rows = [*few("card", "weather", rows=2), {"text": "zz !?", "label": "none"}]
     settings = {"mode": "frozen", "out_of_scope_label": "none"}
     directory = job(tmp_path / "job", encoder, rows, hyperparameters=settings)

@@ -1,4 +1,4 @@
-"""Rows of a job divided: the kinds a task takes, strangers apart, one class made plain."""
+"""The split of a job: the kinds of rows a task takes, out-of-scope texts, one class as plain rows."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_without_a_validation_file_a_share_is_held_out(tmp_path: Path) -> None:
     assert (len(parts.train), len(parts.held_out), parts.same_file) == (14, 6, True)
 
 
-def test_normal_rows_and_anomalies_become_plain_rows_and_strangers(tmp_path: Path) -> None:
+def test_normal_rows_and_anomalies_become_plain_rows_and_out_of_scope_texts(tmp_path: Path) -> None:
     rows = [row | {"label": "ok"} for row in NORMAL] + [row | {"label": "anomaly"} for row in STRANGE]
     parts = divided(tmp_path, rows, "anomaly")
     assert parts.train.kind == parts.held_out.kind == "plain"
     assert len(parts.out_of_scope) == 5
 
 
-def test_plain_training_rows_can_be_judged_by_labelled_anomalies(tmp_path: Path) -> None:
+def test_plain_training_rows_can_be_evaluated_on_labelled_anomalies(tmp_path: Path) -> None:
     validation = [row | {"label": "ok"} for row in NORMAL[:6]] + [row | {"label": "anomaly"} for row in STRANGE]
     parts = divided(tmp_path, [{"text": row["text"]} for row in NORMAL], "anomaly", validation)
     assert parts.held_out.kind == "plain"
@@ -83,7 +83,7 @@ def test_rows_of_another_kind_are_named_by_line_and_column_with_what_may_be_mean
 
 
 @pytest.mark.parametrize("task", ["anomaly", "classification"])
-def test_a_validation_file_of_strangers_alone_is_its_own_fault(tmp_path: Path, task: str) -> None:
+def test_a_validation_file_of_out_of_scope_texts_alone_is_refused(tmp_path: Path, task: str) -> None:
     given = {} if task == "anomaly" else {"out_of_scope_label": "anomaly"}
     with pytest.raises(
         TrainingDataError, match="validation_file: expected rows of other labels than 'anomaly'"

@@ -37,7 +37,7 @@ def table(readings: Doubles, **more: object) -> Table:
 
 
 def found(x: Doubles, **more: object) -> dict[str, Finding]:
-    """The data rung's findings for readings, four fifths of them to train on."""
+    """The findings of the data checks for readings, four fifths of them to train on."""
     runs, repairs = to_segments(table(x, **more), "series")
     train, held = divide_segments(runs, 1, 0.2)
     return {finding.check: finding for finding in check_table(train, held, repairs)}
@@ -272,7 +272,7 @@ def test_labels_and_small_groups_do_not_cut_records() -> None:
     assert len(to_segments(table(noise(300), groups=groups), "series")[0].normal()) == 30
 
 
-def test_healthy_readings_pass_the_data_rung() -> None:
+def test_healthy_readings_pass_the_data_checks() -> None:
     findings = found(noise(), times=np.arange(800.0))
     assert {finding.status for finding in findings.values()} == {"ok"}
 
