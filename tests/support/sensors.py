@@ -1,4 +1,4 @@
-"""Fake models of numbers in service, and their files."""
+"""Fake sensor models in service, and their files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOAD = "ft:sensors:local:load"
 
 
 def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
-    """The manifest of a model of numbers without golden readings."""
+    """The manifest of a sensor model without golden readings."""
     about: dict[str, Any] = {
         "task": "anomaly",
         "base": "sensors",
@@ -50,7 +50,7 @@ def put_in_service(
 
 
 def with_sensors(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster]) -> FastAPI:
-    """The application with models of numbers in service, too."""
+    """The application with sensor models in service, too."""
     for name, model in models:
         put_in_service(app.state.manager, model, name)
     return app
