@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Computable
+from models.base import Computable, ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.placement import Placement
+from models.source import ModelSource
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -26,3 +28,18 @@ class TextModel(Computable, Protocol):
         Raises ModelOutOfMemory when the batch does not fit and DeviceLost when the device is gone.
         """
         ...
+
+
+def text_metadata(source: ModelSource, placement: Placement, text: TextProcessor, **fields: Any) -> ModelMetadata:
+    """The metadata of a text model: `fields`, and those of its source, placement and tokeniser."""
+    return ModelMetadata(
+        name=source.name,
+        version=source.version,
+        origin=source.origin,
+        max_tokens=text.max_tokens,
+        vocabulary=text.vocabulary,
+        device=str(placement.device),
+        dtype=placement.dtype_name,
+        reason=placement.reason,
+        **fields,
+    )

@@ -18,6 +18,7 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
+from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
@@ -54,18 +55,13 @@ class Encoder:
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
         )
-        self._card = ModelMetadata(
-            name=source.name,
-            version=source.version,
+        self._card = text_metadata(
+            source,
+            placement,
+            self._text,
             task="embedding",
-            origin=source.origin,
             architecture=str(config.model_type),
             width=int(pipeline.get_embedding_dimension() or config.hidden_size),
-            max_tokens=self._text.max_tokens,
-            vocabulary=self._text.vocabulary,
-            device=str(placement.device),
-            dtype=placement.dtype_name,
-            reason=placement.reason,
             prompts={name: prompt for name, prompt in pipeline.prompts.items() if prompt},
             default_prompt=pipeline.default_prompt_name,
             excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in self._after),

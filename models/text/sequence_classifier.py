@@ -16,6 +16,7 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
+from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
 from models.text.padding import collate
@@ -41,18 +42,13 @@ class SequenceClassifier:
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
         )
-        self._card = ModelMetadata(
-            name=source.name,
-            version=source.version,
+        self._card = text_metadata(
+            source,
+            placement,
+            self._text,
             task="rerank" if len(labels) == 1 else "classification",
-            origin=source.origin,
             architecture=str(config.model_type),
             width=len(labels),
-            max_tokens=self._text.max_tokens,
-            vocabulary=self._text.vocabulary,
-            device=str(placement.device),
-            dtype=placement.dtype_name,
-            reason=placement.reason,
             labels=labels if len(labels) > 1 else (),
             multi_label=config.problem_type == "multi_label_classification",
         )

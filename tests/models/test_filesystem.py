@@ -1,4 +1,4 @@
-"""A full disk is known whoever ran into it."""
+"""Errors of a full disk are recognised from every library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from models.filesystem import is_full
         (None, False),
     ],
 )
-def test_what_says_that_the_disk_is_full(error: Exception | None, full: bool) -> None:
+def test_errors_of_a_full_disk_are_recognised(error: Exception | None, full: bool) -> None:
     assert is_full(error) == full
 
 

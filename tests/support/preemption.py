@@ -1,4 +1,4 @@
-"""What a forward pass calls between its parts, for tests."""
+"""A preemption for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.preemption import PreemptionFlag, new_flag
 
 
 class Calling:
-    """Calls a function between any two parts."""
+    """Calls a function between any two steps."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.flags: Sequence[PreemptionFlag] = (new_flag(up=True),)

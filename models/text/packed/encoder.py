@@ -23,6 +23,7 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement, place
 from models.source import ModelSource
+from models.text.base import text_metadata
 from models.text.encoder import Encoder
 from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
@@ -57,18 +58,13 @@ class PackedEncoder:
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
         notes = (_quantise_and_time(network, self._text.encode(PROBES)),) if placement.int8 else ()
         self._network = network.placed(placement.device, placement.dtype)
-        self._card = ModelMetadata(
-            name=source.name,
-            version=source.version,
+        self._card = text_metadata(
+            source,
+            placement,
+            self._text,
             task="embedding",
-            origin=source.origin,
             architecture=str(pipeline.config["model_type"]),
             width=network.shape.width,
-            max_tokens=pipeline.max_tokens,
-            vocabulary=self._text.vocabulary,
-            device=str(placement.device),
-            dtype=placement.dtype_name,
-            reason=placement.reason,
             prompts=pipeline.prompts,
             default_prompt=pipeline.default_prompt,
             normalizes=pipeline.normalizes,

@@ -1,4 +1,4 @@
-"""A network judges as products in float64: the same function, made anew when it has learned."""
+"""A network as matrix products in float64: the same function, built again after training."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The packed forward pass: where each text lies, and that it gives the general path's vectors for any mix of
-lengths.
-"""
+"""The packed forward pass: its layout, and the general path's vectors for any mix of lengths."""
 
 from __future__ import annotations
 
@@ -89,7 +87,7 @@ def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
 
 @pytest.mark.parametrize("most", [1, 2 * 4 * 32 * 32, 2**20])  # one block at a time, two, all
 @pytest.mark.parametrize("masked", ["not", "each block", "all alike"])
-def test_attention_as_products_is_attention(most: int, masked: str) -> None:
+def test_explicit_attention_is_attention(most: int, masked: str) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 5, 4, 32, 8).unbind(0)
     mask = torch.zeros(1 if masked == "all alike" else 5, 1, 32, 32)
@@ -173,9 +171,7 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(
 
 
 @pytest.mark.parametrize("number", [1, 40])
-def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(
-    both: tuple[PackedEncoder, Encoder], number: int
-) -> None:
+def test_a_pass_is_preempted_after_each_step_but_the_last(both: tuple[PackedEncoder, Encoder], number: int) -> None:
     packed, general = both
     batch = texts([7] * number, 0, packed.card.vocabulary)
     calls: list[None] = []
@@ -185,7 +181,7 @@ def test_others_are_let_in_after_each_part_of_a_layer_but_the_last(
     np.testing.assert_array_equal(rows, packed.forward(batch))
 
 
-def test_nobody_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, Encoder]) -> None:
+def test_nothing_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, _ = both
     calls: list[None] = []
     preempt = Calling(lambda: calls.append(None))
@@ -194,7 +190,7 @@ def test_nobody_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, En
     assert not calls
 
 
-def test_who_has_been_let_in_is_not_called_again(both: tuple[PackedEncoder, Encoder]) -> None:
+def test_a_lowered_flag_calls_nothing_again(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, _ = both
     calls: list[None] = []
 
@@ -231,7 +227,7 @@ def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
     assert 0 < len(calls) < 10 * (3 * model._network.shape.layers - 1)
 
 
-def test_special_tokens_inside_a_text_have_the_places_that_the_general_path_gives_them(
+def test_special_tokens_inside_a_text_have_the_positions_that_the_general_path_gives_them(
     both: tuple[PackedEncoder, Encoder],
 ) -> None:
     packed, general = both
@@ -337,7 +333,7 @@ def test_weights_may_have_their_architectures_prefix(tmp_path: Path, architectur
     assert torch.equal(run(network(path)), plain)
 
 
-def test_others_get_a_turn_within_each_layer(tmp_path: Path) -> None:
+def test_a_pass_is_preempted_within_each_layer(tmp_path: Path) -> None:
     turns: list[bool] = []
     with torch.inference_mode():
         network(tiny_models.transformer(tmp_path / "model"))(layout(3), Calling(lambda: turns.append(True)))
