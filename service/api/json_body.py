@@ -29,6 +29,7 @@ _NUMBER = re.compile(r"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)", re.ASCII
 _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 _STRING_BYTES = re.compile(_STRING.encode(), re.DOTALL)
 # A list or object that holds no other is one step, because it ends before the fault begins.
+_MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
 # Searching a large body takes seconds and several times its memory, so one thread does it, one body at a time.
 _SEARCH_THREAD = ThreadPoolExecutor(1, "bodies")
@@ -181,8 +182,11 @@ def _non_finite_number(text: str, at: int) -> str | None:
 def _path_to(text: str, at: int) -> tuple[int | str, ...] | None:
     """The keys and indices of the value that begins at a character.
 
-    None where no value can begin. The text before it must be the beginning of valid JSON.
+    None where no value can begin. The text before it must be the beginning of valid JSON. Empty beyond
+    `_MAX_CHARACTERS_TO_VALUE`, since the walk holds the interpreter for 0.3 s a MiB.
     """
+    if at > _MAX_CHARACTERS_TO_VALUE:
+        return ()
     path: list[int | str] = []
     for step in _STEPS.finditer(text, 0, at):
         match step[0]:
