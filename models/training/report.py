@@ -1,6 +1,6 @@
 """The report of a job's checks, in five stages: JSON for programs, Markdown for people.
 
-To clients the report is the debug ladder, and a stage a rung.
+Its JSON calls the five stages `rungs`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The stages in order: what was found, then what to do; short enough to be read aloud."""
-        lines = ["# Debug ladder", "", self._summary(), ""]
+        lines = ["# Five checks", "", self._summary(), ""]
         for number, stage in enumerate(STAGES, start=1):
             section = [line for finding in self.of(stage) for line in finding.to_markdown()]
             lines += [f"## {number}. {_TITLES[stage]}", "", *(section or ["Not run."]), ""]
@@ -156,7 +156,7 @@ class Report:
             count = len(self.findings)
             return f"All {count} check{'' if count == 1 else 's'} passed."
         verdict = "At least one check failed." if status == "fail" else "Nothing failed, but something needs a look."
-        return f"{verdict} Start with the first rung that is not fine: {first}."
+        return f"{verdict} Start with the first check that did not pass: {first}."
 
 
 def named_rows(rows: Iterable[int]) -> tuple[int, ...]:

@@ -72,13 +72,13 @@ def _html_page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
     Plots are images, so a browser never runs a column's name.
     """
     pictures = [f"<h3>{name}</h3><img alt={name} src='{_data_uri(name, content['plots'])}'>" for name in drawn]
-    rungs = [_html_rung(rung) for rung in content["rungs"]]
+    rungs = [_html_stage(rung) for rung in content["rungs"]]
     title = f"Report of {escape(job)}"
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
     return f"{head}<h1>{title}</h1>" + "".join(["<h2>Plots</h2>", *pictures] if pictures else []) + "".join(rungs)
 
 
-def _html_rung(rung: dict[str, Any]) -> str:
+def _html_stage(rung: dict[str, Any]) -> str:
     lines = [_html_finding(finding) for finding in rung["findings"]]
     return f"<h2>{escape(rung['rung'])}: {escape(rung['status'])}</h2><ul>{''.join(lines) or '<li>Not run.'}</ul>"
 

@@ -78,7 +78,7 @@ def _save(candidate: Candidate, directory: Path) -> None:
 def _findings(
     context: TextContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None
 ) -> Iterator[Finding]:
-    """The last rung: against the trivial baseline and the frozen head, and what tuning did to the space."""
+    """The outcome: against the trivial baseline and the frozen head, and what tuning did to the space."""
     yield from check_outcome(
         [data.labels[row] for row in data.held_y],
         [data.labels[row] for row in winner.predicted],

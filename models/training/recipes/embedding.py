@@ -125,7 +125,7 @@ def _judge(
     measured: tuple[RetrievalMetrics, RetrievalMetrics],
     sanity_metrics: tuple[dict[str, float], dict[str, float]],
 ) -> None:
-    """Rung 5: did it gain, did the space collapse, was anything forgotten? Pairs are before and after."""
+    """The outcome: did it gain, did the space collapse, was anything forgotten? Pairs are before and after."""
     before, after = measured
     context.report.extend(_gains(before, after, len(held_out), context.job.seed))
     texts = held_out.texts[0]

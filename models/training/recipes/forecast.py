@@ -87,12 +87,12 @@ def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class MonitoredTraining:
-    """Trains a network between the rungs of the debug ladder."""
+    """Trains a network between its checks."""
 
     context: SensorContext
 
     def __call__(self, network: NetworkFit, validation: Windows) -> None:
-        """Train; rungs two and three come first, the fourth afterwards. Raises CheckFailed."""
+        """Check forward and loss, train, check the gradients. Raises CheckFailed."""
         report, losses = self.context.report, list[float]()
         check_before_training(report, check_network(network))
         monitor = GradientMonitor(network.model, network.optimizer)

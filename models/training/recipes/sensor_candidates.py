@@ -46,7 +46,7 @@ class SensorCandidates:
         return [self._settings.detector]
 
     def check_networks(self, names: list[str]) -> None:
-        """Rungs two and three for each fresh network. Raises CheckFailed."""
+        """Check the forward pass and the loss of each fresh network. Raises CheckFailed."""
         kind, seed = self._settings.kind, self._context.job.seed
         for name in filter(self._is_network, names):
             check_before_training(self._context.report, check_network(kind, name, self._normal, seed=seed))
@@ -54,7 +54,7 @@ class SensorCandidates:
     def results(self, names: list[str]) -> list[DetectorResult]:
         """Fit and measure each detector; under `auto` those that need longer runs are left out.
 
-        Raises TrainingDataError where none is left, CheckFailed where a network's training fails a rung.
+        Raises TrainingDataError where none is left, CheckFailed where a network's training fails a check.
         """
         results: list[DetectorResult] = []
         refused: list[TrainingDataError] = []

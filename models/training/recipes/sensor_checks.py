@@ -1,4 +1,4 @@
-"""The debug ladder around the training of a sensor network; each rung ends the job where it fails."""
+"""Checks around the training of a sensor network; each ends the job where it fails."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SLOPE_STEPS = 100
 
 
 def check_before_training(report: Report, findings: Iterable[Finding]) -> None:
-    """Report rungs two and three of a fresh network. Raises CheckFailed."""
+    """Check the forward pass and the loss of a fresh network. Raises CheckFailed."""
     report.extend(findings)
     report.raise_if_failed("forward")
     report.raise_if_failed("loss")
 
 
 def check_after_training(report: Report, monitors: Iterable[GradientMonitor], losses: Sequence[float]) -> None:
-    """Report rung four, and whether the first losses fall. Raises CheckFailed."""
+    """Check the gradients, and that the first losses fall. Raises CheckFailed."""
     for monitor in monitors:
         report.extend(monitor.findings())
         report.raise_if_failed("gradient")

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.deps import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
-from service.api.schemas.models import Health, Version
+from service.api.schemas.models import Health, VersionObject
 
 router = APIRouter(tags=["operations"])
 _NOT_READY = {"model": Health, "description": "not ready; the reason is in the body"}
@@ -38,7 +38,7 @@ async def ready(manager: ManagerDep) -> Response:
     return response
 
 
-@router.get("/version", response_model=Version, summary="Version of Sonde")
+@router.get("/version", response_model=VersionObject, summary="Version of Sonde")
 async def sonde_version() -> dict[str, str]:
     """The version of the service, without a key."""
     return {"version": version("sonde")}

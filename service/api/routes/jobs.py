@@ -140,7 +140,7 @@ async def list_checkpoints(
     "/{fine_tuning_job_id}/report",
     responses={**_ONE, 200: {"content": {kind: {} for kind in _REPORTS}, "description": "the newest report"}},
     response_class=Response,
-    summary="A job's report: the debug ladder",
+    summary="A job's report: the five checks",
 )
 async def report(
     fine_tuning_job_id: str,

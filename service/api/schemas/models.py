@@ -50,7 +50,7 @@ class Info(ResponseBody):
     models: list[ModelObject]
 
 
-class Version(ResponseBody):
+class VersionObject(ResponseBody):
     version: str
 
 

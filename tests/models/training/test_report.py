@@ -29,7 +29,7 @@ def test_the_stages_stand_in_order_whatever_came_first() -> None:
     places = [text.index(f"## {number}.") for number in range(1, 6)]
     assert places == sorted(places)
     assert text.index("imbalance") < text.index("shape") < text.index("loss_finite")
-    assert "Start with the first rung that is not fine: data." in text
+    assert "Start with the first check that did not pass: data." in text
     assert "Rows 3, 9." in text
     assert "What to do: Collect more of 'lost'." in text
     assert text.count("Not run.") == 2

@@ -191,7 +191,7 @@ def test_the_report_has_the_rungs_that_a_frozen_encoder_has(trained: tuple[Path,
         "gradient": False,
         "outcome": True,
     }
-    assert "# Debug ladder" in (trained[0] / "report.md").read_text(encoding="utf-8")
+    assert "# Five checks" in (trained[0] / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_same_job_gives_the_same_bytes(

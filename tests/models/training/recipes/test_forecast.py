@@ -1,4 +1,4 @@
-"""The forecast recipe: from a file to a forecaster that beats naive ones; its debug ladder and its refusals."""
+"""The forecast recipe: from a file to a forecaster that beats naive ones; its checks and its refusals."""
 
 from __future__ import annotations
 

@@ -531,7 +531,7 @@ def reported(http: TestClient, tmp_path: Path, file: str) -> str:
     ]
     report = {"object": "fine_tuning.report", "status": "warn", "rungs": rungs, "plots": {**PLOTS, "training": None}}
     (directory / "report.json").write_text(json.dumps(report))
-    (directory / "report.md").write_text("# Debug ladder\n")
+    (directory / "report.md").write_text("# Five checks\n")
     return f"/v1/fine_tuning/jobs/{job}/report"
 
 
