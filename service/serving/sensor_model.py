@@ -120,14 +120,14 @@ class ServedSensor(Servable):
         super().__init__(model, engine, context)
         self.manifest = manifest
         self._model = model.model
-        self._monitor = cast(Monitored, model.model).monitor() if self.numbers.kind == "records" else None
+        self._monitor = cast(Monitored, model.model).monitor() if self.signature.kind == "records" else None
         self._monitoring = threading.Lock()
         # Looked up once: a look-up at each request would bring back the series of a retired version.
         self._drift = self._metrics.drift.labels(model.card.name, model.card.version)
         self._drift.set(0)
 
     @property
-    def numbers(self) -> SensorSignature:
+    def signature(self) -> SensorSignature:
         """The columns, window and kind of its readings."""
         if self.card.sensor is None:
             raise RuntimeError("the card of a sensor model has no signature")

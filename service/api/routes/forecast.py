@@ -29,26 +29,26 @@ async def forecast(body: ForecastBody, call: CallDep) -> Response:
 
 
 def _choose_horizon(body: ForecastBody, served: ServedSensor) -> int:
-    most = served.numbers.horizon
+    most = served.signature.horizon
     if body.horizon is not None and body.horizon > most:
         raise InvalidRequest.at("horizon", f"{served.card.name} forecasts at most {most} steps, got {body.horizon}")
-    if len(body.series) < served.numbers.window:
-        needs = f"{served.card.name} needs the last {served.numbers.window} readings at least"
+    if len(body.series) < served.signature.window:
+        needs = f"{served.card.name} needs the last {served.signature.window} readings at least"
         raise InvalidRequest.at("series", f"{needs}, got {len(body.series)}")
     return body.horizon or most
 
 
 def _read_series(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None]:
-    readings = to_matrix(body.series, served.numbers.columns, "series")
+    readings = to_matrix(body.series, served.signature.columns, "series")
     return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(readings), None)
 
 
 def _forecast_body(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
-    period_s = served.numbers.period_s
+    period_s = served.signature.period_s
     content = {
         "object": "forecast",
         "model": body.model,
-        "columns": served.numbers.columns,
+        "columns": served.signature.columns,
         "timestamps": None if stamps is None else stamps.after(len(made.mean), period_s),
         "mean": made.mean.tolist(),
         "quantiles": {str(level): rows.tolist() for level, rows in made.quantiles.items()},

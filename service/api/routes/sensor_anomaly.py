@@ -29,7 +29,7 @@ _CHUNK = 1024
 
 async def score_readings(body: AnomalyBody, call: Call, served: ServedSensor) -> Response:
     """Scores of a request's records or series."""
-    param = "records" if served.numbers.kind == "records" else "series"
+    param = "records" if served.signature.kind == "records" else "series"
     rows = _require_rows(body, served, param)
     require_count(len(rows), call.settings.max_readings, param)
     state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
@@ -52,7 +52,7 @@ def _require_rows(body: AnomalyBody, served: ServedSensor, param: str) -> list[A
     if rows is None:
         came = next(name for name in ("input", "series", "records") if getattr(body, name) is not None)
         other = {"input": "texts", "series": "a series", "records": "records"}[came]
-        columns = served.numbers.columns
+        columns = served.signature.columns
         reads = f'{param}, float64 of shape ["n", {len(columns)}] ({", ".join(columns)})'
         raise InvalidRequest(f"{served.card.name} reads {reads}; got {other}", param=came)
     if body.reference is not None:
@@ -70,12 +70,12 @@ async def _run_by_size(served: ServedSensor, rows: int, work: Callable[[], T]) -
 def _read_rows(
     body: AnomalyBody, rows: list[Any], served: ServedSensor, param: str, before: float | None
 ) -> tuple[Readings, TimestampColumn | None]:
-    readings = to_matrix(rows, served.numbers.columns, param)
+    readings = to_matrix(rows, served.signature.columns, param)
     return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(rows), before)
 
 
 def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
-    window = served.numbers.window
+    window = served.signature.window
     if state is None and rows < window:
         needs = f"{served.card.name} needs at least {window} to begin with; calls with state may have fewer"
         raise InvalidRequest.at("series", f"has {rows} readings, {needs}")
@@ -88,10 +88,10 @@ def _anomaly_body(
 
     A pydantic object for each row would cost more than the detector.
     """
-    series = served.numbers.kind == "series"
+    series = served.signature.kind == "series"
     count = served.calibrated_on
     warnings = alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
-    warnings += [] if stamps is None else gap_warnings(stamps.seconds, served.numbers.period_s, clock.of_last_reading_s)
+    warnings += [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, clock.of_last_reading_s)
     now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,
@@ -103,7 +103,7 @@ def _anomaly_body(
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
     data = b",".join(
-        _write_rows(scored, at, served.numbers.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
+        _write_rows(scored, at, served.signature.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
     )
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
 
