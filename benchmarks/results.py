@@ -31,7 +31,7 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "a
 _INTRODUCTION = (
     (
         "Written by the benchmarks themselves (`--write`); `make bench` runs them. "
-        "[docs/performance.md](../docs/performance.md) says what"
+        "[NOTES.md](NOTES.md) says what"
     ),
     (
         "they measure. Where others use the machine too, figures drift from round to round: compare those of the same "

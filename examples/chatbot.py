@@ -108,7 +108,8 @@ def _dot(a: list[float], b: list[float]) -> float:
 
 
 def main() -> None:
-    bot = Bot(os.environ.get("SONDE_URL", "http://127.0.0.1:8000/v1"), os.environ.get("SONDE_API_KEY", "none"))
+    url = os.environ.get("SONDE_URL", "http://127.0.0.1:8000")
+    bot = Bot(f"{url}/v1", os.environ.get("SONDE_API_KEY", "none"))
     print("Ask me something; an empty line ends this.")
     for line in sys.stdin:
         if not line.strip():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time
 import urllib.request
 import uuid
@@ -163,7 +164,7 @@ def main() -> None:
     """Generate, train, stream, draw."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("SONDE_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--detector", default="level", help="auto compares all detectors of series, which takes longer")
     parsed = parser.parse_args()
     parsed.directory.mkdir(parents=True, exist_ok=True)
