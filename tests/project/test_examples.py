@@ -53,9 +53,7 @@ def examples(document: Path) -> list[Example]:
     ]
 
 
-DOCUMENTS = [
-    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if examples(path)
-]
+DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if examples(path)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,9 @@ class Shell:
     def run(self, example: Example) -> str:
         """What a block prints."""
         text = example.text.replace(PRINTED_URL, self.url)
-        command = ["bash", "-euo", "pipefail", "-c", text] if example.language == "bash" else [sys.executable, "-c", text]
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text] if example.language == "bash" else [sys.executable, "-c", text]
+        )
         environment = {
             **os.environ,
             "PATH": f"{self.commands}:{os.environ['PATH']}",
