@@ -54,6 +54,8 @@ def examples(document: Path) -> list[Example]:
 
 
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if examples(path)]
+# Guides whose jobs take most of a minute each, where the machine is busy.
+TRAINING = {"fine-tune.md", "forecast.md", "live-streams.md", "sensors.md", "unusual-texts.md"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,11 @@ def shell(service: str, tmp_path: Path) -> Shell:
     return Shell(directory, service, commands)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(path, marks=[pytest.mark.long] if path.name in TRAINING else []) for path in DOCUMENTS],
+    ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS],
+)
 def test_examples_run_as_printed(document: Path, shell: Shell) -> None:
     for example in examples(document):
         printed = shell.run(example)
