@@ -53,7 +53,7 @@ bench: setup-dev      ## benchmarks/RESULTS.md on this machine, in about a quart
 	$(BIN)/python -m benchmarks.fairness --write
 
 docs: setup-dev       ## build the documentation into site/, with all links checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Plain pins without index hosts; torch without its local version, so that pip's own settings choose a CPU or a CUDA build.
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate

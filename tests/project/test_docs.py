@@ -168,13 +168,25 @@ def test_paths_exist(document: Path) -> None:
 
 
 def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-3000:]
     html = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
     assert len(html) >= len(PAGES)
     assert {page.name: _EXTERNAL.findall(text) for page, text in html.items() if _EXTERNAL.search(text)} == {}
+
+
+def sentences(document: Path) -> list[str]:
+    """The sentences of a document's paragraphs and lists, without code, tables and headings."""
+    prose = re.sub(r"^(#|\||!\[).*$", "", _FENCED.sub("", document.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", prose)
+    return [part for paragraph in paragraphs for part in re.split(r"(?<=[.!?])\s+(?=[A-Z0-9`*\[])", paragraph)]
+
+
+def test_sentences_are_short() -> None:
+    lengths = [len(re.sub(r"`[^`]*`|\([^)]*\)", "x", part).split()) for page in PAGES for part in sentences(page)]
+    assert sum(length > 25 for length in lengths) / len(lengths) < 0.05
 
 
 def test_pages_are_short() -> None:
