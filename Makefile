@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup setup-dev serve check test test-fast test-properties lint format bench lock clean
+.PHONY: setup setup-dev serve check test test-fast test-properties lint format bench docs lock clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -59,6 +59,9 @@ bench: setup-dev      ## benchmarks/RESULTS.md on this machine, in about a quart
 	$(BIN)/python -m benchmarks.serving --write
 	$(BIN)/python -m benchmarks.fairness --write
 
+docs: setup-dev       ## build the documentation into site/, with all links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Plain pins without index hosts; torch without its local version, so that pip's own settings choose a CPU or a CUDA build.
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate
 lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer releases)
@@ -67,4 +70,4 @@ lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--u
 	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info
+	rm -rf $(VENV) .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info

@@ -1,1 +1,1 @@
-"""Measurements behind the figures in `docs/benchmarks.md`, each a command of its own."""
+"""Measurements that back the figures in `benchmarks/NOTES.md` and `RESULTS.md`; each is a command of its own."""

@@ -29,10 +29,7 @@ PAGE = HERE / "RESULTS.md"
 PLOT = HERE / "serving.svg"
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 _INTRODUCTION = (
-    (
-        "Written by the benchmarks themselves (`--write`); `make bench` runs them. "
-        "[docs/performance.md](../docs/performance.md) says what"
-    ),
+    ("Written by the benchmarks themselves (`--write`); `make bench` runs them. [NOTES.md](NOTES.md) says what"),
     (
         "they measure. Where others use the machine too, figures drift from round to round: compare those of the same "
         "rounds."

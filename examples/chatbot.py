@@ -1,5 +1,4 @@
-"""A FAQ bot in about a hundred lines, on the OpenAI client: search by embeddings, intent by labels, "I don't know"
-by anomaly score.
+"""A FAQ bot on the OpenAI client: search by embeddings, intent by labels, "I don't know" by anomaly score.
 
 make serve                         # in one terminal
 python examples/chatbot.py         # in another; needs `pip install openai`
@@ -16,7 +15,7 @@ from openai import OpenAI
 
 MODEL = "all-MiniLM-L6-v2"
 
-# What the bot can answer: one answer, and ways in which people ask for it.
+# Each answer, and the questions that it answers.
 FAQ: dict[str, list[str]] = {
     "Log in and press 'Freeze card'. A new card arrives in five working days.": [
         "I lost my card",
@@ -92,14 +91,12 @@ class Bot:
         return str(item["label"]) if item["labels"][0]["score"] >= SURE else "question"
 
     def _is_strange(self, text: str) -> bool:
-        """Stranger than 95 in 100 of the questions that the bot knows. The reference is cached by the service:
-        sending it is cheap.
-        """
+        """Whether a text is more unusual than 95 in 100 known questions; the service caches the reference."""
         [item] = self._post("/anomaly/score", input=text, reference=self._asked, alpha=0.05)["data"]
         return bool(item["is_anomaly"])
 
     def _post(self, path: str, **body: object) -> Any:
-        """A route that OpenAI does not have, by its own client: same address, key, retries and timeouts."""
+        """Call a route of Sonde's own with the client's address, key, retries and timeouts."""
         return self._client.post(path, body={"model": MODEL, **body}, cast_to=object)
 
 
@@ -108,7 +105,8 @@ def _dot(a: list[float], b: list[float]) -> float:
 
 
 def main() -> None:
-    bot = Bot(os.environ.get("SONDE_URL", "http://127.0.0.1:8000/v1"), os.environ.get("SONDE_API_KEY", "none"))
+    url = os.environ.get("SONDE_URL", "http://127.0.0.1:8000")
+    bot = Bot(f"{url}/v1", os.environ.get("SONDE_API_KEY", "none"))
     print("Ask me something; an empty line ends this.")
     for line in sys.stdin:
         if not line.strip():

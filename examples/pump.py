@@ -1,5 +1,6 @@
-"""A pump that breaks, from a CSV of normal operation to a detector that says when and which sensor: the figures of
-docs/anomaly.md.
+"""A failing pump: from a CSV of normal operation to a detector that names the time and the sensor.
+
+The figures of docs/guides/sensors.md come from it.
 
 sonde up                                  # in one terminal
 python -m examples.pump ./pump            # in another; writes the CSVs and the plots there
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time
 import urllib.request
 import uuid
@@ -27,18 +29,18 @@ NORMAL_READINGS = 8000
 LIVE_READINGS = 2000
 # Readings of the second file between which the bearing fails: vibration and temperature rise.
 FAULT = slice(1200, 1500)
-# What a sensor reads more after it was mounted anew.
+# The offset of the vibration sensor after maintenance.
 HIGHER = 0.06
 _PIECE = 60
 
 
 def pump(count: int, seed: int) -> NDArray[np.float64]:
-    """Readings [count, 4] of a healthy pump: its load wanders and swings, and all sensors follow it."""
-    numbers = np.random.default_rng(seed)
+    """Readings [count, 4] of a healthy pump, whose sensors follow a varying load."""
+    random = np.random.default_rng(seed)
     load = 0.15 * np.sin(np.arange(count) / 45.0)
-    noise = numbers.standard_normal((count, len(COLUMNS)))
-    load += _wandering(numbers.standard_normal(count), 0.95, 0.03)
-    warmth = _wandering(load + 0.1 * noise[:, 2], 0.9, 0.1)
+    noise = random.standard_normal((count, len(COLUMNS)))
+    load += _autoregressive(random.standard_normal(count), 0.95, 0.03)
+    warmth = _autoregressive(load + 0.1 * noise[:, 2], 0.9, 0.1)
     values = [2.0 + 0.8 * load, 12.0 + 4.0 * load, 40.0 + 6.0 * warmth, 0.5 + 0.2 * np.abs(load)]
     return np.stack(values, axis=1) + noise * (0.03, 0.15, 0.2, 0.03)
 
@@ -53,14 +55,14 @@ def live(seed: int = 2) -> NDArray[np.float64]:
 
 
 def remounted(seed: int = 3) -> NDArray[np.float64]:
-    """Nothing is wrong, but the vibration sensor was mounted anew and reads higher than it did."""
+    """A healthy pump whose vibration sensor was mounted again and reads higher."""
     readings = pump(LIVE_READINGS, seed)
     readings[:, 3] += HIGHER
     return readings
 
 
 def write(path: Path, readings: NDArray[np.float64], start: datetime) -> Path:
-    """A CSV with timestamps."""
+    """Write a CSV with timestamps."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["time", *COLUMNS])
@@ -70,25 +72,25 @@ def write(path: Path, readings: NDArray[np.float64], start: datetime) -> Path:
 
 
 class Plant:
-    """A client of the service, of the standard library alone."""
+    """A client of the service that needs the standard library alone."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """A JSON answer."""
+        """Return a JSON answer."""
         data = None if body is None else json.dumps(body).encode()
         return json.loads(self.bytes(path, data, "application/json"))
 
     def bytes(self, path: str, data: bytes | None = None, kind: str = "application/json") -> bytes:
-        """An answer as it comes."""
+        """Return an answer's bytes."""
         request = urllib.request.Request(self._url + path, data, {"content-type": kind})
         with urllib.request.urlopen(request, timeout=120) as answer:
             content: bytes = answer.read()
         return content
 
     def upload(self, path: Path) -> str:
-        """A file's id."""
+        """Upload a file and return its id."""
         edge = uuid.uuid4().hex
         fields = f'--{edge}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
         fields += f'--{edge}\r\ncontent-disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
@@ -97,7 +99,7 @@ class Plant:
         return made
 
     def train(self, path: Path, suffix: str, task: str, **hyperparameters: object) -> dict[str, Any]:
-        """A finished job."""
+        """Run a job and return it once it has succeeded."""
         method = {
             "type": "supervised",
             "supervised": {"task": task, "hyperparameters": {"timestamp": "time", **hyperparameters}},
@@ -112,7 +114,7 @@ class Plant:
         return job
 
     def stream(self, model: str, readings: NDArray[np.float64], start: datetime, alpha: float) -> list[dict[str, Any]]:
-        """The answers to readings that come hour by hour; what was before is in `state`."""
+        """Score readings hour by hour; `state` carries the stream from one call to the next."""
         answers: list[dict[str, Any]] = []
         for at in range(0, len(readings), _PIECE):
             piece = readings[at : at + _PIECE].tolist()
@@ -131,7 +133,7 @@ class Plant:
 
 
 def wait_for(plant: Plant, model: str) -> None:
-    """Until the service has seen that the model was promoted."""
+    """Wait until the service has the model in service."""
     deadline = time.monotonic() + 20
     while all(one["id"] != model for one in plant.call("/v1/models")["data"]):
         if time.monotonic() > deadline:
@@ -139,8 +141,8 @@ def wait_for(plant: Plant, model: str) -> None:
         time.sleep(0.1)
 
 
-def told(name: str, answers: list[dict[str, Any]]) -> None:
-    """What was found, in a few lines."""
+def print_findings(name: str, answers: list[dict[str, Any]]) -> None:
+    """Print anomalies, drift and blame."""
     rows = [row for answer in answers for row in answer["data"]]
     strange = [number for number, row in enumerate(rows) if row["is_anomaly"]]
     inside = [number for number in strange if FAULT.start <= number < FAULT.stop]
@@ -160,10 +162,10 @@ def told(name: str, answers: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Generate, train, stream, draw."""
+    """Make up readings, train a detector, stream the readings and draw them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("SONDE_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--detector", default="level", help="auto compares all detectors of series, which takes longer")
     parsed = parser.parse_args()
     parsed.directory.mkdir(parents=True, exist_ok=True)
@@ -180,7 +182,7 @@ def main() -> None:
     wait_for(plant, model)
     for name, readings in (("live", live()), ("remounted", remounted())):
         for alpha in (0.05, 0.01):
-            told(name, plant.stream(model, readings, later, alpha))
+            print_findings(name, plant.stream(model, readings, later, alpha))
     for plot in ("series", "contributions"):
         drawn = plant.bytes(f"/v1/fine_tuning/jobs/{job['id']}/report/plots/{plot}.png")
         (parsed.directory / f"report-{plot}.png").write_bytes(drawn)
@@ -188,31 +190,17 @@ def main() -> None:
 
 
 def _draw(parsed: argparse.Namespace, model: str, files: dict[str, Path]) -> None:
-    """`sonde score` draws what it finds."""
+    """Draw each file with `sonde score`."""
     from service.cli import main as sonde
 
     for name, path in files.items():
         plot = str(parsed.directory / f"{name}.png")
-        sonde(
-            [
-                "score",
-                str(path),
-                "--model",
-                model,
-                "--url",
-                parsed.url,
-                "--timestamp",
-                "time",
-                "--alpha",
-                "0.01",
-                "--plot",
-                plot,
-            ]
-        )
+        flags = ["--url", parsed.url, "--timestamp", "time", "--alpha", "0.01", "--plot", plot]
+        sonde(["score", str(path), "--model", model, *flags])
 
 
-def _wandering(steps: NDArray[np.float64], memory: float, size: float) -> NDArray[np.float64]:
-    """Each value is the one before, somewhat forgotten, and a step."""
+def _autoregressive(steps: NDArray[np.float64], memory: float, size: float) -> NDArray[np.float64]:
+    """An autoregressive series: each value is `memory` times the last one, plus a step."""
     values = np.empty_like(steps)
     last = 0.0
     for number, step in enumerate(steps.tolist()):

@@ -1,11 +1,14 @@
-"""What the documents say is there is there, and what is there is in the documents."""
+"""The documents against the code: links, paths, routes, fields, settings, metrics, error codes and hyperparameters."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -13,15 +16,24 @@ from prometheus_client import generate_latest
 
 import service.errors  # noqa: F401  # so that its branches of the tree exist
 from models.errors import SondeError
+from models.training import hyperparameters
 from service.api import error_responses
 from service.config import PREFIX, Settings
 from service.metrics import JobMetrics, Metrics, SupervisorMetrics
 from tests.support.app import MakeApp
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").rglob("*.md")
-)
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "benchmarks/NOTES.md")
+    ),
+    *PAGES,
+]
+REFERENCE = "docs/reference"
+_EXTERNAL = re.compile(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?(?:https?:)?//[^>]*>')
+_PATH = re.compile(r"`((?:service|models|tests|benchmarks|examples|deploy|docs)/[\w./-]*)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
@@ -46,6 +58,28 @@ def errors(kind: type[SondeError] = SondeError) -> Iterator[type[SondeError]]:
             yield from errors(child)
 
 
+def api_sections() -> list[tuple[str, str]]:
+    """Title and text of each section of the pages on the HTTP API."""
+    pages = sorted((ROOT / REFERENCE / "api").glob("*.md"))
+    parts = [part for page in pages for part in re.split(r"^#+ ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)]
+    return [(part.partition("\n")[0], part) for part in parts]
+
+
+def names_route(title: str, route: str) -> bool:
+    return re.search(rf"{re.escape(route)}(,| |$)", title) is not None
+
+
+def request_fields(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
+    """The fields of a request's body, and its query parameters."""
+    fields = [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        schema = content["schema"]
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        fields += schema.get("properties", {})
+    return fields
+
+
 def headings(document: Path) -> set[str]:
     """The anchors that a document's headings have."""
     found = re.findall(r"^#+ (.+)$", _FENCED.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
@@ -57,29 +91,54 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     default = Settings.model_fields[name].default
     shown = ",".join(default) if isinstance(default, tuple) else str(default)
     expected = [f"`--{name.replace('_', '-')}`", f"`{PREFIX}{name.upper()}`", f"`{shown}`"]
-    assert expected in [row[:3] for row in rows("docs/operations.md")]
+    assert expected in [row[:3] for row in rows(f"{REFERENCE}/settings.md")]
 
 
 def test_every_documented_setting_exists() -> None:
-    flags = {row[0].strip("`") for row in rows("docs/operations.md") if row[0].startswith("`--")}
+    flags = {row[0].strip("`") for row in rows(f"{REFERENCE}/settings.md") if row[0].startswith("`--")}
     assert flags == {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
     pages = b"".join(generate_latest(kind().registry) for kind in (Metrics, SupervisorMetrics, JobMetrics))
     rendered = re.findall(r"^# TYPE (sonde_\w+) ", pages.decode(), re.MULTILINE)
-    documented = {row[0].strip("`") for row in rows("docs/operations.md") if row[0].startswith("`sonde_")}
+    documented = set(re.findall(r"^\| `(sonde_\w+)` \|", text(f"{REFERENCE}/metrics.md"), re.MULTILINE))
     assert documented == {name for name in rendered if not name.endswith("_created")}
 
 
 def test_every_route_is_documented(make_app: MakeApp) -> None:
-    titles = [line for line in text("docs/api.md").splitlines() if line.startswith("#")]
+    titles = [title for title, _ in api_sections()]
     routes = [
         f"{method.upper()} {path}" for path, methods in make_app().openapi()["paths"].items() for method in methods
     ]
-    assert [
-        route for route in routes if not any(re.search(rf"{re.escape(route)}(,| |$)", title) for title in titles)
-    ] == []
+    assert [route for route in routes if not any(names_route(title, route) for title in titles)] == []
+
+
+def test_every_field_of_a_request_is_documented(make_app: MakeApp) -> None:
+    document = make_app().openapi()
+    missing = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            route = f"{method.upper()} {path}"
+            section = "".join(text for title, text in api_sections() if names_route(title, route))
+            missing += [
+                f"{route}: {name}" for name in request_fields(document, operation) if f"`{name}`" not in section
+            ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(hyperparameters).values()
+        if isinstance(kind, type) and kind.__name__.endswith("Hyperparameters")
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_hyperparameter_is_documented(kind: Any) -> None:
+    documented = {name.strip("` ") for row in rows(f"{REFERENCE}/hyperparameters.md") for name in row[0].split(",")}
+    assert set(kind.model_fields) - documented == set()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +146,7 @@ def test_every_route_is_documented(make_app: MakeApp) -> None:
 )
 def test_every_error_code_is_documented_with_its_status(error: type[SondeError]) -> None:
     status = error_responses.status_of(error("…"))
-    assert [f"`{error.code}`", str(status)] in [row[:2] for row in rows("docs/api.md")]
+    assert [f"`{error.code}`", str(status)] in [row[:2] for row in rows(f"{REFERENCE}/errors.md")]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -100,6 +159,39 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.exists(), f"{document.name} links to {link}, which is not there"
         if anchor:
             assert anchor in headings(target), f"{document.name} links to {link}, which has no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_exist(document: Path) -> None:
+    found = set(_PATH.findall(document.read_text(encoding="utf-8")))
+    assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
+
+
+def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr[-3000:]
+    html = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
+    assert len(html) >= len(PAGES)
+    assert {page.name: _EXTERNAL.findall(text) for page, text in html.items() if _EXTERNAL.search(text)} == {}
+
+
+def sentences(document: Path) -> list[str]:
+    """The sentences of a document's paragraphs and lists, without code, tables and headings."""
+    prose = re.sub(r"^(#|\||!\[).*$", "", _FENCED.sub("", document.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", prose)
+    return [part for paragraph in paragraphs for part in re.split(r"(?<=[.!?])\s+(?=[A-Z0-9`*\[])", paragraph)]
+
+
+def test_sentences_are_short() -> None:
+    lengths = [len(re.sub(r"`[^`]*`|\([^)]*\)", "x", part).split()) for page in PAGES for part in sentences(page)]
+    assert sum(length > 25 for length in lengths) / len(lengths) < 0.05
+
+
+def test_pages_are_short() -> None:
+    assert [page.name for page in PAGES if len(page.read_text(encoding="utf-8").splitlines()) > 200] == []
+    assert len(text("README.md").splitlines()) <= 150
 
 
 def test_every_top_level_folder_is_in_the_readme() -> None:

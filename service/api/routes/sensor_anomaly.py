@@ -91,7 +91,9 @@ def _anomaly_body(
     series = served.signature.kind == "series"
     count = served.calibrated_on
     warnings = alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
-    warnings += [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, clock.of_last_reading_s)
+    warnings += (
+        [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, clock.of_last_reading_s)
+    )
     now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
     rest = {
         "alpha": body.alpha,

@@ -1,0 +1,120 @@
+"""The commands of the README and of the documentation, run as they are printed against a real service.
+
+A `bash` or `python` block runs; a `console` block is only shown. Blocks of one document run in order, in one
+directory. A `json` block after a command shows an answer: each of its keys must be in the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import upped
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+PRINTED_URL = "http://127.0.0.1:8000"
+_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_KEY = re.compile(r'"(\w+)":')
+# What the commands of the documents are here; curl fails where the service answers with an error.
+_COMMANDS = {
+    "curl": [shutil.which("curl") or "curl", "--silent", "--show-error", "--fail-with-body"],
+    "python": [sys.executable],
+    "sonde": [sys.executable, "-m", "service.cli"],
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A runnable block of a document, and the answer shown below it."""
+
+    language: str
+    text: str
+    answer: str = ""
+
+
+def examples(document: Path) -> list[Example]:
+    """The runnable blocks of a document."""
+    blocks: list[tuple[str, str]] = _BLOCK.findall(document.read_text(encoding="utf-8"))
+    following = [*blocks, ("", "")][1:]
+    return [
+        Example(language, text, answer if shown == "json" else "")
+        for (language, text), (shown, answer) in zip(blocks, following, strict=True)
+        if language in ("bash", "python")
+    ]
+
+
+DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if examples(path)]
+# Guides whose jobs take most of a minute each, where the machine is busy.
+TRAINING = {"fine-tune.md", "forecast.md", "live-streams.md", "sensors.md", "unusual-texts.md"}
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs blocks in a directory of their own, against a service at another address than the printed one."""
+
+    directory: Path
+    url: str
+    commands: Path
+
+    def run(self, example: Example) -> str:
+        """What a block prints."""
+        text = example.text.replace(PRINTED_URL, self.url)
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text] if example.language == "bash" else [sys.executable, "-c", text]
+        )
+        environment = {
+            **os.environ,
+            "PATH": f"{self.commands}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "SONDE_URL": self.url,
+        }
+        done = subprocess.run(
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with upped(tmp_path_factory.mktemp("up")) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def shell(service: str, tmp_path: Path) -> Shell:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, command in _COMMANDS.items():
+        script = commands / name
+        script.write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
+        script.chmod(0o755)
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return Shell(directory, service, commands)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(path, marks=[pytest.mark.long] if path.name in TRAINING else []) for path in DOCUMENTS],
+    ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS],
+)
+def test_examples_run_as_printed(document: Path, shell: Shell) -> None:
+    for example in examples(document):
+        printed = shell.run(example)
+        shown = set(_KEY.findall(example.answer))
+        assert shown <= set(_KEY.findall(printed)), f"{example.text}\nprinted {printed[:2000]}"
+
+
+def test_readme_and_get_started_have_examples() -> None:
+    assert {ROOT / "README.md", ROOT / "docs/get-started.md"} <= set(DOCUMENTS)
