@@ -22,11 +22,11 @@ from models.sensors.base import SensorKind
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
-from models.training.checks.table import check_table
+from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
-from models.training.sensors.detector_selection import choose, judge
+from models.training.sensors.detector_selection import choose, evaluate_detector
 
 ALPHAS = (0.05, 0.01)
 
@@ -76,7 +76,7 @@ def choose_detector(first: Segments, kind: SensorKind, *, networks: bool) -> str
     """The choice of a job with `detector: "auto"` on these rows, with or without `networks`."""
     train, held = divide_segments(first, 1, 0.2)
     names = [name for name, one in DETECTORS[kind].items() if networks or not issubclass(one, NetworkDetector)]
-    judged = [judge(name, fit_sensor(kind, name, train.columns, train.normal()), held, 0) for name in names]
+    judged = [evaluate_detector(name, fit_sensor(kind, name, train.columns, train.normal()), held, 0) for name in names]
     return choose(judged)[0].name
 
 

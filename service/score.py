@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import LARGEST, Readings, Sensor, SensorKind, lasting_threshold
+from models.sensors.base import LARGEST, AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.training.data.file_reader import FileReader, Record
 from models.training.data.timestamps import to_iso, to_seconds
 from models.training.errors import TrainingDataError
@@ -174,7 +174,7 @@ class _LocalModel:
         manifest = verify(path)
         if manifest.task != "anomaly" or manifest.encoder != "none":
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
-        self._sensor = cast(Sensor, load_sensor(path))
+        self._sensor = cast(AnomalyModel, load_sensor(path))
         self.kind, self.columns = self._sensor.kind, self._sensor.columns
 
     def score(self, table: ScoreTable, alpha: float) -> ScoredRows:

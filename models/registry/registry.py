@@ -21,9 +21,9 @@ from models.errors import ArtifactError, NotRegistered, RegistryConflict, Regist
 from models.filesystem import make_directory
 from models.registry.aliases import Aliases
 from models.registry.artifact import Manifest, publish, read_manifest, verify
-from models.registry.history import Action, History
 from models.registry.locked_files import locked
 from models.registry.names import check_alias, directory_of, name_of, parse_name
+from models.registry.pointer_history import Action, PointerHistory
 from models.registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Registry:
             log.warning("skipped a version: %s", error.message, extra={"model": name})
             return None
 
-    def _delete_versions(self, name: str, doomed: list[int], history: History, by: str) -> None:
+    def _delete_versions(self, name: str, doomed: list[int], history: PointerHistory, by: str) -> None:
         """Check all versions, then mark each as deleted and remove its files."""
         serving = history.last().version
         if doomed == self.versions(name):
@@ -234,8 +234,8 @@ class Registry:
     def _versions(self, name: str) -> Versions:
         return Versions(self._directory(name) / "versions")
 
-    def _history(self, name: str) -> History:
-        return History(self._directory(name), self._clock)
+    def _history(self, name: str) -> PointerHistory:
+        return PointerHistory(self._directory(name), self._clock)
 
     def _names(self) -> list[str]:
         """Every name that was ever published, sorted."""
@@ -245,7 +245,7 @@ class Registry:
         return sorted(name for folder in folders if (name := name_of(folder)))
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[History]:
+    def _locked(self, name: str) -> Iterator[PointerHistory]:
         """Hold the name's lock. Raises NotRegistered for a name that was never published."""
         directory = self._directory(name)
         if not directory.is_dir():

@@ -41,7 +41,7 @@ class Scored:
     state: State
 
 
-class Sensor(Protocol):
+class AnomalyModel(Protocol):
     """A trained detector of anomalies in readings.
 
     Scoring readings in pieces, each with the state of the one before, equals scoring them at once.
@@ -84,7 +84,7 @@ class Sensor(Protocol):
         ...
 
 
-def lasting_threshold(sensor: Sensor, alpha: float) -> float | None:
+def lasting_threshold(sensor: AnomalyModel, alpha: float) -> float | None:
     """The sensor's threshold; None for a sensor that adapts, since its threshold moves."""
     return None if sensor.learns else sensor.threshold(alpha)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.sensors.base import Readings, SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
-from models.sensors.calibrated import CalibratedSensor, ScaledDetector
+from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.network import NetworkDetector, Watch
@@ -31,7 +31,7 @@ def fit_sensor(
     period_s: float | None = None,
     device: torch.device | None = None,
     watch: Watch | None = None,
-) -> CalibratedSensor:
+) -> CalibratedDetector:
     """Fit the detector `name` to normal runs, each float64 [n, d] in the order of time.
 
     `watch` observes the training of a network on all runs. Raises ValueError where the runs are too short.
@@ -47,7 +47,7 @@ def fit_sensor(
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
     stride = max(1, round(correlation_time(scores)))
-    return CalibratedSensor(kind, columns, _fit(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
+    return CalibratedDetector(kind, columns, _fit(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
 
 
 def out_of_fold(make: MakeDetector, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:

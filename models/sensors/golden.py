@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from models.registry.artifact import Manifest
 from models.registry.golden import compare
-from models.sensors.base import Forecaster, Sensor
+from models.sensors.base import AnomalyModel, Forecaster
 
 
-def reproduce(manifest: Manifest, model: Sensor | Forecaster) -> None:
+def reproduce(manifest: Manifest, model: AnomalyModel | Forecaster) -> None:
     """Run the golden readings, if any. Raises ArtifactError when the results differ."""
     if manifest.golden.readings:
         compare(manifest, _results(manifest, model), "float32")
 
 
-def _results(manifest: Manifest, model: Sensor | Forecaster) -> NDArray[np.float32]:
+def _results(manifest: Manifest, model: AnomalyModel | Forecaster) -> NDArray[np.float32]:
     """A detector's scores [n, 1], or a forecaster's mean forecast [h, d]."""
     readings = np.array(manifest.golden.readings, dtype=np.float64)
     if manifest.task == "forecast":
         return cast(Forecaster, model).forecast(readings, len(manifest.golden.rows), ()).mean
-    return cast(Sensor, model).score(readings).scores[:, None]
+    return cast(AnomalyModel, model).score(readings).scores[:, None]

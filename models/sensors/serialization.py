@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import ModelSourceError
-from models.sensors.adaptive.detector import DETECTOR_ID, AdaptiveSensor
-from models.sensors.base import Forecaster, Sensor, SensorKind
+from models.sensors.adaptive.detector import DETECTOR_ID, AdaptiveDetector
+from models.sensors.base import AnomalyModel, Forecaster, SensorKind
 from models.sensors.block_calibration import BlockedCalibration
-from models.sensors.calibrated import CalibratedSensor, ScaledDetector
+from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.scaling import RobustScale
@@ -24,7 +24,7 @@ STATE, SETTINGS = "sensor.safetensors", "sensor.json"
 _CALIBRATION = "calibration"
 
 
-def save_sensor(sensor: Sensor | SeriesForecaster, directory: Path) -> None:
+def save_sensor(sensor: AnomalyModel | SeriesForecaster, directory: Path) -> None:
     """Write both files into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in _tensors(sensor).items()}, directory / STATE)
@@ -32,9 +32,9 @@ def save_sensor(sensor: Sensor | SeriesForecaster, directory: Path) -> None:
     (directory / SETTINGS).write_text(content, encoding="utf-8")
 
 
-def describe(sensor: Sensor | SeriesForecaster) -> dict[str, Any]:
+def describe(sensor: AnomalyModel | SeriesForecaster) -> dict[str, Any]:
     """The content of `sensor.json`."""
-    if isinstance(sensor, AdaptiveSensor | SeriesForecaster):
+    if isinstance(sensor, AdaptiveDetector | SeriesForecaster):
         return sensor.describe()
     calibrated = _require_calibrated(sensor)
     detector = calibrated.model.detector
@@ -50,7 +50,7 @@ def describe(sensor: Sensor | SeriesForecaster) -> dict[str, Any]:
     }
 
 
-def load_sensor(directory: Path, device: torch.device | None = None) -> Sensor | Forecaster:
+def load_sensor(directory: Path, device: torch.device | None = None) -> AnomalyModel | Forecaster:
     """Read what `save_sensor` wrote. Raises ModelSourceError for anything else."""
     try:
         settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
@@ -61,33 +61,35 @@ def load_sensor(directory: Path, device: torch.device | None = None) -> Sensor |
         ) from error
 
 
-def _tensors(sensor: Sensor | SeriesForecaster) -> dict[str, Tensor]:
-    if isinstance(sensor, AdaptiveSensor | SeriesForecaster):
+def _tensors(sensor: AnomalyModel | SeriesForecaster) -> dict[str, Tensor]:
+    if isinstance(sensor, AdaptiveDetector | SeriesForecaster):
         return sensor.tensors()
     calibrated = _require_calibrated(sensor)
     tensors = {name: tensor.cpu() for name, tensor in calibrated.model.state_dict().items()}
     return tensors | {_CALIBRATION: torch.from_numpy(calibrated.calibration.scores)}
 
 
-def _require_calibrated(sensor: Sensor) -> CalibratedSensor:
-    if not isinstance(sensor, CalibratedSensor):
+def _require_calibrated(sensor: AnomalyModel) -> CalibratedDetector:
+    if not isinstance(sensor, CalibratedDetector):
         raise TypeError(f"expected a sensor of this package, got {type(sensor).__name__}")
     return sensor
 
 
 def _restore(
     settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
-) -> CalibratedSensor | AdaptiveSensor | SeriesForecaster:
+) -> CalibratedDetector | AdaptiveDetector | SeriesForecaster:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("a tensor is not finite")
     if settings["kind"] == "forecast":
         return SeriesForecaster.restored(settings, tensors).to(device)
     if settings["detector"] == DETECTOR_ID:
-        return AdaptiveSensor.restored(settings, tensors)
+        return AdaptiveDetector.restored(settings, tensors)
     return _restore_calibrated(settings, tensors, device)
 
 
-def _restore_calibrated(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> CalibratedSensor:
+def _restore_calibrated(
+    settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
+) -> CalibratedDetector:
     kind, columns = _kind(settings["kind"]), tuple(str(name) for name in settings["columns"])
     scores = tensors.pop(_CALIBRATION)
     if scores.ndim != 1 or not len(scores) or scores.dtype != torch.float32:
@@ -105,7 +107,7 @@ def _restore_calibrated(settings: dict[str, Any], tensors: dict[str, Tensor], de
         raise ValueError(f"blocks and stride: expected at least 1, got {blocks} and {stride}")
     calibration = BlockedCalibration(scores.sort().values.numpy(), blocks)
     ready = model.to(device).eval().requires_grad_(requires_grad=False)
-    return CalibratedSensor(kind, columns, ready, calibration, stride, None if period is None else float(period))
+    return CalibratedDetector(kind, columns, ready, calibration, stride, None if period is None else float(period))
 
 
 def _kind(named: object) -> SensorKind:

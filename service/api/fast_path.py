@@ -37,14 +37,14 @@ _MAX_TIMEOUT_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ComputeCall:
     """One request to a route that computes, and its caller."""
 
     request: Request
     caller: Caller
 
     @classmethod
-    def of(cls, request: Request, timeout_ms: int | None = None) -> Call:
+    def of(cls, request: Request, timeout_ms: int | None = None) -> ComputeCall:
         """The call of a request.
 
         Fairness is between keys, or between addresses where keys are not in use.
@@ -129,11 +129,11 @@ async def _get_call(
         # A header cannot be null; without this the document would say that it can.
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
     ] = None,
-) -> Call:
-    return Call.of(request, timeout_ms)
+) -> ComputeCall:
+    return ComputeCall.of(request, timeout_ms)
 
 
-CallDep = Annotated[Call, Depends(_get_call)]
+CallDep = Annotated[ComputeCall, Depends(_get_call)]
 INFER = Depends(requires("infer"))
 
 
@@ -204,5 +204,5 @@ async def _call_route(route: ComputeRoute, request: Request) -> Response:
     body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
     if errors:
         return error_responses.validation_response(errors)
-    response: Response = await route.endpoint(body, Call.of(prepared))
+    response: Response = await route.endpoint(body, ComputeCall.of(prepared))
     return response

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from models.preemption import new_flag
 from service.engine.request import Request
-from service.engine.scheduler import BatchLimits, Scheduler, Slot
+from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
@@ -64,7 +64,7 @@ class Queue:
             self._report()
         return waiting
 
-    def take(self, *, first: bool = True) -> list[Slot] | None:
+    def take(self, *, first: bool = True) -> list[QueuedItem] | None:
         """Wait for a batch; None once closed. A runner that waits as `first` is served first."""
         with self._lock:
             while not self.closed:
@@ -74,7 +74,7 @@ class Queue:
                 self._wait_for_work(first)
         return None
 
-    def take_urgent(self) -> list[Slot]:
+    def take_urgent(self) -> list[QueuedItem]:
         """A batch of interactive requests; empty when none waits."""
         with self._lock:
             return self._next_batch(interactive_only=True)
@@ -93,7 +93,7 @@ class Queue:
             self._report()
         return waiting
 
-    def _next_batch(self, *, interactive_only: bool = False) -> list[Slot]:
+    def _next_batch(self, *, interactive_only: bool = False) -> list[QueuedItem]:
         self._expire()
         batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=self._fair_share())
         self._report()
@@ -130,7 +130,7 @@ class Queue:
             self._scheduler.remove(request)
             request.fail(DeadlineExceeded("the request's time ran out in the queue"))
 
-    def _mark_started(self, batch: Sequence[Slot]) -> None:
+    def _mark_started(self, batch: Sequence[QueuedItem]) -> None:
         now = self._clock()
         for request, _ in batch:
             if request.started is None:

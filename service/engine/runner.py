@@ -17,7 +17,7 @@ from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
 from service.engine.queue import Queue
 from service.engine.request import Item, Request
-from service.engine.scheduler import BatchLimits, Slot
+from service.engine.scheduler import BatchLimits, QueuedItem
 from service.errors import BackendError, InvalidOutput
 from service.metrics import Metrics
 
@@ -81,7 +81,7 @@ class Runner(Generic[ItemT]):
         self._context = context
         self._on_failure = on_failure
         self._is_primary = number == 0
-        self._in_hand: list[Slot] = []
+        self._in_hand: list[QueuedItem] = []
         self._overtaking_s = 0.0
         self._thread = threading.Thread(target=self._loop, name=f"engine-{context.name}-{number}", daemon=True)
 
@@ -110,7 +110,7 @@ class Runner(Generic[ItemT]):
         others_idle = context.queue.idle_runners == context.device.runners - 1
         return self._is_primary and others_idle and not 0 < context.request_s < _WORTH_ALL_THREADS_S
 
-    def _run(self, batch: list[Slot], yield_threads: Preemption) -> list[Row | SondeError]:
+    def _run(self, batch: list[QueuedItem], yield_threads: Preemption) -> list[Row | SondeError]:
         """Compute a row or an error for each slot; equal items are computed once."""
         self._in_hand.extend(batch)
         places: dict[bytes, int] = {}
@@ -126,7 +126,7 @@ class Runner(Generic[ItemT]):
         return [results[places[request.items[index].key]] for request, index in batch]
 
     def _timed_forward(
-        self, batch: list[Slot], unique: list[ItemT], yield_threads: Preemption
+        self, batch: list[QueuedItem], unique: list[ItemT], yield_threads: Preemption
     ) -> list[Row | SondeError]:
         """Compute unique items and record the time, without that of overtaking requests."""
         context, interactive = self._context, batch[0][0].interactive
@@ -180,7 +180,7 @@ class Runner(Generic[ItemT]):
         wrong = InvalidOutput("the model gave NaN or infinity for this input")
         return [row if np.isfinite(row).all() else wrong for row in rows]
 
-    def _complete(self, batch: list[Slot], outcomes: list[Row | SondeError]) -> None:
+    def _complete(self, batch: list[QueuedItem], outcomes: list[Row | SondeError]) -> None:
         """Give each request its row or its error."""
         del self._in_hand[len(self._in_hand) - len(batch) :]
         for (request, index), outcome in zip(batch, outcomes, strict=True):

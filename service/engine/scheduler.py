@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from service.engine.request import Request
 
-Slot = tuple[Request, int]
+QueuedItem = tuple[Request, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ class Scheduler:
         """Requests with waiting items whose deadline has passed."""
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
-    def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[Slot]:
+    def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[QueuedItem]:
         """Take the most urgent item and others that fit it, until `most_tokens`; may be empty."""
-        batch: list[Slot] = []
+        batch: list[QueuedItem] = []
         tokens = longest = 0
         skipped: list[_Flow] = []
         clients = max(len(self._live), 1)
@@ -137,7 +137,7 @@ class Scheduler:
             self.remove(request)
         return waiting
 
-    def _take(self, flow: _Flow) -> Slot:
+    def _take(self, flow: _Flow) -> QueuedItem:
         index = flow.order.popleft()
         self._count(flow, -1, -flow.request.items[index].count)
         if flow.order:

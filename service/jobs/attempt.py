@@ -23,7 +23,7 @@ from service.jobs.pending_writes import PendingWrites
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
 from service.jobs.records import Failure, Job, Status
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.trainer_output import clean
 from service.jobs.training_process import TrainingProcess
 
@@ -54,7 +54,7 @@ class AttemptRunner:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: JobStore,
         files: Files,
         rows: feedback.Feedback,
         publisher: Publisher,

@@ -9,7 +9,7 @@ from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class JobBackend:
 
     home: Path
     database: Database
-    store: Store
+    store: JobStore
     files: Files
     feedback: Feedback
 
@@ -27,7 +27,7 @@ class JobBackend:
         """From the settings. Raises ConfigError for a database URL of another kind."""
         home = settings.home.absolute()
         database = Database(settings.database_url, home)
-        store = Store(database, home, settings.job_lease_s)
+        store = JobStore(database, home, settings.job_lease_s)
         return cls(home, database, store, Files(database, home, settings.max_file_bytes), Feedback(database))
 
     def close(self) -> None:

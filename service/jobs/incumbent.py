@@ -13,7 +13,7 @@ from service.jobs.records import Job
 
 
 @dataclass(frozen=True, slots=True)
-class LiveModel:
+class IncumbentVersion:
     """The live version at `path`, or in `objection` why the result cannot be compared with it.
 
     `generation` is the pointer's. `base` is the model spec of the encoder that a version without an encoder of its own
@@ -28,20 +28,20 @@ class LiveModel:
     base_version: str | None = None
 
 
-def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> LiveModel:
+def find(registry: Registry, job: Job, spec_of: Callable[[Manifest], str]) -> IncumbentVersion:
     """Find the live version; `spec_of` gives the model spec of a version's base. Raises RegistryError."""
     generation = registry.generation(job.name)
     current = registry.current(job.name)
     if current is None:
-        return LiveModel(generation)
+        return IncumbentVersion(generation)
     try:
         manifest = registry.manifest(job.name, current.version)
     except ArtifactError as error:
         why = f"what serves now cannot be compared: {error.message}; promote by hand what is to replace it"
-        return LiveModel(generation, serves=True, objection=why)
+        return IncumbentVersion(generation, serves=True, objection=why)
     if objection := _task_objection(manifest, job):
-        return LiveModel(generation, serves=True, objection=objection)
-    found = LiveModel(generation, serves=True, path=registry.path(job.name, current.version))
+        return IncumbentVersion(generation, serves=True, objection=objection)
+    found = IncumbentVersion(generation, serves=True, path=registry.path(job.name, current.version))
     if manifest.encoder != "base":
         return found
     return replace(found, base=spec_of(manifest), base_version=manifest.base_version)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _FORGET_AFTER_S = 3600
 
 
-class Leases:
+class WorkerLeases:
     """The leases in the database."""
 
     def __init__(self, database: Database, lease_s: float) -> None:
@@ -72,7 +72,7 @@ class LeaseRenewer:
 
     def __init__(
         self,
-        leases: Leases,
+        leases: WorkerLeases,
         worker: str,
         clock: Callable[[], float] = time.monotonic,
         on_renewed: Callable[[], None] = lambda: None,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from service.errors import Unavailable
 from service.jobs.progress import ProgressDisplay
 from service.jobs.records import Checkpoint, Event, Job, Status
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.trainer_output import Message
 
 _RETRY_S = 0.1
@@ -17,7 +17,7 @@ _RETRY_S = 0.1
 class PendingWrites:
     """Keeps an attempt's messages while the database is away, so that a short outage loses none."""
 
-    def __init__(self, store: Store, job: Job, progress: ProgressDisplay) -> None:
+    def __init__(self, store: JobStore, job: Job, progress: ProgressDisplay) -> None:
         self._store = store
         self._job = job
         self._progress = progress

@@ -14,7 +14,7 @@ from models.registry.registry import Registry
 from service.errors import JobNotFound
 from service.jobs import incumbent, promotion
 from service.jobs.records import Event, Job, Success
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 
 Check = Callable[[Path, str], str | None]
 
@@ -33,14 +33,16 @@ class Publisher:
     `check(directory, base model's spec)` says what is wrong with an artifact, or None.
     """
 
-    def __init__(self, store: Store, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float) -> None:
+    def __init__(
+        self, store: JobStore, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float
+    ) -> None:
         self._store = store
         self._registry = registry
         self._check = check
         self._auto_promote = auto_promote
         self._max_ece = max_ece
 
-    def incumbent(self, job: Job) -> incumbent.LiveModel:
+    def incumbent(self, job: Job) -> incumbent.IncumbentVersion:
         """The model in service under the job's name."""
         return incumbent.find(self._registry, job, self._base_spec)
 
@@ -67,7 +69,7 @@ class Publisher:
     ) -> None:
         """Publish the result in directory `attempt`, decide on its promotion, and end the job.
 
-        `serves`, `generation` and `objection` are those of `LiveModel` when training began. Raises LeaseLost and
+        `serves`, `generation` and `objection` are those of `IncumbentVersion` when training began. Raises LeaseLost and
         ArtifactError.
         """
         version = self._publish_version(job, attempt, result)

@@ -43,7 +43,7 @@ _COMPLETED = Event("info", "The job has successfully completed")
 T = TypeVar("T", Event, Checkpoint)
 
 
-class Store:
+class JobStore:
     """The jobs of one database."""
 
     def __init__(self, database: Database, home: Path, lease_s: float = 15.0) -> None:

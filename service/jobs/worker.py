@@ -20,11 +20,11 @@ from service.jobs.attempt import AttemptRunner
 from service.jobs.database import DATABASE_UNAVAILABLE, Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.leases import LeaseRenewer, Leases
+from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Check, Publisher
 from service.jobs.records import TERMINAL, Failure, Job, Status
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.training_process import TRAINER
 from service.metrics import JobMetrics, listen
 from service.processes.signals import on_signals
@@ -46,8 +46,8 @@ class Worker:
         self._home = settings.home.absolute()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"[-_NAME_LENGTH:]
         self._database = Database(settings.database_url, self._home)
-        self._store = Store(self._database, self._home, settings.job_lease_s)
-        self._leases = Leases(self._database, settings.job_lease_s)
+        self._store = JobStore(self._database, self._home, settings.job_lease_s)
+        self._leases = WorkerLeases(self._database, settings.job_lease_s)
         self.metrics = JobMetrics()
         renewed = self.metrics.heartbeat.set_to_current_time
         self._renewer = LeaseRenewer(self._leases, self.name, on_renewed=renewed)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
-from models.sensors.base import Drift, Forecast, Forecaster, Readings, Scored, Sensor, State, lasting_threshold
+from models.sensors.base import AnomalyModel, Drift, Forecast, Forecaster, Readings, Scored, State, lasting_threshold
 from service.engine.engine import Engine
 from service.serving.servable import Caller, Servable, ServingContext
 
@@ -73,7 +73,7 @@ class ReadingsBackend:
 class SensorModel:
     """A detector or a forecaster with its card."""
 
-    model: Sensor | Forecaster
+    model: AnomalyModel | Forecaster
     card: ModelMetadata
 
     def memory_bytes(self) -> int:
@@ -101,7 +101,7 @@ class Monitor(Protocol):
         ...
 
 
-class Monitored(Sensor, Protocol):
+class Monitored(AnomalyModel, Protocol):
     """A detector of records, whose drift check the service keeps: records have no state."""
 
     def monitor(self) -> Monitor:
@@ -136,11 +136,11 @@ class ServedSensor(Servable):
     @property
     def calibrated_on(self) -> int:
         """How many independent scores of normal readings calibrate its p-values."""
-        return cast(Sensor, self._model).calibrated_on
+        return cast(AnomalyModel, self._model).calibrated_on
 
     def threshold(self, alpha: float) -> float | None:
         """The score from which a reading is an anomaly at `alpha`; None if unknown or moving."""
-        return lasting_threshold(cast(Sensor, self._model), alpha)
+        return lasting_threshold(cast(AnomalyModel, self._model), alpha)
 
     async def score(
         self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool
@@ -149,7 +149,7 @@ class ServedSensor(Servable):
 
         Raises Overloaded before any work, and DeadlineExceeded.
         """
-        sensor = cast(Sensor, self._model)
+        sensor = cast(AnomalyModel, self._model)
 
         def item(part: Readings, before: State | None = None) -> ReadingsItem[Scored]:
             return ReadingsItem(part, lambda rows: sensor.score(rows, before, contributions=contributions))

@@ -20,9 +20,9 @@ from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
-from service.serving.cards import sensor_card, text_card
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
+from service.serving.metadata import sensor_card, text_card
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText

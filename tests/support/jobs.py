@@ -18,9 +18,9 @@ from models.registry.registry import Registry
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
-from service.jobs.leases import Leases
+from service.jobs.leases import WorkerLeases
 from service.jobs.records import TERMINAL, Control, Job, NewJob
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from tests.support.server import wait_until
 
 # For tests that depend on the database; the others run on PostgreSQL only with `-m long`.
@@ -36,8 +36,8 @@ class JobHarness:
         self.home = home
         self.url = url
         self.database = Database(url, home)
-        self.store = Store(self.database, home, lease_s)
-        self.leases = Leases(self.database, lease_s)
+        self.store = JobStore(self.database, home, lease_s)
+        self.leases = WorkerLeases(self.database, lease_s)
         self.files = Files(self.database, home, 10**6)
         self.feedback = Feedback(self.database)
         self.store.migrate()
@@ -189,12 +189,12 @@ def render_id(job: Job) -> dict[str, Any]:
     return {"id": job.id, "status": job.status}
 
 
-def create_job(store: Store, number: int = 1, **more: Any) -> Job:
+def create_job(store: JobStore, number: int = 1, **more: Any) -> Job:
     store.create(new_job(number, **more), render_id)
     return store.get(f"ftjob-{number}")
 
 
-def claim_job(store: Store, leases: Leases, max_crashes: int = 3) -> Job:
+def claim_job(store: JobStore, leases: WorkerLeases, max_crashes: int = 3) -> Job:
     claimed = store.claim(leases.open("w"), max_crashes)
     assert claimed is not None
     return claimed

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
-from models.sensors.base import Sensor
-from service.serving.cards import sensor_card
+from models.sensors.base import AnomalyModel
+from service.serving.metadata import sensor_card
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor
@@ -36,7 +36,7 @@ def sensor_manifest(name: str = PUMP, **changes: Any) -> Manifest:
 
 
 def put_in_service(
-    manager: ModelManager, model: Sensor | FakeForecaster, name: str = PUMP, **changes: Any
+    manager: ModelManager, model: AnomalyModel | FakeForecaster, name: str = PUMP, **changes: Any
 ) -> ServedSensor:
     """A model, mostly a fake, under a trained model's name, without a registry."""
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"

@@ -38,7 +38,7 @@ _START = "start."
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptiveSensor:
+class AdaptiveDetector:
     """Implements `base.Sensor` for series of few columns whose normal behaviour changes.
 
     Each reading has five features (`features`), whose rarity is measured against the stream's own recent blocks
@@ -102,7 +102,7 @@ class AdaptiveSensor:
         }
 
     @classmethod
-    def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveSensor:
+    def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveDetector:
         """From the results of `describe` and `tensors`. Raises ValueError for anything else."""
         columns, seasons = tuple(map(str, described["columns"])), tuple(map(int, described["settings"]["seasons"]))
         unit, period = tensors["unit"].numpy(), described["period_s"]
@@ -139,7 +139,7 @@ class AdaptiveSensor:
         return scores, RUNNING.p_values(scores, state), by_column
 
 
-def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveSensor:
+def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveDetector:
     """Learn from runs [n, d] of normal operation, one after the other.
 
     Live readings continue the last one.
@@ -151,7 +151,7 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
     unit = np.maximum(together.std(axis=0), _MIN_UNIT * np.abs(together).max(axis=0) + np.finfo(float).tiny)
     longest = max(runs, key=len)
     seasons = seasons_that_fit(len(columns), calendar(period_s) if period_s is not None else repeating(longest))
-    untrained = AdaptiveSensor(columns, seasons, unit, new_state(len(columns), seasons, unit), period_s)
+    untrained = AdaptiveDetector(columns, seasons, unit, new_state(len(columns), seasons, unit), period_s)
     state = untrained.start
     for run in runs:
         state = untrained.score(run, state).state

@@ -48,7 +48,7 @@ class Detector(Protocol):
         ...
 
 
-class Calibrated(nn.Module):
+class CalibratedTextDetector(nn.Module):
     """Base of the detectors: calibration scores, and verdicts by them."""
 
     kind: ClassVar[Kind]

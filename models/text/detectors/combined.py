@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from models.calibration import conformal_p_values
-from models.text.detectors.base import Calibrated, Verdict
+from models.text.detectors.base import CalibratedTextDetector, Verdict
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector
 
 
-class CombinedDetector(Calibrated):
+class CombinedDetector(CalibratedTextDetector):
     """Distance to normal items plus energy, each standardised by its calibration scores.
 
     The distance finds texts unlike all normal ones, the energy texts between the classes. On CLINC150 the sum finds

@@ -7,11 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.text.detectors.base import Calibrated
+from models.text.detectors.base import CalibratedTextDetector
 from models.text.heads import LinearHead
 
 
-class EnergyDetector(Calibrated):
+class EnergyDetector(CalibratedTextDetector):
     """A linear head's energy: -T · logsumexp(logits / T) (Liu et al., 2020).
 
     `fit` takes normal embeddings [m, d] that the head was not trained on. Where it was trained on all items, give

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from models.calibration import conformal_p_values
 from models.linalg import SAME_VECTOR_COSINE
-from models.text.detectors.base import Calibrated, Verdict
+from models.text.detectors.base import CalibratedTextDetector, Verdict
 
 _NEIGHBOURS = 3
 # Rows per similarity matrix: 1,024 x 20,000 float32 are 80 MB.
 _ROWS_AT_ONCE = 1024
 
 
-class KnnDetector(Calibrated):
+class KnnDetector(CalibratedTextDetector):
     """Mean cosine distance to the nearest normal items.
 
     `fit` takes normal embeddings float [m, d], m ≥ 2, and calibrates by leaving each item and its copies out once. A

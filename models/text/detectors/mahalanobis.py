@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from models.linalg import first_occurrences, shrunk_covariance
-from models.text.detectors.base import Calibrated
+from models.text.detectors.base import CalibratedTextDetector
 from models.text.detectors.cross_fit import out_of_fold
 
 # Smaller classes do not contribute to the covariance.
 _MIN_FOR_COVARIANCE = 2
 
 
-class MahalanobisDetector(Calibrated):
+class MahalanobisDetector(CalibratedTextDetector):
     """Mahalanobis distance to the nearest class mean, by the classes' shared covariance.
 
     `fit` takes embeddings [m, d] and labels int64 [m]; without labels all items are one class. The within-class

@@ -18,8 +18,8 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import has_amx
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
 from models.text.packed.attention_blocks import SHARED, AttentionBlocks
-from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear, prepare_for_cpu
+from models.text.packed.packed_batch import PackedBatch
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import script
 
@@ -46,7 +46,7 @@ class PackedBert(nn.Module):
         self._stack = [_EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, self.layers)]
         self.onednn_max_rows = 0
 
-    def forward(self, layout: Layout, preempt: Preemption = NO_PREEMPTION) -> Tensor:
+    def forward(self, layout: PackedBatch, preempt: Preemption = NO_PREEMPTION) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype.
 
         Calls `preempt` between steps while one of its flags is up.

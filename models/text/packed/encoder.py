@@ -28,7 +28,7 @@ from models.text.encoder import Encoder
 from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
-from models.text.packed.layout import Layout
+from models.text.packed.packed_batch import PackedBatch
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -87,7 +87,7 @@ class PackedEncoder:
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
         with inference_mode(self._placement):
-            layout = Layout.of(batch, self._placement.device, self._placement.dtype, self._network.onednn_max_rows)
+            layout = PackedBatch.of(batch, self._placement.device, self._placement.dtype, self._network.onednn_max_rows)
             rows: NDArray[np.float32] = layout.pool(self._network(layout, preempt), self._pooling).cpu().numpy()
             return rows
 
@@ -125,8 +125,8 @@ def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
     """
     cpu, other = torch.device("cpu"), place("cpu").dtype
     exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
-    before = _forward_seconds(exact, Layout.of(batch, cpu, other))
-    layout = Layout.of(batch, cpu, torch.float32)
+    before = _forward_seconds(exact, PackedBatch.of(batch, cpu, other))
+    layout = PackedBatch.of(batch, cpu, torch.float32)
     quantise(network, layout)
     share = _forward_seconds(network, layout) / before
     name, tokens = str(other).removeprefix("torch."), len(layout.ids)
@@ -137,7 +137,7 @@ def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
 
 
 @torch.inference_mode()
-def _forward_seconds(network: PackedBert, layout: Layout) -> float:
+def _forward_seconds(network: PackedBert, layout: PackedBatch) -> float:
     """Seconds of a forward pass, the least of three."""
     times = []
     for _ in range(3):

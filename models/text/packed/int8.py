@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from models.runtime.placement import INT8_ENGINE, bfloat16_feature
 from models.text.packed.bert import PackedBert
-from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear
+from models.text.packed.packed_batch import PackedBatch
 
 # Inputs are clipped beyond this multiple of the largest value that the probes gave.
 _MARGIN = 1.2
@@ -77,7 +77,7 @@ class Int8AfterGelu(nn.Module):
 
 
 @torch.inference_mode()
-def quantise(network: PackedBert, probes: Layout) -> None:
+def quantise(network: PackedBert, probes: PackedBatch) -> None:
     """Replace a float32 network's linear layers; it cannot be trained or moved afterwards."""
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
@@ -104,7 +104,7 @@ def _quantise_layer(layer: nn.Module, input_norm: nn.LayerNorm, maxima: dict[nn.
     layer.down_proj = Int8AfterGelu(down.weight, down.bias.detach(), up_factors)
 
 
-def _input_maxima(network: PackedBert, probes: Layout) -> dict[nn.Module, Tensor]:
+def _input_maxima(network: PackedBert, probes: PackedBatch) -> dict[nn.Module, Tensor]:
     """For each linear layer the largest magnitude of each input channel, float32 [in]."""
     maxima: dict[nn.Module, Tensor] = {}
 

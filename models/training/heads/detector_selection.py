@@ -42,7 +42,7 @@ _RANKED_BY_CLASSES: tuple[DetectorKind, ...] = ("knn", "mahalanobis", "combined"
 
 
 @dataclass(frozen=True, slots=True)
-class Normal:
+class NormalEmbeddings:
     """Normal items: embeddings float32 [n, d].
 
     Labelled items have class numbers [n], and out-of-fold logits [n, classes] with their head.
@@ -53,13 +53,15 @@ class Normal:
     head: LinearHead | None = None
     logits: Floats | None = None
 
-    def take(self, rows: Ints) -> Normal:
+    def take(self, rows: Ints) -> NormalEmbeddings:
         """These rows alone."""
         y = None if self.y is None else self.y[rows]
-        return Normal(self.x[rows], y, self.head, None if self.logits is None else self.logits[rows])
+        return NormalEmbeddings(self.x[rows], y, self.head, None if self.logits is None else self.logits[rows])
 
 
-def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibrated: bool = True) -> TextDetector:
+def fit_detector(
+    kind: DetectorKind, normal: NormalEmbeddings, neighbours: int, *, calibrated: bool = True
+) -> TextDetector:
     """A detector fitted to normal items and calibrated by leaving out the items that it scores.
 
     With `calibrated` false, `calibrate_on` has to follow. Raises TrainingDataError for too few items.
@@ -85,7 +87,7 @@ def fit_detector(kind: DetectorKind, normal: Normal, neighbours: int, *, calibra
     return combined.fit() if calibrated else combined
 
 
-def affordable_kinds(kinds: Sequence[DetectorKind], normal: Normal, events: Events) -> Sequence[DetectorKind]:
+def affordable_kinds(kinds: Sequence[DetectorKind], normal: NormalEmbeddings, events: Events) -> Sequence[DetectorKind]:
     """The kinds with enough normal items; the events name the others.
 
     The first alone where none has enough: fitting it then raises the error.
@@ -120,7 +122,7 @@ def _scores(detector: TextDetector, x: Tensor) -> tuple[Tensor, ...]:
     return (detector.knn(x), detector.energetic(x)) if isinstance(detector, CombinedDetector) else (detector(x),)
 
 
-def neighbours_for(normal: Normal, asked: int | Auto) -> int:
+def neighbours_for(normal: NormalEmbeddings, asked: int | Auto) -> int:
     """The number of neighbours: a third of a class, or a twentieth of unlabelled items, from 1 to 10."""
     if asked != "auto":
         return asked
@@ -128,7 +130,7 @@ def neighbours_for(normal: Normal, asked: int | Auto) -> int:
     return int(np.clip(typical, 1, _MOST_NEIGHBOURS))
 
 
-def sample(normal: Normal, seed: int) -> Normal:
+def sample(normal: NormalEmbeddings, seed: int) -> NormalEmbeddings:
     """At most MAX_REFERENCE of the items, in their order."""
     if len(normal.x) <= MAX_REFERENCE:
         return normal
@@ -145,7 +147,7 @@ def rank_by_out_of_scope(
 
 
 def rank_by_hidden_classes(
-    normal: Normal, held_x: Floats, held_y: Ints, strength: float, neighbours: int, seed: int
+    normal: NormalEmbeddings, held_x: Floats, held_y: Ints, strength: float, neighbours: int, seed: int
 ) -> dict[DetectorKind, float]:
     """AUROC of each kind where a fifth of the classes stands for out-of-scope items.
 
@@ -162,7 +164,7 @@ def rank_by_hidden_classes(
     kept = classes[~np.isin(classes, hidden)]
     y = np.searchsorted(kept, normal.y[seen])
     head = fit_plain(Examples.of(normal.x[seen], y), strength, tuple(map(str, kept)))
-    part = Normal(normal.x[seen], y, head)
+    part = NormalEmbeddings(normal.x[seen], y, head)
     kinds = {
         kind: calibrate_on(fit_detector(kind, part, neighbours, calibrated=False), held_x[unseen])
         for kind in _RANKED_BY_CLASSES

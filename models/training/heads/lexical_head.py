@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.tokens import Tokens
-from models.training.heads.linear_head import Examples, Fit, Floats, Ints, at_fitted_temperature, parallel_fits
+from models.training.heads.linear_head import Examples, Floats, HeadFit, Ints, at_fitted_temperature, parallel_fits
 
 # The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and
 # CLINC150's training rows, where 0.4 was worse.
@@ -31,7 +31,7 @@ _ENOUGH_ROWS = 2500
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class HeadChoice:
     """The chosen head, and the out-of-fold accuracies without and with words (None where nothing was compared)."""
 
     head: LinearHead
@@ -44,14 +44,16 @@ class Choice:
         return SHARE if isinstance(self.head, LexicalHead) else 0.0
 
 
-def choose_head(fit: Fit, examples: Examples, tokens: Sequence[Tokens], asked: bool | Literal["auto"]) -> Choice:
+def choose_head(
+    fit: HeadFit, examples: Examples, tokens: Sequence[Tokens], asked: bool | Literal["auto"]
+) -> HeadChoice:
     """`fit.head`, or the same with word pieces where "auto" finds a gain out of fold above its standard error.
 
     `tokens` are those of `examples`, in order. Each fold has its own vocabulary and starts from its own linear head.
     """
     folds = _judging_folds(fit)
     if asked is False or (asked == "auto" and not folds):
-        return Choice(fit.head)
+        return HeadChoice(fit.head)
     with parallel_fits() as pool:
         parts = list(pool.map(lambda fold: _held_out_logits(fit, examples, tokens, fold), folds))
         rows = np.concatenate([np.flatnonzero(fit.folds == fold) for fold in folds] or [np.empty(0, np.int64)])
@@ -61,9 +63,9 @@ def choose_head(fit: Fit, examples: Examples, tokens: Sequence[Tokens], asked: b
         before, after = fit.logits[rows].argmax(axis=1) == y, logits.argmax(axis=1) == y
         accuracies = (float(before.mean()), float(after.mean())) if len(rows) else (None, None)
         if asked == "auto" and not _gains(before, after):
-            return Choice(fit.head, *accuracies)
+            return HeadChoice(fit.head, *accuracies)
         head = fit_lexical(examples.x, tokens, examples.y, fit.head, _LOOSER * fit.strength)
-    return Choice(at_fitted_temperature(head, logits, y), *accuracies)
+    return HeadChoice(at_fitted_temperature(head, logits, y), *accuracies)
 
 
 def add_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:
@@ -97,7 +99,7 @@ def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead,
     return LexicalHead(torch.from_numpy(weight), torch.from_numpy(bias), pieces, torch.from_numpy(words), start.labels)
 
 
-def _judging_folds(fit: Fit) -> list[int]:
+def _judging_folds(fit: HeadFit) -> list[int]:
     """The first folds that together have enough rows."""
     folds: list[int] = []
     for fold in sorted(fit.by_fold):
@@ -106,7 +108,7 @@ def _judging_folds(fit: Fit) -> list[int]:
     return folds
 
 
-def _held_out_logits(fit: Fit, examples: Examples, tokens: Sequence[Tokens], fold: int) -> Floats:
+def _held_out_logits(fit: HeadFit, examples: Examples, tokens: Sequence[Tokens], fold: int) -> Floats:
     """Logits [m, labels] of a fold's rows by a head fitted to the others and to the rows that only teach."""
     outside = np.flatnonzero(fit.folds == fold)
     inside = np.setdiff1d(np.arange(len(examples.x)), outside)

@@ -67,7 +67,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class HeadFit:
     """A head with its temperature, and how it came about.
 
     `logits` float32 [real, labels] are out of fold, at temperature 1. `covered` [real] marks the rows whose label the
@@ -157,7 +157,7 @@ def fit_head(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     done: Callable[[int], None] | None = None,
-) -> Fit:
+) -> HeadFit:
     """Logistic regression with the strength (scikit-learn's C) of best out-of-fold accuracy, the smaller of equals.
 
     The same examples and seed give the same bytes whatever the number of cores: each fit runs on one thread, several
@@ -180,7 +180,7 @@ def fit_head(
         validation.solve(pool, [(best, fold) for fold in every], advance)
         whole = _solve(examples.x, examples.y, best, labels)
         logits, covered = validation.all_logits(best), validation.covered()
-    return Fit(
+    return HeadFit(
         at_fitted_temperature(whole.head, logits[covered], examples.real_y[covered]),
         best,
         logits,
@@ -250,7 +250,7 @@ def parallel_fits() -> Iterator[ThreadPoolExecutor]:
     More threads of linear algebra would wait for each other.
     """
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu.count_cores()) as pool:
-        # `Fit.converged` and the job's report say so instead.
+        # `HeadFit.converged` and the job's report say so instead.
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield pool
 

@@ -226,7 +226,7 @@ class EncoderComparison:
 
     def _uncalibrated_detector(self, examples: linear_head.Examples, head: LinearHead) -> TextDetector:
         """A detector on a tuned encoder, still to be calibrated by rows that neither has seen."""
-        settings, normal = self._settings, detector_selection.Normal(examples.real_x, examples.real_y, head)
+        settings, normal = self._settings, detector_selection.NormalEmbeddings(examples.real_x, examples.real_y, head)
         normal = detector_selection.sample(normal, self._context.job.seed)
         kind: DetectorKind = "combined" if settings.detector == "auto" else settings.detector
         neighbours = detector_selection.neighbours_for(normal, settings.neighbours)

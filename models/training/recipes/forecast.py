@@ -13,9 +13,9 @@ from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.windows import Windows
 from models.sensors.seasonality import find_season
 from models.sensors.serialization import load_sensor, save_sensor
-from models.training.checks.forecast import check_forecasts, check_incumbent, check_network
+from models.training.checks.forecast_network import check_forecasts, check_incumbent, check_network
 from models.training.checks.gradient import GradientMonitor
-from models.training.checks.table import check_table
+from models.training.checks.sensor_data import check_table
 from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
 from models.training.events import emit, phase

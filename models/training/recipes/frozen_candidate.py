@@ -9,7 +9,7 @@ import numpy as np
 from models.text.detectors.serialization import TextDetector
 from models.training.events import ProgressEvents, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
-from models.training.heads.detector_selection import Normal
+from models.training.heads.detector_selection import NormalEmbeddings
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind
 from models.training.job import TextContext
 from models.training.recipes.candidate import Candidate
@@ -23,9 +23,9 @@ class _FrozenHead:
     Detectors take the linear head even where word pieces answer: they are calibrated by every row's logits out of fold.
     """
 
-    linear: linear_head.Fit
-    choice: lexical_head.Choice
-    normal: Normal
+    linear: linear_head.HeadFit
+    choice: lexical_head.HeadChoice
+    normal: NormalEmbeddings
 
 
 def fit_frozen(context: TextContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
@@ -61,7 +61,7 @@ def _fit_head(context: TextContext, settings: ClassificationHyperparameters, dat
     )
     # A detector is calibrated by rows whose label the other folds had, where there are any.
     rows = np.flatnonzero(fit.covered) if fit.covered.any() else np.arange(examples.real)
-    normal = Normal(examples.real_x, data.y, fit.head, fit.logits).take(rows)
+    normal = NormalEmbeddings(examples.real_x, data.y, fit.head, fit.logits).take(rows)
     choice = _choose_words(context, settings, data, fit, examples)
     return _FrozenHead(fit, choice, detector_selection.sample(normal, seed))
 
@@ -70,11 +70,11 @@ def _choose_words(
     context: TextContext,
     settings: ClassificationHyperparameters,
     data: TextDataset,
-    fit: linear_head.Fit,
+    fit: linear_head.HeadFit,
     examples: linear_head.Examples,
-) -> lexical_head.Choice:
+) -> lexical_head.HeadChoice:
     if settings.lexical is False:
-        return lexical_head.Choice(fit.head)
+        return lexical_head.HeadChoice(fit.head)
     tokens = context.embedder.read(data.texts + data.label_texts)
     choice = lexical_head.choose_head(fit, examples, tokens, settings.lexical)
     if choice.without_words is not None and choice.with_words is not None:

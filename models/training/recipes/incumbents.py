@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.errors import ModelSourceError, SondeError
 from models.loader import load
-from models.sensors.base import Forecaster, Sensor
+from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
 from models.training.embeddings import Embedder
@@ -56,7 +56,7 @@ def incumbent_encoder(job: TrainingJob) -> Path | None:
     return encoder if encoder is not None and encoder.is_dir() else None
 
 
-def load_incumbent_sensor(context: SensorContext) -> Sensor | Forecaster | None:
+def load_incumbent_sensor(context: SensorContext) -> AnomalyModel | Forecaster | None:
     """The sensor model in service, as it was judged; None where there is none, or it cannot be read."""
     if context.job.incumbent is None:
         return None

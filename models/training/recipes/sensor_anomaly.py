@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.runtime.placement import place_sensor
-from models.sensors.calibrated import FittedSensor
+from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.serialization import describe, load_sensor, save_sensor
 from models.training.checks.comparison import ALPHA, Predictions, check_incumbent, check_trivial, limits
 from models.training.checks.false_alarms import check_false_alarms
-from models.training.checks.table import check_table
+from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
 from models.training.events import emit, phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
@@ -82,7 +82,7 @@ def _incumbent(context: SensorContext, held_out: Segments) -> IncumbentDetector 
     sensor = load_incumbent_sensor(context)
     if sensor is None:
         return None
-    if not isinstance(sensor, FittedSensor) or sensor.columns != held_out.columns:
+    if not isinstance(sensor, FittedDetector) or sensor.columns != held_out.columns:
         emit_incomparable(context.events, f"it reads {', '.join(sensor.columns)}")
         return None
     scores = score_runs(sensor, held_out)
@@ -117,7 +117,7 @@ def _publish(
     candidates: SensorCandidates,
     chosen: DetectorResult,
     parts: SensorSplit,
-) -> FittedSensor:
+) -> FittedDetector:
     """Write the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:
         save_sensor(chosen.sensor, context.result)
@@ -136,7 +136,7 @@ def _publish(
 def _golden(context: SensorContext, held_out: Segments) -> dict[str, object]:
     """The first readings of the later part, and the scores that the written model gives for them."""
     sensor = load_sensor(context.result)
-    if not isinstance(sensor, FittedSensor):
+    if not isinstance(sensor, FittedDetector):
         raise TypeError("the recipe wrote a forecaster")
     first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
     scores = sensor.score(first).scores

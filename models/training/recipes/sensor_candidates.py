@@ -7,12 +7,12 @@ import torch
 from models.runtime.placement import place_sensor
 from models.sensors.adaptive import detector as adaptive
 from models.sensors.base import Readings
-from models.sensors.calibrated import FittedSensor, most_columns, training_curve
+from models.sensors.calibrated_detector import FittedDetector, most_columns, training_curve
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.training.checks.gradient import GradientMonitor
-from models.training.checks.network import check_network
+from models.training.checks.sensor_network import check_network
 from models.training.data.table import MOST_COLUMNS
 from models.training.errors import TrainingDataError
 from models.training.events import emit
@@ -20,7 +20,7 @@ from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import SensorContext
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.recipes.sensor_split import SensorSplit
-from models.training.sensors.detector_selection import DetectorResult, judge
+from models.training.sensors.detector_selection import DetectorResult, evaluate_detector
 
 # A network learns nothing worth its time from fewer rows.
 _ROWS_FOR_NETWORKS = 2000
@@ -71,7 +71,7 @@ class SensorCandidates:
             emit(self._context.events, f"left out: {refusal.message}", "warn")
         return results
 
-    def fit(self, name: str, runs: list[Readings], watch: Watch | None = None) -> FittedSensor:
+    def fit(self, name: str, runs: list[Readings], watch: Watch | None = None) -> FittedDetector:
         """A detector fitted to runs [n, d]. Raises TrainingDataError for too few rows or too many columns."""
         period_s, job = self._parts.repairs.period_s, self._context.job
         code = "too_many_columns" if name == adaptive.DETECTOR_ID else _TOO_FEW
@@ -95,7 +95,7 @@ class SensorCandidates:
 
         sensor = self.fit(name, self._normal, watch)
         check_after_training(self._context.report, monitors, training_curve(sensor).steps)
-        return judge(name, sensor, self._parts.held_out, self._context.job.seed)
+        return evaluate_detector(name, sensor, self._parts.held_out, self._context.job.seed)
 
     def _affordable(self) -> list[str]:
         """All detectors, without networks where rows are few."""

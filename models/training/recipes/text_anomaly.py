@@ -13,7 +13,7 @@ from models.training.data.dataset import DataSplit
 from models.training.errors import HyperparameterError
 from models.training.events import emit
 from models.training.heads import detector_selection, linear_head
-from models.training.heads.detector_selection import SIMPLEST_FIRST, Normal, p_values
+from models.training.heads.detector_selection import SIMPLEST_FIRST, NormalEmbeddings, p_values
 from models.training.heads.linear_head import Floats
 from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHyperparameters
 from models.training.job import Outcome, TextContext
@@ -53,7 +53,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     )
 
 
-def _normal(context: TextContext, settings: TextAnomalyHyperparameters, parts: DataSplit) -> Normal:
+def _normal(context: TextContext, settings: TextAnomalyHyperparameters, parts: DataSplit) -> NormalEmbeddings:
     """The training rows' embeddings; with a head where there are labels."""
     x, seed = context.embedder(parts.train.texts[0]), context.job.seed
     if parts.train.labels is None:
@@ -63,16 +63,16 @@ def _normal(context: TextContext, settings: TextAnomalyHyperparameters, parts: D
                 f"without, there are knn, mahalanobis"
             )
             raise HyperparameterError("invalid_hyperparameter", message, f"{PARAM}.detector")
-        return detector_selection.sample(Normal(x), seed)
+        return detector_selection.sample(NormalEmbeddings(x), seed)
     labels, numbers = np.unique(parts.train.labels, return_inverse=True)
     y, strength = numbers.astype(np.int64), _STRENGTH if settings.C == "auto" else settings.C
     examples = linear_head.Examples.of(x, y)
     fit = linear_head.fit_head(examples, tuple(map(str, labels)), strengths=(strength,), seed=seed)
-    return detector_selection.sample(Normal(x, y, fit.head, fit.logits), seed)
+    return detector_selection.sample(NormalEmbeddings(x, y, fit.head, fit.logits), seed)
 
 
 def _candidates(
-    context: TextContext, settings: TextAnomalyHyperparameters, normal: Normal
+    context: TextContext, settings: TextAnomalyHyperparameters, normal: NormalEmbeddings
 ) -> dict[DetectorKind, TextDetector]:
     """The detector asked for, or all that the rows allow."""
     neighbours = detector_selection.neighbours_for(normal, settings.neighbours)

@@ -13,7 +13,7 @@ from models.training.tuning.batches import Batch, Batches
 from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder
 from models.training.tuning.trainable_encoder import TrainableEncoder
-from models.training.tuning.trainer import Tuner, fingerprint
+from models.training.tuning.training_loop import TrainingLoop, fingerprint
 
 _MANY_ROWS = 20_000
 
@@ -40,7 +40,7 @@ def tune_and_save(
 
     Training goes on from the job's checkpoint, where it is of the same recipe, base, rows and settings.
     """
-    tuner = Tuner(
+    tuner = TrainingLoop(
         model,
         loss,
         batches,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
-from models.sensors.calibrated import FittedSensor
+from models.sensors.calibrated_detector import FittedDetector
 from models.training import metrics as evaluation
 from models.training.data.segments import Segments
 from models.training.data.table import Doubles
@@ -36,7 +36,7 @@ class DetectorResult:
     """A detector's results on the held-out part; `faults` is its AUROC on injected faults."""
 
     name: str
-    sensor: FittedSensor
+    sensor: FittedDetector
     scores: HeldOutScores
     metrics: dict[str, float]
     faults: float
@@ -57,7 +57,7 @@ class DetectorResult:
         return p_values if labels is None else p_values[~labels[self.scores.rows]]
 
 
-def judge(name: str, sensor: FittedSensor, held_out: Segments, seed: int) -> DetectorResult:
+def evaluate_detector(name: str, sensor: FittedDetector, held_out: Segments, seed: int) -> DetectorResult:
     """Score the held-out part and inject faults into its longest normal run."""
     scores = score_runs(sensor, held_out)
     longest = max(held_out.normal(), key=len, default=np.zeros((0, len(sensor.columns))))
@@ -65,7 +65,7 @@ def judge(name: str, sensor: FittedSensor, held_out: Segments, seed: int) -> Det
     return DetectorResult(name, sensor, scores, metrics_of(sensor, held_out, scores), faults)
 
 
-def score_runs(sensor: FittedSensor, runs: Segments) -> HeldOutScores:
+def score_runs(sensor: FittedDetector, runs: Segments) -> HeldOutScores:
     """Score each run on its own, from the first row that completes a window."""
     first = sensor.window - 1
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
@@ -77,7 +77,7 @@ def score_runs(sensor: FittedSensor, runs: Segments) -> HeldOutScores:
     return HeldOutScores(np.concatenate(rows), np.concatenate(scores), np.concatenate(p_values))
 
 
-def metrics_of(sensor: FittedSensor, held_out: Segments, found: HeldOutScores) -> dict[str, float]:
+def metrics_of(sensor: FittedDetector, held_out: Segments, found: HeldOutScores) -> dict[str, float]:
     """False-alarm rates on normal rows and `primary`, which is 1 where alpha is kept.
 
     With labels of both kinds, AUROC, precision, recall and F1 too.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.sensors.base import SensorKind
-from models.sensors.calibrated import FittedSensor
+from models.sensors.calibrated_detector import FittedDetector
 from models.training.data.table import Doubles
 from models.training.metrics import auroc
 
@@ -16,7 +16,7 @@ _MAX_ROWS, _MAX_COLUMNS = 2000, 8
 _SHIFT, _NOISE = 3.0, 3.0
 
 
-def fault_auroc(sensor: FittedSensor, run: Doubles, seed: int) -> float:
+def fault_auroc(sensor: FittedDetector, run: Doubles, seed: int) -> float:
     """The mean AUROC of a run [n, d] with a fault in one column, against the run without.
 
     0.5 where the run has fewer than two windows, or no column varies.

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import lasting_threshold
-from models.sensors.calibrated import training_curve
+from models.sensors.calibrated_detector import training_curve
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.training.data.forecast_split import SeriesParts
 from models.training.data.segments import Segments

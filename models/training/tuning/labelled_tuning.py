@@ -18,10 +18,10 @@ from models.training.report import Report
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Epoch, by_label, in_order, plan, shuffled
 from models.training.tuning.batches import Augment, Batch, Batches
-from models.training.tuning.heads import EncoderWithHead, build_head, label_means
 from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import TrainableEncoder
-from models.training.tuning.trainer import Tuner, fingerprint
+from models.training.tuning.training_heads import EncoderWithHead, build_head, label_means
+from models.training.tuning.training_loop import TrainingLoop, fingerprint
 
 Method = Literal["contrastive", "full", "lora"]
 
@@ -104,7 +104,7 @@ class LabelledTuning:
     ) -> Path:
         settings = self.settings
         batches = plan(epoch, epochs=settings.epochs, seed=settings.seed, max_steps=settings.max_steps)
-        tuner = Tuner(
+        tuner = TrainingLoop(
             module,
             loss,
             Batches([self.texts], self._targets(), batches, encoder.reader, augment=self.augment),

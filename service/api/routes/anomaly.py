@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 
 from models.text.detectors.base import Verdict
 from models.text.detectors.knn import ReferenceDetector
-from service.api.fast_path import Call, CallDep, compute_route
+from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
@@ -68,7 +68,7 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
     return await _score_texts(body, call, await call.manager.resolve_texts(body.model))
 
 
-async def _score_texts(body: AnomalyBody, call: Call, served: ServedText) -> Response:
+async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText) -> Response:
     texts = _require_texts(body, served)
     call.require_inputs(len(texts), "input")
     call.require_inputs(len(body.reference or []), "reference")
@@ -109,7 +109,9 @@ def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
     return texts
 
 
-async def _judge_by_training(body: AnomalyBody, texts: list[str], served: FineTunedModel, call: Call) -> TextVerdicts:
+async def _judge_by_training(
+    body: AnomalyBody, texts: list[str], served: FineTunedModel, call: ComputeCall
+) -> TextVerdicts:
     if body.reference is not None:
         raise InvalidRequest(
             f"{served.card.name} was trained on what is normal; leave reference out", param="reference"
@@ -127,7 +129,9 @@ async def _judge_by_training(body: AnomalyBody, texts: list[str], served: FineTu
     return await served.run_in_pool(judge)
 
 
-async def _judge_by_reference(body: AnomalyBody, texts: list[str], served: ServedText, call: Call) -> TextVerdicts:
+async def _judge_by_reference(
+    body: AnomalyBody, texts: list[str], served: ServedText, call: ComputeCall
+) -> TextVerdicts:
     if body.reference is None:
         raise InvalidRequest(
             f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference"

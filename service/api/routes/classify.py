@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.fast_path import Call, CallDep, compute_route
+from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
 from service.api.schemas.fields import name_inputs, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
@@ -75,7 +75,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
     return call.respond(content, served, *scored.parts)
 
 
-async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: Call) -> LabelScores:
+async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     if body.labels is None:
         raise InvalidRequest(f"{served.card.name} is an encoder: give it labels to choose from", param="labels")
     about = body.labels
@@ -98,7 +98,7 @@ async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: Call
     return await served.run_in_pool(judge)
 
 
-async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Call) -> LabelScores:
+async def _classify_by_training(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     call.manager.require_task(served, "classification")
     if body.labels is not None:
         raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
@@ -116,7 +116,7 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Ca
     return await served.run_in_pool(judge)
 
 
-async def _compute_rows(body: ClassifyBody, served: ServedText, call: Call, prompt: str) -> ModelOutput:
+async def _compute_rows(body: ClassifyBody, served: ServedText, call: ComputeCall, prompt: str) -> ModelOutput:
     options = TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
     return await served.rows(body.input, call.caller, "classification", options)
 

@@ -10,7 +10,7 @@ import orjson
 from fastapi import Response
 
 from models.sensors.base import Drift, Readings, Scored, State
-from service.api.fast_path import Call
+from service.api.fast_path import ComputeCall
 from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings
 from service.api.schemas.anomaly import AnomalyBody
@@ -27,7 +27,7 @@ _INLINE_ROWS = 128
 _CHUNK = 1024
 
 
-async def score_readings(body: AnomalyBody, call: Call, served: ServedSensor) -> Response:
+async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSensor) -> Response:
     """Scores of a request's records or series."""
     param = "records" if served.signature.kind == "records" else "series"
     rows = _require_rows(body, served, param)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict, RegistryError
-from models.registry.history import History
 from models.registry.names import check_alias, model_name, parse_name
+from models.registry.pointer_history import PointerHistory
 from models.registry.registry import Pointer, Registry
 from tests.support.artifacts import NAME, PowerCut, cut_power, numbered, staging, tree
 
@@ -541,11 +541,11 @@ def test_a_move_whose_line_finds_no_space_in_the_ledger_has_happened(
 ) -> None:
     filled(registry, source, 2)
 
-    def full(self: History, entry: dict[str, Any]) -> None:
+    def full(self: PointerHistory, entry: dict[str, Any]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "_append", full)
+        patch.setattr(PointerHistory, "_append", full)
         assert registry.promote(NAME, 1, **BY) == registry.current(NAME) == Pointer(1, 1, None)
         with pytest.raises(OSError, match="No space left"):
             registry.promote(NAME, 2, **BY)
@@ -556,14 +556,14 @@ def test_a_move_whose_line_finds_no_space_in_the_ledger_has_happened(
 
 def test_deleting_makes_room_on_a_full_disk(registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(registry, source, 2)
-    place, append = registry.path(NAME, 1), History._append
+    place, append = registry.path(NAME, 1), PointerHistory._append
 
-    def full(self: History, entry: dict[str, Any]) -> None:
+    def full(self: PointerHistory, entry: dict[str, Any]) -> None:
         if place.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         append(self, entry)
 
-    monkeypatch.setattr(History, "_append", full)
+    monkeypatch.setattr(PointerHistory, "_append", full)
     registry.delete(NAME, 1)
     assert (registry.versions(NAME), place.exists(), registry.ledger(NAME)[-1]["action"]) == ([2], False, "delete")
 

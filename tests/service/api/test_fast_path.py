@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from service.api.app import _COMPUTING
-from service.api.fast_path import TIMEOUT_HEADER, Call, CallDep, FastPathMiddleware, compute_route
+from service.api.fast_path import TIMEOUT_HEADER, CallDep, ComputeCall, FastPathMiddleware, compute_route
 from service.api.middleware import RequestContext
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
@@ -142,7 +142,7 @@ async def with_any_body(body: dict[str, Any], call: CallDep) -> Response:
     raise NotImplementedError
 
 
-async def without_the_dependency(body: EmbeddingsBody, call: Call) -> Response:
+async def without_the_dependency(body: EmbeddingsBody, call: ComputeCall) -> Response:
     raise NotImplementedError
 
 

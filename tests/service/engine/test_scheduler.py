@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.engine.request import Request
-from service.engine.scheduler import BatchLimits, Scheduler, Slot
+from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
 from tests.fakes.item import request
 
 LIMITS = BatchLimits(max_tokens=100, max_items=6, max_padding=0.25, free_padding_tokens=8, interactive_tokens=40)
@@ -23,7 +23,7 @@ def scheduler(*requests: Request, limits: BatchLimits = LIMITS) -> Scheduler:
     return made
 
 
-def counts(batch: list[Slot]) -> list[int]:
+def counts(batch: list[QueuedItem]) -> list[int]:
     return [owner.items[index].count for owner, index in batch]
 
 
@@ -105,8 +105,8 @@ def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:
     )
 
 
-def drain_all(queue: Scheduler) -> list[Slot]:
-    slots: list[Slot] = []
+def drain_all(queue: Scheduler) -> list[QueuedItem]:
+    slots: list[QueuedItem] = []
     while batch := queue.next_batch():
         slots += batch
     return slots

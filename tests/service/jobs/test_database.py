@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from service.errors import ConfigError, StorageFull, Unavailable
 from service.jobs.database import Database, engine_url
-from service.jobs.leases import Leases
-from service.jobs.store import Store
+from service.jobs.leases import WorkerLeases
+from service.jobs.store import JobStore
 from service.jobs.tables import VERSION, jobs, metadata, schema_version
 from tests.support.databases import Postgres, postgres
 from tests.support.jobs import claim_job, create_job
@@ -38,7 +38,7 @@ def test_jobs_of_a_home_whose_queue_was_dbos_are_claimed(tmp_path: Path) -> None
         connection.executescript(Path(__file__).with_name("home_of_dbos.sql").read_text())
     (queue := tmp_path / "queue.sqlite").write_bytes(b"DBOS's")
     with closing(Database("", tmp_path)) as database:
-        store, leases = Store(database, tmp_path), Leases(database, 15.0)
+        store, leases = JobStore(database, tmp_path), WorkerLeases(database, 15.0)
         store.migrate()
         create_job(store)
         claimed = [claim_job(store, leases) for _ in range(4)]
@@ -91,7 +91,7 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -
     with postgres() as server:
         database = Database(server.new_database(), tmp_path)
         database.migrate()
-        store = Store(database, tmp_path)
+        store = JobStore(database, tmp_path)
         create_job(store)
         server.stop()
         with pytest.raises(Unavailable) as away:
@@ -107,7 +107,7 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -
 def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    store = Store(database, tmp_path)
+    store = JobStore(database, tmp_path)
     create_job(store, 1)
     (away := tmp_path / "away").mkdir()
     for file in list(tmp_path.glob("sonde.sqlite*")):
@@ -128,7 +128,7 @@ def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp
     with closing(Database(url, tmp_path)) as database:
         database.migrate()
     with closing(Database(f"{url}&options=-c%20default_transaction_read_only%3Don", tmp_path)) as database:
-        store = Store(database, tmp_path)
+        store = JobStore(database, tmp_path)
         assert store.page(None, 10) == ([], False)
         with pytest.raises(Unavailable):
             create_job(store)
@@ -137,7 +137,7 @@ def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp
 def test_a_full_disk_is_storage_full(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    store = Store(database, tmp_path)
+    store = JobStore(database, tmp_path)
     with database.write() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     with database.read() as connection:

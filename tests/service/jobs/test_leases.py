@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import StorageFull, Unavailable
 from service.jobs.database import Database
-from service.jobs.leases import LeaseRenewer, Leases
+from service.jobs.leases import LeaseRenewer, WorkerLeases
 from tests.support.server import wait_until
 
 
@@ -21,16 +21,16 @@ def test_a_lease_is_renewed_again_once_the_database_is_back(
 ) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    renewer = LeaseRenewer(Leases(database, 0.4), "worker")
+    renewer = LeaseRenewer(WorkerLeases(database, 0.4), "worker")
     renewer.open()
     failed: list[str] = []
 
-    def fail(self: Leases, lease: str) -> bool:
+    def fail(self: WorkerLeases, lease: str) -> bool:
         failed.append(lease)
         raise fault
 
     with monkeypatch.context() as patch:
-        patch.setattr(Leases, "renew", fail)
+        patch.setattr(WorkerLeases, "renew", fail)
         wait_until(lambda: len(failed) >= 5, 5)
     wait_until(lambda: renewer.holds(renewer.lease), 5)
     renewer.close()
@@ -41,12 +41,14 @@ def test_a_lease_that_could_not_be_given_up_is_not_renewed(tmp_path: Path, monke
     """Else the job that its worker has left would never count as lost."""
     with closing(Database("", tmp_path)) as database:
         database.migrate()
-        leases = Leases(database, 30.0)
+        leases = WorkerLeases(database, 30.0)
         renewer = LeaseRenewer(leases, "worker")
         renewer.open()
         left = renewer.lease
         with monkeypatch.context() as patch:
-            patch.setattr(Leases, "close", lambda self, lease: (_ for _ in ()).throw(StorageFull("no space is left")))
+            patch.setattr(
+                WorkerLeases, "close", lambda self, lease: (_ for _ in ()).throw(StorageFull("no space is left"))
+            )
             with pytest.raises(StorageFull):
                 renewer.replace()
         assert not renewer.holds(left)

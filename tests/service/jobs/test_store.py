@@ -14,21 +14,21 @@ import sqlalchemy as sa
 
 from service.errors import IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost
 from service.jobs.database import Database
-from service.jobs.leases import Leases
+from service.jobs.leases import WorkerLeases
 from service.jobs.records import Checkpoint, Event, Failure, IdempotencyKey, Job, Success
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.tables import jobs, worker_lease
 from tests.support.jobs import claim_job, create_job, new_job, render_id
 
 
 @pytest.fixture
-def store(database: Database, tmp_path: Path) -> Store:
-    return Store(database, tmp_path, lease_s=1.0)
+def store(database: Database, tmp_path: Path) -> JobStore:
+    return JobStore(database, tmp_path, lease_s=1.0)
 
 
 @pytest.fixture
-def leases(database: Database) -> Leases:
-    return Leases(database, 1.0)
+def leases(database: Database) -> WorkerLeases:
+    return WorkerLeases(database, 1.0)
 
 
 def expire(database: Database, by_s: float = 1000.0) -> None:
@@ -36,7 +36,7 @@ def expire(database: Database, by_s: float = 1000.0) -> None:
         connection.execute(worker_lease.update().values(expires_at=worker_lease.c.expires_at - by_s))
 
 
-def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
+def test_a_job_comes_back_as_it_went_in(store: JobStore) -> None:
     given: dict[str, Any] = {
         "hyperparameters": {"a": [1, None]},
         "columns": {"text": "t"},
@@ -49,7 +49,7 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
     assert abs(job.created_at - time.time()) < 5
 
 
-def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
+def test_pages_are_newest_first_and_filtered_by_metadata(store: JobStore) -> None:
     for number in range(5):
         create_job(store, number, metadata={"team": "a" if number % 2 else "b"} if number else None)
     first, more = store.page(None, 2)
@@ -61,7 +61,7 @@ def test_pages_are_newest_first_and_filtered_by_metadata(store: Store) -> None:
         store.page("ftjob-none", 2)
 
 
-def test_the_same_key_and_body_give_the_same_answer(store: Store) -> None:
+def test_the_same_key_and_body_give_the_same_answer(store: JobStore) -> None:
     idempotency_key = IdempotencyKey("key-1", "k", "f" * 64)
     first = store.create(new_job(1), render_id, idempotency_key)
     store.request_control("ftjob-1", "cancel")
@@ -78,7 +78,7 @@ def test_the_same_key_and_body_give_the_same_answer(store: Store) -> None:
     assert [job.id for job in store.page(None, 9)[0]] == ["ftjob-4", "ftjob-1"]
 
 
-def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
+def test_the_same_key_at_the_same_time_starts_one_job(store: JobStore) -> None:
     idempotency_key, answers = IdempotencyKey("key-1", "k", "f" * 64), []
 
     def ask(number: int) -> None:
@@ -95,7 +95,10 @@ def test_the_same_key_at_the_same_time_starts_one_job(store: Store) -> None:
 
 
 def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
-    store, leases = Store(database, tmp_path), Leases(database, 15.0)  # a busy disk takes its time for six of them
+    store, leases = (
+        JobStore(database, tmp_path),
+        WorkerLeases(database, 15.0),
+    )  # a busy disk takes its time for six of them
     create_job(store)
     held = [leases.open(f"w{n}") for n in range(6)]
     got: list[Job | None] = []
@@ -108,7 +111,7 @@ def test_only_one_worker_gets_a_job(database: Database, tmp_path: Path) -> None:
 
 
 def test_several_workers_take_different_jobs_the_oldest_first(database: Database, tmp_path: Path) -> None:
-    store, leases = Store(database, tmp_path), Leases(database, 15.0)
+    store, leases = JobStore(database, tmp_path), WorkerLeases(database, 15.0)
     for number in range(4):
         create_job(store, number)
     with ExitStack() as stack:
@@ -122,7 +125,7 @@ def test_several_workers_take_different_jobs_the_oldest_first(database: Database
 
 
 def test_many_workers_at_once_take_every_job_once(database: Database, tmp_path: Path) -> None:
-    store, leases = Store(database, tmp_path), Leases(database, 15.0)
+    store, leases = JobStore(database, tmp_path), WorkerLeases(database, 15.0)
     for number in range(20):
         create_job(store, number)
     got: list[str] = []
@@ -142,7 +145,7 @@ def test_many_workers_at_once_take_every_job_once(database: Database, tmp_path: 
     assert sorted(got) == sorted(f"ftjob-{n}" for n in range(20))
 
 
-def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases, database: Database) -> None:
+def test_an_attempt_writes_until_its_lease_expires(store: JobStore, leases: WorkerLeases, database: Database) -> None:
     create_job(store)
     job = claim_job(store, leases)
     store.record(job, events=[Event("info", "one"), Event("info", "two", "metrics", {"eta_s": 5})], status="running")
@@ -170,7 +173,9 @@ def test_an_attempt_writes_until_its_lease_expires(store: Store, leases: Leases,
     assert store.get(job.id).status == "running"
 
 
-def test_an_attempt_writes_nothing_once_another_has_begun(store: Store, leases: Leases, database: Database) -> None:
+def test_an_attempt_writes_nothing_once_another_has_begun(
+    store: JobStore, leases: WorkerLeases, database: Database
+) -> None:
     create_job(store)
     first = claim_job(store, leases)
     expire(database)
@@ -186,7 +191,7 @@ def test_an_attempt_writes_nothing_once_another_has_begun(store: Store, leases: 
     assert (store.get("ftjob-1").status, store.get("ftjob-1").fine_tuned_model) == ("succeeded", "ft:fake:local:x:v1")
 
 
-def test_a_lease_is_renewed_until_it_has_expired(leases: Leases, database: Database) -> None:
+def test_a_lease_is_renewed_until_it_has_expired(leases: WorkerLeases, database: Database) -> None:
     lease = leases.open("w")
     assert leases.renew(lease)
     assert leases.workers() == {"w"}
@@ -195,14 +200,14 @@ def test_a_lease_is_renewed_until_it_has_expired(leases: Leases, database: Datab
     assert leases.workers() == frozenset()
 
 
-def test_a_lease_from_the_future_counts_as_expired(leases: Leases, database: Database) -> None:
+def test_a_lease_from_the_future_counts_as_expired(leases: WorkerLeases, database: Database) -> None:
     lease = leases.open("w")
     expire(database, by_s=-3600)  # the clock was set back by an hour
     assert not leases.renew(lease)
     assert leases.workers() == frozenset()
 
 
-def test_a_worker_that_dies_too_often_fails_the_job(store: Store, leases: Leases, database: Database) -> None:
+def test_a_worker_that_dies_too_often_fails_the_job(store: JobStore, leases: WorkerLeases, database: Database) -> None:
     create_job(store)
     for _ in range(3):
         claim_job(store, leases)
@@ -212,7 +217,7 @@ def test_a_worker_that_dies_too_often_fails_the_job(store: Store, leases: Leases
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "worker_lost")
 
 
-def test_a_checkpoint_resets_the_count_of_crashes(store: Store, leases: Leases, database: Database) -> None:
+def test_a_checkpoint_resets_the_count_of_crashes(store: JobStore, leases: WorkerLeases, database: Database) -> None:
     create_job(store)
     claim_job(store, leases)
     expire(database)
@@ -223,7 +228,7 @@ def test_a_checkpoint_resets_the_count_of_crashes(store: Store, leases: Leases, 
     assert (newest.step, newest.attempt, newest.metrics) == (5, 2, {"train_loss": 0.1})
 
 
-def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Store, leases: Leases) -> None:
+def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: JobStore, leases: WorkerLeases) -> None:
     create_job(store)
     statuses = []
     for _ in range(3):
@@ -235,7 +240,7 @@ def test_a_crashed_attempt_is_queued_again_until_it_crashed_too_often(store: Sto
     assert (store.get("ftjob-1").status, store.get("ftjob-1").error_code) == ("failed", "trainer_crashed")
 
 
-def test_a_running_attempt_sees_requests_to_pause_and_cancel(store: Store, leases: Leases) -> None:
+def test_a_running_attempt_sees_requests_to_pause_and_cancel(store: JobStore, leases: WorkerLeases) -> None:
     create_job(store)
     job = claim_job(store, leases)
     assert store.request_control(job.id, "pause").control == "pause"
@@ -249,7 +254,7 @@ def test_a_running_attempt_sees_requests_to_pause_and_cancel(store: Store, lease
 
 @pytest.mark.parametrize("lost", [False, True], ids=["alive", "worker gone"])
 def test_a_cancel_is_not_lost_to_a_pause_that_follows(
-    store: Store, leases: Leases, database: Database, lost: bool
+    store: JobStore, leases: WorkerLeases, database: Database, lost: bool
 ) -> None:
     create_job(store)
     job = claim_job(store, leases)
@@ -261,7 +266,7 @@ def test_a_cancel_is_not_lost_to_a_pause_that_follows(
     assert (store.get(job.id).status, store.get(job.id).control) == ("validating_files", "cancel")
 
 
-def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, leases: Leases) -> None:
+def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: JobStore, leases: WorkerLeases) -> None:
     create_job(store)
     job = claim_job(store, leases)
     store.request_control(job.id, "pause")
@@ -269,7 +274,7 @@ def test_pausing_and_resuming_before_it_was_seen_changes_nothing(store: Store, l
     assert store.pause(job) == "queued"  # the trainer was stopped already: it goes on
 
 
-def test_a_queued_job_is_paused_and_resumed_at_once(store: Store) -> None:
+def test_a_queued_job_is_paused_and_resumed_at_once(store: JobStore) -> None:
     create_job(store)
     assert store.request_control("ftjob-1", "pause").status == "paused"
     assert store.request_control("ftjob-1", "pause").status == "paused"
@@ -279,7 +284,9 @@ def test_a_queued_job_is_paused_and_resumed_at_once(store: Store) -> None:
         store.resume("ftjob-1")
 
 
-def test_jobs_that_no_worker_runs_are_claimed_and_no_others(store: Store, leases: Leases, database: Database) -> None:
+def test_jobs_that_no_worker_runs_are_claimed_and_no_others(
+    store: JobStore, leases: WorkerLeases, database: Database
+) -> None:
     for number in range(4):
         create_job(store, number)
     assert [claim_job(store, leases).id for _ in range(2)] == ["ftjob-0", "ftjob-1"]
@@ -290,7 +297,9 @@ def test_jobs_that_no_worker_runs_are_claimed_and_no_others(store: Store, leases
     assert store.claim(leases.open("w"), 3) is None
 
 
-def test_a_worker_whose_lease_has_expired_claims_nothing(store: Store, leases: Leases, database: Database) -> None:
+def test_a_worker_whose_lease_has_expired_claims_nothing(
+    store: JobStore, leases: WorkerLeases, database: Database
+) -> None:
     create_job(store)
     lease = leases.open("w")
     expire(database)
@@ -299,7 +308,7 @@ def test_a_worker_whose_lease_has_expired_claims_nothing(store: Store, leases: L
     assert (store.get("ftjob-1").status, store.get("ftjob-1").attempt) == ("queued", 0)
 
 
-def test_finished_jobs_are_listed_by_time(store: Store) -> None:
+def test_finished_jobs_are_listed_by_time(store: JobStore) -> None:
     for number in range(3):
         create_job(store, number)
     for number in (1, 2):
@@ -310,12 +319,12 @@ def test_finished_jobs_are_listed_by_time(store: Store) -> None:
     assert store.finished_since(ended["ftjob-2"] + 1) == []
 
 
-def test_an_id_with_nul_is_a_callers_error(store: Store) -> None:
+def test_an_id_with_nul_is_a_callers_error(store: JobStore) -> None:
     with pytest.raises((JobNotFound, InvalidRequest)):
         store.get("a\0b")
 
 
-def test_events_are_paged_from_the_newest(store: Store, leases: Leases) -> None:
+def test_events_are_paged_from_the_newest(store: JobStore, leases: WorkerLeases) -> None:
     create_job(store)
     job = claim_job(store, leases)
     store.record(job, events=[Event("info", str(n)) for n in range(5)])

@@ -16,7 +16,7 @@ import pytest
 from models.registry.registry import Registry
 from service.config import Settings
 from service.jobs.database import Database
-from service.jobs.leases import LeaseRenewer, Leases
+from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.worker import Worker
 from tests.support.artifacts import own_encoder
 from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
@@ -39,7 +39,7 @@ def test_a_worker_told_to_stop_while_it_starts_ends_its_threads_and_its_lease(
     assert worker.work() == 0
     assert [thread.name for thread in threading.enumerate() if thread.name in ("renew-lease", "run-jobs")] == []
     database = Database("", tmp_path)
-    assert Leases(database, 30.0).workers() == set()
+    assert WorkerLeases(database, 30.0).workers() == set()
     database.close()
 
 

@@ -17,7 +17,7 @@ from models.sensors.base import Readings
 from service.config import Settings
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
-from service.serving.cards import sensor_card
+from service.serving.metadata import sensor_card
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
-from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveSensor, fit_adaptive
+from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveDetector, fit_adaptive
 from models.sensors.adaptive.features import FEATURES
 from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.tails import BLOCK, MAX_RARITY, BlockTails
@@ -29,12 +29,12 @@ def daily(rows: int, seed: int = 0, columns: int = 1) -> Readings:
 
 
 @pytest.fixture(scope="module")
-def sensor() -> AdaptiveSensor:
+def sensor() -> AdaptiveDetector:
     return fit_adaptive([daily(1000)], ("load",), HOUR_S)
 
 
 @pytest.fixture(scope="module")
-def pair() -> AdaptiveSensor:
+def pair() -> AdaptiveDetector:
     return fit_adaptive([daily(1000, columns=2)], ("load", "heat"), HOUR_S)
 
 
@@ -47,7 +47,7 @@ def events(scores: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
     return [int(row) for row in np.flatnonzero(scores >= EVENT_SCORE)]
 
 
-def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveSensor) -> None:
+def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveDetector) -> None:
     readings = live()
     # A score that is not 0, right before what changes.
     readings[1199] += 40
@@ -61,7 +61,7 @@ def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveSensor) -
 
 
 @pytest.mark.parametrize("cuts", [[1], [7, 16, 17, 400], [999, 1000, 1001], list(range(1, 60))])
-def test_pieces_score_as_the_whole_does(pair: AdaptiveSensor, cuts: list[int]) -> None:
+def test_pieces_score_as_the_whole_does(pair: AdaptiveDetector, cuts: list[int]) -> None:
     readings = live(1100, columns=2)
     whole = pair.score(readings, contributions=True)
     state: State | None = None
@@ -83,7 +83,7 @@ def test_pieces_score_as_the_whole_does(pair: AdaptiveSensor, cuts: list[int]) -
         np.testing.assert_allclose(state[name], part, rtol=1e-12, err_msg=name)
 
 
-def test_scoring_leaves_the_given_state_as_it_was(sensor: AdaptiveSensor) -> None:
+def test_scoring_leaves_the_given_state_as_it_was(sensor: AdaptiveDetector) -> None:
     state = sensor.score(live(100)).state
     before = {name: part.copy() for name, part in state.items()}
     sensor.score(live(300), state)
@@ -91,7 +91,7 @@ def test_scoring_leaves_the_given_state_as_it_was(sensor: AdaptiveSensor) -> Non
         np.testing.assert_array_equal(state[name], part, err_msg=name)
 
 
-def test_a_spike_is_found_at_its_row(sensor: AdaptiveSensor) -> None:
+def test_a_spike_is_found_at_its_row(sensor: AdaptiveDetector) -> None:
     readings = live()
     readings[1000] += 40
     scored = sensor.score(readings)
@@ -99,7 +99,7 @@ def test_a_spike_is_found_at_its_row(sensor: AdaptiveSensor) -> None:
     assert scored.p_values[1000] <= 0.01
 
 
-def test_a_new_level_is_found_soon_and_told_once(sensor: AdaptiveSensor) -> None:
+def test_a_new_level_is_found_soon_and_told_once(sensor: AdaptiveDetector) -> None:
     readings = live()
     readings[1000:] += 25
     found = [row for row in events(sensor.score(readings).scores) if row >= 1000]
@@ -107,19 +107,19 @@ def test_a_new_level_is_found_soon_and_told_once(sensor: AdaptiveSensor) -> None
     assert not [row for row in found if found[0] < row <= found[0] + QUIET_ROWS]
 
 
-def test_a_day_that_is_missing_is_found_by_its_rhythm(sensor: AdaptiveSensor) -> None:
+def test_a_day_that_is_missing_is_found_by_its_rhythm(sensor: AdaptiveDetector) -> None:
     readings = live()
     readings[1208:1232] = 40 + np.random.default_rng(1).normal(size=(24, 1))
     assert [row for row in events(sensor.score(readings).scores) if 1208 <= row < 1240]
 
 
-def test_a_stream_that_falls_silent_is_found(sensor: AdaptiveSensor) -> None:
+def test_a_stream_that_falls_silent_is_found(sensor: AdaptiveDetector) -> None:
     readings = live()
     readings[1000:] = readings[999]
     assert [row for row in events(sensor.score(readings).scores) if 1000 <= row < 1100]
 
 
-def test_a_new_normal_is_learnt(sensor: AdaptiveSensor) -> None:
+def test_a_new_normal_is_learnt(sensor: AdaptiveDetector) -> None:
     readings = live(6000)
     readings[1000:] += 25
     p_values = sensor.score(readings).p_values
@@ -136,7 +136,7 @@ def test_normal_streams_are_left_alone(seed: int) -> None:
     assert (scored.p_values <= 0.01).mean() == pytest.approx(0.01, abs=0.006)
 
 
-def test_contributions_name_the_column_at_fault(pair: AdaptiveSensor) -> None:
+def test_contributions_name_the_column_at_fault(pair: AdaptiveDetector) -> None:
     readings = live(1500, columns=2)
     readings[1000, 1] += 40
     shares = pair.score(readings, contributions=True).contributions
@@ -172,7 +172,7 @@ def test_without_a_period_the_rhythm_is_looked_for() -> None:
     assert calendar(1800.0) == (336, 48)
 
 
-def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveSensor) -> None:
+def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveDetector) -> None:
     assert fit_adaptive([daily(200)], ("a",), HOUR_S).threshold(0.01) is None
     threshold = sensor.threshold(0.05)
     assert threshold is not None
@@ -189,29 +189,29 @@ def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveSensor) -> None
     ],
 )
 def test_a_state_of_another_sensor_is_refused(
-    sensor: AdaptiveSensor, change: dict[str, Readings | None], message: str
+    sensor: AdaptiveDetector, change: dict[str, Readings | None], message: str
 ) -> None:
     state = {name: part for name, part in (sensor.score(live(50)).state | change).items() if part is not None}
     with pytest.raises(ValueError, match=message):
         sensor.score(live(10), state)
 
 
-def test_readings_of_another_shape_are_refused(sensor: AdaptiveSensor) -> None:
+def test_readings_of_another_shape_are_refused(sensor: AdaptiveDetector) -> None:
     with pytest.raises(ValueError, match=r"expected shape \[n, 1\], got \[3, 2\]"):
         sensor.score(np.zeros((3, 2)))
 
 
-def test_a_saved_sensor_goes_on_as_it_was(pair: AdaptiveSensor, tmp_path: Path) -> None:
+def test_a_saved_sensor_goes_on_as_it_was(pair: AdaptiveDetector, tmp_path: Path) -> None:
     save_sensor(pair, tmp_path)
     again = load_sensor(tmp_path)
-    assert isinstance(again, AdaptiveSensor)
+    assert isinstance(again, AdaptiveDetector)
     assert (again.columns, again.seasons, again.period_s) == (pair.columns, pair.seasons, HOUR_S)
     np.testing.assert_array_equal(again.score(live(500, columns=2)).scores, pair.score(live(500, columns=2)).scores)
     assert again.threshold(0.05) == pair.threshold(0.05)
     assert again.memory_bytes() == pair.memory_bytes() > 0
 
 
-def test_a_sensor_whose_parts_do_not_fit_is_refused(pair: AdaptiveSensor, tmp_path: Path) -> None:
+def test_a_sensor_whose_parts_do_not_fit_is_refused(pair: AdaptiveDetector, tmp_path: Path) -> None:
     save_sensor(pair, tmp_path)
     text = (tmp_path / SETTINGS).read_text(encoding="utf-8")
     (tmp_path / SETTINGS).write_text(text.replace('"heat"', '"heat", "third"'), encoding="utf-8")
@@ -260,7 +260,7 @@ def test_a_job_trains_it_where_it_is_asked_for(tmp_path: Path) -> None:
     assert run(tmp_path, lambda event: None) == 0
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     published = load_sensor(tmp_path / "result")
-    assert isinstance(published, AdaptiveSensor)
+    assert isinstance(published, AdaptiveDetector)
     assert published.seasons == (168, 24)
     assert (result["mode"], result["sensor"]["detector"]) == ("adaptive", "adaptive")
     golden = result["golden"]

@@ -17,7 +17,7 @@ from scipy.stats import norm
 from models.errors import ModelSourceError
 from models.sensors.base import SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
-from models.sensors.calibrated import CalibratedSensor
+from models.sensors.calibrated_detector import CalibratedDetector
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.records import PcaDetector
 from models.sensors.detectors.series import steady_share
@@ -28,7 +28,7 @@ from models.sensors.serialization import load_sensor, save_sensor
 
 Doubles = NDArray[np.float64]
 Key = tuple[SensorKind, str]
-Sensors = dict[Key, CalibratedSensor]
+Sensors = dict[Key, CalibratedDetector]
 COLUMNS = ("a", "b", "c")
 CHEAP: tuple[Key, ...] = (
     ("records", "pca"),
@@ -184,7 +184,7 @@ def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(
     for file in ("sensor.json", "sensor.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     loaded = load_sensor(tmp_path / "one")
-    assert isinstance(loaded, CalibratedSensor)
+    assert isinstance(loaded, CalibratedDetector)
     np.testing.assert_array_equal(loaded.score(x).scores, sensor.score(x).scores)
     assert (loaded.window, loaded.calibrated_on, loaded.threshold(0.1)) == (
         sensor.window,

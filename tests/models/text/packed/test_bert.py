@@ -27,8 +27,8 @@ from models.text.encoder import Encoder
 from models.text.packed.attention_blocks import SHARED
 from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attention
 from models.text.packed.encoder import PackedEncoder
-from models.text.packed.layout import Layout
 from models.text.packed.linear import Linear, pad_rows
+from models.text.packed.packed_batch import PackedBatch
 from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -40,10 +40,10 @@ ALL = 2**62
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
-def layout(*lengths: int, onednn_max_rows: int = 0) -> Layout:
+def layout(*lengths: int, onednn_max_rows: int = 0) -> PackedBatch:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
-    return Layout.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
+    return PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
 
 
 def test_tokens_are_counted_within_each_text() -> None:

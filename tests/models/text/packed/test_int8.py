@@ -23,7 +23,7 @@ from models.text.packed import int8 as quantized
 from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
-from models.text.packed.layout import Layout
+from models.text.packed.packed_batch import PackedBatch
 from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -239,6 +239,6 @@ def test_minilm_keeps_its_directions() -> None:
 
 def test_the_float32_weights_are_given_up(rough: ModelSource) -> None:
     network = PackedBert.load(rough.path, json.loads((rough.path / "config.json").read_text()))
-    quantise(network, Layout.of(texts([5, 9], 90), torch.device("cpu"), torch.float32))
+    quantise(network, PackedBatch.of(texts([5, 9], 90), torch.device("cpu"), torch.float32))
     left = {name for layer in network.layers for name, _ in layer.named_parameters()}
     assert left == {"attention_norm.weight", "attention_norm.bias", "norm.weight", "norm.bias"}

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.sensors.base import SensorKind
-from models.training.checks.table import check_table
+from models.training.checks.sensor_data import check_table
 from models.training.data.segments import divide_segments, to_segments
 from models.training.data.table import Doubles, Table
 from models.training.report import Finding

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.training.checks.table import check_table
+from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, Doubles, Table, read_table
 from models.training.errors import TrainingDataError

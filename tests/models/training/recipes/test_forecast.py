@@ -13,7 +13,7 @@ import pytest
 from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.serialization import load_sensor
-from models.training.checks.forecast import check_incumbent
+from models.training.checks.forecast_network import check_incumbent
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import ForecastHyperparameters, parse
 from models.training.run import FAILED, run

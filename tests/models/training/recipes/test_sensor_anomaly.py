@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from models.registry.artifact import Golden
-from models.sensors.calibrated import CalibratedSensor, most_columns
+from models.sensors.calibrated_detector import CalibratedDetector, most_columns
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import fit_sensor
 from models.sensors.serialization import load_sensor
-from models.training.checks.network import check_examples
+from models.training.checks.sensor_network import check_examples
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
@@ -84,7 +84,7 @@ def test_a_job_on_series_writes_a_sensor_that_gives_its_golden_scores(
     assert names == ["judged", "sensor.json", "sensor.safetensors"]
     golden = Golden.from_json(result["golden"])
     sensor = load_sensor(directory / "result")
-    assert isinstance(sensor, CalibratedSensor)
+    assert isinstance(sensor, CalibratedDetector)
     scored = sensor.score(np.array(golden.readings)).scores
     np.testing.assert_allclose(scored, np.array(golden.rows)[:, 0], atol=golden.tolerance)
     assert scored[-1] > 0

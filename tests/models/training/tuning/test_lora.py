@@ -21,11 +21,11 @@ from models.training.embeddings import Embedder
 from models.training.errors import TrainingDataError, TrainingError
 from models.training.hyperparameters import Head, parse
 from models.training.report import Report
-from models.training.tuning.heads import build_head
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 from models.training.tuning.lora import add_lora, merge, targets
 from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
+from models.training.tuning.training_heads import build_head
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")

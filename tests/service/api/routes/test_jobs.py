@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
-from service.jobs.leases import Leases
+from service.jobs.leases import WorkerLeases
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
@@ -70,7 +70,7 @@ def file(backend: JobBackend) -> str:
 
 def begin(backend: JobBackend, job: str) -> Job:
     """Be the worker."""
-    claimed = backend.store.claim(Leases(backend.database, 15.0).open("w"), 3)
+    claimed = backend.store.claim(WorkerLeases(backend.database, 15.0).open("w"), 3)
     assert claimed is not None
     assert claimed.id == job
     return claimed

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.sensors.adaptive.detector import fit_adaptive
-from models.sensors.base import Sensor
+from models.sensors.base import AnomalyModel
 from models.sensors.fitting import fit_sensor
 from service.serving.stream_state import MAX_CHARACTERS
 from tests.fakes.model import FakeModel
@@ -36,7 +36,7 @@ def score(client: TestClient, **body: object) -> Any:
 
 
 @functools.cache
-def trained(detector: str) -> Sensor:
+def trained(detector: str) -> AnomalyModel:
     """A detector of series fitted to rows like those below."""
     normal = np.random.default_rng(3).normal([0, 5], [1, 2], (600, 2))
     columns = ("pressure", "flow")

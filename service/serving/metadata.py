@@ -8,7 +8,7 @@ from typing import TypeGuard, cast
 from models.base import ModelMetadata, SensorSignature
 from models.errors import ArtifactError
 from models.registry.artifact import Manifest
-from models.sensors.base import Forecaster, Sensor
+from models.sensors.base import AnomalyModel, Forecaster
 
 _UNCHECKED = "no golden inputs: its answers were not checked at load"
 
@@ -28,7 +28,7 @@ def text_card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
     )
 
 
-def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata:
+def sensor_card(model: AnomalyModel | Forecaster, manifest: Manifest) -> ModelMetadata:
     """The card of a sensor model. Raises ArtifactError for another task in the manifest."""
     about = manifest.sensor or {}
     period = about.get("period_s")
@@ -53,14 +53,14 @@ def sensor_card(model: Sensor | Forecaster, manifest: Manifest) -> ModelMetadata
     )
 
 
-def _signature(model: Sensor | Forecaster, period_s: float | None) -> SensorSignature:
+def _signature(model: AnomalyModel | Forecaster, period_s: float | None) -> SensorSignature:
     if _is_forecaster(model):
         return SensorSignature("forecast", model.columns, model.context, model.horizon, period_s)
-    sensor = cast(Sensor, model)
+    sensor = cast(AnomalyModel, model)
     return SensorSignature(sensor.kind, sensor.columns, sensor.window, period_s=period_s)
 
 
-def _is_forecaster(model: Sensor | Forecaster) -> TypeGuard[Forecaster]:
+def _is_forecaster(model: AnomalyModel | Forecaster) -> TypeGuard[Forecaster]:
     return hasattr(model, "horizon")
 
 

@@ -30,7 +30,7 @@ from models.training.tuning.progress import TrainingRun
 from models.training.tuning.settings import TunerSettings
 from models.training.tuning.stop_signal import TrainingStopped
 from models.training.tuning.trainable_encoder import TrainableEncoder
-from models.training.tuning.trainer import Tuner
+from models.training.tuning.training_loop import TrainingLoop
 from tests.support import tiny_models
 
 CPU = place("cpu", "float32")
@@ -56,7 +56,7 @@ class Run:
         batches = plan(by_label(LABELS, settings.batch_size), epochs=settings.epochs, seed=settings.seed)
         self.loss = losses.make("supervised_contrastive", "labelled", temperature=0.1)
         self.data = Batches([TEXTS], targets, batches, self.encoder.reader)
-        self.tuner = Tuner(
+        self.tuner = TrainingLoop(
             self.encoder,
             self.compute,
             self.data,
@@ -311,14 +311,16 @@ def test_a_model_that_is_frozen_whole_is_refused(source: ModelSource, tmp_path: 
     encoder = TrainableEncoder(source, CPU, FAST).requires_grad_(False)
     data = Batches([TEXTS], None, [[0, 1]], encoder.reader)
     with pytest.raises(TrainingError, match="frozen") as error:
-        Tuner(encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None)
+        TrainingLoop(
+            encoder, lambda batch: torch.zeros(()), data, FAST, CPU, directory=tmp_path, events=lambda event: None
+        )
     assert error.value.param == "method.supervised.hyperparameters.mode"
 
 
 def test_a_plan_without_batches_is_refused(source: ModelSource, tmp_path: Path) -> None:
     encoder = TrainableEncoder(source, CPU, FAST)
     with pytest.raises(TrainingError, match="no batch"):
-        Tuner(
+        TrainingLoop(
             encoder,
             lambda batch: torch.zeros(()),
             Batches([TEXTS], None, [], encoder.reader),

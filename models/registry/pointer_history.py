@@ -28,7 +28,7 @@ class Move:
     previous: int | None
 
 
-class History:
+class PointerHistory:
     """The pointer of a name (`current.json`) and its ledger (`ledger.jsonl`).
 
     Writers must hold the name's lock.

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.sensors.base import MOST_STATE_BYTES, Readings, Scored, Sensor, SensorKind, State, require_columns
+from models.sensors.base import MOST_STATE_BYTES, AnomalyModel, Readings, Scored, SensorKind, State, require_columns
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 16_384
 
 
 @runtime_checkable
-class FittedSensor(Sensor, Protocol):
+class FittedDetector(AnomalyModel, Protocol):
     """A sensor as the recipe needs it: with the distance between independent readings."""
 
     @property
@@ -54,7 +54,7 @@ class ScaledDetector(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class CalibratedSensor:
+class CalibratedDetector:
     """Implements `base.Sensor` with a detector of records (window 1, no state) or of series.
 
     A series' state is its last window - 1 readings and the drift monitor's. `stride` is the distance between
@@ -160,8 +160,8 @@ def _shares(parts: Tensor) -> Tensor:
     return torch.where(total > 0, parts / total.clamp(min=1e-300), torch.zeros_like(parts))
 
 
-def training_curve(sensor: Sensor) -> TrainingCurve:
+def training_curve(sensor: AnomalyModel) -> TrainingCurve:
     """The training curve of a network fitted in this process; empty for other detectors."""
-    if isinstance(sensor, CalibratedSensor) and isinstance(sensor.model.detector, NetworkDetector):
+    if isinstance(sensor, CalibratedDetector) and isinstance(sensor.model.detector, NetworkDetector):
         return sensor.model.detector.curve
     return TrainingCurve()

@@ -16,7 +16,7 @@ from models.text.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PackedBatch:
     """The packed rows of a batch, one per token, and the blocks that attention works on.
 
     `positions` int64 [tokens] counts within each text, `owner` int64 [tokens] is the text's index, and `lengths` is
@@ -34,7 +34,9 @@ class Layout:
     blocks: AttentionBlocks
 
     @classmethod
-    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_max_rows: int = 0) -> Layout:
+    def of(
+        cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_max_rows: int = 0
+    ) -> PackedBatch:
         """Lay a batch out; oneDNN multiplies up to `onednn_max_rows` rows."""
         lengths = np.array([item.count for item in batch], dtype=np.int64)
         ids = np.concatenate([item.ids for item in batch]).astype(np.int64)

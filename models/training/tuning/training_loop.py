@@ -32,7 +32,7 @@ from models.training.tuning.stop_signal import TrainingStopped, stop_signal
 from models.training.tuning.training_checks import TrainingChecks
 
 
-class Tuner:
+class TrainingLoop:
     """One run over a plan of batches.
 
     The forward pass runs under bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are
