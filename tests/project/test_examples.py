@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import upped
+from tests.support.processes import sonde_up
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -87,7 +87,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with upped(tmp_path_factory.mktemp("up")) as (_, url):
+    with sonde_up(tmp_path_factory.mktemp("up")) as (_, url):
         yield url
 
 
