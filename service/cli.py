@@ -176,7 +176,7 @@ def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None =
     return run(server, manager)
 
 
-# Measured in docs/benchmarks.md.
+# Measured in benchmarks/NOTES.md.
 _TORCH_ENVIRONMENT = {
     # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. Where
     # another process (such as a training job) uses the cores too, each wait then costs a time slice.

@@ -330,5 +330,5 @@ def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:
     if 1 / (1 + found.calibrated_on) > alpha:
         lines.append(f"the model was calibrated on too few normal readings for alpha {alpha:g}")
     if found.drift:
-        lines.append("drift: these readings have changed since the training; see docs/anomaly.md")
+        lines.append("drift: these readings have changed since the training; see docs/guides/sensors.md")
     return "\n".join(lines)

@@ -160,7 +160,7 @@ class ClassificationHyperparameters(_Detection, _Tuned):
     lexical: bool | Auto = "auto"
     out_of_scope_label: _Name | None = None
     metric: Metric = "macro_f1"
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.8  # docs/decisions/0014-few-rows-judge-in-turn.md
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.8  # docs/decisions/0014-small-files-are-cross-validated.md
     refit: bool = True
 
     @model_validator(mode="after")

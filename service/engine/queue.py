@@ -13,7 +13,7 @@ from service.metrics import Metrics
 
 # Work worth one more runner: this many tokens, or fewer that take a slow model this long. Less work is done sooner in
 # one batch with what comes next: a small batch takes nearly as long as a larger one, and its processor is missing to
-# the batch beside it and to the threads that speak HTTP (docs/performance.md).
+# the batch beside it and to the threads that speak HTTP (benchmarks/NOTES.md).
 _RUNNER_TOKENS, _RUNNER_S = 128, 0.015
 
 

@@ -97,7 +97,7 @@ class _EncoderStack(nn.Module):
     Ends early when a preemption flag is up.
 
     One call wins Python's lock back once and not after every layer. Layers then take a tenth less time
-    (docs/performance.md).
+    (benchmarks/NOTES.md).
     """
 
     def __init__(self, words: nn.Module, positions: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:

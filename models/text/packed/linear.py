@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.runtime.placement import bfloat16_feature, cpu_feature
 
-# Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (docs/performance.md).
+# Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
 _ONEDNN_ROWS_PER_THREAD = 64
 # Float32 weights are kept in both forms up to this size of a network: MiniLM's are 43 MB, BERT base's 340 MB.
 _MAX_DUPLICATED_BYTES = 128 * 2**20

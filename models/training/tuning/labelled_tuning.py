@@ -31,7 +31,7 @@ _MEANS_BATCH = 64
 
 
 def default_settings(method: Method, rows: int) -> TunerSettings:
-    """Settings that proved good on Banking77 with 10 texts a class (docs/training.md)."""
+    """Settings that proved good on Banking77 with 10 texts a class (benchmarks/NOTES.md)."""
     few = rows <= _FEW_ROWS
     if method == "contrastive":
         if few:

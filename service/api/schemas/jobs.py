@@ -23,7 +23,7 @@ Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 # Keys of another pattern are refused; a pattern alone does not say that in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
 Hyperparameters = Annotated[
-    dict[str, Any], Field(max_length=64, description="what a task takes is in docs/training.md")
+    dict[str, Any], Field(max_length=64, description="what a task takes is in docs/reference/hyperparameters.md")
 ]
 
 
