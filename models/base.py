@@ -107,7 +107,7 @@ class Computable(Protocol):
     """The interface of all models."""
 
     @property
-    def card(self) -> ModelMetadata: ...
+    def metadata(self) -> ModelMetadata: ...
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""

@@ -195,13 +195,13 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _announce(url: str, card: ModelMetadata) -> None:
-    print(_greeting(url, card), flush=True)
+def _announce(url: str, metadata: ModelMetadata) -> None:
+    print(_greeting(url, metadata), flush=True)
 
 
-def _greeting(url: str, card: ModelMetadata) -> str:
-    path, body = _EXAMPLES[card.task]
-    data = json.dumps({"model": card.name, **body})
+def _greeting(url: str, metadata: ModelMetadata) -> str:
+    path, body = _EXAMPLES[metadata.task]
+    data = json.dumps({"model": metadata.name, **body})
     return (
         f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' "
         f"-d '{data}'"

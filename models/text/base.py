@@ -23,7 +23,7 @@ class TextModel(Computable, Protocol):
     def text(self) -> TextProcessor: ...
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """One float32 row [card.width] per item, in order. Calls `preempt` between its steps.
+        """One float32 row [metadata.width] per item, in order. Calls `preempt` between its steps.
 
         Raises ModelOutOfMemory when the batch does not fit and DeviceLost when the device is gone.
         """

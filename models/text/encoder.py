@@ -55,7 +55,7 @@ class Encoder:
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
         )
-        self._card = text_metadata(
+        self._metadata = text_metadata(
             source,
             placement,
             self._text,
@@ -71,8 +71,8 @@ class Encoder:
         )
 
     @property
-    def card(self) -> ModelMetadata:
-        return self._card
+    def metadata(self) -> ModelMetadata:
+        return self._metadata
 
     @property
     def text(self) -> TextProcessor:
@@ -80,7 +80,7 @@ class Encoder:
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
-        rows = np.empty((len(batch), self._card.width), dtype=np.float32)
+        rows = np.empty((len(batch), self._metadata.width), dtype=np.float32)
         for prompt_tokens, indices in _by_prompt(batch).items():
             with self._layer_hooks.calling(preempt):
                 part = self._vectors([batch[i] for i in indices], prompt_tokens)

@@ -62,13 +62,13 @@ def read_texts(golden: Golden, model: TextModel) -> list[Tokens]:
     singles = [text for text in golden.texts if isinstance(text, str)]
     if pairs and singles:
         raise ArtifactError("the golden texts are pairs and single texts; expected one kind")
-    if singles and model.card.task == "rerank":
+    if singles and model.metadata.task == "rerank":
         raise ArtifactError("the golden texts of a reranker are pairs [query, document], got single texts")
     if pairs:
         return model.text.encode_pairs(pairs)
-    card = model.card
+    metadata = model.metadata
     return model.text.encode(
-        singles, prompt=card.prompts.get(card.default_prompt or "", ""), exclude_prompt=card.excludes_prompt
+        singles, prompt=metadata.prompts.get(metadata.default_prompt or "", ""), exclude_prompt=metadata.excludes_prompt
     )
 
 
@@ -93,4 +93,6 @@ def reproduce(path: Path, manifest: Manifest, model: TextModel) -> None:
     if not manifest.golden.texts:
         return
     tokens = read_texts(manifest.golden, model)
-    compare(manifest, answers(manifest, read_parts(path, manifest), model.forward(tokens), tokens), model.card.dtype)
+    compare(
+        manifest, answers(manifest, read_parts(path, manifest), model.forward(tokens), tokens), model.metadata.dtype
+    )

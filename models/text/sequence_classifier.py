@@ -42,7 +42,7 @@ class SequenceClassifier:
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
         )
-        self._card = text_metadata(
+        self._metadata = text_metadata(
             source,
             placement,
             self._text,
@@ -54,8 +54,8 @@ class SequenceClassifier:
         )
 
     @property
-    def card(self) -> ModelMetadata:
-        return self._card
+    def metadata(self) -> ModelMetadata:
+        return self._metadata
 
     @property
     def text(self) -> TextProcessor:

@@ -96,20 +96,26 @@ class Embedder:
     """Texts to embeddings of length 1, with the default prompt, through a cache."""
 
     def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
-        card = model.card
+        metadata = model.metadata
         self._model = model
         self._cache = cache
         self._events = events
-        self._prompt = card.prompts.get(card.default_prompt or "", "")
+        self._prompt = metadata.prompts.get(metadata.default_prompt or "", "")
         # A text's embedding depends on weights, settings, precision (bfloat16 differs), preprocessing and prompt.
-        about = [card.version, card.dtype, asdict(model.text.preprocessing), model.text.max_tokens, self._prompt]
+        about = [
+            metadata.version,
+            metadata.dtype,
+            asdict(model.text.preprocessing),
+            model.text.max_tokens,
+            self._prompt,
+        ]
         self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         self.computed = 0
 
     @property
     def width(self) -> int:
         """The length of one embedding."""
-        return self._model.card.width
+        return self._model.metadata.width
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Embeddings float32 [n, d] of texts, in order; equal texts are encoded once.
@@ -124,7 +130,7 @@ class Embedder:
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of texts, with the prompt."""
-        return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.card.excludes_prompt)
+        return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.metadata.excludes_prompt)
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(

@@ -129,7 +129,7 @@ def _train_text(
     phase(events, "running")
     outcome = _keep_encoder(context, _recipe(settings)(context, parts))
     report.raise_if_failed("outcome")
-    return outcome, context.model.card.version
+    return outcome, context.model.metadata.version
 
 
 def _open_context(directory: Path, job: TrainingJob, events: Events, report: Report) -> TextContext:

@@ -86,7 +86,7 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
         )
     _require_base_task(served, task)
     if not isinstance(served, FineTunedModel):
-        return served.card.name, _source(settings, served.card.name)
+        return served.metadata.name, _source(settings, served.metadata.name)
     base = served.manifest.base
     return base, served.label if served.owns_engine else _source(settings, base)
 
@@ -94,11 +94,11 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
 def _require_base_task(served: Servable, task: str) -> None:
     """Raise WrongTask unless the task can begin with the model or the encoder below its head."""
     alone = not isinstance(served, FineTunedModel) or served.takes_pairs
-    does = served.card.task if alone else "embedding"
+    does = served.metadata.task if alone else "embedding"
     if does != "embedding" and not (task == does == "rerank"):
         wanted = "embedding or rerank" if task == "rerank" else "embedding"
         raise WrongTask(
-            f"model: {task} begins with a model for {wanted}, {served.card.name} does {does}: take another",
+            f"model: {task} begins with a model for {wanted}, {served.metadata.name} does {does}: take another",
             param="model",
         )
 

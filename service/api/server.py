@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self.fail(error)
             return
-        self._announce(self._url(), next(iter(self._manager.all())).card)
+        self._announce(self._url(), next(iter(self._manager.all())).metadata)
 
     def _url(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port

@@ -67,8 +67,8 @@ def _check(path: Path, spec: str, device: str, dtype: str) -> str | None:
         return None
     placement = place(cast(DeviceName, device), cast(DtypeName, dtype))
     model = load(locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec), placement)
-    if manifest.encoder == "base" and model.card.version != manifest.base_version:
-        return f"it was trained on version {manifest.base_version} of its base, and here is {model.card.version}"
+    if manifest.encoder == "base" and model.metadata.version != manifest.base_version:
+        return f"it was trained on version {manifest.base_version} of its base, and here is {model.metadata.version}"
     reproduce(path, manifest, model)
     return None
 

@@ -81,7 +81,7 @@ class ServerProcess:
 
     def announcing(self, greeting: Callable[[str, ModelMetadata], str]) -> Callable[[str, ModelMetadata], None]:
         """A callback for loaded models; the supervisor prints the greeting when all are ready."""
-        return lambda url, card: self.tell("ready", greeting(url, card))
+        return lambda url, metadata: self.tell("ready", greeting(url, metadata))
 
     def closed(self) -> None:
         """Report that a connection has closed."""

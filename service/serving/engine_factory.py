@@ -38,12 +38,12 @@ class EngineFactory:
 
     def start_text(self, model: TextModel, *, alone: bool) -> Engine[Tokens]:
         """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
-        _warm_up(model, self.device(model.card.device), alone=alone)
-        return self._start(model.card, model, model.card.width, self._cache)
+        _warm_up(model, self.device(model.metadata.device), alone=alone)
+        return self._start(model.metadata, model, model.metadata.width, self._cache)
 
-    def start_sensor(self, card: ModelMetadata) -> Engine[ReadingsItem[Any]]:
+    def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:
         """Start the engine of a sensor model."""
-        return self._start(card, ReadingsBackend(), 1, RowCache(0))
+        return self._start(metadata, ReadingsBackend(), 1, RowCache(0))
 
     def device(self, name: str) -> ComputeDevice:
         """The device that all engines on `name` share."""
@@ -51,21 +51,23 @@ class EngineFactory:
             self._devices[name] = self._cpu() if name.startswith("cpu") else ComputeDevice()
         return self._devices[name]
 
-    def limits(self, card: ModelMetadata) -> BatchLimits:
+    def limits(self, metadata: ModelMetadata) -> BatchLimits:
         """The limits of a model's batches."""
-        default = _CPU_BATCH_TOKENS if card.device.startswith("cpu") else _GPU_BATCH_TOKENS
-        return BatchLimits(self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=card.pads)
+        default = _CPU_BATCH_TOKENS if metadata.device.startswith("cpu") else _GPU_BATCH_TOKENS
+        return BatchLimits(
+            self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=metadata.pads
+        )
 
-    def _start(self, card: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
+    def _start(self, metadata: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
         engine: Engine[Any] = Engine(
-            card.name,
-            card.version,
+            metadata.name,
+            metadata.version,
             backend,
             width,
-            limits=self.limits(card),
+            limits=self.limits(metadata),
             cache=cache,
             metrics=self._metrics,
-            device=self.device(card.device),
+            device=self.device(metadata.device),
             on_failure=self._on_failure,
         )
         engine.start()
@@ -85,7 +87,7 @@ def _warm_up(model: TextModel, device: ComputeDevice, *, alone: bool) -> None:
     """Run batches of common shapes, so that no caller waits for allocations and kernels."""
     word = model.text.encode(["warm"])[0].ids
     for items, tokens in _WARM_UP_BATCHES:
-        length = min(tokens, model.card.max_tokens)
+        length = min(tokens, model.metadata.max_tokens)
         filler = model.text.from_ids([int(word[len(word) // 2])] * length)
         with device.computing(alone=alone):
             model.forward([filler] * items)

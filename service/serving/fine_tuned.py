@@ -70,7 +70,7 @@ class FineTunedModel(ServedText):
         if golden.texts:
             tokens = read_texts(golden, self.model)
             rows = self.engine.submit(tokens, client="golden inputs").future.result(_GOLDEN_TIMEOUT_S)
-            compare(self.manifest, answers(self.manifest, self._parts, rows, tokens), self.card.dtype)
+            compare(self.manifest, answers(self.manifest, self._parts, rows, tokens), self.metadata.dtype)
 
 
 LiveVersion = FineTunedModel | ServedSensor

@@ -1,4 +1,4 @@
-"""The cards of fine-tuned models, made of their manifests."""
+"""Metadata of fine-tuned models, made from their manifests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.sensors.base import AnomalyModel, Forecaster
 _UNCHECKED = "no golden inputs: its answers were not checked at load"
 
 
-def text_card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
-    """The card of a head or detector on an encoder."""
+def text_metadata(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
+    """The metadata of a head or detector on an encoder."""
     width = {"classification": len(manifest.labels), "embedding": encoder.width}.get(manifest.task, 1)
     return replace(
         encoder,
@@ -28,8 +28,8 @@ def text_card(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
     )
 
 
-def sensor_card(model: AnomalyModel | Forecaster, manifest: Manifest) -> ModelMetadata:
-    """The card of a sensor model. Raises ArtifactError for another task in the manifest."""
+def sensor_metadata(model: AnomalyModel | Forecaster, manifest: Manifest) -> ModelMetadata:
+    """The metadata of a sensor model. Raises ArtifactError for another task in the manifest."""
     about = manifest.sensor or {}
     period = about.get("period_s")
     signature = _signature(model, float(period) if isinstance(period, int | float) else None)

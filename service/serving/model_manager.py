@@ -86,13 +86,20 @@ class ModelManager:
 
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
-        card = model.card
-        _require_free_name(card.name, self._configured)
+        metadata = model.metadata
+        _require_free_name(metadata.name, self._configured)
         served = ServedText(model, self.engines.start_text(model, alone=not self.opened), self.context)
-        self._configured[card.name] = served
-        self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
-        self._metrics.device_memory.labels(card.device).set_function(model.memory_bytes)
-        facts = {"device": card.device, "dtype": card.dtype, "reason": card.reason, "forward": card.forward}
+        self._configured[metadata.name] = served
+        self._metrics.model_info.labels(
+            metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype
+        ).set(1)
+        self._metrics.device_memory.labels(metadata.device).set_function(model.memory_bytes)
+        facts = {
+            "device": metadata.device,
+            "dtype": metadata.dtype,
+            "reason": metadata.reason,
+            "forward": metadata.forward,
+        }
         log.info("model in service", extra={"model": served.label, **facts})
         return served
 
@@ -106,7 +113,7 @@ class ModelManager:
             return next(iter(self._configured.values()))
         if found := self._find_loaded(name):
             return found
-        known = ", ".join(served.card.name for served in self.all())
+        known = ", ".join(served.metadata.name for served in self.all())
         raise ModelNotFound(f"no model {name!r} here; there is: {known}", param="model")
 
     async def resolve(self, name: str | None) -> Servable:
@@ -129,7 +136,7 @@ class ModelManager:
         """Resolve a text model. Raises WrongTask for a sensor model."""
         served = await self.resolve(name)
         if not isinstance(served, ServedText):
-            name = served.card.name
+            name = served.metadata.name
             message = f"{name} reads sensor readings, not texts; GET /v1/models/{name} has its signature"
             raise WrongTask(message, param="model")
         return served
@@ -139,7 +146,7 @@ class ModelManager:
         if name is not None:
             return self.require_task(self.find(name), task)
         self.require_ready()
-        able = sorted(self._text_models_for(task), key=lambda served: served.card.task != task)
+        able = sorted(self._text_models_for(task), key=lambda served: served.metadata.task != task)
         if not able:
             raise WrongTask(f"no model here does {task}; start one with --model", param="model")
         return able[0]
@@ -148,27 +155,29 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
-        able = ", ".join(other.card.name for other in self._text_models_for(task)) or "none here"
-        does = served.card.task if isinstance(served, ServedText) else f"{served.card.task} with readings"
-        raise WrongTask(f"{served.card.name} does {does}, not {task}; models that do: {able}", param="model")
+        able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
+        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with readings"
+        raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
-        if isinstance(served, ServedSensor) and served.card.task == task:
+        if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
-        able = ", ".join(sensor.card.name for sensor in sensors if sensor.card.task == task) or "none here"
+        able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
         reads = "readings" if isinstance(served, ServedSensor) else "texts"
-        message = f"{served.card.name} does {served.card.task} with {reads}; models for {task} of readings: {able}"
+        message = (
+            f"{served.metadata.name} does {served.metadata.task} with {reads}; models for {task} of readings: {able}"
+        )
         raise WrongTask(message, param="model")
 
     def all(self) -> Iterable[Servable]:
         """Every model in service: those of the settings first, then the fine-tuned ones."""
         return [*self._configured.values(), *self.watcher.current.values()]
 
-    def limits(self, card: ModelMetadata) -> BatchLimits:
+    def limits(self, metadata: ModelMetadata) -> BatchLimits:
         """The limits of a model's batches."""
-        return self.engines.limits(card)
+        return self.engines.limits(metadata)
 
     @property
     def problem(self) -> str | None:
@@ -217,7 +226,7 @@ class ModelManager:
             return exact
         bare, _, version = name.partition(":")
         found = self._configured.get(bare) or self._configured.get(bare.removeprefix("sentence-transformers/"))
-        return found if found is not None and version in ("", found.card.version) else None
+        return found if found is not None and version in ("", found.metadata.version) else None
 
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
         return [served for served in self.all() if isinstance(served, ServedText) and _does(served, task)]
@@ -235,4 +244,4 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
 
 def _does(served: ServedText, task: Task) -> bool:
     """Whether a model does a task. Encoders can rerank, too."""
-    return served.card.task == task or (task == "rerank" and served.card.task == "embedding")
+    return served.metadata.task == task or (task == "rerank" and served.metadata.task == "embedding")

@@ -182,7 +182,7 @@ class RegistryWatcher:
         if new is old:
             return
         self._export_metrics(new)
-        facts = {"model": new.label, "generation": pointer.generation, "device": new.card.device}
+        facts = {"model": new.label, "generation": pointer.generation, "device": new.metadata.device}
         log.info("model in service", extra=facts)
         if old is not None:
             self._retire(old)
@@ -211,16 +211,18 @@ class RegistryWatcher:
 
     def _retire(self, version: LiveVersion) -> None:
         """Take a version out of service; requests that hold it finish."""
-        card = version.card
-        self._metrics.model_info.remove(card.name, card.version, card.task, card.device, card.dtype)
+        metadata = version.metadata
+        self._metrics.model_info.remove(metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype)
         if isinstance(version, ServedSensor):
-            self._metrics.drift.remove(card.name, card.version)
+            self._metrics.drift.remove(metadata.name, metadata.version)
         self._retired.add(version)
 
     def _export_metrics(self, version: LiveVersion) -> None:
-        card = version.card
-        self._metrics.announce(card.name)
-        self._metrics.model_info.labels(card.name, card.version, card.task, card.device, card.dtype).set(1)
+        metadata = version.metadata
+        self._metrics.announce(metadata.name)
+        self._metrics.model_info.labels(
+            metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype
+        ).set(1)
 
     def _parse(self, asked: str) -> tuple[str, int | None] | None:
         """The name and version (None: the current one) of `asked`; None for an impossible name."""

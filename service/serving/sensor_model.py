@@ -71,10 +71,10 @@ class ReadingsBackend:
 
 @dataclass(frozen=True, slots=True)
 class SensorModel:
-    """A detector or a forecaster with its card."""
+    """A detector or a forecaster with its metadata."""
 
     model: AnomalyModel | Forecaster
-    card: ModelMetadata
+    metadata: ModelMetadata
 
     def memory_bytes(self) -> int:
         """Bytes of the model."""
@@ -123,15 +123,15 @@ class ServedSensor(Servable):
         self._monitor = cast(Monitored, model.model).monitor() if self.signature.kind == "records" else None
         self._monitoring = threading.Lock()
         # Looked up once: a look-up at each request would bring back the series of a retired version.
-        self._drift = self._metrics.drift.labels(model.card.name, model.card.version)
+        self._drift = self._metrics.drift.labels(model.metadata.name, model.metadata.version)
         self._drift.set(0)
 
     @property
     def signature(self) -> SensorSignature:
         """The columns, window and kind of its readings."""
-        if self.card.sensor is None:
-            raise RuntimeError("the card of a sensor model has no signature")
-        return self.card.sensor
+        if self.metadata.sensor is None:
+            raise RuntimeError("the metadata of a sensor model has no signature")
+        return self.metadata.sensor
 
     @property
     def calibrated_on(self) -> int:
@@ -198,7 +198,7 @@ class ServedSensor(Servable):
         return scored, waited, computed
 
     def _count(self, readings: int) -> None:
-        self._metrics.inputs.labels(self.card.name, self.card.task).inc(readings)
+        self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(readings)
 
     async def _check_drift(self, scored: Scored) -> Scored:
         """Add the drift of records, and export the drift as a metric."""

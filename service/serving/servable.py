@@ -1,4 +1,4 @@
-"""The common part of models in service: card, engine, and the way through the queue."""
+"""The common part of models in service: metadata, engine, and the way through the queue."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class Servable:
         self._max_request_tokens = context.max_request_tokens
 
     @property
-    def card(self) -> ModelMetadata:
-        return self._computes.card
+    def metadata(self) -> ModelMetadata:
+        return self._computes.metadata
 
     @property
     def label(self) -> str:
         """The value of the header `x-sonde-model`, which is a name that requests can use."""
-        return f"{self.card.name}:{self.card.version}"
+        return f"{self.metadata.name}:{self.metadata.version}"
 
     def memory_bytes(self) -> int:
         """Bytes of the model on its device."""

@@ -98,7 +98,7 @@ class ServedText(Servable):
 
         Raises Overloaded before any work, TextTooLong for texts that may not be cut, and DeadlineExceeded.
         """
-        with self._admit(inputs, self.card.max_tokens):
+        with self._admit(inputs, self.metadata.max_tokens):
             began = time.perf_counter()
             tokens = await self._tokenize(inputs, options)
             tokenized_s = time.perf_counter() - began
@@ -111,12 +111,14 @@ class ServedText(Servable):
 
     def prompt(self, name: str | None) -> str:
         """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name."""
-        prompts = self.card.prompts
+        prompts = self.metadata.prompts
         if name is None:
-            return prompts.get(self.card.default_prompt or "", "")
+            return prompts.get(self.metadata.default_prompt or "", "")
         if name not in prompts:
             known = ", ".join(sorted(prompts)) or "none"
-            raise InvalidRequest(f"{self.card.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
+            raise InvalidRequest(
+                f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name"
+            )
         return prompts[name]
 
     async def fitted(
@@ -136,9 +138,9 @@ class ServedText(Servable):
         key = content_key(f"{kind.__name__} {self.label} {options.truncate}", content)
         found = self._fitted.get(key)
         if isinstance(found, kind):
-            self._metrics.fitted_hits.labels(self.card.name).inc()
+            self._metrics.fitted_hits.labels(self.metadata.name).inc()
             return found, []
-        self._metrics.fitted_misses.labels(self.card.name).inc()
+        self._metrics.fitted_misses.labels(self.metadata.name).inc()
         rows = await self.rows(texts, caller, task, options)
         made = await self.run_in_pool(lambda: fit(rows))
         self._fitted.put(key, made, made.size_bytes)
@@ -210,13 +212,13 @@ class ServedText(Servable):
         return text.encode(
             inputs,  # type: ignore[arg-type]
             prompt=options.prompt,
-            exclude_prompt=self.card.excludes_prompt,
+            exclude_prompt=self.metadata.excludes_prompt,
             side=options.side,
             max_tokens=options.max_tokens,
         )
 
     def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:
-        name = self.card.name
+        name = self.metadata.name
         self._metrics.inputs.labels(name, task).inc(len(tokens))
         self._metrics.truncated.labels(name, task).inc(sum(item.truncated for item in tokens))
         self._metrics.tokenize.labels(name).observe(seconds)

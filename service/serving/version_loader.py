@@ -22,7 +22,7 @@ from service.config import Settings
 from service.engine.engine import Engine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
-from service.serving.metadata import sensor_card, text_card
+from service.serving.metadata import sensor_metadata, text_metadata
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText
@@ -72,23 +72,23 @@ class VersionLoader:
         from models.sensors.serialization import load_sensor
 
         model = load_sensor(path)
-        card = sensor_card(model, manifest)
-        with self._engines.device(card.device).computing(alone=False):
+        metadata = sensor_metadata(model, manifest)
+        with self._engines.device(metadata.device).computing(alone=False):
             reproduce(manifest, model)
-        return ServedSensor(SensorModel(model, card), self._engines.start_sensor(card), manifest, self._context)
+        return ServedSensor(SensorModel(model, metadata), self._engines.start_sensor(metadata), manifest, self._context)
 
     def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         base = self._base_model(manifest.base)
         if base is None:
             raise ArtifactError(f"it is a head on {manifest.base}, which is not served here: start it with --model")
-        if base.card.version != manifest.base_version:
+        if base.metadata.version != manifest.base_version:
             raise ArtifactError(
                 f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is "
-                f"{base.card.version}: train again"
+                f"{base.metadata.version}: train again"
             )
-        if base.card.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
+        if base.metadata.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
             raise ArtifactError(
-                f"{manifest.task} on the rows of a model for {base.card.task}: expected a head on an encoder"
+                f"{manifest.task} on the rows of a model for {base.metadata.task}: expected a head on an encoder"
             )
         return self._fine_tuned(base.model, base.engine, manifest, parts)
 
@@ -99,10 +99,12 @@ class VersionLoader:
         model, engine = self._open_encoder(source)
         without_head = manifest.task == "classification" and parts.head is None
         expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
-        if model.card.task != expected or (expected == "classification" and model.card.labels != manifest.labels):
+        if model.metadata.task != expected or (
+            expected == "classification" and model.metadata.labels != manifest.labels
+        ):
             engine.close()
             raise ArtifactError(
-                f"its encoder does {model.card.task} with labels {list(model.card.labels)}, expected {expected}"
+                f"its encoder does {model.metadata.task} with labels {list(model.metadata.labels)}, expected {expected}"
             )
         return self._fine_tuned(model, engine, manifest, parts)
 
@@ -119,16 +121,16 @@ class VersionLoader:
     def _fine_tuned(
         self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts
     ) -> FineTunedModel:
-        encoder = _WithCard(model, text_card(model.card, manifest))
+        encoder = _WithMetadata(model, text_metadata(model.metadata, manifest))
         return FineTunedModel(encoder, engine, manifest, parts, self._context)
 
 
-class _WithCard:
-    """An encoder with the card of the fine-tuned model on it."""
+class _WithMetadata:
+    """An encoder with the metadata of the fine-tuned model on it."""
 
-    def __init__(self, model: TextModel, card: ModelMetadata) -> None:
+    def __init__(self, model: TextModel, metadata: ModelMetadata) -> None:
         self._model = model
-        self.card = card
+        self.metadata = metadata
 
     @property
     def text(self) -> TextProcessor:

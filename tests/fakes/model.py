@@ -45,7 +45,7 @@ class FakeModel:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[list[Tokens]] = []
-        self._card = ModelMetadata(
+        self._metadata = ModelMetadata(
             name=name,
             version=version,
             task=task,
@@ -62,8 +62,8 @@ class FakeModel:
         )
 
     @property
-    def card(self) -> ModelMetadata:
-        return self._card
+    def metadata(self) -> ModelMetadata:
+        return self._metadata
 
     @property
     def text(self) -> TextProcessor:
@@ -77,7 +77,7 @@ class FakeModel:
         preempt()
         if self._fault is not None:
             self._fault(batch)
-        return np.stack([_row(item, self._card.width, self._seed) for item in batch])
+        return np.stack([_row(item, self._metadata.width, self._seed) for item in batch])
 
     def memory_bytes(self) -> int:
         """Nothing: it computes on the CPU."""

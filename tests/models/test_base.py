@@ -15,7 +15,7 @@ IDS = {"name": "token_ids", "dtype": "int32", "shape": ["n", "1..256"], "minimum
 PAIR = {"name": "pair", "dtype": "string", "shape": ["n", 2]}
 
 
-def card(task: Task = "embedding", width: int = 384) -> ModelMetadata:
+def metadata(task: Task = "embedding", width: int = 384) -> ModelMetadata:
     return ModelMetadata(
         name="m",
         version="0",
@@ -43,7 +43,7 @@ def card(task: Task = "embedding", width: int = 384) -> ModelMetadata:
 def test_the_signature_names_shapes_and_dtypes(
     task: Task, width: int, inputs: list[dict[str, object]], output: str
 ) -> None:
-    assert card(task, width).signature() == {
+    assert metadata(task, width).signature() == {
         "inputs": inputs,
         "outputs": [{"name": output, "dtype": "float32", "shape": ["n", width]}],
     }
@@ -51,17 +51,17 @@ def test_the_signature_names_shapes_and_dtypes(
 
 @pytest.mark.parametrize("task", get_args(Task))
 def test_every_task_has_a_signature_in_json(task: Task) -> None:
-    signature = card(task).signature()
+    signature = metadata(task).signature()
     assert json.loads(json.dumps(signature)) == signature
 
 
 @pytest.mark.parametrize("task", get_args(Task))
 def test_whoever_changes_a_signature_changes_no_other(task: Task) -> None:
-    made = card(task)
+    made = metadata(task)
     made.signature()["inputs"][0]["name"] = "changed"
-    assert made.signature() == card(task).signature()
+    assert made.signature() == metadata(task).signature()
 
 
 def test_a_card_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        card().width = 1  # type: ignore[misc]
+        metadata().width = 1  # type: ignore[misc]

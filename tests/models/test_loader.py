@@ -35,9 +35,9 @@ def test_a_directory_is_run_by_what_lies_in_it(tmp_path: Path, make: object, run
     source = locate(f"mine={make(tmp_path / 'model')}")  # type: ignore[operator]  # one of the four above
     model = load(source, CPU32)
     assert isinstance(model, runs)
-    assert (model.card.task, model.card.name, model.card.version) == (task, "mine", source.version)
-    assert (model.card.device, model.card.dtype, model.card.reason) == ("cpu", "float32", CPU32.reason)
-    assert model.forward(model.text.encode(["a card", "x"])).shape == (2, model.card.width)
+    assert (model.metadata.task, model.metadata.name, model.metadata.version) == (task, "mine", source.version)
+    assert (model.metadata.device, model.metadata.dtype, model.metadata.reason) == ("cpu", "float32", CPU32.reason)
+    assert model.forward(model.text.encode(["a card", "x"])).shape == (2, model.metadata.width)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_only_a_stated_classifier_is_one(tmp_path: Path, architectures: object) 
     path = tiny_models.encoder(tmp_path / "model")
     config = path / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": architectures}))
-    assert load(locate(str(path)), CPU32).card.task == "embedding"
+    assert load(locate(str(path)), CPU32).metadata.task == "embedding"
 
 
 def test_a_transformer_may_lie_in_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_transformer_may_lie_in_a_folder_of_its_own(tmp_path: Path) -> None:
     (path / "modules.json").write_text(json.dumps([{**modules[0], "path": "0_Transformer"}, *modules[1:]]))
     model = load(locate(str(path)), CPU32)
     assert isinstance(model, Encoder)
-    assert model.card.width == tiny_models.WIDTH
+    assert model.metadata.width == tiny_models.WIDTH
 
 
 def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
         f"third={tmp_path / 'missing'}",
     ]
     models = open_models(specs, "cpu", "float32", 0)
-    assert [next(models).card.name, next(models).card.name] == ["first", "second"]
+    assert [next(models).metadata.name, next(models).metadata.name] == ["first", "second"]
     with pytest.raises(ModelSourceError, match="neither a directory here nor a hub id"):
         next(models)
 

@@ -44,11 +44,11 @@ def job(plant: Plant, normal: Path) -> dict[str, Any]:
 
 def test_it_is_promoted_and_says_what_it_reads(plant: Plant, job: dict[str, Any]) -> None:
     assert (job["fine_tuned_model"], job["result"]["decision"]) == (f"{PUMP}:v1", "promoted"), job["result"]
-    card = plant.call(f"/v1/models/{PUMP}")
-    [source] = card["signature"]["inputs"]
+    metadata = plant.call(f"/v1/models/{PUMP}")
+    [source] = metadata["signature"]["inputs"]
     assert (source["columns"], source["shape"], source["dtype"]) == (list(COLUMNS), ["n", 4], "float64")
-    assert (card["signature"]["kind"], card["signature"]["period_s"]) == ("series", 60.0)
-    assert not card["notes"], "its golden readings were run"
+    assert (metadata["signature"]["kind"], metadata["signature"]["period_s"]) == ("series", 60.0)
+    assert not metadata["notes"], "its golden readings were run"
 
 
 def test_a_stream_finds_the_fault_and_blames_the_right_sensors(plant: Plant, job: dict[str, Any]) -> None:
@@ -120,8 +120,8 @@ def test_a_forecaster_is_trained_and_asked(plant: Plant, normal: Path) -> None:
     done = plant.train(normal, "flow", "forecast", horizon=12, context=96, columns=["flow"], model="linear")
     assert done["result"]["decision"] == "promoted", done["result"]
     wait_for(plant, FLOW)
-    card = plant.call(f"/v1/models/{FLOW}")
-    assert (card["task"], card["signature"]["window"], card["signature"]["horizon"]) == ("forecast", 96, 12)
+    metadata = plant.call(f"/v1/models/{FLOW}")
+    assert (metadata["task"], metadata["signature"]["window"], metadata["signature"]["horizon"]) == ("forecast", 96, 12)
     asked = {
         "model": FLOW,
         "series": pump(200, 5)[:, 1:2].tolist(),

@@ -266,7 +266,7 @@ def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.Capt
 def test_the_first_line_is_a_command_to_try(capsys: pytest.CaptureFixture[str], task: str, path: str) -> None:
     from tests.fakes.model import FakeModel
 
-    cli._announce("http://127.0.0.1:8000", FakeModel("m", task=task).card)  # type: ignore[arg-type]
+    cli._announce("http://127.0.0.1:8000", FakeModel("m", task=task).metadata)  # type: ignore[arg-type]
     said = capsys.readouterr().out
     assert said.startswith("Sonde is ready on http://127.0.0.1:8000 (docs: http://127.0.0.1:8000/docs). ")
     assert f"curl http://127.0.0.1:8000{path} " in said

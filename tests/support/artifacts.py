@@ -110,11 +110,13 @@ def train(
     versions apart.
     """
     version = max(registry.versions(name), default=0) + 1
-    manifest = numbered(name, **{"base": encoder.card.name, "base_version": encoder.card.version, **changes})(version)
+    manifest = numbered(name, **{"base": encoder.metadata.name, "base_version": encoder.metadata.version, **changes})(
+        version
+    )
     staged = staging(where / f"{name.replace(':', '-')}-{version}", files or {"report.md": "# report"})
-    if manifest.task == "classification" and encoder.card.task == "embedding":
+    if manifest.task == "classification" and encoder.metadata.task == "embedding":
         manifest = replace(manifest, labels=changes.get("labels", (f"v{version}", "other")))
-        width = encoder.card.width
+        width = encoder.metadata.width
         LinearHead(0.1 * torch.ones(2, width), torch.tensor([3.0, -3.0]), manifest.labels).save(staged)
     if manifest.task == "anomaly" or detector:
         save_detector(KnnDetector().fit(torch.from_numpy(encoder.forward(encoder.text.encode(NORMAL)))), staged)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
 from models.sensors.base import AnomalyModel
-from service.serving.metadata import sensor_card
+from service.serving.metadata import sensor_metadata
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor
@@ -41,8 +41,10 @@ def put_in_service(
     """A model, mostly a fake, under a trained model's name, without a registry."""
     task = "forecast" if isinstance(model, FakeForecaster) else "anomaly"
     manifest = sensor_manifest(name, task=task, **changes)
-    card = sensor_card(model, manifest)
-    sensor = ServedSensor(SensorModel(model, card), manager.engines.start_sensor(card), manifest, manager.context)
+    metadata = sensor_metadata(model, manifest)
+    sensor = ServedSensor(
+        SensorModel(model, metadata), manager.engines.start_sensor(metadata), manifest, manager.context
+    )
     manager.watcher.current = {**manager.watcher.current, name: sensor}
     return sensor
 

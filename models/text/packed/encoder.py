@@ -58,7 +58,7 @@ class PackedEncoder:
         self._text = TextProcessor(tokenizer, pipeline.max_tokens)
         notes = (_quantise_and_time(network, self._text.encode(PROBES)),) if placement.int8 else ()
         self._network = network.placed(placement.device, placement.dtype)
-        self._card = text_metadata(
+        self._metadata = text_metadata(
             source,
             placement,
             self._text,
@@ -73,16 +73,16 @@ class PackedEncoder:
         )
 
     @property
-    def card(self) -> ModelMetadata:
-        return self._card
+    def metadata(self) -> ModelMetadata:
+        return self._metadata
 
     @property
     def text(self) -> TextProcessor:
         return self._text
 
     def describe_forward(self, forward: str) -> None:
-        """Record on the card why this forward pass was chosen."""
-        self._card = replace(self._card, forward=forward)
+        """Record in the metadata why this forward pass was chosen."""
+        self._metadata = replace(self._metadata, forward=forward)
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
@@ -99,7 +99,7 @@ class PackedEncoder:
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
     """Load the packed encoder where it agrees with the general one, else the general one.
 
-    The card says which and why. The general path's vectors of the shipped model ship with Sonde; for other models the
+    The metadata says which and why. The general path's vectors of the shipped model ship with Sonde; for other models the
     general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
     cannot be used, because the general one has no int8.
     """

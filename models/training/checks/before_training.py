@@ -31,7 +31,7 @@ def check_rows(context: TextContext, parts: DataSplit) -> None:
     context.report.extend(_check_data(context, parts))
     context.report.raise_if_failed("data")
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
-    if context.model.card.task == "embedding":
+    if context.model.metadata.task == "embedding":
         context.report.extend(_check_encoder(context, texts))
         context.report.raise_if_failed("forward")
     if context.job.task == "classification" and parts.train.labels is not None:
@@ -64,7 +64,7 @@ def _check_encoder(context: TextContext, texts: Sequence[str]) -> Iterator[Findi
     def one_by_one() -> Tensor:
         return torch.from_numpy(np.concatenate([context.model.forward([item]) for item in items]))
 
-    tolerance, width = _TOLERANCE[context.placement.dtype_name], context.model.card.width
+    tolerance, width = _TOLERANCE[context.placement.dtype_name], context.model.metadata.width
     return check_forward(one_by_one, rows=len(texts), width=width, padded=batched, tolerance=tolerance)
 
 

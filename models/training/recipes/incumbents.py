@@ -79,10 +79,10 @@ def _judged_files(path: Path) -> Path:
 def _open_base(context: TextContext) -> Embedder:
     """The base that the incumbent was trained on: the job's, where that is the same. Raises ModelError."""
     job = context.job
-    if job.incumbent_base is None or job.incumbent_base_version == context.model.card.version:
+    if job.incumbent_base is None or job.incumbent_base_version == context.model.metadata.version:
         return context.embedder
     model = load(locate(job.incumbent_base), context.placement)
-    version = model.card.version
+    version = model.metadata.version
     if version != job.incumbent_base_version:
         raise ModelSourceError(f"expected version {job.incumbent_base_version} of {job.incumbent_base}, got {version}")
     return Embedder(model, context.cache, context.events)

@@ -63,7 +63,7 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
     A model that was trained for it knows what is normal; an encoder takes `reference`.
     """
     served = await call.manager.resolve(body.model)
-    if isinstance(served, ServedSensor) and served.card.task == "anomaly":
+    if isinstance(served, ServedSensor) and served.metadata.task == "anomaly":
         return await score_readings(body, call, served)
     return await _score_texts(body, call, await call.manager.resolve_texts(body.model))
 
@@ -72,7 +72,7 @@ async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText)
     texts = _require_texts(body, served)
     call.require_inputs(len(texts), "input")
     call.require_inputs(len(body.reference or []), "reference")
-    if isinstance(served, FineTunedModel) and served.card.task == "anomaly":
+    if isinstance(served, FineTunedModel) and served.metadata.task == "anomaly":
         work = _judge_by_training(body, texts, served, call)
     else:
         work = _judge_by_reference(body, texts, call.manager.require_task(served, "embedding"), call)
@@ -100,11 +100,11 @@ def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
     if body.input is None:
         name = "records" if body.records is not None else "series"
         raise WrongTask(
-            f"{served.card.name} reads texts, not readings: send input, or name a model trained on {name}",
+            f"{served.metadata.name} reads texts, not readings: send input, or name a model trained on {name}",
             param="model",
         )
     if body.contributions:
-        raise InvalidRequest.at("contributions", f"are of columns of readings; {served.card.name} reads texts")
+        raise InvalidRequest.at("contributions", f"are of columns of readings; {served.metadata.name} reads texts")
     texts: list[str] = body.input
     return texts
 
@@ -114,14 +114,14 @@ async def _judge_by_training(
 ) -> TextVerdicts:
     if body.reference is not None:
         raise InvalidRequest(
-            f"{served.card.name} was trained on what is normal; leave reference out", param="reference"
+            f"{served.metadata.name} was trained on what is normal; leave reference out", param="reference"
         )
     rows = await served.rows(texts, call.caller, "anomaly", _tokenize_options(body, served))
 
     def judge() -> TextVerdicts:
         verdict = served.judge(rows.values)
         if verdict is None:
-            raise BackendError(f"{served.card.name} has no detector")
+            raise BackendError(f"{served.metadata.name} has no detector")
         about: dict[str, object] = {"count": served.calibrated_on, "cached": True, "truncated": 0}
         warnings = alpha_warnings(served.calibrated_on, body.alpha, "reference texts", "train on at least {} texts")
         return TextVerdicts(verdict, served.threshold(body.alpha), about, warnings, (rows,))
@@ -134,7 +134,8 @@ async def _judge_by_reference(
 ) -> TextVerdicts:
     if body.reference is None:
         raise InvalidRequest(
-            f"{served.card.name} is an encoder: give it a reference, texts that show what normal is", param="reference"
+            f"{served.metadata.name} is an encoder: give it a reference, texts that show what normal is",
+            param="reference",
         )
     options = TokenizeOptions(prompt=served.prompt(None), truncate=body.truncate, param="reference")
     reference, more = await served.fitted(

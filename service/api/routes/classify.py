@@ -68,7 +68,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.input), "input")
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
-    classify_texts = _classify_by_labels if served.card.task == "embedding" else _classify_by_training
+    classify_texts = _classify_by_labels if served.metadata.task == "embedding" else _classify_by_training
     scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
     data = [_classification_object(scored, index, body.top_k) for index in range(len(body.input))]
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
@@ -77,7 +77,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 
 async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     if body.labels is None:
-        raise InvalidRequest(f"{served.card.name} is an encoder: give it labels to choose from", param="labels")
+        raise InvalidRequest(f"{served.metadata.name} is an encoder: give it labels to choose from", param="labels")
     about = body.labels
     texts = [text for name, more in about.items() for text in _label_texts(name, more)]
     prompt = served.prompt(None)
@@ -101,17 +101,19 @@ async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: Comp
 async def _classify_by_training(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     call.manager.require_task(served, "classification")
     if body.labels is not None:
-        raise InvalidRequest(f"{served.card.name} was trained on labels of its own; leave labels out", param="labels")
-    multi_label = body.multi_label or served.card.multi_label
+        raise InvalidRequest(
+            f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
+        )
+    multi_label = body.multi_label or served.metadata.multi_label
     if not isinstance(served, FineTunedModel):
         rows = await _compute_rows(body, served, call, prompt="")
-        return LabelScores(served.card.labels, probabilities(rows.values, multi_label=multi_label), None, (rows,))
+        return LabelScores(served.metadata.labels, probabilities(rows.values, multi_label=multi_label), None, (rows,))
     rows = await _compute_rows(body, served, call, served.prompt(None))
 
     def judge() -> LabelScores:
         scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
         verdict = served.judge(rows.values)
-        return LabelScores(served.card.labels, scores, verdict.p_values.tolist() if verdict else None, (rows,))
+        return LabelScores(served.metadata.labels, scores, verdict.p_values.tolist() if verdict else None, (rows,))
 
     return await served.run_in_pool(judge)
 

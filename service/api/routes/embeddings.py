@@ -46,8 +46,8 @@ async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
 
 def check_dimensions(dimensions: int | None, served: ServedText) -> None:
     """Refuse more dimensions than the model has."""
-    if dimensions is not None and dimensions > served.card.width:
-        raise InvalidRequest.at("dimensions", f"{served.card.name} has {served.card.width}, got {dimensions}")
+    if dimensions is not None and dimensions > served.metadata.width:
+        raise InvalidRequest.at("dimensions", f"{served.metadata.name} has {served.metadata.width}, got {dimensions}")
 
 
 def finish_vectors(vectors: Vectors, *, normalized: bool, dimensions: int | None) -> Vectors:

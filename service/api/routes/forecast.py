@@ -31,9 +31,9 @@ async def forecast(body: ForecastBody, call: CallDep) -> Response:
 def _choose_horizon(body: ForecastBody, served: ServedSensor) -> int:
     most = served.signature.horizon
     if body.horizon is not None and body.horizon > most:
-        raise InvalidRequest.at("horizon", f"{served.card.name} forecasts at most {most} steps, got {body.horizon}")
+        raise InvalidRequest.at("horizon", f"{served.metadata.name} forecasts at most {most} steps, got {body.horizon}")
     if len(body.series) < served.signature.window:
-        needs = f"{served.card.name} needs the last {served.signature.window} readings at least"
+        needs = f"{served.metadata.name} needs the last {served.signature.window} readings at least"
         raise InvalidRequest.at("series", f"{needs}, got {len(body.series)}")
     return body.horizon or most
 

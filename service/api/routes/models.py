@@ -53,7 +53,7 @@ async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
 )
 async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
     """The first model as TEI describes it, and all models with device, dtype and reason."""
-    first = manager.find(None).card
+    first = manager.find(None).metadata
     return {
         "model_id": first.name,
         "model_sha": first.version,
@@ -78,27 +78,27 @@ async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
 
 def describe(served: Servable, registry: Registry) -> dict[str, Any]:
     """OpenAI's model object with our fields. Reads the disk for a trained model."""
-    card = served.card
+    metadata = served.metadata
     manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
     return {
-        "id": card.name,
+        "id": metadata.name,
         "object": "model",
         "created": manifest.created if manifest else _STARTED,
         "owned_by": "sonde",
-        "version": card.version,
-        "task": card.task,
-        "origin": card.origin,
-        "architecture": card.architecture,
-        "device": card.device,
-        "dtype": card.dtype,
-        "reason": card.reason,
-        "forward": card.forward,
-        "dimensions": card.width if card.task == "embedding" else None,
-        "max_tokens": card.max_tokens,
-        "labels": list(card.labels),
-        "prompts": card.prompts,
-        "notes": list(card.notes),
-        "signature": card.signature(),
+        "version": metadata.version,
+        "task": metadata.task,
+        "origin": metadata.origin,
+        "architecture": metadata.architecture,
+        "device": metadata.device,
+        "dtype": metadata.dtype,
+        "reason": metadata.reason,
+        "forward": metadata.forward,
+        "dimensions": metadata.width if metadata.task == "embedding" else None,
+        "max_tokens": metadata.max_tokens,
+        "labels": list(metadata.labels),
+        "prompts": metadata.prompts,
+        "notes": list(metadata.notes),
+        "signature": metadata.signature(),
         "base": manifest.base if manifest else None,
         "versions": registry.versions(manifest.name) if manifest else [],
         "metrics": manifest.metrics if manifest else {},

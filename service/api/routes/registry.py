@@ -159,7 +159,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager:
     """
     if alias == SENSORS:
         raise RegistryConflict(f"jobs call the base of sensor models {SENSORS!r}: take another name", param="alias")
-    if any(alias == served.card.name for served in manager.all()):
+    if any(alias == served.metadata.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:
         registry.set_alias(alias, body.target)

@@ -56,10 +56,10 @@ async def score_documents(
     served: ServedText, query: str, documents: list[str], options: TokenizeOptions, caller: Caller
 ) -> tuple[NDArray[np.float32], tuple[ModelOutput, ...]]:
     """A cross-encoder's logits or an encoder's cosines, [documents], and the rows behind them."""
-    if served.card.task == "rerank":
+    if served.metadata.task == "rerank":
         rows = await served.rows([(query, document) for document in documents], caller, "rerank", options)
         return rows.values[:, 0], (rows,)
-    prompts, default = served.card.prompts, served.prompt(None)
+    prompts, default = served.metadata.prompts, served.prompt(None)
     of_query = replace(
         options,
         prompt=prompts.get("query", default),
@@ -87,4 +87,4 @@ async def _gather_or_cancel(*work: Coroutine[Any, Any, ModelOutput]) -> list[Mod
 
 def to_relevance(raw: NDArray[np.float32], served: ServedText) -> NDArray[np.float32]:
     """Raw scores [n] → relevance between 0 and 1."""
-    return relevance(raw[:, None]) if served.card.task == "rerank" else raw.clip(0.0, 1.0)
+    return relevance(raw[:, None]) if served.metadata.task == "rerank" else raw.clip(0.0, 1.0)

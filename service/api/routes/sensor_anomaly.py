@@ -54,10 +54,10 @@ def _require_rows(body: AnomalyBody, served: ServedSensor, param: str) -> list[A
         other = {"input": "texts", "series": "a series", "records": "records"}[came]
         columns = served.signature.columns
         reads = f'{param}, float64 of shape ["n", {len(columns)}] ({", ".join(columns)})'
-        raise InvalidRequest(f"{served.card.name} reads {reads}; got {other}", param=came)
+        raise InvalidRequest(f"{served.metadata.name} reads {reads}; got {other}", param=came)
     if body.reference is not None:
         raise InvalidRequest(
-            f"{served.card.name} was trained on what is normal; leave reference out", param="reference"
+            f"{served.metadata.name} was trained on what is normal; leave reference out", param="reference"
         )
     return rows
 
@@ -77,7 +77,7 @@ def _read_rows(
 def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
     window = served.signature.window
     if state is None and rows < window:
-        needs = f"{served.card.name} needs at least {window} to begin with; calls with state may have fewer"
+        needs = f"{served.metadata.name} needs at least {window} to begin with; calls with state may have fewer"
         raise InvalidRequest.at("series", f"has {rows} readings, {needs}")
 
 

@@ -52,7 +52,7 @@ async def root(request: Request, call: CallDep) -> Response:
     """
     sent = await request.json()
     compares = isinstance(sent, dict) and isinstance(sent.get("inputs"), dict)
-    kind, endpoint = _ROOT["similarity" if compares else (await call.manager.resolve(None)).card.task]
+    kind, endpoint = _ROOT["similarity" if compares else (await call.manager.resolve(None)).metadata.task]
     try:
         body = kind.model_validate(sent)
     except ValidationError as error:
@@ -94,7 +94,10 @@ async def predict(body: PredictBody, call: CallDep) -> Response:
     scores = _scores(await _logits(served, rows), body, served)
     top_k = body.parameters.top_k if body.parameters else None
     ranked = [
-        [{"label": served.card.labels[at], "score": float(line[at])} for at in np.argsort(-line, kind="stable")[:top_k]]
+        [
+            {"label": served.metadata.labels[at], "score": float(line[at])}
+            for at in np.argsort(-line, kind="stable")[:top_k]
+        ]
         for line in scores
     ]
     # Parameters are Hugging Face's inference API, which answers even a single text with a list of its own.
@@ -156,7 +159,7 @@ async def explain(body: ExplainBody, call: CallDep) -> Response:
         body.input, call.caller, "input", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
     )
     explained = await call.cancel_on_disconnect(work)
-    max_tokens = served.card.max_tokens
+    max_tokens = served.metadata.max_tokens
 
     def write() -> bytes:
         data = [_explanation(index, text, max_tokens) for index, text in enumerate(explained)]
@@ -186,7 +189,7 @@ _ROOT: dict[str, tuple[type[RequestBody], Callable[..., Awaitable[Response]]]] =
 def _require_pairs_allowed(body: PredictBody, served: ServedText) -> None:
     """Raise InvalidRequest for pairs, unless the model was trained on pairs."""
     if isinstance(served, FineTunedModel) and not served.takes_pairs and not isinstance(body.inputs[0], str):
-        raise InvalidRequest(f"{served.card.name} reads single texts, got pairs", param="inputs")
+        raise InvalidRequest(f"{served.metadata.name} reads single texts, got pairs", param="inputs")
 
 
 async def _logits(served: ServedText, rows: ModelOutput) -> NDArray[np.float32]:
@@ -201,7 +204,7 @@ def _scores(logits: NDArray[np.float32], body: PredictBody, served: ServedText) 
     chosen = body.parameters.function_to_apply if body.parameters else None
     if body.raw_scores or chosen == "none":
         return logits
-    multi_label = served.card.multi_label if chosen is None else chosen == "sigmoid"
+    multi_label = served.metadata.multi_label if chosen is None else chosen == "sigmoid"
     return probabilities(logits, multi_label=multi_label)
 
 

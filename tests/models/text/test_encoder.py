@@ -31,7 +31,7 @@ def expected(path: Path, texts: list[str], **how: str) -> NDArray[np.float32]:
 
 
 def encode(model: TextModel, texts: list[str], prompt: str = "") -> NDArray[np.float32]:
-    return model.forward(model.text.encode(texts, prompt=prompt, exclude_prompt=model.card.excludes_prompt))
+    return model.forward(model.text.encode(texts, prompt=prompt, exclude_prompt=model.metadata.excludes_prompt))
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,7 +60,7 @@ def test_every_pooling_equals_sentence_transformers(tmp_path: Path, pooling: str
 def test_a_dense_module_changes_the_width(tmp_path: Path) -> None:
     path = tiny_models.encoder(tmp_path / "model", dense=12)
     model = load(locate(str(path)), CPU32)
-    assert model.card.width == 12
+    assert model.metadata.width == 12
     np.testing.assert_allclose(encode(model, TEXTS), expected(path, TEXTS), atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_vectors_come_before_normalisation_and_the_card_says_that_there_is_one(t
     path = tiny_models.encoder(tmp_path / "model", pooling=pooling, normalize=True)
     model = load(locate(str(path)), CPU32)
     raw = encode(model, TEXTS)
-    assert model.card.normalizes
+    assert model.metadata.normalizes
     assert abs(np.linalg.norm(raw[0]) - 1) > 0.01
     np.testing.assert_allclose(unit(raw), expected(path, TEXTS), atol=1e-5)
 
@@ -78,8 +78,8 @@ def test_vectors_come_before_normalisation_and_the_card_says_that_there_is_one(t
 def test_prompts_are_read_before_the_text_and_pooled_only_if_the_model_says_so(tmp_path: Path, include: bool) -> None:
     path = tiny_models.encoder(tmp_path / "model", include_prompt=include, prompts={"query": "find: "})
     model = load(locate(str(path)), CPU32)
-    assert model.card.prompts == {"query": "find: "}
-    assert model.card.excludes_prompt is not include
+    assert model.metadata.prompts == {"query": "find: "}
+    assert model.metadata.excludes_prompt is not include
     np.testing.assert_allclose(encode(model, TEXTS, "find: "), expected(path, TEXTS, prompt_name="query"), atol=1e-5)
 
 
@@ -93,16 +93,16 @@ def test_texts_with_and_without_prompt_may_share_a_batch(tmp_path: Path) -> None
 def test_a_plain_transformers_directory_gets_mean_pooling_and_a_note(tmp_path: Path) -> None:
     path = tiny_models.transformer(tmp_path / "model")
     model = load(locate(str(path)), CPU32)
-    assert "mean pooling assumed" in model.card.notes[0]
+    assert "mean pooling assumed" in model.metadata.notes[0]
     np.testing.assert_allclose(encode(model, TEXTS), expected(path, TEXTS), atol=1e-5)
 
 
 def test_plain_encoders_are_packed_and_other_models_say_why_not(tmp_path: Path) -> None:
     packed = load(locate(str(tiny_models.encoder(tmp_path / "bert"))), CPU32)
     assert isinstance(packed, PackedEncoder)
-    assert packed.card.forward.startswith("packed: least cosine")
+    assert packed.metadata.forward.startswith("packed: least cosine")
     other = load(locate(str(tiny_models.encoder(tmp_path / "modernbert", "modernbert"))), CPU32)
-    assert other.card.forward == "general: its architecture is modernbert"
+    assert other.metadata.forward == "general: its architecture is modernbert"
 
 
 def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(PackedEncoder, "forward", wrong)
     model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
     assert isinstance(model, Encoder)
-    assert "the packed forward pass differs" in model.card.forward
+    assert "the packed forward pass differs" in model.metadata.forward
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
@@ -209,7 +209,7 @@ def test_minilm_by_the_general_path_equals_the_packed_one() -> None:
     general, packed = Encoder(locate(DEFAULT_MODEL), CPU32), load(locate(DEFAULT_MODEL), CPU32)
     assert isinstance(packed, PackedEncoder)
     assert least_cosine(encode(general, TEXTS), encode(packed, TEXTS)) > 0.999999
-    assert (packed.card.width, packed.card.max_tokens, packed.card.normalizes) == (384, 256, True)
+    assert (packed.metadata.width, packed.metadata.max_tokens, packed.metadata.normalizes) == (384, 256, True)
 
 
 def test_no_autograd_graph_is_made(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ PAIRS = [("a card", "the card is here"), ("a card", "x"), ("a", "b " * 40)]
 def test_a_cross_encoder_equals_sentence_transformers(tmp_path: Path) -> None:
     path = tiny_models.cross_encoder(tmp_path / "model")
     model = load(locate(str(path)), CPU32)
-    assert (model.card.task, model.card.width, model.card.labels) == ("rerank", 1, ())
+    assert (model.metadata.task, model.metadata.width, model.metadata.labels) == ("rerank", 1, ())
     scores = relevance(model.forward(model.text.encode_pairs(PAIRS)))
     np.testing.assert_allclose(scores, CrossEncoder(str(path), device="cpu").predict(PAIRS), atol=1e-5)
 
@@ -41,7 +41,7 @@ def test_a_saved_cross_encoder_keeps_its_length(tmp_path: Path) -> None:
 def test_a_classifier_equals_transformers(tmp_path: Path) -> None:
     path = tiny_models.classifier(tmp_path / "model")
     model = load(locate(str(path)), CPU32)
-    assert (model.card.task, model.card.labels, model.card.multi_label) == (
+    assert (model.metadata.task, model.metadata.labels, model.metadata.multi_label) == (
         "classification",
         ("good", "bad", "odd"),
         False,
@@ -53,12 +53,12 @@ def test_a_classifier_equals_transformers(tmp_path: Path) -> None:
         for line in pipeline("text-classification", str(path), device="cpu")(texts, top_k=None)
     ]
     for line, wanted in zip(scores, expected, strict=True):
-        np.testing.assert_allclose(line, [wanted[label] for label in model.card.labels], atol=1e-5)
+        np.testing.assert_allclose(line, [wanted[label] for label in model.metadata.labels], atol=1e-5)
 
 
 def test_labels_that_exclude_nothing_are_scored_one_by_one(tmp_path: Path) -> None:
     path = tiny_models.classifier(tmp_path / "model", problem_type="multi_label_classification")
-    assert load(locate(str(path)), CPU32).card.multi_label
+    assert load(locate(str(path)), CPU32).metadata.multi_label
     logits = np.array([[0.0, 2.0]], dtype=np.float32)
     np.testing.assert_allclose(probabilities(logits, multi_label=True), [[0.5, 0.880797]], atol=1e-6)
     assert probabilities(logits, multi_label=False).sum() == pytest.approx(1)

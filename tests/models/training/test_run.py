@@ -353,7 +353,7 @@ def test_few_rows_judge_in_turn_and_then_all_teach(won: tuple[Path, list[Mapping
         load(locate(f"tiny={path}"), place("cpu", "float32"))
         for path in (result / "encoder", result / "judged" / "encoder")
     )
-    assert ours.card.version != judged.card.version, "the one has learnt the held-out rows, the other has not"
+    assert ours.metadata.version != judged.metadata.version, "the one has learnt the held-out rows, the other has not"
     assert len(load_detector(result).calibration) == 60
     golden = read(won[0] / "result.json")["golden"]
     embedder = Embedder(ours)

@@ -76,12 +76,17 @@ def test_a_head_shares_its_bases_engine(manager: ModelManager, registry: Registr
 
 def test_its_card_is_its_own(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE))
-    card = trained.card
-    assert (trained.label, card.name, card.version, card.task) == (f"{NAME}:v1", NAME, "v1", "classification")
-    assert (card.labels, card.width, card.max_tokens) == (("v1", "other"), 2, 32)
-    assert card.origin == "trained on fake 0 by ftjob-1"
-    assert card.signature()["outputs"] == [{"name": "scores", "dtype": "float32", "shape": ["n", 2]}]
-    assert manager.find("fake").card.task == "embedding"
+    metadata = trained.metadata
+    assert (trained.label, metadata.name, metadata.version, metadata.task) == (
+        f"{NAME}:v1",
+        NAME,
+        "v1",
+        "classification",
+    )
+    assert (metadata.labels, metadata.width, metadata.max_tokens) == (("v1", "other"), 2, 32)
+    assert metadata.origin == "trained on fake 0 by ftjob-1"
+    assert metadata.signature()["outputs"] == [{"name": "scores", "dtype": "float32", "shape": ["n", 2]}]
+    assert manager.find("fake").metadata.task == "embedding"
 
 
 def test_probabilities_come_from_its_head(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
@@ -99,8 +104,8 @@ def test_a_head_with_words_is_served_as_it_was_trained(
     staged = staging(tmp_path / "staged", {"report.md": "# report"})
     pieces = WordPieces.fit(BASE.text.encode(["lost card", "lost card", "pizza", "pizza"]))
     words = torch.stack([torch.arange(len(pieces.keys)), torch.zeros(len(pieces.keys))], dim=1)
-    LexicalHead(torch.zeros(2, BASE.card.width), torch.zeros(2), pieces, words, ("a", "b")).save(staged)
-    manifest = replace(MANIFEST, version=1, base="fake", base_version=BASE.card.version, labels=("a", "b"))
+    LexicalHead(torch.zeros(2, BASE.metadata.width), torch.zeros(2), pieces, words, ("a", "b")).save(staged)
+    manifest = replace(MANIFEST, version=1, base="fake", base_version=BASE.metadata.version, labels=("a", "b"))
     manifest = replace(manifest, golden=golden(staged, manifest, BASE))
     trained = load(manager, registry.publish(NAME, staged, lambda number: manifest))
     rows = asyncio.run(trained.rows(["lost card", "rain"], Caller(), "classification"))
@@ -120,7 +125,7 @@ def test_with_a_detector_it_does(manager: ModelManager, registry: Registry, tmp_
     assert verdict is not None
     assert (verdict.p_values <= 0.05).tolist() == [False, True]
     assert trained.calibrated_on == 40
-    assert trained.card.signature()["outputs"] == [{"name": "score", "dtype": "float32", "shape": ["n", 1]}]
+    assert trained.metadata.signature()["outputs"] == [{"name": "score", "dtype": "float32", "shape": ["n", 1]}]
 
 
 @pytest.mark.parametrize("task", ["embedding", "rerank", "classification", "anomaly"])
@@ -132,7 +137,7 @@ def test_an_encoder_of_its_own_has_an_engine_of_its_own(
     try:
         assert trained.owns_engine
         assert trained.engine is not manager.find("fake").engine
-        assert (trained.card.task, trained.label) == (task, f"{NAME}:v1")
+        assert (trained.metadata.task, trained.label) == (task, f"{NAME}:v1")
         assert len(made) == 1
     finally:
         trained.engine.close()
@@ -261,7 +266,7 @@ def test_a_rerankers_golden_texts_are_pairs(
 
 def test_without_golden_inputs_the_card_says_so(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE, golden=Golden((), (), 0.0)))
-    assert trained.card.notes == ("no golden inputs: its answers were not checked at load",)
+    assert trained.metadata.notes == ("no golden inputs: its answers were not checked at load",)
 
 
 def test_what_is_not_registered_is_not_loaded(manager: ModelManager) -> None:

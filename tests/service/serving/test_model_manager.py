@@ -64,14 +64,14 @@ def empty_manager(
 )
 def test_models_are_found_by_name(name: str | None, found: str) -> None:
     with manager_of(ENCODER, OTHER) as manager:
-        assert manager.find(name).card.name == found
+        assert manager.find(name).metadata.name == found
 
 
 def test_a_name_that_begins_like_the_prefix_is_found_as_it_is() -> None:
     with manager_of(ENCODER, FakeModel("sentence-transformers/encoder", width=4)) as manager:
-        assert manager.find("sentence-transformers/encoder").card.width == 4
-        assert manager.find("sentence-transformers/encoder:0").card.width == 4
-        assert manager.find("encoder").card.width == 16
+        assert manager.find("sentence-transformers/encoder").metadata.width == 4
+        assert manager.find("sentence-transformers/encoder:0").metadata.width == 4
+        assert manager.find("encoder").metadata.width == 16
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_an_unknown_name_says_what_there_is(name: str) -> None:
 )
 def test_models_are_found_by_task(task: Task, name: str | None, found: str) -> None:
     with manager_of(ENCODER, CLASSIFIER, RERANKER) as manager:
-        assert manager.find_for(task, name).card.name == found
+        assert manager.find_for(task, name).metadata.name == found
 
 
 def test_an_encoder_reranks_where_there_is_nothing_better() -> None:
     with manager_of(CLASSIFIER, ENCODER, OTHER) as manager:
-        assert manager.find_for("rerank", None).card.name == "encoder"
+        assert manager.find_for("rerank", None).metadata.name == "encoder"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_requests_are_taken_only_while_it_is_ready(opened: bool, draining: bool,
 def test_whoever_was_inside_when_the_end_began_is_still_served() -> None:
     with manager_of(ENCODER) as manager:
         manager.draining = True
-        assert manager.find("encoder").card.name == "encoder"
+        assert manager.find("encoder").metadata.name == "encoder"
 
 
 def test_a_lost_device_makes_all_of_it_unready_and_is_told() -> None:
@@ -231,7 +231,7 @@ def test_batches_are_as_large_as_the_device_likes_unless_told(
     device: str, settings: dict[str, Any], tokens: int, items: int
 ) -> None:
     with empty_manager(**settings) as manager:
-        limits = manager.limits(replace(FakeModel("fake").card, device=device, pads=items == 7))
+        limits = manager.limits(replace(FakeModel("fake").metadata, device=device, pads=items == 7))
     assert (limits.max_tokens, limits.max_items, limits.pads) == (tokens, items, items == 7)
 
 
@@ -280,7 +280,7 @@ def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: py
         monkeypatch.setattr("models.loader.open_models", load)
         manager.open()
         assert manager.problem is None
-        assert [one.card.name for one in manager.all()] == ["a", "b"]
+        assert [one.metadata.name for one in manager.all()] == ["a", "b"]
     assert asked == [("a", "b"), "cpu", "float32", 2]
 
 

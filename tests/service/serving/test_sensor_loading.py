@@ -62,7 +62,7 @@ def test_what_serves_is_swapped_and_what_is_pinned_stays(manager: ModelManager, 
         assert find(manager).label == f"{PUMP}:v{version}"
     old, new = find(manager, f"{PUMP}:v1"), find(manager)
     assert old.manifest.digest != new.manifest.digest
-    assert new.card.notes == ()
+    assert new.metadata.notes == ()
     manager.registry.set_alias("the-pump", PUMP)
     manager.watcher.poke()
     manager.watcher.sync()

@@ -17,7 +17,7 @@ from models.sensors.base import Readings
 from service.config import Settings
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
-from service.serving.metadata import sensor_card
+from service.serving.metadata import sensor_metadata
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller
@@ -212,7 +212,7 @@ def test_texts_and_numbers_are_not_mistaken_for_each_other(manager: ModelManager
 
 
 def test_its_signature_says_what_it_reads() -> None:
-    signature = sensor_card(FakeSensor("series", window=5), sensor_manifest()).signature()
+    signature = sensor_metadata(FakeSensor("series", window=5), sensor_manifest()).signature()
     [source] = signature["inputs"]
     assert source == {
         "name": "series",
@@ -222,7 +222,7 @@ def test_its_signature_says_what_it_reads() -> None:
         "minimum_rows": 5,
     }
     assert (signature["kind"], signature["window"], signature["period_s"]) == ("series", 5, 60.0)
-    forecaster = sensor_card(FakeForecaster(), sensor_manifest(LOAD, task="forecast")).signature()
+    forecaster = sensor_metadata(FakeForecaster(), sensor_manifest(LOAD, task="forecast")).signature()
     assert (forecaster["kind"], forecaster["window"], forecaster["horizon"]) == ("forecast", 4, 8)
     assert [output["shape"] for output in forecaster["outputs"]] == [["h", 2], ["h", 2]]
 
@@ -232,7 +232,7 @@ def test_its_signature_says_what_it_reads() -> None:
 )
 def test_a_manifest_of_another_task_is_refused(model: FakeSensor | FakeForecaster, task: str) -> None:
     with pytest.raises(ArtifactError, match=f"does {task}"):
-        sensor_card(model, sensor_manifest(task=task))
+        sensor_metadata(model, sensor_manifest(task=task))
 
 
 def test_no_model_is_called_as_the_base_of_numbers(manager: ModelManager) -> None:

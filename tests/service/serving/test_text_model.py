@@ -44,7 +44,7 @@ class Setting:
             "fake",
             "0",
             model,
-            model.card.width,
+            model.metadata.width,
             limits=BatchLimits(max_tokens=4096, max_items=256),
             cache=RowCache(0),
             metrics=self.metrics,
@@ -334,7 +334,7 @@ def test_ids_that_the_model_does_not_know_are_named(index: int, wrong: int) -> N
     ids[index] = [5, wrong]
     with (
         serving() as one,
-        pytest.raises(BadTokens, match=rf"0 to {one.model.card.vocabulary - 1} .* got {wrong}") as caught,
+        pytest.raises(BadTokens, match=rf"0 to {one.model.metadata.vocabulary - 1} .* got {wrong}") as caught,
     ):
         asyncio.run(one.rows(ids))
     assert caught.value.param == f"input[{index}]"

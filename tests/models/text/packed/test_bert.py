@@ -135,7 +135,7 @@ def test_any_mix_of_lengths_equals_the_general_path(
     both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int
 ) -> None:
     packed, general = both
-    batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
+    batch = texts([min(length, packed.metadata.max_tokens) for length in lengths], seed, packed.metadata.vocabulary)
     np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
 
 
@@ -144,7 +144,7 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
     both: tuple[PackedEncoder, Encoder], lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed, general = both
-    batch, network, seen = texts(lengths, 0, packed.card.vocabulary), packed._network, set[int]()
+    batch, network, seen = texts(lengths, 0, packed.metadata.vocabulary), packed._network, set[int]()
     monkeypatch.setattr(network, "onednn_max_rows", ALL)
     unscripted = _EncoderStack(network.word_embeddings, network.position_embeddings, network.norm, network.layers)
     monkeypatch.setattr(network, "_stack", [unscripted])
@@ -165,7 +165,7 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(
     both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int
 ) -> None:
     packed, _ = both
-    batch = texts([min(length, packed.card.max_tokens) for length in lengths], seed, packed.card.vocabulary)
+    batch = texts([min(length, packed.metadata.max_tokens) for length in lengths], seed, packed.metadata.vocabulary)
     alone = np.concatenate([packed.forward([item]) for item in batch])
     np.testing.assert_allclose(packed.forward(batch), alone, atol=5e-5)
 
@@ -173,7 +173,7 @@ def test_a_texts_vector_does_not_depend_on_its_neighbours(
 @pytest.mark.parametrize("number", [1, 40])
 def test_a_pass_is_preempted_after_each_step_but_the_last(both: tuple[PackedEncoder, Encoder], number: int) -> None:
     packed, general = both
-    batch = texts([7] * number, 0, packed.card.vocabulary)
+    batch = texts([7] * number, 0, packed.metadata.vocabulary)
     calls: list[None] = []
     rows = packed.forward(batch, Calling(lambda: calls.append(None)))
     assert len(calls) == 3 * packed._network.shape.layers - 1
@@ -186,7 +186,7 @@ def test_nothing_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, E
     calls: list[None] = []
     preempt = Calling(lambda: calls.append(None))
     preempt.flags = (new_flag(), new_flag())
-    packed.forward(texts([7, 60], 0, packed.card.vocabulary), preempt)
+    packed.forward(texts([7, 60], 0, packed.metadata.vocabulary), preempt)
     assert not calls
 
 
@@ -200,7 +200,7 @@ def test_a_lowered_flag_calls_nothing_again(both: tuple[PackedEncoder, Encoder])
 
     preempt = Calling(enter)
     preempt.flags = (new_flag(), new_flag(up=True))
-    packed.forward(texts([7, 60], 0, packed.card.vocabulary), preempt)
+    packed.forward(texts([7, 60], 0, packed.metadata.vocabulary), preempt)
     assert len(calls) == 1
 
 
@@ -211,7 +211,7 @@ def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
     """
     model = load(locate(DEFAULT_MODEL), CPU32)
     assert isinstance(model, PackedEncoder)
-    batch = texts([120] * 8, 0, model.card.vocabulary)
+    batch = texts([120] * 8, 0, model.metadata.vocabulary)
     model.forward(batch)
     began = time.perf_counter()
     model.forward(batch)
@@ -238,7 +238,7 @@ def test_special_tokens_inside_a_text_have_the_positions_that_the_general_path_g
 def test_bfloat16_differs_from_float32_no_more_than_by_the_general_path(rough: ModelSource) -> None:
     bfloat16 = place("cpu", "bfloat16")
     packed, general, exact = PackedEncoder(rough, bfloat16), Encoder(rough, bfloat16), Encoder(rough, CPU32)
-    batch = texts([1, 30, packed.card.max_tokens, 7, 48], 0, packed.card.vocabulary)
+    batch = texts([1, 30, packed.metadata.max_tokens, 7, 48], 0, packed.metadata.vocabulary)
     right = exact.forward(batch)
     assert least_cosine(packed.forward(batch), right) > 0.999
     assert least_cosine(packed.forward(batch), right) > least_cosine(general.forward(batch), right) - 0.0005
@@ -247,7 +247,7 @@ def test_bfloat16_differs_from_float32_no_more_than_by_the_general_path(rough: M
 def test_each_architecture_is_packed_at_load(rough: ModelSource) -> None:
     model = load(rough, CPU32)
     assert isinstance(model, PackedEncoder)
-    assert float(model.card.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+    assert float(model.metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
 
 
 def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
@@ -262,9 +262,9 @@ def test_two_texts_of_the_same_words_in_another_order_differ(both: tuple[PackedE
 
 def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> None:
     packed, general = both
-    assert packed.card == replace(general.card, pads=False)
-    assert packed.card.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(
-        packed.card.architecture, 0
+    assert packed.metadata == replace(general.metadata, pads=False)
+    assert packed.metadata.max_tokens == LONGEST - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(
+        packed.metadata.architecture, 0
     )
 
 
@@ -277,7 +277,7 @@ def test_bfloat16_stays_near_float32(
     for module in ("bert", "attention_blocks"):
         monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
-    batch = texts([3, 20, 48, 7, 33], 0, exact.card.vocabulary)
+    batch = texts([3, 20, 48, 7, 33], 0, exact.metadata.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)
     assert b.dtype == np.float32
     assert least_cosine(a, b) > 0.999
@@ -355,7 +355,7 @@ def test_what_cannot_be_packed_goes_the_general_way_and_says_why(
     change(path / file, **changes)
     model = load(locate(str(path)), CPU32)
     assert isinstance(model, Encoder)
-    assert model.card.forward == f"general: {why}"
+    assert model.metadata.forward == f"general: {why}"
 
 
 def test_without_a_tokenizer_file_there_is_no_packing(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_the_shipped_model_is_checked_against_the_vectors_that_ship_with_it(monk
     monkeypatch.setattr("models.text.packed.encoder.Encoder", refuse)
     model = load(locate(DEFAULT_MODEL), CPU32)
     assert isinstance(model, PackedEncoder)
-    assert float(model.card.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+    assert float(model.metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
 
 
 def test_a_model_reads_no_more_tokens_than_it_has_positions(tmp_path: Path) -> None:
@@ -390,6 +390,6 @@ def test_a_model_reads_no_more_tokens_than_it_has_positions(tmp_path: Path) -> N
     change(path / "sentence_bert_config.json", max_seq_length=512)
     source = locate(str(path))
     packed = PackedEncoder(source, CPU32)
-    assert packed.card.max_tokens == LONGEST
+    assert packed.metadata.max_tokens == LONGEST
     [item] = packed.text.encode(["card " * 600])
     np.testing.assert_allclose(packed.forward([item]), Encoder(source, CPU32).forward([item]), atol=1e-4)

@@ -57,7 +57,7 @@ def texts(lengths: list[int], vocabulary: int) -> list[Tokens]:
 
 def test_vectors_stay_near_those_of_float32(rough: ModelSource) -> None:
     exact, rounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
-    batch = texts([1, 40, 7, 48, 13, 2, 30], exact.card.vocabulary)
+    batch = texts([1, 40, 7, 48, 13, 2, 30], exact.metadata.vocabulary)
     found = cosines(exact.forward(batch), rounded.forward(batch))
     assert found.mean() > 0.99
     assert found.min() > 0.98
@@ -66,7 +66,7 @@ def test_vectors_stay_near_those_of_float32(rough: ModelSource) -> None:
 
 def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> None:
     model = PackedEncoder(rough, int8())
-    batch = texts([1, 40, 7, 48, 13], model.card.vocabulary)
+    batch = texts([1, 40, 7, 48, 13], model.metadata.vocabulary)
     alone = np.concatenate([model.forward([item]) for item in batch])
     assert cosines(model.forward(batch), alone).min() > 0.999
 
@@ -95,7 +95,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
     monkeypatch.setattr(quantized, "bfloat16_feature", lambda: None)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
-    batch = texts([1, 40, 7, 48], exact.card.vocabulary)
+    batch = texts([1, 40, 7, 48], exact.metadata.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
 
 
@@ -106,7 +106,7 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
     for feature in ("avx512_bf16", None):
         monkeypatch.setattr(quantized, "bfloat16_feature", lambda feature=feature: feature)
         model = PackedEncoder(rough, int8())
-        vectors[feature] = model.forward(texts([40, 33], model.card.vocabulary))
+        vectors[feature] = model.forward(texts([40, 33], model.metadata.vocabulary))
     assert not np.array_equal(vectors["avx512_bf16"], vectors[None])
     assert cosines(vectors["avx512_bf16"], vectors[None]).min() > 0.999
 
@@ -152,16 +152,16 @@ def test_all_linear_layers_are_replaced_and_others_get_their_turns(rough: ModelS
     kinds = [type(module).__name__ for module in model._network.layers.modules() if "Linear" in type(module).__name__]
     assert kinds == ["Int8Linear"] * 6
     turns: list[bool] = []
-    model.forward(texts([3], model.card.vocabulary), Calling(lambda: turns.append(True)))
+    model.forward(texts([3], model.metadata.vocabulary), Calling(lambda: turns.append(True)))
     assert len(turns) == 5
 
 
 def test_the_card_says_int8_how_near_it_is_and_what_it_gains(rough: ModelSource) -> None:
-    card = load(rough, int8()).card
-    assert card.dtype == "int8"
-    assert card.reason == "device cpu as asked; int8 as asked"
-    assert 0.99 <= float(card.forward.removeprefix("packed: least cosine to the general forward pass ")) < 0.9999999
-    assert any("of the time of" in note and "timed at load" in note for note in card.notes)
+    metadata = load(rough, int8()).metadata
+    assert metadata.dtype == "int8"
+    assert metadata.reason == "device cpu as asked; int8 as asked"
+    assert 0.99 <= float(metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) < 0.9999999
+    assert any("of the time of" in note and "timed at load" in note for note in metadata.notes)
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, 0), (1.5, 1)])
@@ -173,7 +173,7 @@ def test_where_it_gains_nothing_the_log_says_so(
     with caplog.at_level(logging.WARNING, "models.text.packed.encoder"):
         model = PackedEncoder(rough, int8())
     assert len(caplog.records) == warned
-    assert model.card.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
+    assert model.metadata.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
 
 
 def test_it_is_compared_with_what_the_machine_would_take_otherwise(
@@ -182,8 +182,8 @@ def test_it_is_compared_with_what_the_machine_would_take_otherwise(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
     model = PackedEncoder(rough, int8())
-    assert "of the time of bfloat16 for" in model.card.notes[0]
-    batch = texts([3, 20], model.card.vocabulary)
+    assert "of the time of bfloat16 for" in model.metadata.notes[0]
+    batch = texts([3, 20], model.metadata.vocabulary)
     assert cosines(model.forward(batch), PackedEncoder(rough, CPU32).forward(batch)).min() > 0.98
 
 

@@ -180,7 +180,7 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     assert judged == ["ndcg_at_10_against_base", "auroc_against_base"]
     served = load(locate(str(work.result / "encoder")), CPU)
     assert isinstance(served, SequenceClassifier)
-    assert (served.card.task, served.card.width) == ("rerank", 1)
+    assert (served.metadata.task, served.metadata.width) == ("rerank", 1)
     trained = score_pairs(served, list(zip(*train.texts, strict=True)))
     assert relevance_metrics(train.texts[0], train.scores or [], trained)["auroc"] > 0.85
     assert served.text.max_tokens == work.model.text.max_tokens

@@ -369,9 +369,9 @@ def test_ten_million_rows_are_refused(make_app: MakeApp) -> None:
 
 
 def test_the_catalog_has_the_contract(client: TestClient) -> None:
-    card = client.get(f"/v1/models/{PUMP}").json()
-    assert (card["task"], card["dtype"], card["base"]) == ("anomaly", "float64", "sensors")
-    assert card["signature"]["inputs"][0]["columns"] == ["pressure", "flow"]
+    metadata = client.get(f"/v1/models/{PUMP}").json()
+    assert (metadata["task"], metadata["dtype"], metadata["base"]) == ("anomaly", "float64", "sensors")
+    assert metadata["signature"]["inputs"][0]["columns"] == ["pressure", "flow"]
     assert {one["id"] for one in client.get("/v1/models").json()["data"]} >= {PUMP, RECORDS, LOAD}
 
 
