@@ -220,7 +220,7 @@ def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     ],
 )
 def test_every_hyperparameter_is_documented(recipe: type[BaseModel]) -> None:
-    told = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    told = (Path(__file__).parents[3] / "docs" / "reference" / "hyperparameters.md").read_text(encoding="utf-8")
     assert [name for name in recipe.model_fields if f"`{name}`" not in told] == []
 
 

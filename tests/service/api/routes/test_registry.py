@@ -488,7 +488,7 @@ def test_a_full_disk_is_said_and_changes_nothing(
     def fail(path: Path, content: bytes) -> None:
         raise OSError(number, "no")
 
-    for module in ("aliases", "history"):
+    for module in ("aliases", "pointer_history"):
         monkeypatch.setattr(f"models.registry.{module}.replace_file", fail)
     assert house.ask(method, path, body, status=status)["code"] == code
     assert (house.registry.current(NAME), house.registry.aliases()) == before
