@@ -99,8 +99,8 @@ class PackedEncoder:
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
     """Load the packed encoder where it agrees with the general one, else the general one.
 
-    The metadata says which and why. The general path's vectors of the shipped model ship with Sonde; for other models the
-    general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
+    The metadata says which and why. The general path's vectors of the shipped model come with Sonde; for other models
+    the general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
     cannot be used, because the general one has no int8.
     """
     try:
