@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Bytecode is kept wherever the environment says otherwise: hundreds of processes start in the tests.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve check test test-fast test-properties lint format bench docs lock clean
 

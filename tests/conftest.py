@@ -38,7 +38,7 @@ def postgresql() -> Iterator[Postgres]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     made = Database(
         request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else "", tmp_path

@@ -171,6 +171,7 @@ def test_agreement_is_best_where_cosines_follow_the_grades() -> None:
     assert int8.agreement(rows, (100 * distance).astype(np.int64)) == pytest.approx(-100)
 
 
+@pytest.mark.slow
 def test_a_row_is_measured_on_a_server() -> None:
     fake = FakeServer(lambda number: (0.02, 200))
     with listening(fake) as url:

@@ -167,6 +167,7 @@ def test_paths_exist(document: Path) -> None:
     assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -41,6 +41,7 @@ FORECAST_PLOTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "data"), [(name, data) for data in (PLOTS, FORECAST_PLOTS) for name in data])
 def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: dict[str, Any]) -> None:
     drawn = plots.draw(name, data, "svg")

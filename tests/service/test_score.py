@@ -95,6 +95,7 @@ def test_what_separates_cells_is_told_as_in_training(service: TestClient, table:
         assert (tmp_path / f"{name}.csv").read_text() == (tmp_path / "comma.csv").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", ["{}", "{}000", "{}000000000", "now", "shift {} of 3", "2026-11-23 {}"])
 def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_path: Path, time: str) -> None:
     rows = [f"{time.format(1767225600 + n)},{n % 3},{n % 2}" for n in range(60)]
@@ -104,6 +105,7 @@ def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_
     assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_in_several_requests_as_in_one(
     service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def _race(root: Path, version: int, start: Any, outcomes: Any) -> None:
         outcomes.put(("lost", version))
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_race_one_wins(registry: Registry, source: Path, tmp_path: Path) -> None:
     filled(registry, source, 2)
     context = multiprocessing.get_context("spawn")

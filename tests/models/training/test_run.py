@@ -154,6 +154,7 @@ def test_words_are_left_out_where_they_gain_nothing(trained: tuple[Path, list[Ma
     )
 
 
+@pytest.mark.slow
 def test_a_head_with_words_gives_its_golden_rows_and_is_an_incumbent(encoder: Path, tmp_path: Path) -> None:
     directory = job(tmp_path / "words", encoder, labelled(10), hyperparameters={"mode": "frozen", "lexical": True})
     assert run(directory, lambda event: None) == 0
@@ -218,6 +219,7 @@ def stranger(encoder: Path) -> Path:
     return tiny_models.roughen(tiny_models.encoder(encoder.parent / "stranger", normalize=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "anomaly"])
 @pytest.mark.parametrize("kept", [True, False], ids=["own encoder", "base"])
 def test_the_incumbent_is_judged_with_its_own_encoder(
@@ -240,6 +242,7 @@ def test_the_incumbent_is_judged_with_its_own_encoder(
         assert result["incumbent_metrics"]["ece"] == pytest.approx(before["metrics"]["ece"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "version"), [("gone=/nowhere/at/all", "0123456789ab"), ("stranger", "another")])
 def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
     trained: tuple[Path, list[Mapping[str, Any]]],
@@ -295,6 +298,7 @@ def test_a_validation_file_is_what_the_result_is_judged_on(encoder: Path, tmp_pa
     assert metrics["held_out_rows"] == 45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["contrastive", "full"])
 def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(
     encoder: Path, tmp_path: Path, mode: str
@@ -336,6 +340,7 @@ def guess(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EncoderComparison, "_predict_frozen", lambda self, rows: np.zeros(len(rows), np.int64))
 
 
+@pytest.mark.slow
 def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
     result = read(won[0] / "result.json")
     assert (result["mode"], result["encoder"]) == ("contrastive", "own")
@@ -373,6 +378,7 @@ def test_a_successor_is_compared_with_what_had_not_learnt_the_held_out_rows(
     assert incumbent["macro_f1"] == pytest.approx(before["macro_f1"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +403,7 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
     assert tuned == ["tuned", "tuned-1", "tuned-2", "tuned-3", "tuned", "tuned-3", "tuned-4", "refitted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "wrong", "tuned"), [("auto", 0, False), ("auto", 1, False), ("auto", 30, True), ("contrastive", 0, True)]
 )
@@ -422,6 +429,7 @@ def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_se
     assert any(explained in message for message in said) == (not tuned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "told"), [({}, "macro-F1"), ({"metric": "accuracy", "confidence": 0.95}, "accuracy")]
 )
@@ -449,6 +457,7 @@ def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins
     assert read(tmp_path / "job" / "result.json")["encoder"] == ("base" if given else "own")
 
 
+@pytest.mark.slow
 def test_the_report_compares_in_the_metric_that_decides(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

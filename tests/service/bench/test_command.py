@@ -14,6 +14,8 @@ from tests.fakes.openai_server import FakeServer, listening
 from tests.support.app import MakeApp
 from tests.support.server import wait_until
 
+pytestmark = pytest.mark.slow
+
 NO_URLS = ("nowhere", "http://h:99999", "http://h:abc", "http://h:0", "http://[::1")
 QUICK = ("--seconds", "0.5", "--warmup-s", "0.1")
 

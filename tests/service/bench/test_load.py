@@ -14,6 +14,8 @@ from service.bench.workload import Requests, Texts, between, parse_mix
 from service.errors import ConfigError, TargetError
 from tests.fakes.openai_server import FakeServer, faking
 
+pytestmark = pytest.mark.slow
+
 
 def requests(batch: int = 1) -> Requests:
     return Requests("m", Texts(between(10, 10)), parse_mix(None, batch, 32))

@@ -303,6 +303,7 @@ def test_each_thread_has_its_own_number_of_threads() -> None:
         torch.set_num_threads(mine)  # threads that begin later take the last number set
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_two_threads_get_from_one_network_what_one_gets(dtype: DtypeName) -> None:
     encoder = PackedEncoder(locate(DEFAULT_MODEL), place("cpu", dtype))
@@ -346,6 +347,7 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
     assert met == {"one": 2, "other": 2}
 
 
+@pytest.mark.slow
 def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
     before = torch.get_num_threads()
     manager = ModelManager(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())

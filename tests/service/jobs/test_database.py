@@ -87,6 +87,7 @@ def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_unavailable_and_comes_back(tmp_path: Path) -> None:
     with postgres() as server:
         database = Database(server.new_database(), tmp_path)

@@ -13,6 +13,7 @@ from service.jobs.leases import LeaseRenewer, WorkerLeases
 from tests.support.server import wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [Unavailable("away"), StorageFull("no space is left for the database of jobs"), RuntimeError("broken")]
 )

@@ -161,6 +161,7 @@ def test_back_and_forth_between_two_looks_loads_nothing(serving: Serving, monkey
     assert (serving.label(), serving.metric("sonde_model_generation", model=NAME)) == (f"{NAME}:v2", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poll_s", [1.0, 0.05])
 def test_a_promotion_by_another_process_is_seen_within_two_seconds(
     make_one: Callable[..., Serving], poll_s: float

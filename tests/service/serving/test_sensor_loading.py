@@ -85,6 +85,7 @@ def test_one_that_answers_otherwise_is_not_served(manager: ModelManager, tmp_pat
         manager.watcher._load(PUMP, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("off", "said"), [(0.0, None), (0.5, "golden inputs: differs by 0.5")])
 def test_the_gate_runs_the_golden_readings(manager: ModelManager, tmp_path: Path, off: float, said: str | None) -> None:
     publish(manager.registry, tmp_path / "staged", off=off)

@@ -266,6 +266,7 @@ def test_a_request_that_outlives_its_version_brings_no_series_back(manager: Mode
     assert again is not served
 
 
+@pytest.mark.slow
 def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
     served = put_in_service(manager, FakeSensor())
     engine, gone = served.engine, weakref.ref(served)

@@ -36,6 +36,7 @@ def foresight() -> PredictionErrorDetector:
     return PredictionErrorDetector(1, seed=1).fit([logistic(1000, 0)])
 
 
+@pytest.mark.slow
 def test_it_foresees_what_no_linear_map_can(foresight: PredictionErrorDetector) -> None:
     assert told_apart(foresight) > 0.99
     assert told_apart(ResidualDetector(1).fit([logistic(1000, 0)])) < 0.9

@@ -268,6 +268,7 @@ def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
 def test_bfloat16_stays_near_float32(

@@ -31,6 +31,7 @@ def incumbent(
     return statuses(list(check_incumbent(ours, theirs, anomalous, stride, seed=0)))
 
 
+@pytest.mark.slow
 def test_only_a_detector_that_beats_the_largest_z_score_is_fine() -> None:
     assert trivial(GOOD, NOISE) == {"against_trivial": "ok", "f1_against_trivial": "ok"}
     assert trivial(NOISE, GOOD) == {"against_trivial": "warn", "f1_against_trivial": "warn"}
@@ -65,6 +66,7 @@ def test_neighbours_widen_the_interval() -> None:
     assert by_run.high - by_run.low > 1.5 * (by_row.high - by_row.low)
 
 
+@pytest.mark.slow
 def test_the_served_model_causes_a_warning_only_where_it_is_better() -> None:
     assert incumbent(GOOD, NOISE, ANOMALOUS) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}
     assert incumbent(GOOD, GOOD, ANOMALOUS) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}

@@ -198,6 +198,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     assert (refused(tmp_path / "file.csv").code, refused(tmp_path / "file.csv").line) == ("not_utf8", 2)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((100_000, 8))
     rows = "\n".join(",".join(row) for row in np.char.mod("%.5f", x).tolist())

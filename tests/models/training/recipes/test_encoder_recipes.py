@@ -80,6 +80,7 @@ def context(
     return TextContext(job, directory, told.append, Report(), source, CPU, loaded, None, Embedder(loaded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "asked", "metric"),
     [
@@ -162,6 +163,7 @@ def test_pairs_that_all_share_a_text_have_no_negatives(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize(
     "make", [tiny_models.encoder, partial(tiny_models.cross_encoder, spread=0.02)], ids=["encoder", "cross_encoder"]

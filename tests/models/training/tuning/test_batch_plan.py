@@ -52,6 +52,7 @@ def test_batches_of_two_labels_are_filled() -> None:
     assert len(batches) == 50
 
 
+@pytest.mark.slow
 def test_planning_many_rows_takes_no_time() -> None:
     began = time.monotonic()
     by_label(["yes"] * 99_000 + ["no"] * 1000, 32)(random.Random(0))

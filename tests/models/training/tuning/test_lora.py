@@ -79,6 +79,7 @@ def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> Non
     assert encoder.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("tune", [LabelledTuning.contrastive, LabelledTuning.under_head])
 def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: Mode, tune: Tune) -> None:
@@ -92,6 +93,7 @@ def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mo
     assert apart(Embedder(model)(TEXTS)) > apart(Embedder(load(source, CPU))(TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: Path, mode: Mode) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))

@@ -125,6 +125,7 @@ def test_a_run_leaves_the_callers_generator_as_it_was(source: ModelSource, tmp_p
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     source: ModelSource, tmp_path: Path, optimizer: Any

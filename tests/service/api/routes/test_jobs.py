@@ -277,6 +277,7 @@ def test_what_was_asked_for_reaches_the_worker(http: TestClient, backend: JobBac
     assert (job.training_file, job.feedback_until, job.validation_file) == ("feedback:ft:x", 1, file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("supervised", "message"),
     [

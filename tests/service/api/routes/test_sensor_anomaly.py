@@ -50,6 +50,7 @@ def rows(count: int) -> list[list[float]]:
     return [[numbers.gauss(0, 1), numbers.gauss(5, 2)] for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", ["combined", "adaptive"])
 @pytest.mark.parametrize("size", [1, 7, 50])
 def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detector: str, size: int) -> None:
