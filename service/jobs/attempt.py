@@ -233,7 +233,7 @@ class AttemptRunner:
         self._retry(lambda: self._publisher.publish(job, directory, result, **incumbent))
 
     def _fail(self, job: Job, failure: Failure) -> None:
-        log.info("job failed", extra={"job": job.id, "code": failure.code})
+        log.warning("job failed: %s", failure.message, extra={"job": job.id, "code": failure.code})
         self._retry(lambda: self._store.fail(job, failure))
 
     def _retry(self, write: Callable[[], object]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from service.errors import JobNotFound
 from service.jobs import incumbent, promotion
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
 
 Check = Callable[[Path, str], str | None]
 
@@ -88,6 +91,7 @@ class Publisher:
         summary = {"version": version, "decision": outcome, "why": decision.why, **kept}
         event = Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
         self._store.succeed(job, Success(name, int(result.get("trained_tokens") or 0), summary), event)
+        log.info("job succeeded, its model was %s", outcome, extra={"job": job.id, "model": name, "why": decision.why})
 
     def _base_spec(self, manifest: Manifest) -> str:
         """The spec of a version's base, from the job that trained it, else the base's name."""

@@ -45,7 +45,9 @@ def _check_row_count(train: Segments) -> Finding:
     detail = "" if records else f"; the longest run has {longest}"
     message = f"{count} normal rows of {len(train.columns)} columns to train on{detail}."
     status: Status = "fail" if enough < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
-    remedy = f"Send at least {LEAST_ROWS} normal rows {where}, better thousands: a small alpha needs many rows."
+    remedy = f"Send at least {LEAST_ROWS} normal rows {where}."
+    if status == "warn":
+        remedy = f"Send {ENOUGH_ROWS} normal rows or more: a small alpha needs many."
     return _finding("rows", status, float(enough), float(LEAST_ROWS), message, remedy)
 
 
