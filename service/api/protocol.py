@@ -29,6 +29,7 @@ class TimeoutProtocol(HttpToolsProtocol):
     receive_timeout_s = 15.0
     min_receive_bytes_per_s = 4096
     on_closed: Callable[[], None] | None = None
+    parser: RequestParser
     _timer: asyncio.TimerHandle | None = None
     _arrived_bytes = 0
     _head_bytes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Protocol
 
 import httptools
@@ -14,7 +15,7 @@ class Listener(Protocol):
     headers: list[tuple[bytes, bytes]]
 
 
-class RequestParser(httptools.HttpRequestParser):  # type: ignore[misc]  # its stub has no base that mypy can see
+class RequestParser(httptools.HttpRequestParser):
     """httptools' parser, which reads the body of a request that asks for an upgrade.
 
     httptools ends such a request with its head, so that its body would be the next request. This parser then starts
@@ -31,7 +32,7 @@ class RequestParser(httptools.HttpRequestParser):  # type: ignore[misc]  # its s
         """Whether the head will come again without its upgrade."""
         return self.should_upgrade() and self.get_method() != b"CONNECT"
 
-    def feed_data(self, data: bytes | memoryview) -> None:
+    def feed_data(self, data: bytes | bytearray | memoryview[int] | array[int]) -> None:
         """Parse bytes. Raises HttpParserError, and HttpParserUpgrade after the head of CONNECT."""
         rest = memoryview(data)
         while True:
