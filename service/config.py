@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
     )
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
-    insecure: bool = Field(False, description="listen beyond loopback without keys")
+    insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="networks (CIDR) of proxies whose X-Forwarded-For is believed; may be repeated (or commas)"
     )
