@@ -51,13 +51,16 @@ class Keyring:
     """The keys in a file, read again when it changes: a new key works without a restart.
 
     Without a file, anyone may call if `open_without_keys`. With one, callers need a key, even after the last key is
-    revoked. While the file cannot be read, the keys read before stay in force.
+    revoked. While the file is gone or cannot be read, the keys read before stay in force. Its lock file shows a new
+    process that keys were made here, so a service without its keys does not start open; `made_before` tells it so too.
     """
 
-    def __init__(self, path: Path, *, open_without_keys: bool = True) -> None:
+    def __init__(self, path: Path, *, open_without_keys: bool = True, made_before: bool = False) -> None:
         self._path = path
+        self._made_before = made_before
         self._open_without_keys = open_without_keys
         self._stamp: tuple[int, int] | None = None
+        self._was_read = False
         self._keys: tuple[Key, ...] = ()
         self._last_problem = ""
 
@@ -67,17 +70,28 @@ class Keyring:
         try:
             self._refresh()
         except ConfigError as error:
-            if self._stamp is None:
+            if not self._was_read:
                 raise
             if error.message != self._last_problem:  # log it once, not at every request
                 log.exception("keys cannot be read; those read before stay in force")
             self._last_problem = error.message
         return self._keys
 
+    @property
+    def were_made(self) -> bool:
+        """Whether there are or were keys here, so that callers need one. Raises ConfigError."""
+        self._refresh()
+        return self._were_made()
+
+    @property
+    def are_stale(self) -> bool:
+        """Whether the file could not be read when it was last looked at."""
+        return bool(self._last_problem)
+
     def authenticate(self, secret: str | None) -> Key:
         """The key of a secret. Compares with all keys in constant time. Raises MissingKey."""
         keys = self.keys
-        if self._stamp is None and self._open_without_keys:
+        if self._open_without_keys and not self._were_made():
             return ANYONE
         if not secret:
             raise MissingKey("an API key is needed: send 'Authorization: Bearer …' or 'X-API-Key: …'")
@@ -100,6 +114,8 @@ class Keyring:
 
     def revoke(self, key_id: str) -> bool:
         """Remove a key; False when there is none with this id."""
+        if not self.keys:  # the lock would say that there were some
+            return False
         with self._locked():
             left = [key for key in self.keys if key.id != key_id]
             if len(left) == len(self.keys):
@@ -109,16 +125,26 @@ class Keyring:
 
     def _refresh(self) -> None:
         stamp = self._read_stamp()
-        if stamp != self._stamp:
-            self._keys = _read(self._path) if stamp else ()
-            self._stamp, self._last_problem = stamp, ""
+        if stamp is None and self._was_read:
+            raise ConfigError(f"{self._path} is gone: restore it, or create new keys")
+        if stamp is not None and stamp != self._stamp:
+            self._keys = _read(self._path)
+            self._stamp, self._was_read = stamp, True
+        self._last_problem = ""
+
+    def _were_made(self) -> bool:
+        return self._made_before or self._was_read or self._lock_file.exists()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._path.with_suffix(".lock")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock the file between reading and writing it. Raises ConfigError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.with_suffix(".lock").open("w") as lock:
+            with self._lock_file.open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:

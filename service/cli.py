@@ -58,12 +58,14 @@ def command() -> NoReturn:
 def serve(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP until SIGTERM."""
     settings = _settings(parsed)
-    keyring = _keyring(settings)
     if parsed.process_spec is not None:
-        return _serve_as_process(settings, keyring, parsed.process_spec)
+        return _serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
+    keyring = _keyring(settings)
+    _require_keys_file(settings, keyring)
     logs.configure(settings.log_level)
     if settings.workers > 1:
-        return _serve_together(settings, parsed.flags)
+        # A process that starts later, when the file may be gone, is told that callers need a key.
+        return _serve_together(settings, [*parsed.flags, *(["--keys-were-made"] if keyring.were_made else [])])
     return _serve(_within_quota(settings), keyring)
 
 
@@ -72,7 +74,7 @@ def up(parsed: argparse.Namespace) -> int:
     from service.processes.up import up as run
 
     settings = _settings(parsed)
-    _keyring(settings)  # one refusal here instead of one from each process
+    _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
     logs.configure(settings.log_level)
     return run(settings, parsed.flags)
 
@@ -208,16 +210,25 @@ def _greeting(url: str, metadata: ModelMetadata) -> str:
     )
 
 
-def _keyring(settings: Settings) -> Keyring:
+def _keyring(settings: Settings, *, made_before: bool = False) -> Keyring:
     """The API keys. Raises ConfigError when there is none and other machines can call."""
     open_without_keys = settings.loopback or settings.insecure
-    keyring = Keyring(settings.keys_file, open_without_keys=open_without_keys)
-    if not keyring.keys and not open_without_keys:
+    keyring = Keyring(settings.keys_file, open_without_keys=open_without_keys, made_before=made_before)
+    if not keyring.keys and not open_without_keys and not made_before:
         raise ConfigError(
             f"--host {settings.host} is reachable from other machines and there is no API key: make one with"
             " 'sonde keys create --scope infer', or pass --insecure"
         )
     return keyring
+
+
+def _require_keys_file(settings: Settings, keyring: Keyring) -> None:
+    """Raise ConfigError if keys were made here and their file is gone."""
+    if keyring.were_made and not settings.keys_file.exists():
+        raise ConfigError(
+            f"{settings.keys_file} is gone, and keys were made here: restore it, create new keys with 'sonde keys"
+            f" create --scope infer', or delete {settings.keys_file.with_suffix('.lock')} to serve without keys"
+        )
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
@@ -253,7 +264,9 @@ def parser() -> argparse.ArgumentParser:
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
         if run is serve:
-            command.add_argument("--process-spec", help=argparse.SUPPRESS)  # the supervisor of --workers passes it
+            # The supervisor of --workers passes both.
+            command.add_argument("--process-spec", help=argparse.SUPPRESS)
+            command.add_argument("--keys-were-made", action="store_true", help=argparse.SUPPRESS)
     _add_score(commands.add_parser("score", help="score a CSV with a sensor model", description=score.__doc__))
     load = commands.add_parser("bench", help="load-test a server", description=bench.__doc__)
     add_bench_flags(load)

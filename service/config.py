@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,10 @@ class Settings(BaseSettings):
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
     )
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
-    insecure: bool = Field(False, description="listen beyond loopback without keys")
+    insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="networks (CIDR) of proxies whose X-Forwarded-For is believed; may be repeated (or commas)"
+    )
 
     model: Annotated[tuple[str, ...], NoDecode] = Field(
         ("all-MiniLM-L6-v2",),
@@ -104,6 +108,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        """The networks, whether they came in one string or several."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple):
+            return value
+        parts = [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+        try:
+            return tuple(str(ipaddress.ip_network(part)) for part in parts)
+        except ValueError as error:
+            raise ValueError(f"expected networks like 10.0.0.0/8: {error}") from None
 
     @property
     def loopback(self) -> bool:

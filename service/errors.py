@@ -17,7 +17,9 @@ SondeError
 │   └── IdempotencyConflict   the key was used with another body
 ├── AuthError
 │   ├── MissingKey            no key, or an unknown one
-│   └── ScopeDenied           the key may not do this
+│   ├── ScopeDenied           the key may not do this
+│   ├── UnknownHost           without keys: a Host that is not this machine's
+│   └── ForeignOrigin         without keys: a web page of another origin wants a change
 ├── CapacityError             try again later
 │   ├── Overloaded            the queue is full
 │   ├── Unavailable           not ready, draining, or the device is gone
@@ -85,6 +87,14 @@ class MissingKey(AuthError):
 
 class ScopeDenied(AuthError):
     code = "insufficient_scope"
+
+
+class UnknownHost(AuthError):
+    code = "unknown_host"
+
+
+class ForeignOrigin(AuthError):
+    code = "foreign_origin"
 
 
 class CapacityError(SondeError):

@@ -107,6 +107,7 @@ class Metrics:
         self.reload_failures = counter("sonde_reload_failures", "Fine-tuned models that failed to load", model)
         self.drift = gauge("sonde_drift_detected", "1 when readings have drifted from a model's", ["model", "version"])
         self.ready = gauge("sonde_ready", "Server processes that take requests")
+        self.keys_stale = gauge("sonde_keys_stale", "Server processes that cannot read the keys file")
         for reason in SHED_REASONS:
             self.shed.labels(reason)
 

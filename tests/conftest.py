@@ -54,7 +54,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     with ExitStack() as stack:
 
         def make(*models: FakeModel, **settings: object) -> FastAPI:
-            chosen = Settings.read({"home": tmp_path, **settings})
+            chosen = Settings.read({"home": tmp_path, "host": "testserver", **settings})  # as TestClient calls it
             metrics = Metrics()
             manager = open_manager(chosen, metrics, *models)
             stack.callback(manager.close)

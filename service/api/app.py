@@ -45,10 +45,11 @@ def create_app(
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs, app.state.jobs_migrated = backend or JobBackend.open(settings), False
     metrics.ready.set_function(lambda: manager.problem is None)
+    metrics.keys_stale.set_function(lambda: keyring.are_stale)
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
     app.add_middleware(FastPathMiddleware, routers=[module.router for module in _COMPUTING])
-    app.add_middleware(ContextMiddleware, keyring=keyring, metrics=metrics, admit=manager.admit)
+    app.add_middleware(ContextMiddleware, settings=settings, keyring=keyring, metrics=metrics, admit=manager.admit)
     describe(app, settings)
     return app
 

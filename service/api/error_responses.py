@@ -43,6 +43,8 @@ STATUS: dict[type[SondeError], int] = {
     e.StorageFull: 507,
     e.AuthError: 401,
     e.ScopeDenied: 403,
+    e.UnknownHost: 403,
+    e.ForeignOrigin: 403,
     e.CapacityError: 503,
     e.Overloaded: 429,
     e.DeadlineExceeded: 504,

@@ -197,7 +197,7 @@ class FastPathMiddleware:
 
 
 async def _call_route(route: ComputeRoute, request: Request) -> Response:
-    prepared = await read_json(request)
+    prepared = await read_json(request, route.body_field)
     RequestContext.of(request).require_scope("infer")
     if route.body_field is None:
         raise TypeError(f"{route.path} takes a body")

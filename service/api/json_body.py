@@ -8,21 +8,27 @@ import math
 import re
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
+from fastapi._compat import ModelField
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from service.api.error_responses import path_of
-from service.api.schemas.fields import shorten_name
+from service.api.schemas.fields import require_count, shorten_name
+from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
 T = TypeVar("T")
 # An input has at most one list or object; a body has few others. The routes themselves refuse up to twice the allowed
 # inputs, because they can name the parameter.
 _LISTS_PER_INPUT, _OTHER_LISTS = 2, 1000
+# An input is a text, or an object with the text's name; so is each of the labels.
+_STRINGS_PER_INPUT = 8
 # Python's and C's spellings too, so that a client learns which of its values JSON cannot say.
 _NUMBER = re.compile(r"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)", re.ASCII)
 # The last string may be cut off. Possessive, so that no text makes the expression go back.
@@ -33,6 +39,9 @@ _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
 # Searching a large body takes seconds and several times its memory, so one thread does it, one body at a time.
 _SEARCH_THREAD = ThreadPoolExecutor(1, "bodies")
+# No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
+_MAX_FIELDS = 256
+_READINGS = {"records", "series", "timestamps"}
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
@@ -51,16 +60,20 @@ class JsonRequest(Request):
         return self.parsed
 
 
-async def read_json(request: Request) -> JsonRequest:
-    """Read and parse the body.
+async def read_json(request: Request, body_field: ModelField | None = None) -> JsonRequest:
+    """Read and parse the body of a route.
 
-    Raises UnsupportedMedia, BodyTooLarge, MalformedBody and ClientGone.
+    Raises UnsupportedMedia, BodyTooLarge, MalformedBody, InvalidRequest for too many items, and ClientGone.
     """
     prepared = JsonRequest(request.scope, request.receive)
     settings = request.app.state.settings
     prepared.raw = await _read_bytes(request, settings.max_body_bytes)
     max_lists = _OTHER_LISTS + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
-    prepared.parsed = await _parse(prepared.raw, max_lists)
+    if not _takes_readings(body_field):
+        _require_few_strings(prepared.raw, _OTHER_LISTS + _STRINGS_PER_INPUT * settings.max_inputs)
+    prepared.parsed = _cut_fields(await _parse(prepared.raw, max_lists))
+    if len(prepared.raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
+        _require_few_items(prepared.parsed, "", "", settings)
     return prepared
 
 
@@ -75,7 +88,7 @@ class JsonRoute(APIRoute):
         async def read_then_handle(request: Request) -> Response:
             if request.method not in _WITH_BODY or (optional and _has_no_body(request)):
                 return await handle(request)
-            return await handle(await read_json(request))
+            return await handle(await read_json(request, self.body_field))
 
         return read_then_handle
 
@@ -113,6 +126,26 @@ def _require_json(content_type: str) -> None:
 
 def _body_too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body may have {max_bytes} bytes: send fewer inputs a request")
+
+
+def _takes_readings(body_field: ModelField | None) -> bool:
+    """Whether the body may have readings, whose columns are strings too."""
+    kind = body_field.field_info.annotation if body_field is not None else None
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and not _READINGS.isdisjoint(kind.model_fields)
+
+
+def _require_few_strings(body: bytes, max_strings: int) -> None:
+    """Refuse a body whose strings would take long to build.
+
+    The count is never above the true one, and at least half of it: a string that ends with a backslash counts half.
+    """
+    if len(body) <= 2 * max_strings:
+        return
+    count = (body.count(b'"') - body.count(b'\\"')) // 2
+    if count > max_strings:
+        raise BodyTooLarge(
+            f"the body has {count} strings or more, it may have {max_strings}: send fewer inputs a request"
+        )
 
 
 async def _parse(body: bytes, max_lists: int) -> Any:
@@ -154,6 +187,33 @@ def _loads(body: bytes) -> Any:
         return orjson.loads(body)
     finally:
         gc.enable()
+
+
+def _cut_fields(body: Any) -> Any:
+    """The body without most of its unknown fields, of which one is enough to refuse it."""
+    if not isinstance(body, dict) or len(body) <= _MAX_FIELDS:
+        return body
+    return dict(islice(body.items(), _MAX_FIELDS))
+
+
+def _require_few_items(node: Any, param: str, name: str, settings: Settings) -> None:
+    """Raise InvalidRequest for a list or object that no route takes, before its items are checked one by one.
+
+    The routes count too, exactly, and only once they know that each item is valid.
+    """
+    most = max(settings.max_inputs, _MAX_FIELDS)
+    if isinstance(node, dict):
+        require_count(len(node), most, param)
+        for key, value in node.items():
+            if isinstance(value, list | dict):
+                _require_few_items(value, f"{param}.{key}" if param else key, key, settings)
+    elif isinstance(node, list) and name in _READINGS:
+        require_count(len(node), settings.max_readings, param)
+    elif isinstance(node, list) and node:
+        ids = isinstance(node[0], int | float)
+        require_count(len(node), max(settings.max_request_tokens, most) if ids else most, param)
+        inner = sum(len(item) for item in node if isinstance(item, list | dict))
+        require_count(inner, max(settings.max_request_tokens, most), param)
 
 
 def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:

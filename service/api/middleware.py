@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import SondeError
 from service.api import error_responses
+from service.api.foreign_pages import refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
+from service.config import Settings
 from service.errors import ClientGone, ScopeDenied, Unavailable
 from service.metrics import Metrics
 
@@ -53,11 +55,15 @@ class ContextMiddleware:
     """Authenticates every request and reports on it.
 
     Denied by default: as soon as a key exists, every path but the probes needs one, even a path that does not exist.
+    Without keys, web pages of other origins are refused.
     `admit` raises once a shutdown has begun. Requests that came before it are answered, however slow their bodies are.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: Metrics, admit: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, keyring: Keyring, metrics: Metrics, admit: Callable[[], None]
+    ) -> None:
         self._app = app
+        self._settings = settings
         self._keyring = keyring
         self._metrics = metrics
         self._admit = admit
@@ -82,6 +88,8 @@ class ContextMiddleware:
         try:
             if scope["path"] not in OPEN_PATHS:
                 context.key = self._keyring.authenticate(_secret(headers))
+                if context.key is ANYONE:
+                    refuse_foreign_page(scope["method"], headers, self._settings)
                 if scope["path"] not in _WATCHING_PATHS:
                     self._admit()
             await self._app(scope, receive, send)

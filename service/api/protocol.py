@@ -1,14 +1,16 @@
-"""uvicorn's HTTP protocol with limits on slow and on endless senders."""
+"""uvicorn's HTTP protocol with limits on slow and on endless senders, and without upgrades."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.error_responses import envelope
+from service.api.request_parser import RequestParser
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,15 @@ class TimeoutProtocol(HttpToolsProtocol):
     receive_timeout_s = 15.0
     min_receive_bytes_per_s = 4096
     on_closed: Callable[[], None] | None = None
+    parser: RequestParser
     _timer: asyncio.TimerHandle | None = None
     _arrived_bytes = 0
     _head_bytes = 0
     _made_progress = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.parser = RequestParser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start the timer for the first request."""
@@ -59,6 +66,14 @@ class TimeoutProtocol(HttpToolsProtocol):
         self._arrived_bytes = 0
         self._start_timer()
 
+    def on_headers_complete(self) -> None:
+        """Start to answer, unless the head comes again without its upgrade."""
+        if self.parser.is_provisional():
+            return
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # CONNECT: no request can follow it
+            self.cycle.keep_alive = False
+
     def on_body(self, body: bytes) -> None:
         """Count the bytes that arrive."""
         self._made_progress = True
@@ -67,6 +82,8 @@ class TimeoutProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop the timer; between requests the keep-alive timeout runs."""
+        if self.parser.is_provisional():
+            return
         self._stop_timer()
         super().on_message_complete()
 

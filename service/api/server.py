@@ -53,6 +53,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # uvicorn would believe X-Forwarded-For from loopback, and callers would choose their own address.
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies),
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=2,
                 backlog=4096,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shutil
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,13 +91,73 @@ def test_revoking_the_last_key_opens_nothing(keyring: Keyring, open_without_keys
             service.authenticate(given)
 
 
-def test_a_lost_file_opens_nothing_where_a_key_is_always_needed(keyring: Keyring) -> None:
-    service = Keyring(file_of(keyring), open_without_keys=False)
-    _, secret = keyring.create(["infer"])
-    service.authenticate(secret)
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def lose_all(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def hide(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+
+
+def replace_home(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+
+
+@pytest.mark.parametrize("harm", [lose, lose_all, cut, hide, replace_home])
+@pytest.mark.parametrize("open_without_keys", [True, False])
+def test_a_lost_file_leaves_the_known_keys_in_force(
+    keyring: Keyring, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None], open_without_keys: bool
+) -> None:
+    service = Keyring(file_of(keyring), open_without_keys=open_without_keys)
+    key, secret = keyring.create(["infer"])
+    assert service.authenticate(secret) == key
+    harm(file_of(keyring))
+    for _ in range(3):
+        assert service.authenticate(secret) == key
+        for wrong in (None, "sonde_other"):
+            with pytest.raises(MissingKey):
+                service.authenticate(wrong)
+    assert [record.message for record in caplog.records] == ["keys cannot be read; those read before stay in force"]
+    assert service.are_stale
+
+
+def test_a_file_that_comes_back_counts_again(keyring: Keyring, caplog: pytest.LogCaptureFixture) -> None:
+    key, secret = keyring.create(["infer"])
+    keyring.authenticate(secret)
+    for losses in (1, 2):
+        file_of(keyring).rename(file_of(keyring).with_suffix(".old"))
+        assert keyring.authenticate(secret) == key
+        file_of(keyring).with_suffix(".old").rename(file_of(keyring))
+        assert keyring.authenticate(secret) == key
+        assert (len(caplog.records), keyring.are_stale) == (losses, False)
+    keyring.revoke(key.id)
+    with pytest.raises(MissingKey):
+        keyring.authenticate(secret)
+
+
+def test_a_service_that_starts_without_the_file_of_its_keys_lets_nobody_in(keyring: Keyring) -> None:
+    keyring.create(["infer"])
     file_of(keyring).unlink()
     with pytest.raises(MissingKey):
-        service.authenticate(secret)
+        Keyring(file_of(keyring)).authenticate(None)
+    shutil.rmtree(file_of(keyring).parent)
+    with pytest.raises(MissingKey):
+        Keyring(file_of(keyring), made_before=True).authenticate(None)
+    assert Keyring(file_of(keyring)).authenticate(None) is ANYONE
+
+
+def test_revoking_where_no_key_was_made_closes_nothing(keyring: Keyring) -> None:
+    assert not keyring.revoke("key-000000000000")
+    assert Keyring(file_of(keyring)).authenticate(None) is ANYONE
 
 
 @pytest.mark.parametrize(

@@ -179,12 +179,27 @@ def test_a_service_starts_on_loopback_or_with_a_key_or_where_it_is_told_to(
     assert [settings.home for settings in served] == [tmp_path]
 
 
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_service_whose_keys_file_is_gone_does_not_start(
+    sonde: Sonde, served: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    keyring(tmp_path).create(["infer"])
+    (tmp_path / "keys.json").unlink()
+    assert sonde(command) == 2
+    assert "keys.json is gone, and keys were made here: restore it" in capsys.readouterr().err
+    (tmp_path / "keys.lock").unlink()
+    assert served == []
+    assert sonde("serve") == 0
+
+
 def given_as(name: str) -> tuple[list[str], object]:
     """A value for a setting's flag, and what it means."""
     field = Settings.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         return [flag], True
+    if name == "trusted_proxies":
+        return [flag, "10.0.0.0/8"], ("10.0.0.0/8",)
     if typing.get_origin(field.annotation) is typing.Literal:
         choice = typing.get_args(field.annotation)[-1]
         return [flag, choice], choice
@@ -255,7 +270,7 @@ def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.Capt
     assert ended.value.code == 0
     for name, field in Settings.model_fields.items():
         default = "all-MiniLM-L6-v2" if name == "model" else field.default
-        told = f"default {default}, " if name != "database_url" else ""
+        told = f"default {default}, " if default not in ("", ()) else ""
         assert f"--{name.replace('_', '-')}" in said
         assert f"({told}or $SONDE_{name.upper()})" in said
 

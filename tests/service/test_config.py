@@ -66,6 +66,7 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
         "home": Path("/x"),
         "insecure": True,
         "model": ("a", "b=c"),
+        "trusted_proxies": ("10.0.0.0/8", "::1/128"),
         "device": "cpu",
     }
     others |= {
@@ -183,3 +184,17 @@ def test_a_quota_bounds_the_threads_unless_they_were_asked_for(
     asked: int, quota: float | None, processors: int, threads: int
 ) -> None:
     assert Settings(threads=asked).within(quota, processors).threads == threads
+
+
+def test_proxies_are_networks_however_they_are_given() -> None:
+    assert Settings.read({"trusted_proxies": ["10.0.0.0/8,192.0.2.7", "::1"]}).trusted_proxies == (
+        "10.0.0.0/8",
+        "192.0.2.7/32",
+        "::1/128",
+    )
+
+
+@pytest.mark.parametrize("given", ["*", "proxy", "10.0.0.1/8", "10.0.0.0/99"])
+def test_a_proxy_that_is_no_network_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"--trusted-proxies .* expected networks like 10\.0\.0\.0/8"):
+        Settings.read({"trusted_proxies": [given]})

@@ -55,6 +55,7 @@ ALL = {
     "sonde_inputs": "counter",
     "sonde_model_info": "gauge",
     "sonde_model_generation": "gauge",
+    "sonde_keys_stale": "gauge",
     "sonde_ready": "gauge",
     "sonde_reload_failures": "counter",
     "sonde_request_seconds": "histogram",

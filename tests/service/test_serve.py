@@ -118,7 +118,7 @@ def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> Non
 def test_a_body_that_was_on_its_way_at_sigterm_is_answered(brief: Served) -> None:
     body = json.dumps({"model": MODEL, "input": "a"}).encode()
     head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         f"{len(body)}\r\n\r\n"
     )
     with connect(brief.url) as inside:
@@ -131,9 +131,9 @@ def test_a_body_that_was_on_its_way_at_sigterm_is_answered(brief: Served) -> Non
     assert brief.process.wait(30) == 0
 
 
-HALF_A_HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Le"
+HALF_A_HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Le"
 HALF_A_BODY = (
-    b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 )
 
 
@@ -161,7 +161,7 @@ def test_slow_senders_are_cut_off(calm: Served, start: bytes) -> None:
 def test_a_dripping_sender_is_cut_off_all_the_same(calm: Served) -> None:
     with connect(calm.url) as slow:
         began = time.monotonic()
-        slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n")
+        slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n")
         with contextlib.suppress(OSError):  # a broken pipe or a reset, as the system likes
             while time.monotonic() - began < 10:
                 slow.sendall(b"X-A: b\r\n")
@@ -169,7 +169,7 @@ def test_a_dripping_sender_is_cut_off_all_the_same(calm: Served) -> None:
         assert time.monotonic() - began < 5
 
 
-GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_head_without_an_end_is_refused(calm: Served, start: bytes, more: byte
 def test_what_follows_a_body_without_end_is_cut_off(calm: Served) -> None:
     with connect(calm.url) as caller:
         start = (
-            b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ntransfer-encoding: "
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: "
             b"chunked\r\n\r\n"
         )
         caller.sendall(start + b"2\r\n{}\r\n0\r\n")
@@ -245,7 +245,7 @@ def test_callers_that_hang_up_are_not_computed(calm: Served) -> None:
 def _send_and_hang_up(url: str, body: bytes) -> None:
     with connect(url) as gone:
         head = (
-            f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+            f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
             f"{len(body)}\r\n\r\n"
         )
         gone.sendall(head.encode() + body)

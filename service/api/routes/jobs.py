@@ -16,7 +16,7 @@ from service.api.json_body import JsonRequest, JsonRoute
 from service.api.new_job import plan_job
 from service.api.openapi import READING, errors
 from service.api.responses import page_object
-from service.api.schemas.jobs import METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject
+from service.api.schemas.jobs import MAX_METADATA, METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject
 from service.config import Settings
 from service.errors import InvalidRequest, JobNotFound
 from service.jobs.backend import JobBackend
@@ -77,6 +77,8 @@ async def list_jobs(
         for key, value in request.query_params.items()
         if key.startswith("metadata[") and key.endswith("]")
     }
+    if len(metadata) > MAX_METADATA:
+        raise InvalidRequest.at("metadata", f"expected at most {MAX_METADATA} keys, got {len(metadata)}")
     for key in metadata:
         if not re.fullmatch(METADATA_KEY, key):
             raise InvalidRequest.at("metadata", f"no job has a key like {key[:80]!r}")

@@ -16,12 +16,14 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 METADATA_KEY = r'^[^\x00"\\]{1,64}$'  # what a JSON path can name in both databases
+MAX_METADATA = 16
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=METADATA_KEY)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(to_integer)]
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 # Keys of another pattern are refused; a pattern alone does not say that in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)]
 Hyperparameters = Annotated[
     dict[str, Any], Field(max_length=64, description="what a task takes is in docs/reference/hyperparameters.md")
 ]
@@ -95,9 +97,9 @@ class JobBody(RequestBody):
     hyperparameters: Hyperparameters | None = Field(
         None, description="older way to say method.supervised.hyperparameters"
     )
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra=_NO_OTHERS)] | None = (
-        None
-    )
+    metadata: (
+        Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)] | None
+    ) = None
     integrations: None = Field(None, description="accepted as null, as clients send it")
 
     @model_validator(mode="after")

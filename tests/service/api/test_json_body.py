@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from fastapi._compat import ModelField
 from fastapi.testclient import TestClient
 
 from service.api.json_body import _loads
@@ -187,3 +188,73 @@ def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -
     tracemalloc.stop()
     assert answer.status_code == 400
     assert peak < 20 * len(content)
+
+
+def numbered(count: int, value: str = "1") -> str:
+    return ",".join(f'"k{number}":{value}' for number in range(count))
+
+
+COSTLY = {
+    "unknown fields": ("/v1/embeddings", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
+    "unknown fields beside readings": ("/v1/anomaly/score", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
+    "token ids": ("/v1/embeddings", '{"model":"fake","input":[' + "1," * 1_000_000 + "1]}"),
+    "lists of token ids": ("/v1/embeddings", '{"model":"fake","input":[[1],[' + "1," * 1_000_000 + "1]]}"),
+    "tei's token ids": ("/decode", '{"ids":[' + "1," * 1_000_000 + "1]}"),
+    "texts": ("/v1/embeddings", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
+    "texts beside readings": ("/v1/anomaly/score", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
+    "labels": ("/v1/classify", '{"model":"fake","input":"a","labels":{' + numbered(300_000, '"a"') + "}}"),
+    "examples": ("/v1/classify", '{"model":"fake","input":"a","labels":{"a":[' + '"a",' * 500_000 + '"a"]}}'),
+    "documents": ("/v2/rerank", '{"model":"fake","query":"a","documents":[' + '"a",' * 500_000 + '"a"]}'),
+    "pairs": ("/predict", '{"inputs":[[' + '"a",' * 500_000 + '"a"]]}'),
+    "metadata": ("/v1/fine_tuning/jobs", '{"model":"fake","training_file":"f","metadata":{' + numbered(300_000) + "}}"),
+    "strings that end with a backslash": ("/v1/embeddings", '{"model":"fake","input":[' + r'"\\",' * 500_000 + '"a"]}'),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_bodies_of_many_small_values_are_refused_before_each_is_checked(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, body = COSTLY[name]
+    checked: list[int] = []
+    validate = ModelField.validate
+
+    def watch(field: ModelField, value: Any, *arguments: Any, **options: Any) -> Any:
+        checked.append(values_in(value))
+        return validate(field, value, *arguments, **options)
+
+    monkeypatch.setattr(ModelField, "validate", watch)
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in {413, 422}, answer.text
+    assert len(answer.text) < 500
+    assert max(checked, default=0) < 1000
+
+
+def values_in(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(values_in, value.values()))
+    return len(value) + sum(map(values_in, value)) if isinstance(value, list) else 0
+
+
+def test_an_unknown_field_among_many_is_named(client: TestClient) -> None:
+    answer = post(client, ('{"model":"fake","input":"a",' + numbered(1000) + "}").encode())
+    assert answer.json()["error"] == {
+        "message": "k0: Extra inputs are not permitted",
+        "type": "invalid_request_error",
+        "param": "k0",
+        "code": "unknown_field",
+    }
+
+
+def test_quotes_within_texts_are_no_strings(client: TestClient) -> None:
+    assert (
+        post(client, json.dumps({"model": "fake", "input": '"' * 100_000 + "\\" * 10_001}).encode()).status_code == 200
+    )
+
+
+def test_as_many_inputs_as_allowed_pass(client: TestClient) -> None:
+    texts = ["a"] * 2048
+    assert client.post("/v1/embeddings", json={"model": "fake", "input": texts}).status_code == 200
+    labels = {f"label {number}": ["a"] for number in range(1024)}
+    answer = client.post("/v1/classify", json={"model": "fake", "input": texts, "labels": labels})
+    assert answer.status_code == 200, answer.text

@@ -272,7 +272,7 @@ def upload_slowly(url: str, pieces: int, piece: bytes, pause_s: float) -> bytes:
     tail = b"\r\n--xx--\r\n"
     length = len(head) + pieces * len(piece) + len(tail)
     request = (
-        f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; "
+        f"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; "
         f"boundary=xx\r\ncontent-length: {length}\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=20) as connection:

@@ -378,6 +378,13 @@ def test_a_metadata_key_that_cannot_be_asked_for_is_refused(http: TestClient, fi
     assert (made.status_code, asked.status_code) == (422, 422)
 
 
+@pytest.mark.parametrize(("keys", "status"), [(16, 200), (17, 422), (3000, 422)])
+def test_more_metadata_than_a_job_can_have_is_refused(http: TestClient, keys: int, status: int) -> None:
+    answer = http.get("/v1/fine_tuning/jobs", params={f"metadata[{number}]": "x" for number in range(keys)})
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["error"]["param"] == "metadata"
+
+
 @pytest.mark.parametrize(
     "path",
     ["files/a%00b", "fine_tuning/jobs/a%00b", "files?after=a%00b", "files?purpose=%00", "fine_tuning/jobs?after=%00"],
