@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.training.data import parquet_batches
+from models.training.data import file_reader, parquet_batches
 from models.training.data.dataset import read_rows
 from models.training.data.parquet_batches import to_python
 from models.training.data.table import ColumnRoles, read_table
@@ -76,8 +77,7 @@ def _long_list(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("footer", ["honest", "lies"])
-@pytest.mark.parametrize(
+_BOMBS = pytest.mark.parametrize(
     ("reader", "make", "code"),
     [
         ("rows", _long_text, "file_too_large"),
@@ -89,10 +89,26 @@ def _long_list(path: Path) -> Path:
         ("table", _long_list, "file_too_large"),
     ],
 )
-def test_bombs_are_refused_before_they_take_memory(
-    tmp_path: Path, reader: str, make: object, code: str, footer: str
+
+
+@_BOMBS
+def test_bombs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, make: Callable[[Path], Path], code: str
 ) -> None:
-    assert callable(make)
+    monkeypatch.setattr(file_reader, "_MAX_TABLE_BYTES", 256 * _MIB)
+    monkeypatch.setattr(file_reader, "_MAX_PARQUET_BYTES", 512 * _MIB)
+    path = make(tmp_path / "bomb.parquet")
+    with pytest.raises(TrainingDataError) as caught:
+        read_rows(path) if reader == "rows" else read_table(path, ColumnRoles())
+    assert caught.value.code == code
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("footer", ["honest", "lies"])
+@_BOMBS
+def test_bombs_are_refused_before_they_take_memory(
+    tmp_path: Path, reader: str, make: Callable[[Path], Path], code: str, footer: str
+) -> None:
     path = make(tmp_path / "bomb.parquet")
     run = subprocess.run(
         [sys.executable, "-c", _MEASURED, reader, str(path), footer],
@@ -109,7 +125,7 @@ def test_bombs_are_refused_before_they_take_memory(
 def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored() -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(MemoryError), parquet_batches._limited_growth():
-        bytearray(parquet_batches._MAX_GROWTH_BYTES + _MIB)
+        bytearray(16 * parquet_batches._MAX_GROWTH_BYTES)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
