@@ -124,7 +124,7 @@ def _require_sizes(root: Path, files: list[Path], weights: list[Path]) -> None:
             f"{root.name}: expected at most {_MAX_WEIGHTS_BYTES:,} bytes of weights, got {total:,}", param="model"
         )
     for path in weights:
-        _require_whole_header(path, _below(root, path))
+        _require_whole_header(path, f"{root.name}/{_below(root, path)}")
 
 
 def _require_whole_header(path: Path, name: str) -> None:
