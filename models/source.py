@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from models.errors import ModelSourceError, UnsafeModelError
-from models.filesystem import JsonT, read_json, sha256_of
+from models.errors import ModelSourceError
+from models.filesystem import sha256_of
+from models.safety import require_safe
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -60,7 +61,7 @@ def locate(spec: str) -> ModelSource:
         path, origin = _download(place), f"hub model {place}"
     else:
         raise ModelSourceError(f"{place!r} is neither a directory here nor a hub id like 'owner/model'", param="model")
-    weights = refuse_unsafe(path)
+    weights = require_safe(path)
     digest = sha256_of(*weights)
     if origin == _SHIPPED and digest != DEFAULT_MODEL_SHA256:
         raise ModelSourceError(
@@ -68,30 +69,6 @@ def locate(spec: str) -> ModelSource:
         )
     settings = sha256_of(*sorted(path.rglob("*.json")))
     return ModelSource(name, path, origin, hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12])
-
-
-def refuse_unsafe(path: Path) -> list[Path]:
-    """The safetensors weights of a directory. UnsafeModelError if it needs pickle or code."""
-    weights = sorted(path.rglob("*.safetensors"))
-    if not weights:
-        pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pkl") for p in path.glob(suffix))
-        found = f"found only {', '.join(pickles)}, which are pickles that can run code" if pickles else "found none"
-        raise UnsafeModelError(
-            f"{path.name}: expected weights in .safetensors, {found}; convert the model first", param="model"
-        )
-    for config in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in _read_json(path / config, dict):
-            raise UnsafeModelError(
-                f"{path.name}/{config} has 'auto_map': the model wants code of its own, which is never run",
-                param="model",
-            )
-    for module in _read_json(path / "modules.json", list):
-        kind = str(module.get("type", ""))
-        if not kind.startswith("sentence_transformers."):
-            raise UnsafeModelError(
-                f"{path.name}/modules.json names {kind!r}: only sentence_transformers modules are loaded", param="model"
-            )
-    return weights
 
 
 def _shipped() -> Path:
@@ -113,10 +90,3 @@ def _download(hub_id: str) -> Path:
         raise ModelSourceError(
             f"{hub_id!r} is no directory here and could not be fetched from the hub: {reason}", param="model"
         ) from error
-
-
-def _read_json(path: Path, kind: type[JsonT]) -> JsonT:
-    try:
-        return read_json(path, kind)
-    except ValueError as error:
-        raise ModelSourceError(f"{path.parent.name}/{error}", param="model") from error

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from models.errors import ArtifactError
-from models.filesystem import JsonT, make_directory, read_json, sha256_of, sync, temporary_in
+from models.errors import ArtifactError, ModelError
+from models.filesystem import make_directory, sha256_of, sync, temporary_in
+from models.safety import PICKLES, require_safe_settings
 
 TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
-# Pickles, archives of pickles, and code: reading these can run code.
-_FORBIDDEN_SUFFIXES = ".bin .ckpt .dill .h5 .joblib .keras .npy .npz .pickle .pkl .pt .pt2 .pth .py .pyc .so"
-FORBIDDEN = frozenset(_FORBIDDEN_SUFFIXES.split())
+FORBIDDEN = PICKLES | {".py", ".pyc"}
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _FINITE = ConfigDict(allow_inf_nan=False)
 
@@ -160,23 +159,12 @@ def _files(root: Path, below: str = "") -> Iterator[str]:
 def _refuse_unsafe(root: Path, files: list[str]) -> None:
     """Raise ArtifactError for files that can run code or that name code to run."""
     for file in files:
-        name = Path(file).name
         if Path(file).suffix.lower() in FORBIDDEN:
             raise ArtifactError(f"{file}: {Path(file).suffix} files can run code; an artifact has safetensors and JSON")
-        if name == "modules.json":
-            for module in _read_json(root / file, list):
-                kind = module.get("type") if isinstance(module, dict) else module
-                if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
-                    raise ArtifactError(f"{file} names {kind!r}: only sentence_transformers modules are loaded")
-        if name in {"config.json", "tokenizer_config.json"} and "auto_map" in _read_json(root / file, dict):
-            raise ArtifactError(f"{file} has 'auto_map': the model wants code of its own, which is never run")
-
-
-def _read_json(path: Path, kind: type[JsonT]) -> JsonT:
-    try:
-        return read_json(path, kind)
-    except ValueError as error:
-        raise ArtifactError(str(error)) from error
+        try:
+            require_safe_settings(root / file, file)
+        except ModelError as error:
+            raise ArtifactError(error.message) from error
 
 
 def _copy(source: Path, target: Path) -> str:

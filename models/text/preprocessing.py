@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
+
+from models.text.normalization import normalize
 
 _REPEATED_PUNCTUATION = re.compile(r"([^\w\s])\1+")
 
@@ -21,7 +22,7 @@ class Preprocessing:
     def __call__(self, text: str) -> str:
         """The text as the tokeniser reads it."""
         if self.nfc:
-            text = unicodedata.normalize("NFC", text)
+            text = normalize("NFC", text)
         if self.collapse_whitespace:
             text = " ".join(text.split())
         if self.lower_case:

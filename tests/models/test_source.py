@@ -69,7 +69,7 @@ def test_the_version_changes_with_weights_and_with_settings(tmp_path: Path) -> N
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UnsafeModelError, match=r"found only pytorch_model\.bin, which are pickles"):
+    with pytest.raises(UnsafeModelError, match=r"found pytorch_model\.bin: pickles"):
         locate(str(tmp_path))
 
 

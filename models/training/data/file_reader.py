@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models.training.data.file_format import BOM, Format
 from models.training.data.json_parser import parse_object
+from models.training.data.parquet_batches import DecodedTooLarge, decoded, open_encoded, read_batches, to_python
 from models.training.errors import TrainingDataError, data_error
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _MAX_TABLE_BYTES = 2 << 30
 # Of a Parquet file read as records. The file states it: a first defence only, the texts read are counted too.
 _MAX_PARQUET_BYTES = 4 << 30
 _PARQUET_BATCH_ROWS = 512
+_PARQUET_TABLE_ROWS = 16_384
 _COLUMNS_BATCH_ROWS = 4096
 # The column of lines beside those of the records; no name of a file is likely to be the same.
 _LINES = "\0lines"
@@ -182,14 +184,17 @@ class FileReader:
     def _open_parquet(self, max_bytes: int) -> Iterator[pq.ParquetFile]:
         """The file, its limits checked; what pyarrow then refuses becomes an error of the file."""
         try:
-            with pq.ParquetFile(self.path) as file:
+            with open_encoded(self.path) as file:
                 self._require_unique(file.schema_arrow.names)
-                self._require_rows(file.metadata.num_rows)
-                groups = range(file.metadata.num_row_groups)
-                size = sum(file.metadata.row_group(index).total_byte_size for index in groups)
+                groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+                self._require_rows(max(file.metadata.num_rows, sum(group.num_rows for group in groups)))
+                size = sum(group.total_byte_size for group in groups)
                 self._require_bytes(size, max_bytes, " uncompressed")
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (DecodedTooLarge, MemoryError):
+            expected = f"at most {max_bytes:,} bytes decoded"
+            raise data_error(self.param, "file_too_large", expected, "more") from None
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             got = f"one that cannot be read ({text})"
             raise data_error(self.param, "invalid_parquet", "a Parquet file", got) from None
@@ -199,7 +204,7 @@ class FileReader:
             names: list[str] = file.schema_arrow.names
             unread = dict.fromkeys(name for name in names if name not in wanted)
             read, number = [name for name in names if name in wanted], 0
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=read):
+            for batch in read_batches(file, read, _PARQUET_BATCH_ROWS, _MAX_PARQUET_BYTES):
                 columns = zip(batch.schema.names, batch.columns, strict=True)
                 cells = {name: self._values(column, number, name) for name, column in columns}
                 for index in range(batch.num_rows):
@@ -208,14 +213,17 @@ class FileReader:
 
     def _parquet_columns(self) -> FileColumns:
         with self._open_parquet(_MAX_TABLE_BYTES) as file:
-            table = file.read()
+            schema: pa.Schema = pq.read_schema(self.path).remove_metadata()
+            read = read_batches(file, schema.names, _PARQUET_TABLE_ROWS, _MAX_TABLE_BYTES)
+            table = pa.Table.from_batches([decoded(batch, schema) for batch in read], schema)
             table.validate(full=True)
+            self._require_rows(table.num_rows)
         return FileColumns(table, np.arange(1, table.num_rows + 1), self.unit)
 
     def _values(self, column: pa.Array, before: int, name: str) -> list[object]:
         """Python values of a column; a text that is no UTF-8 is named by its row."""
         try:
-            values: list[object] = column.to_pylist()
+            values = to_python(column)
         except UnicodeDecodeError:
             row = before + 1 + next(index for index in range(len(column)) if not _is_utf8(column[index]))
             raise self._error("not_utf8", "UTF-8", "other bytes", line=row, column=name) from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from models.text.normalization import normalize
 
 RowKind = Literal["labelled", "plain", "pairs", "triplets", "scored", "relevance"]
 
@@ -80,7 +81,7 @@ class TextRows:
 
 def normalised(text: str) -> str:
     """A text without compatibility forms, case and punctuation, to find duplicates."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
 
 

@@ -154,7 +154,9 @@ def test_a_broken_directory_is_a_clear_error(
 ) -> None:
     path = tiny_models.encoder(tmp_path / "model", architecture)
     (path / file).write_bytes(content)
-    with pytest.raises(ModelSourceError, match=r"model: not a .* that can be read"):
+    with pytest.raises(
+        ModelSourceError, match=r"model: not a .* that can be read|model/model\.safetensors: expected a header"
+    ):
         load(locate(str(path)), CPU32)
 
 
