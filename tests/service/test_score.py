@@ -74,7 +74,18 @@ def test_a_series_by_a_service(
     service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, plot = tmp_path / "scores.csv", tmp_path / "out.png"
-    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(out), "--plot", str(plot), "--alpha", "0.02")
+    flags = (
+        "--url",
+        "http://localhost",
+        "--timestamp",
+        "at",
+        "--out",
+        str(out),
+        "--plot",
+        str(plot),
+        "--alpha",
+        "0.02",
+    )
     assert score(str(table), "--model", PUMP, *flags) == 0
     rows = read_rows(out)
     assert len(rows) == 100
@@ -90,7 +101,7 @@ def test_a_series_by_a_service(
 def test_what_separates_cells_is_told_as_in_training(service: TestClient, table: Path, tmp_path: Path) -> None:
     for name, separator in (("comma", ","), ("semicolon", ";"), ("tab", "\t")):
         (tmp_path / name).write_text(table.read_text().replace(",", separator), encoding="utf-8-sig")
-        flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / f"{name}.csv"))
+        flags = ("--url", "http://localhost", "--timestamp", "at", "--out", str(tmp_path / f"{name}.csv"))
         assert score(str(tmp_path / name), "--model", PUMP, *flags) == 0
         assert (tmp_path / f"{name}.csv").read_text() == (tmp_path / "comma.csv").read_text()
 
@@ -100,7 +111,7 @@ def test_what_separates_cells_is_told_as_in_training(service: TestClient, table:
 def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_path: Path, time: str) -> None:
     rows = [f"{time.format(1767225600 + n)},{n % 3},{n % 2}" for n in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["at,flow,pressure", *rows]))
-    flags = ("--url", "http://sonde", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
+    flags = ("--url", "http://localhost", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
     assert score(str(tmp_path / "t.csv"), "--model", PUMP, *flags) == 0
     assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
 
@@ -114,7 +125,13 @@ def test_in_several_requests_as_in_one(
         for model in (PUMP, RECORDS):
             assert (
                 score(
-                    str(table), "--model", model, "--url", "http://sonde/", "--out", str(tmp_path / f"{name}-{model}")
+                    str(table),
+                    "--model",
+                    model,
+                    "--url",
+                    "http://localhost/",
+                    "--out",
+                    str(tmp_path / f"{name}-{model}"),
                 )
                 == 0
             )
@@ -142,7 +159,9 @@ def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("service.score._MAX_VALUES", 1_000)
     (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
     assert (
-        score(str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://sonde", "--out", str(tmp_path / "out.csv"))
+        score(
+            str(tmp_path / "wide.csv"), "--model", PUMP, "--url", "http://localhost", "--out", str(tmp_path / "out.csv")
+        )
         == 0
     )
     assert len(read_rows(tmp_path / "out.csv")) == 100
@@ -163,7 +182,7 @@ def test_the_registry_gives_what_the_service_gives(
     publish(tmp_path)
     monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: FakeSensor("series", window=3))
     by_service, by_registry = tmp_path / "a.csv", tmp_path / "b.csv"
-    assert score(str(table), "--model", PUMP, "--url", "http://sonde", "--out", str(by_service)) == 0
+    assert score(str(table), "--model", PUMP, "--url", "http://localhost", "--out", str(by_service)) == 0
     for name in (PUMP, f"{PUMP}:v1"):
         assert score(str(table), "--model", name, "--home", str(tmp_path / "home"), "--out", str(by_registry)) == 0
         assert by_registry.read_text() == by_service.read_text()
@@ -218,7 +237,7 @@ def test_what_cannot_be_scored_says_why(
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_text(content)
-    assert score(str(path), "--model", model, "--url", "http://sonde", *flags) == 1
+    assert score(str(path), "--model", model, "--url", "http://localhost", *flags) == 1
     assert said in capsys.readouterr().err
 
 
@@ -241,7 +260,7 @@ def test_a_series_in_another_order_is_refused(
 ) -> None:
     path = tmp_path / "{t}.csv"
     path.write_text("\n".join(["at,flow,pressure", *[f"2026-11-23T{time},1,2" for time in times]]))
-    flags = ("--url", "http://sonde", "--timestamp", "at", "--out", str(tmp_path / "out.csv"))
+    flags = ("--url", "http://localhost", "--timestamp", "at", "--out", str(tmp_path / "out.csv"))
     assert score(str(path), "--model", PUMP, *flags) == 1
     assert f"{path.name}, {said}" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
@@ -264,7 +283,7 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
 
     monkeypatch.setattr("service.plots.series", drawing)
     monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
-    for where in (("--url", "http://sonde"), ("--home", str(tmp_path / "home"))):
+    for where in (("--url", "http://localhost"), ("--home", str(tmp_path / "home"))):
         assert score(str(table), "--model", PUMP, *where, "--plot", str(tmp_path / "out.png")) == 0
         assert "too few" not in capsys.readouterr().out
         assert score(str(table), "--model", PUMP, *where, "--alpha", "0.0001") == 0

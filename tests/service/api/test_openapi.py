@@ -93,7 +93,7 @@ def application(make_app: MakeApp) -> FastAPI:
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
     """What every application says of itself; reading it takes longer than most tests here."""
-    some = Settings.read({"home": tmp_path_factory.mktemp("home")})
+    some = Settings.read({"home": tmp_path_factory.mktemp("home"), "host": "testserver"})
     metrics = Metrics()
     return schemathesis.openapi.from_asgi(
         "/openapi.json", create_app(some, ModelManager(some, metrics), Keyring(some.keys_file), metrics)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +46,27 @@ def test_a_stopped_workers_job_goes_on_with_the_next_worker(harness: JobHarness)
     assert [step for _, step, _ in harness.trace(job)] == list(range(1, 61))
 
 
+def freeze(worker: WorkerProcess, harness: JobHarness) -> None:
+    """Stop a worker outside a transaction: one that is stopped inside keeps SQLite's lock,"""
+    worker.send(signal.SIGSTOP)
+    while harness.database.embedded and not can_write(harness):
+        worker.send(signal.SIGCONT)
+        time.sleep(0.01)
+        worker.send(signal.SIGSTOP)
+
+
+def can_write(harness: JobHarness) -> bool:
+    with contextlib.closing(
+        sqlite3.connect(harness.home / "sonde.sqlite", timeout=0.2, isolation_level=None)
+    ) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
+
+
 @BOTH_DATABASES
 def test_the_trainer_dies_with_its_worker_and_another_goes_on(harness: JobHarness) -> None:
     with workers(harness) as running:
@@ -76,7 +98,7 @@ def test_a_worker_paused_past_its_lease_stops_its_trainer_and_writes_nothing(har
     with workers(harness) as running:
         job = harness.submit(steps=80, checkpoint_every=5, step_s=0.05)
         harness.until_step(job, 12)
-        running[0].send(signal.SIGSTOP)
+        freeze(running[0], harness)
         zombie = harness.trace(job)[-1][2]
         os.kill(zombie, signal.SIGSTOP)
         running.append(WorkerProcess(harness).ready())

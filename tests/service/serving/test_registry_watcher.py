@@ -518,7 +518,7 @@ async def load(
                 failed.append(error)
                 raise
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sonde") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         tasks = [asyncio.create_task(work(client, worker)) for worker in range(workers)]
         try:
             yield answers, failed
