@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
 from models.errors import ModelSourceError
 from models.filesystem import read_json
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -39,13 +37,13 @@ class SequenceClassifier:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
         stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
-        self._text = TextProcessor(
+        self.text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
         )
-        self._metadata = text_metadata(
+        self.metadata = text_metadata(
             source,
             placement,
-            self._text,
+            self.text,
             task="rerank" if len(labels) == 1 else "classification",
             architecture=str(config.model_type),
             width=len(labels),
@@ -53,17 +51,9 @@ class SequenceClassifier:
             multi_label=config.problem_type == "multi_label_classification",
         )
 
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._metadata
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._text
-
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        with inference_mode(self._placement), self._layer_hooks.calling(preempt):
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
             features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits
@@ -87,7 +77,7 @@ def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with loading(source.name, "a sequence classifier"):
+    with source.loading("a sequence classifier"):
         model = AutoModelForSequenceClassification.from_pretrained(
             source.path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=placement.dtype
         )

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from models.errors import ModelSourceError
 from models.loader import load
-from models.runtime.inference import loading
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
@@ -128,7 +127,7 @@ def _load(source: ModelSource) -> _LoadedNetwork:
     fresh = not is_cross_encoder(path)
     head: dict[str, Any] = {"num_labels": 1} if fresh else {}
     offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    with loading(source.name, "a transformer"):
+    with source.loading("a transformer"):
         network = AutoModelForSequenceClassification.from_pretrained(
             path, use_safetensors=True, dtype=torch.float32, **offline, **head
         )
