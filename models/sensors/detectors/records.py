@@ -66,10 +66,6 @@ class PcaDetector(SensorDetector):
         centred = x - self.mean
         return (centred - centred @ self.components @ self.components.T).square().sum(dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of rows [n, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
-
     def contributions(self, x: Tensor) -> Tensor:
         """Squared coordinates of M½ x, [n, d]."""
         return ((x - self.mean) @ self.root).square()
@@ -102,10 +98,6 @@ class MahalanobisRecords(SensorDetector):
         self.mean = x.mean(dim=0)
         self.root = inverse_root(shrunk_covariance(x - self.mean))
         return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of rows [n, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
 
     def contributions(self, x: Tensor) -> Tensor:
         """Squared whitened coordinates [n, d]; the symmetric root keeps columns."""

@@ -20,8 +20,7 @@ from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
 from models.training.events import emit, phase
 from models.training.hyperparameters import ForecastHyperparameters
-from models.training.job import Outcome, SensorContext
-from models.training.recipes.golden import golden_readings
+from models.training.job import Outcome, SensorContext, golden_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.sensors import report_plots

@@ -16,8 +16,7 @@ from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
 from models.training.events import emit, phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
-from models.training.job import Outcome, SensorContext
-from models.training.recipes.golden import golden_readings
+from models.training.job import Outcome, SensorContext, golden_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
