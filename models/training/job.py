@@ -33,7 +33,7 @@ class TrainingJob:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     job: str
-    model: str
+    base_spec: str  # as `--model` takes it
     base: str
     task: str
     training_file: Path

@@ -52,7 +52,7 @@ def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 
     """Expected calibration error: the gap between confidence [n] and accuracy (`right` [n]).
 
     Confidence is the probability of the predicted class. The gap is that of each of `bins` equal bins of confidence,
-    weighted by its rows (Guo et al.: On Calibration of Modern Neural Networks, 2017). 0 is honest.
+    weighted by its rows (Naeini et al., 2015; Guo et al.: On Calibration of Modern Neural Networks, 2017). 0 is honest.
     """
     _require_same_length(confidence, right)
     confidence = np.asarray(confidence, dtype=np.float64)

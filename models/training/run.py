@@ -137,7 +137,7 @@ def _open_context(directory: Path, job: TrainingJob, events: Events, report: Rep
     prepare(job, directory)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
-    source = locate(job.model)
+    source = locate(job.base_spec)
     model = load(source, placement)
     emit(events, f"{job.base} on {placement.device}: {placement.reason}")
     cache = EmbeddingCache(job.cache) if job.cache is not None else None

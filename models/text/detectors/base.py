@@ -18,7 +18,7 @@ Kind = Literal["knn", "mahalanobis", "energy", "combined"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScoredTexts:
     """Scores [n], p-values [n], and the k nearest reference items of each.
 
     `nearest` are indices int64 [n, k], `similarities` cosines [n, k]. k is 0 for a detector that keeps no items.
@@ -39,7 +39,7 @@ class Detector(Protocol):
         """Scores [n] of embeddings [n, d]; higher is more anomalous."""
         ...
 
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Scores and p-values of embeddings [n, d]."""
         ...
 
@@ -49,7 +49,7 @@ class Detector(Protocol):
 
 
 class CalibratedTextDetector(nn.Module):
-    """Base of the detectors: calibration scores, and verdicts by them."""
+    """Base of the detectors: calibration scores, and p-values by them."""
 
     kind: ClassVar[Kind]
     # The least normal items of a fit.
@@ -64,11 +64,11 @@ class CalibratedTextDetector(nn.Module):
         """The least score of an anomaly at `alpha`; None with too few normal items."""
         return conformal_threshold(self.calibration, alpha)
 
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Scores and p-values of items [n, d]."""
         scores: Tensor = self(x)
         none = torch.empty(len(x), 0)
-        return Verdict(scores, conformal_p_values(self.calibration, scores), none.long(), none)
+        return ScoredTexts(scores, conformal_p_values(self.calibration, scores), none.long(), none)
 
     def calibrate(self, scores: Tensor) -> Self:
         """Calibrate by the out-of-sample scores [m] of normal items."""

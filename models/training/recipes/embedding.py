@@ -53,7 +53,7 @@ def train(context: TextContext, asked: EmbeddingHyperparameters, parts: DataSpli
     tuned = _open(context, context.job.base, context.result / "encoder")
     after, sanity_after = evaluate(tuned, parts.held_out), sanity(tuned)
     emit(context.events, f"tuned: {in_words(after.metrics | sanity_after)} on held-out rows")
-    _judge(context, parts.held_out, tuned, (before, after), (sanity_before, sanity_after))
+    _add_findings(context, parts.held_out, tuned, (before, after), (sanity_before, sanity_after))
     shorter = _shorter_metrics(tuned, parts.held_out, settings.matryoshka)
     return Outcome(
         encoder="own",
@@ -118,7 +118,7 @@ def _refusal(name: str, message: str) -> HyperparameterError:
     return HyperparameterError("invalid_hyperparameter", f"{name}: {message}", f"{PARAM}.{name}")
 
 
-def _judge(
+def _add_findings(
     context: TextContext,
     held_out: TextRows,
     tuned: Embed,

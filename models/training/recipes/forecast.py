@@ -59,7 +59,7 @@ class IncumbentForecaster:
 
 
 def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
-    """Read, check, fit, choose, calibrate, judge; write the model to `context.result`."""
+    """Read, check, fit, choose, calibrate, measure; write the model to `context.result`."""
     context.prepare()
     parts = divide_series(context.job, settings)
     seen, held_out = len(parts.seen), len(parts.held_rows)
@@ -70,14 +70,14 @@ def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
     plan = _plan(settings, parts, context.job.seed)
     chosen = fit_forecaster(parts.train, parts.validation, plan, MonitoredTraining(context))
     emit(context.events, f"forecaster: {chosen.forecaster.model.kind}, since {chosen.reason}")
-    judged = _judge(context, settings, chosen, parts)
+    measured = _measure(context, settings, chosen, parts)
     save_sensor(chosen.forecaster, context.result)
     return Outcome(
         encoder="none",
         mode=chosen.forecaster.model.kind,
         labels=(),
-        metrics=judged.metrics,
-        incumbent_metrics=judged.incumbent,
+        metrics=measured.metrics,
+        incumbent_metrics=measured.incumbent,
         golden=_golden(cast(SeriesForecaster, load_sensor(context.result)), max(parts.held_out, key=len)),
         trained_tokens=sum(map(len, parts.train)),
         sensor=chosen.forecaster.describe(),
@@ -119,7 +119,7 @@ def _plan(settings: ForecastHyperparameters, parts: SeriesParts, seed: int) -> F
     return ForecastPlan(parts.columns, parts.context, settings.horizon, settings.model, network, parts.repairs.period_s)
 
 
-def _judge(
+def _measure(
     context: SensorContext, settings: ForecastHyperparameters, chosen: ChosenForecaster, parts: SeriesParts
 ) -> ForecastMetrics:
     """Compare with naive forecasts and the incumbent, in standard deviations of the training part.

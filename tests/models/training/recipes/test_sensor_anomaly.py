@@ -42,7 +42,7 @@ def job(
     ]
     (directory / "train.csv").write_text("time,a,b,c,bad\n" + "\n".join(lines) + "\n")
     named = {"timestamp": "time", "label": "bad"}
-    wanted = {"job": "ftjob-1", "model": "sensors", "base": "sensors", "task": "anomaly", "seed": 7}
+    wanted = {"job": "ftjob-1", "base_spec": "sensors", "base": "sensors", "task": "anomaly", "seed": 7}
     files = {"training_file": str(directory / "train.csv"), "incumbent": None if incumbent is None else str(incumbent)}
     (directory / "job.json").write_text(json.dumps({**wanted, **files, "hyperparameters": named | settings}))
     return directory
