@@ -92,15 +92,6 @@ class TextContext(JobContext):
     embedder: Embedder
 
 
-@dataclass(frozen=True, slots=True)
-class SensorContext(JobContext):
-    """What recipes on readings work with."""
-
-    def prepare(self) -> None:
-        """Set the job's threads and seed, and make the directory of the result."""
-        prepare(self.job, self.directory)
-
-
 def prepare(job: TrainingJob, directory: Path) -> None:
     """Set the job's threads and seed, and make the directory of the result."""
     if job.threads:

@@ -7,7 +7,7 @@ out of fold). At `alpha` it then flags about a share alpha of new normal items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +28,6 @@ class ScoredTexts:
     p_values: Tensor
     nearest: Tensor
     similarities: Tensor
-
-
-class Detector(Protocol):
-    """The interface of text detectors."""
-
-    calibration: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Scores [n] of embeddings [n, d]; higher is more anomalous."""
-        ...
-
-    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
-        """Scores and p-values of embeddings [n, d]."""
-        ...
-
-    def threshold(self, alpha: float) -> float | None:
-        """The least score of an anomaly at `alpha`; None with too few normal items."""
-        ...
 
 
 class CalibratedTextDetector(nn.Module):
