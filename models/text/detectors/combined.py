@@ -31,8 +31,8 @@ class CombinedDetector(CalibratedTextDetector):
         # Mean and standard deviation of the kNN's calibration scores, and of the energy's.
         self.register_buffer("scale", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
-    def fit(self, x: Tensor | None = None, labels: Tensor | None = None) -> Self:
-        """Standardise both and calibrate by the sums of their calibration scores; ignores `x`."""
+    def fit(self) -> Self:
+        """Standardise both and calibrate by the sums of their calibration scores."""
         known = (self.knn.calibration, self.energetic.calibration)
         if known[0].shape != known[1].shape:
             raise ValueError(f"expected calibration by the same items, got {len(known[0])} and {len(known[1])} scores")

@@ -31,8 +31,8 @@ class KnnDetector(CalibratedTextDetector):
         self.neighbours = neighbours
         self.register_buffer("reference", torch.empty(0, 0))
 
-    def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Keep normal items [m, d] and score each against the others; ignores labels.
+    def fit(self, x: Tensor, *, calibrated: bool = True) -> Self:
+        """Keep normal items [m, d] and score each against the others.
 
         Without `calibrated`, `calibrate` has to follow.
         """

@@ -97,7 +97,8 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
     if expected is None:
         general = Encoder(source, placement.unrounded)
         expected = general.forward(general.text.encode(PROBES))
-    cosine = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
+    vectors = packed.forward(packed.text.encode(PROBES))
+    cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
     packed.metadata = replace(packed.metadata, forward=f"packed: least cosine to the general forward pass {cosine:.6f}")
@@ -144,11 +145,6 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise Unsupported("it has no tokenizer.json")
     return Tokenizer.from_file(str(path))
-
-
-def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = (normalize(a) * normalize(b)).sum(axis=1)
-    return result
 
 
 def _shipped_vectors(source: ModelSource) -> NDArray[np.float32] | None:

@@ -13,10 +13,9 @@ from sklearn.covariance import ledoit_wolf
 from models.errors import ModelSourceError
 from models.linalg import shrunk_covariance
 from models.text.detectors.combined import CombinedDetector
-from models.text.detectors.cross_fit import out_of_fold
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector, ReferenceDetector
-from models.text.detectors.mahalanobis import MahalanobisDetector
+from models.text.detectors.mahalanobis import MahalanobisDetector, out_of_fold
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.text.heads import LinearHead
 
