@@ -78,7 +78,7 @@ def run(
             (directory / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         job: dict[str, Any] = {
             "job": "ftjob-benchmark",
-            "model": MODEL,
+            "base_spec": MODEL,
             "base": MODEL,
             "task": task,
             "hyperparameters": settings,

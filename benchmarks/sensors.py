@@ -43,7 +43,7 @@ def job(kind: str, x: Readings) -> float:
         np.savetxt(directory / "train.csv", x, "%.6f", delimiter=",", header=header, comments="")
         wanted = {
             "job": "j",
-            "model": "sensors",
+            "base_spec": "sensors",
             "base": "sensors",
             "task": "anomaly",
             "training_file": str(directory / "train.csv"),

@@ -74,7 +74,7 @@ def train(
     )
     job = {
         "job": "ftjob-benchmark",
-        "model": MODEL,
+        "base_spec": MODEL,
         "base": MODEL,
         "task": "classification",
         "seed": seed,

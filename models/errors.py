@@ -10,7 +10,7 @@ SondeError
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
 │   └── BadTokens             token ids outside the vocabulary
 └── RegistryError             the registry of trained models cannot do this
-    ├── ArtifactError         a model directory differs from its manifest
+    ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
     ├── BadName               an invalid name of a trained model or an alias
     ├── NotRegistered         no such name, version or alias
     └── RegistryConflict      another change came first, or the version is in use
@@ -31,80 +31,54 @@ class SondeError(Exception):
 
 
 class ModelError(SondeError):
-    """A model cannot be loaded or run."""
-
     code = "model_error"
 
 
 class ModelSourceError(ModelError):
-    """The source has nothing loadable."""
-
     code = "model_source"
 
 
 class UnsafeModelError(ModelError):
-    """Loading would need pickle or the model's own code."""
-
     code = "unsafe_model"
 
 
 class ModelOutOfMemory(ModelError):
-    """The batch does not fit the device's memory."""
-
     code = "out_of_memory"
 
 
 class DeviceLost(ModelError):
-    """The device stopped answering; only a new process helps."""
-
     code = "device_lost"
 
 
 class TextError(SondeError):
-    """A text, or token ids, that the model cannot read."""
-
     code = "invalid_input"
 
 
 class TextTooLong(TextError):
-    """More tokens than the model reads, and truncation is off."""
-
     code = "input_too_long"
 
 
 class BadTokens(TextError):
-    """Token ids outside the model's vocabulary."""
-
     code = "invalid_tokens"
 
 
 class RegistryError(SondeError):
-    """The registry of trained models cannot do what was asked."""
-
     code = "registry_error"
 
 
 class ArtifactError(RegistryError):
-    """A model directory differs from its manifest, or has files that are never loaded."""
-
     code = "invalid_artifact"
 
 
 class BadName(RegistryError):
-    """An invalid name of a trained model or an alias."""
-
     code = "invalid_name"
 
 
 class NotRegistered(RegistryError):
-    """The registry has no such name, version or alias."""
-
     code = "not_registered"
 
 
 class RegistryConflict(RegistryError):
-    """Another change came first, or the version is in use."""
-
     code = "registry_conflict"
 
 

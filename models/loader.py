@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from models.errors import ModelError, ModelSourceError
-from models.filesystem import read_json
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
 from models.text.base import TextModel
 from models.text.packed.encoder import packed_or_general
-from models.text.sequence_classifier import SequenceClassifier
+from models.text.sequence_classifier import SequenceClassifier, is_sequence_classifier
 
 
 def load(source: ModelSource, placement: Placement) -> TextModel:
@@ -21,7 +20,11 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
 
     Raises ModelSourceError when the directory has none of them, and ModelError when int8 is asked for and unsupported.
     """
-    if _is_sequence_classifier(source):
+    if not any((source.path / name).is_file() for name in ("config.json", "modules.json")):
+        raise ModelSourceError(
+            f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
+        )
+    if is_sequence_classifier(source.path):
         if placement.int8:
             raise ModelError(
                 f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype",
@@ -29,18 +32,6 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
             )
         return SequenceClassifier(source, placement)
     return packed_or_general(source, placement)
-
-
-def _is_sequence_classifier(source: ModelSource) -> bool:
-    config = source.path / "config.json"
-    if not config.is_file():
-        if (source.path / "modules.json").is_file():
-            return False
-        raise ModelSourceError(
-            f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
-        )
-    architectures = read_json(config, dict).get("architectures") or []
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:

@@ -34,8 +34,3 @@ class _NoPreemption:
 
 
 NO_PREEMPTION: Preemption = _NoPreemption()
-
-
-def new_flag(*, up: bool = False) -> PreemptionFlag:
-    """A new flag."""
-    return np.array([up])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from models.errors import ModelSourceError
+from models.errors import ModelSourceError, SondeError, Unsupported
 from models.filesystem import sha256_of
 from models.safety import require_safe
 
@@ -30,6 +32,16 @@ class ModelSource:
     path: Path
     origin: str
     version: str
+
+    @contextmanager
+    def loading(self, what: str) -> Iterator[None]:
+        """Load the model's files; errors in them become ModelSourceErrors."""
+        try:
+            yield
+        except (SondeError, Unsupported):
+            raise
+        except Exception as error:  # tokenizers raises bare exceptions, the other libraries a dozen classes
+            raise ModelSourceError(f"{self.name}: not {what} that can be read: {error}", param="model") from error
 
 
 def parse_spec(spec: str) -> tuple[str, str]:

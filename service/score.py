@@ -31,7 +31,6 @@ from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTas
 _MAX_ROWS = 10_000
 _MAX_VALUES = 200_000
 _TIMEOUT_S = 120.0
-_MAX_PLOTTED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +291,10 @@ def _write(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[s
 
 
 def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
+    from models.training.sensors.report_plots import highest_of_stretches
     from service import plots
 
-    kept = _peaks(found.scores)
+    kept = highest_of_stretches(found.scores).tolist()
     order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
     data = {
         "x": _plot_times([table.times[at] for at in kept]) if table.times else [table.lines[at] for at in kept],
@@ -310,12 +310,6 @@ def _plot_times(times: list[str]) -> list[str]:
     """Times for a plot; as written where one is not a time."""
     seconds = _seconds(times)
     return times if seconds is None else [to_iso(one) for one in seconds]
-
-
-def _peaks(scores: NDArray[np.float64]) -> list[int]:
-    """The row of the highest score in each of 2,000 stretches, so that plots show all peaks."""
-    stretches = np.array_split(np.arange(len(scores)), min(_MAX_PLOTTED, len(scores)))
-    return [int(part[scores[part].argmax()]) for part in stretches]
 
 
 def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:

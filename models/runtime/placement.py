@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError, ModelOutOfMemory
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
@@ -47,8 +49,27 @@ class Placement:
             return int(torch.mps.current_allocated_memory())
         return 0
 
-    def free_cached_memory(self) -> None:
-        """Release the allocator's cache, after an out-of-memory."""
+    @contextmanager
+    def inference_mode(self) -> Iterator[None]:
+        """Run a forward pass without autograd.
+
+        Raises ModelOutOfMemory and DeviceLost instead of PyTorch's errors.
+        """
+        try:
+            with torch.inference_mode():
+                yield
+        except torch.OutOfMemoryError as error:
+            self._free_cached_memory()
+            raise ModelOutOfMemory(f"the batch does not fit the memory of {self.device}") from error
+        except torch.AcceleratorError as error:
+            raise DeviceLost(f"{self.device} stopped answering: {type(error).__name__}") from error
+        except (MemoryError, RuntimeError) as error:
+            # PyTorch's CPU allocator has no error class of its own.
+            if isinstance(error, MemoryError) or "not enough memory" in str(error):
+                raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
+            raise
+
+    def _free_cached_memory(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

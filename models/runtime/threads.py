@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ class _ThreadAffinity(threading.local):
     """The calling thread's processors, and whether its second thread is pinned."""
 
     def __init__(self) -> None:
-        self.processors = cpu.usable_processors()
+        self.processors = cpu.usable_processors() if hasattr(os, "sched_setaffinity") else []
         self._started = False
 
     @contextmanager
@@ -58,7 +59,7 @@ class _ThreadAffinity(threading.local):
 
     def _pin_to(self, processors: set[int]) -> None:
         try:
-            cpu.pin_to(processors)
+            os.sched_setaffinity(0, processors)
         except OSError as error:  # the process has other processors now, or may not choose
             log.warning("threads are not pinned: %s", error)
             self.processors = []

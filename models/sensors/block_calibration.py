@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Scores = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -86,9 +87,7 @@ def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
 
 def _ranked(runs: Sequence[NDArray[np.floating]]) -> list[Doubles]:
     """Each score's rank among those of all runs."""
-    whole = np.concatenate(list(runs))
-    ranks = np.empty(len(whole))
-    ranks[np.argsort(whole, kind="stable")] = np.arange(len(whole))
+    ranks = rankdata(np.concatenate(list(runs)), method="ordinal") - 1.0
     return np.split(ranks, np.cumsum([len(run) for run in runs])[:-1])
 
 

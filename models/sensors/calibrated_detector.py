@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,20 +68,15 @@ class CalibratedDetector:
     stride: int
     period_s: float | None = None
 
+    learns: Literal[False] = False
+
     @property
     def window(self) -> int:
-        """The readings of a first score."""
         return self.model.detector.window
 
     @property
     def calibrated_on(self) -> int:
-        """The number of independent scores behind the p-values."""
         return self.calibration.blocks
-
-    @property
-    def learns(self) -> bool:
-        """False: it stays as it was trained."""
-        return False
 
     def threshold(self, alpha: float) -> float | None:
         """The least score of an anomaly at `alpha`; None with too few normal readings."""

@@ -12,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.base import ModelMetadata
 from models.errors import ModelSourceError
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -52,13 +50,11 @@ class Encoder:
         config = self._transformer.config
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
-        self._text = TextProcessor(
-            tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
-        )
-        self._metadata = text_metadata(
+        self.text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length))
+        self.metadata = text_metadata(
             source,
             placement,
-            self._text,
+            self.text,
             task="embedding",
             architecture=str(config.model_type),
             width=int(pipeline.get_embedding_dimension() or config.hidden_size),
@@ -70,17 +66,9 @@ class Encoder:
             notes=notes,
         )
 
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._metadata
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._text
-
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
-        rows = np.empty((len(batch), self._metadata.width), dtype=np.float32)
+        rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
         for prompt_tokens, indices in _by_prompt(batch).items():
             with self._layer_hooks.calling(preempt):
                 part = self._vectors([batch[i] for i in indices], prompt_tokens)
@@ -92,7 +80,7 @@ class Encoder:
         return self._placement.memory_bytes()
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
-        with inference_mode(self._placement):
+        with self._placement.inference_mode():
             features: dict[str, Any] = dict(
                 collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
             )
@@ -121,7 +109,7 @@ def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype)
     """
     from sentence_transformers import SentenceTransformer
 
-    with loading(source.name, "a sentence-transformers model"):
+    with source.loading("a sentence-transformers model"):
         pipeline = SentenceTransformer(
             str(source.path),
             device=str(device),

@@ -13,8 +13,7 @@ from models.linalg import normalize
 from models.registry.artifact import Golden, Manifest
 from models.registry.golden import Rows, compare
 from models.text.base import TextModel
-from models.text.detectors.base import Detector
-from models.text.detectors.serialization import load_detector
+from models.text.detectors.serialization import TextDetector, load_detector
 from models.text.heads import LinearHead
 from models.text.lexical_head import load_head
 from models.text.sequence_classifier import probabilities, relevance
@@ -26,7 +25,7 @@ class ModelParts:
     """An artifact's parts beside an encoder."""
 
     head: LinearHead | None
-    detector: Detector | None
+    detector: TextDetector | None
 
     def logits(self, rows: Rows, tokens: Sequence[Tokens]) -> Rows:
         """Logits [n, labels] of rows [n, d] and tokens; a sequence classifier's rows are logits."""

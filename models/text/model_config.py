@@ -10,6 +10,8 @@ from typing import Any
 from models.errors import Unsupported
 from models.filesystem import read_json
 
+# A tokenizer without a limit states a huge one.
+NO_LIMIT = 1_000_000
 _PLAIN_POOLING = ("mean", "cls", "lasttoken")
 
 
@@ -46,7 +48,7 @@ def read_pipeline(path: Path) -> Pipeline:
         config=config,
         pooling=_pooling(read_json(path / kinds[1][1] / "config.json", dict)),
         normalizes=len(kinds) == 3,
-        max_tokens=longest_input(config, stated if stated and stated < 1_000_000 else None),
+        max_tokens=longest_input(config, stated if stated and stated < NO_LIMIT else None),
         prompts={name: prompt for name, prompt in about.get("prompts", {}).items() if prompt},
         default_prompt=about.get("default_prompt_name"),
     )

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
 from models.errors import ModelSourceError
 from models.filesystem import read_json
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
-from models.text.model_config import longest_input
+from models.text.model_config import NO_LIMIT, longest_input
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class SequenceClassifier:
@@ -31,21 +33,19 @@ class SequenceClassifier:
     """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        self._model, tokenizer = _load(source, placement)
+        network, tokenizer, max_tokens = load_classifier(source, source.path, placement.dtype)
+        self._model = network.to(placement.device).eval().requires_grad_(False)
         self._placement = placement
         self._layer_hooks = LayerHooks(self._model)
         config = self._model.config
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
-        stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
-        self._text = TextProcessor(
-            tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
-        )
-        self._metadata = text_metadata(
+        self.text = TextProcessor(tokenizer.backend_tokenizer, max_tokens)
+        self.metadata = text_metadata(
             source,
             placement,
-            self._text,
+            self.text,
             task="rerank" if len(labels) == 1 else "classification",
             architecture=str(config.model_type),
             width=len(labels),
@@ -53,17 +53,9 @@ class SequenceClassifier:
             multi_label=config.problem_type == "multi_label_classification",
         )
 
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._metadata
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._text
-
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        with inference_mode(self._placement), self._layer_hooks.calling(preempt):
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
             features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits
@@ -84,20 +76,29 @@ def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return torch.from_numpy(logits[:, 0]).sigmoid().numpy()
 
 
-def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
+def load_classifier(
+    source: ModelSource, path: Path, dtype: torch.dtype, **options: Any
+) -> tuple[Any, PreTrainedTokenizerFast, int]:
+    """The network and tokenizer in a directory of a source, and the most tokens that it reads.
+
+    Raises ModelSourceError for anything else, and for a tokenizer without a fast form.
+    """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with loading(source.name, "a sequence classifier"):
+    with source.loading("a transformer"):
         model = AutoModelForSequenceClassification.from_pretrained(
-            source.path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=placement.dtype
+            path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype, **options
         )
-        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        # sentence-transformers states the limit beside the model.
+        stated = read_json(path / "sentence_bert_config.json", dict).get("max_seq_length")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
-    return model.to(placement.device).eval().requires_grad_(False), tokenizer
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < NO_LIMIT else None
+    return model, tokenizer, longest_input(model.config.to_dict(), int(stated) if stated else limit)
 
 
-def _stated_length(source: ModelSource) -> int | None:
-    """`max_seq_length` where sentence-transformers saved one beside the model."""
-    stated = read_json(source.path / "sentence_bert_config.json", dict).get("max_seq_length")
-    return int(stated) if stated else None
+def is_sequence_classifier(path: Path) -> bool:
+    """Whether a model directory is a `…ForSequenceClassification` model."""
+    architectures = read_json(path / "config.json", dict).get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in architectures)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from models.filesystem import replace_file
 from models.runtime.placement import DeviceName, DtypeName, Placement
+from models.sensors.base import Readings
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.training.embeddings import Embedder, EmbeddingCache
@@ -30,7 +33,7 @@ class TrainingJob:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     job: str
-    model: str
+    base_spec: str  # as `--model` takes it
     base: str
     task: str
     training_file: Path
@@ -89,15 +92,6 @@ class TextContext(JobContext):
     embedder: Embedder
 
 
-@dataclass(frozen=True, slots=True)
-class SensorContext(JobContext):
-    """What recipes on readings work with."""
-
-    def prepare(self) -> None:
-        """Set the job's threads and seed, and make the directory of the result."""
-        prepare(self.job, self.directory)
-
-
 def prepare(job: TrainingJob, directory: Path) -> None:
     """Set the job's threads and seed, and make the directory of the result."""
     if job.threads:
@@ -124,12 +118,18 @@ class Outcome:
     sensor: Mapping[str, object] | None = None
 
 
+def golden_texts(
+    context: TextContext, texts: Sequence[object], rows: Sequence[Sequence[float]], tolerances: Mapping[str, float]
+) -> dict[str, object]:
+    """`Outcome.golden` of texts with their rows; `tolerances` are by dtype, in the rows' unit."""
+    return {"texts": list(texts), "rows": list(rows), "tolerance": tolerances[context.placement.dtype_name]}
+
+
+def golden_readings(readings: Readings, rows: NDArray[np.floating], tolerance: float) -> dict[str, object]:
+    """`Outcome.golden` of readings [n, d] with their rows."""
+    return {"texts": [], "readings": readings.tolist(), "rows": rows.tolist(), "tolerance": tolerance}
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON atomically."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, ensure_ascii=False, allow_nan=False, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    replace_file(path, (json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import entropy, rankdata, spearmanr
 
 from models.training.hyperparameters import Metric
 
@@ -24,6 +24,12 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, value: float, resampled: Sequence[float] | Floats, level: float) -> Interval:
+        """The interval that holds the share `level` of the resampled values."""
+        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        return cls(value, float(low), float(high))
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -46,7 +52,7 @@ def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 
     """Expected calibration error: the gap between confidence [n] and accuracy (`right` [n]).
 
     Confidence is the probability of the predicted class. The gap is that of each of `bins` equal bins of confidence,
-    weighted by its rows (Guo et al.: On Calibration of Modern Neural Networks, 2017). 0 is honest.
+    weighted by its rows (Naeini et al., 2015; Guo et al.: On Calibration of Modern Neural Networks, 2017). 0 is honest.
     """
     _require_same_length(confidence, right)
     confidence = np.asarray(confidence, dtype=np.float64)
@@ -152,7 +158,7 @@ def macro_f1_gain(
 
     rng, count = np.random.default_rng(seed), len(truth)
     gains = [gain(rng.integers(0, count, count)) for _ in range(resamples)]
-    return _percentile_interval(gain(np.arange(count)), gains, level)
+    return Interval.of(gain(np.arange(count)), gains, level)
 
 
 def gain_in(
@@ -176,7 +182,7 @@ def mean_gain(
         lead[rng.integers(0, len(lead), (_ROWS_AT_ONCE, len(lead)))].mean(axis=1)
         for _ in range(-(-resamples // _ROWS_AT_ONCE))
     ]
-    return _percentile_interval(float(lead.mean()), np.concatenate(means), level)
+    return Interval.of(float(lead.mean()), np.concatenate(means), level)
 
 
 def effective_rank(x: Floats) -> float:
@@ -185,16 +191,7 @@ def effective_rank(x: Floats) -> float:
     It is 1 when all rows point the same way.
     """
     values = np.linalg.svd(np.asarray(x, dtype=np.float64), compute_uv=False)
-    total = values.sum()
-    if total == 0:
-        return 0.0
-    share = values[values > 0] / total
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def _percentile_interval(value: float, resampled: Sequence[float] | Floats, level: float) -> Interval:
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    return float(np.exp(entropy(values))) if values.any() else 0.0
 
 
 def _require_same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:

@@ -42,8 +42,8 @@ from models.training.hyperparameters import (
 from models.training.job import (
     ERROR,
     RESULT,
+    JobContext,
     Outcome,
-    SensorContext,
     TextContext,
     TrainingJob,
     prepare,
@@ -105,14 +105,14 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
     if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
-        outcome, version = _train_sensor(SensorContext(job, directory, events, report), settings), SENSOR_VERSION
+        outcome, version = _train_sensor(JobContext(job, directory, events, report), settings), SENSOR_VERSION
     else:
         outcome, version = _train_text(directory, job, events, report, settings)
     write_json(directory / RESULT, _result(job, outcome, version))
 
 
-def _train_sensor(context: SensorContext, settings: SensorAnomalyHyperparameters | ForecastHyperparameters) -> Outcome:
-    context.prepare()
+def _train_sensor(context: JobContext, settings: SensorAnomalyHyperparameters | ForecastHyperparameters) -> Outcome:
+    prepare(context.job, context.directory)
     if isinstance(settings, ForecastHyperparameters):
         return forecast.train(context, settings)
     return sensor_anomaly.train(context, settings)
@@ -137,7 +137,7 @@ def _open_context(directory: Path, job: TrainingJob, events: Events, report: Rep
     prepare(job, directory)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
-    source = locate(job.model)
+    source = locate(job.base_spec)
     model = load(source, placement)
     emit(events, f"{job.base} on {placement.device}: {placement.reason}")
     cache = EmbeddingCache(job.cache) if job.cache is not None else None

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
-from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag, new_flag
+import numpy as np
+
+from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag
 
 
 class ComputeThreads(Protocol):
@@ -82,7 +84,7 @@ class _SoloBatch:
     """Lowers the threads of a batch that runs alone to a share once others run too."""
 
     def __init__(self, device: ComputeDevice) -> None:
-        self.others_began = new_flag()
+        self.others_began: PreemptionFlag = np.array([False])
         self.flags: tuple[PreemptionFlag, ...] = (self.others_began,)
         self.lowered_threads = ExitStack()
         self._device = device

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from models.preemption import new_flag
+import numpy as np
+
+from models.preemption import PreemptionFlag
 from service.engine.request import Request
 from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
 from service.errors import DeadlineExceeded
@@ -33,7 +35,7 @@ class Queue:
         self._scheduler = Scheduler(limits)
         self._lock = threading.Lock()
         self._idle: list[threading.Condition] = []  # one for each idle runner; the last one is woken first
-        self.urgent = new_flag()
+        self.urgent: PreemptionFlag = np.array([False])
         self.token_s = 0.0
         self.closed = False
 

@@ -121,7 +121,7 @@ class AttemptRunner:
         base_spec, from_registry = self._publisher.base(job)
         training_job = {
             "job": job.id,
-            "model": base_spec,  # as `--model` takes it
+            "base_spec": base_spec,
             "base": job.base,
             "keep_encoder": from_registry,
             "task": job.task,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.registry.artifact import Manifest
 from models.registry.golden import compare
 from models.text.base import TextModel
-from models.text.detectors.base import Verdict
+from models.text.detectors.base import ScoredTexts
 from models.text.golden import ModelParts, answers, normalize_rows, read_texts
 from models.text.tokens import Tokens
 from service.engine.engine import Engine
@@ -23,7 +23,7 @@ _GOLDEN_TIMEOUT_S = 60.0
 
 
 class FineTunedModel(ServedText):
-    """A version of a fine-tuned model; `logits` and `judge` make answers of encoder rows.
+    """A version of a fine-tuned model; `logits` and `score` make answers of encoder rows.
 
     A request that holds a version can finish with it: an engine of its own runs until no request holds the version.
     """
@@ -53,12 +53,12 @@ class FineTunedModel(ServedText):
         """Compute logits [n, labels] from the encoder's rows [n, d] and the texts' tokens."""
         return self._parts.logits(rows, tokens)
 
-    def judge(self, rows: NDArray[np.float32]) -> Verdict | None:
+    def score(self, rows: NDArray[np.float32]) -> ScoredTexts | None:
         """Scores and p-values of the encoder's rows [n, d]; None without a detector."""
         if self._parts.detector is None:
             return None
         with torch.inference_mode():
-            return self._parts.detector.judge(normalize_rows(rows))
+            return self._parts.detector.score(normalize_rows(rows))
 
     def threshold(self, alpha: float) -> float | None:
         """The score from which an item is an anomaly at `alpha`; None where it is unknown."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from models.base import ModelMetadata, Task
+from models.base import Task
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import parse_spec
@@ -15,7 +15,6 @@ from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache
-from service.engine.scheduler import BatchLimits
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
@@ -174,10 +173,6 @@ class ModelManager:
     def all(self) -> Iterable[Servable]:
         """Every model in service: those of the settings first, then the fine-tuned ones."""
         return [*self._configured.values(), *self.watcher.current.values()]
-
-    def limits(self, metadata: ModelMetadata) -> BatchLimits:
-        """The limits of a model's batches."""
-        return self.engines.limits(metadata)
 
     @property
     def problem(self) -> str | None:

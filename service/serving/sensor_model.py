@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
 from models.sensors.base import AnomalyModel, Drift, Forecast, Forecaster, Readings, Scored, State, lasting_threshold
+from models.sensors.drift import DriftMonitor
 from service.engine.engine import Engine
-from service.serving.servable import Caller, Servable, ServingContext
+from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 ResultT = TypeVar("ResultT", Scored, Forecast)
 
@@ -81,30 +82,10 @@ class SensorModel:
         return self.model.memory_bytes()
 
 
-@dataclass(frozen=True, slots=True)
-class SensorTimings:
-    """The readings of a request, and how long they waited and were computed."""
-
-    inputs: int
-    token_count: int
-    queue_s: float
-    inference_s: float
-    tokenize_s: float = 0.0
-    truncated: int = 0
-
-
-class Monitor(Protocol):
-    """A drift check: it reads p-values in the order of their readings."""
-
-    def update(self, p_values: NDArray[np.float64]) -> Drift:
-        """The state of the check after p-values [n]."""
-        ...
-
-
 class Monitored(AnomalyModel, Protocol):
     """A detector of records, whose drift check the service keeps: records have no state."""
 
-    def monitor(self) -> Monitor:
+    def monitor(self) -> DriftMonitor:
         """A new drift check."""
         ...
 
@@ -144,7 +125,7 @@ class ServedSensor(Servable):
 
     async def score(
         self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool
-    ) -> tuple[Scored, SensorTimings]:
+    ) -> tuple[Scored, Timings]:
         """Score readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
 
         Raises Overloaded before any work, and DeadlineExceeded.
@@ -165,11 +146,11 @@ class ServedSensor(Servable):
             else:
                 scored, waited, computed = await self._score_in_order(parts, state, item, caller)
         result = await self._check_drift(_concatenated(scored))
-        return result, SensorTimings(len(readings), cost, waited, computed)
+        return result, Timings(inputs=len(readings), token_count=cost, queue_s=waited, inference_s=computed)
 
     async def forecast(
         self, readings: Readings, caller: Caller, horizon: int, quantiles: tuple[float, ...]
-    ) -> tuple[Forecast, SensorTimings]:
+    ) -> tuple[Forecast, Timings]:
         """Forecast `horizon` steps after readings float64 [n, d], n ≥ context. Raises as `score`."""
         model = cast(Forecaster, self._model)
         item: ReadingsItem[Forecast] = ReadingsItem(
@@ -178,7 +159,8 @@ class ServedSensor(Servable):
         with self._admission.admit(1, item.count, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
             _, waited, computed = await self._compute_rows([item], caller)
-        return item.finished(), SensorTimings(len(readings), item.count, waited, computed)
+        timings = Timings(inputs=len(readings), token_count=item.count, queue_s=waited, inference_s=computed)
+        return item.finished(), timings
 
     async def _score_in_order(
         self,
@@ -209,7 +191,7 @@ class ServedSensor(Servable):
             self._drift.set(scored.drift.detected)
         return scored
 
-    def _update_monitor(self, monitor: Monitor, p_values: NDArray[np.float64]) -> Drift:
+    def _update_monitor(self, monitor: DriftMonitor, p_values: NDArray[np.float64]) -> Drift:
         with self._monitoring:
             return monitor.update(p_values)
 

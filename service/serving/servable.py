@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +31,16 @@ class Caller:
     deadline: float | None = None
 
 
-class Timings(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
     """Sizes and times of a computation, for headers and logs."""
 
-    @property
-    def inputs(self) -> int: ...
-    @property
-    def token_count(self) -> int: ...
-    @property
-    def truncated(self) -> int: ...
-    @property
-    def tokenize_s(self) -> float: ...
-    @property
-    def queue_s(self) -> float: ...
-    @property
-    def inference_s(self) -> float: ...
+    inputs: int
+    token_count: int
+    truncated: int = 0
+    tokenize_s: float = 0.0
+    queue_s: float
+    inference_s: float
 
 
 @dataclass(frozen=True, slots=True)

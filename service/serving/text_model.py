@@ -20,7 +20,7 @@ from models.text.tokens import Explained, Tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
-from service.serving.servable import Caller, Servable, ServingContext
+from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -53,27 +53,12 @@ class TokenizeOptions:
         return self.name(index) if self.name is not None else f"{self.param}[{index}]"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOutput:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput(Timings):
     """The model's rows, float32 [n, width], their tokens, and the seconds they took."""
 
     values: NDArray[np.float32]
     tokens: list[Tokens]
-    tokenize_s: float
-    queue_s: float
-    inference_s: float
-
-    @property
-    def inputs(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def token_count(self) -> int:
-        return sum(item.count for item in self.tokens)
-
-    @property
-    def truncated(self) -> int:
-        return sum(item.truncated for item in self.tokens)
 
 
 class ServedText(Servable):
@@ -104,10 +89,20 @@ class ServedText(Servable):
             tokenized_s = time.perf_counter() - began
             if not options.truncate:
                 require_untruncated(tokens, options.named)
-            self._require_room(sum(item.count for item in tokens), options.param)
-            self._count(tokens, task, tokenized_s)
+            token_count, truncated = sum(item.count for item in tokens), sum(item.truncated for item in tokens)
+            self._require_room(token_count, options.param)
+            self._count(len(tokens), truncated, task, tokenized_s)
             values, queue_s, inference_s = await self._compute_rows(tokens, caller)
-            return ModelOutput(values, tokens, tokenized_s, queue_s, inference_s)
+            return ModelOutput(
+                inputs=len(tokens),
+                token_count=token_count,
+                truncated=truncated,
+                tokenize_s=tokenized_s,
+                queue_s=queue_s,
+                inference_s=inference_s,
+                values=values,
+                tokens=tokens,
+            )
 
     def prompt(self, name: str | None) -> str:
         """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name."""
@@ -217,10 +212,10 @@ class ServedText(Servable):
             max_tokens=options.max_tokens,
         )
 
-    def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:
+    def _count(self, inputs: int, truncated: int, task: str, seconds: float) -> None:
         name = self.metadata.name
-        self._metrics.inputs.labels(name, task).inc(len(tokens))
-        self._metrics.truncated.labels(name, task).inc(sum(item.truncated for item in tokens))
+        self._metrics.inputs.labels(name, task).inc(inputs)
+        self._metrics.truncated.labels(name, task).inc(truncated)
         self._metrics.tokenize.labels(name).observe(seconds)
 
 

@@ -16,7 +16,6 @@ from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.golden import ModelParts, read_parts
-from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
@@ -131,10 +130,7 @@ class _WithMetadata:
     def __init__(self, model: TextModel, metadata: ModelMetadata) -> None:
         self._model = model
         self.metadata = metadata
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._model.text
+        self.text = model.text
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Compute the encoder's rows."""

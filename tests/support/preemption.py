@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from models.preemption import PreemptionFlag, new_flag
+import numpy as np
+
+from models.preemption import PreemptionFlag
 
 
 class Calling:
     """Calls a function between any two steps."""
 
     def __init__(self, function: Callable[[], object]) -> None:
-        self.flags: Sequence[PreemptionFlag] = (new_flag(up=True),)
+        self.flags: Sequence[PreemptionFlag] = (np.array([True]),)
         self._function = function
 
     def __call__(self) -> None:

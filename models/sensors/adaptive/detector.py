@@ -72,7 +72,6 @@ class AdaptiveDetector:
 
     @property
     def stride(self) -> int:
-        """The readings from one independent score to the next."""
         return INDEPENDENT_ROWS
 
     def threshold(self, alpha: float) -> float | None:

@@ -16,7 +16,7 @@ class SensorDetector(nn.Module):
 
     `fit` takes runs, each [n, d], n ≥ window; readings of different runs are not neighbours. `forward` takes
     [n + window - 1, d] and returns the last n scores [n]; higher is more anomalous. `contributions` returns each
-    column's non-negative part of them, [n, d].
+    column's non-negative part of them, [n, d]; a score is the root of their sum, unless a detector says otherwise.
     """
 
     kind: ClassVar[str]
@@ -34,7 +34,7 @@ class SensorDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n readings."""
-        raise NotImplementedError
+        return self.contributions(x).sum(dim=1).sqrt()
 
     def contributions(self, x: Tensor) -> Tensor:
         """Each column's part of the last n scores, [n, d], not negative."""

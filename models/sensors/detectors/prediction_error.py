@@ -91,10 +91,6 @@ class PredictionErrorDetector(NetworkDetector):
             self.root = inverse_root(shrunk_covariance(torch.cat([self._errors(run) for run in runs])))
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of the last n of readings [n + 23, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
-
     def contributions(self, x: Tensor) -> Tensor:
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         squares = (self._errors(x) @ self.root).square()

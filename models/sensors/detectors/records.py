@@ -22,9 +22,9 @@ _SMALLEST = 1e-9
 class PcaDetector(SensorDetector):
     """Hotelling's T² within the main directions, and the squared error (SPE, Q) beside them.
 
-    score² = T² / its limit + SPE / its limit, the combined index of Yue and Qin (2001), with the 99 % quantiles of
-    the normal rows as limits. As a quadratic form xᵀMx it is |M½ x|²: its squared coordinates are the columns'
-    contributions and sum to score².
+    score² = T² / its limit + SPE / its limit, with the 99 % quantiles of the normal rows as limits (Yue and Qin:
+    Reconstruction-Based Fault Identification Using a Combined Index, 2001). As a quadratic form xᵀMx it is |M½ x|²:
+    its squared coordinates are the columns' contributions and sum to score².
     """
 
     kind = "pca"
@@ -66,10 +66,6 @@ class PcaDetector(SensorDetector):
         centred = x - self.mean
         return (centred - centred @ self.components @ self.components.T).square().sum(dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of rows [n, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
-
     def contributions(self, x: Tensor) -> Tensor:
         """Squared coordinates of M½ x, [n, d]."""
         return ((x - self.mean) @ self.root).square()
@@ -103,10 +99,6 @@ class MahalanobisRecords(SensorDetector):
         self.root = inverse_root(shrunk_covariance(x - self.mean))
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of rows [n, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
-
     def contributions(self, x: Tensor) -> Tensor:
         """Squared whitened coordinates [n, d]; the symmetric root keeps columns."""
         return ((x - self.mean) @ self.root).square()
@@ -114,6 +106,8 @@ class MahalanobisRecords(SensorDetector):
 
 class KnnRecords(SensorDetector):
     """Mean distance to the 5 nearest of 1,024 normal rows, spread evenly over the file.
+
+    The distance of Angiulli and Pizzuti: Fast Outlier Detection in High Dimensional Spaces, 2002.
 
     A column's contribution is its squared difference from the mean of those 5.
     """

@@ -98,10 +98,6 @@ class ResidualDetector(SensorDetector):
         self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return self.contributions(x).sum(dim=1).sqrt()
-
     def contributions(self, x: Tensor) -> Tensor:
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         past, step = self._pairs(x)

@@ -38,36 +38,21 @@ class SeriesForecaster(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.intervals = model.eval(), intervals
-        self._columns, self._context, self._horizon = columns, context, horizon
+        self.columns, self.context, self.horizon = columns, context, horizon
         self.period_s = period_s
         self.register_buffer("centre", centre.double())
         self.register_buffer("spread", spread.double())
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in order."""
-        return self._columns
-
-    @property
-    def context(self) -> int:
-        """The least readings of a call; of more, the last are used."""
-        return self._context
-
-    @property
-    def horizon(self) -> int:
-        """The most steps that it forecasts."""
-        return self._horizon
-
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
         """Forecast after readings float64 [n, d], n >= context. Raises ValueError."""
-        if readings.ndim != 2 or len(readings) < self._context or readings.shape[1] != len(self._columns):
-            expected = f"[{self._context} or more, {len(self._columns)}]"
+        if readings.ndim != 2 or len(readings) < self.context or readings.shape[1] != len(self.columns):
+            expected = f"[{self.context} or more, {len(self.columns)}]"
             raise ValueError(f"readings: expected finite numbers {expected}, got {list(readings.shape)}")
-        if not 1 <= horizon <= self._horizon:
-            raise ValueError(f"horizon: expected 1 to {self._horizon} steps, got {horizon}")
+        if not 1 <= horizon <= self.horizon:
+            raise ValueError(f"horizon: expected 1 to {self.horizon} steps, got {horizon}")
         with torch.inference_mode():
-            x = self.standardised(readings[-self._context :]).T[None]
-            mean, change = self.model(x)[0], typical_change(x, self._horizon)[0]
+            x = self.standardised(readings[-self.context :]).T[None]
+            mean, change = self.model(x)[0], typical_change(x, self.horizon)[0]
             levels = {level: self._to_units(mean + change * self.intervals.at(level), horizon) for level in quantiles}
             return Forecast(self._to_units(mean, horizon), levels)
 
@@ -84,7 +69,7 @@ class SeriesForecaster(nn.Module):
         inside = []
         with torch.inference_mode():
             for x, y in windows.batches():
-                error = (y - self.model(x)) / typical_change(x, self._horizon)
+                error = (y - self.model(x)) / typical_change(x, self.horizon)
                 inside.append(((error >= low) & (error <= high)).double().mean(dim=(1, 2)))
         return float(torch.cat(inside).mean())
 
@@ -105,10 +90,10 @@ class SeriesForecaster(nn.Module):
         """The content of `sensor.json`."""
         return {
             "kind": "forecast",
-            "columns": list(self._columns),
+            "columns": list(self.columns),
             "period_s": self.period_s,
-            "context": self._context,
-            "horizon": self._horizon,
+            "context": self.context,
+            "horizon": self.horizon,
             "model": self.model.kind,
             "model_settings": self.model.settings(),
         }

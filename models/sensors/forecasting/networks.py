@@ -18,7 +18,7 @@ _PATCH_WIDTH = 64
 
 
 class LinearForecast(nn.Module):
-    """NLinear: one linear map for all columns (`maps` 1), or one for each (`maps` d)."""
+    """NLinear (Zeng et al., 2023): one linear map for all columns (`maps` 1), or one for each (`maps` d)."""
 
     kind = "linear"
 

@@ -7,7 +7,7 @@ out of fold). At `alpha` it then flags about a share alpha of new normal items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ Kind = Literal["knn", "mahalanobis", "energy", "combined"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScoredTexts:
     """Scores [n], p-values [n], and the k nearest reference items of each.
 
     `nearest` are indices int64 [n, k], `similarities` cosines [n, k]. k is 0 for a detector that keeps no items.
@@ -30,26 +30,8 @@ class Verdict:
     similarities: Tensor
 
 
-class Detector(Protocol):
-    """The interface of text detectors."""
-
-    calibration: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Scores [n] of embeddings [n, d]; higher is more anomalous."""
-        ...
-
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
-        """Scores and p-values of embeddings [n, d]."""
-        ...
-
-    def threshold(self, alpha: float) -> float | None:
-        """The least score of an anomaly at `alpha`; None with too few normal items."""
-        ...
-
-
 class CalibratedTextDetector(nn.Module):
-    """Base of the detectors: calibration scores, and verdicts by them."""
+    """Base of the detectors: calibration scores, and p-values by them."""
 
     kind: ClassVar[Kind]
     # The least normal items of a fit.
@@ -64,11 +46,11 @@ class CalibratedTextDetector(nn.Module):
         """The least score of an anomaly at `alpha`; None with too few normal items."""
         return conformal_threshold(self.calibration, alpha)
 
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Scores and p-values of items [n, d]."""
         scores: Tensor = self(x)
         none = torch.empty(len(x), 0)
-        return Verdict(scores, conformal_p_values(self.calibration, scores), none.long(), none)
+        return ScoredTexts(scores, conformal_p_values(self.calibration, scores), none.long(), none)
 
     def calibrate(self, scores: Tensor) -> Self:
         """Calibrate by the out-of-sample scores [m] of normal items."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.calibration import conformal_p_values
-from models.text.detectors.base import CalibratedTextDetector, Verdict
+from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector
 
@@ -31,8 +31,8 @@ class CombinedDetector(CalibratedTextDetector):
         # Mean and standard deviation of the kNN's calibration scores, and of the energy's.
         self.register_buffer("scale", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
-    def fit(self, x: Tensor | None = None, labels: Tensor | None = None) -> Self:
-        """Standardise both and calibrate by the sums of their calibration scores; ignores `x`."""
+    def fit(self) -> Self:
+        """Standardise both and calibrate by the sums of their calibration scores."""
         known = (self.knn.calibration, self.energetic.calibration)
         if known[0].shape != known[1].shape:
             raise ValueError(f"expected calibration by the same items, got {len(known[0])} and {len(known[1])} scores")
@@ -45,11 +45,11 @@ class CombinedDetector(CalibratedTextDetector):
         """Scores [n] of items [n, d]."""
         return self._sum(self.knn(x), self.energetic(x))
 
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Scores and p-values of items [n, d], and the `explain` nearest normal items of each."""
-        near = self.knn.judge(x, explain=explain)
+        near = self.knn.score(x, explain=explain)
         scores = self._sum(near.scores, self.energetic(x))
-        return Verdict(scores, conformal_p_values(self.calibration, scores), near.nearest, near.similarities)
+        return ScoredTexts(scores, conformal_p_values(self.calibration, scores), near.nearest, near.similarities)
 
     def settings(self) -> dict[str, object]:
         """The number of neighbours."""

@@ -28,7 +28,7 @@ class EnergyDetector(CalibratedTextDetector):
         self.register_buffer("weight", head.weight.clone())
         self.register_buffer("bias", head.bias.clone())
 
-    def fit(self, x: Tensor, labels: Tensor | None = None) -> Self:
+    def fit(self, x: Tensor) -> Self:
         """Calibrate by normal items [m, d] that the head has not seen."""
         return self.calibrate(self(x))
 

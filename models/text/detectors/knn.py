@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.calibration import conformal_p_values
 from models.linalg import SAME_VECTOR_COSINE
-from models.text.detectors.base import CalibratedTextDetector, Verdict
+from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
 
 _NEIGHBOURS = 3
 # Rows per similarity matrix: 1,024 x 20,000 float32 are 80 MB.
@@ -31,8 +31,8 @@ class KnnDetector(CalibratedTextDetector):
         self.neighbours = neighbours
         self.register_buffer("reference", torch.empty(0, 0))
 
-    def fit(self, x: Tensor, labels: Tensor | None = None, *, calibrated: bool = True) -> Self:
-        """Keep normal items [m, d] and score each against the others; ignores labels.
+    def fit(self, x: Tensor, *, calibrated: bool = True) -> Self:
+        """Keep normal items [m, d] and score each against the others.
 
         Without `calibrated`, `calibrate` has to follow.
         """
@@ -49,7 +49,7 @@ class KnnDetector(CalibratedTextDetector):
             parts.append(_distance(similarity, neighbours))
         return self.calibrate(torch.cat(parts))
 
-    def judge(self, x: Tensor, *, explain: int = 3) -> Verdict:
+    def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Score items [n, d] and name the `explain` nearest reference items of each."""
         neighbours = min(self.neighbours, len(self.reference) - 1)
         scores, nearest, similarities = [], [], []
@@ -62,11 +62,11 @@ class KnnDetector(CalibratedTextDetector):
             similarities.append(best.values.clamp(-1.0, 1.0))
         joined = torch.cat(scores)
         p_values = conformal_p_values(self.calibration, joined)
-        return Verdict(joined, p_values, torch.cat(nearest), torch.cat(similarities))
+        return ScoredTexts(joined, p_values, torch.cat(nearest), torch.cat(similarities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""
-        return self.judge(x, explain=1).scores
+        return self.score(x, explain=1).scores
 
     def settings(self) -> dict[str, object]:
         """The number of neighbours."""

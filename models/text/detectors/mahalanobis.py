@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from models.linalg import first_occurrences, shrunk_covariance
 from models.text.detectors.base import CalibratedTextDetector
-from models.text.detectors.cross_fit import out_of_fold
 
 # Smaller classes do not contribute to the covariance.
 _MIN_FOR_COVARIANCE = 2
+_FOLDS = 10
 
 
 class MahalanobisDetector(CalibratedTextDetector):
@@ -70,3 +71,22 @@ def _spread(items: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mahalanobis(x: Tensor, means: Tensor, whitening: Tensor) -> Tensor:
     return torch.cdist(x @ whitening, means @ whitening).min(dim=-1).values
+
+
+def out_of_fold(
+    original: Tensor, score: Callable[[Tensor, Tensor], Tensor], *, folds: int = _FOLDS, seed: int = 0
+) -> Tensor:
+    """Out-of-fold scores [n] of items, by `score(train, held)` of two index tensors.
+
+    `original` int64 [n] is the index of the item that each is a copy of. Copies share a fold, so that none is scored
+    by another one; where all items are copies of one, they are treated as different.
+    """
+    known = torch.unique(original)
+    if len(known) == 1:
+        original = known = torch.arange(len(original))
+    order = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))]
+    scores = torch.empty(len(original))
+    for part in order.chunk(min(folds, len(known))):
+        held = torch.isin(original, part)
+        scores[held] = score((~held).nonzero().flatten(), held.nonzero().flatten()).float()
+    return scores

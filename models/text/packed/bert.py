@@ -17,9 +17,8 @@ from models.errors import Unsupported
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import has_amx
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
-from models.text.packed.attention_blocks import SHARED, AttentionBlocks
 from models.text.packed.linear import Linear, prepare_for_cpu
-from models.text.packed.packed_batch import PackedBatch
+from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import script
 

@@ -16,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.base import ModelMetadata
 from models.errors import ModelError, Unsupported
 from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement, place
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -49,19 +47,19 @@ class PackedEncoder:
     """An encoder of BERT's family with plain pooling, without final normalisation."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with loading(source.name, "a BERT-like encoder"):
+        with source.loading("a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
             network = PackedBert.load(source.path, pipeline.config)
             tokenizer = _load_tokenizer(source.path / "tokenizer.json")
         self._placement = placement
         self._pooling = pipeline.pooling
-        self._text = TextProcessor(tokenizer, pipeline.max_tokens)
-        notes = (_quantise_and_time(network, self._text.encode(PROBES)),) if placement.int8 else ()
+        self.text = TextProcessor(tokenizer, pipeline.max_tokens)
+        notes = (_quantise_and_time(network, self.text.encode(PROBES)),) if placement.int8 else ()
         self._network = network.placed(placement.device, placement.dtype)
-        self._metadata = text_metadata(
+        self.metadata = text_metadata(
             source,
             placement,
-            self._text,
+            self.text,
             task="embedding",
             architecture=str(pipeline.config["model_type"]),
             width=network.shape.width,
@@ -72,21 +70,9 @@ class PackedEncoder:
             notes=notes,
         )
 
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._metadata
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._text
-
-    def describe_forward(self, forward: str) -> None:
-        """Record in the metadata why this forward pass was chosen."""
-        self._metadata = replace(self._metadata, forward=forward)
-
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
-        with inference_mode(self._placement):
+        with self._placement.inference_mode():
             layout = PackedBatch.of(batch, self._placement.device, self._placement.dtype, self._network.onednn_max_rows)
             rows: NDArray[np.float32] = layout.pool(self._network(layout, preempt), self._pooling).cpu().numpy()
             return rows
@@ -111,10 +97,11 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
     if expected is None:
         general = Encoder(source, placement.unrounded)
         expected = general.forward(general.text.encode(PROBES))
-    cosine = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
+    vectors = packed.forward(packed.text.encode(PROBES))
+    cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
-    packed.describe_forward(f"packed: least cosine to the general forward pass {cosine:.6f}")
+    packed.metadata = replace(packed.metadata, forward=f"packed: least cosine to the general forward pass {cosine:.6f}")
     return packed
 
 
@@ -158,11 +145,6 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise Unsupported("it has no tokenizer.json")
     return Tokenizer.from_file(str(path))
-
-
-def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = (normalize(a) * normalize(b)).sum(axis=1)
-    return result
 
 
 def _shipped_vectors(source: ModelSource) -> NDArray[np.float32] | None:

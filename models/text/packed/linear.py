@@ -15,10 +15,6 @@ _ONEDNN_ROWS_PER_THREAD = 64
 # Float32 weights are kept in both forms up to this size of a network: MiniLM's are 43 MB, BERT base's 340 MB.
 _MAX_DUPLICATED_BYTES = 128 * 2**20
 _ANY_ROWS = 2**62
-# oneDNN compiles and keeps code for each number of rows (and of threads): 2 MB and 3 ms or more for a network. So only
-# 8 numbers occur between two powers of two, and among the smallest every second one.
-_SIZES_PER_DOUBLING = 8
-_MIN_STEP = 2
 # GELU is oneDNN's, too. Its small pieces of code lie scattered among the tensors and keep the memory between them from
 # being used again (100 MB after some hundred batches). So it gets this many rows at a time.
 _GELU_ROWS = 32
@@ -65,13 +61,6 @@ class Linear(nn.Linear):
     def lay_out_for_mkl(self) -> None:
         """Store the weights as [in, out], which MKL multiplies faster; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
-
-
-def pad_rows(rows: int, onednn_max_rows: int) -> int:
-    """`rows` rounded up to a size for oneDNN, unless it is above `onednn_max_rows`."""
-    step = max(_MIN_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES_PER_DOUBLING))
-    size = -(-rows // step) * step
-    return size if size <= onednn_max_rows else rows
 
 
 def prepare_for_cpu(layers: Sequence[Linear]) -> int:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.text.packed.attention_blocks import AttentionBlocks
+from models.text.packed.packed_batch import AttentionBlocks
 
 
 def add_relative_bias(table: nn.Embedding, blocks: AttentionBlocks) -> AttentionBlocks:

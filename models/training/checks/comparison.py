@@ -127,8 +127,7 @@ def _lead(
         drawn = np.concatenate([blocks[block] for block in random.integers(0, len(blocks), len(blocks))])
         if len(np.unique(anomalous[drawn])) == len(np.unique(anomalous)):
             leads.append(measure(ours.of(drawn), anomalous[drawn]) - measure(theirs.of(drawn), anomalous[drawn]))
-    low, high = np.quantile(leads, [0.025, 0.975])
-    return Interval(leads[0], float(low), float(high))
+    return Interval.of(leads[0], leads, 0.95)
 
 
 def _finding(check: str, wrong: bool, lead: Interval, message: str, remedy: str) -> Finding:

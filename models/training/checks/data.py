@@ -8,13 +8,13 @@ from itertools import chain
 
 import numpy as np
 
+from models.linalg import normalize
 from models.training.checks.duplicates import (
     Vectors,
     check_duplicates,
     check_leaks,
     check_near_duplicates,
     check_near_leaks,
-    unit_length,
 )
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
 from models.training.checks.wording import warn_if
@@ -111,10 +111,10 @@ def _check_identical_pairs(train: TextRows) -> Iterator[Finding]:
 
 
 def _check_embeddings(train: TextRows, held_out: TextRows, embed: Embed, seed: int) -> Iterator[Finding]:
-    x = unit_length(embed(train.texts[0]))
+    x = normalize(embed(train.texts[0]))
     yield check_near_duplicates(train, x)
     if len(held_out) and held_out.kind in ("labelled", "plain"):
-        yield check_near_leaks(train, held_out, x, unit_length(embed(held_out.texts[0])))
+        yield check_near_leaks(train, held_out, x, normalize(embed(held_out.texts[0])))
     if train.labels is not None:
         yield check_label_errors(train, x, seed)
 

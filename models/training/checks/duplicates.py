@@ -83,13 +83,6 @@ def row_keys(rows: TextRows) -> list[str]:
     return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
 
 
-def unit_length(x: Vectors) -> Vectors:
-    """Vectors [n, d], each scaled to length 1."""
-    x = np.asarray(x, dtype=np.float32)
-    scaled: Vectors = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return scaled
-
-
 def _near_rows(x: Vectors, reference: Vectors) -> list[tuple[int, list[int]]]:
     """Each row of x that is close to rows of the reference, with those rows."""
     found: list[tuple[int, list[int]]] = []

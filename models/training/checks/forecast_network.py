@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss, check_overfit
-from models.training.checks.wording import warn_if
+from models.training.checks.wording import lead_status, warn_if
 from models.training.metrics import Floats, Interval, mean_gain
-from models.training.report import Finding, Status
+from models.training.report import Finding
 from models.training.sensors.forecast_network import NetworkFit
 
 _WINDOWS, _OVERFIT_WINDOWS = 32, 4
@@ -65,7 +65,6 @@ def check_forecasts(
     """
     for name, theirs in naive.items():
         gain = _error_gain(ours, theirs, horizon, seed)
-        status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 else "warn"
         message = (
             f"The mean squared error is {ours.mean():.4g}, that of {name} {theirs.mean():.4g}; the gain is {gain}."
         )
@@ -74,7 +73,7 @@ def check_forecasts(
             "or more rows."
         )
         check = f"against_{name.replace(' ', '_')}"
-        yield Finding.of("outcome", check, status, gain.value, 0.0, message, remedy)
+        yield Finding.of("outcome", check, lead_status(gain), gain.value, 0.0, message, remedy)
     status = warn_if(abs(coverage - _NOMINAL_COVERAGE) > _MAX_COVERAGE_ERROR)
     message = f"The 80 % intervals hold {coverage:.1%} of the held-out readings; expected 72 % to 88 %."
     remedy = "The series has changed since the calibration rows: train on later rows, and trust the width less."

@@ -133,10 +133,10 @@ def check_overfit(
         optimizer.zero_grad()
         torch.autograd.backward([value])
         optimizer.step()
-    return _judge_overfit(first, best, floor)
+    return _overfit_finding(first, best, floor)
 
 
-def _judge_overfit(first: float, best: float, floor: float) -> Finding:
+def _overfit_finding(first: float, best: float, floor: float) -> Finding:
     left = max(best - floor, 0.0) / max(first - floor, 1e-12)
     status: Status = "ok" if left <= OVERFITTED else "fail" if left > NOT_OVERFITTED else "warn"
     message = f"On one batch, the loss went from {first:.4g} to {best:.4g}: {left:.0%} left, limit {OVERFITTED:.0%}."

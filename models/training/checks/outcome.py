@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.checks.wording import warn_if
+from models.training.checks.wording import lead_status, warn_if
 from models.training.metrics import (
     Floats,
     Interval,
@@ -22,7 +22,7 @@ from models.training.metrics import (
     macro_f1_gain,
     mean_gain,
 )
-from models.training.report import Finding, Status
+from models.training.report import Finding
 
 MAX_CALIBRATION_ERROR = 0.03
 COLLAPSED_RANK = 1.5
@@ -138,9 +138,8 @@ def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Fin
 
 
 def _check_lead(check: str, gain: Interval, measure: str, baseline: str, remedy: str, *, fails: bool) -> Finding:
-    status: Status = "ok" if gain.low > 0 else "fail" if gain.high < 0 and fails else "warn"
     message = f"{measure} minus that of the {baseline} is {gain}: {gain.verdict}."
-    return _finding(check, status, gain.value, 0.0, message, remedy)
+    return _finding(check, lead_status(gain, fails=fails), gain.value, 0.0, message, remedy)
 
 
 def _check_worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int]) -> Finding:

@@ -200,7 +200,7 @@ def false_alarms(detector: TextDetector, unseen: Floats) -> dict[str, float]:
 
 def p_values(detector: TextDetector, x: Floats) -> NDArray[np.float64]:
     """P-values [n] of items [n, d]."""
-    values: NDArray[np.float64] = detector.judge(torch.from_numpy(x), explain=1).p_values.double().numpy()
+    values: NDArray[np.float64] = detector.score(torch.from_numpy(x), explain=1).p_values.double().numpy()
     return values
 
 

@@ -15,11 +15,10 @@ from models.training.data.dataset import DataSplit
 from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
-from models.training.job import Outcome, TextContext
+from models.training.job import Outcome, TextContext, golden_texts
 from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
-from models.training.recipes.golden import golden_texts
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Finding

@@ -12,14 +12,14 @@ from models.linalg import normalize, shorten
 from models.loader import load
 from models.source import locate
 from models.training.checks.outcome import check_base, check_gain, check_rank
+from models.training.checks.wording import warn_if
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
 from models.training.embeddings import Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
-from models.training.job import Outcome, TextContext
-from models.training.recipes.golden import golden_texts
+from models.training.job import Outcome, TextContext, golden_texts
 from models.training.recipes.incumbents import incumbent_encoder
 from models.training.recipes.retrieval_metrics import Embed, RetrievalMetrics, evaluate, sanity, sanity_texts
 from models.training.recipes.tuned_model import in_words, tune_and_save, tuner_settings, with_base
@@ -53,7 +53,7 @@ def train(context: TextContext, asked: EmbeddingHyperparameters, parts: DataSpli
     tuned = _open(context, context.job.base, context.result / "encoder")
     after, sanity_after = evaluate(tuned, parts.held_out), sanity(tuned)
     emit(context.events, f"tuned: {in_words(after.metrics | sanity_after)} on held-out rows")
-    _judge(context, parts.held_out, tuned, (before, after), (sanity_before, sanity_after))
+    _add_findings(context, parts.held_out, tuned, (before, after), (sanity_before, sanity_after))
     shorter = _shorter_metrics(tuned, parts.held_out, settings.matryoshka)
     return Outcome(
         encoder="own",
@@ -118,7 +118,7 @@ def _refusal(name: str, message: str) -> HyperparameterError:
     return HyperparameterError("invalid_hyperparameter", f"{name}: {message}", f"{PARAM}.{name}")
 
 
-def _judge(
+def _add_findings(
     context: TextContext,
     held_out: TextRows,
     tuned: Embed,
@@ -151,13 +151,11 @@ def forgetting(before: dict[str, float], after: dict[str, float]) -> Finding:
         f"sentence ({before['sanity_accuracy']:.0%} before), by {after['sanity_margin']:.2f} of cosine "
         f"({before['sanity_margin']:.2f} before)."
     )
-    if lost <= _FORGOTTEN:
-        return Finding("outcome", "forgetting", "ok", lost, _FORGOTTEN, message, "")
     remedy = (
         "The encoder forgets what it knew: use mode=lora, a lower learning rate or fewer epochs, if it is to "
         "serve other texts too."
     )
-    return Finding("outcome", "forgetting", "warn", lost, _FORGOTTEN, message, remedy)
+    return Finding.of("outcome", "forgetting", warn_if(lost > _FORGOTTEN), lost, _FORGOTTEN, message, remedy)
 
 
 def _shorter_metrics(embed: Embed, rows: TextRows, sizes: Sequence[int]) -> dict[str, float]:

@@ -20,8 +20,7 @@ from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
 from models.training.events import emit, phase
 from models.training.hyperparameters import ForecastHyperparameters
-from models.training.job import Outcome, SensorContext
-from models.training.recipes.golden import golden_readings
+from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.sensors import report_plots
@@ -59,9 +58,8 @@ class IncumbentForecaster:
     coverage: float
 
 
-def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
-    """Read, check, fit, choose, calibrate, judge; write the model to `context.result`."""
-    context.prepare()
+def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
+    """Read, check, fit, choose, calibrate, measure; write the model to `context.result`."""
     parts = divide_series(context.job, settings)
     seen, held_out = len(parts.seen), len(parts.held_rows)
     emit(context.events, f"{seen} rows to train and calibrate on, {held_out} later ones held out")
@@ -71,14 +69,14 @@ def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
     plan = _plan(settings, parts, context.job.seed)
     chosen = fit_forecaster(parts.train, parts.validation, plan, MonitoredTraining(context))
     emit(context.events, f"forecaster: {chosen.forecaster.model.kind}, since {chosen.reason}")
-    judged = _judge(context, settings, chosen, parts)
+    measured = _measure(context, settings, chosen, parts)
     save_sensor(chosen.forecaster, context.result)
     return Outcome(
         encoder="none",
         mode=chosen.forecaster.model.kind,
         labels=(),
-        metrics=judged.metrics,
-        incumbent_metrics=judged.incumbent,
+        metrics=measured.metrics,
+        incumbent_metrics=measured.incumbent,
         golden=_golden(cast(SeriesForecaster, load_sensor(context.result)), max(parts.held_out, key=len)),
         trained_tokens=sum(map(len, parts.train)),
         sensor=chosen.forecaster.describe(),
@@ -89,7 +87,7 @@ def train(context: SensorContext, settings: ForecastHyperparameters) -> Outcome:
 class MonitoredTraining:
     """Trains a network between its checks."""
 
-    context: SensorContext
+    context: JobContext
 
     def __call__(self, network: NetworkFit, validation: Windows) -> None:
         """Check forward and loss, train, check the gradients. Raises CheckFailed."""
@@ -120,8 +118,8 @@ def _plan(settings: ForecastHyperparameters, parts: SeriesParts, seed: int) -> F
     return ForecastPlan(parts.columns, parts.context, settings.horizon, settings.model, network, parts.repairs.period_s)
 
 
-def _judge(
-    context: SensorContext, settings: ForecastHyperparameters, chosen: ChosenForecaster, parts: SeriesParts
+def _measure(
+    context: JobContext, settings: ForecastHyperparameters, chosen: ChosenForecaster, parts: SeriesParts
 ) -> ForecastMetrics:
     """Compare with naive forecasts and the incumbent, in standard deviations of the training part.
 
@@ -164,7 +162,7 @@ def _naive_errors(settings: ForecastHyperparameters, parts: SeriesParts, windows
     return naive
 
 
-def _incumbent(context: SensorContext, chosen: ChosenForecaster, parts: SeriesParts) -> IncumbentForecaster | None:
+def _incumbent(context: JobContext, chosen: ChosenForecaster, parts: SeriesParts) -> IncumbentForecaster | None:
     """The forecaster in service; None where it forecasts something else."""
     known, ours = load_incumbent_sensor(context), chosen.forecaster
     if known is None:

@@ -13,7 +13,7 @@ from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
 from models.training.embeddings import Embedder
 from models.training.events import Events, emit
-from models.training.job import SensorContext, TextContext, TrainingJob
+from models.training.job import JobContext, TextContext, TrainingJob
 from models.training.tuning.encoder_tuning import open_encoder
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def incumbent_encoder(job: TrainingJob) -> Path | None:
     return encoder if encoder is not None and encoder.is_dir() else None
 
 
-def load_incumbent_sensor(context: SensorContext) -> AnomalyModel | Forecaster | None:
+def load_incumbent_sensor(context: JobContext) -> AnomalyModel | Forecaster | None:
     """The sensor model in service, as it was judged; None where there is none, or it cannot be read."""
     if context.job.incumbent is None:
         return None

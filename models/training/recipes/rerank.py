@@ -11,6 +11,7 @@ from torch.nn import functional
 from models.loader import load
 from models.runtime.placement import Placement
 from models.source import locate
+from models.text.sequence_classifier import is_sequence_classifier
 from models.training.checks.outcome import check_base
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
@@ -18,8 +19,7 @@ from models.training.embeddings import Floats
 from models.training.errors import TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import RerankHyperparameters
-from models.training.job import Outcome, TextContext
-from models.training.recipes.golden import golden_texts
+from models.training.job import Outcome, TextContext, golden_texts
 from models.training.recipes.incumbents import incumbent_encoder
 from models.training.recipes.retrieval_metrics import relevance_metrics
 from models.training.recipes.tuned_model import in_words, tune_and_save, tuner_settings, with_base
@@ -27,7 +27,7 @@ from models.training.tuning import losses
 from models.training.tuning.batch_plan import plan, shuffled
 from models.training.tuning.batches import Augment, Batch, Batches
 from models.training.tuning.settings import Mode, TunerSettings, augmenter
-from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, is_cross_encoder, score_pairs
+from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, score_pairs
 
 # By mode and whether the head is fresh: a fresh head has all to learn, a cross-encoder only this task.
 _RATES: dict[tuple[Mode, bool], float] = {
@@ -47,7 +47,7 @@ def train(context: TextContext, asked: RerankHyperparameters, parts: DataSplit) 
     TrainingDataError for labels that are not grades.
     """
     mode: Mode = "lora" if asked.mode == "lora" else "full"
-    rate = _RATES[mode, not is_cross_encoder(context.source.path)]
+    rate = _RATES[mode, not is_sequence_classifier(context.source.path)]
     settings = tuner_settings(asked, mode, rate, len(parts.train), context.job.seed)
     targets, held_out = _targets(parts.train), parts.held_out
     before = relevance_metrics(held_out.texts[0], _grades(held_out), _base_scores(context, held_out))
@@ -110,7 +110,7 @@ def _targets(rows: TextRows) -> Tensor:
 
 def _base_scores(context: TextContext, rows: TextRows) -> Floats:
     """Scores [n] of the base: its own as a cross-encoder, or cosines as a bi-encoder."""
-    if is_cross_encoder(context.source.path):
+    if is_sequence_classifier(context.source.path):
         return score_pairs(context.model, list(zip(*rows.texts, strict=True)))
     query, document = (context.embedder(column) for column in rows.texts)
     cosines: Floats = (query * document).sum(axis=1)
@@ -125,7 +125,7 @@ def _evaluate(path: Path, placement: Placement, rows: TextRows) -> tuple[dict[st
 
 
 def _remedy(base: Path) -> str:
-    if is_cross_encoder(base):
+    if is_sequence_classifier(base):
         return "The base model ranks better: take fewer steps, a smaller learning rate or more rows, or keep it."
     return (
         "These rows are too few for a fresh head: begin from a cross-encoder, or tune the encoder (task "

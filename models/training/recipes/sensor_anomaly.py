@@ -16,8 +16,7 @@ from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
 from models.training.events import emit, phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
-from models.training.job import Outcome, SensorContext
-from models.training.recipes.golden import golden_readings
+from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
@@ -43,9 +42,8 @@ class IncumbentDetector:
     metrics: Mapping[str, float]
 
 
-def train(context: SensorContext, settings: SensorAnomalyHyperparameters) -> Outcome:
+def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcome:
     """Read, check, fit, choose, fit again to all rows; write the model to `context.result`."""
-    context.prepare()
     placement = place_sensor(context.job.device)
     emit(context.events, f"sensor models on {placement.device}: {placement.reason}")
     parts = SensorSplit.read(context.job, settings)
@@ -77,7 +75,7 @@ def train(context: SensorContext, settings: SensorAnomalyHyperparameters) -> Out
     )
 
 
-def _incumbent(context: SensorContext, held_out: Segments) -> IncumbentDetector | None:
+def _incumbent(context: JobContext, held_out: Segments) -> IncumbentDetector | None:
     """The detector in service on the same rows; None where it reads other columns."""
     sensor = load_incumbent_sensor(context)
     if sensor is None:
@@ -90,7 +88,7 @@ def _incumbent(context: SensorContext, held_out: Segments) -> IncumbentDetector 
 
 
 def _check_baselines(
-    context: SensorContext, chosen: DetectorResult, incumbent: IncumbentDetector | None, parts: SensorSplit
+    context: JobContext, chosen: DetectorResult, incumbent: IncumbentDetector | None, parts: SensorSplit
 ) -> None:
     """Compare with limits on each column, where the held-out rows have both labels, and with the incumbent."""
     held_out, rows, seed = parts.held_out, chosen.scores.rows, context.job.seed
@@ -112,7 +110,7 @@ def _predictions(scores: HeldOutScores) -> Predictions:
 
 
 def _publish(
-    context: SensorContext,
+    context: JobContext,
     settings: SensorAnomalyHyperparameters,
     candidates: SensorCandidates,
     chosen: DetectorResult,
@@ -133,7 +131,7 @@ def _publish(
     return sensor
 
 
-def _golden(context: SensorContext, held_out: Segments) -> dict[str, object]:
+def _golden(context: JobContext, held_out: Segments) -> dict[str, object]:
     """The first readings of the later part, and the scores that the written model gives for them."""
     sensor = load_sensor(context.result)
     if not isinstance(sensor, FittedDetector):

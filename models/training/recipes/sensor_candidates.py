@@ -17,7 +17,7 @@ from models.training.data.table import MOST_COLUMNS
 from models.training.errors import TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import SensorAnomalyHyperparameters
-from models.training.job import SensorContext
+from models.training.job import JobContext
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.recipes.sensor_split import SensorSplit
 from models.training.sensors.detector_selection import DetectorResult, evaluate_detector
@@ -30,7 +30,7 @@ _TOO_FEW = "too_few_rows"
 class SensorCandidates:
     """The detectors of one job, fitted to the training part and measured on the held-out part."""
 
-    def __init__(self, context: SensorContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> None:
+    def __init__(self, context: JobContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> None:
         self._context, self._settings, self._parts = context, settings, parts
         self._normal = parts.train.normal()
         self._columns = parts.train.columns

@@ -16,9 +16,8 @@ from models.training.heads import detector_selection, linear_head
 from models.training.heads.detector_selection import SIMPLEST_FIRST, NormalEmbeddings, p_values
 from models.training.heads.linear_head import Floats
 from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHyperparameters
-from models.training.job import Outcome, TextContext
+from models.training.job import Outcome, TextContext, golden_texts
 from models.training.metrics import miscalibration
-from models.training.recipes.golden import golden_texts
 from models.training.recipes.incumbents import open_incumbent
 
 _STRENGTH = 10.0

@@ -89,7 +89,7 @@ def metrics_of(sensor: FittedDetector, held_out: Segments, found: HeldOutScores)
     if len(normal):
         alphas = [alpha for alpha in ALPHAS if sensor.threshold(alpha) is not None]
         metrics |= {f"false_alarm_rate_{alpha}": float((normal <= alpha).mean()) for alpha in alphas}
-        metrics["primary"] = 1.0 - miscalibration(normal, sensor.stride)
+        metrics["primary"] = 1.0 - evaluation.miscalibration(normal, sensor.stride)
     if anomalous.any() and len(normal):
         metrics |= _label_metrics(found, anomalous)
     return metrics
@@ -100,16 +100,6 @@ def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[s
     values = precision_recall_fscore_support(anomalous, alarms, average="binary", zero_division=0.0)[:3]
     auroc = evaluation.auroc(found.scores[~anomalous], found.scores[anomalous])
     return {"auroc": auroc} | dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
-
-
-def miscalibration(normal: Doubles, stride: int, alpha: float = 0.05) -> float:
-    """The distance of the false-alarm rate from alpha, beyond two standard errors.
-
-    `normal` are the p-values [n] of normal rows. Neighbours are alike, so the standard error is that of n / stride
-    rows.
-    """
-    independent = max(len(normal) / stride, 1.0)
-    return float(max(0.0, abs((normal <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
 
 
 def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:

@@ -71,7 +71,7 @@ class NetworkFit:
         errors, best = self.curve.validation, copy.deepcopy(self.model.state_dict())
         errors.append(validate())
         for _ in range(self._settings.epochs):
-            self.curve.loss.append(self._train_epoch(around_step or _run_step))
+            self.curve.loss.append(self._train_epoch(around_step or (lambda step, loss, number: step())))
             errors.append(validate())
             if errors[-1] <= min(errors):
                 best = copy.deepcopy(self.model.state_dict())
@@ -103,10 +103,6 @@ class NetworkFit:
         nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRAD_NORM)
         self.optimizer.step()
         self._schedule.step()
-
-
-def _run_step(step: Callable[[], None], _loss: float, _number: int) -> None:
-    step()
 
 
 def patch_length(context: int) -> int:

@@ -46,7 +46,7 @@ Rows = NDArray[np.int64]
 
 def detector_plots(chosen: DetectorResult, judged: Sequence[DetectorResult], held_out: Segments) -> dict[str, Any]:
     """The plots of a chosen detector and its candidates on the held-out part."""
-    points = _select_points(chosen.scores.scores)
+    points = highest_of_stretches(chosen.scores.scores)
     mean = _mean_contributions(chosen, held_out)
     losses = training_curve(chosen.sensor).epochs
     return {
@@ -71,7 +71,7 @@ def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: ND
     }
 
 
-def _select_points(scores: NDArray[np.float32]) -> Rows:
+def highest_of_stretches(scores: NDArray[np.floating]) -> Rows:
     """The row with the highest score in each of 2,000 stretches, so that peaks are drawn."""
     stretches = np.array_split(np.arange(len(scores)), min(_MAX_POINTS, len(scores))) if len(scores) else []
     return np.array([part[int(scores[part].argmax())] for part in stretches], dtype=np.int64)

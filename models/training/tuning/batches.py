@@ -1,15 +1,16 @@
-"""Batches of texts as tensors."""
+"""Batches of texts as tensors, made ahead by other processes where the GPU computes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from models.runtime.cpu import count_cores
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
@@ -164,3 +165,23 @@ class Batches(Dataset[Batch]):
             tokens=sum(item.count for column in tokens for item in column),
             prompt_tokens=tokens[0][0].prompt_tokens,
         )
+
+
+def load_batches(batches: Batches, first: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of the steps after step `first`, on the CPU."""
+    workers = loader_workers(device, count_cores())
+    loader: DataLoader[Batch] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        # A fork would copy the tokenizer's locks in whatever state they are.
+        multiprocessing_context="spawn" if workers else None,
+    )
+    return iter(loader)
+
+
+def loader_workers(device: torch.device, cores: int) -> int:
+    """Processes that tokenise ahead: a quarter of the cores, at most 4; none on a CPU."""
+    return 0 if device.type == "cpu" else min(cores // 4, 4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.filesystem import sync
 from models.training.events import Events, emit
 
 _FORMAT = 1
@@ -85,10 +85,10 @@ def write(
     state = {"format": _FORMAT, "step": step, "fingerprint": fingerprint, "optimizer": scalars}
     (staging / _STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
     for file in staging.iterdir():
-        _sync(file)
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
-    _sync(directory)
+    sync(directory)
     for old in sorted(directory.glob("step-*"))[:-_KEEP]:
         shutil.rmtree(old)
     return TunerCheckpoint(target, step, fingerprint)
@@ -163,11 +163,3 @@ def _unflatten(
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,9 +16,8 @@ from models.source import locate
 from models.training.embeddings import Embedder
 from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.job import TextContext
-from models.training.tuning.augment import Augmenter
 from models.training.tuning.labelled_tuning import LabelledTuning, Method, default_settings
-from models.training.tuning.settings import merge_settings
+from models.training.tuning.settings import augmenter, merge_settings
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +30,7 @@ class EncoderTuning:
         asked = merge_settings(default_settings(self.how, rows), settings, seed=context.job.seed)
         self._context = context
         self._settings = replace(asked, mode="full") if settings.mode == "auto" else asked
-        self._augmentation = settings.augmentation.model_dump()
+        self._augmentation = settings.augmentation
 
     def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, add_findings: bool = False) -> Path:
         """Tune an encoder on texts with labels and return its directory.
@@ -50,7 +49,7 @@ class EncoderTuning:
             context.events,
             context.directory / stage,
             checkpoint=checkpoint if of_this_stage else None,
-            augment=Augmenter(self._augmentation, context.job.seed) if any(self._augmentation.values()) else None,
+            augment=augmenter(self._augmentation, context.job.seed),
             report=context.report if add_findings else None,
         )
         return tuning.contrastive() if self.how == "contrastive" else tuning.under_head()
@@ -62,7 +61,7 @@ class EncoderTuning:
     def digest(self, texts: Sequence[str], labels: Sequence[str]) -> bytes:
         """A digest of the encoder that these texts and labels give."""
         version, dtype = self._context.source.version, self._context.placement.dtype_name
-        about = (version, dtype, self.how, asdict(self._settings), self._augmentation)
+        about = (version, dtype, self.how, asdict(self._settings), self._augmentation.model_dump())
         return hashlib.sha256(repr((about, list(texts), list(labels))).encode("utf-8", "surrogatepass")).digest()
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
+from models.filesystem import read_json
 from models.loader import load
-from models.runtime.inference import loading
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
-from models.text.model_config import longest_input
+from models.text.sequence_classifier import is_sequence_classifier, load_classifier
 from models.training.errors import TrainingError
 from models.training.tuning.batches import Batch, Batches, TextReader, restore_order
 from models.training.tuning.freezing import add_adapters, freeze_word_embeddings
@@ -31,8 +28,6 @@ from models.training.tuning.settings import TunerSettings
 PROBES = (("where is my card", "Cards arrive within five days."), ("a", "b"), ("x " * 30, "Ünïcödé, 漢字"))
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 _BATCH_PAIRS = 64
-# A tokenizer without a limit states a huge one.
-_NO_LIMIT = 1_000_000
 
 
 class TrainableCrossEncoder(nn.Module):
@@ -42,12 +37,15 @@ class TrainableCrossEncoder(nn.Module):
         super().__init__()
         self.source, self.placement = source, placement
         torch.manual_seed(settings.seed)  # a fresh head starts random
-        loaded = _load(source)
-        self.fresh, self.network, self.tokenizer = loaded.fresh, loaded.network, loaded.tokenizer
+        path = _transformer_path(source.path)
+        self.fresh = not is_sequence_classifier(path)
+        head = {"num_labels": 1} if self.fresh else {}
+        self.network, self.tokenizer, max_tokens = load_classifier(source, path, torch.float32, **head)
+        if (labels := self.network.config.num_labels) != 1:
+            raise ModelSourceError(f"{source.name}: a classifier of {labels} labels cannot rerank", param="model")
         self.adapted = settings.mode == "lora"
         self._choose_trainable(settings)
         self.to(placement.device)
-        max_tokens = longest_input(self.network.config.to_dict(), loaded.max_tokens)
         self.reader = TextReader.of(self.tokenizer, max_tokens, placement.device, pairs=True)
 
     def _choose_trainable(self, settings: TunerSettings) -> None:
@@ -105,52 +103,7 @@ def score_pairs(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[n
     return rows
 
 
-def is_cross_encoder(path: Path) -> bool:
-    """Whether a model directory is a `…ForSequenceClassification` model."""
-    architectures = _read_json(path / "config.json").get("architectures")
-    return any(str(name).endswith("ForSequenceClassification") for name in architectures or [])
-
-
-@dataclass(frozen=True, slots=True)
-class _LoadedNetwork:
-    """A network, its tokenizer and its stated limit; `fresh`: the head is new."""
-
-    fresh: bool
-    network: Any
-    tokenizer: Any
-    max_tokens: int | None
-
-
-def _load(source: ModelSource) -> _LoadedNetwork:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    path = _transformer_path(source.path)
-    fresh = not is_cross_encoder(path)
-    head: dict[str, Any] = {"num_labels": 1} if fresh else {}
-    offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    with loading(source.name, "a transformer"):
-        network = AutoModelForSequenceClassification.from_pretrained(
-            path, use_safetensors=True, dtype=torch.float32, **offline, **head
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path, **offline)
-    labels = network.config.num_labels
-    if labels != 1:
-        raise ModelSourceError(f"{source.name}: a classifier of {labels} labels cannot rerank", param="model")
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
-    stated = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
-    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
-    return _LoadedNetwork(fresh, network, tokenizer, int(stated) if stated else limit)
-
-
 def _transformer_path(path: Path) -> Path:
     """The directory of the transformer's files in a sentence-transformers directory."""
-    modules = path / "modules.json"
-    first = json.loads(modules.read_text(encoding="utf-8"))[0] if modules.is_file() else {}
-    return path / str(first.get("path", ""))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty without the file."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
+    modules = read_json(path / "modules.json", list)
+    return path / str(modules[0].get("path", "")) if modules else path

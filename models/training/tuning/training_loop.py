@@ -21,9 +21,8 @@ from models.training.errors import TrainingError
 from models.training.events import Events
 from models.training.hyperparameters import PARAM
 from models.training.report import Report
-from models.training.tuning.batches import Batch, Batches
+from models.training.tuning.batches import Batch, Batches, load_batches
 from models.training.tuning.checkpoint import RunCheckpoints
-from models.training.tuning.loader import load_batches
 from models.training.tuning.optimizer import build_optimizer, learning_rate, set_learning_rate
 from models.training.tuning.progress import TrainingProgress, TrainingRun
 from models.training.tuning.reproducibility import reproducible, seed_step

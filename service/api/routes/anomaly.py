@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from fastapi import APIRouter, Response
 
-from models.text.detectors.base import Verdict
+from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
@@ -43,13 +43,13 @@ class ReferenceSet:
 
 
 @dataclass(frozen=True, slots=True)
-class TextVerdicts:
-    """Verdicts on a request's texts; scores from `threshold` on are anomalies.
+class TextScores:
+    """The scores of a request's texts; those from `threshold` on are anomalies.
 
     `parts` were computed for them.
     """
 
-    verdict: Verdict
+    scored: ScoredTexts
     threshold: float | None
     reference: dict[str, object]
     warnings: list[str]
@@ -73,23 +73,23 @@ async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText)
     call.require_inputs(len(texts), "input")
     call.require_inputs(len(body.reference or []), "reference")
     if isinstance(served, FineTunedModel) and served.metadata.task == "anomaly":
-        work = _judge_by_training(body, texts, served, call)
+        work = _score_by_training(body, texts, served, call)
     else:
-        work = _judge_by_reference(body, texts, call.manager.require_task(served, "embedding"), call)
-    judged = await call.cancel_on_disconnect(work)
-    rows = judged.parts[0]
+        work = _score_by_reference(body, texts, call.manager.require_task(served, "embedding"), call)
+    outcome = await call.cancel_on_disconnect(work)
+    rows = outcome.parts[0]
     content = list_body(
         body.model,
-        [_anomaly_object(judged.verdict, index, rows, body.alpha) for index in range(len(texts))],
+        [_anomaly_object(outcome.scored, index, rows, body.alpha) for index in range(len(texts))],
         alpha=body.alpha,
-        threshold=judged.threshold,
+        threshold=outcome.threshold,
         drift=None,
         state=None,
-        reference=judged.reference,
-        warnings=judged.warnings,
-        usage=usage(*judged.parts),
+        reference=outcome.reference,
+        warnings=outcome.warnings,
+        usage=usage(*outcome.parts),
     )
-    return call.respond(content, served, *judged.parts)
+    return call.respond(content, served, *outcome.parts)
 
 
 def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
@@ -109,29 +109,27 @@ def _require_texts(body: AnomalyBody, served: ServedText) -> list[str]:
     return texts
 
 
-async def _judge_by_training(
+async def _score_by_training(
     body: AnomalyBody, texts: list[str], served: FineTunedModel, call: ComputeCall
-) -> TextVerdicts:
+) -> TextScores:
     if body.reference is not None:
         raise InvalidRequest(
             f"{served.metadata.name} was trained on what is normal; leave reference out", param="reference"
         )
     rows = await served.rows(texts, call.caller, "anomaly", _tokenize_options(body, served))
 
-    def judge() -> TextVerdicts:
-        verdict = served.judge(rows.values)
-        if verdict is None:
+    def compute() -> TextScores:
+        scored = served.score(rows.values)
+        if scored is None:
             raise BackendError(f"{served.metadata.name} has no detector")
         about: dict[str, object] = {"count": served.calibrated_on, "cached": True, "truncated": 0}
         warnings = alpha_warnings(served.calibrated_on, body.alpha, "reference texts", "train on at least {} texts")
-        return TextVerdicts(verdict, served.threshold(body.alpha), about, warnings, (rows,))
+        return TextScores(scored, served.threshold(body.alpha), about, warnings, (rows,))
 
-    return await served.run_in_pool(judge)
+    return await served.run_in_pool(compute)
 
 
-async def _judge_by_reference(
-    body: AnomalyBody, texts: list[str], served: ServedText, call: ComputeCall
-) -> TextVerdicts:
+async def _score_by_reference(body: AnomalyBody, texts: list[str], served: ServedText, call: ComputeCall) -> TextScores:
     if body.reference is None:
         raise InvalidRequest(
             f"{served.metadata.name} is an encoder: give it a reference, texts that show what normal is",
@@ -143,15 +141,15 @@ async def _judge_by_reference(
     )
     rows = await served.rows(texts, call.caller, "anomaly", _tokenize_options(body, served))
 
-    def judge() -> TextVerdicts:
+    def compute() -> TextScores:
         with torch.inference_mode():
-            verdict = reference.detector.judge(torch.from_numpy(rows.values))
+            scored = reference.detector.score(torch.from_numpy(rows.values))
             about: dict[str, object] = {"count": reference.count, "cached": not more, "truncated": reference.truncated}
             warnings = alpha_warnings(reference.count, body.alpha, "reference texts", "send at least {} texts")
             threshold = reference.detector.threshold(body.alpha)
-            return TextVerdicts(verdict, threshold, about, warnings, (rows, *more))
+            return TextScores(scored, threshold, about, warnings, (rows, *more))
 
-    return await served.run_in_pool(judge)
+    return await served.run_in_pool(compute)
 
 
 def _tokenize_options(body: AnomalyBody, served: ServedText) -> TokenizeOptions:
@@ -163,13 +161,13 @@ def _fit_reference(rows: ModelOutput) -> ReferenceSet:
         return ReferenceSet(ReferenceDetector().fit(torch.from_numpy(rows.values)), rows.truncated)
 
 
-def _anomaly_object(verdict: Verdict, index: int, rows: ModelOutput, alpha: float) -> dict[str, object]:
-    p_value = float(verdict.p_values[index])
-    nearest = zip(verdict.nearest[index].tolist(), verdict.similarities[index].tolist(), strict=True)
+def _anomaly_object(scored: ScoredTexts, index: int, rows: ModelOutput, alpha: float) -> dict[str, object]:
+    p_value = float(scored.p_values[index])
+    nearest = zip(scored.nearest[index].tolist(), scored.similarities[index].tolist(), strict=True)
     return {
         "object": "anomaly",
         "index": index,
-        "score": float(verdict.scores[index]),
+        "score": float(scored.scores[index]),
         "p_value": p_value,
         "is_anomaly": p_value <= alpha,
         "contributions": None,

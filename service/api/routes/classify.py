@@ -87,15 +87,15 @@ async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: Comp
     )
     rows = await _compute_rows(body, served, call, prompt)
 
-    def judge() -> LabelScores:
+    def compute() -> LabelScores:
         with torch.inference_mode():
             vectors = torch.from_numpy(rows.values)
             scores = labels.head(vectors, multi_label=body.multi_label).numpy()
-            p_values = labels.detector.judge(vectors).p_values.tolist() if labels.detector else None
+            p_values = labels.detector.score(vectors).p_values.tolist() if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
             return LabelScores(labels.names, scores, p_values, (rows, *more), label_set)
 
-    return await served.run_in_pool(judge)
+    return await served.run_in_pool(compute)
 
 
 async def _classify_by_training(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
@@ -110,12 +110,12 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Co
         return LabelScores(served.metadata.labels, probabilities(rows.values, multi_label=multi_label), None, (rows,))
     rows = await _compute_rows(body, served, call, served.prompt(None))
 
-    def judge() -> LabelScores:
+    def compute() -> LabelScores:
         scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
-        verdict = served.judge(rows.values)
-        return LabelScores(served.metadata.labels, scores, verdict.p_values.tolist() if verdict else None, (rows,))
+        scored = served.score(rows.values)
+        return LabelScores(served.metadata.labels, scores, scored.p_values.tolist() if scored else None, (rows,))
 
-    return await served.run_in_pool(judge)
+    return await served.run_in_pool(compute)
 
 
 async def _compute_rows(body: ClassifyBody, served: ServedText, call: ComputeCall, prompt: str) -> ModelOutput:

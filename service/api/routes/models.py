@@ -60,7 +60,7 @@ async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
         "model_dtype": first.dtype,
         "model_type": {first.task: {}},
         "max_input_length": first.max_tokens,
-        "max_batch_tokens": manager.limits(first).max_tokens,
+        "max_batch_tokens": manager.engines.limits(first).max_tokens,
         "max_batch_requests": settings.max_batch_items,
         "max_client_batch_size": settings.max_inputs,
         "max_request_tokens": settings.max_request_tokens,

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
-from models.runtime.inference import inference_mode
 from models.runtime.placement import place, place_sensor
 
 CPU = place("cpu", "float32")
@@ -64,10 +63,10 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_torchs_failures_become_ours(raised: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), inference_mode(CPU):
+    with pytest.raises(expected), CPU.inference_mode():
         raise raised
 
 
 def test_inference_keeps_no_gradients() -> None:
-    with inference_mode(CPU):
+    with CPU.inference_mode():
         assert not torch.is_grad_enabled()

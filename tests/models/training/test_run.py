@@ -78,7 +78,7 @@ def job(directory: Path, encoder: Path, rows: list[Row], validation: list[Row] |
             path.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
     wanted = {
         "job": "ftjob-1",
-        "model": f"tiny={encoder}",
+        "base_spec": f"tiny={encoder}",
         "base": "tiny",
         "task": "classification",
         "seed": 7,
@@ -533,7 +533,7 @@ def test_energy_without_labels_is_refused(encoder: Path, tmp_path: Path) -> None
         ),
         (labelled(5), {"task": "poetry"}, "unknown_task", "method.supervised.task"),
         ([{"text": f"text {index}"} for index in range(9)], {}, "wrong_row_kind", "training_file"),
-        (labelled(5), {"model": "/nowhere"}, "model_source", "model"),
+        (labelled(5), {"base_spec": "/nowhere"}, "model_source", "model"),
     ],
 )
 def test_a_job_that_cannot_be_done_says_why(

@@ -64,7 +64,7 @@ def test_job_json_is_the_contract_with_the_training_process(shared: JobHarness) 
     assert Path(written.pop("training_file")).read_bytes() == b'{"text": "a", "label": "b"}\n'
     assert written == {
         "job": job,
-        "model": "fake",
+        "base_spec": "fake",
         "base": "fake",
         "keep_encoder": False,
         "task": "classification",
@@ -89,7 +89,7 @@ def test_a_tuned_encoder_is_found_in_the_registry_and_missed_there(shared: JobHa
     assert shared.until(job).status == "succeeded"
     written = json.loads((shared.home / "jobs" / job / "attempt-1" / "job.json").read_text())
     encoder = Registry(shared.home / "models").path("ft:fake:local:tuned", 1) / "encoder"
-    assert (written["model"], written["keep_encoder"]) == (f"fake={encoder}", True)
+    assert (written["base_spec"], written["keep_encoder"]) == (f"fake={encoder}", True)
     assert encoder.is_dir()
     gone = shared.until(shared.start(replace(shared.new(steps=1), base_spec="ft:fake:local:tuned:v2")))
     assert (gone.status, gone.error_code) == ("failed", "not_registered")

@@ -116,12 +116,12 @@ def test_a_head_with_words_is_served_as_it_was_trained(
 
 def test_without_a_detector_it_judges_nothing(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE))
-    assert (trained.judge(rows_of(trained, "hello")), trained.calibrated_on, trained.threshold(0.05)) == (None, 0, None)
+    assert (trained.score(rows_of(trained, "hello")), trained.calibrated_on, trained.threshold(0.05)) == (None, 0, None)
 
 
 def test_with_a_detector_it_does(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE, task="anomaly", labels=()))
-    verdict = trained.judge(rows_of(trained, NORMAL[3], "pizza weather rain"))
+    verdict = trained.score(rows_of(trained, NORMAL[3], "pizza weather rain"))
     assert verdict is not None
     assert (verdict.p_values <= 0.05).tolist() == [False, True]
     assert trained.calibrated_on == 40

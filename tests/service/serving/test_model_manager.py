@@ -231,7 +231,7 @@ def test_batches_are_as_large_as_the_device_likes_unless_told(
     device: str, settings: dict[str, Any], tokens: int, items: int
 ) -> None:
     with empty_manager(**settings) as manager:
-        limits = manager.limits(replace(FakeModel("fake").metadata, device=device, pads=items == 7))
+        limits = manager.engines.limits(replace(FakeModel("fake").metadata, device=device, pads=items == 7))
     assert (limits.max_tokens, limits.max_items, limits.pads) == (tokens, items, items == 7)
 
 

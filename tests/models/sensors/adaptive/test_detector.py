@@ -250,7 +250,7 @@ def test_a_job_trains_it_where_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "readings.csv").write_text("\n".join(["at,load", *lines]) + "\n", encoding="utf-8")
     content = {
         "job": "job-1",
-        "model": "sensors",
+        "base_spec": "sensors",
         "base": "sensors",
         "task": "anomaly",
         "training_file": str(tmp_path / "readings.csv"),

@@ -13,10 +13,9 @@ from sklearn.covariance import ledoit_wolf
 from models.errors import ModelSourceError
 from models.linalg import shrunk_covariance
 from models.text.detectors.combined import CombinedDetector
-from models.text.detectors.cross_fit import out_of_fold
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector, ReferenceDetector
-from models.text.detectors.mahalanobis import MahalanobisDetector
+from models.text.detectors.mahalanobis import MahalanobisDetector, out_of_fold
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.text.heads import LinearHead
 
@@ -26,23 +25,23 @@ NORMAL = CENTRE + 0.1 * torch.randn(200, 16, generator=GENERATOR)
 
 
 def test_what_is_like_the_reference_scores_low_and_the_opposite_high() -> None:
-    verdict = ReferenceDetector().fit(NORMAL).judge(torch.stack([CENTRE, -CENTRE]))
-    assert verdict.scores[0] < 0.2 < 1.5 < verdict.scores[1]
-    assert verdict.p_values[0] > 0.2
-    assert verdict.p_values[1] == pytest.approx(1 / 201)
+    scored = ReferenceDetector().fit(NORMAL).score(torch.stack([CENTRE, -CENTRE]))
+    assert scored.scores[0] < 0.2 < 1.5 < scored.scores[1]
+    assert scored.p_values[0] > 0.2
+    assert scored.p_values[1] == pytest.approx(1 / 201)
 
 
 def test_new_normal_items_are_flagged_about_as_often_as_alpha() -> None:
     new = CENTRE + 0.1 * torch.randn(2000, 16, generator=GENERATOR)
-    flagged = (ReferenceDetector().fit(NORMAL).judge(new).p_values <= 0.05).double().mean()
+    flagged = (ReferenceDetector().fit(NORMAL).score(new).p_values <= 0.05).double().mean()
     assert 0.02 < flagged < 0.09
 
 
 def test_the_nearest_items_are_named_nearest_first() -> None:
     detector = ReferenceDetector().fit(torch.eye(4))
-    verdict = detector.judge(torch.tensor([[0.1, 0.9, 0.5, 0.0]]), explain=2)
-    assert verdict.nearest.tolist() == [[1, 2]]
-    assert verdict.similarities[0, 0] > verdict.similarities[0, 1]
+    scored = detector.score(torch.tensor([[0.1, 0.9, 0.5, 0.0]]), explain=2)
+    assert scored.nearest.tolist() == [[1, 2]]
+    assert scored.similarities[0, 0] > scored.similarities[0, 1]
 
 
 def test_a_reference_item_is_scored_against_the_others_alone() -> None:
@@ -54,11 +53,11 @@ def test_a_reference_item_is_scored_against_the_others_alone() -> None:
 def test_equal_and_opposite_items_are_0_and_2_apart_and_no_more(seed: int) -> None:
     item = torch.randn(1, 384, generator=torch.Generator().manual_seed(seed))
     detector = KnnDetector().fit(item.repeat(20, 1))
-    verdict = detector.judge(torch.cat([item, -item]))
+    scored = detector.score(torch.cat([item, -item]))
     assert float(detector.calibration.min()) >= 0
-    assert float(verdict.scores.min()) >= 0
-    assert float(verdict.scores.max()) <= 2
-    assert float(verdict.similarities.abs().max()) <= 1
+    assert float(scored.scores.min()) >= 0
+    assert float(scored.scores.max()) <= 2
+    assert float(scored.similarities.abs().max()) <= 1
 
 
 def test_lengths_do_not_matter() -> None:
@@ -111,7 +110,7 @@ def test_unseen_normal_items_are_flagged_about_as_often_as_alpha(kind: str, alph
     assert threshold is not None
     flagged = float((detector(new) > threshold).double().mean())
     assert 0.7 * alpha < flagged < 1.3 * alpha
-    assert flagged == float((detector.judge(new).p_values <= alpha).double().mean())
+    assert flagged == float((detector.score(new).p_values <= alpha).double().mean())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,7 +147,7 @@ def test_with_classes_what_lies_between_them_is_strange() -> None:
     labels = torch.arange(400) % 2
     x = torch.tensor([[1.0, 0.2], [1.0, -0.2]])[labels] + 0.02 * torch.randn(400, 2, generator=generator)
     preempt = torch.tensor([[1.0, 0.0]])
-    assert MahalanobisDetector().fit(x, labels).judge(preempt).p_values[0] < 0.01
+    assert MahalanobisDetector().fit(x, labels).score(preempt).p_values[0] < 0.01
 
 
 def test_the_shrunk_covariance_is_that_of_scikit_learn() -> None:
@@ -197,7 +196,7 @@ def test_nor_by_what_was_fitted_to_a_copy_of_it() -> None:
 def test_copies_among_the_normal_items_do_not_break_the_promise(kind: str) -> None:
     x, unseen = torch.randn(100, 64, generator=GENERATOR), torch.randn(2000, 64, generator=GENERATOR)
     detector = (KnnDetector() if kind == "knn" else MahalanobisDetector()).fit(x.repeat(2, 1))
-    assert float((detector.judge(unseen).p_values <= 0.05).double().mean()) < 0.1
+    assert float((detector.score(unseen).p_values <= 0.05).double().mean()) < 0.1
 
 
 def test_a_large_reference_is_scored_in_parts_as_at_once() -> None:
@@ -206,7 +205,7 @@ def test_a_large_reference_is_scored_in_parts_as_at_once() -> None:
     unit = torch.nn.functional.normalize(x, dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
     torch.testing.assert_close(detector.calibration, 1 - similarity.topk(2).values.mean(dim=1))
-    assert len(detector.judge(x).nearest) == 2100
+    assert len(detector.score(x).nearest) == 2100
 
 
 def test_detectors_refuse_shapes_that_do_not_fit() -> None:

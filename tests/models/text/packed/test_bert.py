@@ -20,15 +20,13 @@ from torch import Tensor
 
 from models.errors import ModelSourceError, Unsupported
 from models.loader import load
-from models.preemption import new_flag
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
-from models.text.packed.attention_blocks import SHARED
 from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attention
 from models.text.packed.encoder import PackedEncoder
-from models.text.packed.linear import Linear, pad_rows
-from models.text.packed.packed_batch import PackedBatch
+from models.text.packed.linear import Linear
+from models.text.packed.packed_batch import SHARED, PackedBatch, pad_rows
 from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -185,7 +183,7 @@ def test_nothing_is_called_while_all_flags_are_down(both: tuple[PackedEncoder, E
     packed, _ = both
     calls: list[None] = []
     preempt = Calling(lambda: calls.append(None))
-    preempt.flags = (new_flag(), new_flag())
+    preempt.flags = (np.array([False]), np.array([False]))
     packed.forward(texts([7, 60], 0, packed.metadata.vocabulary), preempt)
     assert not calls
 
@@ -199,7 +197,7 @@ def test_a_lowered_flag_calls_nothing_again(both: tuple[PackedEncoder, Encoder])
         preempt.flags[1][0] = False
 
     preempt = Calling(enter)
-    preempt.flags = (new_flag(), new_flag(up=True))
+    preempt.flags = (np.array([False]), np.array([True]))
     packed.forward(texts([7, 60], 0, packed.metadata.vocabulary), preempt)
     assert len(calls) == 1
 
@@ -219,7 +217,7 @@ def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
     calls: list[None] = []
     for _ in range(10):
         preempt = Calling(lambda: calls.append(None))
-        preempt.flags = (late := new_flag(),)
+        preempt.flags = (late := np.array([False]),)
         timer = threading.Timer(half, late.fill, [True])
         timer.start()
         model.forward(batch, preempt)
@@ -275,7 +273,7 @@ def test_bfloat16_stays_near_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str
 ) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
-    for module in ("bert", "attention_blocks"):
+    for module in ("bert", "packed_batch"):
         monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.metadata.vocabulary)

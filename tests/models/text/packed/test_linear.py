@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from models.text.packed import linear
-from models.text.packed.linear import Linear, has_onednn, pad_rows, prepare_for_cpu
+from models.text.packed.linear import Linear, has_onednn, prepare_for_cpu
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
 FEW = 5
@@ -136,18 +134,3 @@ def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
         assert prepare_for_cpu([one]) == 0
         assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
-
-
-@pytest.mark.parametrize(
-    ("rows", "size"),
-    [(1, 2), (2, 2), (13, 14), (32, 32), (33, 36), (64, 64), (65, 72), (250, 256), (257, 288), (480, 480), (513, 576)],
-)
-def test_rows_are_padded_to_one_of_eight_sizes_from_each_power_of_two_to_the_next(rows: int, size: int) -> None:
-    assert pad_rows(rows, 1000) == size
-
-
-@given(st.integers(1, 5000), st.integers(0, 5000))
-def test_what_onednn_does_not_multiply_is_not_padded(rows: int, onednn_max_rows: int) -> None:
-    size = pad_rows(rows, onednn_max_rows)
-    assert size == rows or rows < size <= min(onednn_max_rows, rows + max(1, rows // 8))
-    assert pad_rows(size, onednn_max_rows) == size

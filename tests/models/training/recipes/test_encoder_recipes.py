@@ -114,7 +114,7 @@ def test_scored_pairs_are_compared_with_the_base_and_what_was_lost_is_told(tmp_p
     better, worse = RetrievalMetrics({"spearman": 0.4}, np.empty(0)), RetrievalMetrics({"spearman": 0.1}, np.empty(0))
     for before, after, status in ((worse, better, "ok"), (better, worse, "warn")):
         work.report.findings.clear()
-        embedding._judge(
+        embedding._add_findings(
             work, rows("scored", 12), work.embedder, (before, after), (sanity(work.embedder), sanity(work.embedder))
         )
         told = next(finding for finding in work.report.findings if finding.check == "spearman_against_base")

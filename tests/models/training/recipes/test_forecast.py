@@ -48,7 +48,7 @@ def job(
     incumbent = hyperparameters.pop("incumbent", None)
     content = {
         "job": "job-1",
-        "model": "sensors",
+        "base_spec": "sensors",
         "base": "sensors",
         "task": "forecast",
         "training_file": str(directory / "readings.csv"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoenc
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.drift import DriftMonitor
-from models.sensors.fitting import fit_sensor
 from models.sensors.serialization import load_sensor
 from models.training.checks.sensor_network import check_examples
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
-from models.training.sensors.detector_selection import DetectorResult, HeldOutScores, choose, miscalibration
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
 
@@ -45,7 +42,7 @@ def job(
     ]
     (directory / "train.csv").write_text("time,a,b,c,bad\n" + "\n".join(lines) + "\n")
     named = {"timestamp": "time", "label": "bad"}
-    wanted = {"job": "ftjob-1", "model": "sensors", "base": "sensors", "task": "anomaly", "seed": 7}
+    wanted = {"job": "ftjob-1", "base_spec": "sensors", "base": "sensors", "task": "anomaly", "seed": 7}
     files = {"training_file": str(directory / "train.csv"), "incumbent": None if incumbent is None else str(incumbent)}
     (directory / "job.json").write_text(json.dumps({**wanted, **files, "hyperparameters": named | settings}))
     return directory
@@ -356,22 +353,3 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
     assert "fail" not in {finding.status for finding in check_examples(ConvAutoencoder(3), windows)}
     steps = torch.randn(64, 3, 17, generator=torch.Generator().manual_seed(0))
     assert "fail" not in {finding.status for finding in check_examples(PredictionErrorDetector(3), steps)}
-
-
-def test_a_promise_is_broken_beyond_chance_only() -> None:
-    kept, broken = np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)
-    assert miscalibration(kept, 1) == 0
-    assert 0.03 < miscalibration(broken, 1) < 0.05
-    assert miscalibration(broken, 50) == 0, "20 independent rows cannot tell"
-
-
-@pytest.mark.parametrize("metrics", [{"primary": 1.0}, {"primary": 1.0, "auroc": 0.9}])
-def test_a_detector_that_can_raise_no_alarm_is_chosen_only_where_none_can(metrics: dict[str, float]) -> None:
-    sensor = fit_sensor("records", "pca", ("a", "b"), [np.random.default_rng(0).standard_normal((200, 2))])
-    mute = replace(sensor, calibration=replace(sensor.calibration, blocks=12))
-    nothing = HeldOutScores(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
-    loud = DetectorResult("pca", sensor, nothing, metrics | {"auroc": 0.7} if "auroc" in metrics else metrics, 0.6)
-    silent = [DetectorResult("knn", mute, nothing, metrics, faults) for faults in (0.8, 0.9)]
-    assert mute.threshold(0.05) is None
-    assert choose([loud, *silent])[0] is loud
-    assert choose(silent)[0] is silent["auroc" not in metrics], "of equals the simpler, else the one that finds faults"

@@ -22,9 +22,8 @@ from models.training.report import Report
 from models.training.tuning import checkpoint as checkpoints
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import by_label, plan
-from models.training.tuning.batches import Batch, Batches
+from models.training.tuning.batches import Batch, Batches, loader_workers
 from models.training.tuning.freezing import freeze_lower_layers
-from models.training.tuning.loader import loader_workers
 from models.training.tuning.optimizer import learning_rate
 from models.training.tuning.progress import TrainingRun
 from models.training.tuning.settings import TunerSettings

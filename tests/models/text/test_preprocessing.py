@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.text import normalization
-from models.text.normalization import Form, normalize
-from models.text.preprocessing import Preprocessing
+from models.text import preprocessing
+from models.text.preprocessing import Form, Preprocessing, normalize
 from models.training.data.rows import normalised
 
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -44,14 +43,14 @@ def test_the_result_is_unicodedatas_own(form: Form, texts: list[str]) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_character_before_and_after_marks(form: Form) -> None:
     marks = "\u0315\u0327\u0f73" * 12
-    for start in range(0, normalization._NO_MARKS, 64):
+    for start in range(0, preprocessing._NO_MARKS, 64):
         text = "".join(f"{chr(code)}{marks}" for code in range(start, start + 64) if unicodedata.name(chr(code), ""))
         assert normalize(form, text) == unicodedata.normalize(form, text), hex(start)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_marks_are_overlooked_beyond_the_planes_read(form: Form) -> None:
-    beyond = map(chr, range(normalization._NO_MARKS, sys.maxunicode + 1))
+    beyond = map(chr, range(preprocessing._NO_MARKS, sys.maxunicode + 1))
     assert not any(unicodedata.combining(unicodedata.normalize(form, one)[0]) for one in beyond)
 
 
