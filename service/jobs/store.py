@@ -34,9 +34,11 @@ from service.jobs.records import (
     Success,
     from_row,
 )
-from service.jobs.tables import idempotency, jobs, worker_lease
+from service.jobs.tables import idempotency, jobs, owners, worker_lease
 
 _KEEP_ANSWERS_S = 24 * 3600
+_TURNS_LOCK = 0x50DDF  # any number, the same in every process
+_NO_OWNER = ""  # takes turns for the jobs from before owners
 _CANCELLED = Event("info", "The job was cancelled")
 _PAUSED = Event("info", "The job was paused")
 _RESUMED = Event("info", "The job was resumed")
@@ -165,12 +167,16 @@ class JobStore:
             return [(job, float(at)) for job, at in connection.execute(query)]
 
     def claim(self, lease: str, max_crashes: int) -> Job | None:
-        """Begin an attempt at the oldest job that is queued or whose worker's lease has expired; None without one.
+        """Begin an attempt at a job that is queued or whose worker's lease has expired; None without one.
 
-        Fails jobs whose workers died `max_crashes` times since the last checkpoint. Raises LeaseLost when `lease` has
-        expired.
+        Owners take turns: the one whose last attempt began longest ago comes first, with its oldest job. Fails jobs
+        whose workers died `max_crashes` times since the last checkpoint. Raises LeaseLost when `lease` has expired.
         """
+        with self.database.read() as connection:
+            if connection.execute(sa.select(jobs.c.id).where(self._waits(connection)).limit(1)).first() is None:
+                return None  # a worker that is stopped while it only polls must not hold SQLite's one lock
         with self.database.write() as connection:
+            self._lock_turns(connection)
             while (row := self._next(connection)) is not None:
                 crashes = row.crashes + (row.status in BEGUN)
                 if crashes < max_crashes:
@@ -254,15 +260,31 @@ class JobStore:
     # Within a transaction.
 
     def _next(self, connection: sa.Connection) -> Job | None:
-        """The oldest job that no worker runs, locked. Jobs that other workers are claiming are skipped."""
-        now = self.database.now(connection)
-        held = sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
-        waits = (jobs.c.status == "queued") | (jobs.c.status.in_(BEGUN) & ~held)
-        query = sa.select(jobs).where(waits).order_by(jobs.c.seq).limit(1).with_for_update(skip_locked=True)
-        row = connection.execute(query).first()
+        """The next owner's oldest job that no worker runs, locked. Jobs that others have locked are skipped."""
+        last_attempt_at = sa.func.coalesce(owners.c.last_attempt_at, 0)
+        query = sa.select(jobs).outerjoin(owners, owners.c.id == sa.func.coalesce(jobs.c.owner, _NO_OWNER))
+        query = query.where(self._waits(connection)).order_by(last_attempt_at, jobs.c.seq).limit(1)
+        row = connection.execute(query.with_for_update(of=jobs, skip_locked=True)).first()
         if row is None or (row.status in BEGUN and self._in_force(connection, row.lease)):
             return None  # the second: another worker claimed the row, under a new lease, before this one locked it
         return from_row(Job, row)
+
+    def _waits(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        """Whether a job is queued, or was begun by a worker whose lease has expired."""
+        now = self.database.now(connection)
+        held = sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
+        return (jobs.c.status == "queued") | (jobs.c.status.in_(BEGUN) & ~held)
+
+    def _lock_turns(self, connection: sa.Connection) -> None:
+        """Have workers claim one after another, so that each sees whose turn it is; SQLite's transactions do so."""
+        if not self.database.embedded:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TURNS_LOCK})
+
+    def _take_turn(self, connection: sa.Connection, owner: str) -> None:
+        now = self.database.now(connection)
+        known = owners.update().where(owners.c.id == owner).values(last_attempt_at=now)
+        if connection.execute(known).rowcount == 0:
+            connection.execute(owners.insert().values(id=owner, last_attempt_at=now))
 
     def _begin(self, connection: sa.Connection, row: Job, lease: str, crashes: int) -> Job:
         if not self._in_force(connection, lease):
@@ -270,6 +292,7 @@ class JobStore:
         if row.status in BEGUN:
             lost = Event("warn", f"The worker of attempt {row.attempt} is gone; the job goes on")
             self._add_event(connection, row.id, row.attempt, lost)
+        self._take_turn(connection, row.owner or _NO_OWNER)
         values = {"attempt": row.attempt + 1, "crashes": crashes, "lease": lease}
         started_at = row.started_at or self.database.now(connection)
         self._update(connection, row.id, status="validating_files", started_at=started_at, **values)

@@ -83,7 +83,7 @@ jobs = sa.Table(
 owners = sa.Table(
     "owners",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),  # the API key's id
+    sa.Column("id", sa.String(64), primary_key=True),  # the API key's id; empty for jobs without an owner
     sa.Column("last_attempt_at", sa.Float(53), nullable=False),  # when an attempt at one of its jobs last began
 )
 
