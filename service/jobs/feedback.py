@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from models.training.data.rows import has_visible_text
 from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
+from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.tables import feedback
 
 PREFIX = "feedback:"
@@ -19,9 +20,10 @@ PREFIX = "feedback:"
 class Feedback:
     """The rows of feedback in the database."""
 
-    def __init__(self, database: Database, caller: Caller = WORKER) -> None:
+    def __init__(self, database: Database, caller: Caller = WORKER, quotas: Quotas = UNLIMITED) -> None:
         self._database = database
         self._caller = caller
+        self._quotas = quotas
 
     def on_behalf_of(self, caller: Caller) -> Feedback:
         """The same feedback as `caller` sees it; what it adds is its own."""
@@ -30,8 +32,9 @@ class Feedback:
         return made
 
     def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
-        """Add a row; its number and time."""
+        """Add a row; its number and time. Raises QuotaExceeded."""
         with self._database.write() as connection:
+            self._quotas.admit(connection, self._caller, "feedback")
             now = self._database.now(connection)
             row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
             new = feedback.insert().values(**row, owner=self._caller.id)

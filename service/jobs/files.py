@@ -18,6 +18,7 @@ from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
 from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
+from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
 
@@ -43,11 +44,14 @@ class StoredFile:
 class Files:
     """The files in `home/files`, and their rows."""
 
-    def __init__(self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER) -> None:
+    def __init__(
+        self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+    ) -> None:
         self._database = database
         self._directory = home / "files"
         self.max_bytes = max_bytes
         self._caller = caller
+        self._quotas = quotas
 
     def on_behalf_of(self, caller: Caller) -> Files:
         """The same files as `caller` sees them; those that it adds are its own."""
@@ -56,13 +60,18 @@ class Files:
         return made
 
     def receive(self) -> IncomingFile:
-        """Open a new file to write to. Raises StorageFull."""
+        """Open a new file to write to. Raises StorageFull, and QuotaExceeded when not even an empty file has room."""
+        with self._database.read() as connection:
+            self._quotas.admit(connection, self._caller, "bytes", 0)
         with _naming_full_disk():
             self._directory.mkdir(parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
     def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
-        """Give a received file an id. Raises InvalidRequest for an unknown ending or an empty file, and StorageFull."""
+        """Give a received file an id.
+
+        Raises InvalidRequest for an unknown ending or an empty file, StorageFull and QuotaExceeded.
+        """
         form = format_of(filename)
         if incoming.bytes == 0:
             raise InvalidRequest("file: expected at least one row, got an empty file", param="file")
@@ -153,6 +162,7 @@ class Files:
 
     def _insert(self, row: dict[str, Any]) -> None:
         with self._database.write() as connection:
+            self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
             now = self._database.now(connection)
             connection.execute(files.insert().values(**row, owner=self._caller.id, created_at=now))
 

@@ -20,6 +20,7 @@ from service.jobs import tables
 from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.leases import in_force
+from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import (
     BEGUN,
     TERMINAL,
@@ -50,11 +51,14 @@ T = TypeVar("T", Event, Checkpoint)
 class JobStore:
     """The jobs of one database."""
 
-    def __init__(self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER) -> None:
+    def __init__(
+        self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+    ) -> None:
         self.database = database
         self.home = home
         self._lease_s = lease_s
         self._caller = caller
+        self._quotas = quotas
 
     def on_behalf_of(self, caller: Caller) -> JobStore:
         """The same jobs as `caller` sees them."""
@@ -73,12 +77,13 @@ class JobStore:
     ) -> dict[str, Any]:
         """Queue a job unless a request with the same `idempotency_key` did before.
 
-        Returns the answer that `render` made for the caller, now or then. Raises IdempotencyConflict when the key came
-        with another body before.
+        Returns the answer that `render` made for the caller, now or then. Raises TooManyJobs, and IdempotencyConflict
+        when the key came with another body before.
         """
         with self.database.write() as connection:
             if idempotency_key is not None and (before := self._find_answer(connection, idempotency_key)) is not None:
                 return before
+            self._quotas.admit(connection, self._caller, "jobs")
             now = self.database.now(connection)
             connection.execute(jobs.insert().values(**asdict(new), created_at=now, status="queued"))
             self._add_event(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))

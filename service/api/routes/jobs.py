@@ -44,7 +44,10 @@ AfterCheckpoint = Annotated[
 
 
 @router.post(
-    "", responses={**_ONE, **errors(400, 413, 415, 507)}, response_model=JobObject, summary="Start a fine-tuning job"
+    "",
+    responses={**_ONE, **errors(400, 413, 415, 429, 507)},
+    response_model=JobObject,
+    summary="Start a fine-tuning job",
 )
 async def create(
     body: JobBody,
