@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import RegistryError
-from models.filesystem import is_full
+from models.filesystem import is_full, make_directory
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
@@ -104,7 +104,7 @@ class AttemptRunner:
     def _attempt(self, job: Job) -> None:
         directory = paths.attempt_directory(self._home, job.id, job.attempt)
         shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+        make_directory(directory)
         trained = next((one for one in paths.attempts(self._home, job.id) if read_result(one)), None)
         if job.control is not None:
             self._conclude(job, directory, ProcessEnd(0, job.control))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Database:
         """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. The first use connects."""
         self.url = engine_url(url, home)
         self.embedded = self.url.startswith("sqlite")
-        self._directory = Path(make_url(self.url).database or "").parent if self.embedded else None
+        self._file = Path(make_url(self.url).database or "") if self.embedded else None
         self._engine = _sqlite(self.url) if self.embedded else _postgres(self.url)
 
     @contextmanager
@@ -66,8 +66,10 @@ class Database:
 
         Raises ConfigError when a later version of this program made the tables.
         """
-        if self._directory is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
+        if self._file is not None:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(OSError):  # SQLite itself then reports what is wrong
+                self._file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         with self.write() as connection:
             if not self.embedded:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})

@@ -64,7 +64,7 @@ class Files:
         with self._database.read() as connection:
             self._quotas.admit(connection, self._caller, "bytes", 0)
         with _naming_full_disk():
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
     def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
@@ -184,7 +184,7 @@ class IncomingFile:
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.path = directory / f"{_INCOMING}{secrets.token_hex(12)}"
-        self._stream = self.path.open("xb")
+        self._stream = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._hash = hashlib.sha256()
         self._max_bytes = max_bytes
         self.bytes = 0
