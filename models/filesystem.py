@@ -33,10 +33,10 @@ def sync(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and its parents, each flushed to the disk."""
+    """Make a directory and its parents, each for its owner alone and flushed to the disk."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
-    path.mkdir(parents=True, exist_ok=True)
     for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
         sync(one.parent)
 
 

@@ -143,8 +143,8 @@ class Keyring:
     def _locked(self) -> Iterator[None]:
         """Lock the file between reading and writing it. Raises ConfigError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock_file.open("w") as lock:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(self._lock_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:

@@ -24,6 +24,7 @@ from service.auth import SCOPES, Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
+from service.home import prepare_home
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
@@ -63,6 +64,7 @@ def serve(parsed: argparse.Namespace) -> int:
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
     logs.configure(settings.log_level)
+    prepare_home(settings.home)
     if settings.workers > 1:
         # A process that starts later, when the file may be gone, is told that callers need a key.
         return _serve_together(settings, [*parsed.flags, *(["--keys-were-made"] if keyring.were_made else [])])
@@ -76,6 +78,7 @@ def up(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
     logs.configure(settings.log_level)
+    prepare_home(settings.home)
     return run(settings, parsed.flags)
 
 

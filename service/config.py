@@ -72,6 +72,19 @@ class Settings(BaseSettings):
 
     database_url: str = Field("", description="postgresql://… for jobs of several hosts; empty is SQLite in the home")
     max_file_bytes: int = Field(512 * 2**20, ge=1, description="bytes of one uploaded file")
+    max_key_jobs: int = Field(
+        100, ge=0, description="unfinished jobs of one key before new ones get 429; 0 is no limit"
+    )
+    max_total_jobs: int = Field(1_000, ge=0, description="unfinished jobs of all keys; 0 is no limit")
+    max_key_bytes: int = Field(
+        20 * 2**30, ge=0, description="bytes of one key's files before new ones get 507; 0 is no limit"
+    )
+    max_total_bytes: int = Field(200 * 2**30, ge=0, description="bytes of all keys' files; 0 is no limit")
+    max_key_feedback: int = Field(
+        200_000, ge=0, description="rows of one key's feedback before new ones get 507; 0 is no limit"
+    )
+    max_total_feedback: int = Field(2_000_000, ge=0, description="rows of all keys' feedback; 0 is no limit")
+    shared: bool = Field(False, description="let every key with scope train see the jobs, files and feedback of all")
     org: str = Field(
         "local",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",

@@ -22,6 +22,7 @@ SondeError
 │   └── ForeignOrigin         without keys: a web page of another origin wants a change
 ├── CapacityError             try again later
 │   ├── Overloaded            the queue is full
+│   │   └── TooManyJobs       a quota of unfinished jobs is used up
 │   ├── Unavailable           not ready, draining, or the device is gone
 │   │   └── Unservable        a trained model that cannot be loaded here
 │   └── DeadlineExceeded      the caller's time ran out first
@@ -29,6 +30,7 @@ SondeError
 ├── BackendError              the model failed on this item
 │   └── InvalidOutput         its output has NaN, infinity or the wrong number of rows
 ├── StorageFull               no space left for files
+│   └── QuotaExceeded         a quota of stored bytes or rows is used up
 ├── LeaseLost                 another worker has the attempt now
 ├── TargetError               `sonde bench` cannot measure this server
 ├── CannotListen              the port is taken, or the address is not this machine's
@@ -111,6 +113,10 @@ class Overloaded(CapacityError):
     code = "overloaded"
 
 
+class TooManyJobs(Overloaded):
+    code = "too_many_jobs"
+
+
 class Unavailable(CapacityError):
     code = "unavailable"
 
@@ -165,6 +171,10 @@ class IdempotencyConflict(RequestError):
 
 class StorageFull(SondeError):
     code = "disk_full"
+
+
+class QuotaExceeded(StorageFull):
+    code = "quota_exceeded"
 
 
 class LeaseLost(SondeError):

@@ -29,6 +29,7 @@ _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
 TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
 SHED_REASONS = ("items", "tokens", "not_ready")
+QUOTA_REASONS = ("key_jobs", "total_jobs", "key_bytes", "total_bytes", "key_feedback", "total_feedback")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
 JOB_STATUSES = ("queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled")
 PROCESS_STATES = ("starting", "ready", "draining")
@@ -66,6 +67,7 @@ class Metrics:
         self.in_flight = gauge("sonde_requests_in_flight", "Requests in progress")
         self.errors = counter("sonde_errors", "Error answers by code", ["code"])
         self.shed = counter("sonde_shed", "Requests refused before any work", ["reason"])
+        self.quota_refusals = counter("sonde_quota_refusals", "Jobs, files and feedback refused by a quota", ["reason"])
         self.client_gone = counter("sonde_client_gone", "Requests whose caller hung up before the answer")
         self.deadline_missed = counter("sonde_deadline_missed", "Requests that ran out of time")
 
@@ -110,6 +112,8 @@ class Metrics:
         self.keys_stale = gauge("sonde_keys_stale", "Server processes that cannot read the keys file")
         for reason in SHED_REASONS:
             self.shed.labels(reason)
+        for reason in QUOTA_REASONS:
+            self.quota_refusals.labels(reason)
 
     def announce(self, model: str) -> None:
         """Create all series of a model, with zeros."""

@@ -117,7 +117,7 @@ class Registry:
                     f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
                 )
             publish(staging, versions.path(version), manifest)
-            history.log("publish", version, manifest.job)
+            history.log("publish", version, manifest.job, manifest.owner)
             return version
 
     def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
@@ -185,7 +185,7 @@ class Registry:
 
     def _point_to(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
         """Verify a version and put it in service, unless another move came after `expected`."""
-        verify(self.path(name, version))
+        owner = verify(self.path(name, version)).owner
         with self._locked(name) as history:
             last = history.last()
             if expected not in (None, last.generation):
@@ -193,7 +193,7 @@ class Registry:
                 raise RegistryConflict(message, param="model")
             self.path(name, version)  # raises if it was deleted meanwhile
             if last.version != version:
-                last = history.move(version, action, by=by, why=why)
+                last = history.move(version, action, by=by, why=why, owner=owner)
             return Pointer(version, last.generation, last.previous)
 
     def _job_of(self, name: str, version: int) -> str | None:

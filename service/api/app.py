@@ -43,7 +43,8 @@ def create_app(
     app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry
-    app.state.jobs, app.state.jobs_migrated = backend or JobBackend.open(settings), False
+    app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
+    app.state.jobs_migrated = False
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
     app.router.routes.extend(_routes().routes)

@@ -20,10 +20,10 @@ _DESCRIPTIONS = {
     413: "the body is too large",
     415: "the route does not read the body's content type",
     422: "JSON that breaks the contract; `param` says where",
-    429: "the queue is full; Retry-After says when to come back",
+    429: "the queue is full, or there are too many unfinished jobs; Retry-After says when to come back",
     500: "the model failed on this input, or the service has a fault",
     503: "not ready, shutting down, or out of memory; Retry-After says when to come back",
-    507: "no space left on disk",
+    507: "no space left on disk, or a quota is used up",
     504: "the request's time ran out",
 }
 _HEADERS = {

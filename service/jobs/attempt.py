@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import RegistryError
-from models.filesystem import is_full
+from models.filesystem import is_full, make_directory
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
+from service.jobs.caller import Caller
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer
 from service.jobs.pending_writes import PendingWrites
@@ -103,7 +104,7 @@ class AttemptRunner:
     def _attempt(self, job: Job) -> None:
         directory = paths.attempt_directory(self._home, job.id, job.attempt)
         shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+        make_directory(directory)
         trained = next((one for one in paths.attempts(self._home, job.id) if read_result(one)), None)
         if job.control is not None:
             self._conclude(job, directory, ProcessEnd(0, job.control))
@@ -151,7 +152,8 @@ class AttemptRunner:
             except FileMissing as error:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
-        self._rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
+        rows = self._rows.on_behalf_of(Caller.who_reads_feedback_of(job.feedback_reader))
+        rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 
     def _train(self, job: Job, directory: Path) -> ProcessEnd:

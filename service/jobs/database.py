@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
+from service.jobs.migrations import upgrade
 from service.jobs.tables import VERSION, metadata, schema_version
+
+log = logging.getLogger(__name__)
 
 _FILE = "sonde.sqlite"
 _BUSY_TIMEOUT_S = 5
@@ -36,7 +40,7 @@ class Database:
         """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. The first use connects."""
         self.url = engine_url(url, home)
         self.embedded = self.url.startswith("sqlite")
-        self._directory = Path(make_url(self.url).database or "").parent if self.embedded else None
+        self._file = Path(make_url(self.url).database or "") if self.embedded else None
         self._engine = _sqlite(self.url) if self.embedded else _postgres(self.url)
 
     @contextmanager
@@ -62,8 +66,10 @@ class Database:
 
         Raises ConfigError when a later version of this program made the tables.
         """
-        if self._directory is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
+        if self._file is not None:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(OSError):  # SQLite itself then reports what is wrong
+                self._file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         with self.write() as connection:
             if not self.embedded:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
@@ -76,6 +82,10 @@ class Database:
             if found is None:
                 metadata.create_all(connection)
                 connection.execute(schema_version.insert().values(version=VERSION))
+            elif found < VERSION:
+                upgrade(connection, found)
+                connection.execute(schema_version.update().values(version=VERSION))
+                log.info("the tables of jobs were converted from version %d to %d", found, VERSION)
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import sqlalchemy as sa
 
 from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
+from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
 
@@ -26,7 +29,7 @@ _PREFIX, _INCOMING = "file-", ".incoming-"
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file; `filename` is the caller's."""
+    """An uploaded file; `filename` is the caller's, `owner` its API key's id (None: from before owners)."""
 
     id: str
     filename: str
@@ -35,24 +38,40 @@ class StoredFile:
     bytes: int
     sha256: str
     created_at: float
+    owner: str | None
 
 
 class Files:
     """The files in `home/files`, and their rows."""
 
-    def __init__(self, database: Database, home: Path, max_bytes: int) -> None:
+    def __init__(
+        self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+    ) -> None:
         self._database = database
         self._directory = home / "files"
         self.max_bytes = max_bytes
+        self._caller = caller
+        self._quotas = quotas
+
+    def on_behalf_of(self, caller: Caller) -> Files:
+        """The same files as `caller` sees them; those that it adds are its own."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made
 
     def receive(self) -> IncomingFile:
-        """Open a new file to write to. Raises StorageFull."""
+        """Open a new file to write to. Raises StorageFull, and QuotaExceeded when not even an empty file has room."""
+        with self._database.read() as connection:
+            self._quotas.admit(connection, self._caller, "bytes", 0)
         with _naming_full_disk():
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
     def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
-        """Give a received file an id. Raises InvalidRequest for an unknown ending or an empty file, and StorageFull."""
+        """Give a received file an id.
+
+        Raises InvalidRequest for an unknown ending or an empty file, StorageFull and QuotaExceeded.
+        """
         form = format_of(filename)
         if incoming.bytes == 0:
             raise InvalidRequest("file: expected at least one row, got an empty file", param="file")
@@ -88,7 +107,7 @@ class Files:
     ) -> tuple[list[StoredFile], bool]:
         """A page of files, from those after `after` where it is given, and whether there are more."""
         with self._database.read() as connection:
-            query = sa.select(files).order_by(files.c.seq.desc() if newest_first else files.c.seq)
+            query = self._visible().order_by(files.c.seq.desc() if newest_first else files.c.seq)
             if purpose is not None:
                 query = query.where(files.c.purpose == purpose)
             if after is not None:
@@ -105,9 +124,11 @@ class Files:
             with self._database.write() as connection:
                 self._row(connection, file)  # raises where another request has deleted it since
                 needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
-                user = connection.execute(sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))).first()
+                query = sa.select(jobs.c.id, jobs.c.owner).where(needs, jobs.c.status.notin_(TERMINAL))
+                user = connection.execute(query).first()
                 if user is not None:
-                    raise FileInUse(f"{file} is needed by {user.id}: cancel that job first", param="file_id")
+                    name = user.id if self._caller.may_see(user.owner) else "a job of another key"
+                    raise FileInUse(f"{file} is needed by {name}: cancel that job first", param="file_id")
                 connection.execute(files.delete().where(files.c.id == file))
             path.unlink(missing_ok=True)
 
@@ -141,13 +162,18 @@ class Files:
 
     def _insert(self, row: dict[str, Any]) -> None:
         with self._database.write() as connection:
-            connection.execute(files.insert().values(**row, created_at=self._database.now(connection)))
+            self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
+            now = self._database.now(connection)
+            connection.execute(files.insert().values(**row, owner=self._caller.id, created_at=now))
 
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
-        row = connection.execute(sa.select(files).where(files.c.id == file)).first()
+        row = connection.execute(self._visible().where(files.c.id == file)).first()
         if row is None:
             raise FileMissing(f"no file {file[:100]!r}", param="file_id")
         return row
+
+    def _visible(self) -> sa.Select[Any]:
+        return sa.select(files).where(self._caller.sees(files.c.owner))
 
     def _path(self, file: str, form: str) -> Path:
         return self._directory / f"{file}.{form}"
@@ -158,7 +184,7 @@ class IncomingFile:
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.path = directory / f"{_INCOMING}{secrets.token_hex(12)}"
-        self._stream = self.path.open("xb")
+        self._stream = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._hash = hashlib.sha256()
         self._max_bytes = max_bytes
         self.bytes = 0
@@ -228,4 +254,4 @@ def _modified_at(path: Path) -> float:
 
 
 def _from_row(row: sa.Row[Any]) -> StoredFile:
-    return StoredFile(row.id, row.filename, row.format, row.purpose, row.bytes, row.sha256, row.created_at)
+    return StoredFile(row.id, row.filename, row.format, row.purpose, row.bytes, row.sha256, row.created_at, row.owner)

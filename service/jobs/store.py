@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,10 @@ import sqlalchemy as sa
 
 from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
 from service.jobs import tables
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.leases import in_force
+from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import (
     BEGUN,
     TERMINAL,
@@ -32,9 +35,11 @@ from service.jobs.records import (
     Success,
     from_row,
 )
-from service.jobs.tables import idempotency, jobs, worker_lease
+from service.jobs.tables import idempotency, jobs, owners, worker_lease
 
 _KEEP_ANSWERS_S = 24 * 3600
+_TURNS_LOCK = 0x50DDF  # any number, the same in every process
+_NO_OWNER = ""  # takes turns for the jobs from before owners
 _CANCELLED = Event("info", "The job was cancelled")
 _PAUSED = Event("info", "The job was paused")
 _RESUMED = Event("info", "The job was resumed")
@@ -46,10 +51,20 @@ T = TypeVar("T", Event, Checkpoint)
 class JobStore:
     """The jobs of one database."""
 
-    def __init__(self, database: Database, home: Path, lease_s: float = 15.0) -> None:
+    def __init__(
+        self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+    ) -> None:
         self.database = database
         self.home = home
         self._lease_s = lease_s
+        self._caller = caller
+        self._quotas = quotas
+
+    def on_behalf_of(self, caller: Caller) -> JobStore:
+        """The same jobs as `caller` sees them."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made
 
     def migrate(self) -> None:
         """Bring the tables up to date; see `Database.migrate`."""
@@ -59,15 +74,16 @@ class JobStore:
 
     def create(
         self, new: NewJob, render: Callable[[Job], dict[str, Any]], idempotency_key: IdempotencyKey | None = None
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> dict[str, Any]:
         """Queue a job unless a request with the same `idempotency_key` did before.
 
-        Returns the answer that `render` made for the caller, now or then, and whether the job is new. Raises
-        IdempotencyConflict when the key came with another body before.
+        Returns the answer that `render` made for the caller, now or then. Raises TooManyJobs, and IdempotencyConflict
+        when the key came with another body before.
         """
         with self.database.write() as connection:
             if idempotency_key is not None and (before := self._find_answer(connection, idempotency_key)) is not None:
-                return before, False
+                return before
+            self._quotas.admit(connection, self._caller, "jobs")
             now = self.database.now(connection)
             connection.execute(jobs.insert().values(**asdict(new), created_at=now, status="queued"))
             self._add_event(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))
@@ -75,7 +91,7 @@ class JobStore:
             if idempotency_key is not None:
                 row = {**asdict(idempotency_key), "answer": answer, "created_at": now}
                 connection.execute(idempotency.insert().values(**row))
-            return answer, True
+            return answer
 
     def find_answer(self, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
         """The answer to an earlier request with the same key, also when its file or model is gone.
@@ -93,7 +109,7 @@ class JobStore:
     def page(self, after: str | None, limit: int, metadata: Mapping[str, str] | None = None) -> tuple[list[Job], bool]:
         """A page of jobs, newest first, from below `after` where it is given, and whether there are more."""
         with self.database.read() as connection:
-            query = sa.select(jobs).order_by(jobs.c.seq.desc())
+            query = self._visible().order_by(jobs.c.seq.desc())
             if after is not None:
                 query = query.where(jobs.c.seq < self._get(connection, after).seq)
             for key, value in (metadata or {}).items():
@@ -156,12 +172,16 @@ class JobStore:
             return [(job, float(at)) for job, at in connection.execute(query)]
 
     def claim(self, lease: str, max_crashes: int) -> Job | None:
-        """Begin an attempt at the oldest job that is queued or whose worker's lease has expired; None without one.
+        """Begin an attempt at a job that is queued or whose worker's lease has expired; None without one.
 
-        Fails jobs whose workers died `max_crashes` times since the last checkpoint. Raises LeaseLost when `lease` has
-        expired.
+        Owners take turns: the one whose last attempt began longest ago comes first, with its oldest job. Fails jobs
+        whose workers died `max_crashes` times since the last checkpoint. Raises LeaseLost when `lease` has expired.
         """
+        with self.database.read() as connection:
+            if connection.execute(sa.select(jobs.c.id).where(self._waits(connection)).limit(1)).first() is None:
+                return None  # a worker that is stopped while it only polls must not hold SQLite's one lock
         with self.database.write() as connection:
+            self._lock_turns(connection)
             while (row := self._next(connection)) is not None:
                 crashes = row.crashes + (row.status in BEGUN)
                 if crashes < max_crashes:
@@ -245,15 +265,31 @@ class JobStore:
     # Within a transaction.
 
     def _next(self, connection: sa.Connection) -> Job | None:
-        """The oldest job that no worker runs, locked. Jobs that other workers are claiming are skipped."""
-        now = self.database.now(connection)
-        held = sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
-        waits = (jobs.c.status == "queued") | (jobs.c.status.in_(BEGUN) & ~held)
-        query = sa.select(jobs).where(waits).order_by(jobs.c.seq).limit(1).with_for_update(skip_locked=True)
-        row = connection.execute(query).first()
+        """The next owner's oldest job that no worker runs, locked. Jobs that others have locked are skipped."""
+        last_attempt_at = sa.func.coalesce(owners.c.last_attempt_at, 0)
+        query = sa.select(jobs).outerjoin(owners, owners.c.id == sa.func.coalesce(jobs.c.owner, _NO_OWNER))
+        query = query.where(self._waits(connection)).order_by(last_attempt_at, jobs.c.seq).limit(1)
+        row = connection.execute(query.with_for_update(of=jobs, skip_locked=True)).first()
         if row is None or (row.status in BEGUN and self._in_force(connection, row.lease)):
             return None  # the second: another worker claimed the row, under a new lease, before this one locked it
         return from_row(Job, row)
+
+    def _waits(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        """Whether a job is queued, or was begun by a worker whose lease has expired."""
+        now = self.database.now(connection)
+        held = sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
+        return (jobs.c.status == "queued") | (jobs.c.status.in_(BEGUN) & ~held)
+
+    def _lock_turns(self, connection: sa.Connection) -> None:
+        """Have workers claim one after another, so that each sees whose turn it is; SQLite's transactions do so."""
+        if not self.database.embedded:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TURNS_LOCK})
+
+    def _take_turn(self, connection: sa.Connection, owner: str) -> None:
+        now = self.database.now(connection)
+        known = owners.update().where(owners.c.id == owner).values(last_attempt_at=now)
+        if connection.execute(known).rowcount == 0:
+            connection.execute(owners.insert().values(id=owner, last_attempt_at=now))
 
     def _begin(self, connection: sa.Connection, row: Job, lease: str, crashes: int) -> Job:
         if not self._in_force(connection, lease):
@@ -261,6 +297,7 @@ class JobStore:
         if row.status in BEGUN:
             lost = Event("warn", f"The worker of attempt {row.attempt} is gone; the job goes on")
             self._add_event(connection, row.id, row.attempt, lost)
+        self._take_turn(connection, row.owner or _NO_OWNER)
         values = {"attempt": row.attempt + 1, "crashes": crashes, "lease": lease}
         started_at = row.started_at or self.database.now(connection)
         self._update(connection, row.id, status="validating_files", started_at=started_at, **values)
@@ -283,11 +320,14 @@ class JobStore:
         return answer
 
     def _get(self, connection: sa.Connection, job: str, *, lock: bool = False) -> Job:
-        query = sa.select(jobs).where(jobs.c.id == job)
+        query = self._visible().where(jobs.c.id == job)
         row = connection.execute(query.with_for_update() if lock else query).first()
         if row is None:
             raise JobNotFound(f"no fine-tuning job {job!r}", param="fine_tuning_job_id")
         return from_row(Job, row)
+
+    def _visible(self) -> sa.Select[Any]:
+        return sa.select(jobs).where(self._caller.sees(jobs.c.owner))
 
     def _in_force(self, connection: sa.Connection, lease: str | None) -> bool:
         now = self.database.now(connection)

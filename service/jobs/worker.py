@@ -15,6 +15,7 @@ from models.errors import SondeError
 from models.registry.registry import Registry
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
+from service.home import prepare_home
 from service.jobs import golden_check, paths
 from service.jobs.attempt import AttemptRunner
 from service.jobs.database import DATABASE_UNAVAILABLE, Database
@@ -194,7 +195,7 @@ def _to_outcome(status: Status) -> str:
 
 def work(settings: Settings, *, command: Sequence[str] = TRAINER, check: Check | None = None) -> int:
     """Run a worker in this process until SIGTERM or SIGINT; a second signal ends it at once."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    prepare_home(settings.home)
     worker = Worker(settings, command=command, check=check)
     listen(worker.metrics.registry, settings.host, settings.metrics_port)
 

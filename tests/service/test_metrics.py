@@ -61,6 +61,7 @@ ALL = {
     "sonde_request_seconds": "histogram",
     "sonde_requests": "counter",
     "sonde_requests_in_flight": "gauge",
+    "sonde_quota_refusals": "counter",
     "sonde_shed": "counter",
     "sonde_truncated_inputs": "counter",
 }

@@ -127,4 +127,5 @@ def _file_object(file: StoredFile) -> dict[str, Any]:
         "purpose": file.purpose,
         "status": "processed",
         "sha256": file.sha256,
+        "owner": file.owner,
     }

@@ -44,7 +44,10 @@ AfterCheckpoint = Annotated[
 
 
 @router.post(
-    "", responses={**_ONE, **errors(400, 413, 415, 507)}, response_model=JobObject, summary="Start a fine-tuning job"
+    "",
+    responses={**_ONE, **errors(400, 413, 415, 429, 507)},
+    response_model=JobObject,
+    summary="Start a fine-tuning job",
 )
 async def create(
     body: JobBody,
@@ -209,6 +212,7 @@ def job_object(job: Job, org: str) -> dict[str, Any]:
         "integrations": [],
         "attempt": job.attempt,
         "result": job.result,
+        "owner": job.owner,
     }
 
 
@@ -216,7 +220,7 @@ def _create_job(
     body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Any]:
     new = plan_job(body, served, jobs, settings)
-    return jobs.store.create(new, lambda made: job_object(made, settings.org), idempotency_key)[0]
+    return jobs.store.create(new, lambda made: job_object(made, settings.org), idempotency_key)
 
 
 def _sequence_number(after: str | None) -> int | None:

@@ -1,0 +1,80 @@
+"""How much each key, and all keys together, may keep: unfinished jobs, bytes of files, rows of feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+
+from service.config import Settings
+from service.errors import QuotaExceeded, TooManyJobs
+from service.jobs.caller import Caller
+from service.jobs.records import TERMINAL
+from service.jobs.tables import feedback, files, jobs
+
+Kind = Literal["jobs", "bytes", "feedback"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+_LOCKS = {kind: 0x50DE0 + number for number, kind in enumerate(_KINDS)}  # any numbers, the same in every process
+_LEAST_BYTES = 4096  # what a file takes on the disk at least
+_RETRY_AFTER_S = 60
+
+_FILE_BYTES = sa.case((files.c.bytes < _LEAST_BYTES, _LEAST_BYTES), else_=files.c.bytes)
+_USED: dict[Kind, sa.Select[Any]] = {
+    "jobs": sa.select(sa.func.count()).select_from(jobs).where(jobs.c.status.notin_(TERMINAL)),
+    "bytes": sa.select(sa.func.coalesce(sa.func.sum(_FILE_BYTES), 0)),
+    "feedback": sa.select(sa.func.count()).select_from(feedback),
+}
+_OWNER: dict[Kind, sa.Column[Any]] = {"jobs": jobs.c.owner, "bytes": files.c.owner, "feedback": feedback.c.owner}
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Limits by kind, of each key and in total; 0 is no limit.
+
+    They hold for every key, `admin` keys too; callers without a key share one. `on_refusal` gets `key_jobs`,
+    `total_bytes` and the like.
+    """
+
+    per_key: Mapping[Kind, int] = field(default_factory=dict)
+    total: Mapping[Kind, int] = field(default_factory=dict)
+    on_refusal: Callable[[str], None] = lambda reason: None
+
+    @classmethod
+    def of(cls, settings: Settings, on_refusal: Callable[[str], None]) -> Quotas:
+        """The quotas of the settings."""
+        per_key, total = ({kind: getattr(settings, f"max_{of}_{kind}") for kind in _KINDS} for of in ("key", "total"))
+        return cls(per_key, total, on_refusal)
+
+    def admit(self, connection: sa.Connection, caller: Caller, kind: Kind, amount: int = 1) -> None:
+        """Raise TooManyJobs or QuotaExceeded unless `amount` more fits; a file counts as 4 KiB at least.
+
+        In a transaction that writes, no other gets room until this one has ended.
+        """
+        if connection.dialect.name == "postgresql":  # SQLite has one such transaction at a time
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCKS[kind]})
+        amount = max(amount, _LEAST_BYTES) if kind == "bytes" else amount
+        own = _USED[kind].where(_OWNER[kind] == caller.id)
+        self._require_room(connection, own, kind, amount, self.per_key.get(kind, 0), "key", "this key has")
+        everyones = _USED[kind]
+        self._require_room(connection, everyones, kind, amount, self.total.get(kind, 0), "total", "all keys have")
+
+    def _require_room(
+        self, connection: sa.Connection, query: sa.Select[Any], kind: Kind, amount: int, limit: int, of: str, has: str
+    ) -> None:
+        used = connection.execute(query).scalar_one() if limit else 0
+        if not limit or used + amount <= limit:
+            return
+        self.on_refusal(f"{of}_{kind}")
+        setting = f"raise --max-{of}-{kind}"
+        if kind == "jobs":
+            message = f"{has} {used} unfinished jobs of at most {limit}: wait for some, cancel some, or {setting}"
+            raise TooManyJobs(message, retry_after_s=_RETRY_AFTER_S)
+        if kind == "bytes":
+            message = f"file: {has} {used} bytes of files, of at most {limit}; {amount} more need room: delete files"
+            raise QuotaExceeded(f"{message}, or {setting}", param="file")
+        raise QuotaExceeded(f"{has} {used} rows of feedback, of at most {limit}: {setting}")
+
+
+UNLIMITED = Quotas()
