@@ -17,6 +17,10 @@ from models.registry.locked_files import read_lines, read_object, read_or_empty
 log = logging.getLogger(__name__)
 
 Action = Literal["promote", "rollback", "withdraw"]
+# Changes that move no pointer.
+Change = Literal[
+    "publish", "delete", "set_owner", "remove_owner", "grant", "revoke_grant", "bind_held_out", "unbind_held_out"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,9 @@ class PointerHistory:
             log.warning("the ledger is a line behind: %s", error)
         return after
 
-    def log(self, action: Literal["publish", "delete"], version: int, by: str) -> None:
+    def log(self, action: Change, version: int | None, by: str, why: str = "") -> None:
         """Add an entry for a change that moves no pointer."""
-        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": ""}))
+        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": why}))
 
     def _rollback_target(self, before: Move, version: int | None) -> int | None:
         """The version that served before `version`.
