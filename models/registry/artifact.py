@@ -55,7 +55,8 @@ class Manifest:
 
     `base_version` is the version of the encoder that it was trained on. `encoder` is "own" when the directory has an
     encoder, "base" when the model is a head on the base's embeddings, and "none" for a sensor model. `sensor` then
-    describes the sensor model: `kind`, `columns`, `period_s`.
+    describes the sensor model: `kind`, `columns`, `period_s`. `owner` is the API key whose job trained it; None in
+    versions from before owners.
     """
 
     __pydantic_config__ = _FINITE
@@ -75,6 +76,7 @@ class Manifest:
     hyperparameters: dict[str, object] = field(default_factory=dict)
     sensor: dict[str, object] | None = None
     files: dict[str, str] = field(default_factory=dict)
+    owner: str | None = None
 
     @property
     def digest(self) -> str:

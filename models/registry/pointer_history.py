@@ -59,14 +59,17 @@ class PointerHistory:
         """A value that differs after every move."""
         return read_or_empty(self._current)
 
-    def move(self, version: int | None, action: Action, *, by: str, why: str) -> Move:
-        """Point to another version or to none: first the pointer with its record, then the ledger."""
+    def move(self, version: int | None, action: Action, *, by: str, why: str, owner: str | None = None) -> Move:
+        """Point to another version or to none: first the pointer with its record, then the ledger.
+
+        `owner` owns the version.
+        """
         # After a power cut the last record may be missing from the ledger; it is about to be overwritten.
         for line in self._unrecorded(read_lines(self._ledger)):
             self._append(line)
         before = self.last()
         after = Move(version, before.generation + 1, self._rollback_target(before, version))
-        record = self._timestamped({"action": action, "version": version, "by": by, "why": why})
+        record = self._timestamped({"action": action, "version": version, "by": by, "why": why, "owner": owner})
         record |= {"generation": after.generation, "previous": after.previous}
         replace_file(self._current, json.dumps(record).encode())
         try:
@@ -76,9 +79,9 @@ class PointerHistory:
             log.warning("the ledger is a line behind: %s", error)
         return after
 
-    def log(self, action: Change, version: int | None, by: str, why: str = "") -> None:
-        """Add an entry for a change that moves no pointer."""
-        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": why}))
+    def log(self, action: Change, version: int | None, by: str, *, why: str = "", owner: str | None = None) -> None:
+        """Add an entry for a change that moves no pointer; `owner` owns the version."""
+        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": why, "owner": owner}))
 
     def _rollback_target(self, before: Move, version: int | None) -> int | None:
         """The version that served before `version`.

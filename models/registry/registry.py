@@ -105,11 +105,11 @@ class Registry:
         names = self._names()
         return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
-    def publish(self, name: str, staging: Path, make: Callable[[int], Manifest], *, owner: str | None = None) -> int:
+    def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
         """Make a version of the files in `staging`, with the manifest `make(number)`.
 
         Returns the number. Numbers are never reused. A name without versions and without an owner becomes that of the
-        key `owner`. Raises ArtifactError when a file is not allowed in an artifact.
+        manifest's owner. Raises ArtifactError when a file is not allowed in an artifact.
         """
         make_directory(self._directory(name) / "versions")
         versions = self._versions(name)
@@ -121,10 +121,10 @@ class Registry:
                 raise RegistryError(
                     f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
                 )
-            if owner is not None and not versions.numbers():
-                self._own_first(name, owner, history, manifest.job)
+            if manifest.owner is not None and not versions.numbers():
+                self._own_first(name, manifest.owner)
             publish(staging, versions.path(version), manifest)
-            history.log("publish", version, manifest.job)
+            history.log("publish", version, manifest.job, owner=manifest.owner)
             return version
 
     def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
@@ -214,7 +214,7 @@ class Registry:
         """Copy a file whose rows judge every later version of a name. Raises NotRegistered and RegistryError."""
         with self._locked(name) as history:
             self._held_out(name).bind(source, held_out)
-            history.log("bind_held_out", None, held_out.by, held_out.file)
+            history.log("bind_held_out", None, held_out.by, why=held_out.file)
 
     def copy_held_out(self, name: str, directory: Path) -> tuple[HeldOut, Path] | None:
         """The rows bound to a name and a copy of their file in `directory`, or None. Raises RegistryError."""
@@ -230,7 +230,7 @@ class Registry:
             if held_out is None:
                 raise NotRegistered(f"no rows are bound to {name}", param="model")
             self._held_out(name).remove()
-            history.log("unbind_held_out", None, by, held_out.file)
+            history.log("unbind_held_out", None, by, why=held_out.file)
 
     def set_alias(self, alias: str, target: str) -> None:
         """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered."""
@@ -250,7 +250,7 @@ class Registry:
 
     def _point_to(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
         """Verify a version and put it in service, unless another move came after `expected`."""
-        verify(self.path(name, version))
+        owner = verify(self.path(name, version)).owner
         with self._locked(name) as history:
             last = history.last()
             if expected not in (None, last.generation):
@@ -258,20 +258,20 @@ class Registry:
                 raise RegistryConflict(message, param="model")
             self.path(name, version)  # raises if it was deleted meanwhile
             if last.version != version:
-                last = history.move(version, action, by=by, why=why)
+                last = history.move(version, action, by=by, why=why, owner=owner)
             return Pointer(version, last.generation, last.previous)
 
-    def _own_first(self, name: str, owner: str, history: PointerHistory, job: str) -> None:
-        """Give a name that has no owner to the key whose job publishes the first version."""
+    def _own_first(self, name: str, owner: str) -> None:
+        """Give a name that has no owner to the key that publishes the first version; the ledger's line says so."""
         now = self._owner(name).read() or Ownership()
         if now.owner is None:
-            self._own(name, replace(now, owner=owner), history, "set_owner", job, owner)
+            self._owner(name).write(replace(now, owner=owner))
 
     def _own(
         self, name: str, ownership: Ownership, history: PointerHistory, change: Change, by: str, key: str
     ) -> Ownership:
         self._owner(name).write(ownership)
-        history.log(change, None, by, key)
+        history.log(change, None, by, why=key)
         return ownership
 
     def _job_of(self, name: str, version: int) -> str | None:

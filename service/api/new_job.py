@@ -27,7 +27,7 @@ _SENSOR_TASKS = ("anomaly", "forecast")
 _SENSOR_KINDS = ("records", "series")
 
 
-def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
+def plan_job(body: JobBody, owner: str, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
     """The job that a body asks for, with a new id.
 
     `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
@@ -54,6 +54,7 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
         hyperparameters=_require_storable(supervised.hyperparameters, param),
         columns=dict(supervised.columns),
         metadata=body.metadata,
+        owner=owner,
     )
 
 

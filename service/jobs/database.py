@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
+from service.jobs.migrations import upgrade
 from service.jobs.tables import VERSION, metadata, schema_version
+
+log = logging.getLogger(__name__)
 
 _FILE = "sonde.sqlite"
 _BUSY_TIMEOUT_S = 5
@@ -76,6 +80,10 @@ class Database:
             if found is None:
                 metadata.create_all(connection)
                 connection.execute(schema_version.insert().values(version=VERSION))
+            elif found < VERSION:
+                upgrade(connection, found)
+                connection.execute(schema_version.update().values(version=VERSION))
+                log.info("the tables of jobs were converted from version %d to %d", found, VERSION)
 
     def close(self) -> None:
         """Close all connections."""

@@ -20,11 +20,14 @@ class Feedback:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
+    def add(
+        self, model: str, text: str, label: str | None, correct_label: str, owner: str | None = None
+    ) -> tuple[int, float]:
         """Add a row; its number and time."""
         with self._database.write() as connection:
             now = self._database.now(connection)
             row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
+            row["owner"] = owner
             added = connection.execute(feedback.insert().values(**row).returning(feedback.c.seq)).scalar_one()
             return added, now
 

@@ -26,7 +26,7 @@ _PREFIX, _INCOMING = "file-", ".incoming-"
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file; `filename` is the caller's."""
+    """An uploaded file; `filename` is the caller's, `owner` its API key's id (None: from before owners)."""
 
     id: str
     filename: str
@@ -35,6 +35,7 @@ class StoredFile:
     bytes: int
     sha256: str
     created_at: float
+    owner: str | None
 
 
 class Files:
@@ -51,14 +52,14 @@ class Files:
             self._directory.mkdir(parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
-    def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
+    def keep(self, incoming: IncomingFile, filename: str, purpose: str, owner: str | None = None) -> StoredFile:
         """Give a received file an id. Raises InvalidRequest for an unknown ending or an empty file, and StorageFull."""
         form = format_of(filename)
         if incoming.bytes == 0:
             raise InvalidRequest("file: expected at least one row, got an empty file", param="file")
         new = _PREFIX + secrets.token_hex(12)
         path = self._path(new, form)
-        row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose}
+        row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose, "owner": owner}
         with self._marked_unsettled(path):
             with _naming_full_disk():
                 incoming.close()
@@ -228,4 +229,4 @@ def _modified_at(path: Path) -> float:
 
 
 def _from_row(row: sa.Row[Any]) -> StoredFile:
-    return StoredFile(row.id, row.filename, row.format, row.purpose, row.bytes, row.sha256, row.created_at)
+    return StoredFile(row.id, row.filename, row.format, row.purpose, row.bytes, row.sha256, row.created_at, row.owner)

@@ -152,6 +152,7 @@ class Publisher:
             seed=job.seed,
             hyperparameters=dict(job.hyperparameters),
             sensor=result.get("sensor"),
+            owner=job.owner,
         )
 
     def _promote(self, job: Job, version: int, decision: promotion.Decision, generation: int) -> promotion.Decision:

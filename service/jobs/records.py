@@ -28,7 +28,7 @@ class NewJob:
     """A checked request for a job.
 
     `base` names the base model. `base_spec` says where it is, as `--model` takes it. `name` is that of the model to
-    train, `ft:BASE:ORG:SUFFIX`.
+    train, `ft:BASE:ORG:SUFFIX`. `owner` is the API key's id, None for a job from before owners.
     """
 
     id: str
@@ -43,6 +43,7 @@ class NewJob:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 1  # raise it with every change of a table, and have Database.migrate convert older ones
+VERSION = 2  # raise it with every change of a table, and have `migrations` convert older ones
 
 metadata = sa.MetaData()
+
+
+def _owner_column() -> sa.Column[str]:
+    """The id of the API key that made a row; NULL in rows from before version 2."""
+    return sa.Column("owner", sa.String(64), index=True)
+
 
 schema_version = sa.Table(
     "sonde_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False)
@@ -23,6 +29,7 @@ files = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("created_at", sa.Float(53), nullable=False),
+    _owner_column(),
 )
 
 feedback = sa.Table(
@@ -34,6 +41,7 @@ feedback = sa.Table(
     sa.Column("label", sa.String(256)),
     sa.Column("correct_label", sa.String(256), nullable=False),
     sa.Column("created_at", sa.Float(53), nullable=False),
+    _owner_column(),
 )
 
 jobs = sa.Table(
@@ -68,6 +76,14 @@ jobs = sa.Table(
     sa.Column("fine_tuned_model", sa.String(320)),
     sa.Column("trained_tokens", sa.BigInteger),
     sa.Column("result", sa.JSON),  # version, metrics, promoted or held and why
+    _owner_column(),
+)
+
+owners = sa.Table(
+    "owners",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),  # the API key's id
+    sa.Column("last_attempt_at", sa.Float(53), nullable=False),  # when an attempt at one of its jobs last began
 )
 
 events = sa.Table(

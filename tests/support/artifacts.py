@@ -37,6 +37,7 @@ MANIFEST = Manifest(
     job="ftjob-1",
     seed=7,
     hyperparameters={"mode": "frozen"},
+    owner="key-0",
 )
 PLAIN = {"head.json": "{}", "encoder/config.json": "{}"}
 

@@ -226,7 +226,7 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
         "object": "model.version",
         "version": version,
         "in_service": version == current,
-        **dict.fromkeys(("created", "task", "base", "base_version", "encoder", "job", "error")),
+        **dict.fromkeys(("created", "task", "base", "base_version", "encoder", "job", "owner", "error")),
         "labels": [],
         "metrics": {},
     }
@@ -234,6 +234,6 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
         manifest = registry.manifest(name, version)
     except ArtifactError as error:
         return {**about, "error": error.message}
-    for field in ("created", "task", "base", "base_version", "encoder", "job", "metrics"):
+    for field in ("created", "task", "base", "base_version", "encoder", "job", "owner", "metrics"):
         about[field] = getattr(manifest, field)
     return {**about, "labels": list(manifest.labels)}

@@ -21,6 +21,7 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, patt
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(to_integer)]
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
+Owner = Annotated[str | None, Field(description="the API key that made it; null from before keys owned anything")]
 # Keys of another pattern are refused; a pattern alone does not say that in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)]
@@ -38,6 +39,7 @@ class FileObject(ResponseBody):
     purpose: str
     status: Literal["processed"]
     sha256: str
+    owner: Owner
 
 
 class FileList(ResponseBody):
@@ -137,6 +139,7 @@ class JobObject(ResponseBody):
     metadata: dict[str, str] | None
     attempt: int = Field(description="how often it was begun")
     result: dict[str, Any] | None = Field(description="version, metrics, promoted or held, and why")
+    owner: Owner
 
 
 class JobList(ResponseBody):

@@ -59,6 +59,7 @@ class Version(ResponseBody):
     labels: list[str]
     metrics: dict[str, float]
     job: str | None
+    owner: str | None = Field(description="the API key whose job trained it; null from before owners")
     error: str | None = Field(description="why it cannot be read, when it cannot")
 
 
@@ -76,6 +77,7 @@ class LedgerEntry(ResponseBody):
     version: int | None
     by: str
     why: str
+    owner: str | None = Field(None, description="the API key that owns the version")
 
 
 class Ledger(ResponseBody):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -100,19 +101,31 @@ def test_the_ledger_says_who_did_what_when_and_why(registry: Registry, source: P
     registry.withdraw(NAME, by="key-2", why="not at all")
     registry.delete(NAME, 2, by="key-3")
     told = [
-        (line["action"], line["version"], line.get("generation"), line["by"], line["why"])
+        (line["action"], line["version"], line.get("generation"), line["by"], line["why"], line["owner"])
         for line in registry.ledger(NAME)
     ]
     assert told == [
-        ("publish", 1, None, "ftjob-1", ""),
-        ("publish", 2, None, "ftjob-1", ""),
-        ("promote", 1, 1, "ftjob-1", "better"),
-        ("promote", 2, 2, "key-1", "better still"),
-        ("rollback", 1, 3, "key-1", "no"),
-        ("withdraw", None, 4, "key-2", "not at all"),
-        ("delete", 2, None, "key-3", ""),
+        ("publish", 1, None, "ftjob-1", "", "key-0"),
+        ("publish", 2, None, "ftjob-1", "", "key-0"),
+        ("promote", 1, 1, "ftjob-1", "better", "key-0"),
+        ("promote", 2, 2, "key-1", "better still", "key-0"),
+        ("rollback", 1, 3, "key-1", "no", "key-0"),
+        ("withdraw", None, 4, "key-2", "not at all", None),
+        ("delete", 2, None, "key-3", "", None),
     ]
     assert {line["at"] for line in registry.ledger(NAME)} == {1_700_000_000}
+
+
+def test_a_version_and_a_ledger_from_before_owners_are_read(registry: Registry, source: Path, tmp_path: Path) -> None:
+    filled(registry, source, 1)
+    directory = tmp_path / "models" / "ft--fake--team--intents"
+    for path in (directory / "ledger.jsonl", directory / "versions" / "1" / "manifest.json"):
+        read = json.loads(path.read_text())
+        del read["owner"]
+        path.write_text(json.dumps(read) + "\n")
+    assert registry.manifest(NAME, 1).owner is None
+    registry.promote(NAME, 1, **BY)
+    assert [line.get("owner", "absent") for line in registry.ledger(NAME)] == ["absent", None]
 
 
 def test_a_promotion_on_an_old_view_is_refused(registry: Registry, source: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import tarfile
 import threading
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,15 @@ import sqlalchemy as sa
 
 from service.errors import ConfigError, StorageFull, Unavailable
 from service.jobs.database import Database, engine_url
+from service.jobs.feedback import Feedback
+from service.jobs.files import Files
 from service.jobs.leases import WorkerLeases
 from service.jobs.store import JobStore
 from service.jobs.tables import VERSION, jobs, metadata, schema_version
 from tests.support.databases import Postgres, postgres
 from tests.support.jobs import claim_job, create_job
+
+OLD_HOME = Path(__file__).parents[2] / "data" / "home-0.1.0.tar.xz"
 
 
 def test_concurrent_migrations_make_the_tables_once(database: Database, tmp_path: Path) -> None:
@@ -46,6 +52,60 @@ def test_jobs_of_a_home_whose_queue_was_dbos_are_claimed(tmp_path: Path) -> None
     old = [("ftjob-lost", 2, "sensors"), ("ftjob-older", 1, "sensors"), ("ftjob-younger", 1, "sensors")]
     assert ids == [*old, ("ftjob-1", 1, "fake")]
     assert queue.read_bytes() == b"DBOS's"
+
+
+def shape(database: Database) -> dict[str, tuple[set[str], set[str]]]:
+    """The columns and indexes of each table."""
+    with database.read() as connection:
+        found = sa.inspect(connection)
+        return {
+            table: (
+                {column["name"] for column in found.get_columns(table)},
+                {str(index["name"]) for index in found.get_indexes(table)},
+            )
+            for table in found.get_table_names()
+        }
+
+
+def to_version_1(database: Database) -> None:
+    """Make the tables those of 0.1.0."""
+    with database.write() as connection:
+        for table in ("files", "feedback", "jobs"):
+            connection.execute(sa.text(f"DROP INDEX ix_{table}_owner"))
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN owner"))
+        connection.execute(sa.text("DROP TABLE owners"))
+        connection.execute(schema_version.update().values(version=1))
+
+
+def test_rows_of_version_1_are_kept_without_an_owner(database: Database, tmp_path: Path) -> None:
+    store, uploads, labels = JobStore(database, tmp_path), Files(database, tmp_path, 100), Feedback(database)
+    with uploads.receive() as incoming:
+        incoming.write(b"x")
+        file = uploads.keep(incoming, "rows.csv", "fine-tune", "key-1")
+    labels.add("m", "text", None, "a", "key-1")
+    job = create_job(store, owner="key-1")
+    fresh = shape(database)
+    to_version_1(database)
+    threads = [threading.Thread(target=database.migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shape(database) == fresh
+    assert uploads.get(file.id) == replace(file, owner=None)
+    assert store.get("ftjob-1") == replace(job, owner=None)
+    assert labels.newest("m") == 1
+    assert create_job(store, 2, owner="key-2").owner == "key-2"
+
+
+def test_the_tables_of_0_1_0_become_those_of_this_version(tmp_path: Path) -> None:
+    with tarfile.open(OLD_HOME) as archive:
+        archive.extract("home/sonde.sqlite", tmp_path, filter="data")
+    with closing(Database("", tmp_path / "home")) as old, closing(Database("", tmp_path)) as fresh:
+        old.migrate()
+        fresh.migrate()
+        assert shape(old) == shape(fresh)
+        assert [job.owner for job in JobStore(old, tmp_path / "home").page(None, 10)[0]] == [None] * 5
 
 
 def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:

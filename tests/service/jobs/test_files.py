@@ -58,6 +58,7 @@ def test_a_file_is_kept_with_its_hash_and_comes_back_as_it_was(client: TestClien
         "purpose": "fine-tune",
         "status": "processed",
         "sha256": hashlib.sha256(ROWS).hexdigest(),
+        "owner": "anonymous",
     }
     assert on_disk(tmp_path) == [f"{made['id']}.jsonl"]
     content = client.get(f"/v1/files/{made['id']}/content")

@@ -220,7 +220,7 @@ def test_a_sensor_model_of_other_columns_is_an_objection(tmp_path: Path) -> None
     directory = test_sensor_anomaly.job(
         tmp_path / "job", kind="records", detector="pca", columns=["a", "b"], timestamp=None
     )
-    roles = {"kind": "records", "columns": ["a", "b", "c"], "timestamp": "time", "label": "bad"}
+    roles: dict[str, Any] = {"kind": "records", "columns": ["a", "b", "c"], "timestamp": "time", "label": "bad"}
     measured = bound_result(bind(directory, directory / "train.csv", "anomaly", **roles))
     assert measured["objection"] == (
         "it cannot be measured on the rows bound to this name: it reads a, b, the rows have a, b, c"

@@ -294,6 +294,7 @@ def test_versions_are_told_newest_first(house: House) -> None:
         "base_version": "0",
         "encoder": "base",
         "job": "ftjob-1",
+        "owner": "key-0",
         "error": None,
         "labels": ["v1", "other"],
         "metrics": {"macro_f1": 0.9},

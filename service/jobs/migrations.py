@@ -1,0 +1,23 @@
+"""What makes tables of an earlier version those of `tables.VERSION`, within one transaction."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from service.jobs.tables import feedback, files, jobs, owners
+
+
+def upgrade(connection: sa.Connection, found: int) -> None:
+    """Convert tables of version `found`."""
+    if found < 2:
+        _add_owners(connection)
+
+
+def _add_owners(connection: sa.Connection) -> None:
+    """Version 2: files, feedback and jobs have an owner, which earlier rows lack."""
+    for table in (files, feedback, jobs):
+        kind = table.c.owner.type.compile(connection.dialect)
+        connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN owner {kind}"))
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
+    owners.create(connection)
