@@ -179,10 +179,9 @@ class Registry:
         return self._owner(name).read()
 
     def set_owner(self, name: str, owner: str, *, by: str) -> Ownership:
-        """Give a name to a key; the grants stay. Raises NotRegistered."""
+        """Give a name to a key; the grants of the owner before end. Raises NotRegistered."""
         with self._locked(name) as history:
-            grants = (self._owner(name).read() or Ownership()).grants
-            return self._own(name, Ownership(owner, grants), history, "set_owner", by, owner)
+            return self._own(name, Ownership(owner), history, "set_owner", by, owner)
 
     def grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Let a key's jobs promote versions of a name. Raises NotRegistered."""
@@ -192,10 +191,10 @@ class Registry:
                 return now
             return self._own(name, replace(now, grants=(*now.grants, key)), history, "grant", by, key)
 
-    def remove_owner(self, name: str, *, by: str) -> None:
+    def remove_owner(self, name: str, *, by: str) -> Ownership:
         """Leave a name without an owner and grants. Raises NotRegistered."""
         with self._locked(name) as history:
-            self._own(name, Ownership(), history, "remove_owner", by, "")
+            return self._own(name, Ownership(), history, "remove_owner", by, "")
 
     def revoke_grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Take a grant back. Raises NotRegistered, also for a key without a grant."""

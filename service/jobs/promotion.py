@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ def decide(
     result: Mapping[str, Any],
     *,
     serves: bool,
-    reproduces: Callable[[], str | None],
+    wrong: str | None,
     auto_promote: bool,
     max_ece: float,
     incomparable: str | None = None,
@@ -57,7 +57,7 @@ def decide(
         result: `result.json` of the training process. The baseline's metrics are its `incumbent_metrics`, or those of
             `metrics` that begin with `base_`.
         serves: Whether a version served under the name when training began.
-        reproduces: Says what is wrong with the published artifact, or None.
+        wrong: What is wrong with the published artifact, or None.
         auto_promote: Whether a model that passes is promoted.
         max_ece: The largest expected calibration error to promote.
         incomparable: Why the model that served is no baseline at all.
@@ -71,7 +71,7 @@ def decide(
     )
     judges = _bound_baseline(result, serves) if bound else None
     objection = (
-        reproduces()
+        wrong
         or _calibration_objection(result, max_ece)
         or incomparable
         or (_bound_objection(result, bound) if bound else None)

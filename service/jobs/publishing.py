@@ -14,6 +14,7 @@ from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from service.errors import JobNotFound
 from service.jobs import incumbent, promotion
+from service.jobs.promotion_rights import PromotionRights
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import JobStore
 
@@ -37,10 +38,18 @@ class Publisher:
     """
 
     def __init__(
-        self, store: JobStore, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float
+        self,
+        store: JobStore,
+        registry: Registry,
+        rights: PromotionRights,
+        *,
+        check: Check,
+        auto_promote: bool,
+        max_ece: float,
     ) -> None:
         self._store = store
         self._registry = registry
+        self._rights = rights
         self._check = check
         self._auto_promote = auto_promote
         self._max_ece = max_ece
@@ -88,15 +97,18 @@ class Publisher:
         ArtifactError.
         """
         version = self._publish_version(job, attempt, result)
+        wrong = self._check(self._registry.path(job.name, version), job.base_spec)
+        # The check takes minutes: what others may have changed meanwhile is read after it.
         bound = self._registry.held_out(job.name)
         decision = promotion.decide(
             result,
             serves=serves,
             incomparable=objection,
-            reproduces=lambda: self._check(self._registry.path(job.name, version), job.base_spec),
+            wrong=wrong,
             auto_promote=self._auto_promote,
             max_ece=self._max_ece,
             bound=bound.sha256 if bound else None,
+            not_permitted=self._rights.objection(job),
         )
         decision = self._promote(job, version, decision, generation)
         name = f"{job.name}:v{version}"

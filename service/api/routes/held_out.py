@@ -1,0 +1,106 @@
+"""The held-out rows bound to a trained model's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from models.registry.held_out import HeldOut
+from models.registry.registry import Registry
+from service.api.deps import ContextDep, JobsDep, RegistryDep, requires
+from service.api.json_body import JsonRoute
+from service.api.openapi import READING, WRITING, errors
+from service.api.schemas.registry import BoundRows, HeldOutBody, HeldOutDeleted
+from service.api.trained_names import not_found, require_known, require_published
+from service.auth import Key
+from service.errors import FileMissing, ScopeDenied
+from service.jobs.files import Files, StoredFile
+from service.jobs.held_out_binding import bind
+
+# These are plain functions, which FastAPI runs in a thread: they read and write files.
+router = APIRouter(prefix="/v1/models/{model:path}/held_out", route_class=JsonRoute, tags=["registry"])
+_OWNER = [Depends(requires("train"))]
+_READING = {**READING, **errors(404)}
+
+
+@router.get(
+    "",
+    dependencies=[Depends(requires("infer"))],
+    responses=_READING,
+    response_model=BoundRows,
+    summary="The rows that judge a name's versions",
+)
+def held_out(model: str, registry: RegistryDep) -> dict[str, Any]:
+    """The file that is bound to a name: its hash and its rows, which key bound it and when."""
+    name = require_published(registry, model)
+    found = registry.held_out(name)
+    if found is None:
+        raise not_found(f"{name}/held_out")
+    return _bound_object(name, found)
+
+
+@router.put(
+    "",
+    dependencies=_OWNER,
+    responses={**WRITING, **errors(503)},
+    response_model=BoundRows,
+    summary="Bind rows that judge a name's versions",
+)
+def bind_held_out(
+    model: str, body: HeldOutBody, registry: RegistryDep, jobs: JobsDep, context: ContextDep
+) -> dict[str, Any]:
+    """Copy an uploaded file; every later version is measured on its rows, and so is the version in service.
+
+    The key owns the name, or is an admin's.
+    """
+    name = require_known(registry, model)
+    _require_owner(registry, name, context.key)
+    file = _require_own_file(jobs.files, body.file, context.key)
+    return _bound_object(name, bind(registry, jobs.files, name, file, body.columns, by=context.key.id))
+
+
+@router.delete(
+    "",
+    dependencies=_OWNER,
+    responses={**_READING, **errors(507)},
+    response_model=HeldOutDeleted,
+    summary="Remove the rows that judge a name's versions",
+)
+def unbind_held_out(model: str, registry: RegistryDep, context: ContextDep) -> dict[str, Any]:
+    """Remove the binding and the copy of its rows. The key owns the name, or is an admin's."""
+    name = require_published(registry, model)
+    _require_owner(registry, name, context.key)
+    registry.unbind_held_out(name, by=context.key.id)
+    return {"object": "model.held_out", "model": name, "deleted": True}
+
+
+def _require_owner(registry: Registry, name: str, key: Key) -> None:
+    """Raise ScopeDenied unless a key owns the name or is an admin's."""
+    ownership = registry.ownership(name)
+    if not key.allows("admin") and (ownership is None or ownership.owner != key.id):
+        raise ScopeDenied(f"{key.id} does not own {name}: its owner or an admin binds rows to it")
+
+
+def _require_own_file(files: Files, file: str, key: Key) -> StoredFile:
+    """A file that a key may use. Raises FileMissing."""
+    try:
+        found = files.get(file)
+    except FileMissing as error:
+        raise FileMissing(error.message, param="file") from error
+    if not key.allows("admin") and found.owner != key.id:
+        raise FileMissing(f"no file {file[:100]!r}", param="file")
+    return found
+
+
+def _bound_object(name: str, held_out: HeldOut) -> dict[str, Any]:
+    return {
+        "object": "model.held_out",
+        "model": name,
+        "file": held_out.file,
+        "sha256": held_out.sha256,
+        "rows": held_out.rows,
+        "task": held_out.task,
+        "by": held_out.by,
+        "at": held_out.at,
+    }
