@@ -24,7 +24,7 @@ def bind(
     """
     path = files.path(file.id)
     manifest = _judged_manifest(registry, name)
-    read_as = {"task": manifest.task, "columns": dict(columns), "hyperparameters": _roles(manifest)}
+    read_as: dict[str, Any] = {"task": manifest.task, "columns": dict(columns), "hyperparameters": _roles(manifest)}
     rows = count_rows({"path": path, "sha256": file.sha256, **read_as})
     held_out = HeldOut(
         file=file.id, format=file.format, sha256=file.sha256, rows=rows, by=by, at=int(time.time()), **read_as
