@@ -20,13 +20,13 @@ from service.jobs.held_out_binding import bind
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
 router = APIRouter(prefix="/v1/models/{model:path}/held_out", route_class=JsonRoute, tags=["registry"])
-_OWNER = [Depends(requires("train"))]
+_TRAIN = [Depends(requires("train"))]
 _READING = {**READING, **errors(404)}
 
 
 @router.get(
     "",
-    dependencies=[Depends(requires("infer"))],
+    dependencies=_TRAIN,
     responses=_READING,
     response_model=BoundRows,
     summary="The rows that judge a name's versions",
@@ -42,7 +42,7 @@ def held_out(model: str, registry: RegistryDep) -> dict[str, Any]:
 
 @router.put(
     "",
-    dependencies=_OWNER,
+    dependencies=_TRAIN,
     responses={**WRITING, **errors(503)},
     response_model=BoundRows,
     summary="Bind rows that judge a name's versions",
@@ -62,7 +62,7 @@ def bind_held_out(
 
 @router.delete(
     "",
-    dependencies=_OWNER,
+    dependencies=_TRAIN,
     responses={**_READING, **errors(507)},
     response_model=HeldOutDeleted,
     summary="Remove the rows that judge a name's versions",

@@ -16,7 +16,7 @@ from service.api.trained_names import require_published
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
 router = APIRouter(prefix="/v1/models/{model:path}", route_class=JsonRoute, tags=["registry"])
 KeyPath = Annotated[str, Path(pattern=KEY_PATTERN, description="the id of an API key")]
-_READ = [Depends(requires("infer"))]
+_READ = [Depends(requires("train"))]
 _WRITE = [Depends(requires("admin"))]
 _REMOVING = {**READING, **errors(404, 422, 507)}
 
