@@ -72,6 +72,7 @@ class Settings(BaseSettings):
 
     database_url: str = Field("", description="postgresql://… for jobs of several hosts; empty is SQLite in the home")
     max_file_bytes: int = Field(512 * 2**20, ge=1, description="bytes of one uploaded file")
+    shared: bool = Field(False, description="let every key with scope train see the jobs, files and feedback of all")
     org: str = Field(
         "local",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",

@@ -17,6 +17,7 @@ from service.api.middleware import RequestContext
 from service.auth import Scope
 from service.config import Settings
 from service.jobs.backend import JobBackend
+from service.jobs.caller import Caller
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 
@@ -30,8 +31,13 @@ def _state(name: str) -> Any:
     return Depends(get)
 
 
+async def _get_caller(request: Request) -> Caller:
+    """Who asks. With `--shared`, every key sees what the others own, as admin keys always do."""
+    return _caller(request)
+
+
 async def _get_jobs(request: Request) -> JobBackend:
-    """Files and fine-tuning jobs.
+    """Files, feedback and fine-tuning jobs, as the caller sees them.
 
     The first use creates the tables, so that a database which is down at the start stops nothing else.
     """
@@ -39,7 +45,12 @@ async def _get_jobs(request: Request) -> JobBackend:
     if not request.app.state.jobs_migrated:
         await asyncio.to_thread(jobs.store.migrate)
         request.app.state.jobs_migrated = True
-    return jobs
+    return jobs.on_behalf_of(_caller(request))
+
+
+def _caller(request: Request) -> Caller:
+    key, settings = RequestContext.of(request).key, request.app.state.settings
+    return Caller(key.id, sees_all=settings.shared or key.allows("admin"))
 
 
 async def _get_context(request: Request) -> RequestContext:
@@ -59,5 +70,6 @@ ManagerDep = Annotated[ModelManager, _state("manager")]
 SettingsDep = Annotated[Settings, _state("settings")]
 JobsDep = Annotated[JobBackend, Depends(_get_jobs)]
 RegistryDep = Annotated[Registry, _state("registry")]
+CallerDep = Annotated[Caller, Depends(_get_caller)]
 ContextDep = Annotated[RequestContext, Depends(_get_context)]
 MetricsDep = Annotated[Metrics, _state("metrics")]

@@ -17,7 +17,7 @@ from service.config import Settings
 from service.errors import FileMissing, InvalidRequest, WrongTask
 from service.jobs.backend import JobBackend
 from service.jobs.feedback import PREFIX
-from service.jobs.records import NewJob
+from service.jobs.records import JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.model_manager import SENSORS
 from service.serving.sensor_model import ServedSensor
@@ -27,7 +27,7 @@ _SENSOR_TASKS = ("anomaly", "forecast")
 _SENSOR_KINDS = ("records", "series")
 
 
-def plan_job(body: JobBody, owner: str, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
+def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
     """The job that a body asks for, with a new id.
 
     `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
@@ -40,21 +40,21 @@ def plan_job(body: JobBody, owner: str, served: Servable | None, jobs: JobBacken
     )
     parse(supervised.task, supervised.hyperparameters, param)
     _check_columns(supervised, of_sensors=served is None)
-    job = "ftjob-" + secrets.token_hex(12)
     return NewJob(
-        id=job,
+        id=JOB_PREFIX + secrets.token_hex(12),
         base=base,
         base_spec=spec,
         task=supervised.task,
-        name=model_name(base, settings.org, body.suffix or job.removeprefix("ftjob-")),
+        name=model_name(base, settings.org, body.suffix or secrets.token_hex(12)),
         seed=body.seed or 0,
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=_require_rows(jobs, body),
+        feedback_reader=jobs.caller.reads_feedback_of,
         hyperparameters=_require_storable(supervised.hyperparameters, param),
         columns=dict(supervised.columns),
         metadata=body.metadata,
-        owner=owner,
+        owner=jobs.caller.id,
     )
 
 

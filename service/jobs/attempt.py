@@ -17,6 +17,7 @@ from models.filesystem import is_full
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
+from service.jobs.caller import Caller
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer
 from service.jobs.pending_writes import PendingWrites
@@ -152,7 +153,8 @@ class AttemptRunner:
             except FileMissing as error:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
-        self._rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
+        rows = self._rows.on_behalf_of(Caller.who_reads_feedback_of(job.feedback_reader))
+        rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 
     def _train(self, job: Job, directory: Path) -> ProcessEnd:

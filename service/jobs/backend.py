@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.config import Settings
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
@@ -21,6 +22,7 @@ class JobBackend:
     store: JobStore
     files: Files
     feedback: Feedback
+    caller: Caller = WORKER
 
     @classmethod
     def open(cls, settings: Settings) -> JobBackend:
@@ -29,6 +31,16 @@ class JobBackend:
         database = Database(settings.database_url, home)
         store = JobStore(database, home, settings.job_lease_s)
         return cls(home, database, store, Files(database, home, settings.max_file_bytes), Feedback(database))
+
+    def on_behalf_of(self, caller: Caller) -> JobBackend:
+        """The same database as `caller` sees it."""
+        return replace(
+            self,
+            store=self.store.on_behalf_of(caller),
+            files=self.files.on_behalf_of(caller),
+            feedback=self.feedback.on_behalf_of(caller),
+            caller=caller,
+        )
 
     def close(self) -> None:
         """Close all connections."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from models.training.data.rows import has_visible_text
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.tables import feedback
 
@@ -17,24 +19,28 @@ PREFIX = "feedback:"
 class Feedback:
     """The rows of feedback in the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, caller: Caller = WORKER) -> None:
         self._database = database
+        self._caller = caller
 
-    def add(
-        self, model: str, text: str, label: str | None, correct_label: str, owner: str | None = None
-    ) -> tuple[int, float]:
+    def on_behalf_of(self, caller: Caller) -> Feedback:
+        """The same feedback as `caller` sees it; what it adds is its own."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made
+
+    def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
         """Add a row; its number and time."""
         with self._database.write() as connection:
             now = self._database.now(connection)
             row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
-            row["owner"] = owner
-            added = connection.execute(feedback.insert().values(**row).returning(feedback.c.seq)).scalar_one()
-            return added, now
+            new = feedback.insert().values(**row, owner=self._caller.id)
+            return connection.execute(new.returning(feedback.c.seq)).scalar_one(), now
 
     def newest(self, model: str) -> int | None:
         """The number of a model's newest row, on any version unless the name has one; None without rows."""
         with self._database.read() as connection:
-            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(_is_on(model))).scalar()
+            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(self._is_visible(model))).scalar()
 
     def export(self, model: str, until: int, path: Path) -> int:
         """Write a model's rows up to number `until` as JSONL of text and label; the number of rows written.
@@ -42,7 +48,8 @@ class Feedback:
         Of several rows on one text the last counts. Rows without a visible text and label are left out: no job can
         use them, and callers cannot delete them.
         """
-        query = sa.select(feedback.c.text, feedback.c.correct_label).where(_is_on(model), feedback.c.seq <= until)
+        query = sa.select(feedback.c.text, feedback.c.correct_label)
+        query = query.where(self._is_visible(model), feedback.c.seq <= until)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(feedback.c.seq)).all()
         rows = {
@@ -53,6 +60,9 @@ class Feedback:
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return len(rows)
+
+    def _is_visible(self, model: str) -> sa.ColumnElement[bool]:
+        return _is_on(model) & self._caller.sees(feedback.c.owner)
 
 
 def _is_on(model: str) -> sa.ColumnElement[bool]:

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
@@ -41,10 +43,17 @@ class StoredFile:
 class Files:
     """The files in `home/files`, and their rows."""
 
-    def __init__(self, database: Database, home: Path, max_bytes: int) -> None:
+    def __init__(self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER) -> None:
         self._database = database
         self._directory = home / "files"
         self.max_bytes = max_bytes
+        self._caller = caller
+
+    def on_behalf_of(self, caller: Caller) -> Files:
+        """The same files as `caller` sees them; those that it adds are its own."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made
 
     def receive(self) -> IncomingFile:
         """Open a new file to write to. Raises StorageFull."""
@@ -52,14 +61,14 @@ class Files:
             self._directory.mkdir(parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
-    def keep(self, incoming: IncomingFile, filename: str, purpose: str, owner: str | None = None) -> StoredFile:
+    def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
         """Give a received file an id. Raises InvalidRequest for an unknown ending or an empty file, and StorageFull."""
         form = format_of(filename)
         if incoming.bytes == 0:
             raise InvalidRequest("file: expected at least one row, got an empty file", param="file")
         new = _PREFIX + secrets.token_hex(12)
         path = self._path(new, form)
-        row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose, "owner": owner}
+        row = {"id": new, "filename": filename[-_LONGEST_NAME:], "format": form, "purpose": purpose}
         with self._marked_unsettled(path):
             with _naming_full_disk():
                 incoming.close()
@@ -89,7 +98,7 @@ class Files:
     ) -> tuple[list[StoredFile], bool]:
         """A page of files, from those after `after` where it is given, and whether there are more."""
         with self._database.read() as connection:
-            query = sa.select(files).order_by(files.c.seq.desc() if newest_first else files.c.seq)
+            query = self._visible().order_by(files.c.seq.desc() if newest_first else files.c.seq)
             if purpose is not None:
                 query = query.where(files.c.purpose == purpose)
             if after is not None:
@@ -106,9 +115,11 @@ class Files:
             with self._database.write() as connection:
                 self._row(connection, file)  # raises where another request has deleted it since
                 needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
-                user = connection.execute(sa.select(jobs.c.id).where(needs, jobs.c.status.notin_(TERMINAL))).first()
+                query = sa.select(jobs.c.id, jobs.c.owner).where(needs, jobs.c.status.notin_(TERMINAL))
+                user = connection.execute(query).first()
                 if user is not None:
-                    raise FileInUse(f"{file} is needed by {user.id}: cancel that job first", param="file_id")
+                    name = user.id if self._caller.may_see(user.owner) else "a job of another key"
+                    raise FileInUse(f"{file} is needed by {name}: cancel that job first", param="file_id")
                 connection.execute(files.delete().where(files.c.id == file))
             path.unlink(missing_ok=True)
 
@@ -142,13 +153,17 @@ class Files:
 
     def _insert(self, row: dict[str, Any]) -> None:
         with self._database.write() as connection:
-            connection.execute(files.insert().values(**row, created_at=self._database.now(connection)))
+            now = self._database.now(connection)
+            connection.execute(files.insert().values(**row, owner=self._caller.id, created_at=now))
 
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
-        row = connection.execute(sa.select(files).where(files.c.id == file)).first()
+        row = connection.execute(self._visible().where(files.c.id == file)).first()
         if row is None:
             raise FileMissing(f"no file {file[:100]!r}", param="file_id")
         return row
+
+    def _visible(self) -> sa.Select[Any]:
+        return sa.select(files).where(self._caller.sees(files.c.owner))
 
     def _path(self, file: str, form: str) -> Path:
         return self._directory / f"{file}.{form}"

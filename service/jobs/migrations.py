@@ -15,9 +15,10 @@ def upgrade(connection: sa.Connection, found: int) -> None:
 
 def _add_owners(connection: sa.Connection) -> None:
     """Version 2: files, feedback and jobs have an owner, which earlier rows lack."""
+    for column in (files.c.owner, feedback.c.owner, jobs.c.owner, jobs.c.feedback_reader):
+        kind = column.type.compile(connection.dialect)
+        connection.execute(sa.text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
     for table in (files, feedback, jobs):
-        kind = table.c.owner.type.compile(connection.dialect)
-        connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN owner {kind}"))
         for index in table.indexes:
             index.create(connection, checkfirst=True)
     owners.create(connection)

@@ -19,6 +19,8 @@ Status = Literal["queued", "validating_files", "running", "paused", "succeeded",
 Level = Literal["info", "warn", "error"]
 Control = Literal["cancel", "pause"]
 
+JOB_PREFIX = "ftjob-"
+
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 BEGUN: frozenset[str] = frozenset({"validating_files", "running"})
 
@@ -29,6 +31,7 @@ class NewJob:
 
     `base` names the base model. `base_spec` says where it is, as `--model` takes it. `name` is that of the model to
     train, `ft:BASE:ORG:SUFFIX`. `owner` is the API key's id, None for a job from before owners.
+    `feedback_reader` is the key whose feedback to read, None for that of all keys.
     """
 
     id: str
@@ -40,6 +43,7 @@ class NewJob:
     training_file: str
     validation_file: str | None = None
     feedback_until: int | None = None
+    feedback_reader: str | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
 from service.jobs import tables
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
 from service.jobs.leases import in_force
 from service.jobs.records import (
@@ -46,10 +48,17 @@ T = TypeVar("T", Event, Checkpoint)
 class JobStore:
     """The jobs of one database."""
 
-    def __init__(self, database: Database, home: Path, lease_s: float = 15.0) -> None:
+    def __init__(self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER) -> None:
         self.database = database
         self.home = home
         self._lease_s = lease_s
+        self._caller = caller
+
+    def on_behalf_of(self, caller: Caller) -> JobStore:
+        """The same jobs as `caller` sees them."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made
 
     def migrate(self) -> None:
         """Bring the tables up to date; see `Database.migrate`."""
@@ -59,15 +68,15 @@ class JobStore:
 
     def create(
         self, new: NewJob, render: Callable[[Job], dict[str, Any]], idempotency_key: IdempotencyKey | None = None
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> dict[str, Any]:
         """Queue a job unless a request with the same `idempotency_key` did before.
 
-        Returns the answer that `render` made for the caller, now or then, and whether the job is new. Raises
-        IdempotencyConflict when the key came with another body before.
+        Returns the answer that `render` made for the caller, now or then. Raises IdempotencyConflict when the key came
+        with another body before.
         """
         with self.database.write() as connection:
             if idempotency_key is not None and (before := self._find_answer(connection, idempotency_key)) is not None:
-                return before, False
+                return before
             now = self.database.now(connection)
             connection.execute(jobs.insert().values(**asdict(new), created_at=now, status="queued"))
             self._add_event(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))
@@ -75,7 +84,7 @@ class JobStore:
             if idempotency_key is not None:
                 row = {**asdict(idempotency_key), "answer": answer, "created_at": now}
                 connection.execute(idempotency.insert().values(**row))
-            return answer, True
+            return answer
 
     def find_answer(self, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
         """The answer to an earlier request with the same key, also when its file or model is gone.
@@ -93,7 +102,7 @@ class JobStore:
     def page(self, after: str | None, limit: int, metadata: Mapping[str, str] | None = None) -> tuple[list[Job], bool]:
         """A page of jobs, newest first, from below `after` where it is given, and whether there are more."""
         with self.database.read() as connection:
-            query = sa.select(jobs).order_by(jobs.c.seq.desc())
+            query = self._visible().order_by(jobs.c.seq.desc())
             if after is not None:
                 query = query.where(jobs.c.seq < self._get(connection, after).seq)
             for key, value in (metadata or {}).items():
@@ -283,11 +292,14 @@ class JobStore:
         return answer
 
     def _get(self, connection: sa.Connection, job: str, *, lock: bool = False) -> Job:
-        query = sa.select(jobs).where(jobs.c.id == job)
+        query = self._visible().where(jobs.c.id == job)
         row = connection.execute(query.with_for_update() if lock else query).first()
         if row is None:
             raise JobNotFound(f"no fine-tuning job {job!r}", param="fine_tuning_job_id")
         return from_row(Job, row)
+
+    def _visible(self) -> sa.Select[Any]:
+        return sa.select(jobs).where(self._caller.sees(jobs.c.owner))
 
     def _in_force(self, connection: sa.Connection, lease: str | None) -> bool:
         now = self.database.now(connection)

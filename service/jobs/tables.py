@@ -60,6 +60,7 @@ jobs = sa.Table(
     sa.Column("training_file", sa.String(320), nullable=False),
     sa.Column("validation_file", sa.String(320)),
     sa.Column("feedback_until", sa.Integer),  # the last row of feedback to read, so that every attempt reads the same
+    sa.Column("feedback_reader", sa.String(64)),  # the key whose rows of feedback to read; NULL reads those of all
     sa.Column("hyperparameters", sa.JSON, nullable=False),
     sa.Column("columns", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON),

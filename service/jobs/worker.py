@@ -61,7 +61,7 @@ class Worker:
         publisher = Publisher(
             self._store,
             registry,
-            PromotionRights(registry, Keyring(settings.keys_file), shared=False),
+            PromotionRights(registry, Keyring(settings.keys_file), shared=settings.shared),
             check=check or golden_check.checker(settings),
             auto_promote=settings.auto_promote,
             max_ece=settings.max_calibration_error,

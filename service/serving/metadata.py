@@ -65,4 +65,4 @@ def _is_forecaster(model: AnomalyModel | Forecaster) -> TypeGuard[Forecaster]:
 
 
 def _origin(manifest: Manifest) -> str:
-    return f"trained on {manifest.base} {manifest.base_version}" + (f" by {manifest.job}" if manifest.job else "")
+    return f"trained on {manifest.base} {manifest.base_version}"

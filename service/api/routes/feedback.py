@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from service.api.deps import ContextDep, JobsDep, requires
+from service.api.deps import JobsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
 from service.api.schemas.jobs import FeedbackBody, FeedbackObject
@@ -21,14 +21,12 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     response_model=FeedbackObject,
     summary="Report what a text's label should have been",
 )
-async def add_feedback(body: FeedbackBody, jobs: JobsDep, context: ContextDep) -> dict[str, Any]:
+async def add_feedback(body: FeedbackBody, jobs: JobsDep) -> dict[str, Any]:
     """Keep feedback until a job trains on it: `training_file` `"feedback:MODEL"`.
 
     Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
     counts for the model as well.
     """
-    number, when = await asyncio.to_thread(
-        jobs.feedback.add, body.model, body.text, body.label, body.correct_label, context.key.id
-    )
+    number, when = await asyncio.to_thread(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
     about = {"model": body.model, "text": body.text, "label": body.label, "correct_label": body.correct_label}
     return {"id": f"feedback-{number}", "object": "feedback", "created_at": int(when), **about}

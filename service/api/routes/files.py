@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse
 
-from service.api.deps import ContextDep, JobsDep, requires
+from service.api.deps import JobsDep, requires
 from service.api.multipart import read_upload
 from service.api.openapi import READING, errors
 from service.api.responses import page_object
@@ -48,14 +48,13 @@ _ONE = {**READING, **errors(404, 422, 503)}
 @router.post(
     "", responses=_WRITING, response_model=FileObject, openapi_extra=_UPLOAD, summary="Upload a file of examples"
 )
-async def upload(request: Request, jobs: JobsDep, context: ContextDep) -> dict[str, Any]:
+async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     """Stored as it comes, hashed, and looked into only by the job that uses it."""
     incoming = await asyncio.to_thread(jobs.files.receive)
     try:
         form = await read_upload(request, incoming, jobs.files.max_bytes)
         purpose = _require_purpose(form.fields)
-        kept = await asyncio.to_thread(jobs.files.keep, incoming, form.filename or "", purpose, context.key.id)
-        return _file_object(kept)
+        return _file_object(await asyncio.to_thread(jobs.files.keep, incoming, form.filename or "", purpose))
     finally:
         await asyncio.to_thread(incoming.discard)
 

@@ -64,7 +64,7 @@ async def create(
     if key is not None and (before := await asyncio.to_thread(jobs.store.find_answer, key)) is not None:
         return before
     served = None if body.model == SENSORS else await manager.resolve(body.model)
-    return await asyncio.to_thread(_create_job, body, context.key.id, served, jobs, settings, key)
+    return await asyncio.to_thread(_create_job, body, served, jobs, settings, key)
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=JobList, summary="List fine-tuning jobs")
@@ -214,15 +214,10 @@ def job_object(job: Job, org: str) -> dict[str, Any]:
 
 
 def _create_job(
-    body: JobBody,
-    owner: str,
-    served: Servable | None,
-    jobs: JobBackend,
-    settings: Settings,
-    idempotency_key: IdempotencyKey | None,
+    body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Any]:
-    new = plan_job(body, owner, served, jobs, settings)
-    return jobs.store.create(new, lambda made: job_object(made, settings.org), idempotency_key)[0]
+    new = plan_job(body, served, jobs, settings)
+    return jobs.store.create(new, lambda made: job_object(made, settings.org), idempotency_key)
 
 
 def _sequence_number(after: str | None) -> int | None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
 from models.registry.names import ALIAS_PATTERN
 from models.registry.registry import Registry
-from service.api.deps import ContextDep, ManagerDep, RegistryDep, requires
+from service.api.deps import CallerDep, ContextDep, ManagerDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import (
@@ -26,6 +26,8 @@ from service.api.schemas.registry import (
 )
 from service.api.trained_names import not_found, parse_or_404, require_known
 from service.errors import ModelNotFound
+from service.jobs.caller import Caller
+from service.jobs.records import JOB_PREFIX
 from service.serving.model_manager import SENSORS, ModelManager
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
@@ -44,12 +46,16 @@ _REMOVING = {**READING, **errors(404, 409, 507)}
     response_model=VersionList,
     summary="A model's versions",
 )
-def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
-    """All versions of a trained model with what their training measured, newest first."""
+def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+    """All versions of a trained model with what their training measured, newest first.
+
+    `job` is null for a job of another key.
+    """
     name = require_known(registry, model)
     now = registry.current(name)
     current = None if now is None else now.version
-    data = [_version_object(registry, name, number, current) for number in reversed(registry.versions(name))]
+    numbers = reversed(registry.versions(name))
+    data = [_version_object(registry, name, number, current, caller) for number in numbers]
     return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
 
 
@@ -60,13 +66,18 @@ def versions(model: str, registry: RegistryDep) -> dict[str, Any]:
     response_model=Ledger,
     summary="A model's history",
 )
-def ledger(model: str, registry: RegistryDep) -> dict[str, Any]:
+def ledger(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
     """A model's history, oldest first: each action with its key, time and reason."""
     name = parse_or_404(model)[0]
     entries = registry.ledger(name)
     if not entries:
         raise not_found(model)
-    return {"object": "list", "model": name, "data": entries, "has_more": False}
+    return {
+        "object": "list",
+        "model": name,
+        "data": [_ledger_entry(entry, caller) for entry in entries],
+        "has_more": False,
+    }
 
 
 @router.post(
@@ -197,7 +208,7 @@ def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict
     }
 
 
-def _version_object(registry: Registry, name: str, version: int, current: int | None) -> dict[str, Any]:
+def _version_object(registry: Registry, name: str, version: int, current: int | None, caller: Caller) -> dict[str, Any]:
     about: dict[str, Any] = {
         "id": f"{name}:v{version}",
         "object": "model.version",
@@ -211,6 +222,14 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
         manifest = registry.manifest(name, version)
     except ArtifactError as error:
         return {**about, "error": error.message}
-    for field in ("created", "task", "base", "base_version", "encoder", "job", "owner", "metrics"):
+    for field in ("created", "task", "base", "base_version", "encoder", "owner", "metrics"):
         about[field] = getattr(manifest, field)
-    return {**about, "labels": list(manifest.labels)}
+    job = manifest.job if caller.may_see(manifest.owner) else None
+    return {**about, "labels": list(manifest.labels), "job": job}
+
+
+def _ledger_entry(entry: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """An entry without the id of a job that the caller does not see; `by` is then the job's owner."""
+    owner = entry.get("owner")
+    by_job = str(entry["by"]).startswith(JOB_PREFIX)
+    return {**entry, "by": owner} if by_job and not caller.may_see(owner) else entry

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import ConfigError, StorageFull, Unavailable
+from service.jobs.caller import Caller
 from service.jobs.database import Database, engine_url
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
@@ -73,16 +74,19 @@ def to_version_1(database: Database) -> None:
         for table in ("files", "feedback", "jobs"):
             connection.execute(sa.text(f"DROP INDEX ix_{table}_owner"))
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN owner"))
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN feedback_reader"))
         connection.execute(sa.text("DROP TABLE owners"))
         connection.execute(schema_version.update().values(version=1))
 
 
 def test_rows_of_version_1_are_kept_without_an_owner(database: Database, tmp_path: Path) -> None:
-    store, uploads, labels = JobStore(database, tmp_path), Files(database, tmp_path, 100), Feedback(database)
+    caller = Caller("key-1")
+    store, uploads = JobStore(database, tmp_path), Files(database, tmp_path, 100, caller)
+    labels = Feedback(database, caller)
     with uploads.receive() as incoming:
         incoming.write(b"x")
-        file = uploads.keep(incoming, "rows.csv", "fine-tune", "key-1")
-    labels.add("m", "text", None, "a", "key-1")
+        file = uploads.keep(incoming, "rows.csv", "fine-tune")
+    labels.add("m", "text", None, "a")
     job = create_job(store, owner="key-1")
     fresh = shape(database)
     to_version_1(database)

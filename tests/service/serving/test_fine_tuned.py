@@ -84,7 +84,7 @@ def test_its_card_is_its_own(manager: ModelManager, registry: Registry, tmp_path
         "classification",
     )
     assert (metadata.labels, metadata.width, metadata.max_tokens) == (("v1", "other"), 2, 32)
-    assert metadata.origin == "trained on fake 0 by ftjob-1"
+    assert metadata.origin == "trained on fake 0"
     assert metadata.signature()["outputs"] == [{"name": "scores", "dtype": "float32", "shape": ["n", 2]}]
     assert manager.find("fake").metadata.task == "embedding"
 

@@ -1,0 +1,40 @@
+"""On whose behalf jobs, files and feedback are read and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An API key's id, and whether the key sees what other keys own.
+
+    What a caller does not see does not exist for it. Rows from before owners are everyone's.
+    """
+
+    id: str | None
+    sees_all: bool = False
+
+    def may_see(self, owner: str | None) -> bool:
+        """Whether the caller sees what `owner` owns."""
+        return self.sees_all or owner in {None, self.id}
+
+    def sees(self, owner: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
+        """`may_see` as a condition on a column."""
+        return sa.true() if self.sees_all else owner.is_(None) | (owner == self.id)
+
+    @property
+    def reads_feedback_of(self) -> str | None:
+        """The caller as a job keeps it, whose every attempt must read the same feedback; None for one that sees all."""
+        return None if self.sees_all else self.id
+
+    @classmethod
+    def who_reads_feedback_of(cls, key: str | None) -> Caller:
+        """The caller that `reads_feedback_of` was taken from."""
+        return cls(key, sees_all=key is None)
+
+
+# Workers act on nobody's behalf.
+WORKER = Caller(None, sees_all=True)
