@@ -17,6 +17,10 @@ from models.registry.locked_files import read_lines, read_object, read_or_empty
 log = logging.getLogger(__name__)
 
 Action = Literal["promote", "rollback", "withdraw"]
+# Changes that move no pointer.
+Change = Literal[
+    "publish", "delete", "set_owner", "remove_owner", "grant", "revoke_grant", "bind_held_out", "unbind_held_out"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class PointerHistory:
             log.warning("the ledger is a line behind: %s", error)
         return after
 
-    def log(self, action: Literal["publish", "delete"], version: int, by: str, owner: str | None = None) -> None:
+    def log(self, action: Change, version: int | None, by: str, *, why: str = "", owner: str | None = None) -> None:
         """Add an entry for a change that moves no pointer; `owner` owns the version."""
-        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": "", "owner": owner}))
+        self._append(self._timestamped({"action": action, "version": version, "by": by, "why": why, "owner": owner}))
 
     def _rollback_target(self, before: Move, version: int | None) -> int | None:
         """The version that served before `version`.

@@ -4,6 +4,8 @@
                            versions/<n>.deleted   the mark of a deleted version
                            current.json           the version in service, and the record of its last move
                            ledger.jsonl           all records
+                           owner.json             the key that owns the name, and the keys that were granted it
+                           held_out.json          the rows that judge every version, copied to held_out/
 <root>/aliases.json
 """
 
@@ -13,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from models.errors import ArtifactError, NotRegistered, RegistryConflict, Regist
 from models.filesystem import make_directory
 from models.registry.aliases import Aliases
 from models.registry.artifact import Manifest, publish, read_manifest, verify
+from models.registry.held_out import HeldOut, HeldOutRows
 from models.registry.locked_files import locked
 from models.registry.names import check_alias, directory_of, name_of, parse_name
-from models.registry.pointer_history import Action, PointerHistory
+from models.registry.ownership import OwnerFile, Ownership
+from models.registry.pointer_history import Action, Change, PointerHistory
 from models.registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -104,7 +108,8 @@ class Registry:
     def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
         """Make a version of the files in `staging`, with the manifest `make(number)`.
 
-        Returns the number. Numbers are never reused. Raises ArtifactError when a file is not allowed in an artifact.
+        Returns the number. Numbers are never reused. A name without versions and without an owner becomes that of the
+        manifest's owner. Raises ArtifactError when a file is not allowed in an artifact.
         """
         make_directory(self._directory(name) / "versions")
         versions = self._versions(name)
@@ -116,8 +121,10 @@ class Registry:
                 raise RegistryError(
                     f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
                 )
+            if manifest.owner is not None and not versions.numbers():
+                self._own_first(name, manifest.owner)
             publish(staging, versions.path(version), manifest)
-            history.log("publish", version, manifest.job, manifest.owner)
+            history.log("publish", version, manifest.job, owner=manifest.owner)
             return version
 
     def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
@@ -167,6 +174,63 @@ class Registry:
         with self._locked(name) as history, self._aliases.locked():
             self._delete_versions(name, self.versions(name), history, by)
 
+    def ownership(self, name: str) -> Ownership | None:
+        """The owner of a name and its grants; None for a name from before names had owners."""
+        return self._owner(name).read()
+
+    def set_owner(self, name: str, owner: str, *, by: str) -> Ownership:
+        """Give a name to a key; the grants of the owner before end. Raises NotRegistered."""
+        with self._locked(name) as history:
+            return self._own(name, Ownership(owner), history, "set_owner", by, owner)
+
+    def grant(self, name: str, key: str, *, by: str) -> Ownership:
+        """Let a key's jobs promote versions of a name. Raises NotRegistered."""
+        with self._locked(name) as history:
+            now = self._owner(name).read() or Ownership()
+            if key in now.grants:
+                return now
+            return self._own(name, replace(now, grants=(*now.grants, key)), history, "grant", by, key)
+
+    def remove_owner(self, name: str, *, by: str) -> Ownership:
+        """Leave a name without an owner and grants. Raises NotRegistered."""
+        with self._locked(name) as history:
+            return self._own(name, Ownership(), history, "remove_owner", by, "")
+
+    def revoke_grant(self, name: str, key: str, *, by: str) -> Ownership:
+        """Take a grant back. Raises NotRegistered, also for a key without a grant."""
+        with self._locked(name) as history:
+            now = self._owner(name).read() or Ownership()
+            if key not in now.grants:
+                raise NotRegistered(f"{name} was not granted to {key[:100]!r}", param="key")
+            left = tuple(granted for granted in now.grants if granted != key)
+            return self._own(name, replace(now, grants=left), history, "revoke_grant", by, key)
+
+    def held_out(self, name: str) -> HeldOut | None:
+        """The rows bound to a name, or None. Raises RegistryError."""
+        return self._held_out(name).read()
+
+    def bind_held_out(self, name: str, source: Path, held_out: HeldOut) -> None:
+        """Copy a file whose rows judge every later version of a name. Raises NotRegistered and RegistryError."""
+        with self._locked(name) as history:
+            self._held_out(name).bind(source, held_out)
+            history.log("bind_held_out", None, held_out.by, why=held_out.file)
+
+    def copy_held_out(self, name: str, directory: Path) -> tuple[HeldOut, Path] | None:
+        """The rows bound to a name and a copy of their file in `directory`, or None. Raises RegistryError."""
+        if self.held_out(name) is None:
+            return None
+        with self._locked(name):
+            return self._held_out(name).copy_to(directory)
+
+    def unbind_held_out(self, name: str, *, by: str) -> None:
+        """Remove the rows bound to a name. Raises NotRegistered when there are none."""
+        with self._locked(name) as history:
+            held_out = self._held_out(name).read()
+            if held_out is None:
+                raise NotRegistered(f"no rows are bound to {name}", param="model")
+            self._held_out(name).remove()
+            history.log("unbind_held_out", None, by, why=held_out.file)
+
     def set_alias(self, alias: str, target: str) -> None:
         """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered."""
         check_alias(alias)
@@ -195,6 +259,19 @@ class Registry:
             if last.version != version:
                 last = history.move(version, action, by=by, why=why, owner=owner)
             return Pointer(version, last.generation, last.previous)
+
+    def _own_first(self, name: str, owner: str) -> None:
+        """Give a name that has no owner to the key that publishes the first version; the ledger's line says so."""
+        now = self._owner(name).read() or Ownership()
+        if now.owner is None:
+            self._owner(name).write(replace(now, owner=owner))
+
+    def _own(
+        self, name: str, ownership: Ownership, history: PointerHistory, change: Change, by: str, key: str
+    ) -> Ownership:
+        self._owner(name).write(ownership)
+        history.log(change, None, by, why=key)
+        return ownership
 
     def _job_of(self, name: str, version: int) -> str | None:
         """The job in a manifest; None for an unreadable one, which must not block later ones."""
@@ -233,6 +310,12 @@ class Registry:
 
     def _versions(self, name: str) -> Versions:
         return Versions(self._directory(name) / "versions")
+
+    def _owner(self, name: str) -> OwnerFile:
+        return OwnerFile(self._directory(name))
+
+    def _held_out(self, name: str) -> HeldOutRows:
+        return HeldOutRows(self._directory(name))
 
     def _history(self, name: str) -> PointerHistory:
         return PointerHistory(self._directory(name), self._clock)

@@ -27,6 +27,22 @@ JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.j
 
 
 @dataclass(frozen=True, slots=True)
+class BoundFile:
+    """The file of the rows bound to the job's name, which judge every version.
+
+    `task`, `columns` and `hyperparameters` say how to read it. They are those of the binding, never those of the job.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    path: Path
+    sha256: str
+    task: str
+    columns: dict[str, str] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingJob:
     """job.json; its paths are the worker's own, without any part from a client."""
 
@@ -52,6 +68,7 @@ class TrainingJob:
     incumbent_base_version: str | None = None
     # The base is a tuned encoder, which can be deleted: the result of a head on it includes a copy.
     keep_encoder: bool = False
+    bound: BoundFile | None = None
 
 
 _JOB = TypeAdapter(TrainingJob)
@@ -101,6 +118,22 @@ def prepare(job: TrainingJob, directory: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundMetrics:
+    """The metrics of the new model and of the version in service on the rows bound to the name.
+
+    `left_out` counts rows of the training file that are among them, and were not trained on. `objection` says why one
+    of the two models could not be measured.
+    """
+
+    sha256: str
+    rows: int
+    left_out: int
+    metrics: Mapping[str, float] | None = None
+    incumbent_metrics: Mapping[str, float] | None = None
+    objection: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a recipe returns after it has written `result/`.
 
@@ -116,6 +149,7 @@ class Outcome:
     golden: Mapping[str, object]
     trained_tokens: int
     sensor: Mapping[str, object] | None = None
+    bound: BoundMetrics | None = None
 
 
 def golden_texts(

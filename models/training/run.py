@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -51,6 +51,7 @@ from models.training.job import (
     write_json,
 )
 from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
+from models.training.recipes.bound_rows import bound_texts, measure_texts
 from models.training.report import Report
 
 # Serving has clients that wait: where both share cores, it goes first.
@@ -122,12 +123,14 @@ def _train_text(
     directory: Path, job: TrainingJob, events: Events, report: Report, settings: _TextHyperparameters
 ) -> tuple[Outcome, str]:
     """The outcome, and the version of the base encoder."""
-    parts = read_split(job, settings)
+    bound = bound_texts(job)
+    parts = read_split(job, settings, bound)
     emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open_context(directory, job, events, report)
     check_rows(context, parts)
     phase(events, "running")
     outcome = _keep_encoder(context, _recipe(settings)(context, parts))
+    outcome = replace(outcome, bound=measure_texts(context, bound, parts.left_out))
     report.raise_if_failed("outcome")
     return outcome, context.model.metadata.version
 
@@ -178,6 +181,7 @@ def _result(job: TrainingJob, outcome: Outcome, base_version: str) -> dict[str, 
         "labels": list(outcome.labels),
         "metrics": dict(outcome.metrics),
         "incumbent_metrics": None if incumbent is None else dict(incumbent),
+        "bound": None if outcome.bound is None else asdict(outcome.bound),
         "golden": dict(outcome.golden),
         "trained_tokens": outcome.trained_tokens,
     }

@@ -139,6 +139,7 @@ class AttemptRunner:
             "incumbent": incumbent.path,
             "incumbent_base": incumbent.base,
             "incumbent_base_version": incumbent.base_version,
+            "bound": self._publisher.bound(job, directory),
         }
         (directory / "job.json").write_text(json.dumps(training_job, default=str), encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "forecast": ("primary",),
     "rerank": ("ndcg_at_10", "average_precision", "mrr", "accuracy"),
 }
+_HELD_OUT, _BOUND = "the held-out rows", "the rows bound to this name"
 _ROUNDING = 1e-6
 _BASE = "base_"
 
@@ -25,6 +26,7 @@ class BaselineMetrics:
     now: str
     then: str
     metrics: Mapping[str, Any]
+    rows: str = _HELD_OUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +41,48 @@ def decide(
     result: Mapping[str, Any],
     *,
     serves: bool,
-    reproduces: Callable[[], str | None],
+    wrong: str | None,
     auto_promote: bool,
     max_ece: float,
     incomparable: str | None = None,
+    bound: str | None = None,
+    not_permitted: str | None = None,
 ) -> Decision:
     """Promote a model that reproduces its golden rows, is calibrated, and is not worse than the baseline.
 
-    The baseline is the model that served when training began, else the base model where it was measured. The first
-    objection is the reason to hold.
+    The baseline is the model that served when training began, else the base model where it was measured. On the rows
+    bound to the name, it is the model that served. The first objection is the reason to hold.
 
     Args:
         result: `result.json` of the training process. The baseline's metrics are its `incumbent_metrics`, or those of
             `metrics` that begin with `base_`.
         serves: Whether a version served under the name when training began.
-        reproduces: Says what is wrong with the published artifact, or None.
+        wrong: What is wrong with the published artifact, or None.
         auto_promote: Whether a model that passes is promoted.
         max_ece: The largest expected calibration error to promote.
         incomparable: Why the model that served is no baseline at all.
+        bound: The SHA-256 of the rows bound to the name.
+        not_permitted: Why the job's key may not promote versions of the name.
     """
     baseline = (
         BaselineMetrics("what serves now", "what served before", result.get("incumbent_metrics") or {})
         if serves
         else _base_model(result["metrics"])
     )
+    judges = _bound_baseline(result, serves) if bound else None
     objection = (
-        reproduces() or _calibration_objection(result, max_ece) or incomparable or _metric_objection(result, baseline)
+        wrong
+        or _calibration_objection(result, max_ece)
+        or incomparable
+        or (_bound_objection(result, bound) if bound else None)
+        or _metric_objection(result["task"], _bound_metrics(result), judges)
+        or _metric_objection(result["task"], result["metrics"], baseline)
     )
     if objection:
         return Decision(False, objection)
-    praise = _describe_success(result, baseline)
+    praise = _describe_success(result, baseline, judges)
+    if not_permitted:
+        return Decision(False, f"{not_permitted}. By the job's own rows it passes the gate: {praise}")
     return (
         Decision(True, praise)
         if auto_promote
@@ -88,30 +102,58 @@ def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:
     return BaselineMetrics("the base model", "the base model", measured) if measured else None
 
 
-def _metric_objection(result: Mapping[str, Any], baseline: BaselineMetrics | None) -> str | None:
+def _bound_metrics(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (result.get("bound") or {}).get("metrics") or {}
+
+
+def _bound_baseline(result: Mapping[str, Any], serves: bool) -> BaselineMetrics | None:
+    """What the result must reach on the rows bound to the name; None where no model served."""
+    metrics = (result.get("bound") or {}).get("incumbent_metrics") or {}
+    return BaselineMetrics("what serves now", "what served before", metrics, _BOUND) if serves else None
+
+
+def _bound_objection(result: Mapping[str, Any], sha256: str) -> str | None:
+    """Why the result was not measured on the rows that are bound now."""
+    measured = result.get("bound") or {}
+    if measured.get("sha256") != sha256:
+        return "rows were bound to this name after its training began, so they did not judge it: start the job again"
+    objection: str | None = measured.get("objection")
+    return objection
+
+
+def _metric_objection(task: str, metrics: Mapping[str, Any], baseline: BaselineMetrics | None) -> str | None:
     if baseline is None:
         return None
     if not baseline.metrics:
-        why = "which was not measured on the held-out rows: the job's events say why"
+        why = f"which was not measured on {baseline.rows}: the job's events say why"
         return f"it cannot be compared with {baseline.now}, {why}"
-    name, now, then = _deciding_metric(result, baseline)
+    name, now, then = _deciding_metric(task, metrics, baseline)
     if name is None:
-        return f"it cannot be compared with {baseline.now}: they have no deciding number in common"
+        return f"it cannot be compared with {baseline.now}: they have no deciding number in common on {baseline.rows}"
     if now < then - _ROUNDING:
-        return f"its {name} on the held-out rows is {now:.4f}, less than the {then:.4f} of {baseline.now}"
+        return f"its {name} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
     return None
 
 
-def _deciding_metric(result: Mapping[str, Any], baseline: BaselineMetrics) -> tuple[str | None, float, float]:
-    for name in DECIDING.get(result["task"], ()):
-        now, then = result["metrics"].get(name), baseline.metrics.get(name)
+def _deciding_metric(
+    task: str, metrics: Mapping[str, Any], baseline: BaselineMetrics
+) -> tuple[str | None, float, float]:
+    for name in DECIDING.get(task, ()):
+        now, then = metrics.get(name), baseline.metrics.get(name)
         if now is not None and then is not None:
             return name, float(now), float(then)
     return None, 0.0, 0.0
 
 
-def _describe_success(result: Mapping[str, Any], baseline: BaselineMetrics | None) -> str:
+def _describe_success(
+    result: Mapping[str, Any], baseline: BaselineMetrics | None, bound: BaselineMetrics | None
+) -> str:
     if baseline is None:
         return "nothing served under this name before"
-    name, now, then = _deciding_metric(result, baseline)
-    return f"{name} on the held-out rows is {now:.4f}, against {then:.4f} of {baseline.then}"
+    compared = [(result["metrics"], baseline)] + ([(_bound_metrics(result), bound)] if bound else [])
+    return "; ".join(_describe_lead(result["task"], metrics, than) for metrics, than in compared)
+
+
+def _describe_lead(task: str, metrics: Mapping[str, Any], baseline: BaselineMetrics) -> str:
+    name, now, then = _deciding_metric(task, metrics, baseline)
+    return f"{name} on {baseline.rows} is {now:.4f}, against {then:.4f} of {baseline.then}"

@@ -14,6 +14,7 @@ from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from service.errors import JobNotFound
 from service.jobs import incumbent, promotion
+from service.jobs.promotion_rights import PromotionRights
 from service.jobs.records import Event, Job, Success
 from service.jobs.store import JobStore
 
@@ -37,10 +38,18 @@ class Publisher:
     """
 
     def __init__(
-        self, store: JobStore, registry: Registry, *, check: Check, auto_promote: bool, max_ece: float
+        self,
+        store: JobStore,
+        registry: Registry,
+        rights: PromotionRights,
+        *,
+        check: Check,
+        auto_promote: bool,
+        max_ece: float,
     ) -> None:
         self._store = store
         self._registry = registry
+        self._rights = rights
         self._check = check
         self._auto_promote = auto_promote
         self._max_ece = max_ece
@@ -48,6 +57,18 @@ class Publisher:
     def incumbent(self, job: Job) -> incumbent.IncumbentVersion:
         """The model in service under the job's name."""
         return incumbent.find(self._registry, job, self._base_spec)
+
+    def bound(self, job: Job, attempt: Path) -> dict[str, Any] | None:
+        """What `job.json` says of the rows bound to the job's name, copied to `attempt`; None without any.
+
+        Raises RegistryError where the copy is damaged.
+        """
+        found = self._registry.copy_held_out(job.name, attempt)
+        if found is None:
+            return None
+        held_out, path = found
+        read_as = {"task": held_out.task, "columns": held_out.columns, "hyperparameters": held_out.hyperparameters}
+        return {"path": path, "sha256": held_out.sha256, **read_as}
 
     def base(self, job: Job) -> tuple[str, bool]:
         """The spec of a job's base, as `--model` takes it, and whether it is a tuned encoder of the registry.
@@ -76,18 +97,23 @@ class Publisher:
         ArtifactError.
         """
         version = self._publish_version(job, attempt, result)
+        wrong = self._check(self._registry.path(job.name, version), job.base_spec)
+        # The check takes minutes: what others may have changed meanwhile is read after it.
+        bound = self._registry.held_out(job.name)
         decision = promotion.decide(
             result,
             serves=serves,
             incomparable=objection,
-            reproduces=lambda: self._check(self._registry.path(job.name, version), job.base_spec),
+            wrong=wrong,
             auto_promote=self._auto_promote,
             max_ece=self._max_ece,
+            bound=bound.sha256 if bound else None,
+            not_permitted=self._rights.objection(job),
         )
         decision = self._promote(job, version, decision, generation)
         name = f"{job.name}:v{version}"
         outcome = "promoted" if decision.promote else "held"
-        kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels")}
+        kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels", "bound")}
         summary = {"version": version, "decision": outcome, "why": decision.why, **kept}
         event = Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
         self._store.succeed(job, Success(name, int(result.get("trained_tokens") or 0), summary), event)

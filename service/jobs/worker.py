@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from models.errors import SondeError
 from models.registry.registry import Registry
+from service.auth import Keyring
 from service.config import Settings
 from service.errors import LeaseLost, Unavailable
 from service.home import prepare_home
@@ -23,6 +24,7 @@ from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.progress import ProgressDisplay
+from service.jobs.promotion_rights import PromotionRights
 from service.jobs.publishing import Check, Publisher
 from service.jobs.records import TERMINAL, Failure, Job, Status
 from service.jobs.store import JobStore
@@ -56,9 +58,11 @@ class Worker:
         self.stopping = threading.Event()
         self._cleaned_until = 0.0
         self._remove_stale_at = 0.0
+        registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
-            Registry(self._home / "models"),
+            registry,
+            PromotionRights(registry, Keyring(settings.keys_file), shared=settings.shared),
             check=check or golden_check.checker(settings),
             auto_promote=settings.auto_promote,
             max_ece=settings.max_calibration_error,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -15,22 +15,56 @@ from models.training.data.file_reader import MAX_LINE_BYTES, MAX_ROWS, FileReade
 from models.training.data.row_layout import CHAT_COLUMN
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
-from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of
+from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
 from models.training.errors import data_error, quote
-from models.training.hyperparameters import ClassificationHyperparameters, Hyperparameters, TextAnomalyHyperparameters
-from models.training.job import TrainingJob
+from models.training.hyperparameters import (
+    ClassificationHyperparameters,
+    Hyperparameters,
+    TextAnomalyHyperparameters,
+    parse,
+)
+from models.training.job import BoundFile, TrainingJob
 
 _NO_MAPPING: Mapping[str, str] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledParts:
+    """A file's rows of the classes, and its texts of the out-of-scope label."""
+
+    rows: TextRows
+    out_of_scope: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.out_of_scope)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What equal rows have in common: the normalised text, anchor or query, or both sentences."""
+        return frozenset((*group_keys(self.rows), *map(normalised, self.out_of_scope)))
+
+    def without(self, keys: Collection[str]) -> LabelledParts:
+        """The rows with other keys. Raises TrainingDataError where none is left."""
+        kept = [index for index, key in enumerate(group_keys(self.rows)) if key not in keys]
+        if not kept:
+            expected = "rows other than those bound to the model's name"
+            raise data_error("training_file", "only_bound_rows", expected, "none")
+        others = tuple(text for text in self.out_of_scope if normalised(text) not in keys)
+        return LabelledParts(self.rows.take(kept), others)
+
+
 @dataclass(frozen=True)
 class DataSplit:
-    """The parts of a job's rows; `same_file`: both come from the training file."""
+    """The parts of a job's rows; `same_file`: both come from the training file.
+
+    `left_out` counts rows of the training file that are bound to the name.
+    """
 
     train: TextRows
     held_out: TextRows
     out_of_scope: tuple[str, ...]
     same_file: bool
+    left_out: int = 0
 
     @cached_property
     def baselines(self) -> tuple[Baseline, ...]:
@@ -40,23 +74,26 @@ class DataSplit:
         return majority(self.train, self.held_out), word_counts(self.train, self.held_out)
 
 
-def read_split(job: TrainingJob, settings: Hyperparameters) -> DataSplit:
-    """Read the job's files and split the rows.
+def read_split(job: TrainingJob, settings: Hyperparameters, bound: LabelledParts | None = None) -> DataSplit:
+    """Read the job's files and split the rows, without rows of the training file that are `bound` to the name.
 
     Raises TrainingDataError for what cannot be used, naming file, line and column.
     """
     label = _out_of_scope_label(settings)
-    train, out_of_scope = _read_part(job, label, job.training_file, "training_file")
+    whole = read_parts(job.training_file, job.task, job.columns, label, "training_file")
+    part = whole if bound is None else whole.without(bound.keys)
+    train, out_of_scope, left_out = part.rows, part.out_of_scope, len(whole) - len(part)
     plain = job.task == "anomaly" and len(set(train.labels or ())) < 2
     train = _without_labels(train) if plain else train
     if job.validation_file is None:
         kept, held = split_rows(train, held_out=settings.held_out)
-        return DataSplit(kept, held, out_of_scope, same_file=True)
-    held, more = _read_part(job, label, job.validation_file, "validation_file")
+        return DataSplit(kept, held, out_of_scope, same_file=True, left_out=left_out)
+    judges = read_parts(job.validation_file, job.task, job.columns, label, "validation_file")
+    held, more = judges.rows, judges.out_of_scope
     held = _without_labels(held) if plain else held
     check_classes(train)
     check_validation(train, held)
-    return DataSplit(train, held, (*out_of_scope, *more), same_file=False)
+    return DataSplit(train, held, (*out_of_scope, *more), same_file=False, left_out=left_out)
 
 
 def read_rows(
@@ -83,16 +120,22 @@ def read_rows(
     return parser.rows()
 
 
-def _read_part(job: TrainingJob, label: str | None, path: Path, param: str) -> tuple[TextRows, tuple[str, ...]]:
-    """A file's rows of the classes, and its texts of the out-of-scope label."""
-    rows = read_rows(path, task=job.task, columns=job.columns, param=param)
+def read_bound(file: BoundFile) -> LabelledParts:
+    """The texts bound to a name. Raises TrainingDataError for a file that its task cannot read."""
+    label = _out_of_scope_label(parse(file.task, file.hyperparameters))
+    return read_parts(file.path, file.task, file.columns, label, "file")
+
+
+def read_parts(path: Path, task: str, columns: Mapping[str, str], label: str | None, param: str) -> LabelledParts:
+    """A file's rows, those of the out-of-scope label apart. Raises TrainingDataError."""
+    rows = read_rows(path, task=task, columns=columns, param=param)
     if rows.labels is None or label is None:
-        return rows, ()
+        return LabelledParts(rows)
     inside = [index for index, found in enumerate(rows.labels) if found != label]
     out_of_scope = tuple(text for text, found in zip(rows.texts[0], rows.labels, strict=True) if found == label)
     if not inside:
         raise data_error(param, "no_normal_rows", f"rows of other labels than {quote(label)}", "none")
-    return rows.take(inside), out_of_scope
+    return LabelledParts(rows.take(inside), out_of_scope)
 
 
 def _out_of_scope_label(settings: Hyperparameters) -> str | None:

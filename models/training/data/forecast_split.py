@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.sensors.base import Readings
+from models.training.data.bound_readings import leave_out
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, read_table
 from models.training.errors import HyperparameterError, TrainingDataError
@@ -25,7 +26,7 @@ class SeriesParts:
     """Segments [n, d] of each part.
 
     Those of the later two begin with the rows before them, as context. For the checks, `seen` are the rows that are
-    not held out, `held_rows` the held-out ones.
+    not held out, `held_rows` the held-out ones. `left_out` counts rows of the training file that are bound to the name.
     """
 
     columns: tuple[str, ...]
@@ -36,15 +37,17 @@ class SeriesParts:
     seen: Segments
     held_rows: Segments
     repairs: Imputation
+    left_out: int = 0
 
 
-def divide_series(job: TrainingJob, settings: ForecastHyperparameters) -> SeriesParts:
-    """Read the job's files and split the series.
+def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Segments | None = None) -> SeriesParts:
+    """Read the job's files and split the series, without rows of the training file that are `bound` to the name.
 
     Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context.
     """
     table = read_table(job.training_file, ColumnRoles(settings.columns, settings.timestamp, settings.group))
-    whole, imputation = to_segments(table, "series")
+    everything, imputation = to_segments(table, "series")
+    whole, left_out = leave_out(everything, bound)
     groups = 1 if table.groups is None else len(set(table.groups))
     if job.validation_file is None:
         seen, held = divide_segments(whole, groups, settings.held_out)
@@ -64,6 +67,7 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters) -> Series
         seen,
         held,
         imputation,
+        left_out,
     )
     _require_long_segments(parts, settings.horizon)
     return parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from models.text.detectors.serialization import save_detector
 from models.text.lexical_head import load_head
 from models.training.checks.outcome import check_frozen, check_outcome
 from models.training.data.dataset import DataSplit
+from models.training.embeddings import Embedder
 from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
@@ -100,14 +101,18 @@ def _incumbent_metrics(context: TextContext, data: TextDataset) -> dict[str, flo
     incumbent = open_incumbent(context)
     if incumbent is None:
         return None
-    head, embedder = load_head(incumbent.directory), incumbent.embedder
-    x, tokens = torch.from_numpy(embedder(data.held_texts)), embedder.read(data.held_texts)
-    probabilities = head.probabilities(x, tokens).numpy()
-    # In this job's class numbers: its labels first, then those that only the incumbent has.
-    labels = (*data.labels, *(label for label in head.labels if label not in set(data.labels)))
-    rows = np.zeros((len(probabilities), len(labels)), np.float32)
-    rows[:, [labels.index(label) for label in head.labels]] = probabilities
-    return held_out_metrics(data.held_y, rows)
+    truth = [data.labels[number] for number in data.held_y.tolist()]
+    return head_metrics(incumbent.directory, incumbent.embedder, data.held_texts, truth)
+
+
+def head_metrics(directory: Path, embedder: Embedder, texts: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """Metrics of a saved head on texts [n] with their labels; labels that it does not know count as wrong."""
+    head = load_head(directory)
+    probabilities = head.probabilities(torch.from_numpy(embedder(texts)), embedder.read(texts)).numpy()
+    number = {label: index for index, label in enumerate(sorted({*truth, *head.labels}))}
+    rows = np.zeros((len(probabilities), len(number)), np.float32)
+    rows[:, [number[label] for label in head.labels]] = probabilities
+    return held_out_metrics(np.array([number[label] for label in truth], np.int64), rows)
 
 
 def _golden(context: TextContext, published: Candidate, data: TextDataset) -> dict[str, object]:

@@ -21,6 +21,7 @@ from models.training.data.forecast_split import SeriesParts, divide_series
 from models.training.events import emit, phase
 from models.training.hyperparameters import ForecastHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
+from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.sensors import report_plots
@@ -60,7 +61,8 @@ class IncumbentForecaster:
 
 def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
     """Read, check, fit, choose, calibrate, measure; write the model to `context.result`."""
-    parts = divide_series(context.job, settings)
+    bound = bound_readings(context.job)
+    parts = divide_series(context.job, settings, bound)
     seen, held_out = len(parts.seen), len(parts.held_rows)
     emit(context.events, f"{seen} rows to train and calibrate on, {held_out} later ones held out")
     context.report.extend(check_table(parts.seen, parts.held_rows, parts.repairs))
@@ -80,6 +82,7 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
         golden=_golden(cast(SeriesForecaster, load_sensor(context.result)), max(parts.held_out, key=len)),
         trained_tokens=sum(map(len, parts.train)),
         sensor=chosen.forecaster.describe(),
+        bound=measure_readings(context, bound, parts.left_out),
     )
 
 

@@ -39,7 +39,7 @@ def open_incumbent(context: TextContext) -> IncumbentText | None:
         return None
     try:
         own = next((place for place in (path / JUDGED / ENCODER, path / ENCODER) if place.is_dir()), None)
-        embedder = open_encoder(context, own) if own else _open_base(context)
+        embedder = open_encoder(context, own) if own else open_base(context)
     except SondeError as error:
         # The message may name a path of this machine, so it stays out of the events.
         log.warning("cannot open the encoder of the served model: %s", error.message)
@@ -76,7 +76,7 @@ def _judged_files(path: Path) -> Path:
     return path / JUDGED if (path / JUDGED).is_dir() else path
 
 
-def _open_base(context: TextContext) -> Embedder:
+def open_base(context: TextContext) -> Embedder:
     """The base that the incumbent was trained on: the job's, where that is the same. Raises ModelError."""
     job = context.job
     if job.incumbent_base is None or job.incumbent_base_version == context.model.metadata.version:

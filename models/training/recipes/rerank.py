@@ -53,7 +53,7 @@ def train(context: TextContext, asked: RerankHyperparameters, parts: DataSplit) 
     before = relevance_metrics(held_out.texts[0], _grades(held_out), _base_scores(context, held_out))
     emit(context.events, f"base: {in_words(before)} on held-out rows")
     tokens = tune(context, settings, parts.train, targets, augment=augmenter(asked.augmentation, context.job.seed))
-    after, relevance = _evaluate(context.result / "encoder", context.placement, held_out)
+    after, relevance = evaluate_saved(context.result / "encoder", context.placement, held_out)
     emit(context.events, f"tuned: {in_words(after)} on held-out rows")
     context.report.extend(check_base(after, before, len(held_out), _remedy(context.source.path)))
     return Outcome(
@@ -117,7 +117,7 @@ def _base_scores(context: TextContext, rows: TextRows) -> Floats:
     return cosines
 
 
-def _evaluate(path: Path, placement: Placement, rows: TextRows) -> tuple[dict[str, float], Floats]:
+def evaluate_saved(path: Path, placement: Placement, rows: TextRows) -> tuple[dict[str, float], Floats]:
     """Metrics of a saved cross-encoder, and its relevance [n] between 0 and 1 of each row."""
     logits = score_pairs(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
     relevance: Floats = torch.from_numpy(logits).sigmoid().numpy()
@@ -136,7 +136,7 @@ def _remedy(base: Path) -> str:
 def _incumbent_metrics(context: TextContext, rows: TextRows) -> dict[str, float] | None:
     """Metrics of the cross-encoder in service on the same rows."""
     path = incumbent_encoder(context.job)
-    return None if path is None else _evaluate(path, context.placement, rows)[0]
+    return None if path is None else evaluate_saved(path, context.placement, rows)[0]
 
 
 def _golden(context: TextContext, rows: TextRows, relevance: Floats) -> dict[str, object]:

@@ -17,6 +17,7 @@ from models.training.data.segments import Segments
 from models.training.events import emit, phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
+from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
@@ -46,7 +47,8 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     """Read, check, fit, choose, fit again to all rows; write the model to `context.result`."""
     placement = place_sensor(context.job.device)
     emit(context.events, f"sensor models on {placement.device}: {placement.reason}")
-    parts = SensorSplit.read(context.job, settings)
+    bound = bound_readings(context.job)
+    parts = SensorSplit.read(context.job, settings, bound)
     emit(context.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
     context.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
     context.report.raise_if_failed("data")
@@ -72,6 +74,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
         golden=_golden(context, parts.held_out),
         trained_tokens=len(parts.train),
         sensor=describe(published),
+        bound=measure_readings(context, bound, parts.left_out),
     )
 
 

@@ -35,7 +35,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     kind, ranking = _choose(candidates, held_x, out_of_scope)
     detector = candidates[kind]
     scores = {f"detector_auroc_{name}": score for name, score in ranking.items()}
-    metrics = _metrics(detector, held_x, out_of_scope) | scores
+    metrics = detector_metrics(detector, held_x, out_of_scope) | scores
     emit(context.events, _summary(kind, ranking, metrics))
     save_detector(detector, context.result)
     context.report.extend(check_text_false_alarms(p_values(detector, held_x), len(detector.calibration)))
@@ -95,7 +95,7 @@ def _choose(
     return next(kind for kind in SIMPLEST_FIRST if errors.get(kind) == min(errors.values())), {}
 
 
-def _metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> dict[str, float]:
+def detector_metrics(detector: TextDetector, held_x: Floats, out_of_scope: Floats) -> dict[str, float]:
     """False-alarm rates, and AUROC where anomalies are known.
 
     `primary` is 1 where the false-alarm rate is alpha as far as the held-out rows can tell.
@@ -114,7 +114,7 @@ def _incumbent_metrics(context: TextContext, parts: DataSplit) -> dict[str, floa
     if incumbent is None:
         return None
     held_x, out_of_scope = incumbent.embedder(parts.held_out.texts[0]), incumbent.embedder(parts.out_of_scope)
-    return _metrics(load_detector(incumbent.directory), held_x, out_of_scope)
+    return detector_metrics(load_detector(incumbent.directory), held_x, out_of_scope)
 
 
 def _golden(context: TextContext, held_texts: Sequence[str]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
-from models.registry.names import ALIAS_PATTERN, parse_name
+from models.registry.names import ALIAS_PATTERN
 from models.registry.registry import Registry
 from service.api.deps import CallerDep, ContextDep, ManagerDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
@@ -24,6 +24,7 @@ from service.api.schemas.registry import (
     PromoteBody,
     VersionList,
 )
+from service.api.trained_names import not_found, parse_or_404, require_known
 from service.errors import ModelNotFound
 from service.jobs.caller import Caller
 from service.jobs.records import JOB_PREFIX
@@ -50,7 +51,7 @@ def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, 
 
     `job` is null for a job of another key.
     """
-    name = _require_known(registry, model)
+    name = require_known(registry, model)
     now = registry.current(name)
     current = None if now is None else now.version
     numbers = reversed(registry.versions(name))
@@ -67,10 +68,10 @@ def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, 
 )
 def ledger(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
     """A model's history, oldest first: each action with its key, time and reason."""
-    name = _parse_or_404(model)[0]
+    name = parse_or_404(model)[0]
     entries = registry.ledger(name)
     if not entries:
-        raise _not_found(model)
+        raise not_found(model)
     return {
         "object": "list",
         "model": name,
@@ -93,7 +94,7 @@ def promote(
 
     Failures count in `sonde_reload_failures`.
     """
-    name = _require_known(registry, model)
+    name = require_known(registry, model)
     registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
     return _announce_move(registry, manager, name)
 
@@ -109,7 +110,7 @@ def rollback(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
     """The version that served before serves again. The body is optional."""
-    name = _require_known(registry, model)
+    name = require_known(registry, model)
     registry.rollback(name, by=context.key.id, why=body.why if body else "")
     return _announce_move(registry, manager, name)
 
@@ -128,7 +129,7 @@ def withdraw(
 
     Promote or rollback puts one back. The body is optional.
     """
-    name = _require_known(registry, model)
+    name = require_known(registry, model)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "")
     return _announce_move(registry, manager, name)
 
@@ -145,8 +146,8 @@ def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: Cont
 
     None of them may be in service, nor be the target of an alias.
     """
-    name, version = _parse_or_404(model)
-    _require_known(registry, name)
+    name, version = parse_or_404(model)
+    require_known(registry, name)
     if version is None:
         registry.delete_all(name, by=context.key.id)
     else:
@@ -192,30 +193,6 @@ def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -
     registry.remove_alias(alias)
     manager.watcher.poke()
     return {"id": alias, "object": "alias", "deleted": True}
-
-
-def _parse_or_404(model: str) -> tuple[str, int | None]:
-    """The name and version in a path.
-
-    A malformed name raises ModelNotFound, as any unknown one.
-    """
-    try:
-        return parse_name(model)
-    except BadName:
-        raise _not_found(model) from None
-
-
-def _require_known(registry: Registry, model: str) -> str:
-    name, version = _parse_or_404(model)
-    if version is not None or not registry.versions(name):
-        raise _not_found(model)
-    return name
-
-
-def _not_found(model: str) -> ModelNotFound:
-    return ModelNotFound(
-        f"no trained model {model[:300]!r}; they are called ft:BASE:ORGANISATION:SUFFIX", param="model"
-    )
 
 
 def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict[str, Any]:

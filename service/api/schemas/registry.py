@@ -32,6 +32,20 @@ class MoveBody(RequestBody):
     why: str = WHY
 
 
+KEY_PATTERN = "^key-[0-9a-f]{12}$"
+
+
+class OwnerBody(RequestBody):
+    owner: str = Field(description="the id of an API key, as `sonde keys list` shows it", pattern=KEY_PATTERN)
+
+
+class HeldOutBody(RequestBody):
+    file: str = Field(description="the id of an uploaded file", min_length=1, max_length=100)
+    columns: dict[str, str] = Field(
+        {}, description="for texts: our column names with the file's, as in a job", max_length=100
+    )
+
+
 class AliasBody(RequestBody):
     target: str = Field(description="a trained model's name, or name:vN", pattern=f"^{NAME_PATTERN}$")
 
@@ -73,10 +87,22 @@ class VersionList(ResponseBody):
 
 class LedgerEntry(ResponseBody):
     at: int = Field(description="Unix seconds")
-    action: Literal["publish", "promote", "rollback", "withdraw", "delete"]
+    action: Literal[
+        "publish",
+        "promote",
+        "rollback",
+        "withdraw",
+        "delete",
+        "set_owner",
+        "remove_owner",
+        "grant",
+        "revoke_grant",
+        "bind_held_out",
+        "unbind_held_out",
+    ]
     version: int | None
     by: str
-    why: str
+    why: str = Field(description="the reason; of an owner or a grant the key, of bound rows the file")
     owner: str | None = Field(None, description="the API key that owns the version")
 
 
@@ -85,6 +111,30 @@ class Ledger(ResponseBody):
     model: str
     data: list[LedgerEntry]
     has_more: bool
+
+
+class Owners(ResponseBody):
+    object: Literal["model.owner"]
+    model: str
+    owner: str | None = Field(description="the key that owns the name; null without an owner")
+    grants: list[str] = Field(description="the keys to which an admin granted the name")
+
+
+class BoundRows(ResponseBody):
+    object: Literal["model.held_out"]
+    model: str
+    file: str = Field(description="the id of the upload, which may be deleted since")
+    sha256: str
+    rows: int
+    task: str
+    by: str = Field(description="the key that bound it")
+    at: int = Field(description="Unix seconds")
+
+
+class HeldOutDeleted(ResponseBody):
+    object: Literal["model.held_out"]
+    model: str
+    deleted: bool
 
 
 class Alias(ResponseBody):

@@ -26,9 +26,7 @@ def tuned(now: float, base: float, before: float | None = None) -> dict[str, Any
 
 
 def decision(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool = True) -> Decision:
-    return decide(
-        of, serves=of["incumbent_metrics"] is not None, reproduces=lambda: wrong, auto_promote=auto_promote, max_ece=0.1
-    )
+    return decide(of, serves=of["incumbent_metrics"] is not None, wrong=wrong, auto_promote=auto_promote, max_ece=0.1)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
         (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
         (
             {"task": "rerank", "metrics": {"x": 1.0}, "incumbent_metrics": {"y": 1.0}},
-            "it cannot be compared with what serves now: they have no deciding number in common",
+            "it cannot be compared with what serves now: they have no deciding number in common on the held-out rows",
         ),
     ],
 )
@@ -78,7 +76,7 @@ def test_without_auto_promote_even_the_best_is_held() -> None:
 
 
 def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
-    decided = decide(result(0.9), serves=True, reproduces=lambda: None, auto_promote=True, max_ece=0.1)
+    decided = decide(result(0.9), serves=True, wrong=None, auto_promote=True, max_ece=0.1)
     why = (
         "it cannot be compared with what serves now, which was not measured on the held-out rows: the job's events "
         "say why"
@@ -88,12 +86,7 @@ def test_what_cannot_be_compared_with_what_serves_is_held() -> None:
 
 def test_a_model_that_is_no_baseline_is_not_replaced() -> None:
     decided = decide(
-        result(0.9),
-        serves=True,
-        reproduces=lambda: None,
-        auto_promote=True,
-        max_ece=0.1,
-        incomparable="it is another thing",
+        result(0.9), serves=True, wrong=None, auto_promote=True, max_ece=0.1, incomparable="it is another thing"
     )
     assert decided == Decision(False, "it is another thing")
 

@@ -80,6 +80,7 @@ def test_job_json_is_the_contract_with_the_training_process(shared: JobHarness) 
         "incumbent": None,
         "incumbent_base": None,
         "incumbent_base_version": None,
+        "bound": None,
     }
 
 

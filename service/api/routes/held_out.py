@@ -1,0 +1,93 @@
+"""The held-out rows bound to a trained model's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from models.registry.held_out import HeldOut
+from models.registry.registry import Registry
+from service.api.deps import ContextDep, JobsDep, RegistryDep, requires
+from service.api.json_body import JsonRoute
+from service.api.openapi import READING, WRITING, errors
+from service.api.schemas.registry import BoundRows, HeldOutBody, HeldOutDeleted
+from service.api.trained_names import not_found, require_known, require_published
+from service.auth import Key
+from service.errors import ScopeDenied
+from service.jobs.held_out_binding import bind
+
+# These are plain functions, which FastAPI runs in a thread: they read and write files.
+router = APIRouter(prefix="/v1/models/{model:path}/held_out", route_class=JsonRoute, tags=["registry"])
+_TRAIN = [Depends(requires("train"))]
+_READING = {**READING, **errors(404)}
+
+
+@router.get(
+    "",
+    dependencies=_TRAIN,
+    responses=_READING,
+    response_model=BoundRows,
+    summary="The rows that judge a name's versions",
+)
+def held_out(model: str, registry: RegistryDep) -> dict[str, Any]:
+    """The file that is bound to a name: its hash and its rows, which key bound it and when."""
+    name = require_published(registry, model)
+    found = registry.held_out(name)
+    if found is None:
+        raise not_found(f"{name}/held_out")
+    return _bound_object(name, found)
+
+
+@router.put(
+    "",
+    dependencies=_TRAIN,
+    responses={**WRITING, **errors(503)},
+    response_model=BoundRows,
+    summary="Bind rows that judge a name's versions",
+)
+def bind_held_out(
+    model: str, body: HeldOutBody, registry: RegistryDep, jobs: JobsDep, context: ContextDep
+) -> dict[str, Any]:
+    """Copy an uploaded file; every later version is measured on its rows, and so is the version in service.
+
+    The key owns the name, or is an admin's.
+    """
+    name = require_known(registry, model)
+    _require_owner(registry, name, context.key)
+    return _bound_object(name, bind(registry, jobs.files, name, body.file, body.columns, by=context.key.id))
+
+
+@router.delete(
+    "",
+    dependencies=_TRAIN,
+    responses={**_READING, **errors(507)},
+    response_model=HeldOutDeleted,
+    summary="Remove the rows that judge a name's versions",
+)
+def unbind_held_out(model: str, registry: RegistryDep, context: ContextDep) -> dict[str, Any]:
+    """Remove the binding and the copy of its rows. The key owns the name, or is an admin's."""
+    name = require_published(registry, model)
+    _require_owner(registry, name, context.key)
+    registry.unbind_held_out(name, by=context.key.id)
+    return {"object": "model.held_out", "model": name, "deleted": True}
+
+
+def _require_owner(registry: Registry, name: str, key: Key) -> None:
+    """Raise ScopeDenied unless a key owns the name or is an admin's."""
+    ownership = registry.ownership(name)
+    if not key.allows("admin") and (ownership is None or ownership.owner != key.id):
+        raise ScopeDenied(f"{key.id} does not own {name}: its owner or an admin binds rows to it")
+
+
+def _bound_object(name: str, held_out: HeldOut) -> dict[str, Any]:
+    return {
+        "object": "model.held_out",
+        "model": name,
+        "file": held_out.file,
+        "sha256": held_out.sha256,
+        "rows": held_out.rows,
+        "task": held_out.task,
+        "by": held_out.by,
+        "at": held_out.at,
+    }
