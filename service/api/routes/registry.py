@@ -83,7 +83,9 @@ def promote(
     Failures count in `sonde_reload_failures`.
     """
     name = _require_known(registry, model)
-    registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
+    served = manager.watcher.generation(name)
+    why, expected = body.why, body.expected_generation
+    registry.promote(name, body.version, by=context.key.id, why=why, expected=expected, served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -99,7 +101,8 @@ def rollback(
 ) -> dict[str, Any]:
     """The version that served before serves again. The body is optional."""
     name = _require_known(registry, model)
-    registry.rollback(name, by=context.key.id, why=body.why if body else "")
+    served = manager.watcher.generation(name)
+    registry.rollback(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -118,7 +121,8 @@ def withdraw(
     Promote or rollback puts one back. The body is optional.
     """
     name = _require_known(registry, model)
-    registry.withdraw(name, by=context.key.id, why=body.why if body else "")
+    served = manager.watcher.generation(name)
+    registry.withdraw(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -162,7 +166,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager:
     if any(alias == served.metadata.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:
-        registry.set_alias(alias, body.target)
+        registry.set_alias(alias, body.target, served=manager.watcher.aliases)
     except (NotRegistered, BadName) as error:
         raise ModelNotFound(error.message, param="target") from error
     manager.watcher.poke()

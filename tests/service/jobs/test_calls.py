@@ -54,7 +54,7 @@ def test_a_call_that_hangs_is_given_up_at_its_limit(release: threading.Event, ca
 
 def test_a_call_whose_caller_has_left_never_begins(release: threading.Event) -> None:
     async def check() -> None:
-        begun = []
+        begun: list[int] = []
         with closing(CallExecutor(threads=1)) as calls:
             hanging = asyncio.ensure_future(calls.run(LONG_S, release.wait, LONG_S))
             await asyncio.sleep(0.1)
