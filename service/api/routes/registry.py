@@ -32,8 +32,8 @@ router = APIRouter(route_class=JsonRoute, tags=["registry"])
 AliasPath = Annotated[str, Path(pattern=f"^{ALIAS_PATTERN}$", description="a name of your own")]
 _READ = [Depends(requires("infer"))]
 _WRITE = [Depends(requires("admin"))]
-_READING = {**READING, **errors(404)}
-_REMOVING = {**READING, **errors(404, 409, 507)}
+_READING = {**READING, **errors(404, 500)}
+_REMOVING = {**READING, **errors(404, 409, 500, 507)}
 
 
 @router.get(
@@ -148,7 +148,13 @@ def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: Cont
     return {"id": model, "object": "model", "deleted": True}
 
 
-@router.get("/v1/aliases", dependencies=_READ, responses=READING, response_model=AliasList, summary="List aliases")
+@router.get(
+    "/v1/aliases",
+    dependencies=_READ,
+    responses={**READING, **errors(500)},
+    response_model=AliasList,
+    summary="List aliases",
+)
 def list_aliases(registry: RegistryDep) -> dict[str, Any]:
     """Names that stand for trained models, sorted."""
     data = [{"id": alias, "object": "alias", "target": target} for alias, target in sorted(registry.aliases().items())]
@@ -176,7 +182,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager:
 @router.delete(
     "/v1/aliases/{alias}",
     dependencies=_WRITE,
-    responses={**READING, **errors(404, 422, 507)},
+    responses={**READING, **errors(404, 422, 500, 507)},
     response_model=AliasDeleted,
     summary="Remove an alias",
 )
