@@ -13,7 +13,8 @@ SondeError
     ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
     ├── BadName               an invalid name of a trained model or an alias
     ├── NotRegistered         no such name, version or alias
-    └── RegistryConflict      another change came first, or the version is in use
+    ├── RegistryConflict      another change came first, or the version is in use
+    └── RegistryDamaged       a file of the registry is empty, lost or not ours
 """
 
 from __future__ import annotations
@@ -80,6 +81,12 @@ class NotRegistered(RegistryError):
 
 class RegistryConflict(RegistryError):
     code = "registry_conflict"
+
+
+class RegistryDamaged(RegistryError):
+    """A file of the registry is empty, lost, older than it was, or not one of ours."""
+
+    code = "registry_damaged"
 
 
 class Unsupported(Exception):

@@ -25,6 +25,7 @@ from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 from service.home import prepare_home
+from service.printable import printable
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except SondeError as error:
-        print(f"sonde: {error.message}", file=sys.stderr)
+        print(f"sonde: {printable(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 
 
@@ -122,7 +123,7 @@ def create_key(parsed: argparse.Namespace) -> int:
 def list_keys(parsed: argparse.Namespace) -> int:
     """Print the id, scopes and name of each key."""
     for key in Keyring(_settings(parsed).keys_file).keys:
-        print(f"{key.id}  {','.join(key.scopes):18}  {key.name}")
+        print(printable(f"{key.id}  {','.join(key.scopes):18}  {key.name}"))
     return 0
 
 
@@ -201,7 +202,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _announce(url: str, metadata: ModelMetadata) -> None:
-    print(_greeting(url, metadata), flush=True)
+    print(printable(_greeting(url, metadata)), flush=True)
 
 
 def _greeting(url: str, metadata: ModelMetadata) -> str:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 import orjson
 
+from service.printable import printable
+
 _BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -21,7 +23,7 @@ class JsonFormatter(logging.Formatter):
         self._always = dict(always or {})
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line of JSON."""
+        """Format a record as one line of JSON, without a control character."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return orjson.dumps(line, default=str).decode()
+            return printable(orjson.dumps(line, default=str).decode())
         except TypeError:  # half a surrogate pair, or a number beyond 64 bits
             return json.dumps(line, default=str, skipkeys=True)
 

@@ -42,6 +42,7 @@ MERGED_BY: Mapping[str, Callable[[float, float], float]] = {
     "sonde_build_info": max,
     "sonde_model_info": max,
     "sonde_drift_detected": max,
+    "sonde_registry_problems": max,
     "sonde_model_generation": min,
 }
 
@@ -109,6 +110,7 @@ class Metrics:
         self.reload_failures = counter("sonde_reload_failures", "Fine-tuned models that failed to load", model)
         self.drift = gauge("sonde_drift_detected", "1 when readings have drifted from a model's", ["model", "version"])
         self.ready = gauge("sonde_ready", "Server processes that take requests")
+        self.registry_problems = gauge("sonde_registry_problems", "Models and alias files that cannot be followed now")
         self.keys_stale = gauge("sonde_keys_stale", "Server processes that cannot read the keys file")
         for reason in SHED_REASONS:
             self.shed.labels(reason)

@@ -26,6 +26,7 @@ from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
+from service.printable import printable
 
 # Rows and values of one request, well below a service's default limits: as JSON a value has up to 26 bytes.
 _MAX_ROWS = 10_000
@@ -94,7 +95,7 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     if parsed.plot is not None:
         with _naming_flag("--plot", parsed.plot):
             _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
-    print(_summary(found, scorer.columns, parsed.alpha))
+    print(*map(printable, _summary(found, scorer.columns, parsed.alpha)), sep="\n")
     return 0
 
 
@@ -312,7 +313,8 @@ def _plot_times(times: list[str]) -> list[str]:
     return times if seconds is None else [to_iso(one) for one in seconds]
 
 
-def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:
+def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> list[str]:
+    """The lines for the terminal. A column's name may come from another person's file."""
     anomalous = found.p_values <= alpha
     share = 100 * float(anomalous.mean())
     lines = [f"{len(anomalous)} rows, {int(anomalous.sum())} anomalies at alpha {alpha:g} ({share:.1f} %)"]
@@ -325,4 +327,4 @@ def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> str:
         lines.append(f"the model was calibrated on too few normal readings for alpha {alpha:g}")
     if found.drift:
         lines.append("drift: these readings have changed since the training; see docs/guides/sensors.md")
-    return "\n".join(lines)
+    return lines

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.errors import RegistryConflict
+from models.errors import RegistryConflict, RegistryDamaged
 from models.filesystem import make_directory, replace_file
-from models.registry.locked_files import locked, read_object, read_or_empty
+from models.registry.locked_files import locked, read_object, shown, stamp
+
+log = logging.getLogger(__name__)
 
 
 class Aliases:
@@ -19,13 +22,24 @@ class Aliases:
         self._root = root
         self._path = root / "aliases.json"
 
-    def all(self) -> dict[str, str]:
-        """Target by alias. Raises RegistryError."""
-        return {str(alias): str(target) for alias, target in (read_object(self._path) or {}).items()}
+    def all(self, *, known: bool = False) -> dict[str, str]:
+        """Target by alias. Raises RegistryDamaged, also for a lost file where aliases are `known`."""
+        read = read_object(self._path)
+        if read is None and known:
+            raise RegistryDamaged(f"{shown(self._path)} is gone")
+        return {str(alias): str(target) for alias, target in (read or {}).items()}
 
-    def stamp(self) -> bytes:
+    def all_or(self, served: Mapping[str, str]) -> dict[str, str]:
+        """Target by alias; those that are served where the file is damaged or lost."""
+        try:
+            return self.all(known=bool(served))
+        except RegistryDamaged as error:
+            log.warning("%s; restored the %d aliases in service", error.message, len(served))
+            return dict(served)
+
+    def stamp(self) -> object:
         """A value that differs after every change."""
-        return read_or_empty(self._path)
+        return stamp(self._path)
 
     def refuse_if_named(self, target: str) -> None:
         """Raise RegistryConflict when an alias points to exactly this target."""

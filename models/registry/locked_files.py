@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.errors import RegistryError
+from models.errors import RegistryDamaged
 
 
 @contextmanager
@@ -20,31 +20,62 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def read_or_empty(path: Path) -> bytes:
-    """A file's content; empty when there is no file."""
+def read_if_there(path: Path) -> bytes | None:
+    """A file's content; None when there is no file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        return b""
+        return None
+
+
+def stamp(path: Path) -> object:
+    """A value that differs after every change of a file, also while it cannot be read."""
+    try:
+        return read_if_there(path)
+    except OSError as error:
+        return repr(error)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None when there is no file. Raises RegistryError."""
-    content = read_or_empty(path)
-    if not content:
+    """The JSON object in a file; None when there is no file. Raises RegistryDamaged, also for an empty file."""
+    content = read_if_there(path)
+    if content is None:
         return None
+    if not content:
+        raise RegistryDamaged(f"{shown(path)} is empty")
     try:
         read = json.loads(content)
     except ValueError as error:
-        raise RegistryError(f"{path} is not JSON: {error}") from error
+        raise RegistryDamaged(f"{shown(path)} is not JSON: {error}") from error
     if not isinstance(read, dict):
-        raise RegistryError(f"{path}: expected a JSON object, got {type(read).__name__}")
+        raise RegistryDamaged(f"{shown(path)}: expected a JSON object, got {type(read).__name__}")
     return read
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file's complete lines. Raises RegistryError."""
+def read_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
+    """The JSON objects of a file's complete lines. Raises RegistryDamaged unless damaged lines are skipped.
+
+    A last line without its end is normal: a power cut leaves one.
+    """
+    lines = (read_if_there(path) or b"").splitlines(keepends=True)
+    found = ((number, _parse_or_none(line)) for number, line in enumerate(lines, 1) if line.endswith(b"\n"))
+    objects = []
+    for number, read in found:
+        if read is not None:
+            objects.append(read)
+        elif not skip_damaged:
+            raise RegistryDamaged(f"line {number} of {shown(path)} is no JSON object: correct it or remove it")
+    return objects
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it, without the directories of this host."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _parse_or_none(line: bytes) -> dict[str, Any] | None:
     try:
-        return [json.loads(line) for line in read_or_empty(path).splitlines(keepends=True) if line.endswith(b"\n")]
-    except ValueError as error:
-        raise RegistryError(f"{path} has a line that is not JSON: {error}") from error
+        read = json.loads(line)
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None

@@ -42,9 +42,14 @@ def parse_name(asked: str) -> tuple[str, int | None]:
     return name, version
 
 
+def is_alias(text: str) -> bool:
+    """Whether a text could be an alias."""
+    return _ALIAS.fullmatch(text) is not None
+
+
 def check_alias(alias: str) -> None:
     """Raise BadName unless `alias` is valid."""
-    if not _ALIAS.fullmatch(alias):
+    if not is_alias(alias):
         raise BadName(f"an alias has 1 to 64 letters, digits, '.', '_', '-', got {alias[:300]!r}", param="alias")
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from models.errors import RegistryError
+from models.errors import RegistryDamaged
 from models.filesystem import replace_file, sync
-from models.registry.locked_files import read_lines, read_object, read_or_empty
+from models.registry.locked_files import read_lines, read_object, shown, stamp
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ class Move:
     previous: int | None
 
 
+_NO_MOVE: dict[str, Any] = {"version": None, "generation": 0, "previous": None}
+
+
 class PointerHistory:
     """The pointer of a name (`current.json`) and its ledger (`ledger.jsonl`).
 
@@ -44,31 +47,48 @@ class PointerHistory:
         self._clock = clock
 
     def last(self) -> Move:
-        """The last move; one of generation 0 when there was none. Raises RegistryError."""
-        record = self._record()
-        if record is None:
-            return Move(None, 0, None)
-        return Move(record["version"], record["generation"], record["previous"])
+        """The last move; one of generation 0 when there was none.
+
+        Raises RegistryDamaged for a pointer that is empty, lost or older than the ledger.
+        """
+        recorded = self._last_recorded()  # first, because a move writes the pointer before the ledger
+        pointer = self._pointer()
+        if recorded.generation > pointer.generation:
+            damage = "is older than its ledger" if pointer.generation else "is gone"
+            raise RegistryDamaged(f"{shown(self._current)} {damage}; {_remedy(recorded)}")
+        return pointer
+
+    def repair(self) -> None:
+        """Make a damaged pointer that of the ledger's last move, with its generation."""
+        try:
+            self.last()
+        except RegistryDamaged as error:
+            record = self._last_move()
+            replace_file(self._current, json.dumps(record or _NO_MOVE).encode())
+            log.warning("%s; restored as the ledger has it", error.message)
 
     def ledger(self) -> list[dict[str, Any]]:
         """All entries, oldest first."""
         lines = read_lines(self._ledger)
         return lines + self._unrecorded(lines)
 
-    def stamp(self) -> bytes:
+    def stamp(self) -> object:
         """A value that differs after every move."""
-        return read_or_empty(self._current)
+        return stamp(self._current)
 
-    def move(self, version: int | None, action: Action, *, by: str, why: str, owner: str | None = None) -> Move:
+    def move(
+        self, version: int | None, action: Action, *, by: str, why: str, owner: str | None = None, served: int = 0
+    ) -> Move:
         """Point to another version or to none: first the pointer with its record, then the ledger.
 
-        `owner` owns the version.
+        `owner` owns the version. The new generation is above the last one and above `served`. Raises RegistryDamaged.
         """
         # After a power cut the last record may be missing from the ledger; it is about to be overwritten.
         for line in self._unrecorded(read_lines(self._ledger)):
             self._append(line)
         before = self.last()
-        after = Move(version, before.generation + 1, self._rollback_target(before, version))
+        generation = max(before.generation, served) + 1
+        after = Move(version, generation, self._rollback_target(before, version))
         record = self._timestamped({"action": action, "version": version, "by": by, "why": why, "owner": owner})
         record |= {"generation": after.generation, "previous": after.previous}
         replace_file(self._current, json.dumps(record).encode())
@@ -94,19 +114,35 @@ class PointerHistory:
         earlier = (line for line in reversed(self.ledger()) if line.get("version") == version)
         return next((line["previous"] for line in earlier if line.get("previous", version) != version), None)
 
-    def _record(self) -> dict[str, Any] | None:
-        """The record of the last move; None when there was none."""
-        read = read_object(self._current)
-        if read is not None and not {"version", "generation", "previous"} <= read.keys():
-            raise RegistryError(f"{self._current} is no pointer of ours")
-        return read
+    def _pointer(self) -> Move:
+        """The move that `current.json` records; one of generation 0 without the file."""
+        try:
+            record = read_object(self._current)
+        except RegistryDamaged as error:
+            raise RegistryDamaged(f"{error.message}; {_remedy(self._last_recorded())}") from error
+        move = _to_move(_NO_MOVE if record is None else record)
+        if move is None:
+            raise RegistryDamaged(f"{shown(self._current)} is no pointer of ours; {_remedy(self._last_recorded())}")
+        return move
+
+    def _last_move(self) -> dict[str, Any] | None:
+        """The ledger's record of the highest generation. Damaged lines do not count, so that models go on serving."""
+        lines = read_lines(self._ledger, skip_damaged=True)
+        moves = [line for line in lines if _to_move(line) is not None]
+        return max(moves, key=lambda line: int(line["generation"]), default=None)
+
+    def _last_recorded(self) -> Move:
+        return _to_move(self._last_move() or {}) or Move(None, 0, None)
 
     def _unrecorded(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The last move's record if the ledger lacks it, after a power cut or on a full disk."""
-        record = self._record()
-        if record is None or any(line.get("generation") == record["generation"] for line in lines):
+        try:
+            record = read_object(self._current)
+        except RegistryDamaged:  # then the ledger is all there is; `last` reports it
             return []
-        return [record]
+        if not record or not record.get("generation"):
+            return []
+        return [] if any(line.get("generation") == record["generation"] for line in lines) else [record]
 
     def _timestamped(self, entry: dict[str, Any]) -> dict[str, Any]:
         return {"at": int(self._clock()), **entry}
@@ -119,3 +155,18 @@ class PointerHistory:
             stream.truncate(content.rfind(b"\n") + 1)
             stream.write(json.dumps(entry).encode() + b"\n")
         sync(self._ledger)
+
+
+def _to_move(record: dict[str, Any]) -> Move | None:
+    """The move in a record; None for another entry."""
+    match record:
+        case {"version": int() | None as version, "generation": int(generation), "previous": int() | None as previous}:
+            return Move(version, generation, previous)
+        case _:
+            return None
+
+
+def _remedy(recorded: Move) -> str:
+    """What the ledger knows, and what to do."""
+    known = "no version in service" if recorded.version is None else f"version {recorded.version} in service"
+    return f"the ledger has {known}, generation {recorded.generation}: restore the file, or promote a version"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from models.registry.held_out import HeldOut, HeldOutRows
 from models.registry.locked_files import locked
 from models.registry.names import check_alias, directory_of, name_of, parse_name
 from models.registry.ownership import OwnerFile, Ownership
-from models.registry.pointer_history import Action, Change, PointerHistory
+from models.registry.pointer_history import Action, Change, Move, PointerHistory
 from models.registry.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,10 @@ class Registry:
         """The versions of a name, ascending; empty for an unknown name. Raises BadName."""
         return self._versions(name).numbers()
 
+    def is_deleted(self, name: str, version: int) -> bool:
+        """Whether a version was deleted here. Files that are lost otherwise do not count."""
+        return self._versions(name).is_deleted(version)
+
     def path(self, name: str, version: int) -> Path:
         """The directory of a version. Raises NotRegistered."""
         versions = self.versions(name)
@@ -79,26 +83,30 @@ class Registry:
         """The version that a job has published, or None; repeated publications ask this first."""
         return next((version for version in self.versions(name) if self._job_of(name, version) == job), None)
 
+    def last_move(self, name: str) -> Move:
+        """The last move of a name's pointer; one of generation 0 when there was none. Raises RegistryDamaged."""
+        return self._history(name).last()
+
     def current(self, name: str) -> Pointer | None:
-        """The version in service, or None."""
-        last = self._history(name).last()
+        """The version in service, or None. Raises RegistryDamaged, as all do that read the pointer."""
+        last = self.last_move(name)
         return None if last.version is None else Pointer(last.version, last.generation, last.previous)
 
     def generation(self, name: str) -> int:
         """The number of moves of a name's pointer, which `promote` can check."""
-        return self._history(name).last().generation
+        return self.last_move(name).generation
 
     def previous(self, name: str) -> int | None:
         """The version that a rollback would put in service, also for a name out of service."""
-        return self._history(name).last().previous
+        return self.last_move(name).previous
 
     def ledger(self, name: str) -> list[dict[str, Any]]:
         """All publications, promotions, rollbacks, withdrawals and deletions, oldest first."""
         return self._history(name).ledger()
 
-    def aliases(self) -> dict[str, str]:
-        """Target by alias."""
-        return self._aliases.all()
+    def aliases(self, *, known: bool = False) -> dict[str, str]:
+        """Target by alias. Raises RegistryDamaged, also for a lost file where aliases are `known`."""
+        return self._aliases.all(known=known)
 
     def stamp(self) -> object:
         """A value that differs after any change of pointers, aliases or versions; cheap to poll."""
@@ -127,17 +135,21 @@ class Registry:
             history.log("publish", version, manifest.job, owner=manifest.owner)
             return version
 
-    def promote(self, name: str, version: int, *, by: str, why: str, expected: int | None = None) -> Pointer:
+    def promote(
+        self, name: str, version: int, *, by: str, why: str, expected: int | None = None, served: int = 0
+    ) -> Pointer:
         """Put a version in service. Promoting the version in service changes nothing.
 
-        `expected` is the generation that the decision was based on. Raises RegistryConflict when the generation is
-        another now, NotRegistered, and ArtifactError when the files differ from the published ones.
+        It restores a damaged pointer from the ledger first. `expected` is the generation that the decision was based
+        on. `served` is a generation that is in service: where the files are older, the new one is above it all the
+        same. Raises RegistryConflict when the generation is not the expected one, NotRegistered, and ArtifactError
+        when the files differ from the published ones.
         """
-        return self._point_to(name, version, "promote", by, why, expected)
+        return self._point_to(name, version, "promote", by, why, expected, served)
 
-    def rollback(self, name: str, *, by: str, why: str) -> Pointer:
+    def rollback(self, name: str, *, by: str, why: str, served: int = 0) -> Pointer:
         """Put the previous version back in service. Raises RegistryConflict when there is none."""
-        last = self._history(name).last()
+        last = self.last_move(name)
         reason = None
         if last.previous is None:
             reason = "no version served before"
@@ -147,9 +159,9 @@ class Registry:
             reason = f"version {last.version} serves already; promote the version that you want"
         if last.previous is None or reason:
             raise RegistryConflict(f"{name} cannot be rolled back: {reason}", param="model")
-        return self._point_to(name, last.previous, "rollback", by, why, last.generation)
+        return self._point_to(name, last.previous, "rollback", by, why, last.generation, served)
 
-    def withdraw(self, name: str, *, by: str, why: str) -> None:
+    def withdraw(self, name: str, *, by: str, why: str, served: int = 0) -> None:
         """Take a name out of service; `promote` or `rollback` puts it back.
 
         Raises RegistryConflict when it is not in service.
@@ -157,7 +169,7 @@ class Registry:
         with self._locked(name) as history:
             if history.last().version is None:
                 raise RegistryConflict(f"{name} is not in service", param="model")
-            history.move(None, "withdraw", by=by, why=why)
+            history.move(None, "withdraw", by=by, why=why, served=served)
 
     def delete(self, name: str, version: int, *, by: str = "") -> None:
         """Delete a version for good.
@@ -231,33 +243,39 @@ class Registry:
             self._held_out(name).remove()
             history.log("unbind_held_out", None, by, why=held_out.file)
 
-    def set_alias(self, alias: str, target: str) -> None:
-        """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered."""
+    def set_alias(self, alias: str, target: str, *, served: Mapping[str, str] | None = None) -> None:
+        """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered.
+
+        Where the file of aliases is damaged or lost, it is made anew from those that are `served`.
+        """
         check_alias(alias)
         name, version = parse_name(target)
+        self._require(name, version)  # before the lock, which would make a directory that is lost
         with self._aliases.locked():
             self._require(name, version)
-            self._aliases.write({**self.aliases(), alias: target})
+            self._aliases.write({**self._aliases.all_or(served or {}), alias: target})
 
     def remove_alias(self, alias: str) -> None:
         """Remove an alias. Raises NotRegistered when there is none."""
+        self._require_alias(alias)
         with self._aliases.locked():
-            aliases = self.aliases()
-            if alias not in aliases:
-                raise NotRegistered(f"there is no alias {alias[:300]!r}", param="alias")
+            aliases = self._require_alias(alias)
             self._aliases.write({key: target for key, target in aliases.items() if key != alias})
 
-    def _point_to(self, name: str, version: int, action: Action, by: str, why: str, expected: int | None) -> Pointer:
+    def _point_to(
+        self, name: str, version: int, action: Action, by: str, why: str, expected: int | None, served: int
+    ) -> Pointer:
         """Verify a version and put it in service, unless another move came after `expected`."""
         owner = verify(self.path(name, version)).owner
         with self._locked(name) as history:
+            history.repair()
             last = history.last()
             if expected not in (None, last.generation):
                 message = f"{name} is at generation {last.generation}, expected {expected}: another change came first"
                 raise RegistryConflict(message, param="model")
             self.path(name, version)  # raises if it was deleted meanwhile
-            if last.version != version:
-                last = history.move(version, action, by=by, why=why, owner=owner)
+            if last.version != version or last.generation < served:
+                last = history.move(version, action, by=by, why=why, owner=owner, served=served)
             return Pointer(version, last.generation, last.previous)
 
     def _own_first(self, name: str, owner: str) -> None:
@@ -304,6 +322,13 @@ class Registry:
             self.path(name, version)
         elif not self.versions(name):
             raise NotRegistered(f"there is no trained model {name}", param="model")
+
+    def _require_alias(self, alias: str) -> dict[str, str]:
+        """All aliases. Raises NotRegistered unless `alias` is one of them."""
+        aliases = self.aliases()
+        if alias not in aliases:
+            raise NotRegistered(f"there is no alias {alias[:300]!r}", param="alias")
+        return aliases
 
     def _directory(self, name: str) -> Path:
         return self._root / directory_of(name)

@@ -26,6 +26,10 @@ class Versions:
         present, deleted = self._scan()
         return sorted(present - deleted)
 
+    def is_deleted(self, number: int) -> bool:
+        """Whether a version is marked as deleted."""
+        return (self._directory / f"{number}{_DELETED}").exists()
+
     def path(self, number: int) -> Path:
         """The directory of a version."""
         return self._directory / str(number)

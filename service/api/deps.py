@@ -6,7 +6,6 @@ depends on another: FastAPI solves every dependency anew for every request.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -37,13 +36,15 @@ async def _get_caller(request: Request) -> Caller:
 
 
 async def _get_jobs(request: Request) -> JobBackend:
-    """Files, feedback and fine-tuning jobs, as the caller sees them.
+    """Files, feedback and fine-tuning jobs as the caller sees them; their calls may take a limited time in one request.
+
 
     The first use creates the tables, so that a database which is down at the start stops nothing else.
     """
-    jobs: JobBackend = request.app.state.jobs
+    backend: JobBackend = request.app.state.jobs
+    jobs = backend.for_request()
     if not request.app.state.jobs_migrated:
-        await asyncio.to_thread(jobs.store.migrate)
+        await jobs.run(jobs.store.migrate)
         request.app.state.jobs_migrated = True
     return jobs.on_behalf_of(_caller(request))
 

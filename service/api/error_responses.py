@@ -18,6 +18,7 @@ from models.errors import (
     ModelOutOfMemory,
     NotRegistered,
     RegistryConflict,
+    RegistryDamaged,
     SondeError,
     TextError,
 )
@@ -55,6 +56,7 @@ STATUS: dict[type[SondeError], int] = {
     BadName: 422,
     NotRegistered: 404,
     RegistryConflict: 409,
+    RegistryDamaged: 500,
     ArtifactError: 409,
     ModelOutOfMemory: 503,
     DeviceLost: 503,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -12,7 +13,6 @@ import orjson
 from service import plots
 from service.errors import JobNotFound
 from service.jobs import paths
-from service.jobs.backend import JobBackend
 
 ReportFormat = Literal["json", "md", "html"]
 MEDIA = {"json": "application/json", "md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8"}
@@ -22,11 +22,11 @@ _STYLE = (
 )
 
 
-def read_report(jobs: JobBackend, job: str, form: ReportFormat, path: str) -> bytes:
-    """The newest report; `path` is its URL path. Raises JobNotFound while there is none."""
+def read_report(home: Path, job: str, form: ReportFormat, path: str) -> bytes:
+    """The newest report of an existing job; `path` is its URL path. Raises JobNotFound while there is none."""
     if form == "md":
-        return _report_file(jobs, job, "md") + _markdown_links(_plot_data(jobs, job), path).encode()
-    written = _report_file(jobs, job, "json")
+        return _report_file(home, job, "md") + _markdown_links(_plot_data(home, job), path).encode()
+    written = _report_file(home, job, "json")
     content = orjson.loads(written)
     drawn = plots.available(content.get("plots") or {})
     if form == "html":
@@ -37,27 +37,27 @@ def read_report(jobs: JobBackend, job: str, form: ReportFormat, path: str) -> by
     return orjson.dumps({**content, "plot_files": files}, option=orjson.OPT_INDENT_2)
 
 
-def read_plot(jobs: JobBackend, job: str, name: str, form: plots.Format) -> bytes:
+def read_plot(home: Path, job: str, name: str, form: plots.Format) -> bytes:
     """One plot of the newest report.
 
     Raises JobNotFound without a report, or without that plot.
     """
-    data = _plot_data(jobs, job)
+    data = _plot_data(home, job)
     if name not in plots.available(data):
         drawn = ", ".join(plots.available(data)) or "none"
         raise JobNotFound(f"the report of {job} has no plot {name!r}; it has: {drawn}", param="plot")
     return plots.draw(name, data, form)
 
 
-def _report_file(jobs: JobBackend, job: str, suffix: str) -> bytes:
-    found = paths.report(jobs.home, jobs.store.get(job).id, suffix)
+def _report_file(home: Path, job: str, suffix: str) -> bytes:
+    found = paths.report(home, job, suffix)
     if found is None:
         raise JobNotFound(f"{job} has no report yet", param="fine_tuning_job_id")
     return found.read_bytes()
 
 
-def _plot_data(jobs: JobBackend, job: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_report_file(jobs, job, "json")).get("plots") or {}
+def _plot_data(home: Path, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_report_file(home, job, "json")).get("plots") or {}
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -11,6 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, ClientGone, InvalidRequest, UnsupportedMedia
+from service.jobs.backend import JobBackend
 from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
@@ -28,18 +28,19 @@ class Form:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def read_upload(request: Request, incoming: IncomingFile, max_bytes: int) -> Form:
+async def read_upload(request: Request, incoming: IncomingFile, jobs: JobBackend) -> Form:
     """Write the part called `file` to `incoming`, in threads; return the rest.
 
-    Raises UnsupportedMedia, BodyTooLarge, InvalidRequest, StorageFull, and ClientGone when the caller hangs up.
+    Raises UnsupportedMedia, BodyTooLarge, InvalidRequest, StorageFull, Unavailable when the disk hangs, and ClientGone
+    when the caller hangs up.
     """
     reader = _Reader(_require_boundary(request))
-    _refuse_early(request, max_bytes)
+    _refuse_early(request, jobs.files.max_bytes)
     try:
         async for chunk in request.stream():
             pieces = reader.feed(chunk)
             if pieces:
-                await asyncio.to_thread(_write, incoming, pieces)
+                await jobs.run_on_disk(_write, incoming, pieces)
     except ClientDisconnect:
         raise ClientGone("the caller hung up while sending") from None
     return reader.finish()

@@ -21,7 +21,7 @@ _DESCRIPTIONS = {
     415: "the route does not read the body's content type",
     422: "JSON that breaks the contract; `param` says where",
     429: "the queue is full, or there are too many unfinished jobs; Retry-After says when to come back",
-    500: "the model failed on this input, or the service has a fault",
+    500: "the model failed on this input, the registry is damaged, or the service has a fault",
     503: "not ready, shutting down, or out of memory; Retry-After says when to come back",
     507: "no space left on disk, or a quota is used up",
     504: "the request's time ran out",
@@ -51,7 +51,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 READING = errors(401, 403)
 COMPUTING = errors(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
-WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 507)
+WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 500, 507)
 
 
 def answers(model: Any) -> dict[int | str, dict[str, Any]]:

@@ -16,32 +16,35 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
+from service.jobs.limits import RETRY_AFTER_S, LimitedConnection, require_time
 from service.jobs.migrations import upgrade
 from service.jobs.tables import VERSION, metadata, schema_version
 
 log = logging.getLogger(__name__)
 
 _FILE = "sonde.sqlite"
-_BUSY_TIMEOUT_S = 5
 _CONNECT_TIMEOUT_S = 3
 # A worker that is stopped within a transaction (SIGSTOP, a frozen virtual machine) would keep its locks for ever.
 _ABANDONED_AFTER_S = 5
 _MIGRATION_LOCK = 0x50DDE  # any number, the same in every process
-_RETRY_AFTER_S = 2
+_LIMIT_S = 5.0
 
 # Raised by reads and writes while the database cannot do them; it may be able to later.
 DATABASE_UNAVAILABLE = (Unavailable, StorageFull)
 
 
 class Database:
-    """Transactions on the tables. Raises Unavailable while the database is away, and works again once it is back."""
+    """Transactions on the tables. Raises Unavailable while the database is away, and works again once it is back.
 
-    def __init__(self, url: str, home: Path) -> None:
+    A database that hangs counts as away after `limit_s`: each wait for a lock or for the server takes at most that.
+    """
+
+    def __init__(self, url: str, home: Path, limit_s: float = _LIMIT_S) -> None:
         """`url` is empty for SQLite in `home`, else `postgresql://…` or `sqlite:///…`. The first use connects."""
         self.url = engine_url(url, home)
         self.embedded = self.url.startswith("sqlite")
         self._file = Path(make_url(self.url).database or "") if self.embedded else None
-        self._engine = _sqlite(self.url) if self.embedded else _postgres(self.url)
+        self._engine = _sqlite(self.url, limit_s) if self.embedded else _postgres(self.url, limit_s)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -94,20 +97,22 @@ class Database:
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
+            require_time()
             with engine.begin() as connection:
                 yield connection
+                require_time()  # the caller has been told that this failed, so it must not be committed now
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             if self.embedded:  # if the file was away, open connections are to a new and empty one
                 self._engine.dispose()
             if "disk is full" in str(error) or isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
                 raise StorageFull("no space is left for the database of jobs") from error
-            raise Unavailable("the database of jobs does not answer", retry_after_s=_RETRY_AFTER_S) from error
+            raise Unavailable("the database of jobs does not answer", retry_after_s=RETRY_AFTER_S) from error
         except DataError as error:  # for instance NUL in an id, which SQLite does not find and PostgreSQL refuses
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
             standby = isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction)  # it is about to take over
             if error.connection_invalidated or standby:
-                raise Unavailable("the database of jobs went away", retry_after_s=_RETRY_AFTER_S) from error
+                raise Unavailable("the database of jobs went away", retry_after_s=RETRY_AFTER_S) from error
             raise
 
 
@@ -117,28 +122,19 @@ def engine_url(url: str, home: Path) -> str:
         return f"sqlite:///{(home / _FILE).absolute()}"
     scheme, _, rest = url.partition("://")
     if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return _limit_idle_transactions(f"postgresql+psycopg://{rest}")
+        return f"postgresql+psycopg://{rest}"
     if scheme == "sqlite":
         return url
     raise ConfigError(f"--database-url: expected postgresql://… or sqlite:///…, got {scheme}://…", param="database_url")
 
 
-def _limit_idle_transactions(url: str) -> str:
-    """Have the server end transactions that stand still, unless the URL sets options of its own."""
-    parsed = make_url(url)
-    if "options" in parsed.query:
-        return url
-    options = {"options": f"-c idle_in_transaction_session_timeout={_ABANDONED_AFTER_S}s"}
-    return parsed.update_query_dict(options).render_as_string(hide_password=False)
-
-
-def _sqlite(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False})
+def _sqlite(url: str, limit_s: float) -> sa.Engine:
+    engine = sa.create_engine(url, pool_timeout=limit_s, connect_args={"timeout": limit_s, "check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")
     def on_connect(connection: Any, record: object) -> None:
         connection.isolation_level = None  # Python's own BEGIN comes too late and never locks
-        for pragma in ("journal_mode=WAL", f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "synchronous=FULL"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @sa.event.listens_for(engine, "begin")
@@ -149,6 +145,33 @@ def _sqlite(url: str) -> sa.Engine:
     return engine
 
 
-def _postgres(url: str) -> sa.Engine:
-    pool = {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, "pool_timeout": 5}
-    return sa.create_engine(url, **pool, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+def _postgres(url: str, limit_s: float) -> sa.Engine:
+    pool = {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, "pool_timeout": limit_s}
+    engine = sa.create_engine(url, **pool, connect_args=_connect_arguments(url, limit_s))
+
+    @sa.event.listens_for(engine, "do_connect")
+    def on_connect(dialect: object, record: object, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        connection = LimitedConnection.connect(*arguments, **parameters)
+        connection.limit_s = limit_s + 1  # a server that works ends the statement itself
+        return connection
+
+    return engine
+
+
+def _connect_arguments(url: str, limit_s: float) -> dict[str, Any]:
+    """Limits of libpq, the kernel and the server; what the URL sets itself stays as it is."""
+    limit_ms = round(limit_s * 1000)
+    server = {
+        "idle_in_transaction_session_timeout": _ABANDONED_AFTER_S * 1000,
+        "statement_timeout": limit_ms,
+        "lock_timeout": limit_ms,
+    }
+    arguments = {
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": limit_ms,
+        "options": " ".join(f"-c {name}={value}ms" for name, value in server.items()),
+    }
+    return {name: value for name, value in arguments.items() if name not in make_url(url).query}

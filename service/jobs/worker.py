@@ -48,7 +48,7 @@ class Worker:
         self._settings = settings
         self._home = settings.home.absolute()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"[-_NAME_LENGTH:]
-        self._database = Database(settings.database_url, self._home)
+        self._database = Database(settings.database_url, self._home, max(settings.job_lease_s / 2, 1.0))
         self._store = JobStore(self._database, self._home, settings.job_lease_s)
         self._leases = WorkerLeases(self._database, settings.job_lease_s)
         self.metrics = JobMetrics()

@@ -14,6 +14,7 @@ from pathlib import Path
 from models.runtime import cpu
 from service.config import Settings
 from service.metrics import PROCESS_STATES, SupervisorMetrics, listen
+from service.printable import printable
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from service.processes.process_handle import ProcessHandle
 from service.processes.server_process import ProcessSpec
@@ -108,7 +109,7 @@ class Supervisor:
             self._metrics.processes.labels(state).set(states.count(state))
         if not self._announced and states.count("ready") == len(self._processes):
             self._announced = True
-            print(self._processes[0].greeting, flush=True)
+            print(printable(self._processes[0].greeting), flush=True)
 
     def _handle_events(self) -> None:
         """Wait for connections and for messages of the processes, and handle them."""

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from models.errors import BadName, NotRegistered
-from models.registry.names import parse_name
-from models.registry.registry import Pointer, Registry
+from models.errors import BadName, NotRegistered, RegistryDamaged
+from models.registry.names import is_alias, parse_name
+from models.registry.pointer_history import Move
+from models.registry.registry import Registry
 from service.errors import ModelNotFound, Unservable
 from service.metrics import Metrics
 from service.serving.fine_tuned import LiveVersion
@@ -20,8 +21,9 @@ from service.serving.sensor_model import ServedSensor
 
 log = logging.getLogger(__name__)
 
-# The `model` label of failures to read the registry itself.
+# The `model` label of failures to read the registry itself, and the label of those to read its aliases.
 REGISTRY = "registry"
+_ALIASES = "aliases"
 
 
 class RegistryWatcher:
@@ -29,6 +31,9 @@ class RegistryWatcher:
 
     A thread polls the registry's stamp. It loads a new version beside the old one, swaps them, and retires the old one.
     `current` and `aliases` are replaced, never changed, so that readers on other threads see whole mappings.
+
+    What serves goes on when the registry is damaged, lost or older than it was. A generation in service never falls: an
+    older pointer comes from a backup, and its promotion was replaced by a later decision. A new move ends that.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class RegistryWatcher:
         self._failures = LoadFailures(metrics, clock)
         self._generations: dict[str, int] = {}
         self._problems: Mapping[str, str] = {}
+        self._aliases_problem: str | None = None
         self._without_version: frozenset[str] = frozenset()
         self._loading = threading.Lock()
         self._stamp: object = None
@@ -63,10 +69,13 @@ class RegistryWatcher:
     def find(self, asked: str) -> LiveVersion | None:
         """The loaded version that a name, with or without version, or an alias means, or None.
 
-        Raises Unservable for a current version that failed to load, and ModelNotFound for a model without one.
+        Raises Unservable for a current version that failed to load, and for an unknown alias while the aliases cannot
+        be read; ModelNotFound for a model without a version in service.
         """
         target = self._parse(asked)
         if target is None:
+            if self._aliases_problem is not None and is_alias(asked):
+                raise _unservable(asked, self._aliases_problem)
             return None
         name, version = target
         if version is not None:
@@ -84,6 +93,14 @@ class RegistryWatcher:
         """The name and version to `fetch` where `asked` names a version; None otherwise."""
         target = self._parse(asked)
         return None if target is None or target[1] is None else (target[0], target[1])
+
+    def problem(self, name: str) -> str | None:
+        """Why a name's last change could not be followed, or None."""
+        return self._problems.get(name)
+
+    def generation(self, name: str) -> int:
+        """The generation of a name in service; 0 without one."""
+        return self._generations.get(name, 0)
 
     def fetch(self, name: str, version: int) -> LiveVersion:
         """Load a version that is not the current one. Blocks. Raises ModelNotFound and Unservable."""
@@ -118,8 +135,10 @@ class RegistryWatcher:
                 self._follow_registry()
                 self._stamp = stamp
             self._unpin_deleted()
+            self._failures.clear(REGISTRY)
         except Exception as error:  # a disk that does not answer must not end the thread
             self._failures.record(REGISTRY, REGISTRY, error)
+            self._metrics.registry_problems.set(len(self._problems) + 1)
         self._retired.close_unused()
 
     def close(self) -> None:
@@ -142,47 +161,74 @@ class RegistryWatcher:
 
     def _follow_registry(self) -> None:
         """Bring every name to the version that its pointer names."""
-        names = self._registry.names()
+        registered = set(self._registry.names())
+        names = sorted(registered | set(self.current))
         problems = {name: problem for name in names if (problem := self._follow_pointer(name)) is not None}
-        for name in set(self.current) - set(names):
-            self._withdraw(name)
         self._problems = problems
-        self._without_version = frozenset(set(names) - set(self.current) - set(problems))
-        self._retry_at = self._clock() + RETRY_S if problems else float("inf")
-        self.aliases = self._registry.aliases()
+        self._without_version = frozenset(registered - set(self.current) - set(problems))
+        self._aliases_problem = self._follow_aliases()
+        count = len(problems) + (self._aliases_problem is not None)
+        self._metrics.registry_problems.set(count)
+        self._retry_at = self._clock() + RETRY_S if count else float("inf")
+
+    def _follow_aliases(self) -> str | None:
+        """Read the aliases; return the reason of a failure."""
+        try:
+            self.aliases = self._registry.aliases(known=bool(self.aliases))
+        except Exception as error:  # as for a pointer
+            return self._failures.record(REGISTRY, _ALIASES, error)
+        self._failures.clear(_ALIASES)
+        return None
 
     def _follow_pointer(self, name: str) -> str | None:
         """Bring one name to the version that its pointer names; return the reason of a failure."""
         label = name
         try:
-            pointer = self._registry.current(name)
-            if pointer is None:
-                if name in self.current:
-                    self._withdraw(name)
-                return None
-            label = f"{name}:v{pointer.version}, generation {pointer.generation}"
-            if self._generations.get(name) == pointer.generation:
-                return None
-            if reason := self._failures.recent(label):
-                return reason
-            self._swap(name, pointer)
+            move = self._registry.last_move(name)
+            if not self._is_followed(name, move):
+                label = f"{name}:v{move.version}, generation {move.generation}"
+                if reason := self._failures.recent(label):
+                    return reason
+                self._follow(name, move)
         except Exception as error:  # a broken artifact may make a library raise anything
             return self._failures.record(name, label, error)
+        self._failures.clear(name)
         return None
 
-    def _swap(self, name: str, pointer: Pointer) -> None:
+    def _is_followed(self, name: str, move: Move) -> bool:
+        """Whether a move is the one in service. Raises RegistryDamaged for one that is older."""
+        served = self.current.get(name)
+        if served is None:
+            return move.version is None
+        generation = self._generations[name]
+        if (move.generation, move.version) == (generation, served.manifest.version):
+            return True
+        if move.generation <= generation:
+            raise RegistryDamaged(
+                f"{name} serves generation {generation} and the registry has {move.generation}: restore its newer "
+                f"files, or promote a version"
+            )
+        return False
+
+    def _follow(self, name: str, move: Move) -> None:
+        if move.version is None:
+            self._withdraw(name)
+        else:
+            self._swap(name, move.version, move.generation)
+
+    def _swap(self, name: str, version: int, generation: int) -> None:
         """Load the pointer's version beside the current one and put it in its place."""
         with self._loading:
             old = self.current.get(name)
-            new = self._loaded(name, pointer.version) or self._load(name, pointer.version)
+            new = self._loaded(name, version) or self._load(name, version)
             self.current = {**self.current, name: new}
-            self._generations[name] = pointer.generation
+            self._generations[name] = generation
             self._pinned.remove(new.label)
-        self._metrics.model_generation.labels(name).set(pointer.generation)
+        self._metrics.model_generation.labels(name).set(generation)
         if new is old:
             return
         self._export_metrics(new)
-        facts = {"model": new.label, "generation": pointer.generation, "device": new.metadata.device}
+        facts = {"model": new.label, "generation": generation, "device": new.metadata.device}
         log.info("model in service", extra=facts)
         if old is not None:
             self._retire(old)
@@ -205,8 +251,8 @@ class RegistryWatcher:
     def _unpin_deleted(self) -> None:
         for version in self._pinned.all():
             manifest = version.manifest
-            exists = manifest.version in self._registry.versions(manifest.name)
-            if not exists and self._pinned.remove(version.label):
+            deleted = self._registry.is_deleted(manifest.name, manifest.version)
+            if deleted and self._pinned.remove(version.label):
                 self._retire(version)
 
     def _retire(self, version: LiveVersion) -> None:

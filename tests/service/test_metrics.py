@@ -57,6 +57,7 @@ ALL = {
     "sonde_model_generation": "gauge",
     "sonde_keys_stale": "gauge",
     "sonde_ready": "gauge",
+    "sonde_registry_problems": "gauge",
     "sonde_reload_failures": "counter",
     "sonde_request_seconds": "histogram",
     "sonde_requests": "counter",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -60,6 +61,21 @@ class Postgres:
             yield
         finally:
             self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of the server's processes for a while, as on a host that hangs."""
+        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        stopped = [parent]
+        try:
+            os.kill(parent, signal.SIGSTOP)  # the first, so that it starts no others
+            for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+                os.kill(int(child), signal.SIGSTOP)
+                stopped.append(int(child))
+            yield
+        finally:
+            for process in reversed(stopped):
+                os.kill(process, signal.SIGCONT)
 
     def new_database(self) -> str:
         """The URL of an empty database."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -27,6 +26,6 @@ async def add_feedback(body: FeedbackBody, jobs: JobsDep) -> dict[str, Any]:
     Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
     counts for the model as well.
     """
-    number, when = await asyncio.to_thread(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
+    number, when = await jobs.run(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
     about = {"model": body.model, "text": body.text, "label": body.label, "correct_label": body.correct_label}
     return {"id": f"feedback-{number}", "object": "feedback", "created_at": int(when), **about}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -50,13 +49,13 @@ _ONE = {**READING, **errors(404, 422, 503)}
 )
 async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     """Stored as it comes, hashed, and looked into only by the job that uses it."""
-    incoming = await asyncio.to_thread(jobs.files.receive)
+    incoming = await jobs.run_on_disk(jobs.files.receive)
     try:
-        form = await read_upload(request, incoming, jobs.files.max_bytes)
+        form = await read_upload(request, incoming, jobs)
         purpose = _require_purpose(form.fields)
-        return _file_object(await asyncio.to_thread(jobs.files.keep, incoming, form.filename or "", purpose))
+        return _file_object(await jobs.run(jobs.files.keep, incoming, form.filename or "", purpose))
     finally:
-        await asyncio.to_thread(incoming.discard)
+        await jobs.disk.clean_up(incoming.discard)
 
 
 def _require_purpose(fields: dict[str, str]) -> str:
@@ -82,14 +81,14 @@ async def list_files(
     purpose: str | None = None,
 ) -> dict[str, Any]:
     """Newest first, unless `order` is `asc`."""
-    found, more = await asyncio.to_thread(jobs.files.page, after, limit, purpose, newest_first=order == "desc")
+    found, more = await jobs.run(jobs.files.page, after, limit, purpose, newest_first=order == "desc")
     return page_object([_file_object(file) for file in found], has_more=more)
 
 
 @router.get("/{file_id}", responses=_ONE, response_model=FileObject, summary="One file")
 async def get_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
     """What is known of a file."""
-    return _file_object(await asyncio.to_thread(jobs.files.get, file_id))
+    return _file_object(await jobs.run(jobs.files.get, file_id))
 
 
 @router.get(
@@ -103,7 +102,7 @@ async def get_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
 )
 async def get_content(file_id: str, jobs: JobsDep) -> FileResponse:
     """The bytes as they came."""
-    path = await asyncio.to_thread(jobs.files.path, file_id)
+    path = await jobs.run(jobs.files.path, file_id)
     # Browsers must not render it, because any uploader chose its content.
     headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
@@ -112,7 +111,7 @@ async def get_content(file_id: str, jobs: JobsDep) -> FileResponse:
 @router.delete("/{file_id}", responses={**_ONE, **errors(400)}, response_model=FileDeleted, summary="Delete a file")
 async def delete_file(file_id: str, jobs: JobsDep) -> dict[str, Any]:
     """Not while a job that is not finished needs it."""
-    await asyncio.to_thread(jobs.files.delete, file_id)
+    await jobs.run(jobs.files.delete, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

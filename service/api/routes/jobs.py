@@ -60,14 +60,15 @@ async def create(
 ) -> dict[str, Any]:
     """Start a job; a worker takes it.
 
-    A second request with the same Idempotency-Key gets the same answer and starts nothing.
+    A second request with the same Idempotency-Key gets the same answer and starts nothing. Send one, so that you can
+    repeat a request after 503: a database that stops answering may have stored the job.
     """
     raw = request.raw if isinstance(request, JsonRequest) else b""
     key = IdempotencyKey(context.key.id, idempotency_key, hashlib.sha256(raw).hexdigest()) if idempotency_key else None
-    if key is not None and (before := await asyncio.to_thread(jobs.store.find_answer, key)) is not None:
+    if key is not None and (before := await jobs.run(jobs.store.find_answer, key)) is not None:
         return before
     served = None if body.model == SENSORS else await manager.resolve(body.model)
-    return await asyncio.to_thread(_create_job, body, served, jobs, settings, key)
+    return await jobs.run(_create_job, body, served, jobs, settings, key)
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=JobList, summary="List fine-tuning jobs")
@@ -85,20 +86,20 @@ async def list_jobs(
     for key in metadata:
         if not re.fullmatch(METADATA_KEY, key):
             raise InvalidRequest.at("metadata", f"no job has a key like {key[:80]!r}")
-    found, more = await asyncio.to_thread(jobs.store.page, after, limit, metadata)
+    found, more = await jobs.run(jobs.store.page, after, limit, metadata)
     return {"object": "list", "data": [job_object(job, settings.org) for job in found], "has_more": more}
 
 
 @router.get("/{fine_tuning_job_id}", responses=_ONE, response_model=JobObject, summary="One fine-tuning job")
 async def retrieve(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """A job's state and result."""
-    return job_object(await asyncio.to_thread(jobs.store.get, fine_tuning_job_id), settings.org)
+    return job_object(await jobs.run(jobs.store.get, fine_tuning_job_id), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/cancel", responses=_CHANGE, response_model=JobObject, summary="Cancel a job")
 async def cancel(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """A queued job ends at once, a running one within seconds. A finished one stays (400)."""
-    return job_object(await asyncio.to_thread(jobs.store.request_control, fine_tuning_job_id, "cancel"), settings.org)
+    return job_object(await jobs.run(jobs.store.request_control, fine_tuning_job_id, "cancel"), settings.org)
 
 
 @bare_router.post("/{fine_tuning_job_id}/pause", responses=_CHANGE, response_model=JobObject, summary="Pause a job")
@@ -107,7 +108,7 @@ async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -
 
     It writes a checkpoint first, where its recipe trains in steps.
     """
-    return job_object(await asyncio.to_thread(jobs.store.request_control, fine_tuning_job_id, "pause"), settings.org)
+    return job_object(await jobs.run(jobs.store.request_control, fine_tuning_job_id, "pause"), settings.org)
 
 
 @bare_router.post(
@@ -115,7 +116,7 @@ async def pause(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -
 )
 async def resume(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """The job continues from its newest checkpoint."""
-    return job_object(await asyncio.to_thread(jobs.store.resume, fine_tuning_job_id), settings.org)
+    return job_object(await jobs.run(jobs.store.resume, fine_tuning_job_id), settings.org)
 
 
 @router.get("/{fine_tuning_job_id}/events", responses=_ONE, response_model=EventList, summary="What happened in a job")
@@ -126,7 +127,7 @@ async def list_events(
 
     `metrics` events carry step, total_steps, loss, learning_rate, examples_per_s, eta_s.
     """
-    found, more = await asyncio.to_thread(jobs.store.events, fine_tuning_job_id, _sequence_number(after), limit)
+    found, more = await jobs.run(jobs.store.events, fine_tuning_job_id, _sequence_number(after), limit)
     return {"object": "list", "data": [_event_object(event) for event in found], "has_more": more}
 
 
@@ -137,7 +138,7 @@ async def list_checkpoints(
     fine_tuning_job_id: str, jobs: JobsDep, after: AfterCheckpoint = None, limit: Limit = 10
 ) -> dict[str, Any]:
     """A job's checkpoints, newest first. An interrupted job continues from the newest."""
-    found, more = await asyncio.to_thread(jobs.store.checkpoints, fine_tuning_job_id, _sequence_number(after), limit)
+    found, more = await jobs.run(jobs.store.checkpoints, fine_tuning_job_id, _sequence_number(after), limit)
     return page_object([_checkpoint_object(fine_tuning_job_id, checkpoint) for checkpoint in found], has_more=more)
 
 
@@ -159,9 +160,8 @@ async def report(
     """
     accepted: ReportFormat = next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
     form = format or accepted
-    content = await asyncio.to_thread(
-        read_report, jobs, fine_tuning_job_id, form, f"{_PATH}/{fine_tuning_job_id}/report"
-    )
+    job = (await jobs.run(jobs.store.get, fine_tuning_job_id)).id
+    content = await asyncio.to_thread(read_report, jobs.home, job, form, f"{_PATH}/{job}/report")
     return Response(content, media_type=MEDIA[form])
 
 
@@ -180,9 +180,8 @@ async def plot(fine_tuning_job_id: str, plot: str, jobs: JobsDep) -> Response:
     if suffix not in _PICTURES:
         raise JobNotFound(f"expected a plot's name with .svg or .png, got {plot[:80]!r}", param="plot")
     form: Literal["svg", "png"] = "svg" if suffix == "svg" else "png"
-    return Response(
-        await asyncio.to_thread(read_plot, jobs, fine_tuning_job_id, name, form), media_type=_PICTURES[suffix]
-    )
+    job = (await jobs.run(jobs.store.get, fine_tuning_job_id)).id
+    return Response(await asyncio.to_thread(read_plot, jobs.home, job, name, form), media_type=_PICTURES[suffix])
 
 
 def job_object(job: Job, org: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 
-from models.registry.registry import Registry
 from service.api.deps import ManagerDep, SettingsDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.models import Info, ModelList, ModelObject
@@ -41,7 +40,7 @@ async def list_models(manager: ManagerDep) -> dict[str, Any]:
 async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
     """A model's contract: shapes, dtypes, its device and why; for a trained one, its metrics."""
     served = await manager.resolve(model)
-    return await run_in_threadpool(describe, served, manager.registry)
+    return await run_in_threadpool(describe, served, manager)
 
 
 @router.get(
@@ -73,10 +72,10 @@ async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
 
 async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
     """Every model in service."""
-    return await run_in_threadpool(lambda: [describe(served, manager.registry) for served in manager.all()])
+    return await run_in_threadpool(lambda: [describe(served, manager) for served in manager.all()])
 
 
-def describe(served: Servable, registry: Registry) -> dict[str, Any]:
+def describe(served: Servable, manager: ModelManager) -> dict[str, Any]:
     """OpenAI's model object with our fields. Reads the disk for a trained model."""
     metadata = served.metadata
     manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
@@ -97,9 +96,15 @@ def describe(served: Servable, registry: Registry) -> dict[str, Any]:
         "max_tokens": metadata.max_tokens,
         "labels": list(metadata.labels),
         "prompts": metadata.prompts,
-        "notes": list(metadata.notes),
+        "notes": [*metadata.notes, *_registry_notes(served, manager)],
         "signature": metadata.signature(),
         "base": manifest.base if manifest else None,
-        "versions": registry.versions(manifest.name) if manifest else [],
+        "versions": manager.registry.versions(manifest.name) if manifest else [],
         "metrics": manifest.metrics if manifest else {},
     }
+
+
+def _registry_notes(served: Servable, manager: ModelManager) -> list[str]:
+    """A note where the registry names another version, or none that can be read."""
+    problem = manager.watcher.problem(served.metadata.name)
+    return [] if problem is None else [f"the registry cannot be followed, this version goes on serving: {problem}"]

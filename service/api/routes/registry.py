@@ -35,8 +35,8 @@ router = APIRouter(route_class=JsonRoute, tags=["registry"])
 AliasPath = Annotated[str, Path(pattern=f"^{ALIAS_PATTERN}$", description="a name of your own")]
 _READ = [Depends(requires("infer"))]
 _WRITE = [Depends(requires("admin"))]
-_READING = {**READING, **errors(404)}
-_REMOVING = {**READING, **errors(404, 409, 507)}
+_READING = {**READING, **errors(404, 500)}
+_REMOVING = {**READING, **errors(404, 409, 500, 507)}
 
 
 @router.get(
@@ -95,7 +95,9 @@ def promote(
     Failures count in `sonde_reload_failures`.
     """
     name = require_known(registry, model)
-    registry.promote(name, body.version, by=context.key.id, why=body.why, expected=body.expected_generation)
+    served = manager.watcher.generation(name)
+    why, expected = body.why, body.expected_generation
+    registry.promote(name, body.version, by=context.key.id, why=why, expected=expected, served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -111,7 +113,8 @@ def rollback(
 ) -> dict[str, Any]:
     """The version that served before serves again. The body is optional."""
     name = require_known(registry, model)
-    registry.rollback(name, by=context.key.id, why=body.why if body else "")
+    served = manager.watcher.generation(name)
+    registry.rollback(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -130,7 +133,8 @@ def withdraw(
     Promote or rollback puts one back. The body is optional.
     """
     name = require_known(registry, model)
-    registry.withdraw(name, by=context.key.id, why=body.why if body else "")
+    served = manager.watcher.generation(name)
+    registry.withdraw(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
 
 
@@ -156,7 +160,13 @@ def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: Cont
     return {"id": model, "object": "model", "deleted": True}
 
 
-@router.get("/v1/aliases", dependencies=_READ, responses=READING, response_model=AliasList, summary="List aliases")
+@router.get(
+    "/v1/aliases",
+    dependencies=_READ,
+    responses={**READING, **errors(500)},
+    response_model=AliasList,
+    summary="List aliases",
+)
 def list_aliases(registry: RegistryDep) -> dict[str, Any]:
     """Names that stand for trained models, sorted."""
     data = [{"id": alias, "object": "alias", "target": target} for alias, target in sorted(registry.aliases().items())]
@@ -174,7 +184,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager:
     if any(alias == served.metadata.name for served in manager.all()):
         raise RegistryConflict(f"{alias!r} is a model's own name here", param="alias")
     try:
-        registry.set_alias(alias, body.target)
+        registry.set_alias(alias, body.target, served=manager.watcher.aliases)
     except (NotRegistered, BadName) as error:
         raise ModelNotFound(error.message, param="target") from error
     manager.watcher.poke()
@@ -184,7 +194,7 @@ def set_alias(alias: AliasPath, body: AliasBody, registry: RegistryDep, manager:
 @router.delete(
     "/v1/aliases/{alias}",
     dependencies=_WRITE,
-    responses={**READING, **errors(404, 422, 507)},
+    responses={**READING, **errors(404, 422, 500, 507)},
     response_model=AliasDeleted,
     summary="Remove an alias",
 )

@@ -144,11 +144,18 @@ def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path
             hold()
 
 
-def test_options_of_the_callers_own_are_kept(tmp_path: Path) -> None:
-    assert "idle_in_transaction" in engine_url("postgresql://a:b@c/d", tmp_path)
-    assert engine_url("postgresql://a:b@c/d?options=-c%20lock_timeout%3D9", tmp_path).endswith(
-        "options=-c%20lock_timeout%3D9"
-    )
+@pytest.mark.parametrize(
+    ("query", "lock_timeout", "idle"), [("", "4s", "5s"), ("&options=-c%20lock_timeout%3D9s", "9s", "0")]
+)
+def test_options_of_the_urls_own_are_kept(
+    postgresql: Postgres, tmp_path: Path, query: str, lock_timeout: str, idle: str
+) -> None:
+    with closing(Database(postgresql.new_database() + query, tmp_path, 4.0)) as database, database.read() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+            for name in ("lock_timeout", "idle_in_transaction_session_timeout")
+        ]
+    assert shown == [lock_timeout, idle]
 
 
 @pytest.mark.slow

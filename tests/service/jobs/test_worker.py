@@ -19,6 +19,7 @@ from service.jobs.database import Database
 from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.worker import Worker
 from tests.support.artifacts import own_encoder
+from tests.support.control_characters import HOSTILE, forbidden
 from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
 from tests.support.server import free_port, metric, wait_until
 
@@ -268,3 +269,11 @@ def test_a_job_that_is_cancelled_while_it_is_paused_leaves_no_checkpoints(shared
     shared.request_control(job, "cancel")
     wait_until(lambda: sorted(path.name for path in attempt.iterdir()) == ["incumbent.json", "job.json", "trainer.log"])
     assert shared.get(job).status == "cancelled"
+
+
+def test_a_failure_in_the_callers_words_controls_no_log(harness: JobHarness, worker: WorkerProcess) -> None:
+    job = harness.submit(fail_code="bad", fail_message=HOSTILE)
+    assert harness.until(job).error_message == HOSTILE
+    lines = worker.log.read_bytes().decode().removesuffix("\n").split("\n")
+    assert {line["message"] for line in map(json.loads, lines)} >= {f"job failed: {HOSTILE}"}
+    assert [line for line in lines if forbidden(line)] == []
