@@ -23,7 +23,9 @@ class CostlyBody:
     content: bytes
 
 
-def costly_bodies(document: dict[str, Any], models: dict[str, str], max_bytes: int = _MAX_BYTES) -> Iterator[CostlyBody]:
+def costly_bodies(
+    document: dict[str, Any], models: dict[str, str], max_bytes: int = _MAX_BYTES
+) -> Iterator[CostlyBody]:
     """All kinds of costly bodies for all routes that read JSON.
 
     `models` has a served model's name by route; "" is that of all other routes.

@@ -96,9 +96,10 @@ class LoopWatch:
             start = answer.read(2000).decode(errors="replace")
             while answer.read(1 << 20):
                 pass
-            return answer.status, start
         except (BrokenPipeError, ConnectionResetError) as error:
             return 0, type(error).__name__
+        else:
+            return answer.status, start
         finally:
             connection.close()
 
