@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from models.errors import DeviceLost, ModelOutOfMemory, ModelSourceError, SondeError, Unsupported
+from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import Placement
 
 
@@ -34,7 +35,6 @@ def inference_mode(placement: Placement) -> Iterator[None]:
     except torch.AcceleratorError as error:
         raise DeviceLost(f"{placement.device} stopped answering: {type(error).__name__}") from error
     except (MemoryError, RuntimeError) as error:
-        # PyTorch's CPU allocator has no error class of its own.
-        if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        if is_out_of_memory(error):
             raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
         raise

@@ -23,6 +23,7 @@ from models.errors import SondeError
 from models.filesystem import is_full
 from models.loader import load
 from models.runtime.malloc import keep_freed_memory
+from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import place
 from models.source import locate
 from models.training.checks.before_training import check_rows
@@ -86,7 +87,9 @@ def _run(directory: Path, events: Events) -> int:
             _train(directory, events, report)
     except SondeError as error:
         return _write_error(directory, error.code, error.message, error.param)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         traceback.print_exception(error)
         return _write_error(directory, "out_of_memory", _NO_MEMORY, None)
     except _OWN_FAULTS as error:
