@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from models.errors import BadTokens
+from models.errors import BadTokens, ModelError
 from models.text.preprocessing import Preprocessing
 from models.text.tokens import Explained, Tokens
 
@@ -25,6 +26,21 @@ _MOST_CHARACTERS_PER_TOKEN = 256
 _WHITESPACE = re.compile(r"\s")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Turn a panic of the tokenizers library into a ModelError.
+
+    Its regular expressions panic where they backtrack too often. A panic is no Exception, so that no other handler
+    would see it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"the model's tokenizer failed at a text: {error}", param="model") from None
 
 
 class TextProcessor:
@@ -66,6 +82,7 @@ class TextProcessor:
         token = getattr(self._tokenizer.model, "unk_token", None)
         return self._tokenizer.token_to_id(token) if isinstance(token, str) else None
 
+    @_panics_as_errors()
     def encode(
         self,
         texts: Sequence[str],
@@ -96,6 +113,7 @@ class TextProcessor:
             for encoding, text, (_, is_whole) in zip(encodings, read, parts, strict=True)
         ]
 
+    @_panics_as_errors()
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, max_tokens: int | None = None) -> list[Tokens]:
         """Tokenise pairs as one input each, as a cross-encoder reads them.
 
@@ -124,6 +142,7 @@ class TextProcessor:
         room = max(self.max_tokens - self.special_tokens, 0)
         return self._add_special_tokens(row[:room], available=len(row) + self.special_tokens)
 
+    @_panics_as_errors()
     def explain(self, text: str, *, add_special_tokens: bool = True, prompt: str = "") -> Explained:
         """The text after preprocessing and its tokens, without truncation."""
         read = prompt + self.preprocessing(text)
@@ -131,6 +150,7 @@ class TextProcessor:
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         return Explained(read, encoding.ids, encoding.tokens, special, encoding.offsets)
 
+    @_panics_as_errors()
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text from token ids."""
         self._require_known(ids)
