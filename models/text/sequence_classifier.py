@@ -18,6 +18,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
+from models.text.loaded_weights import require_weights
 from models.text.model_config import longest_input
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor
@@ -88,9 +89,15 @@ def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     with loading(source.name, "a sequence classifier"):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source.path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=placement.dtype
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            source.path,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=placement.dtype,
+            output_loading_info=True,
         )
+        require_weights(found["missing_keys"], source.name)
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")

@@ -20,7 +20,8 @@ from models.runtime.inference import loading
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
-from models.text.model_config import longest_input
+from models.text.loaded_weights import require_weights
+from models.text.model_config import longest_input, transformer_path
 from models.training.errors import TrainingError
 from models.training.tuning.batches import Batch, Batches, TextReader, restore_order
 from models.training.tuning.freezing import add_adapters, freeze_word_embeddings
@@ -124,14 +125,15 @@ class _LoadedNetwork:
 def _load(source: ModelSource) -> _LoadedNetwork:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    path = _transformer_path(source.path)
+    path = transformer_path(source.path)
     fresh = not is_cross_encoder(path)
     head: dict[str, Any] = {"num_labels": 1} if fresh else {}
     offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with loading(source.name, "a transformer"):
-        network = AutoModelForSequenceClassification.from_pretrained(
-            path, use_safetensors=True, dtype=torch.float32, **offline, **head
+        network, found = AutoModelForSequenceClassification.from_pretrained(
+            path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **offline, **head
         )
+        require_weights(_missing(network, found["missing_keys"], fresh=fresh), source.name)
         tokenizer = AutoTokenizer.from_pretrained(path, **offline)
     labels = network.config.num_labels
     if labels != 1:
@@ -143,11 +145,10 @@ def _load(source: ModelSource) -> _LoadedNetwork:
     return _LoadedNetwork(fresh, network, tokenizer, int(stated) if stated else limit)
 
 
-def _transformer_path(path: Path) -> Path:
-    """The directory of the transformer's files in a sentence-transformers directory."""
-    modules = path / "modules.json"
-    first = json.loads(modules.read_text(encoding="utf-8"))[0] if modules.is_file() else {}
-    return path / str(first.get("path", ""))
+def _missing(network: Any, keys: set[str], *, fresh: bool) -> list[str]:
+    """The missing weights that are not trained anew: of a fresh head, those of the encoder below it."""
+    body = f"{network.base_model_prefix}."
+    return [key for key in keys if not fresh or (key.startswith(body) and ".pooler." not in key)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
