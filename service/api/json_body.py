@@ -159,7 +159,11 @@ def _parse_with_readings(body: bytes, settings: Settings) -> Any:
     """Parse readings part by part, and the rest at once, if it is little."""
     cut = cut_readings(body, settings.max_readings)
     _most(settings).require_within(cut.rest)
-    return cut.restore(orjson.loads(cut.rest))
+    parsed = orjson.loads(cut.rest)
+    if cut.restore(parsed):
+        return parsed
+    _most(settings).require_within(body)  # the lists are another object's, or the first of two of one name
+    return orjson.loads(body)
 
 
 def _most(settings: Settings) -> BodyCounts:

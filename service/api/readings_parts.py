@@ -39,12 +39,12 @@ class CutBody:
     lists: dict[str, list[Any]]
     mark: str
 
-    def restore(self, parsed: Any) -> Any:
-        """The parsed rest with its readings; a list that a later one of the same name replaces is left out."""
-        for name, items in self.lists.items():
-            if isinstance(parsed, dict) and parsed.get(name) == [self.mark]:
-                parsed[name] = items
-        return parsed
+    def restore(self, parsed: Any) -> bool:
+        """Put the readings into the parsed rest; False where their place is not one of its own fields."""
+        mine = isinstance(parsed, dict) and all(parsed.get(name) == [self.mark] for name in self.lists)
+        if mine:
+            parsed.update(self.lists)
+        return mine or not self.lists
 
 
 def cut_readings(body: bytes, max_readings: int) -> CutBody:
