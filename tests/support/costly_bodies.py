@@ -15,9 +15,10 @@ _NAMES = {"model", "target", "training_file"}
 
 @dataclass(frozen=True, slots=True)
 class CostlyBody:
-    """A body, and the route that it is for."""
+    """A body, and the route that it is for: by its path of the document, and by that to send it to."""
 
     kind: str
+    route: str
     method: str
     path: str
     content: bytes
@@ -39,7 +40,7 @@ def costly_bodies(
             model = models.get(path, models[""])
             place = path.replace("{model}", model).replace("{alias}", "alias")
             for kind, body in _bodies(schema, model, max_bytes):
-                yield CostlyBody(kind, method.upper(), place, body)
+                yield CostlyBody(kind, path, method.upper(), place, body)
 
 
 def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
