@@ -13,6 +13,7 @@ from pathlib import Path
 from models.errors import ModelSourceError, SondeError, Unsupported
 from models.filesystem import sha256_of
 from models.safety import require_safe
+from models.tokenizer_probe import require_quick_tokenizer
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -74,6 +75,8 @@ def locate(spec: str) -> ModelSource:
     else:
         raise ModelSourceError(f"{place!r} is neither a directory here nor a hub id like 'owner/model'", param="model")
     weights = require_safe(path)
+    if origin != _SHIPPED:
+        require_quick_tokenizer(path)
     digest = sha256_of(*weights)
     if origin == _SHIPPED and digest != DEFAULT_MODEL_SHA256:
         raise ModelSourceError(

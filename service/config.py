@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import ConfigError
@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     job_attempts: int = Field(5, ge=1, description="attempts in a row that may fail without a new checkpoint")
     job_stop_s: float = Field(
         20.0, gt=0, description="seconds for a training process to write a checkpoint when it is paused or stopped"
+    )
+
+    max_trainer_memory: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="memory of one training process, in bytes or like 8GiB; 0 is 80 % of the machine's or container's",
     )
 
     default_timeout_s: float = Field(

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.runtime.memory import is_out_of_memory
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
@@ -64,8 +65,7 @@ class Placement:
         except torch.AcceleratorError as error:
             raise DeviceLost(f"{self.device} stopped answering: {type(error).__name__}") from error
         except (MemoryError, RuntimeError) as error:
-            # PyTorch's CPU allocator has no error class of its own.
-            if isinstance(error, MemoryError) or "not enough memory" in str(error):
+            if is_out_of_memory(error):
                 raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
             raise
 

@@ -18,7 +18,8 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
-from models.text.model_config import longest_input
+from models.text.loaded_weights import require_encoder_weights
+from models.text.model_config import longest_input, transformer_path
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
@@ -121,6 +122,7 @@ def open_pipeline(source: ModelSource, device: torch.device, dtype: torch.dtype)
         raise ModelSourceError(
             f"{source.name}: its first module is {type(pipeline[0]).__name__}, expected a Transformer", param="model"
         )
+    require_encoder_weights(pipeline[0].auto_model, transformer_path(source.path), source)
     return pipeline
 
 

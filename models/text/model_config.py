@@ -54,6 +54,12 @@ def read_pipeline(path: Path) -> Pipeline:
     )
 
 
+def transformer_path(path: Path) -> Path:
+    """The directory of the transformer's files in a sentence-transformers directory."""
+    modules = read_json(path / "modules.json", list)
+    return path / str(modules[0].get("path", "")) if modules else path
+
+
 def _pooling(config: dict[str, Any]) -> str:
     """The one pooling mode, in the old spelling (a flag each) or the new one."""
     if config.get("include_prompt", True) is False:

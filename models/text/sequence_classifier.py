@@ -17,6 +17,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
+from models.text.loaded_weights import require_weights
 from models.text.model_config import NO_LIMIT, longest_input
 from models.text.padding import collate
 from models.text.tokenization import TextProcessor
@@ -77,19 +78,23 @@ def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def load_classifier(
-    source: ModelSource, path: Path, dtype: torch.dtype, **options: Any
+    source: ModelSource, path: Path, dtype: torch.dtype, *, fresh: bool = False
 ) -> tuple[Any, PreTrainedTokenizerFast, int]:
     """The network and tokenizer in a directory of a source, and the most tokens that it reads.
 
-    Raises ModelSourceError for anything else, and for a tokenizer without a fast form.
+    With `fresh`, an encoder gets a new head with one output. Raises ModelSourceError for anything else, and for a
+    tokenizer without a fast form.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    head: dict[str, Any] = {"num_labels": 1} if fresh else {}
+    offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with source.loading("a transformer"):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype, **options
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            path, use_safetensors=True, dtype=dtype, output_loading_info=True, **offline, **head
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        require_weights(_missing(model, found["missing_keys"], fresh=fresh), source.name)
+        tokenizer = AutoTokenizer.from_pretrained(path, **offline)
         # sentence-transformers states the limit beside the model.
         stated = read_json(path / "sentence_bert_config.json", dict).get("max_seq_length")
     if not hasattr(tokenizer, "backend_tokenizer"):
@@ -102,3 +107,9 @@ def is_sequence_classifier(path: Path) -> bool:
     """Whether a model directory is a `…ForSequenceClassification` model."""
     architectures = read_json(path / "config.json", dict).get("architectures") or []
     return any(str(name).endswith("ForSequenceClassification") for name in architectures)
+
+
+def _missing(network: Any, keys: set[str], *, fresh: bool) -> list[str]:
+    """The missing weights that are not trained anew: of a fresh head, those of the encoder below it."""
+    body = f"{network.base_model_prefix}."
+    return [key for key in keys if not fresh or (key.startswith(body) and ".pooler." not in key)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from models.errors import BadTokens
+from models.errors import BadTokens, ModelError
 from models.text.preprocessing import Preprocessing
 from models.text.tokens import Explained, Tokens
 
@@ -20,9 +21,26 @@ Side = Literal["left", "right"]
 # Of a very long text this many characters a token are read at first; English has about 4.
 _CHARACTERS_PER_TOKEN = 16
 _WIDENING = 4  # times as many when these were too few
+# More of a text is not read: one word of 16 MB would take seconds and a gigabyte to become one unknown token.
+_MOST_CHARACTERS_PER_TOKEN = 256
 _WHITESPACE = re.compile(r"\s")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Turn a panic of the tokenizers library into a ModelError.
+
+    Its regular expressions panic where they backtrack too often. A panic is no Exception, so that no other handler
+    would see it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"the model's tokenizer failed at a text: {error}", param="model") from None
 
 
 class TextProcessor:
@@ -64,6 +82,7 @@ class TextProcessor:
         token = getattr(self._tokenizer.model, "unk_token", None)
         return self._tokenizer.token_to_id(token) if isinstance(token, str) else None
 
+    @_panics_as_errors()
     def encode(
         self,
         texts: Sequence[str],
@@ -80,19 +99,21 @@ class TextProcessor:
         limit = self.max_tokens
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
-        read = [prompt + self._shorten(self.preprocessing(text), limit, side) for text in texts]
+        parts = [self._read(text, limit, side) for text in texts]
+        read = [prompt + part for part, _ in parts]
         skip = self._prompt_tokens(prompt) if exclude_prompt and prompt else 0
         if len(read) == 1 and len(read[0]) <= _SHORT_CHARACTERS:
             encodings = [self._tokenizer.encode(read[0], add_special_tokens=True)]
         else:
             encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, len(encoding), skip)
+            _to_tokens(encoding, _available(encoding, limit, is_whole), skip)
             if len(encoding) <= limit
             else self._encode_truncated(text, limit, side, prompt, skip)
-            for encoding, text in zip(encodings, read, strict=True)
+            for encoding, text, (_, is_whole) in zip(encodings, read, parts, strict=True)
         ]
 
+    @_panics_as_errors()
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, max_tokens: int | None = None) -> list[Tokens]:
         """Tokenise pairs as one input each, as a cross-encoder reads them.
 
@@ -100,15 +121,14 @@ class TextProcessor:
         """
         limit = self.max_tokens
         max_second = limit if max_tokens is None else max_tokens
-        read = [
-            (self._shorten(self.preprocessing(a), limit), self._shorten(self.preprocessing(b), limit)) for a, b in pairs
-        ]
+        parts = [(self._read(a, limit), self._read(b, limit)) for a, b in pairs]
+        read = [(first, second) for (first, _), (second, _) in parts]
         encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, len(encoding), paired=True)
+            _to_tokens(encoding, _available(encoding, limit, first_whole and second_whole), paired=True)
             if len(encoding) <= limit and encoding.sequence_ids.count(1) <= max_second
             else self._encode_truncated_pair(pair, limit, max_second)
-            for encoding, pair in zip(encodings, read, strict=True)
+            for encoding, pair, ((_, first_whole), (_, second_whole)) in zip(encodings, read, parts, strict=True)
         ]
 
     def from_ids(self, ids: Sequence[int]) -> Tokens:
@@ -122,6 +142,7 @@ class TextProcessor:
         room = max(self.max_tokens - self.special_tokens, 0)
         return self._add_special_tokens(row[:room], available=len(row) + self.special_tokens)
 
+    @_panics_as_errors()
     def explain(self, text: str, *, add_special_tokens: bool = True, prompt: str = "") -> Explained:
         """The text after preprocessing and its tokens, without truncation."""
         read = prompt + self.preprocessing(text)
@@ -129,6 +150,7 @@ class TextProcessor:
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         return Explained(read, encoding.ids, encoding.tokens, special, encoding.offsets)
 
+    @_panics_as_errors()
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text from token ids."""
         self._require_known(ids)
@@ -138,6 +160,17 @@ class TextProcessor:
         for extreme in (max(ids, default=0), min(ids, default=0)):
             if not 0 <= extreme < self.vocabulary:
                 raise BadTokens(f"token ids must be 0 to {self.vocabulary - 1} for this model, got {extreme}")
+
+    def _read(self, text: str, limit: int, side: Side = "right") -> tuple[str, bool]:
+        """The part of a text that is tokenised for `limit` tokens, after preprocessing; and whether it was short enough
+        to be looked at whole.
+        """
+        most = limit * _MOST_CHARACTERS_PER_TOKEN
+        if len(text) <= most:
+            return self._shorten(self.preprocessing(text), limit, side), True
+        text = text.strip()
+        part = text[:most] if side == "right" else text[-most:]
+        return self._shorten(self.preprocessing(part), limit, side), len(text) <= most
 
     def _shorten(self, text: str, limit: int, side: Side = "right") -> str:
         """The part of a very long text that gives at least its first (or last) `limit` tokens.
@@ -182,6 +215,11 @@ class TextProcessor:
     def _prompt_tokens(self, prompt: str) -> int:
         """The leading tokens of a prompt, with the special ones before it."""
         return len(self._prefix) + len(self._tokenizer.encode(prompt, add_special_tokens=False))
+
+
+def _available(encoding: Encoding, limit: int, is_whole: bool) -> int:
+    """The tokens of a text that fits `limit`; one too many where the text has more that was not read."""
+    return len(encoding) if is_whole else limit + 1
 
 
 def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, paired: bool = False) -> Tokens:

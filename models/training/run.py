@@ -23,6 +23,7 @@ from models.errors import SondeError
 from models.filesystem import is_full
 from models.loader import load
 from models.runtime.malloc import keep_freed_memory
+from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import place
 from models.source import locate
 from models.training.checks.before_training import check_rows
@@ -62,10 +63,13 @@ _TextHyperparameters = (
 # The version of the base "sensors", which has no weights: the sensor models of this version of the product.
 SENSOR_VERSION = "1"
 FAILED, FULL, STOPPED = 3, 4, 128 + signal.SIGTERM
-# Faults of our code: the same seed would meet them again. Faults of a machine (OSError, RuntimeError, MemoryError)
-# may pass.
+# Faults of our code: the same seed would meet them again. Faults of a machine (OSError, RuntimeError) may pass.
 _OWN_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
 _MAX_FAULT_CHARACTERS = 300
+_NO_MEMORY = (
+    "the training process was refused more memory: train on fewer or shorter rows, set a smaller batch_size, or use a "
+    "machine with more memory"
+)
 
 
 def run(directory: Path, events: Events) -> int:
@@ -84,6 +88,11 @@ def _run(directory: Path, events: Events) -> int:
             _train(directory, events, report)
     except SondeError as error:
         return _write_error(directory, error.code, error.message, error.param)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.print_exception(error)
+        return _write_error(directory, "out_of_memory", _NO_MEMORY, None)
     except _OWN_FAULTS as error:
         traceback.print_exception(error)
         return _write_error(directory, "trainer_crashed", _describe_fault(error), None)

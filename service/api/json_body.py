@@ -18,7 +18,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
+from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
+from service.api.readings_parts import READINGS, cut_readings
 from service.api.schemas.fields import require_count, shorten_name
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
@@ -26,22 +28,22 @@ from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedM
 T = TypeVar("T")
 # An input has at most one list or object; a body has few others. The routes themselves refuse up to twice the allowed
 # inputs, because they can name the parameter.
-_LISTS_PER_INPUT, _OTHER_LISTS = 2, 1000
+_LISTS_PER_INPUT, _OTHER = 2, 1000
 # An input is a text, or an object with the text's name; so is each of the labels.
 _STRINGS_PER_INPUT = 8
+# A body up to here is parsed at once, in a few milliseconds.
+_INLINE_BYTES = 256 * 1024
 # Python's and C's spellings too, so that a client learns which of its values JSON cannot say.
 _NUMBER = re.compile(r"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)", re.ASCII)
 # The last string may be cut off. Possessive, so that no text makes the expression go back.
 _STRING = r'"(?:[^"\\]++|\\.)*+"?'
-_STRING_BYTES = re.compile(_STRING.encode(), re.DOTALL)
 # A list or object that holds no other is one step, because it ends before the fault begins.
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
-# Searching a large body takes seconds and several times its memory, so one thread does it, one body at a time.
-_SEARCH_THREAD = ThreadPoolExecutor(1, "bodies")
+# Parsing a large body takes several times its memory, so one thread does it, one body at a time.
+_PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
 _MAX_FIELDS = 256
-_READINGS = {"records", "series", "timestamps"}
 _WITH_BODY = {"POST", "PUT", "PATCH"}
 
 
@@ -68,10 +70,7 @@ async def read_json(request: Request, body_field: ModelField | None = None) -> J
     prepared = JsonRequest(request.scope, request.receive)
     settings = request.app.state.settings
     prepared.raw = await _read_bytes(request, settings.max_body_bytes)
-    max_lists = _OTHER_LISTS + _LISTS_PER_INPUT * max(settings.max_readings, settings.max_inputs)
-    if not _takes_readings(body_field):
-        _require_few_strings(prepared.raw, _OTHER_LISTS + _STRINGS_PER_INPUT * settings.max_inputs)
-    prepared.parsed = _cut_fields(await _parse(prepared.raw, max_lists))
+    prepared.parsed = _cut_fields(await _parse(prepared.raw, _takes_readings(body_field), settings))
     if len(prepared.raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
         _require_few_items(prepared.parsed, "", "", settings)
     return prepared
@@ -131,60 +130,66 @@ def _body_too_large(max_bytes: int) -> BodyTooLarge:
 def _takes_readings(body_field: ModelField | None) -> bool:
     """Whether the body may have readings, whose columns are strings too."""
     kind = body_field.field_info.annotation if body_field is not None else None
-    return isinstance(kind, type) and issubclass(kind, BaseModel) and not _READINGS.isdisjoint(kind.model_fields)
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and not kind.model_fields.keys().isdisjoint(READINGS)
 
 
-def _require_few_strings(body: bytes, max_strings: int) -> None:
-    """Refuse a body whose strings would take long to build.
-
-    The count is never above the true one, and at least half of it: a string that ends with a backslash counts half.
-    """
-    if len(body) <= 2 * max_strings:
-        return
-    count = (body.count(b'"') - body.count(b'\\"')) // 2
-    if count > max_strings:
-        raise BodyTooLarge(
-            f"the body has {count} strings or more, it may have {max_strings}: send fewer inputs a request"
-        )
-
-
-async def _parse(body: bytes, max_lists: int) -> Any:
-    if len(body) > max_lists and body.count(b"[") + body.count(b"{") > max_lists:
-        await _run_in_search_thread(_require_few_lists, body, max_lists)
+async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
     try:
+        if len(body) > _INLINE_BYTES:
+            return await _run_in_parse_thread(_parse_large, body, with_readings, settings)
+        if not with_readings:
+            _most(settings).require_within(body)
         return _loads(body)
     except orjson.JSONDecodeError as error:
-        raise await _run_in_search_thread(_malformed_body, error) from None
+        raise await _run_in_parse_thread(_malformed_body, error) from None
 
 
-async def _run_in_search_thread(work: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_SEARCH_THREAD, work, *arguments)
+async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_PARSE_THREAD, work, *arguments)
 
 
-def _require_few_lists(body: bytes, max_lists: int) -> None:
-    """Refuse a body whose lists would take long to build.
+def _parse_large(body: bytes, with_readings: bool, settings: Settings) -> Any:
+    if with_readings:
+        return _without_garbage_collection(_parse_with_readings, body, settings)
+    _most(settings).require_within(body)
+    return _loads(body)
 
-    Brackets within strings do not count. A body with NaN or Infinity passes: the parser refuses it before it builds
-    anything, and its error is the more useful one.
-    """
-    outside = _STRING_BYTES.sub(b"", body)
-    count = outside.count(b"[") + outside.count(b"{")
-    if count > max_lists and b"N" not in outside and b"I" not in outside:
-        raise BodyTooLarge(
-            f"the body has {count} lists and objects, it may have {max_lists}: send fewer inputs a request"
-        )
+
+def _parse_with_readings(body: bytes, settings: Settings) -> Any:
+    """Parse readings part by part, and the rest at once, if it is little."""
+    cut = cut_readings(body, settings.max_readings)
+    _most(settings).require_within(cut.rest)
+    parsed = orjson.loads(cut.rest)
+    if cut.restore(parsed):
+        return parsed
+    _most(settings).require_within(body)  # the lists are another object's, or the first of two of one name
+    return orjson.loads(body)
+
+
+def _most(settings: Settings) -> BodyCounts:
+    """What a body may hold beside readings."""
+    strings = _OTHER + _STRINGS_PER_INPUT * settings.max_inputs
+    return BodyCounts(
+        strings=strings,
+        lists=_OTHER + _LISTS_PER_INPUT * max(settings.max_inputs, settings.max_readings),
+        values=strings + settings.max_request_tokens,
+    )
 
 
 def _loads(body: bytes) -> Any:
-    """Parse with Python's garbage collector off, which would traverse all lists built so far.
+    return _without_garbage_collection(orjson.loads, body)
+
+
+def _without_garbage_collection(work: Callable[..., T], *arguments: Any) -> T:
+    """Do work with Python's garbage collector off, which would traverse all lists built so far.
 
     Only the call that switched the collector off switches it on again, whatever other threads do meanwhile.
     """
     if not gc.isenabled():
-        return orjson.loads(body)
+        return work(*arguments)
     gc.disable()
     try:
-        return orjson.loads(body)
+        return work(*arguments)
     finally:
         gc.enable()
 
@@ -207,7 +212,7 @@ def _require_few_items(node: Any, param: str, name: str, settings: Settings) -> 
         for key, value in node.items():
             if isinstance(value, list | dict):
                 _require_few_items(value, f"{param}.{key}" if param else key, key, settings)
-    elif isinstance(node, list) and name in _READINGS:
+    elif isinstance(node, list) and name in READINGS:
         require_count(len(node), settings.max_readings, param)
     elif isinstance(node, list) and node:
         ids = isinstance(node[0], int | float)

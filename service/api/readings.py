@@ -21,6 +21,8 @@ from service.errors import InvalidRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}
+# Rows converted at a time, so that other threads get the interpreter's lock in between.
+_BLOCK_ROWS = 4096
 
 
 def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
@@ -28,20 +30,28 @@ def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings
 
     Raises InvalidRequest for the first wrong value.
     """
-    values = _flatten(rows, columns)
-    if values is not None and set(map(type, values)) <= _NUMBERS:
-        readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
-        if np.abs(readings).max() <= LARGEST:  # False for NaN, too
-            return readings
+    if set(map(type, rows)) in ({list}, {dict}):
+        blocks = [_convert_block(rows[at : at + _BLOCK_ROWS], columns) for at in range(0, len(rows), _BLOCK_ROWS)]
+        converted = [block for block in blocks if block is not None]
+        if len(converted) == len(blocks):
+            return np.concatenate(converted)
     raise _find_fault(rows, columns, param)
 
 
-def _flatten(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
-    """All values in order; None unless all rows have the same form and the right width."""
-    kinds = set(map(type, rows))
-    if not (kinds == {list} or kinds == {dict}) or set(map(len, rows)) != {len(columns)}:
+def _convert_block(rows: list[Any], columns: tuple[str, ...]) -> Readings | None:
+    """Rows of one form as float64 [n, d]; None where a value or the width is wrong."""
+    values = _flatten(rows, columns)
+    if values is None or not set(map(type, values)) <= _NUMBERS:
         return None
-    if kinds == {list}:
+    readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+    return readings if np.abs(readings).max() <= LARGEST else None  # None for NaN, too
+
+
+def _flatten(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
+    """All values in order; None unless all rows have the right width and names."""
+    if set(map(len, rows)) != {len(columns)}:
+        return None
+    if isinstance(rows[0], list):
         return list(chain.from_iterable(rows))
     pick = itemgetter(*columns)
     try:
@@ -77,8 +87,9 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
                 f"{', '.join(row)[:200] or 'none'}"
             )
             raise InvalidRequest(message, param=f"{where}.{name}")
+    known = frozenset(columns)
     for name in row:
-        if name not in columns:
+        if name not in known:
             param = f"{where}.{shorten_name(name)}"
             raise InvalidRequest.at(param, f"no such column; the model has {', '.join(columns)}")
 

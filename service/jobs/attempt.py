@@ -20,6 +20,7 @@ from service.jobs import feedback, paths
 from service.jobs.caller import Caller
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer
+from service.jobs.memory_watch import trainer_limit_bytes
 from service.jobs.pending_writes import PendingWrites
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
@@ -42,11 +43,15 @@ StopReason = Literal["cancel", "pause", "stop"]
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a training process ended: its exit code, why it was stopped if it was, and the end of its log."""
+    """How a training process ended: its exit code, why it was stopped if it was, and the end of its log.
+
+    `too_large`: it was killed because it took too much memory.
+    """
 
     code: int
     reason: StopReason | None = None
     stderr: str = ""
+    too_large: bool = False
 
 
 class AttemptRunner:
@@ -75,6 +80,7 @@ class AttemptRunner:
         self._stopping = stopping
         self._progress = progress
         self._home = settings.home.absolute()
+        self._max_memory_bytes = trainer_limit_bytes(settings.max_trainer_memory)
 
     def run(self, job: Job) -> Status:
         """Run an attempt to its end; the job's status then.
@@ -159,13 +165,13 @@ class AttemptRunner:
 
     def _train(self, job: Job, directory: Path) -> ProcessEnd:
         """Run the training process; report what it says until it ends or has to stop. Raises LeaseLost."""
-        with TrainingProcess(self._command, directory, self._home) as process:
+        with TrainingProcess(self._command, directory, self._home, self._max_memory_bytes) as process:
             writes = PendingWrites(self._store, job, self._progress)
             code, reason = self._watch(job, process, writes)
             if reason is not None:
                 code, reason = self._stop(job, process, writes, reason)
             writes.write(process.messages(), patience_s=self._settings.job_lease_s)
-            return ProcessEnd(code, reason, process.stderr_tail())
+            return ProcessEnd(code, reason, process.stderr_tail(), process.took_too_much_memory)
 
     def _watch(self, job: Job, process: TrainingProcess, writes: PendingWrites) -> tuple[int, StopReason | None]:
         """Wait until the process ends, or for a reason to stop it."""
@@ -211,6 +217,8 @@ class AttemptRunner:
             self._retry(lambda: self._store.cancel(job))
         elif end.code == 0 and read_result(directory):
             self._publish(job, directory)
+        elif end.too_large:
+            self._fail(job, self._too_large())
         elif end.code == _FAILED and (failure := _read_error(directory)):
             if failure.code == _CRASHED:
                 log.error("a fault of ours ended the training process", extra={"job": job.id, "stderr": end.stderr})
@@ -223,6 +231,13 @@ class AttemptRunner:
             self._retry(lambda: self._store.requeue(job, "The worker stops; the job goes on with another"))
         else:
             self._requeue_crashed(job, end)
+
+    def _too_large(self) -> Failure:
+        return Failure(
+            "out_of_memory",
+            f"the training process may take {self._max_memory_bytes:,} bytes of memory and took more: train on fewer "
+            "or shorter rows, set a smaller batch_size, or raise the worker's --max-trainer-memory",
+        )
 
     def _requeue_crashed(self, job: Job, end: ProcessEnd) -> None:
         log.warning("the training process died", extra={"job": job.id, "exit_code": end.code, "stderr": end.stderr})

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from service.jobs.memory_watch import MemoryWatch
 from service.jobs.trainer_output import Message, TrainerOutput
 from service.processes.parent_death import with_parent_death_signal
 
@@ -19,9 +20,9 @@ _TAIL_BYTES = 4000
 
 
 class TrainingProcess:
-    """Runs `command DIRECTORY`. Leaving the `with` kills its whole process group."""
+    """Runs `command DIRECTORY` within a limit of memory. Leaving the `with` kills its whole process group."""
 
-    def __init__(self, command: Sequence[str], directory: Path, home: Path) -> None:
+    def __init__(self, command: Sequence[str], directory: Path, home: Path, max_memory_bytes: int) -> None:
         self._directory = directory
         with (directory / LOG).open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # a command of ours, no shell
@@ -35,6 +36,12 @@ class TrainingProcess:
             raise RuntimeError("a pipe was asked for")
         self._stdout = self._process.stdout
         self._output = TrainerOutput(self._stdout, home)
+        self._memory = MemoryWatch(self._process.pid, max_memory_bytes, lambda: self._signal(signal.SIGKILL))
+
+    @property
+    def took_too_much_memory(self) -> bool:
+        """Whether it was killed because it took more memory than allowed."""
+        return self._memory.exceeded.is_set()
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code; None while it runs on."""
@@ -68,6 +75,7 @@ class TrainingProcess:
         return self
 
     def __exit__(self, *about: object) -> None:
+        self._memory.end()
         self.kill()
         self._output.finish(1.0)
         self._stdout.close()

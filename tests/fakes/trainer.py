@@ -7,6 +7,7 @@ crash_at            kill itself at this step, in the attempts before `crash_unti
 deaf                ignore SIGTERM
 score, ece          macro_f1 and ece of result.json
 full                exit 4, as on a full disk
+hoard_mb            take this much memory, and keep it
 chatter             write a line that is no JSON
 """
 
@@ -75,6 +76,7 @@ def main() -> int:
     if wanted.get("chatter"):
         print("not json at all", flush=True)
         say(type="metrics", data={"step": 0, "loss": float("nan")})
+    hoard = bytearray(b"x") * (wanted.get("hoard_mb", 0) << 20)
     if wanted.get("full"):
         return 4
     if "fail_code" in wanted:
@@ -104,6 +106,7 @@ def main() -> int:
         say(type="metrics", data={**data, "eta_s": (steps - step) * wanted.get("step_s", 0.02)})
         if step % every == 0:
             save(directory, step)
+    del hoard
     finish(directory, job, wanted.get("score", 0.9), wanted.get("ece", 0.01))
     return 0
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
+from models.registry.registry import Registry
 from models.sensors.base import AnomalyModel
+from models.sensors.fitting import fit_sensor
+from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.serialization import describe, save_sensor
+from models.training.sensors.fit_forecaster import ForecastPlan, fit_forecaster
 from service.serving.metadata import sensor_metadata
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import SensorModel, ServedSensor
@@ -54,3 +61,27 @@ def with_sensors(app: FastAPI, *models: tuple[str, FakeSensor | FakeForecaster])
     for name, model in models:
         put_in_service(app.state.manager, model, name)
     return app
+
+
+def publish_detector(registry: Registry, staged: Path, columns: int = 8) -> None:
+    """Put a small detector of records (columns c0, c1, …) into service in a registry."""
+    names = tuple(f"c{number}" for number in range(columns))
+    sensor = fit_sensor("records", "pca", names, [np.random.default_rng(0).standard_normal((600, columns))])
+    _publish(registry, staged, RECORDS, sensor)
+
+
+def publish_forecaster(registry: Registry, staged: Path, columns: int = 8) -> None:
+    """Put a small forecaster (columns c0, c1, …) into service in a registry."""
+    runs = [np.random.default_rng(seed).standard_normal((400, columns)) for seed in (0, 1)]
+    plan = ForecastPlan(tuple(f"c{number}" for number in range(columns)), 12, 4, "linear")
+    _publish(registry, staged, LOAD, fit_forecaster(runs[:1], runs[1:], plan).forecaster, task="forecast")
+
+
+def _publish(
+    registry: Registry, staged: Path, name: str, sensor: AnomalyModel | SeriesForecaster, **about: Any
+) -> None:
+    staged.mkdir()
+    save_sensor(sensor, staged)
+    changes = {"sensor": describe(sensor), **about}
+    version = registry.publish(name, staged, lambda number: replace(sensor_manifest(name, **changes), version=number))
+    registry.promote(name, version, by="test", why="")

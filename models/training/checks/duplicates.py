@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from models.training.data.rows import TextRows, normalised
 from models.training.report import Finding, Status
 
 Vectors = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 NEAR_COSINE = 0.97
 MAX_DUPLICATES = 0.05
@@ -21,7 +22,8 @@ MAX_LEAKS = 0.10
 MAX_NEAR_LEAKS = 0.20
 # Comparing every row with every other grows with the square: 10,000 rows take some seconds on a core.
 _COMPARED = 10_000
-_BLOCK = 1024
+# Similarities held at a time: 64 MiB.
+_BLOCK_CELLS = 1 << 24
 
 
 def check_duplicates(train: TextRows) -> Finding:
@@ -39,13 +41,13 @@ def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
 
     Pairs and triplets are compared by their first text; their other texts must be equal.
     """
-    keys = [normalised(text) for text in train.texts[0]]
-    others = list(zip(*train.texts[1:], strict=True)) or [()] * len(train)
+    keys = np.array(_numbered(map(normalised, train.texts[0])))
+    others = np.array(_numbered(zip(*train.texts[1:], strict=True)) or [0] * len(train))
     compared = min(len(train), _COMPARED)
     rows = [
         train.lines[row]
         for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED])
-        if any(place < row and keys[place] != keys[row] and others[place] == others[row] for place in near)
+        if ((near < row) & (keys[near] != keys[row]) & (others[near] == others[row])).any()
     ]
     message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {NEAR_COSINE} or more)."
     remedy = "Keep one of each; varied rows teach more."
@@ -78,20 +80,25 @@ def check_near_leaks(train: TextRows, held_out: TextRows, x: Vectors, other: Vec
     return _finding("near_leaks", rows, compared, MAX_NEAR_LEAKS, message, remedy)
 
 
+def _numbered(values: Iterable[Hashable]) -> list[int]:
+    """A number for each value, the same for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
+
+
 def row_keys(rows: TextRows) -> list[str]:
     """Each row's texts as one string, case and punctuation aside."""
     return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
 
 
-def _near_rows(x: Vectors, reference: Vectors) -> list[tuple[int, list[int]]]:
-    """Each row of x that is close to rows of the reference, with those rows."""
-    found: list[tuple[int, list[int]]] = []
+def _near_rows(x: Vectors, reference: Vectors) -> Iterator[tuple[int, Indices]]:
+    """Each row of x that is close to rows of the reference, with those rows; all rows can be close to all others."""
+    block = max(_BLOCK_CELLS // max(len(reference), 1), 1)
     with threadpool_limits(limits=1, user_api="blas"):
-        for start in range(0, len(x), _BLOCK):
-            close = x[start : start + _BLOCK] @ reference.T >= NEAR_COSINE
-            rows = np.flatnonzero(close.any(axis=1)).tolist()
-            found += [(start + row, np.flatnonzero(close[row]).tolist()) for row in rows]
-    return found
+        for start in range(0, len(x), block):
+            close = x[start : start + block] @ reference.T >= NEAR_COSINE
+            for row in np.flatnonzero(close.any(axis=1)).tolist():
+                yield start + row, np.flatnonzero(close[row])
 
 
 def _finding(check: str, rows: Iterable[int], total: int, limit: float, message: str, remedy: str) -> Finding:

@@ -34,6 +34,8 @@ MAX_LINE_BYTES = 1 << 20
 _MAX_COLUMNS = 1000
 # Of a file read as columns, which are in memory at once; of Parquet uncompressed, as the file itself states.
 _MAX_TABLE_BYTES = 2 << 30
+# Of a table of readings, each 8 bytes: a cell can be a bit of the file, or nothing at all.
+_MAX_CELLS = _MAX_TABLE_BYTES // 8
 # Of a Parquet file read as records. The file states it: a first defence only, the texts read are counted too.
 _MAX_PARQUET_BYTES = 4 << 30
 _PARQUET_BATCH_ROWS = 512
@@ -164,14 +166,16 @@ class FileReader:
         except (pa.ArrowException, csv.Error, UnicodeDecodeError):
             return None
         self._require_rows(table.num_rows)
+        self._require_cells(table.num_rows, table.num_columns)
         return FileColumns(table, np.arange(2, table.num_rows + 2), self.unit)
 
     def _record_columns(self) -> FileColumns:
         """Columns of text from records; a key that a record lacks is null there."""
-        records, names, tables = self.records(), set[str](), [pa.table({_LINES: pa.array([], pa.int64())})]
+        records, names, tables, rows = self.records(), set[str](), [pa.table({_LINES: pa.array([], pa.int64())})], 0
         while batch := list(islice(records, _COLUMNS_BATCH_ROWS)):
             found = dict.fromkeys(name for _, record in batch for name in record)
             self._require_width(len(names := names | set(found)))
+            self._require_cells(rows := rows + len(batch), len(names))
             cells = {name: [_cell(record.get(name)) for _, record in batch] for name in found}
             columns = {name: pa.array(column, pa.string()) for name, column in cells.items()}
             tables.append(pa.table({**columns, _LINES: [line for line, _ in batch]}))
@@ -214,10 +218,12 @@ class FileReader:
     def _parquet_columns(self) -> FileColumns:
         with self._open_parquet(_MAX_TABLE_BYTES) as file:
             schema: pa.Schema = pq.read_schema(self.path).remove_metadata()
+            self._require_cells(file.metadata.num_rows, len(schema.names))
             read = read_batches(file, schema.names, _PARQUET_TABLE_ROWS, _MAX_TABLE_BYTES)
             table = pa.Table.from_batches([decoded(batch, schema) for batch in read], schema)
             table.validate(full=True)
             self._require_rows(table.num_rows)
+            self._require_cells(table.num_rows, table.num_columns)
         return FileColumns(table, np.arange(1, table.num_rows + 1), self.unit)
 
     def _values(self, column: pa.Array, before: int, name: str) -> list[object]:
@@ -243,6 +249,10 @@ class FileReader:
     def _require_rows(self, count: int) -> None:
         if count > self.max_rows:
             raise self._error("too_many_rows", f"at most {self.max_rows:,} rows", f"{count:,}")
+
+    def _require_cells(self, rows: int, columns: int) -> None:
+        if rows * columns > _MAX_CELLS:
+            raise self._error("file_too_large", f"at most {_MAX_CELLS:,} cells", f"{rows:,} rows of {columns:,}")
 
     def _require_header(self, line: str) -> str:
         if not line.strip():

@@ -41,7 +41,8 @@ def open_encoded(path: Path) -> Iterator[pq.ParquetFile]:
 def read_batches(file: pq.ParquetFile, columns: Sequence[str], rows: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
     """Batches of at most `rows` rows, fewer where values are long.
 
-    Raises DecodedTooLarge where the columns would take more than `max_bytes` in all.
+    Raises DecodedTooLarge where the columns would take more than `max_bytes` in all, and MemoryError for a batch beyond
+    the bound of growth.
     """
     wide, longest = _declared_sizes(file, columns)
     if wide > max_bytes:
@@ -50,11 +51,8 @@ def read_batches(file: pq.ParquetFile, columns: Sequence[str], rows: int, max_by
     batches = file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
     total = 0
     while True:
-        try:
-            with _limited_growth():
-                batch = next(batches, None)
-        except MemoryError:
-            raise DecodedTooLarge from None
+        with _limited_growth():
+            batch = next(batches, None)
         if batch is None:
             return
         total += sum(_decoded_bytes(column) for column in batch.columns)

@@ -86,7 +86,7 @@ class _TableParser:
             raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
         return Table(
             columns,
-            np.stack([self._readings(name) for name in columns], axis=1),
+            self._matrix(columns),
             self.file.lines,
             None if roles.timestamp is None else self._times(roles.timestamp),
             None
@@ -100,6 +100,13 @@ class _TableParser:
             known = ", ".join(map(quote, self.file.table.column_names[:20]))
             message = f"{self.param}: expected a column {quote(name)}, got {known}"
             raise TrainingDataError("missing_column", message, self.param, column=name)
+
+    def _matrix(self, columns: tuple[str, ...]) -> Doubles:
+        """The columns of readings, float64 [n, d], filled one by one: two copies would be twice the memory."""
+        readings = np.empty((len(self.file.lines), len(columns)))
+        for index, name in enumerate(columns):
+            readings[:, index] = self._readings(name)
+        return readings
 
     def _readings(self, name: str) -> Doubles:
         """A column as float64 [n], NaN where a cell is empty."""

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
-from models.filesystem import read_json
 from models.loader import load
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
+from models.text.model_config import transformer_path
 from models.text.sequence_classifier import is_sequence_classifier, load_classifier
 from models.training.errors import TrainingError
 from models.training.tuning.batches import Batch, Batches, TextReader, restore_order
@@ -37,10 +37,9 @@ class TrainableCrossEncoder(nn.Module):
         super().__init__()
         self.source, self.placement = source, placement
         torch.manual_seed(settings.seed)  # a fresh head starts random
-        path = _transformer_path(source.path)
+        path = transformer_path(source.path)
         self.fresh = not is_sequence_classifier(path)
-        head = {"num_labels": 1} if self.fresh else {}
-        self.network, self.tokenizer, max_tokens = load_classifier(source, path, torch.float32, **head)
+        self.network, self.tokenizer, max_tokens = load_classifier(source, path, torch.float32, fresh=self.fresh)
         if (labels := self.network.config.num_labels) != 1:
             raise ModelSourceError(f"{source.name}: a classifier of {labels} labels cannot rerank", param="model")
         self.adapted = settings.mode == "lora"
@@ -101,9 +100,3 @@ def score_pairs(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[n
         part = order[start : start + _BATCH_PAIRS]
         rows[part] = model.forward([tokens[index] for index in part])[:, 0]
     return rows
-
-
-def _transformer_path(path: Path) -> Path:
-    """The directory of the transformer's files in a sentence-transformers directory."""
-    modules = read_json(path / "modules.json", list)
-    return path / str(modules[0].get("path", "")) if modules else path

@@ -67,6 +67,9 @@ def check_ids(value: object, param: str) -> list[int]:
     """A list of at least one token id; the model itself checks that it knows them."""
     if not isinstance(value, list) or not value:
         raise InvalidRequest.at(param, f"expected a list of token ids, got {kind_of(value)}")
+    # Only a list with another value pays for the check one by one, which names it.
+    if set(map(type, value)) == {int} and min(value) >= 0:
+        return value
     ids = [to_integer(item) for item in value]
     for index, item in enumerate(ids):
         if type(item) is not int or item < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,29 @@ def test_the_prompt_stays_where_a_text_is_cut_from_the_left(text: TextProcessor,
 def test_a_prompt_longer_than_the_limit_is_cut_as_well(text: TextProcessor) -> None:
     left, right = (text.encode(["a"], prompt="b " * 20, side=side)[0] for side in SIDES)
     assert left.ids.tolist() == right.ids.tolist() == text.encode(["b " * 8])[0].ids.tolist()
+
+
+@pytest.mark.parametrize("unit", ["漢a", "\u0315\u0327", "QUFB"])
+def test_of_a_word_without_end_only_a_part_is_read(text: TextProcessor, unit: str) -> None:
+    endless = unit * 2_000_000
+    began = time.thread_time()
+    tracemalloc.start()
+    right, left = (text.encode([endless if side == "left" else f"card {endless}", "a"], side=side)[0] for side in SIDES)
+    (pair,) = text.encode_pairs([("card", endless)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [right.truncated, left.truncated, pair.truncated] == [True] * 3
+    assert time.thread_time() - began < 1
+    assert peak < 50_000_000
+    with pytest.raises(TextTooLong, match="at least 11 tokens, the limit is"):
+        require_untruncated(text.encode([f"card {'a' * 1_000_000}"]))
+
+
+def test_whitespace_around_a_text_is_not_what_is_read_of_it(text: TextProcessor) -> None:
+    for around in (" ", "\n\t"):
+        item = text.encode([around * 1_000_000 + "card" + around * 1_000_000])[0]
+        assert item.ids.tolist() == text.encode(["card"])[0].ids.tolist()
+        assert not item.truncated
 
 
 def test_words_longer_than_the_window_are_read_whole(text: TextProcessor) -> None:

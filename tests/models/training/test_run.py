@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -572,6 +572,24 @@ def test_a_disk_that_the_cache_has_filled_is_one(
 
     monkeypatch.setattr(EmbeddingCache, "_connect", cramped)
     assert run(job(tmp_path / "job", encoder, labelled(10)), lambda event: None) == FULL
+
+
+def allocate_with_numpy(*_: object) -> None:
+    np.empty(10**15)
+
+
+def allocate_with_torch(*_: object) -> None:
+    torch.empty(10**15)
+
+
+@pytest.mark.parametrize("allocate", [allocate_with_numpy, allocate_with_torch])
+def test_memory_that_the_machine_has_not_ends_the_job_and_not_the_attempt(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocate: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("models.training.run.read_split", allocate)
+    error = failure(job(tmp_path / "job", encoder, labelled(5)))
+    assert error["code"] == "out_of_memory"
+    assert "train on fewer or shorter rows, set a smaller batch_size" in error["message"]
 
 
 @pytest.mark.real

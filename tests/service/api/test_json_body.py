@@ -196,6 +196,7 @@ def numbered(count: int, value: str = "1") -> str:
 
 COSTLY = {
     "unknown fields": ("/v1/embeddings", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
+    "few unknown fields": ("/v1/embeddings", '{"model":"fake","input":"a",' + numbered(2_000) + "}"),
     "unknown fields beside readings": ("/v1/anomaly/score", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
     "token ids": ("/v1/embeddings", '{"model":"fake","input":[' + "1," * 1_000_000 + "1]}"),
     "lists of token ids": ("/v1/embeddings", '{"model":"fake","input":[[1],[' + "1," * 1_000_000 + "1]]}"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from models.source import locate
 from models.text.tokenization import TextProcessor
 from models.training.checks import before_training
 from models.training.checks.data import check_data
+from models.training.checks.duplicates import check_near_duplicates
 from models.training.data.rows import TextRows
 from models.training.errors import CheckFailed
 from models.training.report import Finding, Report
@@ -243,3 +246,16 @@ def test_real_embeddings_find_the_wrong_label_and_the_near_copy() -> None:
     }
     assert found["label_errors"].rows == (4, 61)
     assert "line" in found["label_errors"].message
+
+
+def test_ten_thousand_rows_that_are_all_alike_take_seconds_and_little_memory() -> None:
+    texts = [f"text {number}" for number in range(10_000)]
+    train = TextRows("plain", [texts], None, None, list(range(10_000)))
+    began = time.thread_time()
+    tracemalloc.start()
+    found = check_near_duplicates(train, np.full((10_000, 4), 0.5, np.float32))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.value == 0.9999
+    assert peak < 200_000_000
+    assert time.thread_time() - began < 20

@@ -122,11 +122,22 @@ def test_bombs_are_refused_before_they_take_memory(
     assert int(growth) < 768 * _MIB
 
 
-def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored() -> None:
+def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
+    monkeypatch.setattr(parquet_batches, "_MAX_GROWTH_BYTES", 256 * _MIB)
+    bytearray(1024 * _MIB)  # which the machine has
     with pytest.raises(MemoryError), parquet_batches._limited_growth():
-        bytearray(16 * parquet_batches._MAX_GROWTH_BYTES)
+        bytearray(1024 * _MIB)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_footer_that_declares_too_much_is_refused_before_a_batch_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_reader, "_MAX_TABLE_BYTES", 256 * _MIB)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("a batch is read"))
+    with pytest.raises(TrainingDataError, match="bytes decoded"):
+        read_table(_many_columns(tmp_path / "bomb.parquet"), ColumnRoles())
 
 
 def test_a_memory_error_of_pyarrow_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,80 @@
+"""The memory of training processes: above its limit a job fails for certain, once, and with what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.jobs.memory_watch import MemoryWatch, trainer_limit_bytes
+from tests.support.jobs import JobHarness, workers
+from tests.support.server import wait_until
+
+MIB = 1 << 20
+HOARD = "x = bytearray(b'x') * ({} << 20); print('hoards', flush=True); input()"
+CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", code, *arguments]
+
+
+@pytest.mark.parametrize("command", [python(HOARD.format(300)), python(CHILD, HOARD.format(300))], ids=["own", "child"])
+def test_a_process_above_its_limit_is_killed_with_its_children(command: list[str]) -> None:
+    with running(*command) as process:
+        watch = MemoryWatch(process.pid, 200 * MIB, process.kill)
+        wait_until(watch.exceeded.is_set, 20)
+        assert process.wait(10) == -9
+        watch.end()
+
+
+def test_a_process_below_its_limit_goes_on() -> None:
+    with running(*python(HOARD.format(50))) as process:
+        watch = MemoryWatch(process.pid, 200 * MIB, process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"hoards\n"
+        time.sleep(0.3)
+        watch.end()
+        assert process.poll() is None
+        assert not watch.exceeded.is_set()
+
+
+def test_a_watch_ends_though_the_process_has() -> None:
+    with running(*python("pass")) as process:
+        watch = MemoryWatch(process.pid, 1 << 40, process.kill)
+        process.wait(10)
+        time.sleep(0.2)
+        watch.end()
+        assert not watch.exceeded.is_set()
+
+
+def test_without_a_setting_most_of_the_memory_is_the_limit() -> None:
+    assert trainer_limit_bytes(5) == 5
+    assert 10 * MIB < trainer_limit_bytes(0) < 1 << 50
+
+
+@pytest.mark.real
+def test_a_job_that_takes_too_much_memory_fails_once_and_the_worker_goes_on(harness: JobHarness) -> None:
+    with workers(harness, 1, "max_trainer_memory=200MiB"):
+        greedy, modest = harness.submit(hoard_mb=300, steps=1000), harness.submit(hoard_mb=10)
+        failed = harness.until(greedy)
+        assert (failed.status, failed.error_code, failed.attempt) == ("failed", "out_of_memory", 1)
+        assert failed.error_message == (
+            "the training process may take 209,715,200 bytes of memory and took more: train on fewer or shorter rows, "
+            "set a smaller batch_size, or raise the worker's --max-trainer-memory"
+        )
+        assert harness.until(modest).status == "succeeded"

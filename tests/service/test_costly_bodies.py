@@ -1,0 +1,74 @@
+"""No body within the limit of bytes makes the service silent or large, whatever it holds and whatever its route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from models.registry.registry import Registry
+from tests.support.costly_bodies import CostlyBody, costly_bodies
+from tests.support.loop_watch import Cost, LoopWatch
+from tests.support.sensors import LOAD, RECORDS, publish_detector, publish_forecaster
+from tests.support.server import Served, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+MAX_HELD_S = 0.25
+MODELS = {"": "all-MiniLM-L6-v2", "/v1/anomaly/score": RECORDS, "/v1/forecast": LOAD}
+ROUTES = ("/v1/embeddings", "/v1/anomaly/score", "/v1/forecast")
+OTHER_ROUTES = (
+    *("/v1/classify", "/v1/rerank", "/v2/rerank", "/embed", "/predict", "/rerank", "/similarity", "/tokenize"),
+    *("/v1/tokenize", "/decode", "/v1/feedback", "/v1/fine_tuning/jobs", "/v1/aliases/{alias}"),
+    *("/v1/models/{model}/promote", "/v1/models/{model}/rollback", "/v1/models/{model}/withdraw"),
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("costly")
+    registry = Registry(home / "models")
+    publish_detector(registry, home / "detector")
+    publish_forecaster(registry, home / "forecaster")
+    with serving(home, "--default-timeout-s", "5", "--threads", "1") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def document(served: Served) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{served.url}/openapi.json", timeout=60).json()
+    return found
+
+
+@pytest.fixture(scope="module")
+def watch(served: Served) -> LoopWatch:
+    made = LoopWatch(served.url, served.process.pid)
+    made.measure("POST", "/v1/embeddings", b'{"model":"all-MiniLM-L6-v2","input":"warm"}')
+    return made
+
+
+def test_every_route_that_reads_json_is_here(document: dict[str, Any]) -> None:
+    assert set(_routes(document)) == {*ROUTES, *OTHER_ROUTES}
+
+
+@pytest.mark.parametrize("path", [*ROUTES, *(pytest.param(path, marks=pytest.mark.long) for path in OTHER_ROUTES)])
+def test_no_body_makes_the_service_silent_or_large(document: dict[str, Any], watch: LoopWatch, path: str) -> None:
+    bodies = costly_bodies({**document, "paths": {path: document["paths"][path]}}, MODELS)
+    found = {body.kind: _measure_twice(watch, body) for body in bodies}
+    assert len(found) > 25
+    assert not {kind: cost for kind, cost in found.items() if cost.held_s > MAX_HELD_S}
+    assert not {kind: cost for kind, cost in found.items() if cost.peak_bytes > watch.peak_limit_bytes}
+    assert not {kind: cost for kind, cost in found.items() if cost.status in {0, 500}}
+
+
+def _routes(document: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(body.route for body in costly_bodies(document, MODELS, max_bytes=2048)))
+
+
+def _measure_twice(watch: LoopWatch, body: CostlyBody) -> Cost:
+    """The cost of a body; measured again where it was silent, because others use the machine, too."""
+    cost = watch.measure(body.method, body.path, body.content)
+    if cost.held_s <= MAX_HELD_S:
+        return cost
+    return min(cost, watch.measure(body.method, body.path, body.content), key=lambda one: one.held_s)
