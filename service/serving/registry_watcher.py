@@ -192,7 +192,8 @@ class RegistryWatcher:
                 self._follow(name, move)
         except Exception as error:  # a broken artifact may make a library raise anything
             return self._failures.record(name, label, error)
-        self._failures.clear(name)
+        for failed in {name, label}:
+            self._failures.clear(failed)
         return None
 
     def _is_followed(self, name: str, move: Move) -> bool:
