@@ -177,13 +177,15 @@ def _require_signature(endpoint: Callable[..., Any]) -> None:
 class FastPathMiddleware:
     """Calls compute routes directly, and answers as FastAPI would.
 
-    Everything else goes on to FastAPI, as does a request with a timeout, because FastAPI validates that header.
+    Everything else goes on to FastAPI, as do paths with parameters, and requests with a timeout, because FastAPI
+    reads these.
     """
 
     def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
         self._app = app
         routes = (route for router in routers for route in router.routes)
-        self._routes = {route.path: route for route in routes if isinstance(route, ComputeRoute)}
+        compute = [route for route in routes if isinstance(route, ComputeRoute)]
+        self._routes = {route.path: route for route in compute if "{" not in route.path}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -203,6 +205,6 @@ async def _call_route(route: ComputeRoute, request: Request) -> Response:
         raise TypeError(f"{route.path} takes a body")
     body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
     if errors:
-        return error_responses.validation_response(errors)
+        return error_responses.validation_response(errors, route.path)
     response: Response = await route.endpoint(body, ComputeCall.of(prepared))
     return response

@@ -41,6 +41,12 @@ _KEYS = {
         "in": "header",
         "name": "X-API-Key",
     },
+    "AzureKeyHeader": {
+        "type": "apiKey",
+        "description": "the same key, as Azure OpenAI's clients send it",
+        "in": "header",
+        "name": "api-key",
+    },
 }
 
 
@@ -57,6 +63,12 @@ WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 507)
 def answers(model: Any) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that computes: `model` on success, else an error."""
     return {**COMPUTING, 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
+
+
+def path_parameter(name: str) -> dict[str, Any]:
+    """`openapi_extra=` of a route whose path names a model."""
+    schema = {"type": "string", "minLength": 1, "maxLength": 256}
+    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": schema}]}
 
 
 def describe(app: FastAPI, settings: Settings) -> None:
@@ -76,7 +88,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
 
 
 def _put_keys(document: dict[str, Any]) -> None:
-    """Document both headers for the key on every path that needs one."""
+    """Document the headers for the key on every path that needs one."""
     document["components"]["securitySchemes"] = _KEYS
     for path in document["paths"].keys() - OPEN_PATHS:
         for operation in document["paths"][path].values():
