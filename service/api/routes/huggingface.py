@@ -25,18 +25,19 @@ router = APIRouter(route_class=JsonRoute, tags=["Hugging Face"])
 _PIPELINE = "pipeline/feature-extraction"
 
 
+# Decorators apply from the last one up, and the first route that fits a path answers.
 @compute_route(
-    router,
-    "/models/{model:path}/" + _PIPELINE,
-    list[list[float]],
-    "Embed texts with a model",
-    openapi_extra=path_parameter("model"),
+    router, f"/{{model:path}}/{_PIPELINE}", list[list[float]], "Embed texts with a model", include_in_schema=False
 )
 @compute_route(
     router, f"/{_PIPELINE}/{{model:path}}", list[list[float]], "Embed texts with a model", include_in_schema=False
 )
 @compute_route(
-    router, "/{model:path}/" + _PIPELINE, list[list[float]], "Embed texts with a model", include_in_schema=False
+    router,
+    f"/models/{{model:path}}/{_PIPELINE}",
+    list[list[float]],
+    "Embed texts with a model",
+    openapi_extra=path_parameter("model"),
 )
 async def extract_features(body: EmbedBody, call: CallDep) -> Response:
     """One vector per input, in order, as a plain list, of the model that the path names."""

@@ -26,10 +26,15 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, body: Any) -> Any:
+        """Drop null, except from required fields, whose errors say what came, and from unknown ones."""
         if not isinstance(body, dict) or None not in body.values():
             return body
-        kept = {name for name in body if name not in cls.model_fields} if not cls._allows_unknown_nulls else set()
-        return {name: value for name, value in body.items() if value is not None or name in kept}
+        return {name: value for name, value in body.items() if value is not None or not cls._may_be_null(name)}
+
+    @classmethod
+    def _may_be_null(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return cls._allows_unknown_nulls if field is None else not field.is_required()
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
 from service.api.schemas.fields import MAX_INPUTS, TEXT_SCHEMA, Count, check_text, kind_of, text_list, to_integer
 from service.errors import InvalidRequest
 
-EmbeddingType = Literal["float", "base64"] | Quantization
+EmbeddingType = Literal["float", "base64", Quantization]
 
 
 def _check_inputs(value: object) -> list[str]:

@@ -19,7 +19,7 @@ class OllamaBody(CompatibleBody):
 
     model: str = _MODEL
     options: dict[str, Any] | None = Field(None, description="accepted as Ollama does, and not used")
-    keep_alive: int | float | str | None = Field(None, description="accepted and not used: models stay loaded")
+    keep_alive: Any = Field(None, description="accepted and not used: models stay loaded")
 
 
 class OllamaEmbedBody(OllamaBody):

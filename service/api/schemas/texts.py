@@ -66,14 +66,14 @@ class EmbeddingsBody(CompatibleBody):
     truncate: bool = TRUNCATE
     task: JinaTask | None = Field(None, description="Jina's: chooses one of the model's prompts")
     normalized: bool | None = Field(None, description="Jina's name of normalize")
-    embedding_type: Literal["float", "base64"] | Quantization | None = Field(
+    embedding_type: Literal["float", "base64", Quantization] | None = Field(
         None, description="Jina's name of encoding_format and quantization"
     )
     late_chunking: Literal[False] = Field(False, description="Jina's; each text is embedded by itself")
     input_type: Literal["query", "document"] | None = Field(None, description="Voyage's name of task")
     truncation: bool | None = Field(None, description="Voyage's name of truncate")
     output_dimension: Count | None = Field(None, description="Voyage's name of dimensions")
-    output_dtype: Literal["float"] | Quantization | None = Field(None, description="Voyage's name of quantization")
+    output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
 
     @property
     def purpose(self) -> Purpose | None:

@@ -40,7 +40,8 @@ def test_the_answer_is_openais_with_truncated_added(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "given", ["hello world", ["hello world"], "ids", ["ids"]], ids=["text", "texts", "ids", "lists of ids"]
 )
-def test_every_form_of_input_gives_the_same_vector(client: TestClient, given: Any) -> None:
+def test_every_form_of_input_gives_the_same_vector(make_app: MakeApp, given: Any) -> None:
+    client = TestClient(make_app(token_ids="model"))
     ids = client.post(
         "/v1/tokenize", json={"model": "fake", "input": "hello world", "add_special_tokens": False}
     ).json()["data"][0]["ids"]
@@ -128,7 +129,7 @@ def test_headers_say_what_happened(client: TestClient) -> None:
 def test_what_breaks_the_contract_is_refused_by_name(
     make_app: MakeApp, change: dict[str, Any], param: str, code: str
 ) -> None:
-    client = TestClient(make_app(max_inputs=5))
+    client = TestClient(make_app(max_inputs=5, token_ids="model"))
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "hello", **change})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code)
