@@ -23,7 +23,7 @@ from service.api.deps import requires
 from service.api.json_body import JsonRoute, read_json
 from service.api.middleware import RequestContext
 from service.api.openapi import answers
-from service.api.schemas.base import RequestBody
+from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
 from service.api.schemas.fields import require_count
 from service.config import Settings
 from service.errors import ClientGone
@@ -142,7 +142,13 @@ class ComputeRoute(JsonRoute):
 
 
 def compute_route(
-    router: APIRouter, path: str, answer: Any, summary: str, **options: Any
+    router: APIRouter,
+    path: str,
+    answer: Any,
+    summary: str,
+    *,
+    error: type[ResponseBody] = ErrorEnvelope,
+    **options: Any,
 ) -> Callable[[Endpoint], Endpoint]:
     """Register a coroutine `(body: …Body, call: CallDep) -> Response` for POST.
 
@@ -156,7 +162,7 @@ def compute_route(
             endpoint,
             methods=["POST"],
             dependencies=[INFER],
-            responses=answers(answer),
+            responses=answers(answer, error),
             summary=summary,
             route_class_override=ComputeRoute,
             **options,

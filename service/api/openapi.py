@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.api.middleware import OPEN_PATHS
-from service.api.schemas.base import ErrorEnvelope
+from service.api.schemas.base import ErrorEnvelope, ResponseBody
 from service.config import Settings
 
 _DESCRIPTIONS = {
@@ -50,19 +50,19 @@ _KEYS = {
 }
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int, shape: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route."""
-    return {status: {"model": ErrorEnvelope, "description": _DESCRIPTIONS[status]} for status in statuses}
+    return {status: {"model": shape, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
 READING = errors(401, 403)
-COMPUTING = errors(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
+COMPUTING = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 507)
 
 
-def answers(model: Any) -> dict[int | str, dict[str, Any]]:
+def answers(model: Any, error: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that computes: `model` on success, else an error."""
-    return {**COMPUTING, 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
+    return {**errors(*COMPUTING, shape=error), 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
 
 
 def path_parameter(name: str) -> dict[str, Any]:

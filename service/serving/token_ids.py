@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from models.errors import BadTokens
@@ -26,7 +27,7 @@ class TokenDecoder:
 
     def __init__(self, name: OpenAIVocabulary, file: str = "") -> None:
         self._name = name
-        self._bytes = {rank: token for token, rank in _load(name, file or _URL.format(name)).items()}
+        self._bytes = {rank: token for token, rank in _load(name, file).items()}
 
     @classmethod
     def of(cls, settings: Settings) -> TokenDecoder | None:
@@ -45,16 +46,23 @@ class TokenDecoder:
             raise BadTokens(f"{param}: {error} is no token id of {self._name}", param=param) from None
 
 
-def _load(name: OpenAIVocabulary, source: str) -> dict[bytes, int]:
+def _load(name: OpenAIVocabulary, file: str) -> dict[bytes, int]:
     try:
-        from tiktoken.load import load_tiktoken_bpe
+        from tiktoken.load import check_hash, load_tiktoken_bpe
     except ImportError:
         raise ConfigError(
             f"--token-ids {name} needs tiktoken: pip install 'sonde[tiktoken]'", param="token_ids"
         ) from None
+    url, expected = _URL.format(name), _SHA256[name]
     try:
-        ranks: dict[bytes, int] = load_tiktoken_bpe(source, expected_hash=_SHA256[name])
+        # tiktoken itself checks a file only when it fills its cache.
+        if file and not check_hash(Path(file).read_bytes(), expected):
+            raise ValueError("another SHA-256")
+        ranks: dict[bytes, int] = load_tiktoken_bpe(file or url, expected_hash=expected)
     except (OSError, ValueError) as error:
-        remedy = f"download {_URL.format(name)}, and name the file with --token-ids-file"
-        raise ConfigError(f"--token-ids {name}: {source} is not its vocabulary: {remedy}", param="token_ids") from error
+        raise ConfigError(
+            f"--token-ids {name}: {file or url} is not its vocabulary ({error}): download {url}, and name the file"
+            " with --token-ids-file",
+            param="token_ids",
+        ) from error
     return ranks

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.linalg import normalize, quantize, shorten
 from service.api.fast_path import CallDep, ComputeCall, compute_route
-from service.api.schemas.fields import check_texts, name_inputs
+from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
 from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
@@ -82,7 +82,7 @@ async def _read_token_ids(
     lists: list[Any] = inputs
 
     def decode() -> list[str]:
-        return [check_texts([decoder.decode(ids, name(index))], name(index))[0] for index, ids in enumerate(lists)]
+        return [check_text(decoder.decode(ids, name(index)), name(index)) for index, ids in enumerate(lists)]
 
     return decode() if sum(map(len, lists)) <= _INLINE_IDS else await served.run_in_pool(decode)
 

@@ -14,13 +14,14 @@ from models.base import ModelMetadata
 from service.api.deps import ManagerDep
 from service.api.fast_path import INFER, CallDep, compute_route
 from service.api.json_body import JsonRoute
-from service.api.openapi import COMPUTING, READING, errors
+from service.api.openapi import COMPUTING, errors
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
 from service.api.schemas.fields import name_by_index, name_inputs
 from service.api.schemas.ollama import (
     OllamaDescription,
     OllamaEmbedBody,
     OllamaEmbeddingsBody,
+    OllamaError,
     OllamaModels,
     OllamaShowBody,
     OllamaVector,
@@ -34,7 +35,7 @@ _STARTED = datetime.now(UTC).isoformat()
 _CAPABILITIES = {"embedding": ["embedding"]}
 
 
-@compute_route(router, "/api/embed", OllamaVectors, "Embed texts (Ollama)")
+@compute_route(router, "/api/embed", OllamaVectors, "Embed texts (Ollama)", error=OllamaError)
 async def embed(body: OllamaEmbedBody, call: CallDep) -> Response:
     """One vector per input, in order."""
     served = await call.manager.resolve_for("embedding", _without_tag(body.model))
@@ -56,7 +57,7 @@ async def embed(body: OllamaEmbedBody, call: CallDep) -> Response:
     return await embed_inputs(body.input, served, call, options, write)
 
 
-@compute_route(router, "/api/embeddings", OllamaVector, "Embed one text (Ollama)")
+@compute_route(router, "/api/embeddings", OllamaVector, "Embed one text (Ollama)", error=OllamaError)
 async def embed_prompt(body: OllamaEmbeddingsBody, call: CallDep) -> Response:
     """The vector of the prompt."""
     served = await call.manager.resolve_for("embedding", _without_tag(body.model))
@@ -71,7 +72,7 @@ async def embed_prompt(body: OllamaEmbeddingsBody, call: CallDep) -> Response:
 @router.get(
     "/api/tags",
     dependencies=[INFER],
-    responses={**READING, **errors(503)},
+    responses=errors(401, 403, 503, shape=OllamaError),
     response_model=OllamaModels,
     summary="List models (Ollama)",
 )
@@ -84,7 +85,7 @@ async def list_models(manager: ManagerDep) -> dict[str, Any]:
 @router.post(
     "/api/show",
     dependencies=[INFER],
-    responses=COMPUTING,
+    responses=errors(*COMPUTING, shape=OllamaError),
     response_model=OllamaDescription,
     summary="One model (Ollama)",
 )
@@ -105,7 +106,11 @@ async def show_model(body: OllamaShowBody, manager: ManagerDep) -> dict[str, Any
 
 
 @router.get(
-    "/api/version", dependencies=[INFER], responses=READING, response_model=OllamaVersion, summary="Version (Ollama)"
+    "/api/version",
+    dependencies=[INFER],
+    responses=errors(401, 403, shape=OllamaError),
+    response_model=OllamaVersion,
+    summary="Version (Ollama)",
 )
 async def get_version() -> dict[str, str]:
     """Sonde's version."""

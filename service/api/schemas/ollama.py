@@ -46,6 +46,10 @@ class OllamaShowBody(CompatibleBody):
         return self
 
 
+class OllamaError(ResponseBody):
+    error: str
+
+
 class OllamaVectors(ResponseBody):
     model: str
     embeddings: list[list[float]]

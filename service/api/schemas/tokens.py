@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
-from service.api.schemas.fields import one_text, text_or_texts
+from service.api.schemas.fields import IDS_SCHEMA, check_ids, one_text, text_or_texts
 from service.errors import InvalidRequest
 
 
@@ -28,7 +28,9 @@ class ExplainBody(CompatibleBody):
 
 class DetokenizeBody(CompatibleBody):
     model: str = MODEL
-    tokens: list[int] = Field(description="the model's own token ids")
+    tokens: Annotated[list[int], PlainValidator(lambda ids: check_ids(ids, "tokens")), WithJsonSchema(IDS_SCHEMA)] = (
+        Field(description="ids of the model's own vocabulary")
+    )
 
 
 class Explanation(ResponseBody):

@@ -182,7 +182,5 @@ def test_a_wrong_signature_is_refused_at_import(endpoint: Any) -> None:
 
 
 def test_each_route_that_computes_says_so() -> None:
-    compute = [
-        route for module in _COMPUTING for route in module.router.routes if isinstance(route, ComputeRoute)
-    ]
+    compute = [route for module in _COMPUTING for route in module.router.routes if isinstance(route, ComputeRoute)]
     assert {route.path for route in compute if "{" not in route.path} == set(GOOD)

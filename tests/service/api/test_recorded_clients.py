@@ -90,12 +90,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
     ),
     "Azure v1": ("/openai/v1/embeddings", {"model": "m", "input": TEXTS}, of_data, {}),
     "TEI's OpenAI route": ("/v1/embeddings", {"input": TEXTS, "model": None, "user": None}, of_data, {}),
-    "langchain4j-jina": (
-        "/v1/embeddings",
-        {"model": "m", "late_chunking": False, "input": TEXTS},
-        of_data,
-        {},
-    ),
+    "langchain4j-jina": ("/v1/embeddings", {"model": "m", "late_chunking": False, "input": TEXTS}, of_data, {}),
     "chroma-go jina": (
         "/v1/embeddings",
         {
@@ -144,13 +139,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
     ),
     "cohere-python 7 v2": (
         "/v2/embed",
-        {
-            "texts": TEXTS,
-            "model": "m",
-            "input_type": "search_query",
-            "embedding_types": ["float"],
-            "truncate": "END",
-        },
+        {"texts": TEXTS, "model": "m", "input_type": "search_query", "embedding_types": ["float"], "truncate": "END"},
         of_floats,
         {"prompt_name": "query"},
     ),
