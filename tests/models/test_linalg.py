@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_what_the_integers_say(kind: Quantization) -> None:
     read = {
         "int8": lambda: wide,
         "uint8": lambda: wide - 128,
-        "ubinary": lambda: 2 * np.unpackbits(integers, axis=1).astype(np.int64) - 1,
+        "ubinary": lambda: 2 * np.unpackbits(integers.astype(np.uint8), axis=1).astype(np.int64) - 1,
         "binary": lambda: 2 * np.unpackbits((wide + 128).astype(np.uint8), axis=1).astype(np.int64) - 1,
     }[kind]()
     expected = 1 - (normalize(read.astype(np.float32)) * vectors).sum(axis=1).mean()

@@ -45,7 +45,7 @@ def test_texts_are_cut_on_the_side_that_is_named(make_app: MakeApp) -> None:
     client = TestClient(make_app(FakeModel()))
     words = [f"w{number}" for number in range(40)]
 
-    def vector(**body: object) -> Any:
+    def vector(**body: Any) -> Any:
         return embed(client, **body)["embeddings"]["float"][0]
 
     assert vector(texts=[" ".join(words)], truncate="START") == vector(texts=[" ".join(words[-30:])])
