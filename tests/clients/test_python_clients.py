@@ -200,6 +200,19 @@ result = {
     assert (bits == (floats > 0)).mean() > 0.99
 
 
+def test_cohere_tokenizes_and_lists_models(server: Served, run_client: RunClient) -> None:
+    program = """
+import cohere
+client = cohere.Client("none", base_url=url)
+tokens = client.tokenize(text="my card is lost", model=MODEL, offline=False)
+text = client.detokenize(tokens=tokens.tokens, model=MODEL, offline=False).text
+result = [tokens.tokens, tokens.token_strings, text, [model.name for model in client.models.list().models]]
+"""
+    body = {"model": MODEL, "input": "my card is lost", "add_special_tokens": False}
+    own = httpx.post(f"{server.url}/v1/tokenize", json=body).json()["data"][0]
+    assert run_client(_GIVEN + program, server.url) == [own["ids"], own["tokens"], "my card is lost", [MODEL]]
+
+
 def test_hugging_face_classifies_without_training(server: Served, run_client: RunClient) -> None:
     labels = ["card lost", "refund", "opening hours"]
     program = f"""
@@ -240,14 +253,12 @@ def test_langchains_default_is_refused_with_the_remedy(server: Served, run_clien
     assert "check_embedding_ctx_length=False" in run_client(_GIVEN + LANGCHAIN_DEFAULT, server.url)
 
 
-@pytest.fixture(scope="module", params=["cl100k_base"])
-def decoding(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, vocabularies: Path
-) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def decoding(tmp_path_factory: pytest.TempPathFactory, vocabularies: Path) -> Iterator[Served]:
     """A service that decodes OpenAI's token ids, with the vocabulary's file given."""
     pytest.importorskip("tiktoken", reason="sonde[tiktoken] is not installed")
     file = vocabularies / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"  # as tiktoken names cl100k_base
-    flags = "--token-ids", request.param, "--token-ids-file", str(file)
+    flags = "--token-ids", "cl100k_base", "--token-ids-file", str(file)
     with serving(tmp_path_factory.mktemp("decoding"), *flags) as served:
         yield served
 
