@@ -15,7 +15,7 @@ from tests.clients.environment import CannotInstall, interpreter
 
 RunClient = Callable[[str, str], Any]
 # LiteLLM would ask GitHub for its list of prices.
-_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from service.auth import Keyring
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 
@@ -353,3 +354,29 @@ def test_cohere_and_openai_list_the_same_models(client: TestClient) -> None:
         assert [model["name"] for model in answer["models"]] == [model["id"] for model in answer["data"]]
     assert answer["models"][0]["endpoints"] == ["embed", "rerank"]
     assert client.get("/models/cross").json() == client.get("/v1/models/cross").json()
+
+
+KEYED = [
+    *{path.partition("?")[0] for path, _, _, _ in EMBEDDINGS.values()},
+    *{path for path, _, _ in RERANK.values()},
+    "/api/embeddings",
+    "/api/show",
+    "/v1/tokenize",
+    "/v1/detokenize",
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("POST", path) for path in sorted(KEYED)),
+        *(("GET", path) for path in ("/", "/models", "/models/m", "/api/tags", "/api/version")),
+    ],
+)
+def test_every_route_needs_a_key_with_the_scope(make_app: MakeApp, method: str, path: str) -> None:
+    app = make_app(FakeModel("m"))
+    _, secret = Keyring(app.state.settings.keys_file).create(["train"])
+    client = TestClient(app)
+    assert client.request(method, path, json={}).status_code == 401
+    refused = client.request(method, path, json={}, headers={"api-key": secret})
+    assert (refused.status_code, refused.headers["x-sonde-error"]) == (403, "insufficient_scope")
