@@ -94,7 +94,7 @@ class Keyring:
         if self._open_without_keys and not self._were_made():
             return ANYONE
         if not secret:
-            raise MissingKey("an API key is needed: send 'Authorization: Bearer …' or 'X-API-Key: …'")
+            raise MissingKey("an API key is needed: send 'Authorization: Bearer …', 'X-API-Key: …' or 'api-key: …'")
         digest = _digest(secret)
         matches = [key for key in keys if hmac.compare_digest(key.digest, digest)]
         if not matches:

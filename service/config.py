@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     registry_poll_s: float = Field(
         1.0, gt=0, le=3600, description="seconds between looks at the registry of fine-tuned models"
     )
+    token_ids: Literal["refuse", "model", "cl100k_base", "o200k_base"] = Field(
+        "refuse", description="vocabulary of token ids in OpenAI's embeddings; model is the model's own"
+    )
+    token_ids_file: str = Field("", description="the .tiktoken file of --token-ids; empty: as tiktoken finds it")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="device of the models")
     dtype: Literal["auto", "bfloat16", "float32", "int8"] = Field("auto", description="precision of the models")
     threads: int = Field(0, ge=0, description="PyTorch's CPU threads; 0 is PyTorch's own choice, within a CPU quota")

@@ -114,20 +114,22 @@ class TextProcessor:
         ]
 
     @_panics_as_errors()
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, max_tokens: int | None = None) -> list[Tokens]:
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, side: Side = "right", max_tokens: int | None = None
+    ) -> list[Tokens]:
         """Tokenise pairs as one input each, as a cross-encoder reads them.
 
-        The second text is truncated first, and to `max_tokens` tokens.
+        The second text is truncated first, and to `max_tokens` tokens; both are truncated on `side`.
         """
         limit = self.max_tokens
         max_second = limit if max_tokens is None else max_tokens
-        parts = [(self._read(a, limit), self._read(b, limit)) for a, b in pairs]
+        parts = [(self._read(a, limit, side), self._read(b, limit, side)) for a, b in pairs]
         read = [(first, second) for (first, _), (second, _) in parts]
         encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
             _to_tokens(encoding, _available(encoding, limit, first_whole and second_whole), paired=True)
             if len(encoding) <= limit and encoding.sequence_ids.count(1) <= max_second
-            else self._encode_truncated_pair(pair, limit, max_second)
+            else self._encode_truncated_pair(pair, limit, max_second, side)
             for encoding, pair, ((_, first_whole), (_, second_whole)) in zip(encodings, read, parts, strict=True)
         ]
 
@@ -202,14 +204,14 @@ class TextProcessor:
         framed = self._prefix + ids + self._suffix
         return Tokens(np.array(framed, dtype=np.int32), available, prompt_tokens=min(prompt_tokens, len(framed)))
 
-    def _encode_truncated_pair(self, pair: tuple[str, str], limit: int, max_second: int) -> Tokens:
-        """Tokens of a pair truncated to `limit`; the second text keeps at most half of the room."""
+    def _encode_truncated_pair(self, pair: tuple[str, str], limit: int, max_second: int, side: Side) -> Tokens:
+        """Tokens of a pair truncated on `side` to `limit`; the second text keeps at most half of the room."""
         first, second = (self._encode_plain(text) for text in pair)
         special = self._tokenizer.num_special_tokens_to_add(True)
         available, room = len(first) + len(second) + special, limit - special
-        second.truncate(min(len(second), max_second))
-        first.truncate(min(len(first), max(room - min(len(second), room // 2), 0)))
-        second.truncate(max(room - len(first), 0))
+        second.truncate(min(len(second), max_second), direction=side)
+        first.truncate(min(len(first), max(room - min(len(second), room // 2), 0)), direction=side)
+        second.truncate(max(room - len(first), 0), direction=side)
         return _to_tokens(self._tokenizer.post_process(first, second), available, paired=True)
 
     def _prompt_tokens(self, prompt: str) -> int:

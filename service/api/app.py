@@ -14,39 +14,47 @@ from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
 from service.api.routes import (
     anomaly,
+    azure,
     classify,
+    cohere,
     embeddings,
     feedback,
     files,
     forecast,
     health,
     held_out,
+    huggingface,
     jobs,
     models,
+    ollama,
     ownership,
     registry,
     rerank,
     tei,
+    tokens,
 )
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
+from service.serving.token_ids import TokenDecoder
 
-_COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tei)
+# Last come the paths that begin with a model's name.
+_COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tokens, tei, cohere, ollama, azure, huggingface)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
 
 def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
-    """The application over a model manager, which the caller opens and closes."""
+    """The application over a model manager, which the caller opens and closes. Raises ConfigError."""
     app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
     app.state.jobs_migrated = False
+    app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
     app.router.routes.extend(_routes().routes)

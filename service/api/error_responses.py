@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from models.errors import (
     ArtifactError,
@@ -69,6 +71,7 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
+_OLLAMA = "/api/"
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
 
@@ -77,16 +80,16 @@ def status_of(error: SondeError) -> int | None:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
-def error_response(error: SondeError) -> Response:
-    """The response to an error of ours, with its message.
+def error_response(error: SondeError, path: str = "") -> Response:
+    """The response to an error of ours on a path, with its message.
 
     Our messages never quote an exception of a library.
     """
     status = status_of(error)
     if status is None:
         log.error("request failed: %s", error.message, exc_info=error)
-        return internal()
-    response = envelope(status, error.message, code=error.code, param=error.param)
+        return internal(path)
+    response = envelope(status, error.message, code=error.code, param=error.param, path=path)
     if isinstance(error, e.CapacityError):
         response.headers["retry-after"] = str(error.retry_after_s)
     elif status == 503:
@@ -96,10 +99,11 @@ def error_response(error: SondeError) -> Response:
     return response
 
 
-def envelope(status: int, message: str, *, code: str, param: str | None = None) -> Response:
-    """The one shape that all errors have."""
+def envelope(status: int, message: str, *, code: str, param: str | None = None, path: str = "") -> Response:
+    """The one shape that all errors have; on Ollama's paths its clients' shape."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": _encodable(message), "type": kind, "param": param and _encodable(param), "code": code}}
+    about = {"message": _encodable(message), "type": kind, "param": param and _encodable(param), "code": code}
+    body = {"error": about["message"] if path.startswith(_OLLAMA) else about}
     response = Response(orjson.dumps(body), status, media_type="application/json")
     response.headers["x-sonde-error"] = code
     return response
@@ -113,9 +117,9 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def internal() -> Response:
+def internal(path: str = "") -> Response:
     """The response to a fault of ours, which tells the caller nothing else."""
-    return envelope(500, "an internal error; the request id is in x-request-id", code="internal_error")
+    return envelope(500, "an internal error; the request id is in x-request-id", code="internal_error", path=path)
 
 
 def install(app: FastAPI) -> None:
@@ -136,7 +140,7 @@ def path_of(location: tuple[int | str, ...]) -> str | None:
 
 async def _on_sonde_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SondeError)  # noqa: S101  # what the handler is registered for
-    return error_response(error)
+    return error_response(error, request.url.path)
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
@@ -147,15 +151,16 @@ async def _on_os_error(request: Request, error: Exception) -> Response:
     if not is_full(error):
         raise error
     log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)
-    return error_response(e.StorageFull("no space is left on the server's disk: free some, and send the request again"))
+    full = e.StorageFull("no space is left on the server's disk: free some, and send the request again")
+    return error_response(full, request.url.path)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what the handler is registered for
-    return validation_response(error.errors())
+    return validation_response(error.errors(), request.url.path)
 
 
-def validation_response(errors: Sequence[dict[str, Any]]) -> Response:
+def validation_response(errors: Sequence[dict[str, Any]], path: str) -> Response:
     """The response to a request that pydantic refuses, by its first error."""
     first = errors[0]
     param = path_of(tuple(first["loc"]))
@@ -163,15 +168,29 @@ def validation_response(errors: Sequence[dict[str, Any]]) -> Response:
     message = f"{param or 'body'}: {first['msg']}"
     if "input" in first and code == e.InvalidRequest.code:
         message += f", got {_shorten(first['input'])}"
-    return envelope(422, message, code=code, param=param)
+    return envelope(422, message, code=code, param=param, path=path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # what the handler is registered for
     code = _HTTP_CODES.get(error.status_code, e.RequestError.code)
-    response = envelope(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code=code)
+    path = request.scope["path"]
+    message = f"{request.method} {path}: {error.detail}"
+    if error.status_code == 404 and (other := _similar_path(request)):
+        message += f"; there is {other}: correct the client's base URL"
+    response = envelope(error.status_code, message, code=code, path=path)
     response.headers.update(error.headers or {})
     return response
+
+
+def _similar_path(request: Request) -> str | None:
+    """A path of a route, where the request's has /v1 or a slash too many or too few."""
+    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", request.scope["path"]))
+    for other in (path, path.removeprefix("/v1"), f"/v1{path}"):
+        scope = {"type": "http", "method": request.method, "path": other}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            return other
+    return None
 
 
 def _shorten(value: object) -> str:

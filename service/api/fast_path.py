@@ -23,7 +23,7 @@ from service.api.deps import requires
 from service.api.json_body import JsonRoute, read_json
 from service.api.middleware import RequestContext
 from service.api.openapi import answers
-from service.api.schemas.base import RequestBody
+from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
 from service.api.schemas.fields import require_count
 from service.config import Settings
 from service.errors import ClientGone
@@ -142,7 +142,13 @@ class ComputeRoute(JsonRoute):
 
 
 def compute_route(
-    router: APIRouter, path: str, answer: Any, summary: str, **options: Any
+    router: APIRouter,
+    path: str,
+    answer: Any,
+    summary: str,
+    *,
+    error: type[ResponseBody] = ErrorEnvelope,
+    **options: Any,
 ) -> Callable[[Endpoint], Endpoint]:
     """Register a coroutine `(body: …Body, call: CallDep) -> Response` for POST.
 
@@ -156,7 +162,7 @@ def compute_route(
             endpoint,
             methods=["POST"],
             dependencies=[INFER],
-            responses=answers(answer),
+            responses=answers(answer, error),
             summary=summary,
             route_class_override=ComputeRoute,
             **options,
@@ -177,13 +183,15 @@ def _require_signature(endpoint: Callable[..., Any]) -> None:
 class FastPathMiddleware:
     """Calls compute routes directly, and answers as FastAPI would.
 
-    Everything else goes on to FastAPI, as does a request with a timeout, because FastAPI validates that header.
+    Everything else goes on to FastAPI, as do paths with parameters, and requests with a timeout, because FastAPI
+    reads these.
     """
 
     def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
         self._app = app
         routes = (route for router in routers for route in router.routes)
-        self._routes = {route.path: route for route in routes if isinstance(route, ComputeRoute)}
+        compute = [route for route in routes if isinstance(route, ComputeRoute)]
+        self._routes = {route.path: route for route in compute if "{" not in route.path}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -203,6 +211,6 @@ async def _call_route(route: ComputeRoute, request: Request) -> Response:
         raise TypeError(f"{route.path} takes a body")
     body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
     if errors:
-        return error_responses.validation_response(errors)
+        return error_responses.validation_response(errors, route.path)
     response: Response = await route.endpoint(body, ComputeCall.of(prepared))
     return response

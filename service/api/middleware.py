@@ -94,14 +94,15 @@ class ContextMiddleware:
                     self._admit()
             await self._app(scope, receive, send)
         except SondeError as error:
-            await error_responses.error_response(error)(scope, receive, send)
+            await error_responses.error_response(error, scope["path"])(scope, receive, send)
         except asyncio.CancelledError:  # uvicorn cancels requests at the end of a shutdown
             if not send.status:
-                await error_responses.error_response(Unavailable("the service is shutting down"))(scope, receive, send)
+                problem = Unavailable("the service is shutting down")
+                await error_responses.error_response(problem, scope["path"])(scope, receive, send)
         except Exception:
             log.exception("unexpected error", extra={"request_id": context.request_id})
             if not send.status:
-                await error_responses.internal()(scope, receive, send)
+                await error_responses.internal(scope["path"])(scope, receive, send)
 
     def _report(self, scope: Scope, sent: _WatchedSend, context: RequestContext, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
@@ -156,4 +157,6 @@ def _request_id(headers: Headers) -> str:
 
 def _secret(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token else headers.get("x-api-key")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return headers.get("x-api-key") or headers.get("api-key")  # the second is Azure OpenAI's

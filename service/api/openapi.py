@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.api.middleware import OPEN_PATHS
-from service.api.schemas.base import ErrorEnvelope
+from service.api.schemas.base import ErrorEnvelope, ResponseBody
 from service.config import Settings
 
 _DESCRIPTIONS = {
@@ -41,22 +41,34 @@ _KEYS = {
         "in": "header",
         "name": "X-API-Key",
     },
+    "AzureKeyHeader": {
+        "type": "apiKey",
+        "description": "the same key, as Azure OpenAI's clients send it",
+        "in": "header",
+        "name": "api-key",
+    },
 }
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int, shape: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route."""
-    return {status: {"model": ErrorEnvelope, "description": _DESCRIPTIONS[status]} for status in statuses}
+    return {status: {"model": shape, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
 READING = errors(401, 403)
-COMPUTING = errors(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
+COMPUTING = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 500, 507)
 
 
-def answers(model: Any) -> dict[int | str, dict[str, Any]]:
+def answers(model: Any, error: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that computes: `model` on success, else an error."""
-    return {**COMPUTING, 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
+    return {**errors(*COMPUTING, shape=error), 200: {"model": model, "headers": _HEADERS, "description": "computed"}}
+
+
+def path_parameter(name: str) -> dict[str, Any]:
+    """`openapi_extra=` of a route whose path names a model."""
+    schema = {"type": "string", "minLength": 1, "maxLength": 256}
+    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": schema}]}
 
 
 def describe(app: FastAPI, settings: Settings) -> None:
@@ -76,7 +88,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
 
 
 def _put_keys(document: dict[str, Any]) -> None:
-    """Document both headers for the key on every path that needs one."""
+    """Document the headers for the key on every path that needs one."""
     document["components"]["securitySchemes"] = _KEYS
     for path in document["paths"].keys() - OPEN_PATHS:
         for operation in document["paths"][path].values():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
+Purpose = Literal["query", "document", "classification", "clustering"]
+# What models call the prompts for a purpose.
+_PROMPT_NAMES: dict[Purpose, tuple[str, ...]] = {
+    "query": ("query", "search_query"),
+    "document": ("document", "passage", "corpus", "search_document"),
+    "classification": ("classification",),
+    "clustering": ("clustering",),
+}
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
 FittedT = TypeVar("FittedT", bound=Sized)
@@ -116,6 +124,12 @@ class ServedText(Servable):
             )
         return prompts[name]
 
+    def prompt_for(self, purpose: Purpose | None) -> str:
+        """The model's prompt for a purpose; its default where it has none, or without a purpose."""
+        names = _PROMPT_NAMES[purpose] if purpose else ()
+        prompts = self.metadata.prompts
+        return next((prompts[name] for name in names if name in prompts), self.prompt(None))
+
     async def fitted(
         self,
         kind: type[FittedT],
@@ -200,7 +214,7 @@ class ServedText(Servable):
         """Tokenise a part of a request that begins at its input `offset`."""
         text = self.text
         if isinstance(inputs[0], tuple):
-            return text.encode_pairs(inputs, max_tokens=options.max_tokens)  # type: ignore[arg-type]  # all are pairs
+            return text.encode_pairs(inputs, side=options.side, max_tokens=options.max_tokens)  # type: ignore[arg-type]  # all are pairs
         if not isinstance(inputs[0], str):
             numbered = enumerate(inputs, start=offset)
             return [_with_param(index, options.named, text.from_ids, ids) for index, ids in numbered]  # type: ignore[arg-type]

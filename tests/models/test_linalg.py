@@ -1,4 +1,4 @@
-"""Arithmetic on rows: lengths of 1, and fewer dimensions."""
+"""Arithmetic on rows: lengths of 1, fewer dimensions, and integers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.linalg import first_occurrences, normalize, shorten
+from models.linalg import Quantization, first_occurrences, normalize, quantize, shorten
 
 ROWS = arrays.arrays(
     np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
@@ -56,3 +56,55 @@ def test_copies_name_the_first_of_their_like() -> None:
     expected = np.arange(1500)
     expected[[1200, 1400]] = 3
     assert np.array_equal(first_occurrences(x), expected)
+
+
+def cosines(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled = normalize(vectors)
+    return scaled @ scaled.T
+
+
+def some_vectors(count: int = 64, width: int = 384) -> NDArray[np.float32]:
+    """Unit vectors with a dimension far larger than the others, as some encoders have."""
+    drawn = np.random.default_rng(0).standard_normal((count, width)).astype(np.float32)
+    drawn[:, 7] += 8
+    return normalize(drawn)
+
+
+@pytest.mark.parametrize(("kind", "shift"), [("int8", 0), ("uint8", 128)])
+def test_integers_of_8_bits_keep_cosines(kind: Quantization, shift: int) -> None:
+    vectors = some_vectors()
+    integers, loss = quantize(vectors, kind)
+    assert (integers.dtype, integers.shape) == (np.dtype(kind), vectors.shape)
+    np.testing.assert_allclose(cosines(integers.astype(np.float32) - shift), cosines(vectors), atol=0.005)
+    assert 0 < loss < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["binary", "ubinary"])
+def test_bits_are_packed_as_sentence_transformers_packs_them(kind: Quantization) -> None:
+    from sentence_transformers.util import quantize_embeddings
+
+    vectors = some_vectors()
+    integers, loss = quantize(vectors, kind)
+    expected = quantize_embeddings(vectors, precision=kind)
+    assert integers.dtype == expected.dtype
+    np.testing.assert_array_equal(integers, expected)
+    assert 0.1 < loss < 0.5
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
+def test_the_loss_is_that_of_what_the_integers_say(kind: Quantization) -> None:
+    vectors = some_vectors(width=24)
+    integers, loss = quantize(vectors, kind)
+    wide = integers.astype(np.int64)
+    read = {
+        "int8": lambda: wide,
+        "uint8": lambda: wide - 128,
+        "ubinary": lambda: 2 * np.unpackbits(integers.astype(np.uint8), axis=1).astype(np.int64) - 1,
+        "binary": lambda: 2 * np.unpackbits((wide + 128).astype(np.uint8), axis=1).astype(np.int64) - 1,
+    }[kind]()
+    expected = 1 - (normalize(read.astype(np.float32)) * vectors).sum(axis=1).mean()
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    assert not quantize(np.zeros((1, 8), np.float32), "int8")[0].any()

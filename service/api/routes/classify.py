@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -68,29 +68,41 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.input), "input")
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
-    classify_texts = _classify_by_labels if served.metadata.task == "embedding" else _classify_by_training
+    classify_texts = _classify_with_labels if served.metadata.task == "embedding" else _classify_by_training
     scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
     data = [_classification_object(scored, index, body.top_k) for index in range(len(body.input))]
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
     return call.respond(content, served, *scored.parts)
 
 
-async def _classify_by_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
+async def _classify_with_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     if body.labels is None:
         raise InvalidRequest(f"{served.metadata.name} is an encoder: give it labels to choose from", param="labels")
-    about = body.labels
+    options = _options(body, served.prompt(None))
+    return await classify_by_labels(body.input, body.labels, served, call, options, multi_label=body.multi_label)
+
+
+async def classify_by_labels(
+    inputs: list[str],
+    about: dict[str, str | list[str]],
+    served: ServedText,
+    call: ComputeCall,
+    options: TokenizeOptions,
+    *,
+    multi_label: bool,
+) -> LabelScores:
+    """Probabilities of labels that are names with a description or examples, by an encoder."""
     texts = [text for name, more in about.items() for text in _label_texts(name, more)]
-    prompt = served.prompt(None)
-    options = TokenizeOptions(prompt, body.truncate, param="labels", name=partial(_name_label_text, about))
+    of_labels = replace(options, param="labels", name=partial(_name_label_text, about))
     labels, more = await served.fitted(
-        LabelSet, list(about.items()), texts, call.caller, "classification", options, partial(_fit_labels, about)
+        LabelSet, list(about.items()), texts, call.caller, "classification", of_labels, partial(_fit_labels, about)
     )
-    rows = await _compute_rows(body, served, call, prompt)
+    rows = await served.rows(inputs, call.caller, "classification", options)
 
     def compute() -> LabelScores:
         with torch.inference_mode():
             vectors = torch.from_numpy(rows.values)
-            scores = labels.head(vectors, multi_label=body.multi_label).numpy()
+            scores = labels.head(vectors, multi_label=multi_label).numpy()
             p_values = labels.detector.score(vectors).p_values.tolist() if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
             return LabelScores(labels.names, scores, p_values, (rows, *more), label_set)
@@ -119,8 +131,11 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Co
 
 
 async def _compute_rows(body: ClassifyBody, served: ServedText, call: ComputeCall, prompt: str) -> ModelOutput:
-    options = TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
-    return await served.rows(body.input, call.caller, "classification", options)
+    return await served.rows(body.input, call.caller, "classification", _options(body, prompt))
+
+
+def _options(body: ClassifyBody, prompt: str) -> TokenizeOptions:
+    return TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
 
 
 def _label_texts(name: str, about: str | list[str]) -> list[str]:
@@ -160,15 +175,22 @@ def _fit_labels(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelS
         return LabelSet(tuple(labels), head, detector, len(known), rows.truncated)
 
 
-def _classification_object(scored: LabelScores, index: int, top_k: int | None) -> dict[str, object]:
+def rank_labels(scored: LabelScores, index: int, top_k: int | None = None) -> list[dict[str, object]]:
+    """An input's labels with scores, best first."""
     scores = scored.scores[index]
-    order = np.argsort(-scores, kind="stable")[:top_k]
+    return [
+        {"label": scored.names[at], "score": float(scores[at])} for at in np.argsort(-scores, kind="stable")[:top_k]
+    ]
+
+
+def _classification_object(scored: LabelScores, index: int, top_k: int | None) -> dict[str, object]:
+    labels = rank_labels(scored, index, top_k)
     p_value = scored.p_values[index] if scored.p_values else None
     return {
         "object": "classification",
         "index": index,
-        "label": scored.names[order[0]],
-        "labels": [{"label": scored.names[at], "score": float(scores[at])} for at in order],
+        "label": labels[0]["label"],
+        "labels": labels,
         "out_of_scope": None if p_value is None else p_value <= _OUT_OF_SCOPE_ALPHA,
         "p_value": p_value,
         "truncated": scored.parts[0].tokens[index].truncated,

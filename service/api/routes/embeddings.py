@@ -6,76 +6,126 @@ Answers are built as bytes: a pydantic object for each vector would cost more th
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
-from models.linalg import normalize, shorten
-from service.api.fast_path import CallDep, compute_route
-from service.api.schemas.fields import name_inputs
+from models.linalg import normalize, quantize, shorten
+from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
-from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
+from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
+from service.serving.token_ids import TokenDecoder
 
 Vectors = NDArray[np.float32]
 router = APIRouter(tags=["OpenAI"])
 # Larger answers are written in the pool, because they would hold up other callers on the event loop.
 INLINE_NUMBERS = 16_384
+# So are more token ids than this decoded.
+_INLINE_IDS = 2_000
 
 
 @compute_route(router, "/v1/embeddings", EmbeddingsAnswer, "Embed texts")
+@compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts", include_in_schema=False)
 async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     """One vector per input, in order."""
     served = await call.manager.resolve_for("embedding", body.model)
     call.require_inputs(len(body.input), "input")
     check_dimensions(body.dimensions, served)
     name = name_inputs("input", body.input)
-    options = TokenizeOptions(prompt=served.prompt(body.prompt_name), truncate=body.truncate, name=name)
-    rows = await call.cancel_on_disconnect(served.rows(body.input, call.caller, "embedding", options))
+    prompt = served.prompt(body.prompt_name) if body.prompt_name else served.prompt_for(body.purpose)
+    options = TokenizeOptions(prompt=prompt, truncate=body.truncate, name=name)
+    inputs = await _read_token_ids(body.input, name, served, call)
 
-    def write() -> bytes:
+    def write(rows: ModelOutput) -> bytes:
         vectors = finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions)
-        return _embeddings_body(vectors, rows, body.model, body.encoding_format)
+        return _embeddings_body(vectors, rows, body, served)
 
-    content = write() if rows.values.size <= INLINE_NUMBERS else await served.run_in_pool(write)
+    return await embed_inputs(inputs, served, call, options, write)
+
+
+async def embed_inputs(
+    inputs: Inputs,
+    served: ServedText,
+    call: ComputeCall,
+    options: TokenizeOptions,
+    write: Callable[[ModelOutput], bytes],
+) -> Response:
+    """The answer that `write` makes of the rows of texts or token ids."""
+    rows = await call.cancel_on_disconnect(served.rows(inputs, call.caller, "embedding", options))
+    content = write(rows) if rows.values.size <= INLINE_NUMBERS else await served.run_in_pool(lambda: write(rows))
     return call.respond(content, served, rows)
 
 
-def check_dimensions(dimensions: int | None, served: ServedText) -> None:
+async def _read_token_ids(
+    inputs: list[str] | list[list[int]], name: Callable[[int], str], served: ServedText, call: ComputeCall
+) -> Inputs:
+    """The texts of token ids of OpenAI's vocabulary, or the ids where they are the model's own.
+
+    Raises InvalidRequest unless `--token-ids` says whose ids come: another vocabulary's would give a wrong vector.
+    """
+    if isinstance(inputs[0], str) or call.settings.token_ids == "model":  # noqa: S105
+        return inputs
+    decoder: TokenDecoder | None = call.request.app.state.token_decoder
+    if decoder is None:
+        raise InvalidRequest(
+            "input: expected texts, got token ids, which may be of another vocabulary: have the client send texts "
+            "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start Sonde with --token-ids model "
+            "for the model's own ids, or with --token-ids cl100k_base or o200k_base for OpenAI's",
+            param="input",
+        )
+    lists: list[Any] = inputs
+
+    def decode() -> list[str]:
+        return [check_text(decoder.decode(ids, name(index)), name(index)) for index, ids in enumerate(lists)]
+
+    return decode() if sum(map(len, lists)) <= _INLINE_IDS else await served.run_in_pool(decode)
+
+
+def check_dimensions(dimensions: int | None, served: ServedText, param: str = "dimensions") -> None:
     """Refuse more dimensions than the model has."""
     if dimensions is not None and dimensions > served.metadata.width:
-        raise InvalidRequest.at("dimensions", f"{served.metadata.name} has {served.metadata.width}, got {dimensions}")
+        raise InvalidRequest.at(param, f"{served.metadata.name} has {served.metadata.width}, got {dimensions}")
 
 
-def finish_vectors(vectors: Vectors, *, normalized: bool, dimensions: int | None) -> Vectors:
+def finish_vectors(vectors: Vectors, *, normalized: bool = True, dimensions: int | None = None) -> Vectors:
     """Vectors as the caller wants them: shortened first, then scaled."""
     short = shorten(vectors, dimensions)
     return normalize(short) if normalized else np.ascontiguousarray(short)
 
 
-def vectors_body(vectors: Vectors) -> bytes:
-    """Vectors as a JSON list of lists."""
+def vectors_body(vectors: NDArray[Any]) -> bytes:
+    """Vectors of floats or integers as a JSON list of lists."""
     return b"[%b]" % b",".join(map(_to_json, vectors))
 
 
-def _embeddings_body(vectors: Vectors, rows: ModelOutput, model: str, encoding: Literal["float", "base64"]) -> bytes:
+def to_base64(vector: NDArray[Any]) -> bytes:
+    """A vector as a JSON string: base64 of little-endian float32, or of its bytes."""
+    return b'"%b"' % b64encode(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def _embeddings_body(vectors: Vectors, rows: ModelOutput, body: EmbeddingsBody, served: ServedText) -> bytes:
     """OpenAI's answer, vector by vector, so that other threads get their turn in between."""
-    encode = _to_base64 if encoding == "base64" else _to_json
+    numbers: NDArray[Any] = vectors
+    quantization = b""
+    if body.integers:
+        numbers, loss = quantize(vectors, body.integers)
+        quantization = b',"quantization":%b' % orjson.dumps({"dtype": body.integers, "loss": loss})
+    encode = to_base64 if body.is_base64 else _to_json
     items = b",".join(
         b'{"object":"embedding","index":%d,"embedding":%b,"truncated":%b}'
         % (index, encode(vector), b"true" if tokens.truncated else b"false")
-        for index, (vector, tokens) in enumerate(zip(vectors, rows.tokens, strict=True))
+        for index, (vector, tokens) in enumerate(zip(numbers, rows.tokens, strict=True))
     )
     usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (rows.token_count, rows.token_count)
-    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (items, orjson.dumps(model), usage)
+    model = orjson.dumps(body.model or served.metadata.name)
+    return b'{"object":"list","data":[%b],"model":%b,"usage":%b%b}' % (items, model, usage, quantization)
 
 
-def _to_json(vector: Vectors) -> bytes:
+def _to_json(vector: NDArray[Any]) -> bytes:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _to_base64(vector: Vectors) -> bytes:
-    return b'"%b"' % b64encode(vector.astype("<f4", copy=False).tobytes())

@@ -21,15 +21,18 @@ router = APIRouter(dependencies=[Depends(requires("infer"))])
 _STARTED = int(time.time())
 
 
+@router.get("/models", include_in_schema=False)
 @router.get(
     "/v1/models", responses={**READING, **errors(503)}, response_model=ModelList, tags=["OpenAI"], summary="List models"
 )
 async def list_models(manager: ManagerDep) -> dict[str, Any]:
     """All models in service: those of the settings first, then the trained ones."""
     manager.require_ready()
-    return {"object": "list", "data": await describe_all(manager)}
+    data = await describe_all(manager)
+    return {"object": "list", "data": data, "models": [_for_cohere(model) for model in data]}
 
 
+@router.get("/models/{model:path}", include_in_schema=False)
 @router.get(
     "/v1/models/{model:path}",
     responses={**READING, **errors(404, 422, 503)},
@@ -67,6 +70,17 @@ async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
         "auto_truncate": True,
         "version": version("sonde"),
         "models": await describe_all(manager),
+    }
+
+
+def _for_cohere(model: dict[str, Any]) -> dict[str, Any]:
+    """A model as Cohere lists it."""
+    endpoints = {"embedding": ["embed", "rerank"], "rerank": ["rerank"], "classification": ["classify"]}
+    return {
+        "name": model["id"],
+        "endpoints": endpoints.get(model["task"], []),
+        "finetuned": model["base"] is not None,
+        "context_length": model["max_tokens"],
     }
 
 

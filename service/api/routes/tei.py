@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from models.linalg import normalize
 from models.text.sequence_classifier import probabilities
 from models.text.tokenization import Side
 from models.text.tokens import Explained
-from service.api.fast_path import INFER, CallDep, compute_route
+from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
-from service.api.responses import list_body
-from service.api.routes.embeddings import INLINE_NUMBERS, check_dimensions, finish_vectors, vectors_body
-from service.api.routes.rerank import score_documents, to_relevance
-from service.api.schemas.base import RequestBody
+from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
+from service.api.routes.rerank import jina_answer, rank_documents, score_documents, to_relevance
 from service.api.schemas.fields import name_by_index, name_inputs
+from service.api.schemas.rerank import JinaRerankAnswer, TeiRank, TeiRerankBody
 from service.api.schemas.tei import (
     DecodeBody,
     EmbedBody,
-    ExplainAnswer,
-    ExplainBody,
     PredictBody,
     SimilarityBody,
     SimilarityParameters,
-    TeiRank,
-    TeiRerankBody,
     TeiScore,
     TeiToken,
     TokenizeBody,
@@ -44,22 +37,6 @@ from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 router = APIRouter(route_class=JsonRoute, tags=["text-embeddings-inference"])
 
 
-@router.post("/", include_in_schema=False, dependencies=[INFER])
-async def root(request: Request, call: CallDep) -> Response:
-    """TEI's root: /embed, /predict or /rerank, by what the first model does.
-
-    A body with a source sentence goes to /similarity.
-    """
-    sent = await request.json()
-    compares = isinstance(sent, dict) and isinstance(sent.get("inputs"), dict)
-    kind, endpoint = _ROOT["similarity" if compares else (await call.manager.resolve(None)).metadata.task]
-    try:
-        body = kind.model_validate(sent)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
-    return await endpoint(body, call)
-
-
 @compute_route(router, "/embed", list[list[float]], "Embed texts")
 async def embed(body: EmbedBody, call: CallDep) -> Response:
     """One vector per input, in order, as a plain list."""
@@ -67,26 +44,34 @@ async def embed(body: EmbedBody, call: CallDep) -> Response:
     call.require_inputs(len(body.inputs), "inputs")
     check_dimensions(body.dimensions, served)
     options = _embed_options(body, served, name_inputs("inputs", body.inputs))
-    rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "embedding", options))
 
-    def write() -> bytes:
+    def write(rows: ModelOutput) -> bytes:
         return vectors_body(finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions))
 
-    content = write() if rows.values.size <= INLINE_NUMBERS else await served.run_in_pool(write)
-    return call.respond(content, served, rows)
+    return await embed_inputs(body.inputs, served, call, options, write)
 
 
 @compute_route(router, "/predict", list[TeiScore] | list[list[TeiScore]], "Run a sequence classifier")
 async def predict(body: PredictBody, call: CallDep) -> Response:
     """Labels with scores, best first; a list of those when `inputs` was a list of lists."""
+    sent = (await call.request.json())["inputs"]
+    many = isinstance(sent, list) and isinstance(sent[0], list)
+    # Parameters are Hugging Face's inference API, which answers even a single text with a list of its own.
+    return await classify_sequences(body, call, many=many, batched=many or body.parameters is not None)
+
+
+async def classify_sequences(body: PredictBody, call: ComputeCall, *, many: bool, batched: bool) -> Response:
+    """Labels with scores, best first: a list for each of the inputs, or, unless `batched`, the first one's alone.
+
+    `many` says that the inputs came in a list.
+    """
     served = await call.manager.resolve_for("classification", body.model)
     call.require_inputs(len(body.inputs), "inputs")
     _require_pairs_allowed(body, served)
-    sent = (await call.request.json())["inputs"]
-    many = isinstance(sent, list) and isinstance(sent[0], list)
     options = TokenizeOptions(
         prompt=served.prompt(None) if isinstance(served, FineTunedModel) else "",
-        truncate=_truncates(body.truncate),
+        truncate=body.truncate,
+        side=_truncation_side(body.truncation_direction),
         param="inputs",
         name=name_by_index("inputs", alone=not many),
     )
@@ -100,25 +85,27 @@ async def predict(body: PredictBody, call: CallDep) -> Response:
         ]
         for line in scores
     ]
-    # Parameters are Hugging Face's inference API, which answers even a single text with a list of its own.
-    batched = many or body.parameters is not None
     return call.respond(orjson.dumps(ranked if batched else ranked[0]), served, rows)
 
 
-@compute_route(router, "/rerank", list[TeiRank], "Rank texts")
+@compute_route(router, "/rerank", list[TeiRank] | JinaRerankAnswer, "Rank texts (TEI), or documents (Jina, vLLM)")
 async def rerank(body: TeiRerankBody, call: CallDep) -> Response:
-    """Texts by relevance to the query, best first."""
+    """Texts by relevance to the query, best first; documents as Jina ranks them."""
     served = await call.manager.resolve_for("rerank", body.model)
-    call.require_inputs(len(body.texts), "texts")
-    options = TokenizeOptions(truncate=_truncates(body.truncate), param="texts")
-    work = score_documents(served, body.query, body.texts, options, call.caller)
-    raw, parts = await call.cancel_on_disconnect(work)
+    side = _truncation_side(body.truncation_direction)
+    if body.documents is not None:
+        found = await rank_documents(body, body.documents, served, call, side)
+        return call.respond(orjson.dumps(jina_answer(found, body, body.documents, served)), served, *found.parts)
+    texts: list[str] = body.texts or []
+    call.require_inputs(len(texts), "texts")
+    options = TokenizeOptions(truncate=body.truncate, side=side, max_tokens=body.max_tokens_per_doc, param="texts")
+    raw, parts = await call.cancel_on_disconnect(score_documents(served, body.query, texts, options, call.caller))
     scores = raw if body.raw_scores else to_relevance(raw, served)
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[: body.top_n]
     ranked: list[dict[str, Any]] = [{"index": int(at), "score": float(scores[at])} for at in order]
     if body.return_text:
         for entry in ranked:
-            entry["text"] = body.texts[entry["index"]]
+            entry["text"] = texts[entry["index"]]
     return call.respond(orjson.dumps(ranked), served, *parts)
 
 
@@ -147,27 +134,6 @@ async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
     return call.respond(content, served)
 
 
-@compute_route(router, "/v1/tokenize", ExplainAnswer, "Show texts as the model sees them", tags=["Sonde"])
-async def explain(body: ExplainBody, call: CallDep) -> Response:
-    """Each text after preprocessing, with its tokens and ids, uncut.
-
-    `truncated` says whether the model would have to cut it.
-    """
-    served = await call.manager.resolve_texts(body.model)
-    call.require_inputs(len(body.input), "input")
-    work = served.explain(
-        body.input, call.caller, "input", prompt=served.prompt(body.prompt_name), special=body.add_special_tokens
-    )
-    explained = await call.cancel_on_disconnect(work)
-    max_tokens = served.metadata.max_tokens
-
-    def write() -> bytes:
-        data = [_explanation(index, text, max_tokens) for index, text in enumerate(explained)]
-        return list_body(body.model, data, max_tokens=max_tokens)
-
-    return call.respond(await served.run_in_pool(write), served)
-
-
 @compute_route(router, "/decode", list[str], "Turn token ids into text")
 async def decode(body: DecodeBody, call: CallDep) -> Response:
     """The text of each list of ids."""
@@ -176,14 +142,6 @@ async def decode(body: DecodeBody, call: CallDep) -> Response:
     name = name_by_index("ids", alone=not isinstance((await call.request.json())["ids"][0], list))
     work = served.decode(body.ids, call.caller, skip_special_tokens=body.skip_special_tokens, named=name)
     return call.respond(orjson.dumps(await call.cancel_on_disconnect(work)), served)
-
-
-_ROOT: dict[str, tuple[type[RequestBody], Callable[..., Awaitable[Response]]]] = {
-    "embedding": (EmbedBody, embed),
-    "classification": (PredictBody, predict),
-    "rerank": (TeiRerankBody, rerank),
-    "similarity": (SimilarityBody, similarity),
-}
 
 
 def _require_pairs_allowed(body: PredictBody, served: ServedText) -> None:
@@ -223,24 +181,12 @@ def _tei_tokens(seen: Explained) -> list[dict[str, object]]:
     ]
 
 
-def _explanation(index: int, seen: Explained, max_tokens: int) -> dict[str, object]:
-    return {
-        "object": "tokens",
-        "index": index,
-        "text": seen.text,
-        "tokens": seen.tokens,
-        "ids": seen.ids,
-        "special": seen.special,
-        "truncated": len(seen.ids) > max_tokens,
-    }
-
-
 def _embed_options(
     body: EmbedBody | SimilarityParameters, served: ServedText, name: Callable[[int], str]
 ) -> TokenizeOptions:
     return TokenizeOptions(
         prompt=served.prompt(body.prompt_name),
-        truncate=_truncates(body.truncate),
+        truncate=body.truncate,
         side=_truncation_side(body.truncation_direction),
         param="inputs",
         name=name,
@@ -249,11 +195,6 @@ def _embed_options(
 
 def _name_sentence(index: int) -> str:
     return f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence"
-
-
-def _truncates(truncate: bool | None) -> bool:
-    """TEI's null means the server's default, which is to cut."""
-    return truncate is not False
 
 
 def _truncation_side(direction: str) -> Side:

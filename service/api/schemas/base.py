@@ -2,19 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from service.errors import InvalidRequest
 
 MODEL = Field(description="a served model's name, name:version, or an alias", min_length=1, max_length=256)
+OPTIONAL_MODEL = Field(
+    None, description="a served model's name; without it, the first one that does this", min_length=1, max_length=256
+)
 TRUNCATE = Field(True, description="cut texts longer than the model reads (and say so); false refuses them with 422")
 SIDE: Any = Field("right", description="the side that is cut off")
 
 
 class RequestBody(BaseModel):
-    """A request: unknown fields and wrong types are refused."""
+    """A request: unknown fields and wrong types are refused, and null is the same as an absent field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    _allows_unknown_nulls: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, body: Any) -> Any:
+        """Drop null, except from required fields, whose errors say what came, and from unknown ones."""
+        if not isinstance(body, dict) or None not in body.values():
+            return body
+        return {name: value for name, value in body.items() if value is not None or not cls._may_be_null(name)}
+
+    @classmethod
+    def _may_be_null(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return cls._allows_unknown_nulls if field is None else not field.is_required()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The fields as JSON Schema, with null for each that may be absent."""
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema)
+        required = described.get("required", [])
+        for name, field in described.get("properties", {}).items():
+            if name not in required:
+                described["properties"][name] = _or_null(field)
+        if cls._allows_unknown_nulls:
+            described["additionalProperties"] = _NULL
+        return schema
+
+
+class CompatibleBody(RequestBody):
+    """A request of other APIs' clients, which also send null for fields that Sonde does not have.
+
+    `_synonyms` has other APIs' names of a field and the field's own name.
+    """
+
+    _allows_unknown_nulls = True
+    _synonyms: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _take_synonyms(self) -> Self:
+        for other, own in self._synonyms.items():
+            value = getattr(self, other)
+            if value is None:
+                continue
+            if own in self.model_fields_set and getattr(self, own) != value:
+                raise InvalidRequest.at(other, f"differs from {own}, which is the same: give one of them")
+            setattr(self, own, value)
+        return self
+
+
+_NULL = {"type": "null"}
+_ABOUT = ("title", "description", "default")
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema that allows null, too."""
+    about = {name: field[name] for name in _ABOUT if name in field}
+    kinds = {name: value for name, value in field.items() if name not in _ABOUT}
+    choices = kinds["anyOf"] if kinds.keys() == {"anyOf"} else [kinds]
+    return {**about, "anyOf": choices if _NULL in choices else [*choices, _NULL]}
 
 
 class ResponseBody(BaseModel):

@@ -15,6 +15,12 @@ T = TypeVar("T")
 _MAX_NAME = 80
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
+TEXT_OBJECT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": TEXT_SCHEMA},
+    "required": ["text"],
+    "additionalProperties": False,
+}
 IDS_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 # `openapi` replaces it with the setting's value.
 MAX_INPUTS = {"x-sonde-limit": "max_inputs"}
@@ -61,6 +67,15 @@ def check_texts(value: object, param: str) -> list[str]:
     if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
         return value
     return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
+
+
+def check_text_objects(value: list[Any], param: str) -> list[str]:
+    """The texts of a list of texts and of objects `{"text": …}`, as Jina's clients send them. Raises InvalidRequest."""
+    return check_texts([item["text"] if _is_text_object(item) else item for item in value], param)
+
+
+def _is_text_object(item: object) -> bool:
+    return isinstance(item, dict) and item.keys() == {"text"}
 
 
 def check_ids(value: object, param: str) -> list[int]:
@@ -111,7 +126,7 @@ def one_text(param: str) -> Any:
 def texts_or_ids(param: str) -> Any:
     """A field type, OpenAI's `input`: one or several texts or lists of token ids.
 
-    The value is a list.
+    Texts may be objects `{"text": …}`. The value is a list.
     """
 
     def check(value: object) -> list[str] | list[list[int]]:
@@ -119,6 +134,8 @@ def texts_or_ids(param: str) -> Any:
             return SingleInput([check_text(value, param)])
         if not isinstance(value, list) or not value:
             raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
+        if dict in set(map(type, value)):
+            return check_text_objects(value, param)
         if isinstance(value[0], str):
             return check_texts(value, param)
         if isinstance(value[0], list):
@@ -126,7 +143,8 @@ def texts_or_ids(param: str) -> Any:
         return SingleInput([check_ids(value, param)])
 
     many = {"type": "array", "minItems": 1, **MAX_INPUTS}
-    schema = {"anyOf": [TEXT_SCHEMA, {**many, "items": TEXT_SCHEMA}, IDS_SCHEMA, {**many, "items": IDS_SCHEMA}]}
+    texts = {**many, "items": {"anyOf": [TEXT_SCHEMA, TEXT_OBJECT]}}
+    schema = {"anyOf": [TEXT_SCHEMA, texts, IDS_SCHEMA, {**many, "items": IDS_SCHEMA}]}
     return Annotated[list[str] | list[list[int]], PlainValidator(check), WithJsonSchema(schema)]
 
 

@@ -102,7 +102,9 @@ class JobBody(RequestBody):
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)] | None
     ) = None
-    integrations: None = Field(None, description="accepted as null, as clients send it")
+    integrations: Annotated[list[Any], Field(max_length=0)] | None = Field(
+        None, description="accepted as null or empty, as clients send it"
+    )
 
     @model_validator(mode="after")
     def _require_one_place(self) -> JobBody:

@@ -36,6 +36,7 @@ class ModelObject(ResponseBody):
 class ModelList(ResponseBody):
     object: Literal["list"]
     data: list[ModelObject]
+    models: list[dict[str, Any]] = Field(description="the same, as Cohere's clients read it")
 
 
 class Info(ResponseBody):

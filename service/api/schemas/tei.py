@@ -1,4 +1,4 @@
-"""text-embeddings-inference's contract, with our `model` field added, and `/v1/tokenize`."""
+"""text-embeddings-inference's contract, with our `model` field added, and Hugging Face's inference API."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, SIDE, TRUNCATE, RequestBody, ResponseBody
+from service.api.schemas.base import OPTIONAL_MODEL, SIDE, TRUNCATE, CompatibleBody, ResponseBody
 from service.api.schemas.fields import (
     IDS_SCHEMA,
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
+    SingleInput,
     check_ids,
     check_text,
     check_texts,
@@ -20,19 +21,21 @@ from service.api.schemas.fields import (
     text_or_texts,
     texts_or_ids,
 )
+from service.api.schemas.rerank import Direction
 from service.errors import InvalidRequest
 
-Direction = Literal["left", "right", "Left", "Right"]
-_OPTIONAL_MODEL = Field(
-    None, description="a served model's name; without it, the first one that does this", min_length=1, max_length=256
-)
+
+class TeiBody(CompatibleBody):
+    """What all bodies of text-embeddings-inference have in common."""
+
+    model: str | None = OPTIONAL_MODEL
+    options: dict[str, Any] | None = Field(None, description="Hugging Face's; accepted and not used")
 
 
-class EmbedBody(RequestBody):
+class EmbedBody(TeiBody):
     inputs: texts_or_ids("inputs")  # type: ignore[valid-type]
-    model: str | None = _OPTIONAL_MODEL
     normalize: bool = Field(True, description="scale vectors to length 1")
-    truncate: bool | None = TRUNCATE
+    truncate: bool = TRUNCATE
     truncation_direction: Direction = SIDE
     prompt_name: str | None = None
     dimensions: Count | None = None
@@ -68,55 +71,59 @@ Sequences = Annotated[
 ]
 
 
-class PredictParameters(RequestBody):
+class PredictParameters(CompatibleBody):
     top_k: Count | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
 
 
-class PredictBody(RequestBody):
+class PredictBody(TeiBody):
     inputs: Sequences
-    model: str | None = _OPTIONAL_MODEL
-    truncate: bool | None = TRUNCATE
+    truncate: bool = TRUNCATE
+    truncation_direction: Direction = SIDE
     raw_scores: bool = Field(False, description="logits instead of probabilities")
     parameters: PredictParameters | None = Field(None, description="as huggingface_hub's InferenceClient sends them")
 
 
-class TeiRerankBody(RequestBody):
-    query: one_text("query")  # type: ignore[valid-type]
-    texts: text_list("texts")  # type: ignore[valid-type]
-    model: str | None = _OPTIONAL_MODEL
-    truncate: bool | None = TRUNCATE
-    raw_scores: bool = Field(False, description="logits or cosines instead of numbers between 0 and 1")
-    return_text: bool = Field(False, description="send the texts back")
+class ZeroShotParameters(CompatibleBody):
+    candidate_labels: text_or_texts("parameters.candidate_labels")  # type: ignore[valid-type]
+    multi_label: bool = Field(False, description="each label by itself instead of scores that sum to 1")
+    hypothesis_template: str | None = Field(None, description="a description of each label, with {} for its name")
+
+    def labels(self) -> dict[str, str | list[str]]:
+        """Each label's description, or none. Raises InvalidRequest for a label that is there twice."""
+        names: list[str] = self.candidate_labels
+        if isinstance(names, SingleInput):  # Hugging Face takes commas, too
+            names = [name.strip() for name in names[0].split(",") if name.strip()]
+        if len(set(names)) < len(names) or not names:
+            raise InvalidRequest.at("parameters.candidate_labels", "expected different labels, at least one")
+        template = self.hypothesis_template
+        return {name: template.replace("{}", name) if template else [] for name in names}
 
 
-class SimilarityInputs(RequestBody):
+class ZeroShotBody(TeiBody):
+    inputs: text_or_texts("inputs")  # type: ignore[valid-type]
+    parameters: ZeroShotParameters
+    truncate: bool = TRUNCATE
+
+
+class SimilarityInputs(CompatibleBody):
     source_sentence: one_text("inputs.source_sentence")  # type: ignore[valid-type]
     sentences: text_list("inputs.sentences")  # type: ignore[valid-type]
 
 
-class SimilarityParameters(RequestBody):
-    truncate: bool | None = TRUNCATE
+class SimilarityParameters(CompatibleBody):
+    truncate: bool = TRUNCATE
     truncation_direction: Direction = SIDE
     prompt_name: str | None = None
 
 
-class SimilarityBody(RequestBody):
+class SimilarityBody(TeiBody):
     inputs: SimilarityInputs
     parameters: SimilarityParameters | None = None
-    model: str | None = _OPTIONAL_MODEL
 
 
-class TokenizeBody(RequestBody):
+class TokenizeBody(TeiBody):
     inputs: text_or_texts("inputs")  # type: ignore[valid-type]
-    model: str | None = _OPTIONAL_MODEL
-    add_special_tokens: bool = True
-    prompt_name: str | None = None
-
-
-class ExplainBody(RequestBody):
-    model: str = MODEL
-    input: text_or_texts("input")  # type: ignore[valid-type]
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
@@ -127,13 +134,12 @@ def _check_id_lists(value: object) -> list[list[int]]:
     return [check_ids(value, "ids")]
 
 
-class DecodeBody(RequestBody):
+class DecodeBody(TeiBody):
     ids: Annotated[
         list[list[int]],
         PlainValidator(_check_id_lists),
         WithJsonSchema({"anyOf": [IDS_SCHEMA, {"type": "array", "minItems": 1, "items": IDS_SCHEMA, **MAX_INPUTS}]}),
     ]
-    model: str | None = _OPTIONAL_MODEL
     skip_special_tokens: bool = True
 
 
@@ -145,28 +151,6 @@ class TeiToken(ResponseBody):
     stop: int | None
 
 
-class Explanation(ResponseBody):
-    object: Literal["tokens"]
-    index: int
-    text: str = Field(description="the text after preprocessing, as the tokeniser sees it")
-    tokens: list[str]
-    ids: list[int]
-    special: list[bool]
-    truncated: bool = Field(description="whether a model request would cut it")
-
-
-class ExplainAnswer(ResponseBody):
-    object: Literal["list"]
-    model: str
-    max_tokens: int
-    data: list[Explanation]
-
-
 class TeiScore(ResponseBody):
     label: str
-    score: float
-
-
-class TeiRank(ResponseBody):
-    index: int
     score: float

@@ -1,45 +1,107 @@
-"""Bodies of embeddings, classification and rerank."""
+"""Bodies of embeddings and classification."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, TRUNCATE, RequestBody, ResponseBody, Usage
+from models.linalg import Quantization
+from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, RequestBody, ResponseBody, Usage
 from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
     check_text,
     check_texts,
-    one_text,
     shorten_name,
     text_or_texts,
     texts_or_ids,
-    to_integer,
 )
 from service.errors import InvalidRequest
+from service.serving.text_model import Purpose
+
+JinaTask = Literal[
+    "retrieval.query",
+    "retrieval.passage",
+    "retrieval",
+    "text-matching",
+    "classification",
+    "clustering",
+    "separation",
+    "code.query",
+    "code.passage",
+    "code",
+]
+_PURPOSES: dict[str, Purpose] = {
+    "query": "query",
+    "document": "document",
+    "retrieval.query": "query",
+    "retrieval.passage": "document",
+    "code.query": "query",
+    "code.passage": "document",
+    "classification": "classification",
+    "clustering": "clustering",
+    "separation": "clustering",
+}
 
 
-class EmbeddingsBody(RequestBody):
-    model: str = MODEL
+class EmbeddingsBody(CompatibleBody):
+    _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
+
+    model: str | None = OPTIONAL_MODEL
     input: texts_or_ids("input")  # type: ignore[valid-type]
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32")
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64 of little-endian float32, or of bytes"
+    )
     dimensions: Count | None = Field(
         None, description="number of leading dimensions to keep, renormalised; at most the model's"
+    )
+    quantization: Quantization | None = Field(
+        None, description="vectors of integers: int8 and uint8 one a dimension, binary and ubinary one for eight"
     )
     user: str | None = Field(None, description="accepted as OpenAI does, and not used")
     prompt_name: str | None = Field(None, description="one of the model's prompts to put before each text")
     normalize: bool = Field(True, description="scale vectors to length 1")
     truncate: bool = TRUNCATE
+    task: JinaTask | None = Field(None, description="Jina's: chooses one of the model's prompts")
+    normalized: bool | None = Field(None, description="Jina's name of normalize")
+    embedding_type: Literal["float", "base64", Quantization] | None = Field(
+        None, description="Jina's name of encoding_format and quantization"
+    )
+    late_chunking: Literal[False] = Field(False, description="Jina's; each text is embedded by itself")
+    input_type: Literal["query", "document"] | None = Field(None, description="Voyage's name of task")
+    truncation: bool | None = Field(None, description="Voyage's name of truncate")
+    output_dimension: Count | None = Field(None, description="Voyage's name of dimensions")
+    output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
+
+    @property
+    def purpose(self) -> Purpose | None:
+        """What the vectors are for, where the request says it."""
+        return _PURPOSES.get(self.task or self.input_type or "")
+
+    @property
+    def integers(self) -> Quantization | None:
+        """The kind of integers that the vectors shall be; None for floats."""
+        named = self.quantization or self.output_dtype or self.embedding_type
+        return named if named in get_args(Quantization) else None  # type: ignore[return-value]  # as just checked
+
+    @property
+    def is_base64(self) -> bool:
+        """Whether the vectors shall be base64."""
+        return "base64" in {self.encoding_format, self.embedding_type}
 
 
 class EmbeddingObject(ResponseBody):
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | list[int] | str
     truncated: bool = Field(description="whether the text was cut to the model's length")
+
+
+class QuantizationObject(ResponseBody):
+    dtype: Quantization
+    loss: float = Field(description="mean of 1 - cosine between the vectors before and after")
 
 
 class EmbeddingsAnswer(ResponseBody):
@@ -47,6 +109,7 @@ class EmbeddingsAnswer(ResponseBody):
     model: str
     data: list[EmbeddingObject]
     usage: Usage
+    quantization: QuantizationObject | None = Field(None, description="of vectors of integers")
 
 
 def _check_labels(value: object) -> dict[str, str | list[str]]:
@@ -125,57 +188,3 @@ class ClassifyAnswer(ResponseBody):
         description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
-
-
-class Document(RequestBody):
-    text: one_text("documents")  # type: ignore[valid-type]
-
-
-def _check_documents(value: object) -> list[str]:
-    if not isinstance(value, list) or not value:
-        raise InvalidRequest.at("documents", "expected a list of strings, or of objects with a text")
-    return [_check_document(item, f"documents[{index}]") for index, item in enumerate(value)]
-
-
-def _check_document(item: object, param: str) -> str:
-    if isinstance(item, dict):
-        if set(item) != {"text"}:
-            raise InvalidRequest.at(param, "expected an object with 'text' alone")
-        item = item["text"]
-    return check_text(item, param)
-
-
-_DOCUMENT = {
-    "anyOf": [
-        TEXT_SCHEMA,
-        {"type": "object", "properties": {"text": TEXT_SCHEMA}, "required": ["text"], "additionalProperties": False},
-    ]
-}
-Documents = Annotated[
-    list[str],
-    PlainValidator(_check_documents),
-    WithJsonSchema({"type": "array", "items": _DOCUMENT, "minItems": 1, **MAX_INPUTS}),
-]
-
-
-class RerankBody(RequestBody):
-    model: str = MODEL
-    query: one_text("query")  # type: ignore[valid-type]
-    documents: Documents
-    top_n: Count | None = Field(None, description="number of best documents to answer with; without it, all")
-    max_tokens_per_doc: Count | None = Field(None, description="cut documents after this number of tokens")
-    return_documents: bool = Field(False, description="send the texts back (Cohere's v1)")
-    priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(
-        None, description="accepted as Cohere does, and not used: callers are served fairly"
-    )
-
-
-class RerankResult(ResponseBody):
-    index: int
-    relevance_score: float = Field(ge=0, le=1)
-
-
-class RerankAnswer(ResponseBody):
-    id: str
-    results: list[RerankResult]
-    meta: dict[str, Any]

@@ -65,11 +65,15 @@ def test_openai_gets_the_same_numbers_in_both_formats(client: openai.OpenAI) -> 
     np.testing.assert_allclose(as_floats, as_base64, atol=1e-7)
 
 
-def test_openai_sends_token_ids_and_dimensions(client: openai.OpenAI) -> None:
-    ids = [2026, 4003, 2003, 2439]  # my card is lost
-    short = client.embeddings.create(model=MODEL, input=[ids], dimensions=64).data[0].embedding
+def test_openai_sends_dimensions(client: openai.OpenAI) -> None:
+    short = client.embeddings.create(model=MODEL, input="my card is lost", dimensions=64).data[0].embedding
     whole = np.array(client.embeddings.create(model=MODEL, input="my card is lost").data[0].embedding)
     np.testing.assert_allclose(short, whole[:64] / np.linalg.norm(whole[:64]), atol=1e-3)
+
+
+def test_openai_is_told_what_to_do_about_token_ids(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="check_embedding_ctx_length=False"):
+        client.embeddings.create(model=MODEL, input=[[9241, 374, 856, 3786, 30]])
 
 
 def test_openai_lists_models(client: openai.OpenAI) -> None:

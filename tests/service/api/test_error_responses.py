@@ -155,3 +155,30 @@ def test_a_value_of_lists_within_lists_is_refused_as_any_other(client: TestClien
 def test_long_values_are_not_sent_back(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a", "encoding_format": "x" * 5000})
     assert len(answer.text) < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "other"),
+    [
+        ("POST", "/v1/v1/embeddings", "/v1/embeddings"),
+        ("POST", "//v1/embeddings", "/v1/embeddings"),
+        ("POST", "/v1//embeddings", "/v1/embeddings"),
+        ("GET", "/v1/v1/models", "/v1/models"),
+        ("POST", "/v1/v2/rerank", "/v2/rerank"),
+        ("POST", "/v1/api/embed", "/api/embed"),
+        ("POST", "/v1/predict", "/predict"),
+        ("POST", "/classify", "/v1/classify"),
+        ("GET", "/fine_tuning/jobs", "/v1/fine_tuning/jobs"),
+    ],
+)
+def test_a_wrong_base_url_is_hinted_at(client: TestClient, method: str, path: str, other: str) -> None:
+    answer = client.request(method, f"http://testserver{path}", json={} if method == "POST" else None)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "route_not_found")
+    assert f"there is {other}: correct the client's base URL" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1", "/nothing"])
+def test_a_path_that_is_like_no_other_gets_no_hint(client: TestClient, path: str) -> None:
+    answer = client.post(f"http://testserver{path}", json={})
+    assert answer.status_code in {404, 405}
+    assert "there is" not in answer.json()["error"]["message"]

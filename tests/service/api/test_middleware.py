@@ -87,7 +87,7 @@ def test_so_does_every_path_that_is_none(make_app: MakeApp, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Authorization": "Bearer {}"}, {"Authorization": "bearer {}"}, {"X-API-Key": "{}"}]
+    "headers", [{"Authorization": "Bearer {}"}, {"Authorization": "bearer {}"}, {"X-API-Key": "{}"}, {"api-key": "{}"}]
 )
 def test_a_key_lets_in(make_app: MakeApp, headers: dict[str, str]) -> None:
     app = make_app()

@@ -36,6 +36,8 @@ _UP_TO_THE_MODEL = (
     "give it labels",
     "give it a reference",
     "token ids must be 0 to",
+    "token ids, which may be of another vocabulary",
+    "which is the same: give one of them",
 )
 _UP_TO_THE_READINGS = (
     "give exactly one of",

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from models.linalg import Quantization, quantize
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 
@@ -40,7 +41,8 @@ def test_the_answer_is_openais_with_truncated_added(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "given", ["hello world", ["hello world"], "ids", ["ids"]], ids=["text", "texts", "ids", "lists of ids"]
 )
-def test_every_form_of_input_gives_the_same_vector(client: TestClient, given: Any) -> None:
+def test_every_form_of_input_gives_the_same_vector(make_app: MakeApp, given: Any) -> None:
+    client = TestClient(make_app(token_ids="model"))
     ids = client.post(
         "/v1/tokenize", json={"model": "fake", "input": "hello world", "add_special_tokens": False}
     ).json()["data"][0]["ids"]
@@ -52,6 +54,55 @@ def test_base64_is_little_endian_float32(client: TestClient) -> None:
     [item] = embed(client, input="hello", encoding_format="base64")["data"]
     read = np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4")
     np.testing.assert_array_equal(read, vectors(embed(client, input="hello"))[0])
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("name", ["quantization", "output_dtype", "embedding_type"])
+def test_vectors_of_integers_come_as_numbers_and_as_base64(client: TestClient, kind: Quantization, name: str) -> None:
+    floats = vectors(embed(client, input=["hello", "my card"]))
+    expected, loss = quantize(floats, kind)
+    answer = embed(client, input=["hello", "my card"], **{name: kind})
+    assert [item["embedding"] for item in answer["data"]] == expected.tolist()
+    assert answer["quantization"] == {"dtype": kind, "loss": pytest.approx(loss, abs=1e-6)}
+    packed = embed(client, input=["hello", "my card"], encoding_format="base64", **{name: kind})
+    assert [base64.b64decode(item["embedding"]) for item in packed["data"]] == [row.tobytes() for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"normalized": False}, {"normalize": False}),
+        ({"output_dimension": 5}, {"dimensions": 5}),
+        ({"embedding_type": "base64"}, {"encoding_format": "base64"}),
+        ({"embedding_type": "float", "output_dtype": "float"}, {}),
+        ({"task": "text-matching", "late_chunking": False}, {}),
+        ({"input_type": "document"}, {}),
+    ],
+)
+def test_jinas_and_voyages_names_say_the_same_as_ours(
+    client: TestClient, theirs: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    assert embed(client, input="hello", **theirs) == embed(client, input="hello", **ours)
+
+
+def test_purposes_choose_among_the_models_prompts(make_app: MakeApp) -> None:
+    prompts = {"query": "w1 ", "passage": "w2 ", "classification": "w3 "}
+    client = TestClient(make_app(FakeModel("fake", prompts=prompts)))
+    for body, prompt in (
+        ({"task": "retrieval.query"}, "w1 "),
+        ({"task": "retrieval.passage"}, "w2 "),
+        ({"input_type": "query"}, "w1 "),
+        ({"input_type": "document"}, "w2 "),
+        ({"task": "classification"}, "w3 "),
+        ({"task": "text-matching"}, ""),
+        ({"task": "retrieval.query", "prompt_name": "classification"}, "w3 "),
+    ):
+        assert embed(client, input="hello", **body)["data"] == embed(client, input=f"{prompt}hello")["data"], body
+
+
+def test_without_a_model_the_first_encoder_answers(client: TestClient) -> None:
+    answer = client.post("/v1/embeddings", json={"input": "hello"}).json()
+    assert answer == embed(client, input="hello")
 
 
 def test_fewer_dimensions_are_the_first_ones_scaled_to_length_1(client: TestClient) -> None:
@@ -121,6 +172,13 @@ def test_headers_say_what_happened(client: TestClient) -> None:
         ({"encoding_format": "int8"}, "encoding_format", "invalid_value"),
         ({"prompt_name": "query"}, "prompt_name", "invalid_value"),
         ({"modle": "fake"}, "modle", "unknown_field"),
+        ({"input": ["a", {"text": ""}]}, "input[1]", "invalid_value"),
+        ({"input": [{"text": "a", "image": "b"}]}, "input[0]", "invalid_value"),
+        ({"late_chunking": True}, "late_chunking", "invalid_value"),
+        ({"quantization": "int4"}, "quantization", "invalid_value"),
+        ({"dimensions": 4, "output_dimension": 5}, "output_dimension", "invalid_value"),
+        ({"truncate": True, "truncation": False}, "truncation", "invalid_value"),
+        ({"input": ["ok", "w1 " * 40], "truncation": False}, "input[1]", "input_too_long"),
         ({"normalize": "yes"}, "normalize", "invalid_value"),
         ({"model": 7}, "model", "invalid_value"),
     ],
@@ -128,7 +186,7 @@ def test_headers_say_what_happened(client: TestClient) -> None:
 def test_what_breaks_the_contract_is_refused_by_name(
     make_app: MakeApp, change: dict[str, Any], param: str, code: str
 ) -> None:
-    client = TestClient(make_app(max_inputs=5))
+    client = TestClient(make_app(max_inputs=5, token_ids="model"))
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "hello", **change})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (422, param, code)

@@ -176,7 +176,7 @@ def test_what_is_not_there_is_404(client: openai.OpenAI, backend: JobBackend) ->
         ),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
-        ({"integrations": []}, "integrations"),
+        ({"integrations": [{"type": "wandb"}]}, "integrations"),
         ({"surprise": 1}, "surprise"),
         ({"method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 1}}, None),
     ],

@@ -1,0 +1,127 @@
+"""Hugging Face's inference API, at the root and below `/models`, on text-embeddings-inference's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from service.api.fast_path import INFER, CallDep, ComputeCall, compute_route
+from service.api.json_body import JsonRoute
+from service.api.openapi import path_parameter
+from service.api.routes import tei
+from service.api.routes.classify import classify_by_labels, rank_labels
+from service.api.schemas.base import RequestBody
+from service.api.schemas.fields import SingleInput, name_inputs
+from service.api.schemas.rerank import TeiRerankBody
+from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
+from service.serving.text_model import TokenizeOptions
+
+router = APIRouter(route_class=JsonRoute, tags=["Hugging Face"])
+_PIPELINE = "pipeline/feature-extraction"
+
+
+# Decorators apply from the last one up, and the first route that fits a path answers.
+@compute_route(
+    router, f"/{{model:path}}/{_PIPELINE}", list[list[float]], "Embed texts with a model", include_in_schema=False
+)
+@compute_route(
+    router, f"/{_PIPELINE}/{{model:path}}", list[list[float]], "Embed texts with a model", include_in_schema=False
+)
+@compute_route(
+    router,
+    f"/models/{{model:path}}/{_PIPELINE}",
+    list[list[float]],
+    "Embed texts with a model",
+    openapi_extra=path_parameter("model"),
+)
+async def extract_features(body: EmbedBody, call: CallDep) -> Response:
+    """One vector per input, in order, as a plain list, of the model that the path names."""
+    return await tei.embed(_with_path_model(body, call), call)
+
+
+@router.post("/models/{model:path}", include_in_schema=False, dependencies=[INFER])
+async def infer(request: Request, call: CallDep) -> Response:
+    """What the model that the path names does: vectors, labels, scores or similarities."""
+    sent = await request.json()
+    if isinstance(sent, dict) and isinstance(sent.get("inputs"), list):
+        sent = await _separate(sent, call)
+    return await _answer(sent, call, call.request.path_params["model"])
+
+
+@router.post("/", include_in_schema=False, dependencies=[INFER])
+async def root(request: Request, call: CallDep) -> Response:
+    """What the model that the body names does, or the first model."""
+    return await _answer(await request.json(), call, None)
+
+
+async def _answer(sent: Any, call: ComputeCall, model: str | None) -> Response:
+    kind, endpoint = _TASKS[await _task_of(sent, call, model)]
+    if isinstance(sent, dict) and model is not None:
+        sent = {**sent, "model": model}
+    try:
+        body = kind.model_validate(sent)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+    return await endpoint(body, call)
+
+
+async def _task_of(sent: Any, call: ComputeCall, model: str | None) -> str:
+    """The task that a body's fields are for; where they leave it open, the model's."""
+    fields = sent if isinstance(sent, dict) else {}
+    parameters = fields.get("parameters")
+    if isinstance(fields.get("inputs"), dict):
+        return "similarity"
+    if isinstance(parameters, dict) and parameters.get("candidate_labels") is not None:
+        return "zero-shot"
+    if fields.get("query") is not None:
+        return "rerank"
+    named = fields.get("model")
+    served = await call.manager.resolve_texts(model or (named if isinstance(named, str) else None))
+    return served.metadata.task
+
+
+async def _separate(sent: dict[str, Any], call: ComputeCall) -> dict[str, Any]:
+    """Inputs of a classifier as one list each: Hugging Face sends no pairs as text-embeddings-inference does."""
+    if await _task_of(sent, call, call.request.path_params["model"]) != "classification":
+        return sent
+    return {**sent, "inputs": [[item] if isinstance(item, str) else item for item in sent["inputs"]]}
+
+
+async def _classify(body: PredictBody, call: ComputeCall) -> Response:
+    """A list of labels with scores for each input, even for one."""
+    many = isinstance((await call.request.json())["inputs"], list)
+    return await tei.classify_sequences(body, call, many=many, batched=True)
+
+
+async def _classify_zero_shot(body: ZeroShotBody, call: ComputeCall) -> Response:
+    """The candidate labels with scores, best first; a list of those when `inputs` was a list."""
+    served = await call.manager.resolve_for("embedding", body.model)
+    call.require_inputs(len(body.inputs), "inputs")
+    labels = body.parameters.labels()
+    call.require_inputs(len(labels), "parameters.candidate_labels")
+    options = TokenizeOptions(
+        served.prompt(None), body.truncate, param="inputs", name=name_inputs("inputs", body.inputs)
+    )
+    work = classify_by_labels(body.inputs, labels, served, call, options, multi_label=body.parameters.multi_label)
+    scored = await call.cancel_on_disconnect(work)
+    ranked = [rank_labels(scored, index) for index in range(len(body.inputs))]
+    content = orjson.dumps(ranked[0] if isinstance(body.inputs, SingleInput) else ranked)
+    return call.respond(content, served, *scored.parts)
+
+
+def _with_path_model(body: EmbedBody, call: ComputeCall) -> EmbedBody:
+    return body.model_copy(update={"model": call.request.path_params["model"]})
+
+
+_TASKS: dict[str, tuple[type[RequestBody], Callable[..., Awaitable[Response]]]] = {
+    "embedding": (EmbedBody, tei.embed),
+    "classification": (PredictBody, _classify),
+    "rerank": (TeiRerankBody, tei.rerank),
+    "similarity": (SimilarityBody, tei.similarity),
+    "zero-shot": (ZeroShotBody, _classify_zero_shot),
+}

@@ -1,0 +1,61 @@
+"""Bodies of tokens: `/v1/tokenize`, with Cohere's form of it, and `/v1/detokenize`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
+from service.api.schemas.fields import IDS_SCHEMA, check_ids, one_text, text_or_texts
+from service.errors import InvalidRequest
+
+
+class ExplainBody(CompatibleBody):
+    model: str = MODEL
+    input: text_or_texts("input") | None = Field(None, description="a text or a list of texts")  # type: ignore[valid-type]
+    text: one_text("text") | None = Field(None, description="one text, as Cohere's clients send it")  # type: ignore[valid-type]
+    add_special_tokens: bool = Field(True, description="of input: add the model's special tokens")
+    prompt_name: str | None = Field(None, description="of input: one of the model's prompts to put before each text")
+
+    @model_validator(mode="after")
+    def _require_one_source(self) -> ExplainBody:
+        if (self.input is None) == (self.text is None):
+            got = "none of them" if self.input is None else "both"
+            raise InvalidRequest(f"give exactly one of input, text: got {got}", param="input")
+        return self
+
+
+class DetokenizeBody(CompatibleBody):
+    model: str = MODEL
+    tokens: Annotated[list[int], PlainValidator(lambda ids: check_ids(ids, "tokens")), WithJsonSchema(IDS_SCHEMA)] = (
+        Field(description="ids of the model's own vocabulary")
+    )
+
+
+class Explanation(ResponseBody):
+    object: Literal["tokens"]
+    index: int
+    text: str = Field(description="the text after preprocessing, as the tokeniser sees it")
+    tokens: list[str]
+    ids: list[int]
+    special: list[bool]
+    truncated: bool = Field(description="whether a model request would cut it")
+
+
+class ExplainAnswer(ResponseBody):
+    object: Literal["list"]
+    model: str
+    max_tokens: int
+    data: list[Explanation]
+
+
+class CohereTokens(ResponseBody):
+    tokens: list[int]
+    token_strings: list[str]
+    meta: dict[str, Any]
+
+
+class CohereText(ResponseBody):
+    text: str
+    meta: dict[str, Any]
