@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     max_trainer_memory: ByteSize = Field(
         ByteSize(0),
         ge=0,
-        description="memory of one training process, in bytes or like 8GiB; 0 is 80 % of the machine's or container's",
+        description="memory of a training process, in bytes or like 8GiB; 0 is four fifths of what there is",
     )
 
     default_timeout_s: float = Field(

@@ -202,6 +202,7 @@ COSTLY = {
     "lists of token ids": ("/v1/embeddings", '{"model":"fake","input":[[1],[' + "1," * 1_000_000 + "1]]}"),
     "tei's token ids": ("/decode", '{"ids":[' + "1," * 1_000_000 + "1]}"),
     "texts": ("/v1/embeddings", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
+    "few thousand texts": ("/v1/embeddings", '{"model":"fake","input":[' + '"a",' * 5_000 + '"a"]}'),
     "texts beside readings": ("/v1/anomaly/score", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
     "labels": ("/v1/classify", '{"model":"fake","input":"a","labels":{' + numbered(300_000, '"a"') + "}}"),
     "examples": ("/v1/classify", '{"model":"fake","input":"a","labels":{"a":[' + '"a",' * 500_000 + '"a"]}}'),
