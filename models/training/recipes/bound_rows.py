@@ -113,7 +113,8 @@ def _sensor_metrics(sensor: AnomalyModel | Forecaster, bound: Segments, longest:
         raise _unmeasurable(str(error)) from error
     unit = sensor.spread / torch.from_numpy(Standardisation.of(runs).spread)
     ours, naive = (errors_of(model, windows, unit=unit) for model in (sensor.model, repeat_last(sensor.horizon)))
-    return {"primary": 1.0 - ours.mse / max(naive.mse, 1e-12), "mse": ours.mse, "mae": ours.mae}
+    skill, count = 1.0 - ours.mse / max(naive.mse, 1e-12), float(len(windows))
+    return {"primary": skill, "mse": ours.mse, "mae": ours.mae, "held_out_windows": count}
 
 
 def _context_of(artifact: Path) -> int:
@@ -177,7 +178,7 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
     message = "; ".join(parts)
     emit(context.events, message, "warn" if measured.objection else "info")
     if measured.objection:
-        remedy = "The version is held: promote it by hand."
+        remedy = "The version is held; an admin may promote it."
         context.report.add(Finding("outcome", "bound_rows", "warn", None, None, f"{message}.", remedy))
     else:
         context.report.add(Finding("outcome", "bound_rows", "ok", None, None, f"{message}.", ""))

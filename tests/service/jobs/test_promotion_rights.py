@@ -246,7 +246,7 @@ def measured(sha256: str, ours: float | None, theirs: float | None, objection: s
 
 
 @pytest.mark.parametrize("sender", ["owner", "granted", "admin", "keyless"])
-def test_what_loses_on_the_bound_rows_is_held_whoever_sent_it(team: Team, sender: str) -> None:
+def test_what_loses_on_the_bound_rows_is_held_with_every_key(team: Team, sender: str) -> None:
     a, b = ("anonymous", "anonymous") if sender == "keyless" else (team.make_key(), team.make_key())
     team.run(a)
     rows = bind(team)

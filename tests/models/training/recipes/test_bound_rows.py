@@ -239,6 +239,7 @@ def test_forecasters_of_several_contexts_are_measured_on_the_same_windows(tmp_pa
     measured = bound_result(directory)
     assert measured["objection"] is None
     assert measured["metrics"]["primary"] > 0.5
+    assert [measured[name]["held_out_windows"] for name in ("metrics", "incumbent_metrics")] == [141, 141]
     assert measured["incumbent_metrics"]["primary"] == pytest.approx(measured["metrics"]["primary"], abs=0.1)
     content["bound"]["hyperparameters"] = {"timestamp": "at", "horizon": 12, "columns": ["load", "heat"]}
     test_forecast.write(rows, test_forecast.daily(50, seed=5))
