@@ -33,7 +33,13 @@ class TokenDecoder:
     def of(cls, settings: Settings) -> TokenDecoder | None:
         """The decoder that the settings ask for, if any. Raises ConfigError."""
         name = settings.token_ids
-        return None if name == "refuse" or name == "model" else cls(name, settings.token_ids_file)
+        if name != "refuse" and name != "model":
+            return cls(name, settings.token_ids_file)
+        if settings.token_ids_file:
+            raise ConfigError(
+                "--token-ids-file goes with --token-ids cl100k_base or o200k_base", param="token_ids_file"
+            )
+        return None
 
     def decode(self, ids: Sequence[int], param: str) -> str:
         """The text of `ids`; a character that a client cut in two becomes U+FFFD.

@@ -210,7 +210,7 @@ def given_as(name: str) -> tuple[list[str], object]:
         "org": "us",
         "max_calibration_error": 0.5,
     }
-    others["database_url"] = "postgresql://x/y"
+    others |= {"database_url": "postgresql://x/y", "token_ids_file": "/x/o200k_base.tiktoken"}
     value = others[name] if name in others else field.default + 1
     return [part for one in (value if name == "model" else [value]) for part in (flag, str(one))], value
 

@@ -68,6 +68,8 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
         "model": ("a", "b=c"),
         "trusted_proxies": ("10.0.0.0/8", "::1/128"),
         "device": "cpu",
+        "token_ids": "model",
+        "token_ids_file": "/x/o200k_base.tiktoken",
     }
     others |= {
         "dtype": "float32",

@@ -61,10 +61,8 @@ class CompatibleBody(RequestBody):
 
     @model_validator(mode="after")
     def _take_synonyms(self) -> Self:
-        for other, own in self._synonyms.items():
-            value = getattr(self, other)
-            if value is None:
-                continue
+        for other in self._synonyms.keys() & self.model_fields_set:
+            own, value = self._synonyms[other], getattr(self, other)
             if own in self.model_fields_set and getattr(self, own) != value:
                 raise InvalidRequest.at(other, f"differs from {own}, which is the same: give one of them")
             setattr(self, own, value)

@@ -59,19 +59,18 @@ def check_text(value: object, param: str) -> str:
     return value
 
 
-def check_texts(value: object, param: str) -> list[str]:
-    """The value, if it is a list of at least one text. Raises InvalidRequest."""
+def check_texts(value: object, param: str, *, objects: bool = False) -> list[str]:
+    """The value, if it is a list of at least one text. Raises InvalidRequest.
+
+    With `objects`, a text may also be `{"text": …}`, as Jina's clients send it.
+    """
     if not isinstance(value, list) or not value:
         raise InvalidRequest.at(param, f"expected a list of at least one string, got {kind_of(value)}")
     # Only a list with a wrong text pays for the check one by one, which names it.
     if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
         return value
-    return [check_text(item, f"{param}[{index}]") for index, item in enumerate(value)]
-
-
-def check_text_objects(value: list[Any], param: str) -> list[str]:
-    """The texts of a list of texts and of objects `{"text": …}`, as Jina's clients send them. Raises InvalidRequest."""
-    return check_texts([item["text"] if _is_text_object(item) else item for item in value], param)
+    texts = [item["text"] if objects and _is_text_object(item) else item for item in value]
+    return [check_text(text, f"{param}[{index}]") for index, text in enumerate(texts)]
 
 
 def _is_text_object(item: object) -> bool:
@@ -134,10 +133,8 @@ def texts_or_ids(param: str) -> Any:
             return SingleInput([check_text(value, param)])
         if not isinstance(value, list) or not value:
             raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
-        if dict in set(map(type, value)):
-            return check_text_objects(value, param)
-        if isinstance(value[0], str):
-            return check_texts(value, param)
+        if isinstance(value[0], str | dict):
+            return check_texts(value, param, objects=True)
         if isinstance(value[0], list):
             return [check_ids(ids, f"{param}[{index}]") for index, ids in enumerate(value)]
         return SingleInput([check_ids(value, param)])

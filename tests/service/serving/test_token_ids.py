@@ -60,6 +60,11 @@ def test_a_file_that_is_not_the_vocabulary_is_refused_at_the_start(
     assert caught.value.param == "token_ids"
 
 
+def test_a_file_without_its_vocabularys_name_is_refused(make_app: MakeApp) -> None:
+    with pytest.raises(ConfigError, match="goes with --token-ids cl100k_base"):
+        make_app(token_ids="model", token_ids_file="/x/cl100k_base.tiktoken")
+
+
 @pytest.mark.parametrize("path", OPENAI_PATHS)
 def test_ids_give_the_vector_of_their_text(make_app: MakeApp, vocabulary: str, path: str) -> None:
     model = FakeModel(prompts={"query": "w1 "})

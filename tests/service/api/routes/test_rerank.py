@@ -71,6 +71,14 @@ def test_a_cross_encoder_cuts_the_document_and_not_the_query(both: TestClient) -
     assert answer["meta"]["tokens"]["input_tokens"] == 3 + 4 + 2
 
 
+def test_rank_fields_are_read_in_their_order(client: TestClient) -> None:
+    document = {"title": "card", "body": "lost", "year": 2020, "text": "pizza", "empty": None}
+    fields = ["title", "body", "year", "empty", "missing"]
+    for chosen, read in ((fields, "card\nlost\n2020"), (["missing"], "pizza"), (None, "pizza")):
+        by_fields = rerank(client, documents=[document], rank_fields=chosen)["results"]
+        assert by_fields == rerank(client, documents=[read])["results"]
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -81,6 +89,11 @@ def test_a_cross_encoder_cuts_the_document_and_not_the_query(both: TestClient) -
         ({"query": ""}, "query"),
         ({"top_n": 0}, "top_n"),
         ({"priority": 1000}, "priority"),
+        ({"documents": ["a", {"text": ""}]}, "documents[1]"),
+        ({"documents": [{"text": 5}]}, "documents[0]"),
+        ({"documents": [{"title": ""}], "rank_fields": ["title"]}, "documents[0]"),
+        ({"top_n": 1, "top_k": 2}, "top_k"),
+        ({"documents": ["a", "w1 " * 40], "truncation": False}, "documents[1]"),
     ],
 )
 def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: dict[str, Any], param: str) -> None:

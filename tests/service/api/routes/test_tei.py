@@ -49,6 +49,26 @@ def test_embed_cuts_from_the_side_that_is_asked_for(everything: TestClient) -> N
     assert left != post(everything, "/embed", inputs=words, truncate=None)
 
 
+WORDS = [f"w{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("side", "kept"), [("Left", WORDS[-27:]), ("left", WORDS[-27:]), ("Right", WORDS[:27]), (None, WORDS[:27])]
+)
+def test_a_cross_encoder_cuts_the_side_that_is_asked_for(everything: TestClient, side: str | None, kept: Any) -> None:
+    def score(text: str, **more: object) -> Any:
+        return post(everything, "/rerank", query="my card", texts=[text], raw_scores=True, **more)
+
+    # [CLS] my card [SEP] … [SEP] are 32 tokens.
+    assert score(" ".join(WORDS), truncation_direction=side) == score(" ".join(kept))
+
+
+@pytest.mark.parametrize(("side", "kept"), [("Left", WORDS[-30:]), ("Right", WORDS[:30]), (None, WORDS[:30])])
+def test_predict_cuts_the_side_that_is_asked_for(everything: TestClient, side: str | None, kept: Any) -> None:
+    cut = post(everything, "/predict", inputs=" ".join(WORDS), truncation_direction=side)
+    assert cut == post(everything, "/predict", inputs=" ".join(kept))
+
+
 @pytest.mark.parametrize(
     ("inputs", "batched"),
     [("hello", False), (["hello"], False), (["hello", "world"], False), ([["hello"], ["world"]], True)],
@@ -162,6 +182,9 @@ def test_the_root_does_what_the_first_model_does(everything: TestClient, make_ap
         ("/predict", {"inputs": [["a"], ["b", "c"]]}, "inputs"),
         ("/predict", {"inputs": "a", "model": "fake"}, "model"),
         ("/rerank", {"query": "a", "texts": []}, "texts"),
+        ("/rerank", {"query": "a"}, "texts"),
+        ("/rerank", {"query": "a", "texts": ["a"], "documents": ["a"]}, "texts"),
+        ("/rerank", {"query": "a", "documents": ["a", LONG], "truncate": False, "model": "fake"}, "documents[1]"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences"),
         ("/tokenize", {"inputs": "a", "model": "fake", "prompt_name": "none"}, "prompt_name"),
         ("/decode", {"ids": [[4], [99_999]]}, "ids[1]"),
