@@ -70,10 +70,14 @@ def locate(spec: str) -> ModelSource:
         path, origin = Path(place), f"directory {place}"
     elif place in _DEFAULT_NAMES:
         path, origin = _shipped(), _SHIPPED
-    elif _HUB_ID.fullmatch(place):
+    elif _HUB_ID.fullmatch(place) and place.split("/")[0].strip("."):  # ./model is a path
         path, origin = _download(place), f"hub model {place}"
+    elif Path(place).exists():
+        raise ModelSourceError(f"--model: expected a directory with a model, got the file {place!r}", param="model")
     else:
-        raise ModelSourceError(f"{place!r} is neither a directory here nor a hub id like 'owner/model'", param="model")
+        raise ModelSourceError(
+            f"--model: there is no directory {place!r}, and a hub id looks like 'owner/model'", param="model"
+        )
     weights = require_safe(path)
     if origin != _SHIPPED:
         require_quick_tokenizer(path)

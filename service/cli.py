@@ -28,6 +28,8 @@ from service.home import prepare_home
 from service.printable import printable
 
 if TYPE_CHECKING:
+    import socket
+
     from service.processes.server_process import ServerProcess
 
 
@@ -165,6 +167,18 @@ def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
 
 def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None = None) -> int:
     _prepare_torch()
+    if process is not None:  # its parent listens, and sends it connections
+        return _run_server(settings, keyring, process, [])
+    from service.processes.sockets import open_sockets
+
+    # A port in use is said before PyTorch loads.
+    with open_sockets(settings.host, settings.port, listening=False) as sockets:
+        return _run_server(settings, keyring, None, sockets)
+
+
+def _run_server(
+    settings: Settings, keyring: Keyring, process: ServerProcess | None, sockets: list[socket.socket]
+) -> int:
     # Imported here because it loads PyTorch, which `sonde keys` does not need.
     from service.api.app import create_app
     from service.api.server import Server
@@ -179,7 +193,7 @@ def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None =
     announce = _announce if process is None else process.announcing(_greeting)
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
-    return run(server, manager)
+    return run(server, manager, sockets)
 
 
 # Measured in benchmarks/NOTES.md.

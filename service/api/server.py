@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from service.api.protocol import TimeoutProtocol
 from service.config import Settings
 from service.errors import ConfigError
 from service.processes.server_process import ServerProcess
+from service.processes.sockets import BACKLOG
 from service.serving.model_manager import ModelManager
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class Server(uvicorn.Server):
                 forwarded_allow_ips=list(settings.trusted_proxies),
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=2,
-                backlog=4096,
+                backlog=BACKLOG,
             )
         )
         self.exit_code = 0
@@ -73,15 +75,13 @@ class Server(uvicorn.Server):
         self.exit_code = 2 if isinstance(error, ConfigError) else 1
         self.should_exit = True
 
-    async def startup(self, sockets: list[Any] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen before models load, so that probes see a service that is alive and not ready.
 
         One of several processes does not listen: its parent sends it connections.
         """
-        if self._member is None:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
+        await super().startup(sockets)
+        if self._member is not None:
             self._member.take_connections(self._make_protocol)
         threading.Thread(target=self._open, name="open-models", daemon=True).start()
 
@@ -170,14 +170,12 @@ def _protocol(settings: Settings, member: ServerProcess | None) -> type[TimeoutP
     return type("Protocol", (TimeoutProtocol,), attributes)
 
 
-def serve(server: Server, manager: ModelManager) -> int:
+def serve(server: Server, manager: ModelManager, sockets: list[socket.socket]) -> int:
     """Run until a signal or a failure; return the exit code."""
     # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
     sys.setswitchinterval(0.0001)
     try:
-        server.run()
-    except SystemExit:  # uvicorn cannot listen, and has logged why
-        return 1
+        server.run(sockets)
     finally:
         manager.close()
     return server.exit_code

@@ -1,4 +1,4 @@
-"""Listening sockets for the supervisor."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterator
 
 from service.errors import CannotListen
 
-_BACKLOG = 4096
+BACKLOG = 4096
 
 
 @contextlib.contextmanager
-def open_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Listen on each address of `host`, on one port; 0 is a free one. Raises CannotListen."""
+def open_sockets(host: str, port: int, *, listening: bool = True) -> Iterator[list[socket.socket]]:
+    """Bind each address of `host` to one port; 0 is a free one. Connections are refused where nobody listens yet.
+
+    Raises CannotListen.
+    """
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
         try:
@@ -25,8 +28,10 @@ def open_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
                 if family == socket.AF_INET6:
                     socket_.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 socket_.bind((address[0], port or (sockets[0].getsockname()[1] if sockets else 0), *address[2:]))
-                socket_.listen(_BACKLOG)
+                if listening:
+                    socket_.listen(BACKLOG)
                 sockets.append(socket_)
         except OSError as error:
-            raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+            raise CannotListen(f"{message}; --port takes another, 0 any free one", param="port") from error
         yield sockets

@@ -71,7 +71,7 @@ def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
     ]
     models = open_models(specs, "cpu", "float32", 0)
     assert [next(models).metadata.name, next(models).metadata.name] == ["first", "second"]
-    with pytest.raises(ModelSourceError, match="neither a directory here nor a hub id"):
+    with pytest.raises(ModelSourceError, match="there is no directory"):
         next(models)
 
 

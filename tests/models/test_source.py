@@ -95,9 +95,17 @@ def test_broken_settings_are_named(tmp_path: Path, content: str) -> None:
         locate(str(tmp_path))
 
 
-def test_nothing_of_that_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelSourceError, match="neither a directory here nor a hub id"):
-        locate(str(tmp_path / "missing"))
+@pytest.mark.parametrize("place", ["/nowhere/model", "./missing", "../missing", "missing", "a/b/c", "missing/"])
+def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelSourceError, match=f"there is no directory '{place}'"):
+        locate(place)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelSourceError, match="expected a directory with a model, got the file"):
+        locate(str(tmp_path / "model.safetensors"))
 
 
 class _Hub(BaseHTTPRequestHandler):

@@ -313,7 +313,7 @@ def test_what_cannot_start_says_why(tmp_path: Path, flags: list[str], code: int,
 def test_a_port_that_is_taken_is_a_failure(calm: Served, tmp_path: Path) -> None:
     ended = sonde("serve", "--port", calm.url.rsplit(":", 1)[1], home=tmp_path)
     assert ended.returncode == 1
-    assert "address already in use" in ended.stderr
+    assert "Address already in use; --port takes another" in ended.stderr
 
 
 def test_a_model_that_is_damaged_is_not_served(tmp_path: Path) -> None:
