@@ -83,11 +83,10 @@ class Files:
                 incoming.close()
                 incoming.path.replace(path)
             try:
-                self._insert({**row, "bytes": incoming.bytes, "sha256": incoming.sha256})
+                return self._insert({**row, "bytes": incoming.bytes, "sha256": incoming.sha256})
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
-        return self.get(new)
 
     def get(self, file: str) -> StoredFile:
         """A file by its id. Raises FileMissing."""
@@ -160,11 +159,12 @@ class Files:
         if row is None:
             path.unlink(missing_ok=True)
 
-    def _insert(self, row: dict[str, Any]) -> None:
+    def _insert(self, row: dict[str, Any]) -> StoredFile:
         with self._database.write() as connection:
             self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
-            now = self._database.now(connection)
-            connection.execute(files.insert().values(**row, owner=self._caller.id, created_at=now))
+            row = {**row, "owner": self._caller.id, "created_at": self._database.now(connection)}
+            connection.execute(files.insert().values(**row))
+        return StoredFile(**row)
 
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
         row = connection.execute(self._visible().where(files.c.id == file)).first()

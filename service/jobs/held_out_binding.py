@@ -15,29 +15,31 @@ from service.jobs.files import Files, StoredFile
 from service.jobs.held_out_check import count_rows
 
 
-def bind(registry: Registry, files: Files, name: str, file: str, columns: Mapping[str, str], *, by: str) -> HeldOut:
-    """Check a file and copy it below the registry, in place of what was bound before.
-
-    It is read as for the version in service, else the newest: by its task and the columns of its readings. `columns`
-    maps those of texts. Raises InvalidRequest for a file that the task cannot read, FileMissing, NotRegistered,
-    ArtifactError and Unavailable.
-    """
-    stored, path = _find(files, file)
-    manifest = _judged_manifest(registry, name)
-    read_as: dict[str, Any] = {"task": manifest.task, "columns": dict(columns), "hyperparameters": _roles(manifest)}
-    rows = count_rows({"path": path, "sha256": stored.sha256, **read_as})
-    held_out = HeldOut(
-        file=file, format=stored.format, sha256=stored.sha256, rows=rows, by=by, at=int(time.time()), **read_as
-    )
-    registry.bind_held_out(name, path, held_out)
-    return held_out
-
-
-def _find(files: Files, file: str) -> tuple[StoredFile, Path]:
+def find_upload(files: Files, file: str) -> tuple[StoredFile, Path]:
+    """An uploaded file and the path of its bytes. Raises FileMissing."""
     try:
         return files.get(file), files.path(file)
     except FileMissing as error:
         raise FileMissing(error.message, param="file") from error
+
+
+def bind(
+    registry: Registry, name: str, stored: StoredFile, path: Path, columns: Mapping[str, str], *, by: str
+) -> HeldOut:
+    """Check a file and copy it below the registry, in place of what was bound before.
+
+    It is read as for the version in service, else the newest: by its task and the columns of its readings. `columns`
+    maps those of texts. Raises InvalidRequest for a file that the task cannot read, NotRegistered, ArtifactError and
+    Unavailable.
+    """
+    manifest = _judged_manifest(registry, name)
+    read_as: dict[str, Any] = {"task": manifest.task, "columns": dict(columns), "hyperparameters": _roles(manifest)}
+    rows = count_rows({"path": path, "sha256": stored.sha256, **read_as})
+    held_out = HeldOut(
+        file=stored.id, format=stored.format, sha256=stored.sha256, rows=rows, by=by, at=int(time.time()), **read_as
+    )
+    registry.bind_held_out(name, path, held_out)
+    return held_out
 
 
 def _judged_manifest(registry: Registry, name: str) -> Manifest:

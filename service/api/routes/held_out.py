@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -15,9 +16,9 @@ from service.api.schemas.registry import BoundRows, HeldOutBody, HeldOutDeleted
 from service.api.trained_names import not_found, require_known, require_published
 from service.auth import Key
 from service.errors import ScopeDenied
-from service.jobs.held_out_binding import bind
+from service.jobs.held_out_binding import bind, find_upload
 
-# These are plain functions, which FastAPI runs in a thread: they read and write files.
+# Plain functions run in a thread of FastAPI's: they read and write files.
 router = APIRouter(prefix="/v1/models/{model:path}/held_out", route_class=JsonRoute, tags=["registry"])
 _TRAIN = [Depends(requires("train"))]
 _READING = {**READING, **errors(404)}
@@ -46,16 +47,21 @@ def held_out(model: str, registry: RegistryDep) -> dict[str, Any]:
     response_model=BoundRows,
     summary="Bind rows that judge a name's versions",
 )
-def bind_held_out(
+async def bind_held_out(
     model: str, body: HeldOutBody, registry: RegistryDep, jobs: JobsDep, context: ContextDep
 ) -> dict[str, Any]:
     """Copy an uploaded file; every later version is measured on its rows, and so is the version in service.
 
     The key owns the name, or is an admin's.
     """
-    name = require_known(registry, model)
-    _require_owner(registry, name, context.key)
-    return _bound_object(name, bind(registry, jobs.files, name, body.file, body.columns, by=context.key.id))
+    stored, path = await jobs.run(find_upload, jobs.files, body.file)
+
+    def check_and_bind() -> dict[str, Any]:
+        name = require_known(registry, model)
+        _require_owner(registry, name, context.key)
+        return _bound_object(name, bind(registry, name, stored, path, body.columns, by=context.key.id))
+
+    return await asyncio.to_thread(check_and_bind)
 
 
 @router.delete(

@@ -12,7 +12,7 @@ import pytest
 
 from models.registry.registry import Registry
 from service.auth import Keyring
-from service.jobs.held_out_binding import bind
+from service.jobs.held_out_binding import bind, find_upload
 from tests.models.training.test_run import Row, labelled
 from tests.support import tiny_models
 from tests.support.jobs import JobHarness
@@ -89,7 +89,8 @@ def test_swapped_labels_in_both_files_replace_no_model_of_another_key(home: Home
 
 def test_swapped_labels_lose_on_the_bound_rows_even_with_the_key_of_an_admin(home: Home, owner: str) -> None:
     file = home.upload(labelled(10, seed=9))
-    assert bind(home.registry, home.harness.files, NAME, file, {}, by=owner).rows == 30
+    bound = bind(home.registry, NAME, *find_upload(home.harness.files, file), {}, by=owner)
+    assert bound.rows == 30
     home.harness.files.delete(file)
     why = attack(home, home.keyring.create(["admin"])[0].id)["why"]
     assert "on the rows bound to this name is 0.0000, less than the 1.0000 of what serves now" in why
