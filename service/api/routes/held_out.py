@@ -54,14 +54,10 @@ async def bind_held_out(
 
     The key owns the name, or is an admin's.
     """
+    name = await asyncio.to_thread(_require_owned, registry, model, context.key)
     stored, path = await jobs.run(find_upload, jobs.files, body.file)
-
-    def check_and_bind() -> dict[str, Any]:
-        name = require_known(registry, model)
-        _require_owner(registry, name, context.key)
-        return _bound_object(name, bind(registry, name, stored, path, body.columns, by=context.key.id))
-
-    return await asyncio.to_thread(check_and_bind)
+    bound = await asyncio.to_thread(bind, registry, name, stored, path, body.columns, by=context.key.id)
+    return _bound_object(name, bound)
 
 
 @router.delete(
@@ -77,6 +73,13 @@ def unbind_held_out(model: str, registry: RegistryDep, context: ContextDep) -> d
     _require_owner(registry, name, context.key)
     registry.unbind_held_out(name, by=context.key.id)
     return {"object": "model.held_out", "model": name, "deleted": True}
+
+
+def _require_owned(registry: Registry, model: str, key: Key) -> str:
+    """The name in a path. Raises ModelNotFound and ScopeDenied."""
+    name = require_known(registry, model)
+    _require_owner(registry, name, key)
+    return name
 
 
 def _require_owner(registry: Registry, name: str, key: Key) -> None:
