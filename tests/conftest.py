@@ -26,6 +26,13 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.register_profile("free", max_examples=1000, deadline=None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    campaign = parser.getgroup("campaign")
+    campaign.addoption("--full", action="store_true", help="run the campaign's checks with all their numbers")
+    campaign.addoption("--seconds", type=float, help="length of the soak, and of the fuzzing of all parsers together")
+    campaign.addoption("--minutes", help="file to which the soak adds a line each minute")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that start processes first: they take longest, and two workers should end with a short file."""
     real = {item.path for item in items if item.get_closest_marker("real")}

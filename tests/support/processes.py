@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,3 +44,26 @@ def sonde_worker(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _read(task / "children").split()]
+
+
+def resident_mb(pid: int) -> float:
+    """The megabytes of a process in memory; 0 for one that has ended."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")))
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def open_files(pid: int) -> int:
+    """The number of a process's open files and sockets."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
+        return ""
