@@ -50,7 +50,13 @@ class Recorder:
 
 def _figure(reports: list[pytest.TestReport]) -> str:
     """The figures that tests gave; else how many passed."""
-    given = [str(value) for report in reports if report.when == "call" for key, value in report.user_properties if key == "figure"]
+    given = [
+        str(value)
+        for report in reports
+        if report.when == "call"
+        for key, value in report.user_properties
+        if key == "figure"
+    ]
     ran = [report for report in reports if report.when == "call"]
     counted = f"{sum(report.passed for report in ran)} of {len(ran)} tests passed"
     left_out = [report.nodeid.rpartition("::")[2] for report in reports if report.skipped]

@@ -20,7 +20,10 @@ def test_requests_that_expire_are_not_computed(make_app: MakeApp, size: Size, fi
         app, model = held(make_app)
         first = Call(app, {"model": "fake", "input": "hello"})
         assert await asyncio.to_thread(model.entered.wait, HELD_S)
-        late = [Call(app, {"model": "fake", "input": f"w{number}"}, {"X-Request-Timeout-Ms": "50"}) for number in range(count)]
+        late = [
+            Call(app, {"model": "fake", "input": f"w{number}"}, {"X-Request-Timeout-Ms": "50"})
+            for number in range(count)
+        ]
         assert [await call.status() for call in late] == [504] * count
         model.gate.set()
         assert await first.status() == 200
