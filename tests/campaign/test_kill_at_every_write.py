@@ -1,0 +1,153 @@
+"""SIGKILL at each system call that reaches the disk: the home has the old or the new state, and work goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.registry.registry import Registry
+from service.auth import Keyring
+from tests.campaign.conftest import Figure
+from tests.support.jobs import JobHarness
+from tests.support.one_write import NAME, REFUSED
+
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
+
+DURABLE = "fsync,fdatasync,rename,renameat,renameat2"
+WRITING = f"write,pwrite64,mkdir,ftruncate,copy_file_range,sendfile,{DURABLE}"
+KILLED = -9
+# strace dies by the signal of its child; a shell would say 137.
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_killed_promotion_leaves_the_old_or_the_new_version(tmp_path: Path, figure: Figure) -> None:
+    def check(home: Path) -> None:
+        registry = Registry(home / "models")
+        current = registry.current(NAME)
+        assert current is not None
+        assert current.version in (1, 2)
+        assert current.version in registry.versions(NAME)
+        told = [line["generation"] for line in registry.ledger(NAME) if "generation" in line]
+        assert told == list(range(1, registry.generation(NAME) + 1))
+        assert run("promote", home) == 0
+        assert not list(home.rglob(".tmp-*")), "the next publication removes what was left"
+
+    assert run("promote", base := promotable(tmp_path / "base")) == 0
+    points = sum(1 for _ in faults("promote", base, DURABLE, "signal=KILL", {KILLED}, check))
+    figure(f"promotion killed at each of {points} points")
+    assert points > 5
+
+
+@pytest.mark.parametrize("operation", ["create_key", "upload", "start_job"])
+def test_a_killed_change_is_whole_or_absent(tmp_path: Path, figure: Figure, operation: str) -> None:
+    base = prepared(tmp_path / "base")
+    points = sum(1 for _ in faults(operation, base, DURABLE, "signal=KILL", {KILLED}, CHECKS[operation]))
+    figure(f"{operation} at {points}")
+    assert points > 0
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("operation", ["promote", "create_key", "upload", "start_job"])
+def test_a_full_disk_at_any_write_is_refused_by_name(
+    tmp_path: Path, figure: Figure, operation: str, error: str
+) -> None:
+    base = promotable(tmp_path / "base") if operation == "promote" else prepared(tmp_path / "base")
+    check = CHECKS[operation]
+    points = sum(1 for _ in faults(operation, base, WRITING, f"error={error}", {0, REFUSED}, check))
+    figure(f"{operation} with {error} at each of {points} writes")
+    assert points > 3
+
+
+def promotable(home: Path) -> Path:
+    """A home with something to publish."""
+    (home / "source").mkdir(parents=True)
+    (home / "source" / "head.json").write_text("{}")
+    return home
+
+
+def prepared(home: Path) -> Path:
+    """A home with a key, a file and the tables of jobs."""
+    home.mkdir()
+    for operation in ("create_key", "upload"):
+        assert run(operation, home) == 0
+    return home
+
+
+def _promotion_goes_on(home: Path) -> None:
+    registry = Registry(home / "models")
+    before = registry.current(NAME)
+    assert before is None or before.version in registry.versions(NAME)
+    assert run("promote", home) == 0
+    after = registry.current(NAME)
+    assert after is not None
+    assert after.version == max(registry.versions(NAME))
+    told = [line["generation"] for line in registry.ledger(NAME) if "generation" in line]
+    assert told == list(range(1, after.generation + 1))
+
+
+def _keys_are_kept(home: Path) -> None:
+    before = len(Keyring(home / "keys.json").keys)
+    assert before in (1, 2)
+    assert run("create_key", home) == 0
+    assert len(Keyring(home / "keys.json").keys) == before + 1
+
+
+def _files_are_whole(home: Path) -> None:
+    assert run("upload", home) == 0
+    harness = JobHarness(home)
+    listed = [file.id for file in harness.files.page(None, 100)[0]]
+    assert len(listed) in (2, 3)
+    for file in listed:
+        assert harness.files.path(harness.files.get(file)).is_file()
+    harness.close()
+
+
+def _the_key_has_one_job(home: Path) -> None:
+    for _ in range(2):
+        assert run("start_job", home) == 0
+    harness = JobHarness(home)
+    assert len(harness.store.page(None, 100)[0]) == 1
+    harness.close()
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "promote": _promotion_goes_on,
+    "create_key": _keys_are_kept,
+    "upload": _files_are_whole,
+    "start_job": _the_key_has_one_job,
+}
+
+
+def run(operation: str, home: Path, *around: str) -> int:
+    """The exit code of a change, perhaps run by another program."""
+    command = [*around, sys.executable, "-m", "tests.support.one_write", operation, str(home)]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode in (0, REFUSED, KILLED), ended.stderr[-3000:]
+    return ended.returncode
+
+
+def faults(
+    operation: str, base: Path, calls: str, fault: str, expected: set[int], check: Callable[[Path], None]
+) -> Iterator[int]:
+    """Run a change with a fault at its first system call of a kind, its second, and so on; check the home after each."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    for number in range(1, 500):
+        home = base.with_name("faulty")
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(base, home)
+        log = base.with_name("strace.log")
+        filters = ("-e", f"trace={calls}", "-e", f"inject={calls}:{fault}:when={number}")
+        code = run(operation, home, "strace", "-f", "-qq", "-o", str(log), *filters)
+        if "INJECTED" not in log.read_text() and "killed by" not in log.read_text():
+            assert code == 0
+            return
+        assert code in expected, f"{operation} ended with {code} at call {number}"
+        check(home)
+        yield number
