@@ -1,6 +1,6 @@
 """`python -m tests.support.one_write OPERATION HOME`: one change to a home, for tests that make its system calls fail.
 
-Exit code 0: done. 3: refused by a clear error, which is printed. Anything else is a fault.
+Exit code 0: done. 3: refused by an error that the service answers with. Anything else is a fault.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ def main(operation: str, home: str) -> int:
     except (SondeError, OSError) as error:
         if isinstance(error, OSError) and not is_full(error):
             raise
-        print(error)
         return REFUSED
     return 0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +61,29 @@ def resident_mb(pid: int) -> float:
 def open_files(pid: int) -> int:
     """The number of a process's open files and sockets."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@contextmanager
+def shifted_clock(file: Path) -> Iterator[Callable[[float], None]]:
+    """Let `time.time` of this process follow `file` (`follow_clock`), and yield a function that sets the shift."""
+    real = time.time
+
+    def set_clock(shift_s: float) -> None:
+        (new := file.with_suffix(".new")).write_text(str(shift_s))
+        new.replace(file)
+
+    set_clock(0.0)
+    follow_clock(file)
+    try:
+        yield set_clock
+    finally:
+        time.time = real
+
+
+def follow_clock(file: Path) -> None:
+    """Shift `time.time` of this process by the seconds in a file. The monotonic clock stays as it is."""
+    real = time.time
+    time.time = lambda: real() + float(file.read_text())
 
 
 def _read(path: Path) -> str:
