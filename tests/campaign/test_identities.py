@@ -79,8 +79,8 @@ def _ask(
 ) -> str:
     query = "?api_key=sonde_x" if identity == "key in the query" else ""
     url = re.sub(r"\{[^}]+\}", "none", path) + query
-    body = {"json": {}} if "requestBody" in operation else {}
-    status = client.request(method, url, headers=headers, **body).status_code  # type: ignore[arg-type]
+    body: dict[str, Any] = {"json": {}} if "requestBody" in operation else {}
+    status = client.request(method, url, headers=headers, **body).status_code
     return (
         str(status) if status in (401, 403) else f"error {status}" if status >= 500 and path not in OPEN else "let in"
     )

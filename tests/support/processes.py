@@ -52,9 +52,23 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _read(task / "children").split()]
 
 
-def resident_mb(pid: int) -> float:
+def resident_mb(pid: int | str = "self") -> float:
     """The megabytes of a process in memory; 0 for one that has ended."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")))
+    return _status_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int | str = "self") -> float:
+    """The most megabytes of a process in memory since `reset_peak`."""
+    return _status_mb(pid, "VmHWM")
+
+
+def reset_peak(pid: int | str = "self") -> None:
+    """Measure the peak of a process's memory from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_mb(pid: int | str, name: str) -> float:
+    found = re.search(rf"{name}:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")))
     return int(found[1]) / 1024 if found else 0.0
 
 
