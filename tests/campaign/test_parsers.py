@@ -27,6 +27,7 @@ from models.registry.pointer_history import PointerHistory
 from models.safety import require_safe
 from models.training.data.dataset import read_rows
 from models.training.data.table import ColumnRoles, read_table
+from models.training.hyperparameters import parse as parse_values
 from service.api.readings import to_matrix, to_timestamps
 from service.api.request_parser import RequestParser
 from service.auth import Keyring
@@ -39,30 +40,15 @@ from tests.support.tiny_models import encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
+SLOW = list(HealthCheck)
 # Examples between two looks at the clock.
-_ROUND = settings(
-    max_examples=100, deadline=None, derandomize=False, database=None, suppress_health_check=[*HealthCheck]
-)
+_ROUND = settings(max_examples=100, deadline=None, derandomize=False, database=None, suppress_health_check=SLOW)
 PIECES = (
     *(
-        b"",
-        b"\0",
-        b"\xff",
-        b"\n",
-        b"\r\n",
-        b'"',
-        b"\\",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b"-",
-        b"%00",
-        b"\xef\xbb\xbf",
+        byte.encode()
+        for byte in ("", "\0", "\n", "\r\n", '"', "\\", "{", "}", "[", "]", ",", ":", "-", "%00", "\ufeff")
     ),
-    *(b"9" * 400, b"1e999", b"NaN", b"null", b"true", b"\\ud800", b"[" * 2000, b'{"a":' * 500),
+    *(b"\xff", b"9" * 400, b"1e999", b"NaN", b"null", b"true", b"\\ud800", b"[" * 2000, b'{"a":' * 500),
     "\u0315\u0327".encode() * 50,
 )
 
@@ -239,10 +225,8 @@ def _values(home: Path) -> Iterator[Parser]:
     yield Parser("readings", rows, lambda content: to_matrix(_list(content), columns, "series"))
     stamps = [b'["2026-01-01T00:00:00Z", "2026-01-02"]', b"[1, 2.5, 3e9]"]
     yield Parser("timestamps", stamps, _parse_timestamps)
-    given_values = [b'{"mode": "frozen", "n_epochs": 3, "augmentation": {"typos": 0.1}}']
-    yield Parser(
-        "hyperparameters", given_settings, lambda content: parse_hyperparameters("classification", _object(content))
-    )
+    values = [b'{"mode": "frozen", "n_epochs": 3, "augmentation": {"typos": 0.1}}']
+    yield Parser("hyperparameters", values, lambda content: parse_values("classification", _object(content)))
     flags = [b'{"port": 1, "trusted_proxies": ["10.0.0.0/8"], "model": "a=b,c", "org": "a"}']
     yield Parser("settings", flags, lambda content: Settings.read(_object(content)))
 
