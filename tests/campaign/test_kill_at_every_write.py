@@ -45,7 +45,11 @@ def test_a_killed_promotion_leaves_the_old_or_the_new_version(tmp_path: Path, fi
     assert points > 5
 
 
-@pytest.mark.parametrize("operation", ["create_key", "upload", "start_job"])
+# These import the database's library under strace for each system call.
+SLOW = [pytest.param(operation, marks=pytest.mark.long) for operation in ("upload", "start_job")]
+
+
+@pytest.mark.parametrize("operation", ["create_key", *SLOW])
 def test_a_killed_change_is_whole_or_absent(tmp_path: Path, figure: Figure, operation: str) -> None:
     base = prepared(tmp_path / "base")
     points = sum(1 for _ in faults(operation, base, DURABLE, "signal=KILL", {KILLED}, CHECKS[operation]))
@@ -54,7 +58,7 @@ def test_a_killed_change_is_whole_or_absent(tmp_path: Path, figure: Figure, oper
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
-@pytest.mark.parametrize("operation", ["promote", "create_key", "upload", "start_job"])
+@pytest.mark.parametrize("operation", ["promote", "create_key", *SLOW])
 def test_a_full_disk_at_any_write_is_refused_by_name(
     tmp_path: Path, figure: Figure, operation: str, error: str
 ) -> None:
