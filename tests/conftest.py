@@ -20,6 +20,7 @@ from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
+from tests.support.size import Size
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
@@ -37,6 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that start processes first: they take longest, and two workers should end with a short file."""
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
+
+
+@pytest.fixture
+def size(pytestconfig: pytest.Config) -> Size:
+    return Size(full=pytestconfig.getoption("--full"))
 
 
 @pytest.fixture(scope="module")

@@ -49,18 +49,15 @@ class Recorder:
 
 
 def _figure(reports: list[pytest.TestReport]) -> str:
-    """The figures that tests gave; else how many passed."""
-    given = [
-        str(value)
-        for report in reports
-        if report.when == "call"
-        for key, value in report.user_properties
-        if key == "figure"
-    ]
+    """The figures that tests gave, or how many passed; and the tests that were skipped."""
     ran = [report for report in reports if report.when == "call"]
+    given = [(key, value) for report in ran for key, value in report.user_properties]
+    figures = [str(value) for key, value in given if key == "figure"]
+    if cases := sum(int(str(value)) for key, value in given if key == "cases"):
+        figures.append(f"{cases:,} cases")
+    skipped = [report.nodeid.rpartition("::")[2] for report in reports if report.skipped]
     counted = f"{sum(report.passed for report in ran)} of {len(ran)} tests passed"
-    left_out = [report.nodeid.rpartition("::")[2] for report in reports if report.skipped]
-    return "; ".join([*(given or [counted]), *([f"not run: {', '.join(left_out)}"] if left_out else [])])
+    return "; ".join([*(figures or [counted]), *([f"not run: {', '.join(skipped)}"] if skipped else [])])
 
 
 def main() -> int:

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from service.jobs.records import Job
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.jobs import JobHarness
 from tests.support.server import free_port, serving
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 
@@ -55,7 +56,7 @@ class Caller(threading.Thread):
 
 
 def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size, figure: Figure) -> None:
-    kills, dice = size.of(3, 100), random.Random(7)
+    kills, dice = size.of(2, 100), random.Random(7)
     harness = JobHarness(tmp_path)
     file, port = harness.upload(b'{"text": "a", "label": "b"}\n' * 10), free_port()
     callers = [Caller(f"http://127.0.0.1:{port}", file, number) for number in range(CALLERS)]

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.processes import open_files
 from tests.support.server import serving, wait_until
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.app import MakeApp
 from tests.support.call import HELD_S, Call, held, texts
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow]
 

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.app import MakeApp
 from tests.support.call import HELD_S, Call, held, texts, wait_for_items
 from tests.support.processes import open_files
 from tests.support.server import Served, metric, wait_until
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -16,9 +16,10 @@ import httpx
 import pytest
 
 from tests.campaign import hostile
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.processes import peak_mb, reset_peak, resident_mb
 from tests.support.server import Served, serving
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.databases import Postgres
 from tests.support.jobs import JobHarness, workers
 from tests.support.server import wait_until
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 

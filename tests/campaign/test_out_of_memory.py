@@ -12,9 +12,10 @@ import pytest
 
 from models.errors import ModelOutOfMemory
 from models.text.tokens import Tokens
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow]
 

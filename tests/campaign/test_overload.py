@@ -10,8 +10,9 @@ from service.bench.client import Target
 from service.bench.load import Run, closed_loop, drive, open_loop
 from service.bench.summary import Summary, percentile
 from service.bench.workload import NAMED, Requests, Texts, parse_mix
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.server import serving
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -33,16 +33,16 @@ from service.api.request_parser import RequestParser
 from service.auth import Keyring
 from service.config import Settings
 from service.serving.stream_state import unseal
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.app import MakeApp
 from tests.support.artifacts import MANIFEST
+from tests.support.size import Size
 from tests.support.tiny_models import encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 SLOW = list(HealthCheck)
-# Examples between two looks at the clock.
-_ROUND = settings(max_examples=100, deadline=None, derandomize=False, database=None, suppress_health_check=SLOW)
+_ROUND = settings(deadline=None, derandomize=False, database=None, suppress_health_check=SLOW)
 PIECES = (
     *(
         byte.encode()
@@ -81,16 +81,16 @@ def test_parsers_refuse_by_errors_of_their_own(
 ) -> None:
     parsers = list(_parsers(make_app, tmp_path))
     each = (pytestconfig.getoption("--seconds") or size.of(30.0, 3600.0)) / len(parsers)
-    counts = {parser.name: _fuzz(parser, each) for parser in parsers}
+    counts = {parser.name: _fuzz(parser, each, size.of(20, 100)) for parser in parsers}
     figure(f"{len(parsers)} parsers, {sum(counts.values()):,} inputs in {each * len(parsers) / 60:.1f} min, no finding")
     assert all(counts.values()), counts
 
 
-def _fuzz(parser: Parser, seconds: float) -> int:
-    """Parse mutated inputs for some seconds; how many."""
+def _fuzz(parser: Parser, seconds: float, examples: int) -> int:
+    """Parse mutated inputs for some seconds, and at least `examples`; how many."""
     count, end = 0, time.monotonic() + seconds
 
-    @settings(_ROUND)
+    @settings(_ROUND, max_examples=examples)
     @given(mutated(parser.seeds))
     def check(content: bytes) -> None:
         nonlocal count

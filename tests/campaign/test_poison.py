@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import pytest
 
 from models.text.tokens import Tokens
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.call import HELD_S, Call, wait_for_items
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow]
 

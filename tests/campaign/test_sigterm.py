@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support.server import Served, serving, wait_until
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 

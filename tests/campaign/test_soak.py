@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.campaign.conftest import Figure, Size
+from tests.campaign.conftest import Figure
 from tests.support import intents
 from tests.support.processes import children, open_files, resident_mb, sonde_up
+from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 

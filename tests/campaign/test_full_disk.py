@@ -1,0 +1,110 @@
+"""A home on a full and on a read-only file system: writes are refused by name, and everything else goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.campaign.conftest import Figure
+from tests.support.server import Served, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(300)]
+
+MODEL = "all-MiniLM-L6-v2"
+ROWS = b'{"text": "a", "label": "b"}\n' * 1000
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A file system of 16 MB in memory."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a file system can be mounted only by root")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(home: Path) -> None:
+    with (home / "fill").open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(b"\0" * 4096)
+        except OSError:
+            return
+
+
+def empty(home: Path) -> None:
+    (home / "fill").unlink()
+
+
+def remount(home: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(home)], check=True)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+    "full": (fill, empty),
+    "read-only": (lambda home: remount(home, "ro"), lambda home: remount(home, "rw")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_writes_are_refused_and_reads_go_on(tmp_path: Path, figure: Figure, fault: str) -> None:
+    begin, end = FAULTS[fault]
+    with small_disk(tmp_path / "home") as home, serving_beside(tmp_path, home) as served:
+        http = httpx.Client(base_url=served.url, timeout=60)
+        file = _upload(http).json()["id"]
+        begin(home)
+        refused = {name: write(http, file) for name, write in WRITES.items()}
+        answered = [read(http, file).status_code for read in READS]
+        end(home)
+        after = {name: write(http, file) for name, write in WRITES.items()}
+        http.close()
+    told = ", ".join(f"{name} {answer.status_code}" for name, answer in refused.items())
+    figure(f"{fault}: {told}")
+    assert {answer.status_code for answer in refused.values()} <= {503, 507}, told
+    assert all(answer.json()["error"]["code"] in ("disk_full", "unavailable") for answer in refused.values())
+    assert answered == [200] * len(READS)
+    assert {answer.status_code for answer in after.values()} == {200}, [answer.text for answer in after.values()]
+
+
+@contextmanager
+def serving_beside(tmp_path: Path, home: Path) -> Iterator[Served]:
+    """A server whose log is not on the small disk."""
+    (logs := tmp_path / "logs").mkdir()
+    with serving(logs, "--home", str(home)) as served:
+        yield served
+
+
+def _upload(http: httpx.Client) -> httpx.Response:
+    return http.post("/v1/files", files={"file": ("a.jsonl", ROWS)}, data={"purpose": "fine-tune"})
+
+
+def _start_job(http: httpx.Client, file: str) -> httpx.Response:
+    return http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": file, "suffix": "a" * 40})
+
+
+def _send_feedback(http: httpx.Client, file: str) -> httpx.Response:
+    data = [{"text": f"{number} " + "a" * 500, "label": "b"} for number in range(200)]
+    return http.post("/v1/feedback", json={"model": MODEL, "data": data})
+
+
+WRITES: dict[str, Callable[[httpx.Client, str], httpx.Response]] = {
+    "upload": lambda http, file: _upload(http),
+    "job": _start_job,
+    "feedback": _send_feedback,
+}
+READS: list[Callable[[httpx.Client, str], httpx.Response]] = [
+    lambda http, file: http.post("/v1/embeddings", json={"model": MODEL, "input": "still here"}),
+    lambda http, file: http.get(f"/v1/files/{file}/content"),
+    lambda http, file: http.get("/v1/fine_tuning/jobs"),
+    lambda http, file: http.get("/v1/models"),
+]
