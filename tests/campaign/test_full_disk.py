@@ -93,8 +93,7 @@ def _start_job(http: httpx.Client, file: str) -> httpx.Response:
 
 
 def _send_feedback(http: httpx.Client, file: str) -> httpx.Response:
-    data = [{"text": f"{number} " + "a" * 500, "label": "b"} for number in range(200)]
-    return http.post("/v1/feedback", json={"model": MODEL, "data": data})
+    return http.post("/v1/feedback", json={"model": MODEL, "text": "a" * 5000, "correct_label": "b"})
 
 
 WRITES: dict[str, Callable[[httpx.Client, str], httpx.Response]] = {

@@ -128,7 +128,7 @@ def _requests(make_app: MakeApp) -> Iterator[Parser]:
         "/v1/rerank": {"model": "fake", "query": "a", "documents": ["b", {"text": "c"}], "top_n": 1},
         "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
         "/tokenize": {"inputs": ["a"], "add_special_tokens": False},
-        "/v1/feedback": {"model": "fake", "data": [{"text": "a", "label": "b"}]},
+        "/v1/feedback": {"model": "fake", "text": "a", "label": "b", "correct_label": "c"},
         "/v1/fine_tuning/jobs": {"model": "fake", "training_file": "file-1", "suffix": "a", "metadata": {"a": "b"}},
     }
     for path, body in bodies.items():
