@@ -35,6 +35,7 @@ def test_goodput_and_refusals_at_twice_the_capacity(tmp_path: Path, size: Size, 
         capacity = min(before, _capacity(target, requests, seconds))  # where others use the processor, it changes
     seen = _summary(offered, seconds)
     refused = sorted(1000 * (one.ended - one.sent) for one in offered.samples if one.status == "429")
+    assert refused, f"no request was refused: {seen.statuses}"
     goodput, p99_ms = seen.requests_per_s / capacity, percentile(refused, 99)
     figure(f"goodput {100 * goodput:.0f} % of {capacity:.0f} requests/s, refusals' p99 {p99_ms:.0f} ms")
     assert set(seen.statuses) == {"200", "429"}

@@ -107,7 +107,7 @@ JSON = {"content-type": "application/json"}
 
 
 def test_memory_stays_where_it_was(tmp_path: Path, pytestconfig: pytest.Config, size: Size, figure: Figure) -> None:
-    seconds = pytestconfig.getoption("--seconds") or size.of(60.0, 7200.0)
+    seconds = pytestconfig.getoption("--seconds") or size.of(30.0, 7200.0)
     rate = size.of(10.0, 4.0)
     with sonde_up(tmp_path, *FLAGS) as (up, url), closing(Load(url)) as load:
         serve = children(up.pid)[0]
