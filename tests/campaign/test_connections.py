@@ -70,7 +70,7 @@ def _connect(url: str) -> socket.socket:
 def _is_closed(one: socket.socket) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(one, selectors.EVENT_READ)
-        if not selector.select(5):
+        if not selector.select(0.1):
             return False
     try:
         return one.recv(1) == b""
