@@ -25,13 +25,19 @@ def _own(name: str, aim: str, guard: str = "") -> Check:
 
 
 CHECKS = (
-    _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms"),
+    _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms", "the limit of admission"),
     _own("deadlines", "requests that expire in the queue cost no forward pass"),
     _own("hang-ups", "1,000 callers hang up: no work, place or socket is left"),
-    _own("poison", "1 text of 32 that fails the model fails alone"),
-    _own("out-of-memory", "every tenth batch runs out of memory: ≥ 99 % of requests answered"),
-    _own("connections", "500 slow and 500 idle connections hold up no caller and are closed"),
-    _own("sigterm", "20 stops under load lose no request that was sent before"),
+    _own("poison", "1 text of 32 that fails the model fails alone", "the halving of a failed batch"),
+    _own(
+        "out-of-memory",
+        "every tenth batch runs out of memory: ≥ 99 % of requests answered",
+        "the halving of a batch that is too large",
+    ),
+    _own(
+        "connections", "500 slow and 500 idle connections hold up no caller and are closed", "the timer of the protocol"
+    ),
+    _own("sigterm", "20 stops under load lose no request that was sent before", "the wait for open requests"),
     Check(
         "swaps",
         "50 promotions under load fail no request and mix no versions",
@@ -56,7 +62,11 @@ CHECKS = (
     _own("api-kills", "100 kills of the API: every answer holds, no job is started twice"),
     _own("many-jobs", "1,000 jobs and 8 workers: each runs once"),
     _own("kill-at-every-write", "SIGKILL, ENOSPC and EDQUOT at each system call that writes: old or new state"),
-    _own("full-disk", "a full and a read-only file system: each write is refused by name, each read goes on"),
+    _own(
+        "full-disk",
+        "a full and a read-only file system: each write is refused by name, each read goes on",
+        "the database's error of a full disk",
+    ),
     Check(
         "idempotency",
         "a repeated key starts one job, also at the same time and after a restart",
@@ -68,13 +78,16 @@ CHECKS = (
         ),
     ),
     _own("clock", "the clock jumps an hour forth and back: jobs run once, deadlines hold"),
-    _own("identities", "every route of the OpenAPI document with every identity"),
+    _own("identities", "every route of the OpenAPI document with every identity", "the check of the scope"),
     Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",)),
     _own("hostile-corpus", "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB"),
     _own("parsers", "every parser, an hour of mutated inputs: no finding"),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained"),
     _own("homes", "two services on one home, a taken port, a deleted home"),
     Check(
-        "proxies", "requests that ask for an upgrade, behind nginx and HAProxy", ("tests/service/api/test_proxies.py",)
+        "proxies",
+        "requests that ask for an upgrade, behind nginx and HAProxy",
+        ("tests/service/api/test_proxies.py",),
+        "the parser that ignores upgrades",
     ),
 )
