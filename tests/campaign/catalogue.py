@@ -26,7 +26,7 @@ def _own(name: str, aim: str, guard: str = "") -> Check:
 
 CHECKS = (
     _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms", "the limit of admission"),
-    _own("deadlines", "requests that expire in the queue cost no forward pass"),
+    _own("deadlines", "requests that expire in the queue cost no forward pass", "both removals from the queue"),
     _own("hang-ups", "1,000 callers hang up: no work, place or socket is left"),
     _own("poison", "1 text of 32 that fails the model fails alone", "the halving of a failed batch"),
     _own(

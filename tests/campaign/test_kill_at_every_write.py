@@ -38,8 +38,7 @@ def test_a_killed_promotion_leaves_the_old_or_the_new_version(tmp_path: Path, fi
         assert run("promote", home) == 0
         assert not list(home.glob("models/*/versions/.tmp-*")), "the next publication removes what was left"
 
-    base = promotable(tmp_path / "base")
-    assert run("promote", base) == 0
+    base = promoted(tmp_path / "base")
     points = sum(1 for _ in faults("promote", base, DURABLE, "signal=KILL", {KILLED}, check))
     figure(f"promotion killed at each of {points} points")
     assert points > 5
@@ -62,7 +61,7 @@ def test_a_killed_change_is_whole_or_absent(tmp_path: Path, figure: Figure, oper
 def test_a_full_disk_at_any_write_is_refused_by_name(
     tmp_path: Path, figure: Figure, operation: str, error: str
 ) -> None:
-    base = promotable(tmp_path / "base") if operation == "promote" else prepared(tmp_path / "base")
+    base = promoted(tmp_path / "base") if operation == "promote" else prepared(tmp_path / "base")
 
     def check(home: Path) -> None:
         assert not [*home.rglob(".tmp-*"), *home.glob("*.tmp"), *home.rglob("incoming-*")], "nothing unfinished stays"
@@ -73,10 +72,11 @@ def test_a_full_disk_at_any_write_is_refused_by_name(
     assert points > 2
 
 
-def promotable(home: Path) -> Path:
-    """A home with something to publish."""
+def promoted(home: Path) -> Path:
+    """A home with a version in service, and files to publish another."""
     (home / "source").mkdir(parents=True)
     (home / "source" / "head.json").write_text("{}")
+    assert run("promote", home) == 0
     return home
 
 
@@ -91,7 +91,8 @@ def prepared(home: Path) -> Path:
 def _promotion_goes_on(home: Path) -> None:
     registry = Registry(home / "models")
     before = registry.current(NAME)
-    assert before is None or before.version in registry.versions(NAME)
+    assert before is not None
+    assert before.version in registry.versions(NAME)
     assert run("promote", home) == 0
     after = registry.current(NAME)
     assert after is not None
