@@ -61,7 +61,11 @@ CHECKS = (
     ),
     _own("api-kills", "100 kills of the API: every answer holds, no job is started twice"),
     _own("many-jobs", "1,000 jobs and 8 workers: each runs once"),
-    _own("kill-at-every-write", "SIGKILL, ENOSPC and EDQUOT at each system call that writes: old or new state"),
+    _own(
+        "kill-at-every-write",
+        "SIGKILL, ENOSPC and EDQUOT at each system call that writes: old or new state",
+        "the replacement of files",
+    ),
     _own(
         "full-disk",
         "a full and a read-only file system: each write is refused by name, each read goes on",

@@ -36,9 +36,10 @@ class Caller(threading.Thread):
     def run(self) -> None:
         while not self.stopped.is_set():
             key = f"{self._number}-{len(self.answers)}"
-            self.answers[key] = self._start(key)
+            self.answers[key] = self.start(key)
 
-    def _start(self, key: str) -> str:
+    def start(self, key: str) -> str:
+        """The job of a key."""
         body = {"model": "all-MiniLM-L6-v2", "training_file": self._file}
         deadline = time.monotonic() + FOREVER_S
         while time.monotonic() < deadline:
@@ -72,11 +73,13 @@ def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size
     with serving(tmp_path, "--port", str(port)):
         for caller in callers:
             caller.join(60)
+        repeated = {key: caller.start(key) for caller in callers for key in caller.answers}
     answered = {key: job for caller in callers for key, job in caller.answers.items()}
     jobs = {job.id for job in _all(harness)}
     harness.close()
     figure(f"API: {kills} kills, {len(answered)} answers, {len(jobs) - len(answered)} jobs too many")
     assert len(answered) > kills
+    assert repeated == answered
     assert set(answered.values()) == jobs
     assert len(answered) == len(jobs)
 
