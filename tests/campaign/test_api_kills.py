@@ -36,9 +36,9 @@ class Caller(threading.Thread):
     def run(self) -> None:
         while not self.stopped.is_set():
             key = f"{self._number}-{len(self.answers)}"
-            self.answers[key] = self.start(key)
+            self.answers[key] = self.ask(key)
 
-    def start(self, key: str) -> str:
+    def ask(self, key: str) -> str:
         """The job of a key."""
         body = {"model": "all-MiniLM-L6-v2", "training_file": self._file}
         deadline = time.monotonic() + FOREVER_S
@@ -73,7 +73,7 @@ def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size
     with serving(tmp_path, "--port", str(port)):
         for caller in callers:
             caller.join(60)
-        repeated = {key: caller.start(key) for caller in callers for key in caller.answers}
+        repeated = {key: caller.ask(key) for caller in callers for key in caller.answers}
     answered = {key: job for caller in callers for key, job in caller.answers.items()}
     jobs = {job.id for job in _all(harness)}
     harness.close()
