@@ -5,12 +5,13 @@ ARGS ?=
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 
 # JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept wherever the environment says otherwise: hundreds of processes start in the tests.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup setup-dev serve check test test-fast test-properties lint format bench docs lock clean
+.PHONY: setup setup-dev serve check test test-fast test-properties lint format bench campaign docs lock clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -60,6 +61,14 @@ bench: setup-dev      ## benchmarks/RESULTS.md on this machine, in about a quart
 	$(BIN)/python -m benchmarks.serving --write
 	$(BIN)/python -m benchmarks.fairness --write
 
+campaign: setup-dev $(AUDIT)/.ready  ## attack a service for some hours (ARGS="--quick": minutes; "--only poison": a check)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
+
+$(AUDIT)/.ready: tests/campaign/audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --requirement tests/campaign/audit.txt
+	touch $@
+
 docs: setup-dev       ## build the documentation into site/, with all links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -71,4 +80,4 @@ lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--u
 	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info
+	rm -rf $(VENV) .venv-infinity $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info

@@ -154,11 +154,14 @@ class Keyring:
         """Replace the file in one step; only its owner can read it."""
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump([asdict(key) for key in keys], stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump([asdict(key) for key in keys], stream, indent=2)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _read_stamp(self) -> tuple[int, int] | None:
         try:

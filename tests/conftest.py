@@ -20,16 +20,29 @@ from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
+from tests.support.size import Size
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.register_profile("free", max_examples=1000, deadline=None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    campaign = parser.getgroup("campaign")
+    campaign.addoption("--full", action="store_true", help="run the campaign's checks with all their numbers")
+    campaign.addoption("--seconds", type=float, help="length of the soak, and of the fuzzing of all parsers together")
+    campaign.addoption("--minutes", help="file to which the soak adds a line each minute")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that start processes first: they take longest, and two workers should end with a short file."""
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
+
+
+@pytest.fixture
+def size(pytestconfig: pytest.Config) -> Size:
+    return Size(full=pytestconfig.getoption("--full"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Sequence
@@ -144,10 +145,13 @@ async def _on_sonde_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
-    """Report a full disk, because the caller can wait or delete files.
+    """Report a full or read-only disk, because the caller can wait or delete files.
 
     Other system errors are faults of ours.
     """
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        log.error("%s %s: the disk is read-only", request.method, request.url.path, exc_info=error)
+        return error_response(e.Unavailable("the server's disk is read-only: try again once it can be written"))
     if not is_full(error):
         raise error
     log.error("%s %s: no space is left", request.method, request.url.path, exc_info=error)

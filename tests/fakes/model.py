@@ -17,6 +17,8 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
+_GATE_S = 60.0  # a test that fails before it opens the gate would otherwise never end
+
 
 class FakeModel:
     """A text's row is the normalised sum of a random vector per token, fixed by `seed`, so similar texts are near.
@@ -72,7 +74,8 @@ class FakeModel:
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Wait for the gate, record the batch, let others in between, raise the fault or give rows."""
         self.entered.set()
-        self.gate.wait()
+        if not self.gate.wait(_GATE_S):
+            raise TimeoutError(f"the test did not open the gate within {_GATE_S:g} s")
         self.batches.append(list(batch))
         preempt()
         if self._fault is not None:

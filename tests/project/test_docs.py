@@ -27,7 +27,14 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [
     *(
         ROOT / name
-        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "benchmarks/NOTES.md")
+        for name in (
+            "README.md",
+            "SECURITY.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "deploy/README.md",
+            "benchmarks/NOTES.md",
+        )
     ),
     *PAGES,
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,3 +45,63 @@ def sonde_worker(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _read(task / "children").split()]
+
+
+def resident_mb(pid: int | str = "self") -> float:
+    """The megabytes of a process in memory; 0 for one that has ended."""
+    return _status_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int | str = "self") -> float:
+    """The most megabytes of a process in memory since `reset_peak`."""
+    return _status_mb(pid, "VmHWM")
+
+
+def reset_peak(pid: int | str = "self") -> None:
+    """Measure the peak of a process's memory from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_mb(pid: int | str, name: str) -> float:
+    found = re.search(rf"{name}:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")))
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def open_files(pid: int) -> int:
+    """The number of a process's open files and sockets."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@contextmanager
+def shifted_clock(file: Path) -> Iterator[Callable[[float], None]]:
+    """Let `time.time` of this process follow `file` (`follow_clock`), and yield a function that sets the shift."""
+    real = time.time
+
+    def set_clock(shift_s: float) -> None:
+        (new := file.with_suffix(".new")).write_text(str(shift_s))
+        new.replace(file)
+
+    set_clock(0.0)
+    follow_clock(file)
+    try:
+        yield set_clock
+    finally:
+        time.time = real
+
+
+def follow_clock(file: Path) -> None:
+    """Shift `time.time` of this process by the seconds in a file. The monotonic clock stays as it is."""
+    real = time.time
+    time.time = lambda: real() + float(file.read_text())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
+        return ""

@@ -10,6 +10,7 @@ from models.registry.artifact import verify
 from service import logs
 from service.config import Settings
 from service.jobs.worker import work
+from tests.support.processes import follow_clock
 
 TRAINER = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "trainer.py"))
 FAST = {"job_poll_s": "0.1", "job_lease_s": "2", "job_stop_s": "5"}
@@ -27,6 +28,8 @@ def check_files(path: Path, spec: str) -> str | None:
 def main() -> int:
     home, url, *flags = sys.argv[1:]
     given = dict(flag.split("=", 1) for flag in flags)
+    if clock := given.pop("clock", None):
+        follow_clock(Path(clock))
     logs.configure("info")
     settings = Settings.read({"home": home, "database_url": url, **FAST, **given})
     return work(settings, command=TRAINER, check=check_files)

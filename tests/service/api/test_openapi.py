@@ -4,6 +4,7 @@ allows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, PUMP, RECORDS, with_sensors
+from tests.support.size import Size
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +66,7 @@ _UP_TO_THE_JOB = (
     "there is no feedback on",
     "no job has a key like",
 )
-_ROUNDS = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+_ROUNDS = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def _operations() -> list[tuple[str, str, GenerationMode]]:
@@ -117,15 +119,25 @@ def _name_a_model(case: Case[Any], path: str) -> None:
 
 @pytest.mark.parametrize(("path", "method", "mode"), _operations())
 def test_the_service_does_as_its_document_says(
-    application: FastAPI, document: OpenApiSchema, secret: str, path: str, method: str, mode: GenerationMode
+    application: FastAPI,
+    document: OpenApiSchema,
+    secret: str,
+    size: Size,
+    record_property: Callable[[str, object], None],
+    path: str,
+    method: str,
+    mode: GenerationMode,
 ) -> None:
+    cases = 0
     key = {"X-API-Key": secret, "Authorization": f"Bearer {secret}"}
     operation = document[path][method]
     document.app = operation.app = application
 
-    @_ROUNDS
+    @settings(_ROUNDS, max_examples=size.of(20, 250), derandomize=not size.full)
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Case[Any]) -> None:
+        nonlocal cases
+        cases += 1
         _name_a_model(case, path)
         answer = case.call(headers=key)
         excluded: list[Any] = []
@@ -142,3 +154,4 @@ def test_the_service_does_as_its_document_says(
         case.validate_response(answer, headers=key, excluded_checks=excluded)
 
     check()
+    record_property("cases", cases)

@@ -469,7 +469,8 @@ def test_the_document_names_every_status(house: House) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("number", "status", "code"), [(errno.ENOSPC, 507, "disk_full"), (errno.EIO, 500, "internal_error")]
+    ("number", "status", "code"),
+    [(errno.ENOSPC, 507, "disk_full"), (errno.EROFS, 503, "unavailable"), (errno.EIO, 500, "internal_error")],
 )
 def test_a_full_disk_is_said_and_changes_nothing(
     house: House,
