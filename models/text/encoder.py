@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
-from models.text.padding import collate
+from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -50,8 +51,7 @@ class Encoder:
         self._after = [module.float() for module in (modules[1:-1] if normalizes else modules[1:])]
         tokenizer = pipeline.tokenizer
         config = self._transformer.config
-        self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self.padding = Padding(tokenizer, config)
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
         )
@@ -78,6 +78,10 @@ class Encoder:
     def text(self) -> TextProcessor:
         return self._text
 
+    def describe(self, **fields: Any) -> None:
+        """Record in the metadata what was found at load."""
+        self._metadata = replace(self._metadata, **fields)
+
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
         rows = np.empty((len(batch), self._metadata.width), dtype=np.float32)
@@ -93,9 +97,7 @@ class Encoder:
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
         with inference_mode(self._placement):
-            features: dict[str, Any] = dict(
-                collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
-            )
+            features: dict[str, Any] = dict(self.padding.collate(batch, self._placement.device))
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens
             features = self._transformer(features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.model_config import longest_input
-from models.text.padding import collate
+from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -36,8 +37,7 @@ class SequenceClassifier:
         self._layer_hooks = LayerHooks(self._model)
         config = self._model.config
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self.padding = Padding(tokenizer, config)
         stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
         self._text = TextProcessor(
             tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
@@ -61,10 +61,14 @@ class SequenceClassifier:
     def text(self) -> TextProcessor:
         return self._text
 
+    def describe(self, **fields: Any) -> None:
+        """Record in the metadata what was found at load."""
+        self._metadata = replace(self._metadata, **fields)
+
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
         with inference_mode(self._placement), self._layer_hooks.calling(preempt):
-            features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
+            features = self.padding.collate(batch, self._placement.device)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import CNN, Pooling
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -20,6 +20,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    GPT2Config,
+    MobileBertConfig,
     ModernBertConfig,
     MPNetConfig,
     PreTrainedTokenizerFast,
@@ -141,3 +143,44 @@ def classifier(
 def cross_encoder(path: Path, *, spread: float = 1.0) -> Path:
     """A reranker."""
     return classifier(path, ("relevance",), spread=spread)
+
+
+def decoder_classifier(path: Path, *, pad_token_id: int | None, tokenizer_pads: bool = False) -> Path:
+    """A decoder that classifies by a text's last token, with a padding token in its configuration alone."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    if not tokenizer_pads:
+        words.pad_token = None
+    made = GPT2Config(
+        vocab_size=len(words), n_embd=WIDTH, n_layer=2, n_head=4, n_positions=80, initializer_range=0.5, num_labels=3,
+        pad_token_id=pad_token_id, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(made).save_pretrained(path)
+    words.save_pretrained(path)
+    return path
+
+
+def mobilebert(path: Path) -> Path:
+    """An encoder that reads each token with its neighbours, padding included."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    made = MobileBertConfig(
+        vocab_size=len(words), hidden_size=WIDTH, embedding_size=WIDTH, intra_bottleneck_size=WIDTH,
+        num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=80, pad_token_id=0,
+    )  # fmt: skip
+    network = AutoModel.from_config(made)
+    # Trained models have one, too; a fresh one has zeros.
+    torch.nn.init.normal_(network.embeddings.word_embeddings.weight, std=0.5)
+    network.save_pretrained(path / "plain")
+    words.save_pretrained(path / "plain")
+    modules = [Transformer(str(path / "plain"), max_seq_length=48), Pooling(WIDTH, pooling_mode="mean")]
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    return path / "model"
+
+
+def convolution(path: Path) -> Path:
+    """An encoder with a convolution over tokens, padding included."""
+    plain = transformer(path / "plain")
+    modules = [Transformer(str(plain), max_seq_length=48), CNN(WIDTH, 8, [1, 3]), Pooling(16, pooling_mode="mean")]
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    return path / "model"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +81,9 @@ class PackedEncoder:
     def text(self) -> TextProcessor:
         return self._text
 
-    def describe_forward(self, forward: str) -> None:
-        """Record in the metadata why this forward pass was chosen."""
-        self._metadata = replace(self._metadata, forward=forward)
+    def describe(self, **fields: Any) -> None:
+        """Record in the metadata what was found at load."""
+        self._metadata = replace(self._metadata, **fields)
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
@@ -114,7 +115,7 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
     cosine = float(_cosines(packed.forward(packed.text.encode(PROBES)), expected).min())
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
-    packed.describe_forward(f"packed: least cosine to the general forward pass {cosine:.6f}")
+    packed.describe(forward=f"packed: least cosine to the general forward pass {cosine:.6f}")
     return packed
 
 

@@ -47,6 +47,7 @@ class TrainableEncoder(nn.Module):
         pipeline, config = self.pipeline, self.pipeline[0].model.config
         self.reader = TextReader.of(
             pipeline.tokenizer,
+            config,
             longest_input(config.to_dict(), pipeline.max_seq_length),
             placement.device,
             prompt=pipeline.prompts.get(pipeline.default_prompt_name or "", "") or "",
@@ -108,10 +109,12 @@ class TrainableEncoder(nn.Module):
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
-        batch = Batches([PROBES], None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
+        """Embeddings of the probes, each alone, as they are served where a batch would change them."""
+        batches = Batches([PROBES], None, [[row] for row in range(len(PROBES))], self.reader)
+        device = self.placement.device
         with torch.inference_mode():
-            rows: NDArray[np.float32] = self.columns(batch)[0].float().cpu().numpy()
-            return rows
+            rows = [self.columns(batches[step].to(device))[0].float().cpu().numpy() for step in range(len(batches))]
+            return np.concatenate(rows)
 
 
 def require_same(before: NDArray[np.float32], after: NDArray[np.float32], placement: Placement) -> None:

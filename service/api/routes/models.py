@@ -93,6 +93,8 @@ def describe(served: Servable, registry: Registry) -> dict[str, Any]:
         "dtype": metadata.dtype,
         "reason": metadata.reason,
         "forward": metadata.forward,
+        "batches": metadata.batches,
+        "one_by_one": metadata.one_by_one,
         "dimensions": metadata.width if metadata.task == "embedding" else None,
         "max_tokens": metadata.max_tokens,
         "labels": list(metadata.labels),

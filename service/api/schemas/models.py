@@ -22,6 +22,8 @@ class ModelObject(ResponseBody):
     dtype: str
     reason: str = Field(description="why this device and this dtype")
     forward: str = Field(description="which forward pass runs, and why that one")
+    batches: str = Field(description="what the check at load found: whether a text's row depends on its batch")
+    one_by_one: bool = Field(description="whether texts share no batch, because the answer would depend on it")
     dimensions: int | None
     max_tokens: int
     labels: list[str]
