@@ -8,6 +8,7 @@ import torch
 
 from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
+from models.kinds import is_classifier
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
@@ -40,8 +41,7 @@ def _is_sequence_classifier(source: ModelSource) -> bool:
         raise ModelSourceError(
             f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
         )
-    architectures = read_json(config, dict).get("architectures") or []
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
+    return is_classifier(read_json(config, dict))
 
 
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.errors import ModelSourceError, UnsafeModelError
 from models.filesystem import JsonT, read_json
+from models.kinds import require_served_kind
 
 # Pickles, archives of pickles, and libraries: reading these can run code.
 _SUFFIXES = "bin ckpt dill h5 joblib keras npy npz pickle pkl pt pt2 pth so"
@@ -52,6 +53,7 @@ def require_safe(root: Path) -> list[Path]:
     require_inside(root, files)
     files = [path for path in files if path.is_file()]
     _require_sizes(root, files, weights)
+    require_served_kind(root)
     for path in files:
         require_safe_settings(path, path.relative_to(root.parent).as_posix())
     for module in _read_json(root / "modules.json", list):

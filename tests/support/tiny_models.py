@@ -145,16 +145,19 @@ def cross_encoder(path: Path, *, spread: float = 1.0) -> Path:
     return classifier(path, ("relevance",), spread=spread)
 
 
+def decoder_config(vocabulary: int, **more: Any) -> GPT2Config:
+    """Two small layers of a decoder, with weights that give different texts different answers."""
+    shape = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 80, "initializer_range": 0.5}
+    return GPT2Config(vocab_size=vocabulary, bos_token_id=2, eos_token_id=3, **shape, **more)
+
+
 def decoder_classifier(path: Path, *, pad_token_id: int | None, tokenizer_pads: bool = False) -> Path:
     """A decoder that classifies by a text's last token, with a padding token in its configuration alone."""
     torch.manual_seed(0)
     words = tokenizer()
     if not tokenizer_pads:
         words.pad_token = None
-    made = GPT2Config(
-        vocab_size=len(words), n_embd=WIDTH, n_layer=2, n_head=4, n_positions=80, initializer_range=0.5, num_labels=3,
-        pad_token_id=pad_token_id, bos_token_id=2, eos_token_id=3,
-    )  # fmt: skip
+    made = decoder_config(len(words), num_labels=3, pad_token_id=pad_token_id)
     AutoModelForSequenceClassification.from_config(made).save_pretrained(path)
     words.save_pretrained(path)
     return path
