@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import TextTooLong
+from models.errors import TextError, TextTooLong
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,16 @@ class Explained:
     tokens: list[str]
     special: list[bool]
     offsets: list[tuple[int, int]]
+
+
+def require_tokens(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:
+    """Raise TextError for the first text without tokens; `named` gives the name for its index."""
+    for index, item in enumerate(tokens):
+        if not item.count:
+            name = named(index)
+            raise TextError(
+                f"{name} has no tokens for this model: expected a text with characters that it reads", param=name
+            )
 
 
 def require_untruncated(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.errors import SondeError
 from models.text.base import TextModel
 from models.text.tokenization import Side, TextProcessor
-from models.text.tokens import Explained, Tokens, require_untruncated
+from models.text.tokens import Explained, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -96,12 +96,14 @@ class ServedText(Servable):
     ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
-        Raises Overloaded before any work, TextTooLong for texts that may not be cut, and DeadlineExceeded.
+        Raises Overloaded before any work, TextError for a text without tokens, TextTooLong for texts that may not be cut,
+        and DeadlineExceeded.
         """
         with self._admit(inputs, self.metadata.max_tokens):
             began = time.perf_counter()
             tokens = await self._tokenize(inputs, options)
             tokenized_s = time.perf_counter() - began
+            require_tokens(tokens, options.named)
             if not options.truncate:
                 require_untruncated(tokens, options.named)
             self._require_room(sum(item.count for item in tokens), options.param)
