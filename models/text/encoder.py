@@ -62,7 +62,7 @@ class Encoder:
             task="embedding",
             architecture=str(config.model_type),
             width=int(pipeline.get_embedding_dimension() or config.hidden_size),
-            prompts={name: prompt for name, prompt in pipeline.prompts.items() if prompt},
+            prompts=dict(pipeline.prompts),
             default_prompt=pipeline.default_prompt_name,
             excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in self._after),
             normalizes=normalizes,

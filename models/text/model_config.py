@@ -47,7 +47,7 @@ def read_pipeline(path: Path) -> Pipeline:
         pooling=_pooling(read_json(path / kinds[1][1] / "config.json", dict)),
         normalizes=len(kinds) == 3,
         max_tokens=longest_input(config, stated if stated and stated < 1_000_000 else None),
-        prompts={name: prompt for name, prompt in about.get("prompts", {}).items() if prompt},
+        prompts={name: prompt or "" for name, prompt in about.get("prompts", {}).items()},
         default_prompt=about.get("default_prompt_name"),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext
 
+Purpose = Literal["query", "document", "classification", "clustering"]
+# What models call the prompts for a purpose, by convention.
+_PROMPT_NAMES: dict[Purpose, tuple[str, ...]] = {
+    "query": ("query", "search_query"),
+    "document": ("document", "passage", "corpus", "search_document"),
+    "classification": ("classification",),
+    "clustering": ("clustering",),
+}
+# A model without a prompt for these reads the text as it is, as sentence-transformers' encode_query and encode_document.
+_ROLES: tuple[Purpose, ...] = ("query", "document")
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
 FittedT = TypeVar("FittedT", bound=Sized)
@@ -112,16 +122,26 @@ class ServedText(Servable):
             return ModelOutput(values, tokens, tokenized_s, queue_s, inference_s)
 
     def prompt(self, name: str | None) -> str:
-        """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name."""
+        """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name.
+
+        Every model knows the usual names for queries and documents.
+        """
         prompts = self.metadata.prompts
         if name is None:
             return prompts.get(self.metadata.default_prompt or "", "")
-        if name not in prompts:
-            known = ", ".join(sorted(prompts)) or "none"
-            raise InvalidRequest(
-                f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name"
-            )
-        return prompts[name]
+        if name in prompts:
+            return prompts[name]
+        for role in _ROLES:
+            if name in _PROMPT_NAMES[role]:
+                return self.prompt_for(role)
+        known = ", ".join(sorted(prompts)) or "none"
+        raise InvalidRequest(f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
+
+    def prompt_for(self, purpose: Purpose | None) -> str:
+        """The model's prompt for a purpose; where it has none, no prompt for queries and documents, else its default."""
+        names = _PROMPT_NAMES[purpose] if purpose else ()
+        found = next((self.metadata.prompts[name] for name in names if self.metadata.prompts.get(name)), None)
+        return found or ("" if purpose in _ROLES else self.prompt(None))
 
     async def fitted(
         self,

@@ -35,6 +35,7 @@ class FakeModel:
         max_tokens: int = 32,
         fault: Callable[[Sequence[Tokens]], None] | None = None,
         prompts: dict[str, str] | None = None,
+        default_prompt: str | None = None,
         version: str = "0",
         seed: int = 0,
         special_tokens: bool = True,
@@ -60,6 +61,7 @@ class FakeModel:
             reason="a fake computes on the CPU",
             labels=labels,
             prompts=prompts or {},
+            default_prompt=default_prompt,
         )
 
     @property

@@ -97,6 +97,7 @@ def encoder(
     normalize: bool = False,
     include_prompt: bool = True,
     prompts: dict[str, str] | None = None,
+    default_prompt: str | None = None,
     sees_whitespace: bool = False,
 ) -> Path:
     """A sentence-transformers directory."""
@@ -107,7 +108,9 @@ def encoder(
         modules.append(Dense(WIDTH, dense))
     if normalize:
         modules.append(Normalize())
-    SentenceTransformer(modules=modules, prompts=prompts or {}).save_pretrained(str(path))
+    SentenceTransformer(modules=modules, prompts=prompts or {}, default_prompt_name=default_prompt).save_pretrained(
+        str(path)
+    )
     return path
 
 

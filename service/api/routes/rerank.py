@@ -59,15 +59,14 @@ async def score_documents(
     if served.metadata.task == "rerank":
         rows = await served.rows([(query, document) for document in documents], caller, "rerank", options)
         return rows.values[:, 0], (rows,)
-    prompts, default = served.metadata.prompts, served.prompt(None)
     of_query = replace(
         options,
-        prompt=prompts.get("query", default),
+        prompt=served.prompt_for("query"),
         max_tokens=None,
         param="query",
         name=name_by_index("query", alone=True),
     )
-    of_documents = replace(options, prompt=prompts.get("document", default))
+    of_documents = replace(options, prompt=served.prompt_for("document"))
     query_rows, document_rows = await _gather_or_cancel(
         served.rows([query], caller, "rerank", of_query), served.rows(documents, caller, "rerank", of_documents)
     )
