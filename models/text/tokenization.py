@@ -1,57 +1,40 @@
-"""Texts to tokens: preprocessing and tokeniser as one object, saved with the model."""
+"""Texts to tokens, by the model's own tokeniser: token for token what it gives, cut at the model's limit."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from models.errors import BadTokens
-from models.text.preprocessing import Preprocessing
 from models.text.tokens import Explained, Tokens
 
 Side = Literal["left", "right"]
 # Of a very long text this many characters a token are read at first; English has about 4.
 _CHARACTERS_PER_TOKEN = 16
 _WIDENING = 4  # times as many when these were too few
-_WHITESPACE = re.compile(r"\s")
+# Every tokeniser splits at these. BERT's drops other characters that Python calls whitespace, and joins their neighbours.
+_WHITESPACE = re.compile(r"[ \t\n\r]")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
 
 
 class TextProcessor:
-    """Preprocessing and tokeniser of one model.
+    """The tokeniser of one model. Texts reach it unchanged.
 
     Thread-safe, because it does not change after construction. `max_tokens` counts the special tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.preprocessing = preprocessing or Preprocessing(collapse_whitespace=not _sees_whitespace(tokenizer))
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         self._prefix, self._suffix = _special_tokens(tokenizer)
-
-    @classmethod
-    def load(cls, directory: Path) -> TextProcessor:
-        """Read what `save` wrote."""
-        settings = json.loads((directory / "text.json").read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return cls(tokenizer, settings["max_tokens"], Preprocessing(**settings["preprocessing"]))
-
-    def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` and `text.json` into `directory`."""
-        self._tokenizer.save(str(directory / "tokenizer.json"))
-        settings = {"max_tokens": self.max_tokens, "preprocessing": asdict(self.preprocessing)}
-        (directory / "text.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @property
     def special_tokens(self) -> int:
@@ -80,7 +63,7 @@ class TextProcessor:
         limit = self.max_tokens
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
-        read = [prompt + self._shorten(self.preprocessing(text), limit, side) for text in texts]
+        read = [prompt + self._shorten(text, limit, side) for text in texts]
         skip = self._prompt_tokens(prompt) if exclude_prompt and prompt else 0
         if len(read) == 1 and len(read[0]) <= _SHORT_CHARACTERS:
             encodings = [self._tokenizer.encode(read[0], add_special_tokens=True)]
@@ -100,9 +83,7 @@ class TextProcessor:
         """
         limit = self.max_tokens
         max_second = limit if max_tokens is None else max_tokens
-        read = [
-            (self._shorten(self.preprocessing(a), limit), self._shorten(self.preprocessing(b), limit)) for a, b in pairs
-        ]
+        read = [(self._shorten(a, limit), self._shorten(b, limit)) for a, b in pairs]
         encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
             _to_tokens(encoding, len(encoding), paired=True)
@@ -123,8 +104,8 @@ class TextProcessor:
         return self._add_special_tokens(row[:room], available=len(row) + self.special_tokens)
 
     def explain(self, text: str, *, add_special_tokens: bool = True, prompt: str = "") -> Explained:
-        """The text after preprocessing and its tokens, without truncation."""
-        read = prompt + self.preprocessing(text)
+        """The text with its prompt and its tokens, without truncation."""
+        read = prompt + text
         (encoding,) = self._tokenizer.encode_batch([read], add_special_tokens=add_special_tokens)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         return Explained(read, encoding.ids, encoding.tokens, special, encoding.offsets)
@@ -203,9 +184,3 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
         return [], []
     start, stop = mask.index(0), len(mask) - mask[::-1].index(0)
     return encoding.ids[:start], encoding.ids[stop:]
-
-
-def _sees_whitespace(tokenizer: Tokenizer) -> bool:
-    """Whether runs of whitespace change the tokens, so that they must not be collapsed."""
-    spaced, plain = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a \n\t b", "a b"))
-    return bool(spaced != plain)

@@ -40,7 +40,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A text after preprocessing, and its tokens with their offsets in it."""
+    """A text with its prompt, and its tokens with their offsets in it."""
 
     text: str
     ids: list[int]

@@ -136,7 +136,7 @@ async def similarity(body: SimilarityBody, call: CallDep) -> Response:
 
 @compute_route(router, "/tokenize", list[list[TeiToken]], "Show the tokens of texts")
 async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
-    """Each text's tokens, uncut, with their place in the preprocessed text."""
+    """Each text's tokens, uncut, with their place in the text after its prompt."""
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.inputs), "inputs")
     work = served.explain(
@@ -149,7 +149,7 @@ async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
 
 @compute_route(router, "/v1/tokenize", ExplainAnswer, "Show texts as the model sees them", tags=["Sonde"])
 async def explain(body: ExplainBody, call: CallDep) -> Response:
-    """Each text after preprocessing, with its tokens and ids, uncut.
+    """Each text with its prompt, its tokens and ids, uncut.
 
     `truncated` says whether the model would have to cut it.
     """

@@ -148,7 +148,7 @@ class TeiToken(ResponseBody):
 class Explanation(ResponseBody):
     object: Literal["tokens"]
     index: int
-    text: str = Field(description="the text after preprocessing, as the tokeniser sees it")
+    text: str = Field(description="the text with its prompt, as the tokeniser reads it")
     tokens: list[str]
     ids: list[int]
     special: list[bool]
