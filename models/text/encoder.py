@@ -21,7 +21,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
-from models.text.model_config import longest_input
+from models.text.model_config import input_limits, longest_input, read_settings, stated_limit, transformer_path
 from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
@@ -51,9 +51,11 @@ class Encoder:
         self._after = [module.float() for module in (modules[1:-1] if normalizes else modules[1:])]
         tokenizer = pipeline.tokenizer
         config = self._transformer.config
+        settings = read_settings(transformer_path(source.path))
         self.padding = Padding(tokenizer, config)
         self._text = TextProcessor(
-            tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length)
+            tokenizer.backend_tokenizer,
+            longest_input(config.to_dict(), stated_limit(settings, pipeline.max_seq_length)),
         )
         self._metadata = text_metadata(
             source,
@@ -64,6 +66,7 @@ class Encoder:
             width=int(pipeline.get_embedding_dimension() or config.hidden_size),
             prompts=dict(pipeline.prompts),
             default_prompt=pipeline.default_prompt_name,
+            input_limits=input_limits(settings),
             excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in self._after),
             normalizes=normalizes,
             forward=forward,

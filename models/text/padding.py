@@ -41,7 +41,7 @@ class Padding:
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self._id = find_pad_id(tokenizer, config)
         self._with_types = "token_type_ids" in tokenizer.model_input_names
-        self._may_be_left = tokenizer.padding_side == "left"
+        self._may_be_left = bool(tokenizer.padding_side == "left")
         self._side: PaddingSide = "right"
 
     def collate(self, batch: Sequence[Tokens], device: torch.device) -> dict[str, Tensor]:
@@ -61,5 +61,6 @@ def find_pad_id(tokenizer: Any, config: Any) -> int:
     The network finds a text's last token, or its positions, by the token in its configuration.
     """
     stated = getattr(config.get_text_config(), "pad_token_id", None)
-    known = isinstance(stated, int) and 0 <= stated < len(tokenizer)
-    return stated if known else int(tokenizer.pad_token_id or 0)
+    if isinstance(stated, int) and 0 <= stated < len(tokenizer):
+        return stated
+    return int(tokenizer.pad_token_id or 0)

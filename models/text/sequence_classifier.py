@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
-from models.filesystem import read_json
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.inference import inference_mode, loading
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
-from models.text.model_config import longest_input
+from models.text.model_config import longest_input, read_settings, stated_limit
 from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
@@ -38,9 +37,9 @@ class SequenceClassifier:
         config = self._model.config
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
         self.padding = Padding(tokenizer, config)
-        stated = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
         self._text = TextProcessor(
-            tokenizer.backend_tokenizer, longest_input(config.to_dict(), _stated_length(source) or stated)
+            tokenizer.backend_tokenizer,
+            longest_input(config.to_dict(), stated_limit(read_settings(source.path), tokenizer.model_max_length)),
         )
         self._metadata = text_metadata(
             source,
@@ -99,9 +98,3 @@ def _load(source: ModelSource, placement: Placement) -> tuple[Any, Any]:
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
     return model.to(placement.device).eval().requires_grad_(False), tokenizer
-
-
-def _stated_length(source: ModelSource) -> int | None:
-    """`max_seq_length` where sentence-transformers saved one beside the model."""
-    stated = read_json(source.path / "sentence_bert_config.json", dict).get("max_seq_length")
-    return int(stated) if stated else None

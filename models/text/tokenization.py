@@ -16,7 +16,7 @@ Side = Literal["left", "right"]
 # Of a very long text this many characters a token are read at first; English has about 4.
 _CHARACTERS_PER_TOKEN = 16
 _WIDENING = 4  # times as many when these were too few
-# Every tokeniser splits at these. BERT's drops other characters that Python calls whitespace, and joins their neighbours.
+# Every tokeniser splits at these. BERT's drops other characters that Python calls whitespace, and joins the words.
 _WHITESPACE = re.compile(r"[ \t\n\r]")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
@@ -35,6 +35,7 @@ class TextProcessor:
         self.max_tokens = max_tokens
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         self._prefix, self._suffix = _special_tokens(tokenizer)
+        self._types = _frame_types(tokenizer, len(self._prefix))
 
     @property
     def special_tokens(self) -> int:
@@ -55,12 +56,13 @@ class TextProcessor:
         exclude_prompt: bool = False,
         side: Side = "right",
         max_tokens: int | None = None,
+        max_input_tokens: int | None = None,
     ) -> list[Tokens]:
         """Tokenise texts after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
 
-        `max_tokens` counts the text's own tokens, without prompt and special tokens.
+        `max_tokens` counts the text's own tokens, `max_input_tokens` also prompt and special tokens.
         """
-        limit = self.max_tokens
+        limit = min(self.max_tokens, max_input_tokens or self.max_tokens)
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
         read = [prompt + self._shorten(text, limit, side) for text in texts]
@@ -70,7 +72,7 @@ class TextProcessor:
         else:
             encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, len(encoding), skip)
+            _to_tokens(encoding, len(encoding), skip, with_types=self._types is not None)
             if len(encoding) <= limit
             else self._encode_truncated(text, limit, side, prompt, skip)
             for encoding, text in zip(encodings, read, strict=True)
@@ -86,7 +88,7 @@ class TextProcessor:
         read = [(self._shorten(a, limit), self._shorten(b, limit)) for a, b in pairs]
         encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, len(encoding), paired=True)
+            _to_tokens(encoding, len(encoding), with_types=True)
             if len(encoding) <= limit and encoding.sequence_ids.count(1) <= max_second
             else self._encode_truncated_pair(pair, limit, max_second)
             for encoding, pair in zip(encodings, read, strict=True)
@@ -148,7 +150,11 @@ class TextProcessor:
 
     def _add_special_tokens(self, ids: list[int], available: int, prompt_tokens: int = 0) -> Tokens:
         framed = self._prefix + ids + self._suffix
-        return Tokens(np.array(framed, dtype=np.int32), available, prompt_tokens=min(prompt_tokens, len(framed)))
+        types = None
+        if self._types is not None:
+            before, own, after = self._types
+            types = np.array([*before, *(own for _ in ids), *after], dtype=np.int32)
+        return Tokens(np.array(framed, dtype=np.int32), available, types, min(prompt_tokens, len(framed)))
 
     def _encode_truncated_pair(self, pair: tuple[str, str], limit: int, max_second: int) -> Tokens:
         """Tokens of a pair truncated to `limit`; the second text keeps at most half of the room."""
@@ -158,15 +164,15 @@ class TextProcessor:
         second.truncate(min(len(second), max_second))
         first.truncate(min(len(first), max(room - min(len(second), room // 2), 0)))
         second.truncate(max(room - len(first), 0))
-        return _to_tokens(self._tokenizer.post_process(first, second), available, paired=True)
+        return _to_tokens(self._tokenizer.post_process(first, second), available, with_types=True)
 
     def _prompt_tokens(self, prompt: str) -> int:
         """The leading tokens of a prompt, with the special ones before it."""
         return len(self._prefix) + len(self._tokenizer.encode(prompt, add_special_tokens=False))
 
 
-def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, paired: bool = False) -> Tokens:
-    types = np.array(encoding.type_ids, dtype=np.int32) if paired else None
+def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, with_types: bool = False) -> Tokens:
+    types = np.array(encoding.type_ids, dtype=np.int32) if with_types else None
     return Tokens(np.array(encoding.ids, dtype=np.int32), available, types, min(prompt_tokens, len(encoding)))
 
 
@@ -184,3 +190,15 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
         return [], []
     start, stop = mask.index(0), len(mask) - mask[::-1].index(0)
     return encoding.ids[:start], encoding.ids[stop:]
+
+
+def _frame_types(tokenizer: Tokenizer, prefix: int) -> tuple[list[int], int, list[int]] | None:
+    """Token types before a text, of its own tokens and after it; None where all are 0.
+
+    XLNet's [CLS] has a type of its own.
+    """
+    types = tokenizer.encode("a", add_special_tokens=True).type_ids
+    if not any(types):
+        return None
+    own = len(tokenizer.encode("a", add_special_tokens=False))
+    return types[:prefix], types[prefix], types[prefix + own :]

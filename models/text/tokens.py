@@ -15,8 +15,9 @@ from models.errors import TextError, TextTooLong
 class Tokens:
     """One tokenised text, or pair of texts, ready for a model.
 
-    `ids` is int32 [n]; pairs have `types` int32 [n], too. Pooling that excludes the prompt skips the first
-    `prompt_tokens` tokens. `available` is the number of tokens before truncation, for a very long text a lower bound.
+    `ids` is int32 [n]. Pairs have `types` int32 [n], too, and so have texts whose special tokens are of another type.
+    Pooling that excludes the prompt skips the first `prompt_tokens` tokens. `available` is the number of tokens before
+    truncation, for a very long text a lower bound.
     """
 
     ids: NDArray[np.int32]

@@ -30,7 +30,7 @@ _PROMPT_NAMES: dict[Purpose, tuple[str, ...]] = {
     "classification": ("classification",),
     "clustering": ("clustering",),
 }
-# A model without a prompt for these reads the text as it is, as sentence-transformers' encode_query and encode_document.
+# Without a prompt for these, a model reads the text as it is, as sentence-transformers' encode_query does.
 _ROLES: tuple[Purpose, ...] = ("query", "document")
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -47,7 +47,8 @@ _CHARACTERS_PER_TOKEN = 4
 class TokenizeOptions:
     """How to tokenise texts: the prompt before each, and how to cut them.
 
-    `max_tokens` limits a text's own tokens (of a pair: those of the second text). `param` is the request's parameter
+    `max_tokens` limits a text's own tokens (of a pair: those of the second text), `max_input_tokens` those of the text
+    with prompt and special tokens. `param` is the request's parameter
     with the texts; `name` gives the caller's name of the text at an index, by default `param[index]`.
     """
 
@@ -55,6 +56,7 @@ class TokenizeOptions:
     truncate: bool = True
     side: Side = "right"
     max_tokens: int | None = None
+    max_input_tokens: int | None = None
     param: str = "input"
     name: Callable[[int], str] | None = None
 
@@ -106,7 +108,7 @@ class ServedText(Servable):
     ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
-        Raises Overloaded before any work, TextError for a text without tokens, TextTooLong for texts that may not be cut,
+        Raises Overloaded before any work, TextError for a text without tokens, TextTooLong for one that may not be cut,
         and DeadlineExceeded.
         """
         with self._admit(inputs, self.metadata.max_tokens):
@@ -138,7 +140,7 @@ class ServedText(Servable):
         raise InvalidRequest(f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
 
     def prompt_for(self, purpose: Purpose | None) -> str:
-        """The model's prompt for a purpose; where it has none, no prompt for queries and documents, else its default."""
+        """The model's prompt for a purpose, else none for queries and documents, else its default."""
         names = _PROMPT_NAMES[purpose] if purpose else ()
         found = next((self.metadata.prompts[name] for name in names if self.metadata.prompts.get(name)), None)
         return found or ("" if purpose in _ROLES else self.prompt(None))
@@ -237,6 +239,7 @@ class ServedText(Servable):
             exclude_prompt=self.metadata.excludes_prompt,
             side=options.side,
             max_tokens=options.max_tokens,
+            max_input_tokens=options.max_input_tokens,
         )
 
     def _count(self, tokens: list[Tokens], task: str, seconds: float) -> None:

@@ -63,27 +63,27 @@ def tokenizer(*, sees_whitespace: bool = False) -> PreTrainedTokenizerFast:
 
 def config(architecture: Architecture, vocabulary: int, **more: Any) -> Any:
     """Two small layers of an architecture."""
-    common = {"vocab_size": vocabulary, "pad_token_id": 0, **more}
+    common = {"vocab_size": vocabulary, "pad_token_id": 0, "max_position_embeddings": 80, **more}
     shape = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     if architecture == "distilbert":
-        return DistilBertConfig(dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=80, **common)
+        return DistilBertConfig(dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=64, **common)
     if architecture == "modernbert":
         local = {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3}
-        return ModernBertConfig(max_position_embeddings=80, **shape, **local, **common)
+        return ModernBertConfig(**shape, **local, **common)
     kinds: dict[str, Any] = {
         "bert": BertConfig,
         "mpnet": MPNetConfig,
         "roberta": RobertaConfig,
         "xlm-roberta": XLMRobertaConfig,
     }
-    return kinds[architecture](max_position_embeddings=80, **shape, **common)
+    return kinds[architecture](**shape, **common)
 
 
-def transformer(path: Path, architecture: Architecture = "bert", *, sees_whitespace: bool = False) -> Path:
+def transformer(path: Path, architecture: Architecture = "bert", *, sees_whitespace: bool = False, **more: Any) -> Path:
     """A plain transformers directory, without sentence-transformers' files."""
     torch.manual_seed(0)
     words = tokenizer(sees_whitespace=sees_whitespace)
-    AutoModel.from_config(config(architecture, len(words))).save_pretrained(path)
+    AutoModel.from_config(config(architecture, len(words), **more)).save_pretrained(path)
     words.save_pretrained(path)
     return path
 

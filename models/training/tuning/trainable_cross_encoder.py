@@ -20,7 +20,7 @@ from models.runtime.inference import loading
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.base import TextModel
-from models.text.model_config import longest_input
+from models.text.model_config import longest_input, read_settings, stated_limit, transformer_path
 from models.training.errors import TrainingError
 from models.training.tuning.batches import Batch, Batches, TextReader, restore_order
 from models.training.tuning.freezing import add_adapters, freeze_word_embeddings
@@ -31,8 +31,6 @@ from models.training.tuning.settings import TunerSettings
 PROBES = (("where is my card", "Cards arrive within five days."), ("a", "b"), ("x " * 30, "Ünïcödé, 漢字"))
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 _BATCH_PAIRS = 64
-# A tokenizer without a limit states a huge one.
-_NO_LIMIT = 1_000_000
 
 
 class TrainableCrossEncoder(nn.Module):
@@ -125,7 +123,7 @@ class _LoadedNetwork:
 def _load(source: ModelSource) -> _LoadedNetwork:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    path = _transformer_path(source.path)
+    path = transformer_path(source.path)
     fresh = not is_cross_encoder(path)
     head: dict[str, Any] = {"num_labels": 1} if fresh else {}
     offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -139,16 +137,7 @@ def _load(source: ModelSource) -> _LoadedNetwork:
         raise ModelSourceError(f"{source.name}: a classifier of {labels} labels cannot rerank", param="model")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
-    stated = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
-    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
-    return _LoadedNetwork(fresh, network, tokenizer, int(stated) if stated else limit)
-
-
-def _transformer_path(path: Path) -> Path:
-    """The directory of the transformer's files in a sentence-transformers directory."""
-    modules = path / "modules.json"
-    first = json.loads(modules.read_text(encoding="utf-8"))[0] if modules.is_file() else {}
-    return path / str(first.get("path", ""))
+    return _LoadedNetwork(fresh, network, tokenizer, stated_limit(read_settings(path), tokenizer.model_max_length))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
