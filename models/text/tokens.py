@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import TextError, TextTooLong
+from models.errors import NoTokens, TextTooLong
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Explained:
 
 
 def require_tokens(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:
-    """Raise TextError for the first text without tokens; `named` gives the name for its index."""
+    """Raise NoTokens for the first text without tokens; `named` gives the name for its index."""
     for index, item in enumerate(tokens):
         if not item.count:
             name = named(index)
-            raise TextError(
+            raise NoTokens(
                 f"{name} has no tokens for this model: expected a text with characters that it reads", param=name
             )
 

@@ -108,7 +108,7 @@ class ServedText(Servable):
     ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
-        Raises Overloaded before any work, TextError for a text without tokens, TextTooLong for one that may not be cut,
+        Raises Overloaded before any work, NoTokens for a text without any, TextTooLong for one that may not be cut,
         and DeadlineExceeded.
         """
         with self._admit(inputs, self.metadata.max_tokens):

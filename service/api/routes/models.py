@@ -97,6 +97,7 @@ def describe(served: Servable, registry: Registry) -> dict[str, Any]:
         "one_by_one": metadata.one_by_one,
         "dimensions": metadata.width if metadata.task == "embedding" else None,
         "max_tokens": metadata.max_tokens,
+        "input_limits": metadata.input_limits,
         "labels": list(metadata.labels),
         "prompts": metadata.prompts,
         "notes": list(metadata.notes),

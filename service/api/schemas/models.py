@@ -26,6 +26,7 @@ class ModelObject(ResponseBody):
     one_by_one: bool = Field(description="whether texts share no batch, because the answer would depend on it")
     dimensions: int | None
     max_tokens: int
+    input_limits: dict[str, int] = Field(description="the most tokens of a query or document, where the model says so")
     labels: list[str]
     prompts: dict[str, str]
     notes: list[str] = Field(description="what was assumed at load because the model does not say it")

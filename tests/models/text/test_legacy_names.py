@@ -58,15 +58,24 @@ def expected(path: Path, texts: list[str] = TEXTS) -> NDArray[np.float32]:
     return vectors
 
 
+def long_encoder(path: Path, architecture: tiny_models.Architecture = "bert") -> Path:
+    """An encoder of 512 tokens."""
+    plain = tiny_models.transformer(path / "plain", architecture, max_position_embeddings=512)
+    modules = [Transformer(str(plain), max_seq_length=512), Pooling(tiny_models.WIDTH, pooling_mode="mean")]
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    return path / "model"
+
+
 @pytest.mark.parametrize("way", BOTH)
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
 def test_the_settings_of_a_transformer_by_any_of_their_names(tmp_path: Path, kind: str, way: str) -> None:
-    path = tiny_models.encoder(tmp_path / "model", "distilbert")
+    path = long_encoder(tmp_path, "distilbert")
     (path / SETTINGS).unlink()
-    (path / f"sentence_{kind}_config.json").write_text('{"max_seq_length": 16, "do_lower_case": false}')
+    # Longer than the probes of the packed pass, which would tell shorter limits apart.
+    (path / f"sentence_{kind}_config.json").write_text('{"max_seq_length": 450, "do_lower_case": false}')
     model = BOTH[way](path)
-    assert model.text.max_tokens == 16
-    np.testing.assert_allclose(rows(model), expected(path), atol=1e-5)
+    assert model.text.max_tokens == 450
+    np.testing.assert_allclose(rows(model, [LONG * 8]), expected(path, [LONG * 8]), atol=1e-5)
 
 
 @pytest.mark.parametrize("way", BOTH)
@@ -204,14 +213,12 @@ def test_an_xlnet_that_classifies_is_padded_on_the_left(tmp_path: Path) -> None:
 
 
 def test_the_packed_pass_is_compared_at_the_models_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tiny_models.transformer(tmp_path / "plain", max_position_embeddings=512)
-    modules = [Transformer(str(plain), max_seq_length=512), Pooling(tiny_models.WIDTH, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "model"))
+    path = long_encoder(tmp_path)
     right = PackedEncoder.forward
 
     def wrong_for_long_texts(self: PackedEncoder, batch: Any) -> NDArray[np.float32]:
         return right(self, batch) + 10.0 * (max(item.count for item in batch) == 512)
 
     monkeypatch.setattr(PackedEncoder, "forward", wrong_for_long_texts)
-    model = load(locate(str(tmp_path / "model")), CPU32)
+    model = load(locate(str(path)), CPU32)
     assert "the packed forward pass differs" in model.metadata.forward

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import pytest
 
-from models.errors import BadTokens, TextError, TextTooLong
+from models.errors import BadTokens, NoTokens, TextTooLong
 from models.text.tokens import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, RowCache
@@ -525,7 +525,7 @@ def test_a_full_service_explains_and_decodes_nothing() -> None:
 @pytest.mark.parametrize("inputs", [["card", ""], ["card", " \n"], [("card", "card"), ("", " ")], [[5], []]])
 def test_a_text_without_tokens_is_refused_at_once_by_its_name(inputs: Inputs) -> None:
     with serving(FakeModel(special_tokens=False)) as one:
-        with pytest.raises(TextError, match=r"texts\[1\] has no tokens for this model") as caught:
+        with pytest.raises(NoTokens, match=r"texts\[1\] has no tokens for this model") as caught:
             asyncio.run(one.rows(inputs, options=TokenizeOptions(param="texts")))
         assert caught.value.param == "texts[1]"
         assert one.model.batches == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,19 @@ def test_an_encoder_ranks_as_sentence_transformers_does(
     answer = rerank(client, model="model")
     scores = {entry["index"]: entry["relevance_score"] for entry in answer["results"]}
     assert [scores[index] for index in range(len(DOCUMENTS))] == pytest.approx(cosines.clip(0, 1).tolist(), abs=1e-4)
+
+
+def test_an_encoder_cuts_queries_and_documents_as_sentence_transformers_does(tmp_path: Path, make_app: MakeApp) -> None:
+    path = tiny_models.roughen(tiny_models.encoder(tmp_path / "model"))
+    settings = path / "sentence_bert_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "query_length": 5, "document_length": 9}))
+    client = TestClient(make_app(load(locate(str(path)), place("cpu", "float32"))))
+    library = SentenceTransformer(str(path), device="cpu")
+    cosines = library.similarity(library.encode_query("card lost"), library.encode_document(DOCUMENTS))[0]
+    answer = rerank(client, model="model")
+    scores = {entry["index"]: entry["relevance_score"] for entry in answer["results"]}
+    assert [scores[index] for index in range(len(DOCUMENTS))] == pytest.approx(cosines.clip(0, 1).tolist(), abs=1e-4)
+    assert answer["meta"]["truncated"] == 3
 
 
 def test_long_documents_may_be_cut(client: TestClient) -> None:
