@@ -13,6 +13,7 @@ from models.errors import ModelSourceError
 from models.filesystem import read_json
 
 _CROSS_ENCODER = "a cross-encoder without a classification head, which scores by a language model's logits"
+_PROMPTED = "a cross-encoder with a default prompt"
 _SPARSE = "a sparse encoder (SPLADE)"
 _MULTI_VECTOR = "a multi-vector encoder (ColBERT), with a vector for each token"
 _BY_MODEL_TYPE = {
@@ -67,14 +68,15 @@ def is_classifier(config: dict[str, Any]) -> bool:
 def _find_kind(root: Path) -> str | None:
     """The kind of a model that is not served; None for others."""
     config, modules = read_json(root / "config.json", dict), read_json(root / "modules.json", list)
-    stated = str(read_json(root / "config_sentence_transformers.json", dict).get("model_type"))
+    about = read_json(root / "config_sentence_transformers.json", dict)
+    stated = str(about.get("model_type"))
     classes = [str(module.get("type", "")) for module in modules if isinstance(module, dict)]
     if any(name.startswith("pylate.") for name in classes):
         return _MULTI_VECTOR
     if found := next((_BY_MODULE[name] for name in _last_parts(classes) if name in _BY_MODULE), None):
         return found
     if stated == "CrossEncoder" and is_classifier(config) and len(classes) <= 1:
-        return None
+        return _PROMPTED if _default_prompt(about) else None
     return _BY_MODEL_TYPE.get(stated) or _kind_of_architecture(config, is_bare=not modules)
 
 
@@ -85,6 +87,11 @@ def _kind_of_architecture(config: dict[str, Any], *, is_bare: bool) -> str | Non
             if name.endswith(ending) and (is_bare or ending == "HF_ColBERT"):
                 return kind
     return None
+
+
+def _default_prompt(about: dict[str, Any]) -> str:
+    """The prompt before every input; Sonde reads pairs without one."""
+    return str((about.get("prompts") or {}).get(about.get("default_prompt_name")) or "")
 
 
 def _architectures(config: dict[str, Any]) -> list[str]:

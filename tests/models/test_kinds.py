@@ -109,3 +109,15 @@ def test_a_cross_encoder_with_a_classification_head_reranks(tmp_path: Path) -> N
     CrossEncoder(str(tiny_models.cross_encoder(tmp_path / "model")), device="cpu").save_pretrained(str(path))
     assert json.loads((path / "config_sentence_transformers.json").read_text())["model_type"] == "CrossEncoder"
     assert load(locate(str(path)), CPU32).metadata.task == "rerank"
+
+
+def test_a_cross_encoder_with_a_default_prompt_is_refused(tmp_path: Path) -> None:
+    path, plain = tmp_path / "saved", tiny_models.cross_encoder(tmp_path / "model")
+    CrossEncoder(
+        str(plain), device="cpu", prompts={"query": "find: ", "none": ""}, default_prompt_name="query"
+    ).save_pretrained(str(path))
+    with pytest.raises(ModelSourceError, match="got a cross-encoder with a default prompt"):
+        locate(str(path))
+    about = path / "config_sentence_transformers.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "default_prompt_name": "none"}))
+    assert load(locate(str(path)), CPU32).metadata.task == "rerank"

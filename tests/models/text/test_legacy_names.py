@@ -217,7 +217,8 @@ def test_the_packed_pass_is_compared_at_the_models_limit(tmp_path: Path, monkeyp
     right = PackedEncoder.forward
 
     def wrong_for_long_texts(self: PackedEncoder, batch: Any) -> NDArray[np.float32]:
-        return right(self, batch) + 10.0 * (max(item.count for item in batch) == 512)
+        vectors = right(self, batch)
+        return vectors + 10 if max(item.count for item in batch) == 512 else vectors
 
     monkeypatch.setattr(PackedEncoder, "forward", wrong_for_long_texts)
     model = load(locate(str(path)), CPU32)
