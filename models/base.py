@@ -51,7 +51,8 @@ class ModelMetadata:
 
     `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. Sensor models have
     a `sensor` signature; their `max_tokens` and `vocabulary` are 0. A model `pads` when every text of a batch takes as
-    long as the longest.
+    long as the longest. `input_limits` are the most tokens of inputs by purpose, `query` or `document`. `batches` says
+    what the check at load found, and `one_by_one` that texts share no batch.
     """
 
     name: str
@@ -69,9 +70,12 @@ class ModelMetadata:
     multi_label: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    input_limits: dict[str, int] = field(default_factory=dict)
     excludes_prompt: bool = False
     normalizes: bool = False
     forward: str = "general"
+    batches: str = ""
+    one_by_one: bool = False
     pads: bool = True
     notes: tuple[str, ...] = ()
     sensor: SensorSignature | None = None

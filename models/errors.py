@@ -8,6 +8,7 @@ SondeError
 │   └── DeviceLost            the device stopped answering; only a new process helps
 ├── TextError                 a text or its tokens do not fit the model
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
+│   ├── NoTokens              a text in which the tokeniser finds no token
 │   └── BadTokens             token ids outside the vocabulary
 └── RegistryError             the registry of trained models cannot do this
     ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
@@ -57,6 +58,12 @@ class TextError(SondeError):
 
 class TextTooLong(TextError):
     code = "input_too_long"
+
+
+class NoTokens(TextError):
+    """A text in which the tokeniser finds no token."""
+
+    code = "no_tokens"
 
 
 class BadTokens(TextError):

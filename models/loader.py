@@ -11,6 +11,7 @@ from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
 from models.text.base import TextModel
+from models.text.batch_check import check_batches
 from models.text.packed.encoder import packed_or_general
 from models.text.sequence_classifier import SequenceClassifier, is_sequence_classifier
 
@@ -30,8 +31,8 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
                 f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype",
                 param="dtype",
             )
-        return SequenceClassifier(source, placement)
-    return packed_or_general(source, placement)
+        return check_batches(SequenceClassifier(source, placement))
+    return check_batches(packed_or_general(source, placement))
 
 
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.errors import ModelSourceError, UnsafeModelError
 from models.filesystem import JsonT, read_json
+from models.kinds import require_served_kind
 
 # Pickles, archives of pickles, and libraries: reading these can run code.
 _SUFFIXES = "bin ckpt dill h5 joblib keras npy npz pickle pkl pt pt2 pth so"
@@ -52,6 +53,7 @@ def require_safe(root: Path) -> list[Path]:
     require_inside(root, files)
     files = [path for path in files if path.is_file()]
     _require_sizes(root, files, weights)
+    require_served_kind(root)
     for path in files:
         require_safe_settings(path, path.relative_to(root.parent).as_posix())
     for module in _read_json(root / "modules.json", list):
@@ -101,7 +103,7 @@ def _require_known_class(module: object, name: str) -> None:
 
 
 def _require_no_code(settings: dict[str, object], name: str) -> None:
-    if "auto_map" in settings:
+    if "auto_map" in settings and not _is_of_transformers(settings):
         raise UnsafeModelError(
             f"{name} has 'auto_map': the model wants code of its own, which is never run", param="model"
         )
@@ -110,6 +112,13 @@ def _require_no_code(settings: dict[str, object], name: str) -> None:
         raise UnsafeModelError(
             f"{name} names the activation {activation[:100]!r}: expected one of torch.nn", param="model"
         )
+
+
+def _is_of_transformers(config: dict[str, object]) -> bool:
+    """Whether transformers has a configuration's architecture itself, so that it is loaded without the model's code."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
 def _require_sizes(root: Path, files: list[Path], weights: list[Path]) -> None:

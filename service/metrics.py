@@ -41,6 +41,7 @@ ATTEMPT_OUTCOMES = ("succeeded", "failed", "cancelled", "paused", "queued", "los
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = {
     "sonde_build_info": max,
     "sonde_model_info": max,
+    "sonde_model_one_by_one": max,
     "sonde_drift_detected": max,
     "sonde_registry_problems": max,
     "sonde_model_generation": min,
@@ -104,6 +105,9 @@ class Metrics:
         self.fitted_misses = counter("sonde_fitted_cache_misses", "Reference and label sets fitted anew", model)
         self.model_info = gauge(
             "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype"]
+        )
+        self.one_by_one = gauge(
+            "sonde_model_one_by_one", "1 when a model's texts share no batch, because its answers depend on it", model
         )
         self.device_memory = gauge("sonde_device_memory_bytes", "Memory of tensors on the device", ["device"])
         self.model_generation = gauge("sonde_model_generation", "Promotions and rollbacks of a model so far", model)

@@ -11,12 +11,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from models.text.base import TextModel
 from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.database import Database
 from service.metrics import Metrics
-from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
@@ -66,7 +66,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     """A function that builds applications over fakes: `make_app(FakeModel(…), max_inputs=3)`."""
     with ExitStack() as stack:
 
-        def make(*models: FakeModel, **settings: object) -> FastAPI:
+        def make(*models: TextModel, **settings: object) -> FastAPI:
             chosen = Settings.read({"home": tmp_path, "host": "testserver", **settings})  # as TestClient calls it
             metrics = Metrics()
             manager = open_manager(chosen, metrics, *models)

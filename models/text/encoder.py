@@ -19,8 +19,8 @@ from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_encoder_weights
-from models.text.model_config import longest_input, transformer_path
-from models.text.padding import collate
+from models.text.model_config import input_limits, longest_input, read_settings, stated_limit, transformer_path
+from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -49,9 +49,10 @@ class Encoder:
         self._after = [module.float() for module in (modules[1:-1] if normalizes else modules[1:])]
         tokenizer = pipeline.tokenizer
         config = self._transformer.config
-        self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._with_types = "token_type_ids" in tokenizer.model_input_names
-        self.text = TextProcessor(tokenizer.backend_tokenizer, longest_input(config.to_dict(), pipeline.max_seq_length))
+        settings = read_settings(transformer_path(source.path))
+        self.padding = Padding(tokenizer, config)
+        limit = longest_input(config.to_dict(), stated_limit(settings, pipeline.max_seq_length))
+        self.text = TextProcessor(tokenizer.backend_tokenizer, limit)
         self.metadata = text_metadata(
             source,
             placement,
@@ -59,8 +60,9 @@ class Encoder:
             task="embedding",
             architecture=str(config.model_type),
             width=int(pipeline.get_embedding_dimension() or config.hidden_size),
-            prompts={name: prompt for name, prompt in pipeline.prompts.items() if prompt},
+            prompts=dict(pipeline.prompts),
             default_prompt=pipeline.default_prompt_name,
+            input_limits=input_limits(settings),
             excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in self._after),
             normalizes=normalizes,
             forward=forward,
@@ -82,9 +84,7 @@ class Encoder:
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
         with self._placement.inference_mode():
-            features: dict[str, Any] = dict(
-                collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
-            )
+            features: dict[str, Any] = dict(self.padding.collate(batch, self._placement.device))
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens
             features = self._transformer(features)

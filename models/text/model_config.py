@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import Unsupported
+from models.errors import ModelSourceError, Unsupported
 from models.filesystem import read_json
 
-# A tokenizer without a limit states a huge one.
-NO_LIMIT = 1_000_000
 _PLAIN_POOLING = ("mean", "cls", "lasttoken")
+# sentence-transformers once called the transformer's settings after its architecture.
+_SETTINGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+# Tokeniser options that change no token of a text.
+_WITHOUT_EFFECT = {
+    "padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask", "return_token_type_ids",
+    "return_length", "truncation", "verbose", "logits_to_keep",
+}  # fmt: skip
+_NO_LIMIT = 1_000_000  # a tokeniser without a limit states a huge one
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,50 @@ class Pipeline:
     max_tokens: int
     prompts: dict[str, str]
     default_prompt: str | None
+    input_limits: dict[str, int]
+
+
+def transformer_path(path: Path) -> Path:
+    """The directory of the transformer's files in a model directory."""
+    modules = read_json(path / "modules.json", list)
+    return path / str(modules[0].get("path", "")) if modules else path
+
+
+def read_settings(root: Path) -> dict[str, Any]:
+    """The settings of a sentence-transformers transformer; empty without any.
+
+    Raises ModelSourceError for settings that read a text in a way of their own.
+    """
+    found = (read_json(root / f"sentence_{kind}_config.json", dict) for kind in _SETTINGS)
+    settings: dict[str, Any] = next(filter(None, found), {})
+    unknown = sorted(set(_tokenizer_options(settings)) - _WITHOUT_EFFECT - {"max_length"})
+    if unknown:
+        raise _unsupported(root, "processing_kwargs that set max_length alone", ", ".join(unknown))
+    if "message" in settings.get("modality_config", {}):
+        raise _unsupported(root, "texts as they are", "a chat template around them (modality_config)")
+    return settings
+
+
+def stated_limit(settings: Mapping[str, Any], of_tokenizer: int | None) -> int | None:
+    """The most tokens of an input by the settings, else by its tokeniser; None where neither says."""
+    stated = _tokenizer_options(settings).get("max_length") or settings.get("max_seq_length") or of_tokenizer
+    return int(stated) if stated and stated < _NO_LIMIT else None
+
+
+def input_limits(settings: Mapping[str, Any]) -> dict[str, int]:
+    """The most tokens of queries and of documents, where the settings say so."""
+    stated = {role: settings.get(f"{role}_length") for role in ("query", "document")}
+    return {role: int(limit) for role, limit in stated.items() if limit}
+
+
+def _tokenizer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that sentence-transformers passes to the tokeniser."""
+    options = settings.get("processing_kwargs") or {}
+    return {**options.get("text", {}), **options.get("common", {})}
+
+
+def _unsupported(root: Path, expected: str, got: str) -> ModelSourceError:
+    return ModelSourceError(f"{root.name}: expected {expected}, got {got}", param="model")
 
 
 def read_pipeline(path: Path) -> Pipeline:
@@ -37,27 +87,21 @@ def read_pipeline(path: Path) -> Pipeline:
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise Unsupported(f"its modules are {', '.join(names) or 'not stated'}")
     root = path / kinds[0][1]
-    settings = read_json(root / "sentence_bert_config.json", dict)
+    settings = read_settings(root)
     tokenizer = read_json(root / "tokenizer_config.json", dict)
     if settings.get("do_lower_case"):
         raise Unsupported("it lower-cases outside its tokeniser")
     config = read_json(root / "config.json", dict)
-    stated = settings.get("max_seq_length") or tokenizer.get("model_max_length")
     about = read_json(path / "config_sentence_transformers.json", dict)
     return Pipeline(
         config=config,
         pooling=_pooling(read_json(path / kinds[1][1] / "config.json", dict)),
         normalizes=len(kinds) == 3,
-        max_tokens=longest_input(config, stated if stated and stated < NO_LIMIT else None),
-        prompts={name: prompt for name, prompt in about.get("prompts", {}).items() if prompt},
+        max_tokens=longest_input(config, stated_limit(settings, tokenizer.get("model_max_length"))),
+        input_limits=input_limits(settings),
+        prompts={name: prompt or "" for name, prompt in about.get("prompts", {}).items()},
         default_prompt=about.get("default_prompt_name"),
     )
-
-
-def transformer_path(path: Path) -> Path:
-    """The directory of the transformer's files in a sentence-transformers directory."""
-    modules = read_json(path / "modules.json", list)
-    return path / str(modules[0].get("path", "")) if modules else path
 
 
 def _pooling(config: dict[str, Any]) -> str:

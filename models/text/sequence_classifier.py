@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from models.errors import ModelSourceError
 from models.filesystem import read_json
+from models.kinds import is_classifier
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_weights
-from models.text.model_config import NO_LIMIT, longest_input
-from models.text.padding import collate
+from models.text.model_config import longest_input, read_settings, stated_limit
+from models.text.padding import Padding
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 
@@ -40,8 +41,7 @@ class SequenceClassifier:
         self._layer_hooks = LayerHooks(self._model)
         config = self._model.config
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self.padding = Padding(tokenizer, config)
         self.text = TextProcessor(tokenizer.backend_tokenizer, max_tokens)
         self.metadata = text_metadata(
             source,
@@ -57,7 +57,7 @@ class SequenceClassifier:
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
         with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
-            features = collate(batch, self._pad_id, self._placement.device, with_types=self._with_types)
+            features = self.padding.collate(batch, self._placement.device)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits
 
@@ -95,18 +95,15 @@ def load_classifier(
         )
         require_weights(_missing(model, found["missing_keys"], fresh=fresh), source.name)
         tokenizer = AutoTokenizer.from_pretrained(path, **offline)
-        # sentence-transformers states the limit beside the model.
-        stated = read_json(path / "sentence_bert_config.json", dict).get("max_seq_length")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
-    limit = tokenizer.model_max_length if tokenizer.model_max_length < NO_LIMIT else None
-    return model, tokenizer, longest_input(model.config.to_dict(), int(stated) if stated else limit)
+    limit = stated_limit(read_settings(path), tokenizer.model_max_length)
+    return model, tokenizer, longest_input(model.config.to_dict(), limit)
 
 
 def is_sequence_classifier(path: Path) -> bool:
     """Whether a model directory is a `…ForSequenceClassification` model."""
-    architectures = read_json(path / "config.json", dict).get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in architectures)
+    return is_classifier(read_json(path / "config.json", dict))
 
 
 def _missing(network: Any, keys: set[str], *, fresh: bool) -> list[str]:

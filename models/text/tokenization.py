@@ -1,20 +1,16 @@
-"""Texts to tokens: preprocessing and tokeniser as one object, saved with the model."""
+"""Texts to tokens, by the model's own tokeniser: token for token what it gives, cut at the model's limit."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from models.errors import BadTokens, ModelError
-from models.text.preprocessing import Preprocessing
 from models.text.tokens import Explained, Tokens
 
 Side = Literal["left", "right"]
@@ -23,7 +19,8 @@ _CHARACTERS_PER_TOKEN = 16
 _WIDENING = 4  # times as many when these were too few
 # More of a text is not read: one word of 16 MB would take seconds and a gigabyte to become one unknown token.
 _MOST_CHARACTERS_PER_TOKEN = 256
-_WHITESPACE = re.compile(r"\s")
+# Every tokeniser splits at these. BERT's drops other characters that Python calls whitespace, and joins the words.
+_WHITESPACE = re.compile(r"[ \t\n\r]")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
 
@@ -44,32 +41,19 @@ def _panics_as_errors() -> Iterator[None]:
 
 
 class TextProcessor:
-    """Preprocessing and tokeniser of one model.
+    """The tokeniser of one model. Texts reach it unchanged.
 
     Thread-safe, because it does not change after construction. `max_tokens` counts the special tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.preprocessing = preprocessing or Preprocessing(collapse_whitespace=not _sees_whitespace(tokenizer))
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         self._prefix, self._suffix = _special_tokens(tokenizer)
-
-    @classmethod
-    def load(cls, directory: Path) -> TextProcessor:
-        """Read what `save` wrote."""
-        settings = json.loads((directory / "text.json").read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return cls(tokenizer, settings["max_tokens"], Preprocessing(**settings["preprocessing"]))
-
-    def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` and `text.json` into `directory`."""
-        self._tokenizer.save(str(directory / "tokenizer.json"))
-        settings = {"max_tokens": self.max_tokens, "preprocessing": asdict(self.preprocessing)}
-        (directory / "text.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        self._types = _frame_types(tokenizer, len(self._prefix))
 
     @property
     def special_tokens(self) -> int:
@@ -91,12 +75,13 @@ class TextProcessor:
         exclude_prompt: bool = False,
         side: Side = "right",
         max_tokens: int | None = None,
+        max_input_tokens: int | None = None,
     ) -> list[Tokens]:
         """Tokenise texts after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
 
-        `max_tokens` counts the text's own tokens, without prompt and special tokens.
+        `max_tokens` counts the text's own tokens, `max_input_tokens` also prompt and special tokens.
         """
-        limit = self.max_tokens
+        limit = min(self.max_tokens, max_input_tokens or self.max_tokens)
         if max_tokens is not None:
             limit = min(limit, self._prompt_tokens(prompt) + max_tokens + len(self._suffix))
         parts = [self._read(text, limit, side) for text in texts]
@@ -107,7 +92,7 @@ class TextProcessor:
         else:
             encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, _available(encoding, limit, is_whole), skip)
+            _to_tokens(encoding, _available(encoding, limit, is_whole), skip, with_types=self._types is not None)
             if len(encoding) <= limit
             else self._encode_truncated(text, limit, side, prompt, skip)
             for encoding, text, (_, is_whole) in zip(encodings, read, parts, strict=True)
@@ -127,7 +112,7 @@ class TextProcessor:
         read = [(first, second) for (first, _), (second, _) in parts]
         encodings = self._tokenizer.encode_batch_fast(read, add_special_tokens=True)
         return [
-            _to_tokens(encoding, _available(encoding, limit, first_whole and second_whole), paired=True)
+            _to_tokens(encoding, _available(encoding, limit, first_whole and second_whole), with_types=True)
             if len(encoding) <= limit and encoding.sequence_ids.count(1) <= max_second
             else self._encode_truncated_pair(pair, limit, max_second, side)
             for encoding, pair, ((_, first_whole), (_, second_whole)) in zip(encodings, read, parts, strict=True)
@@ -146,8 +131,8 @@ class TextProcessor:
 
     @_panics_as_errors()
     def explain(self, text: str, *, add_special_tokens: bool = True, prompt: str = "") -> Explained:
-        """The text after preprocessing and its tokens, without truncation."""
-        read = prompt + self.preprocessing(text)
+        """The text with its prompt and its tokens, without truncation."""
+        read = prompt + text
         (encoding,) = self._tokenizer.encode_batch([read], add_special_tokens=add_special_tokens)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         return Explained(read, encoding.ids, encoding.tokens, special, encoding.offsets)
@@ -164,15 +149,13 @@ class TextProcessor:
                 raise BadTokens(f"token ids must be 0 to {self.vocabulary - 1} for this model, got {extreme}")
 
     def _read(self, text: str, limit: int, side: Side = "right") -> tuple[str, bool]:
-        """The part of a text that is tokenised for `limit` tokens, after preprocessing; and whether it was short enough
-        to be looked at whole.
-        """
+        """The part of a text that is tokenised for `limit` tokens, and whether it was short enough to be read whole."""
         most = limit * _MOST_CHARACTERS_PER_TOKEN
         if len(text) <= most:
-            return self._shorten(self.preprocessing(text), limit, side), True
+            return self._shorten(text, limit, side), True
         text = text.strip()
         part = text[:most] if side == "right" else text[-most:]
-        return self._shorten(self.preprocessing(part), limit, side), len(text) <= most
+        return self._shorten(part, limit, side), len(text) <= most
 
     def _shorten(self, text: str, limit: int, side: Side = "right") -> str:
         """The part of a very long text that gives at least its first (or last) `limit` tokens.
@@ -202,7 +185,11 @@ class TextProcessor:
 
     def _add_special_tokens(self, ids: list[int], available: int, prompt_tokens: int = 0) -> Tokens:
         framed = self._prefix + ids + self._suffix
-        return Tokens(np.array(framed, dtype=np.int32), available, prompt_tokens=min(prompt_tokens, len(framed)))
+        types = None
+        if self._types is not None:
+            before, own, after = self._types
+            types = np.array([*before, *(own for _ in ids), *after], dtype=np.int32)
+        return Tokens(np.array(framed, dtype=np.int32), available, types, min(prompt_tokens, len(framed)))
 
     def _encode_truncated_pair(self, pair: tuple[str, str], limit: int, max_second: int, side: Side) -> Tokens:
         """Tokens of a pair truncated on `side` to `limit`; the second text keeps at most half of the room."""
@@ -212,7 +199,7 @@ class TextProcessor:
         second.truncate(min(len(second), max_second), direction=side)
         first.truncate(min(len(first), max(room - min(len(second), room // 2), 0)), direction=side)
         second.truncate(max(room - len(first), 0), direction=side)
-        return _to_tokens(self._tokenizer.post_process(first, second), available, paired=True)
+        return _to_tokens(self._tokenizer.post_process(first, second), available, with_types=True)
 
     def _prompt_tokens(self, prompt: str) -> int:
         """The leading tokens of a prompt, with the special ones before it."""
@@ -224,8 +211,8 @@ def _available(encoding: Encoding, limit: int, is_whole: bool) -> int:
     return len(encoding) if is_whole else limit + 1
 
 
-def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, paired: bool = False) -> Tokens:
-    types = np.array(encoding.type_ids, dtype=np.int32) if paired else None
+def _to_tokens(encoding: Encoding, available: int, prompt_tokens: int = 0, *, with_types: bool = False) -> Tokens:
+    types = np.array(encoding.type_ids, dtype=np.int32) if with_types else None
     return Tokens(np.array(encoding.ids, dtype=np.int32), available, types, min(prompt_tokens, len(encoding)))
 
 
@@ -245,7 +232,13 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return encoding.ids[:start], encoding.ids[stop:]
 
 
-def _sees_whitespace(tokenizer: Tokenizer) -> bool:
-    """Whether runs of whitespace change the tokens, so that they must not be collapsed."""
-    spaced, plain = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a \n\t b", "a b"))
-    return bool(spaced != plain)
+def _frame_types(tokenizer: Tokenizer, prefix: int) -> tuple[list[int], int, list[int]] | None:
+    """Token types before a text, of its own tokens and after it; None where all are 0.
+
+    XLNet's [CLS] has a type of its own.
+    """
+    types = tokenizer.encode("a", add_special_tokens=True).type_ids
+    if not any(types):
+        return None
+    own = len(tokenizer.encode("a", add_special_tokens=False))
+    return types[:prefix], types[prefix], types[prefix + own :]

@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -101,14 +100,8 @@ class Embedder:
         self._cache = cache
         self._events = events
         self._prompt = metadata.prompts.get(metadata.default_prompt or "", "")
-        # A text's embedding depends on weights, settings, precision (bfloat16 differs), preprocessing and prompt.
-        about = [
-            metadata.version,
-            metadata.dtype,
-            asdict(model.text.preprocessing),
-            model.text.max_tokens,
-            self._prompt,
-        ]
+        # A text's embedding depends on weights, settings, precision (bfloat16 differs) and prompt.
+        about = [metadata.version, metadata.dtype, model.text.max_tokens, self._prompt]
         self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         self.computed = 0
 
@@ -133,9 +126,7 @@ class Embedder:
         return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.metadata.excludes_prompt)
 
     def _key(self, text: str) -> bytes:
-        return hashlib.sha256(
-            self._salt + self._model.text.preprocessing(text).encode("utf-8", "surrogatepass")
-        ).digest()
+        return hashlib.sha256(self._salt + text.encode("utf-8", "surrogatepass")).digest()
 
     def _encode(self, missing: dict[bytes, str]) -> dict[bytes, Floats]:
         """Encode texts of similar length together, so that little is padded, and cache the rows."""

@@ -109,13 +109,18 @@ class Scheduler:
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
     def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[QueuedItem]:
-        """Take the most urgent item and others that fit it, until `most_tokens`; may be empty."""
+        """Take the most urgent item, whatever it costs, and others that fit it until `most_tokens`.
+
+        Empty only where no item of the wanted kind waits.
+        """
         batch: list[QueuedItem] = []
         tokens = longest = 0
         skipped: list[_Flow] = []
         clients = max(len(self._live), 1)
         heap = self._heaps[interactive_only or self._interactive_is_next()]
-        while heap and len(skipped) < self._limits.look_ahead and (most_tokens is None or tokens < most_tokens):
+        while heap and len(skipped) < self._limits.look_ahead:
+            if batch and most_tokens is not None and tokens >= most_tokens:
+                break
             _, _, flow = heapq.heappop(heap)
             if not flow.order:
                 continue

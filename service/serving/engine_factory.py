@@ -39,6 +39,7 @@ class EngineFactory:
     def start_text(self, model: TextModel, *, alone: bool) -> Engine[Tokens]:
         """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
         _warm_up(model, self.device(model.metadata.device), alone=alone)
+        self._metrics.one_by_one.labels(model.metadata.name).set(model.metadata.one_by_one)
         return self._start(model.metadata, model, model.metadata.width, self._cache)
 
     def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:

@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 from models.errors import SondeError
 from models.text.base import TextModel
 from models.text.tokenization import Side, TextProcessor
-from models.text.tokens import Explained, Tokens, require_untruncated
+from models.text.tokens import Explained, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 Purpose = Literal["query", "document", "classification", "clustering"]
-# What models call the prompts for a purpose.
+# What models call the prompts for a purpose, by convention.
 _PROMPT_NAMES: dict[Purpose, tuple[str, ...]] = {
     "query": ("query", "search_query"),
     "document": ("document", "passage", "corpus", "search_document"),
     "classification": ("classification",),
     "clustering": ("clustering",),
 }
+# Without a prompt for these, a model reads the text as it is, as sentence-transformers' encode_query does.
+_ROLES: tuple[Purpose, ...] = ("query", "document")
 Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
 FittedT = TypeVar("FittedT", bound=Sized)
@@ -45,7 +47,8 @@ _CHARACTERS_PER_TOKEN = 4
 class TokenizeOptions:
     """How to tokenise texts: the prompt before each, and how to cut them.
 
-    `max_tokens` limits a text's own tokens (of a pair: those of the second text). `param` is the request's parameter
+    `max_tokens` limits a text's own tokens (of a pair: those of the second text), `max_input_tokens` those of the text
+    with prompt and special tokens. `param` is the request's parameter
     with the texts; `name` gives the caller's name of the text at an index, by default `param[index]`.
     """
 
@@ -53,6 +56,7 @@ class TokenizeOptions:
     truncate: bool = True
     side: Side = "right"
     max_tokens: int | None = None
+    max_input_tokens: int | None = None
     param: str = "input"
     name: Callable[[int], str] | None = None
 
@@ -89,12 +93,14 @@ class ServedText(Servable):
     ) -> ModelOutput:
         """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
-        Raises Overloaded before any work, TextTooLong for texts that may not be cut, and DeadlineExceeded.
+        Raises Overloaded before any work, NoTokens for a text without any, TextTooLong for one that may not be cut,
+        and DeadlineExceeded.
         """
         with self._admit(inputs, self.metadata.max_tokens):
             began = time.perf_counter()
             tokens = await self._tokenize(inputs, options)
             tokenized_s = time.perf_counter() - began
+            require_tokens(tokens, options.named)
             if not options.truncate:
                 require_untruncated(tokens, options.named)
             token_count, truncated = sum(item.count for item in tokens), sum(item.truncated for item in tokens)
@@ -113,22 +119,26 @@ class ServedText(Servable):
             )
 
     def prompt(self, name: str | None) -> str:
-        """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name."""
+        """The prompt of a name, or the model's default. Raises InvalidRequest for an unknown name.
+
+        Every model knows the usual names for queries and documents.
+        """
         prompts = self.metadata.prompts
         if name is None:
             return prompts.get(self.metadata.default_prompt or "", "")
-        if name not in prompts:
-            known = ", ".join(sorted(prompts)) or "none"
-            raise InvalidRequest(
-                f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name"
-            )
-        return prompts[name]
+        if name in prompts:
+            return prompts[name]
+        for role in _ROLES:
+            if name in _PROMPT_NAMES[role]:
+                return self.prompt_for(role)
+        known = ", ".join(sorted(prompts)) or "none"
+        raise InvalidRequest(f"{self.metadata.name} has no prompt {name[:80]!r}; it has: {known}", param="prompt_name")
 
     def prompt_for(self, purpose: Purpose | None) -> str:
-        """The model's prompt for a purpose; its default where it has none, or without a purpose."""
+        """The model's prompt for a purpose, else none for queries and documents, else its default."""
         names = _PROMPT_NAMES[purpose] if purpose else ()
-        prompts = self.metadata.prompts
-        return next((prompts[name] for name in names if name in prompts), self.prompt(None))
+        found = next((self.metadata.prompts[name] for name in names if self.metadata.prompts.get(name)), None)
+        return found or ("" if purpose in _ROLES else self.prompt(None))
 
     async def fitted(
         self,
@@ -224,6 +234,7 @@ class ServedText(Servable):
             exclude_prompt=self.metadata.excludes_prompt,
             side=options.side,
             max_tokens=options.max_tokens,
+            max_input_tokens=options.max_input_tokens,
         )
 
     def _count(self, inputs: int, truncated: int, task: str, seconds: float) -> None:

@@ -37,10 +37,12 @@ class FakeModel:
         max_tokens: int = 32,
         fault: Callable[[Sequence[Tokens]], None] | None = None,
         prompts: dict[str, str] | None = None,
+        default_prompt: str | None = None,
         version: str = "0",
         seed: int = 0,
+        special_tokens: bool = True,
     ) -> None:
-        self._text = TextProcessor(_word_tokenizer(), max_tokens)
+        self._text = TextProcessor(_word_tokenizer(special_tokens=special_tokens), max_tokens)
         self._fault = fault
         self.entered = threading.Event()
         self._seed = seed
@@ -61,6 +63,7 @@ class FakeModel:
             reason="a fake computes on the CPU",
             labels=labels,
             prompts=prompts or {},
+            default_prompt=default_prompt,
         )
 
     @property
@@ -97,8 +100,8 @@ def _token_vector(token: int, width: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(token + 1 + 1_000_003 * seed).standard_normal(width).astype(np.float32)
 
 
-def _word_tokenizer(words: int = 1024) -> Tokenizer:
-    """Words by themselves; unknown ones share an id. [CLS] and [SEP] around, as BERT has."""
+def _word_tokenizer(words: int = 1024, *, special_tokens: bool = True) -> Tokenizer:
+    """Words by themselves; unknown ones share an id. [CLS] and [SEP] around, as BERT has, unless without."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"w{n}" for n in range(words))]
     known = [
@@ -123,6 +126,8 @@ def _word_tokenizer(words: int = 1024) -> Tokenizer:
     vocabulary = {name: index for index, name in enumerate(dict.fromkeys([*names, *known]))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))  # no password
     tokenizer.pre_tokenizer = Whitespace()
+    if not special_tokens:
+        return tokenizer
     specials = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=specials

@@ -25,7 +25,7 @@ from service.metrics import (
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
-LATER |= {"sonde_model_generation", "sonde_reload_failures", "sonde_drift_detected"}
+LATER |= {"sonde_model_generation", "sonde_reload_failures", "sonde_drift_detected", "sonde_model_one_by_one"}
 BY_MODEL = {
     "sonde_batch_items": "histogram",
     "sonde_batch_padding_ratio": "histogram",
@@ -54,6 +54,7 @@ ALL = {
     "sonde_errors": "counter",
     "sonde_inputs": "counter",
     "sonde_model_info": "gauge",
+    "sonde_model_one_by_one": "gauge",
     "sonde_model_generation": "gauge",
     "sonde_keys_stale": "gauge",
     "sonde_ready": "gauge",

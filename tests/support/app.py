@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
+from models.text.base import TextModel
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
@@ -15,7 +16,7 @@ from tests.fakes.model import FakeModel
 MakeApp = Callable[..., FastAPI]
 
 
-def open_manager(settings: Settings, metrics: Metrics, *models: FakeModel) -> ModelManager:
+def open_manager(settings: Settings, metrics: Metrics, *models: TextModel) -> ModelManager:
     """A model manager that serves fakes."""
     manager = ModelManager(settings, metrics)
     for model in models or (FakeModel(),):

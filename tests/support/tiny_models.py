@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import CNN, Pooling
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -20,6 +20,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    GPT2Config,
+    MobileBertConfig,
     ModernBertConfig,
     MPNetConfig,
     PreTrainedTokenizerFast,
@@ -61,27 +63,27 @@ def tokenizer(*, sees_whitespace: bool = False) -> PreTrainedTokenizerFast:
 
 def config(architecture: Architecture, vocabulary: int, **more: Any) -> Any:
     """Two small layers of an architecture."""
-    common = {"vocab_size": vocabulary, "pad_token_id": 0, **more}
+    common = {"vocab_size": vocabulary, "pad_token_id": 0, "max_position_embeddings": 80, **more}
     shape = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     if architecture == "distilbert":
-        return DistilBertConfig(dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=80, **common)
+        return DistilBertConfig(dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=64, **common)
     if architecture == "modernbert":
         local = {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3}
-        return ModernBertConfig(max_position_embeddings=80, **shape, **local, **common)
+        return ModernBertConfig(**shape, **local, **common)
     kinds: dict[str, Any] = {
         "bert": BertConfig,
         "mpnet": MPNetConfig,
         "roberta": RobertaConfig,
         "xlm-roberta": XLMRobertaConfig,
     }
-    return kinds[architecture](max_position_embeddings=80, **shape, **common)
+    return kinds[architecture](**shape, **common)
 
 
-def transformer(path: Path, architecture: Architecture = "bert", *, sees_whitespace: bool = False) -> Path:
+def transformer(path: Path, architecture: Architecture = "bert", *, sees_whitespace: bool = False, **more: Any) -> Path:
     """A plain transformers directory, without sentence-transformers' files."""
     torch.manual_seed(0)
     words = tokenizer(sees_whitespace=sees_whitespace)
-    AutoModel.from_config(config(architecture, len(words))).save_pretrained(path)
+    AutoModel.from_config(config(architecture, len(words), **more)).save_pretrained(path)
     words.save_pretrained(path)
     return path
 
@@ -95,6 +97,7 @@ def encoder(
     normalize: bool = False,
     include_prompt: bool = True,
     prompts: dict[str, str] | None = None,
+    default_prompt: str | None = None,
     sees_whitespace: bool = False,
 ) -> Path:
     """A sentence-transformers directory."""
@@ -105,7 +108,9 @@ def encoder(
         modules.append(Dense(WIDTH, dense))
     if normalize:
         modules.append(Normalize())
-    SentenceTransformer(modules=modules, prompts=prompts or {}).save_pretrained(str(path))
+    SentenceTransformer(modules=modules, prompts=prompts or {}, default_prompt_name=default_prompt).save_pretrained(
+        str(path)
+    )
     return path
 
 
@@ -141,3 +146,47 @@ def classifier(
 def cross_encoder(path: Path, *, spread: float = 1.0) -> Path:
     """A reranker."""
     return classifier(path, ("relevance",), spread=spread)
+
+
+def decoder_config(vocabulary: int, **more: Any) -> GPT2Config:
+    """Two small layers of a decoder, with weights that give different texts different answers."""
+    shape = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 80, "initializer_range": 0.5}
+    return GPT2Config(vocab_size=vocabulary, bos_token_id=2, eos_token_id=3, **shape, **more)
+
+
+def decoder_classifier(path: Path, *, pad_token_id: int | None, tokenizer_pads: bool = False) -> Path:
+    """A decoder that classifies by a text's last token, with a padding token in its configuration alone."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    if not tokenizer_pads:
+        words.pad_token = None
+    made = decoder_config(len(words), num_labels=3, pad_token_id=pad_token_id)
+    AutoModelForSequenceClassification.from_config(made).save_pretrained(path)
+    words.save_pretrained(path)
+    return path
+
+
+def mobilebert(path: Path) -> Path:
+    """An encoder that reads each token with its neighbours, padding included."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    made = MobileBertConfig(
+        vocab_size=len(words), hidden_size=WIDTH, embedding_size=WIDTH, intra_bottleneck_size=WIDTH,
+        num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=80, pad_token_id=0,
+    )  # fmt: skip
+    network = AutoModel.from_config(made)
+    # Trained models have one, too; a fresh one has zeros.
+    torch.nn.init.normal_(network.embeddings.word_embeddings.weight, std=0.5)
+    network.save_pretrained(path / "plain")
+    words.save_pretrained(path / "plain")
+    modules = [Transformer(str(path / "plain"), max_seq_length=48), Pooling(WIDTH, pooling_mode="mean")]
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    return path / "model"
+
+
+def convolution(path: Path) -> Path:
+    """An encoder with a convolution over tokens, padding included."""
+    plain = transformer(path / "plain")
+    modules = [Transformer(str(plain), max_seq_length=48), CNN(WIDTH, 8, [1, 3]), Pooling(16, pooling_mode="mean")]
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    return path / "model"

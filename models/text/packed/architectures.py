@@ -152,13 +152,13 @@ def read_weights(path: Path, names: WeightNames, layers: int) -> dict[str, Tenso
     Q, K and V become one matrix. Texts have token type 0 only, so its row is added to the position embeddings.
     """
     with safe_open(path, framework="pt") as stored:
-        prefix = names.prefix if any(name.startswith(names.prefix) for name in stored.keys()) else ""  # noqa: SIM118  # no mapping
+        stored_names = {_current_name(name, names.prefix): name for name in stored.keys()}  # noqa: SIM118  # no mapping
 
     def take(name: str) -> Tensor:
         # Opened for each weight, since pages read from an open file count as the process's memory. Copied, since a view
         # of the file would change with the file, and lies where vector instructions are slower.
         with safe_open(path, framework="pt") as stored:
-            tensor: Tensor = stored.get_tensor(prefix + name).to(torch.float32, copy=True)
+            tensor: Tensor = stored.get_tensor(stored_names.get(name, name)).to(torch.float32, copy=True)
             return tensor
 
     state = {
@@ -174,6 +174,12 @@ def read_weights(path: Path, names: WeightNames, layers: int) -> dict[str, Tenso
         for layer in range(layers):
             state.update(_read_layer(take, names, layer, kind))
     return state
+
+
+def _current_name(stored: str, prefix: str) -> str:
+    """A stored weight's name without the prefix; norms had other names when BERT came out."""
+    name = stored.removeprefix(prefix)
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _read_layer(take: Callable[[str], Tensor], names: WeightNames, layer: int, kind: str) -> dict[str, Tensor]:

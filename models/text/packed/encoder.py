@@ -21,7 +21,7 @@ from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement, place
 from models.source import ModelSource
-from models.text.base import text_metadata
+from models.text.base import TextModel, text_metadata
 from models.text.encoder import Encoder
 from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
@@ -40,6 +40,8 @@ PROBES = (
     "the quick brown fox jumps over the lazy dog " * 12,
     "a" * 300,
 )
+# A text at the model's limit is compared, too, up to this many tokens.
+_LONGEST_PROBE = 512
 _MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
@@ -65,6 +67,7 @@ class PackedEncoder:
             width=network.shape.width,
             prompts=pipeline.prompts,
             default_prompt=pipeline.default_prompt,
+            input_limits=pipeline.input_limits,
             normalizes=pipeline.normalizes,
             pads=placement.device.type != "cpu",  # on a GPU attention's blocks do
             notes=notes,
@@ -96,13 +99,21 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
     expected = _shipped_vectors(source)
     if expected is None:
         general = Encoder(source, placement.unrounded)
-        expected = general.forward(general.text.encode(PROBES))
-    vectors = packed.forward(packed.text.encode(PROBES))
+        expected = compute_probes(general)
+    vectors = compute_probes(packed)
     cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
     packed.metadata = replace(packed.metadata, forward=f"packed: least cosine to the general forward pass {cosine:.6f}")
     return packed
+
+
+def compute_probes(model: TextModel) -> NDArray[np.float32]:
+    """Vectors float32 [probes, width] of PROBES, and of a text at the model's limit."""
+    limit = min(model.text.max_tokens, _LONGEST_PROBE)
+    long = "the quick brown fox jumps over the lazy dog " * (limit // 9 + 1)
+    parts = model.text.encode(PROBES), model.text.encode([long], max_tokens=limit)
+    return np.concatenate([model.forward(part) for part in parts])
 
 
 def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
@@ -148,7 +159,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _shipped_vectors(source: ModelSource) -> NDArray[np.float32] | None:
-    """The general path's vectors of PROBES, where they ship with Sonde for this exact model.
+    """The general path's vectors of the probes, where they ship with Sonde for this exact model.
 
     benchmarks/parity_vectors.py writes them.
     """

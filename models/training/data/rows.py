@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.text.preprocessing import normalize
+from models.text.normalization import normalize
 
 RowKind = Literal["labelled", "plain", "pairs", "triplets", "scored", "relevance"]
 

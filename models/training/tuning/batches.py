@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.runtime.cpu import count_cores
-from models.text.padding import collate
+from models.text.padding import collate, find_pad_id
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from models.training.tuning.batch_plan import Plan
@@ -97,6 +97,7 @@ class TextReader:
     def of(
         cls,
         tokenizer: Any,
+        config: Any,
         max_tokens: int,
         device: torch.device,
         *,
@@ -104,10 +105,10 @@ class TextReader:
         prompt: str = "",
         excludes_prompt: bool = False,
     ) -> TextReader:
-        """A reader with a transformers tokenizer, for a model that trains on a device."""
+        """A reader with a transformers tokenizer and configuration, for a model that trains on a device."""
         return cls(
             TextProcessor(tokenizer.backend_tokenizer, max_tokens),
-            int(tokenizer.pad_token_id or 0),
+            find_pad_id(tokenizer, config),
             "token_type_ids" in tokenizer.model_input_names,
             _PART_ROWS_ON_CPU if device.type == "cpu" else _UNLIMITED,
             pairs,

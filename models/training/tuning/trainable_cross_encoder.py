@@ -45,7 +45,7 @@ class TrainableCrossEncoder(nn.Module):
         self.adapted = settings.mode == "lora"
         self._choose_trainable(settings)
         self.to(placement.device)
-        self.reader = TextReader.of(self.tokenizer, max_tokens, placement.device, pairs=True)
+        self.reader = TextReader.of(self.tokenizer, self.network.config, max_tokens, placement.device, pairs=True)
 
     def _choose_trainable(self, settings: TunerSettings) -> None:
         self.network.requires_grad_(True)
@@ -84,11 +84,12 @@ class TrainableCrossEncoder(nn.Module):
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
+        """Logits of the probes, each alone, as they are served where a batch would change them."""
         columns = [list(column) for column in zip(*PROBES, strict=True)]
-        batch = Batches(columns, None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
+        batches = Batches(columns, None, [[row] for row in range(len(PROBES))], self.reader)
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self(batch).cpu().numpy()
-            return logits
+            logits = [self(batches[step].to(self.placement.device)).cpu().numpy() for step in range(len(batches))]
+            return np.concatenate(logits)
 
 
 def score_pairs(model: TextModel, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:

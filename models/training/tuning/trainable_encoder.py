@@ -19,7 +19,7 @@ from models.loader import load
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.encoder import open_pipeline
-from models.text.model_config import longest_input
+from models.text.model_config import longest_input, read_settings, stated_limit, transformer_path
 from models.training.errors import TrainingError
 from models.training.tuning.batches import Batch, Batches, PaddedTexts, TextReader, restore_order
 from models.training.tuning.freezing import add_adapters, freeze_lower_layers, freeze_word_embeddings
@@ -45,9 +45,11 @@ class TrainableEncoder(nn.Module):
         self.adapted = settings.mode == "lora"
         self._choose_trainable(settings)
         pipeline, config = self.pipeline, self.pipeline[0].model.config
+        settings_of_text = read_settings(transformer_path(source.path))
         self.reader = TextReader.of(
             pipeline.tokenizer,
-            longest_input(config.to_dict(), pipeline.max_seq_length),
+            config,
+            longest_input(config.to_dict(), stated_limit(settings_of_text, pipeline.max_seq_length)),
             placement.device,
             prompt=pipeline.prompts.get(pipeline.default_prompt_name or "", "") or "",
             excludes_prompt=any(getattr(module, "include_prompt", True) is False for module in pipeline),
@@ -108,10 +110,12 @@ class TrainableEncoder(nn.Module):
         return directory
 
     def _probe(self) -> NDArray[np.float32]:
-        batch = Batches([PROBES], None, [list(range(len(PROBES)))], self.reader)[0].to(self.placement.device)
+        """Embeddings of the probes, each alone, as they are served where a batch would change them."""
+        batches = Batches([PROBES], None, [[row] for row in range(len(PROBES))], self.reader)
+        device = self.placement.device
         with torch.inference_mode():
-            rows: NDArray[np.float32] = self.columns(batch)[0].float().cpu().numpy()
-            return rows
+            rows = [self.columns(batches[step].to(device))[0].float().cpu().numpy() for step in range(len(batches))]
+            return np.concatenate(rows)
 
 
 def require_same(before: NDArray[np.float32], after: NDArray[np.float32], placement: Placement) -> None:

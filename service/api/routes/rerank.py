@@ -110,14 +110,16 @@ async def score_documents(
     if served.metadata.task == "rerank":
         rows = await served.rows([(query, document) for document in documents], caller, "rerank", options)
         return rows.values[:, 0], (rows,)
+    limits = served.metadata.input_limits
     of_query = replace(
         options,
         prompt=served.prompt_for("query"),
         max_tokens=None,
+        max_input_tokens=limits.get("query"),
         param="query",
         name=name_by_index("query", alone=True),
     )
-    of_documents = replace(options, prompt=served.prompt_for("document"))
+    of_documents = replace(options, prompt=served.prompt_for("document"), max_input_tokens=limits.get("document"))
     query_rows, document_rows = await _gather_or_cancel(
         served.rows([query], caller, "rerank", of_query), served.rows(documents, caller, "rerank", of_documents)
     )

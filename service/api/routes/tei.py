@@ -123,7 +123,7 @@ async def similarity(body: SimilarityBody, call: CallDep) -> Response:
 
 @compute_route(router, "/tokenize", list[list[TeiToken]], "Show the tokens of texts")
 async def tokenize(body: TokenizeBody, call: CallDep) -> Response:
-    """Each text's tokens, uncut, with their place in the preprocessed text."""
+    """Each text's tokens, uncut, with their place in the text after its prompt."""
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.inputs), "inputs")
     work = served.explain(

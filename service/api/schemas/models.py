@@ -22,8 +22,11 @@ class ModelObject(ResponseBody):
     dtype: str
     reason: str = Field(description="why this device and this dtype")
     forward: str = Field(description="which forward pass runs, and why that one")
+    batches: str = Field(description="what the check at load found: whether a text's row depends on its batch")
+    one_by_one: bool = Field(description="whether texts share no batch, because the answer would depend on it")
     dimensions: int | None
     max_tokens: int
+    input_limits: dict[str, int] = Field(description="the most tokens of a query or document, where the model says so")
     labels: list[str]
     prompts: dict[str, str]
     notes: list[str] = Field(description="what was assumed at load because the model does not say it")

@@ -78,7 +78,7 @@ def test_vectors_come_before_normalisation_and_the_card_says_that_there_is_one(t
 def test_prompts_are_read_before_the_text_and_pooled_only_if_the_model_says_so(tmp_path: Path, include: bool) -> None:
     path = tiny_models.encoder(tmp_path / "model", include_prompt=include, prompts={"query": "find: "})
     model = load(locate(str(path)), CPU32)
-    assert model.metadata.prompts == {"query": "find: "}
+    assert model.metadata.prompts == {"query": "find: ", "document": ""}
     assert model.metadata.excludes_prompt is not include
     np.testing.assert_allclose(encode(model, TEXTS, "find: "), expected(path, TEXTS, prompt_name="query"), atol=1e-5)
 

@@ -1,15 +1,13 @@
-"""Preprocessing and tokenisation: the tokeniser's own ids, cut where the model ends, never in silence."""
+"""Tokenisation: the tokeniser's own ids, cut where the model ends, never in silence."""
 
 from __future__ import annotations
 
 import time
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
 from models.errors import BadTokens, TextTooLong
-from models.text.preprocessing import Preprocessing
 from models.text.tokenization import Side, TextProcessor
 from models.text.tokens import require_untruncated
 from tests.support import tiny_models
@@ -20,22 +18,6 @@ SIDES: tuple[Side, ...] = ("left", "right")
 @pytest.fixture
 def text() -> TextProcessor:
     return TextProcessor(tiny_models.tokenizer().backend_tokenizer, max_tokens=10)
-
-
-@pytest.mark.parametrize(
-    ("settings", "before", "after"),
-    [
-        ({}, "  a \n\t b  ", "a b"),
-        ({}, "e\u0301", "é"),
-        ({}, "A!!", "A!!"),
-        ({"lower_case": True}, "Ärger", "ärger"),
-        ({"squeeze_punctuation": True}, "what???!! no...", "what?! no."),
-        ({"collapse_whitespace": False}, "a  b", "a  b"),
-        ({"nfc": False}, "e\u0301", "e\u0301"),
-    ],
-)
-def test_preprocessing(settings: dict[str, bool], before: str, after: str) -> None:
-    assert Preprocessing(**settings)(before) == after
 
 
 def test_ids_are_the_tokenizers_own(text: TextProcessor) -> None:
@@ -181,11 +163,11 @@ def test_ids_outside_the_vocabulary_are_refused(text: TextProcessor, wrong: int)
 
 
 def test_explain_shows_what_the_model_sees(text: TextProcessor) -> None:
-    seen = text.explain("  A   card ")
-    assert seen.text == "A card"
-    assert seen.tokens == ["[CLS]", "a", "card", "[SEP]"]
-    assert seen.special == [True, False, False, True]
-    assert [seen.text[start:stop] for start, stop in seen.offsets[1:-1]] == ["A", "card"]
+    seen = text.explain("  A   card ", prompt="the ")
+    assert seen.text == "the   A   card "
+    assert seen.tokens == ["[CLS]", "the", "a", "card", "[SEP]"]
+    assert seen.special == [True, False, False, False, True]
+    assert [seen.text[start:stop] for start, stop in seen.offsets[1:-1]] == ["the", "A", "card"]
 
 
 def test_decode_reverses_encode(text: TextProcessor) -> None:
@@ -198,21 +180,6 @@ def test_require_untruncated_names_the_text_its_tokens_and_the_limit(text: TextP
         require_untruncated(items)
     assert caught.value.param == "input[1]"
     require_untruncated(items[:1])
-
-
-def test_save_and_load_give_the_same_processor(tmp_path: Path) -> None:
-    settings = Preprocessing(lower_case=True, squeeze_punctuation=True)
-    before = TextProcessor(tiny_models.tokenizer().backend_tokenizer, 12, settings)
-    before.save(tmp_path)
-    after = TextProcessor.load(tmp_path)
-    assert (after.max_tokens, after.preprocessing) == (12, settings)
-    assert after.encode(["The CARD!!"])[0].key == before.encode(["The CARD!!"])[0].key
-
-
-def test_whitespace_is_kept_where_the_tokenizer_sees_it() -> None:
-    sees = TextProcessor(tiny_models.tokenizer(sees_whitespace=True).backend_tokenizer, 48)
-    assert sees.preprocessing.collapse_whitespace is False
-    assert sees.encode(["a  b"])[0].count > sees.encode(["a b"])[0].count
 
 
 def test_keys_differ_between_a_pair_and_a_text_of_the_same_ids(text: TextProcessor) -> None:

@@ -349,3 +349,10 @@ def test_batches_are_counted(pads: bool, tokens: int, ratio: float) -> None:
     assert value(metrics, "sonde_batch_tokens_sum") == tokens
     assert value(metrics, "sonde_batch_padding_ratio_sum") == pytest.approx(ratio)
     assert value(metrics, "sonde_queue_items") == 0
+
+
+@pytest.mark.parametrize("runners", [1, 2])
+def test_items_without_cost_are_computed(runners: int) -> None:
+    with engine(Doubler(), device=ComputeDevice(runners)) as made:
+        rows = made.submit([Piece(3, count=0), Piece(4, count=0)]).future.result(WAIT_S)
+    assert rows.tolist() == [[3, 6], [4, 8]]

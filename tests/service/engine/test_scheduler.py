@@ -205,3 +205,9 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueue = QueueMachine.TestCase
 TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@pytest.mark.parametrize("waiting", [[[0]], [[0, 0]], [[0], [0, 3]]])
+def test_items_without_cost_are_given_out_whatever_the_share(waiting: list[list[int]]) -> None:
+    queue = scheduler(*(request(*items) for items in waiting))
+    assert len(queue.next_batch(most_tokens=0)) == 1

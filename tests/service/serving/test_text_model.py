@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import pytest
 
-from models.errors import BadTokens, TextTooLong
+from models.errors import BadTokens, NoTokens, TextTooLong
 from models.text.tokens import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, RowCache
@@ -378,6 +378,7 @@ def test_of_a_pair_the_second_text_is_cut_where_the_caller_wants() -> None:
 def test_prompts_are_found_by_name() -> None:
     with serving(FakeModel(prompts={"query": "find: ", "passage": ""})) as one:
         assert (one.served.prompt("query"), one.served.prompt("passage"), one.served.prompt(None)) == ("find: ", "", "")
+        assert (one.served.prompt("document"), one.served.prompt("corpus")) == ("", ""), "by convention"
         with pytest.raises(InvalidRequest, match=r"fake has no prompt 'other'; it has: passage, query") as caught:
             one.served.prompt("other")
     assert caught.value.param == "prompt_name"
@@ -385,7 +386,33 @@ def test_prompts_are_found_by_name() -> None:
 
 def test_a_model_without_prompts_says_so() -> None:
     with serving() as one, pytest.raises(InvalidRequest, match="it has: none"):
-        one.served.prompt("query")
+        one.served.prompt("title")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "document", "clustering"),
+    [
+        ({}, None, "", "", ""),
+        ({"query": "q: ", "document": "d: "}, None, "q: ", "d: ", ""),
+        ({"query": "q: "}, "query", "q: ", "", "q: "),
+        ({"query": "q: ", "document": "", "passage": "p: "}, None, "q: ", "p: ", ""),
+        ({"query": "q: ", "corpus": "c: "}, "query", "q: ", "c: ", "q: "),
+        ({"search_query": "q: ", "search_document": "d: ", "clustering": "c: "}, None, "q: ", "d: ", "c: "),
+        ({"instruction": "i: "}, "instruction", "", "", "i: "),
+    ],
+)
+def test_a_purpose_has_the_prompt_that_models_give_it(
+    prompts: dict[str, str], default: str | None, query: str, document: str, clustering: str
+) -> None:
+    with serving(FakeModel(prompts=prompts, default_prompt=default)) as one:
+        found = [one.served.prompt_for(purpose) for purpose in ("query", "document", "clustering")]
+    assert found == [query, document, clustering]
+
+
+@pytest.mark.parametrize("name", ["query", "document", "passage", "corpus"])
+def test_every_model_knows_the_usual_names(name: str) -> None:
+    with serving() as one:
+        assert one.served.prompt(name) == ""
 
 
 def test_work_aside_runs_on_another_thread() -> None:
@@ -493,3 +520,12 @@ def test_a_full_service_explains_and_decodes_nothing() -> None:
             asyncio.run(one.served.explain(["a"], ANYONE, "inputs", prompt="", special=True))
         with pytest.raises(Overloaded):
             asyncio.run(one.served.decode([[5]], ANYONE))
+
+
+@pytest.mark.parametrize("inputs", [["card", ""], ["card", " \n"], [("card", "card"), ("", " ")], [[5], []]])
+def test_a_text_without_tokens_is_refused_at_once_by_its_name(inputs: Inputs) -> None:
+    with serving(FakeModel(special_tokens=False)) as one:
+        with pytest.raises(NoTokens, match=r"texts\[1\] has no tokens for this model") as caught:
+            asyncio.run(one.rows(inputs, options=TokenizeOptions(param="texts")))
+        assert caught.value.param == "texts[1]"
+        assert one.model.batches == []

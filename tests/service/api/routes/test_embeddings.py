@@ -133,6 +133,13 @@ def test_a_prompt_goes_before_each_text(make_app: MakeApp) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["query", "document"])
+def test_a_prompt_of_the_usual_name_is_known_to_every_model(client: TestClient, name: str) -> None:
+    np.testing.assert_array_equal(
+        vectors(embed(client, input="hello", prompt_name=name)), vectors(embed(client, input="hello"))
+    )
+
+
 def test_headers_say_what_happened(client: TestClient) -> None:
     answer = client.post(
         "/v1/embeddings", json={"model": "fake", "input": ["hello", "w1 " * 40]}, headers={"X-Request-ID": "abc-1"}
@@ -170,7 +177,7 @@ def test_headers_say_what_happened(client: TestClient) -> None:
         ({"dimensions": 17}, "dimensions", "invalid_value"),
         ({"dimensions": 0}, "dimensions", "invalid_value"),
         ({"encoding_format": "int8"}, "encoding_format", "invalid_value"),
-        ({"prompt_name": "query"}, "prompt_name", "invalid_value"),
+        ({"prompt_name": "title"}, "prompt_name", "invalid_value"),
         ({"modle": "fake"}, "modle", "unknown_field"),
         ({"input": ["a", {"text": ""}]}, "input[1]", "invalid_value"),
         ({"input": [{"text": "a", "image": "b"}]}, "input[0]", "invalid_value"),

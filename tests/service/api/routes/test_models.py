@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 
+from models.loader import load
+from models.runtime.placement import place
+from models.source import locate
 from tests.fakes.model import FakeModel
+from tests.support import tiny_models
 from tests.support.app import MakeApp
 
 
@@ -41,3 +47,15 @@ def test_info_speaks_as_tei_does(client: TestClient) -> None:
         "max_input_length": 32,
         "max_batch_tokens": 512,
     }
+
+
+def test_a_model_that_shares_no_batch_says_so(make_app: MakeApp, tmp_path: Path) -> None:
+    path = tiny_models.mobilebert(tmp_path)
+    client = TestClient(make_app(load(locate(f"alone={path}"), place("cpu", "float32")), FakeModel("fake")))
+    about = client.get("/v1/models/alone").json()
+    assert about["one_by_one"]
+    assert about["batches"].startswith("one text at a time: a text's row depends on the others of its batch")
+    assert not client.get("/v1/models/fake").json()["one_by_one"]
+    shown = client.get("/metrics").text
+    assert 'sonde_model_one_by_one{model="alone"} 1.0' in shown
+    assert 'sonde_model_one_by_one{model="fake"} 0.0' in shown

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sentence_transformers import SentenceTransformer
 
+from models.loader import load
+from models.runtime.placement import place
+from models.source import locate
 from tests.fakes.model import FakeModel
+from tests.support import tiny_models
 from tests.support.app import MakeApp
 
 DOCUMENTS = ["pizza", "my card is lost", "card", "rain weather"]
@@ -55,6 +62,34 @@ def test_a_cross_encoder_reads_query_and_document_together(both: TestClient) -> 
 def test_an_encoder_uses_its_prompts_for_queries_and_documents(both: TestClient) -> None:
     # [CLS] w2 … [SEP] for each document, and [CLS] w1 card lost [SEP]
     assert rerank(both)["meta"]["tokens"]["input_tokens"] == sum(3 + len(text.split()) for text in DOCUMENTS) + 5
+
+
+@pytest.mark.parametrize("documents_are", ["document", "passage", "corpus", None])
+def test_an_encoder_ranks_as_sentence_transformers_does(
+    tmp_path: Path, make_app: MakeApp, documents_are: str | None
+) -> None:
+    prompts = {"query": "find: "} | ({documents_are: "the card: "} if documents_are else {})
+    path = tiny_models.roughen(tiny_models.encoder(tmp_path / "model", prompts=prompts, default_prompt="query"))
+    client = TestClient(make_app(load(locate(str(path)), place("cpu", "float32"))))
+    library = SentenceTransformer(str(path), device="cpu")
+    name = {"prompt_name": documents_are} if documents_are else {}
+    cosines = library.similarity(library.encode_query("card lost"), library.encode_document(DOCUMENTS, **name))[0]
+    answer = rerank(client, model="model")
+    scores = {entry["index"]: entry["relevance_score"] for entry in answer["results"]}
+    assert [scores[index] for index in range(len(DOCUMENTS))] == pytest.approx(cosines.clip(0, 1).tolist(), abs=1e-4)
+
+
+def test_an_encoder_cuts_queries_and_documents_as_sentence_transformers_does(tmp_path: Path, make_app: MakeApp) -> None:
+    path = tiny_models.roughen(tiny_models.encoder(tmp_path / "model"))
+    settings = path / "sentence_bert_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "query_length": 5, "document_length": 9}))
+    client = TestClient(make_app(load(locate(str(path)), place("cpu", "float32"))))
+    library = SentenceTransformer(str(path), device="cpu")
+    cosines = library.similarity(library.encode_query("card lost"), library.encode_document(DOCUMENTS))[0]
+    answer = rerank(client, model="model")
+    scores = {entry["index"]: entry["relevance_score"] for entry in answer["results"]}
+    assert [scores[index] for index in range(len(DOCUMENTS))] == pytest.approx(cosines.clip(0, 1).tolist(), abs=1e-4)
+    assert answer["meta"]["truncated"] == 3
 
 
 def test_long_documents_may_be_cut(client: TestClient) -> None:

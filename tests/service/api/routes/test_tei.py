@@ -131,7 +131,7 @@ def test_tokenize_shows_places_in_the_text(everything: TestClient) -> None:
     assert [(token["text"], token["special"], token["start"], token["stop"]) for token in tokens] == [
         ("[CLS]", True, None, None),
         ("my", False, 0, 2),
-        ("card", False, 3, 7),
+        ("card", False, 4, 8),
         ("[SEP]", True, None, None),
     ]
 
@@ -139,7 +139,7 @@ def test_tokenize_shows_places_in_the_text(everything: TestClient) -> None:
 def test_our_tokenize_shows_what_the_model_sees(everything: TestClient) -> None:
     answer = post(everything, "/v1/tokenize", model="fake", input=["my \t card ", "w1 " * 40], prompt_name="query")
     first, second = answer["data"]
-    assert (first["text"], first["tokens"]) == ("w1 my card", ["[CLS]", "w1", "my", "card", "[SEP]"])
+    assert (first["text"], first["tokens"]) == ("w1 my \t card ", ["[CLS]", "w1", "my", "card", "[SEP]"])
     assert (first["truncated"], second["truncated"], answer["max_tokens"]) == (False, True, 32)
 
 

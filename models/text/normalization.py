@@ -1,10 +1,9 @@
-"""Preprocessing of texts before tokenisation, with Unicode normalisation in linear time."""
+"""Unicode normalisation in linear time, whatever the text."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -13,29 +12,6 @@ Form = Literal["NFC", "NFKC"]
 _ORDINARY_MARKS = 30
 _NO_MARKS = 0x20000  # Unicode has none from here on, and a hundred thousand ideographs
 _DECOMPOSED: dict[Form, Literal["NFD", "NFKD"]] = {"NFC": "NFD", "NFKC": "NFKD"}
-_REPEATED_PUNCTUATION = re.compile(r"([^\w\s])\1+")
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """Changes to a text before its tokeniser reads it; the same in training and in serving."""
-
-    nfc: bool = True
-    collapse_whitespace: bool = True
-    lower_case: bool = False
-    squeeze_punctuation: bool = False
-
-    def __call__(self, text: str) -> str:
-        """The text as the tokeniser reads it."""
-        if self.nfc:
-            text = normalize("NFC", text)
-        if self.collapse_whitespace:
-            text = " ".join(text.split())
-        if self.lower_case:
-            text = text.lower()
-        if self.squeeze_punctuation:
-            text = _REPEATED_PUNCTUATION.sub(r"\1", text)
-        return text
 
 
 def normalize(form: Form, text: str) -> str:

@@ -1,0 +1,103 @@
+"""What a model directory says that it is: dense encoders and sequence classifiers are served.
+
+A dense encoder's row has one width. Sparse and multi-vector encoders have rows of another form. The engine's seam for
+them is `width` of `models.base.ModelMetadata`, which `service.engine.runner` requires of every row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from models.errors import ModelSourceError
+from models.filesystem import read_json
+
+_CROSS_ENCODER = "a cross-encoder without a classification head, which scores by a language model's logits"
+_PROMPTED = "a cross-encoder with a default prompt"
+_SPARSE = "a sparse encoder (SPLADE)"
+_MULTI_VECTOR = "a multi-vector encoder (ColBERT), with a vector for each token"
+_BY_MODEL_TYPE = {
+    "CrossEncoder": _CROSS_ENCODER,
+    "SparseEncoder": _SPARSE,
+    "MultiVectorEncoder": _MULTI_VECTOR,
+    "ColBERT": _MULTI_VECTOR,
+}
+_BY_MODULE = {
+    "LogitScore": _CROSS_ENCODER,
+    "SpladePooling": _SPARSE,
+    "SparseAutoEncoder": _SPARSE,
+    "SparseStaticEmbedding": _SPARSE,
+    "MLMTransformer": _SPARSE,
+    "CSRSparsity": _SPARSE,
+    "MultiVectorMask": _MULTI_VECTOR,
+}
+_BY_ARCHITECTURE = {
+    "HF_ColBERT": _MULTI_VECTOR,
+    "ForCausalLM": "a causal language model",
+    "LMHeadModel": "a causal language model",
+    "DoubleHeadsModel": "a causal language model",
+    "ForSeq2SeqLM": "a sequence-to-sequence language model",
+    "ForConditionalGeneration": "a generating language model",
+    "ForTokenClassification": "a token classifier",
+    "ForQuestionAnswering": "a model for question answering",
+    "ForMultipleChoice": "a model for multiple choice",
+    "ForNextSentencePrediction": "a model for the next sentence",
+    "ForImageClassification": "an image classifier",
+    "ForRetrieval": _MULTI_VECTOR,
+}
+CLASSIFIER = "ForSequenceClassification"
+
+
+def require_served_kind(root: Path) -> None:
+    """Raise ModelSourceError naming the kind of what is no dense encoder or sequence classifier."""
+    try:
+        kind = _find_kind(root)
+    except (ValueError, RecursionError) as error:
+        raise ModelSourceError(f"{root.name}/{error}", param="model") from error
+    if kind:
+        raise ModelSourceError(
+            f"{root.name}: expected a dense encoder, or a model with a classification head, got {kind}", param="model"
+        )
+
+
+def is_classifier(config: dict[str, Any]) -> bool:
+    """Whether config.json states a classification head."""
+    return any(name.endswith(CLASSIFIER) for name in _architectures(config))
+
+
+def _find_kind(root: Path) -> str | None:
+    """The kind of a model that is not served; None for others."""
+    config, modules = read_json(root / "config.json", dict), read_json(root / "modules.json", list)
+    about = read_json(root / "config_sentence_transformers.json", dict)
+    stated = str(about.get("model_type"))
+    classes = [str(module.get("type", "")) for module in modules if isinstance(module, dict)]
+    if any(name.startswith("pylate.") for name in classes):
+        return _MULTI_VECTOR
+    if found := next((_BY_MODULE[name] for name in _last_parts(classes) if name in _BY_MODULE), None):
+        return found
+    if stated == "CrossEncoder" and is_classifier(config) and len(classes) <= 1:
+        return _PROMPTED if _default_prompt(about) else None
+    return _BY_MODEL_TYPE.get(stated) or _kind_of_architecture(config, is_bare=not modules)
+
+
+def _kind_of_architecture(config: dict[str, Any], *, is_bare: bool) -> str | None:
+    """The kind of an architecture; modules say what is done with the body of a language model."""
+    for name in _architectures(config):
+        for ending, kind in _BY_ARCHITECTURE.items():
+            if name.endswith(ending) and (is_bare or ending == "HF_ColBERT"):
+                return kind
+    return None
+
+
+def _default_prompt(about: dict[str, Any]) -> str:
+    """The prompt before every input; Sonde reads pairs without one."""
+    return str((about.get("prompts") or {}).get(about.get("default_prompt_name")) or "")
+
+
+def _architectures(config: dict[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [str(name) for name in stated] if isinstance(stated, list) else []
+
+
+def _last_parts(names: list[str]) -> list[str]:
+    return [name.rsplit(".", 1)[-1] for name in names]
