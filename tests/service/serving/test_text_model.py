@@ -468,7 +468,7 @@ def test_texts_are_explained_uncut() -> None:
         (seen,) = asyncio.run(one.served.explain(["my  card is lost"], ANYONE, "inputs", prompt="hello ", special=True))
         (bare,) = asyncio.run(one.served.explain(["my card"], ANYONE, "inputs", prompt="", special=False))
     assert (seen.text, seen.tokens) == (
-        "hello my card is lost",
+        "hello my  card is lost",
         ["[CLS]", "hello", "my", "card", "is", "lost", "[SEP]"],
     )
     assert bare.tokens == ["my", "card"]
