@@ -53,6 +53,7 @@ CHECKS = (
             f"{DEATHS}::test_postgresql_goes_away_under_a_running_job",
             f"{DEATHS}::test_a_worker_paused_past_its_lease_stops_its_trainer_and_writes_nothing",
             f"{JOBS}/test_database.py",
+            f"{JOBS}/test_hung_databases.py",
             f"{JOBS}/test_leases.py",
         ),
     ),
