@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import RegistryConflict, RegistryDamaged
-from models.filesystem import make_directory, replace_file
+from models.filesystem import make_directory, remove_temporary, replace_file
 from models.registry.locked_files import locked, read_object, shown, stamp
 
 log = logging.getLogger(__name__)
@@ -55,4 +55,5 @@ class Aliases:
         """Keep other threads and processes from changing aliases meanwhile."""
         make_directory(self._root)
         with locked(self._root / ".aliases.lock"):
+            remove_temporary(self._root)
             yield

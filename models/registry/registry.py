@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ArtifactError, NotRegistered, RegistryConflict, RegistryError
-from models.filesystem import make_directory
+from models.filesystem import make_directory, remove_temporary
 from models.registry.aliases import Aliases
 from models.registry.artifact import Manifest, publish, read_manifest, verify
 from models.registry.held_out import HeldOut, HeldOutRows
@@ -359,4 +359,5 @@ class Registry:
         if not directory.is_dir():
             raise NotRegistered(f"there is no trained model {name}", param="model")
         with locked(directory / ".lock"):
+            remove_temporary(directory)
             yield self._history(name)

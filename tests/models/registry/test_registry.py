@@ -463,6 +463,16 @@ CHANGES: dict[str, tuple[Callable[[Registry, Path], object], Pointer]] = {
 }
 
 
+def test_the_next_change_removes_what_a_killed_one_left(registry: Registry, source: Path, tmp_path: Path) -> None:
+    filled(registry, source, 1)
+    left = [tmp_path / "models" / NAME.replace(":", "--") / ".tmp-1-a", tmp_path / "models" / ".tmp-1-b"]
+    for path in left:
+        path.write_bytes(b"half a poin")
+    registry.promote(NAME, 1, **BY)
+    registry.set_alias("intents", NAME)
+    assert not any(path.exists() for path in left)
+
+
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_power_cut_leaves_the_old_pointer_or_the_new_one(
