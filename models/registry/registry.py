@@ -32,6 +32,14 @@ from models.registry.versions import Versions
 
 log = logging.getLogger(__name__)
 
+# Called under a name's lock, right before a change; raises where the change is not permitted any more.
+Permit = Callable[[], None]
+
+
+def _permit() -> None:
+    """Permit every change."""
+
+
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
@@ -136,7 +144,15 @@ class Registry:
             return version
 
     def promote(
-        self, name: str, version: int, *, by: str, why: str, expected: int | None = None, served: int = 0
+        self,
+        name: str,
+        version: int,
+        *,
+        by: str,
+        why: str,
+        expected: int | None = None,
+        served: int = 0,
+        permit: Permit = _permit,
     ) -> Pointer:
         """Put a version in service. Promoting the version in service changes nothing.
 
@@ -145,7 +161,7 @@ class Registry:
         same. Raises RegistryConflict when the generation is not the expected one, NotRegistered, and ArtifactError
         when the files differ from the published ones.
         """
-        return self._point_to(name, version, "promote", by, why, expected, served)
+        return self._point_to(name, version, "promote", by, why, expected, served, permit)
 
     def rollback(self, name: str, *, by: str, why: str, served: int = 0) -> Pointer:
         """Put the previous version back in service. Raises RegistryConflict when there is none."""
@@ -221,9 +237,10 @@ class Registry:
         """The rows bound to a name, or None. Raises RegistryError."""
         return self._held_out(name).read()
 
-    def bind_held_out(self, name: str, source: Path, held_out: HeldOut) -> None:
+    def bind_held_out(self, name: str, source: Path, held_out: HeldOut, *, permit: Permit = _permit) -> None:
         """Copy a file whose rows judge every later version of a name. Raises NotRegistered and RegistryError."""
         with self._locked(name) as history:
+            permit()
             self._held_out(name).bind(source, held_out)
             history.log("bind_held_out", None, held_out.by, why=held_out.file)
 
@@ -234,9 +251,10 @@ class Registry:
         with self._locked(name):
             return self._held_out(name).copy_to(directory)
 
-    def unbind_held_out(self, name: str, *, by: str) -> None:
+    def unbind_held_out(self, name: str, *, by: str, permit: Permit = _permit) -> None:
         """Remove the rows bound to a name. Raises NotRegistered when there are none."""
         with self._locked(name) as history:
+            permit()
             held_out = self._held_out(name).read()
             if held_out is None:
                 raise NotRegistered(f"no rows are bound to {name}", param="model")
@@ -263,7 +281,15 @@ class Registry:
             self._aliases.write({key: target for key, target in aliases.items() if key != alias})
 
     def _point_to(
-        self, name: str, version: int, action: Action, by: str, why: str, expected: int | None, served: int
+        self,
+        name: str,
+        version: int,
+        action: Action,
+        by: str,
+        why: str,
+        expected: int | None,
+        served: int,
+        permit: Permit = _permit,
     ) -> Pointer:
         """Verify a version and put it in service, unless another move came after `expected`."""
         owner = verify(self.path(name, version)).owner
@@ -274,6 +300,7 @@ class Registry:
                 message = f"{name} is at generation {last.generation}, expected {expected}: another change came first"
                 raise RegistryConflict(message, param="model")
             self.path(name, version)  # raises if it was deleted meanwhile
+            permit()
             if last.version != version or last.generation < served:
                 last = history.move(version, action, by=by, why=why, owner=owner, served=served)
             return Pointer(version, last.generation, last.previous)

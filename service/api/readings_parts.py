@@ -10,9 +10,9 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import orjson
 
 from service.errors import InvalidRequest
@@ -21,8 +21,6 @@ READINGS = ("records", "series", "timestamps")
 _PART_BYTES = 256 * 1024
 # More than a row of the most columns that a model can have.
 _MAX_ROW_BYTES = 256 * 1024
-# Ends of a part to try: the first ones may be within the name of a column.
-_MAX_ENDS = 8
 _SPACE = rb"[ \t\r\n]*+"
 # By the first byte of a list: how an item in it ends, then what follows it; and how the last one ends.
 _ENDS = {close: re.compile(re.escape(close) + _SPACE + rb"([,\]])") for close in (b"]", b"}")}
@@ -81,25 +79,42 @@ def _parts(body: bytes, at: int) -> Iterator[tuple[list[Any], int, bool]]:
     close = _CLOSES.get(body[at : at + 1])
     is_last = False
     while not is_last:
-        for end in islice(_ends(body, at, close), _MAX_ENDS):
-            stop = end.start() + (close is not None)
+        for end in _ends(body, at, close):
+            stop = at + end.start() + (close is not None)
             try:
                 part = orjson.loads(b"[%b]" % body[at:stop])
             except orjson.JSONDecodeError:
                 continue
             is_last = end[1] == b"]"
             yield part, stop, is_last
-            at = end.end()
+            at += end.end()
             break
         else:
             return
 
 
 def _ends(body: bytes, at: int, close: bytes | None) -> Iterator[re.Match[bytes]]:
-    """Where the part that begins at a byte may end: with the list, else with an item after the part's size."""
-    full = min(at + _PART_BYTES, len(body))
+    """Where the part that begins at a byte may end, from there on.
+
+    The first that looks like an end may be within the name of a column. The next one is in no string.
+    """
+    window = body[at : at + _PART_BYTES + _MAX_ROW_BYTES]
+    for blank in (bytes, _blank_strings):
+        if (end := _find_end(blank(window), close)) is not None:
+            yield end
+
+
+def _find_end(window: bytes, close: bytes | None) -> re.Match[bytes] | None:
+    """Where the list ends, else where an item does after the part's size."""
+    full = min(_PART_BYTES, len(window))
     if close is None:
-        ends, last_ends, begin = _SCALAR_END, _LAST_SCALAR_END, full
-    else:
-        ends, last_ends, begin = _ENDS[close], _LAST_ENDS[close], max(body.rfind(close, at, full), at)
-    return chain(last_ends.finditer(body, at, full), ends.finditer(body, begin, full + _MAX_ROW_BYTES))
+        return _LAST_SCALAR_END.search(window, 0, full) or _SCALAR_END.search(window, full)
+    begin = max(window.rfind(close, 0, full), 0)
+    return _LAST_ENDS[close].search(window, 0, full) or _ENDS[close].search(window, begin)
+
+
+def _blank_strings(part: bytes) -> bytes:
+    """The same bytes with NUL for those of strings; `part` begins outside of strings."""
+    plain = np.frombuffer(part.replace(b"\\\\", b"__").replace(b'\\"', b"__"), np.uint8)
+    is_within = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1  # the count may wrap: only its last bit is used
+    return np.where(is_within, np.uint8(0), plain).tobytes()

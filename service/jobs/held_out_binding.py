@@ -9,7 +9,7 @@ from typing import Any
 
 from models.registry.artifact import Manifest
 from models.registry.held_out import HeldOut
-from models.registry.registry import Registry
+from models.registry.registry import Permit, Registry
 from service.errors import FileMissing
 from service.jobs.files import Files, StoredFile
 from service.jobs.held_out_check import count_rows
@@ -24,21 +24,29 @@ def find_upload(files: Files, file: str) -> tuple[StoredFile, Path]:
 
 
 def bind(
-    registry: Registry, name: str, stored: StoredFile, path: Path, columns: Mapping[str, str], *, by: str
+    registry: Registry,
+    name: str,
+    stored: StoredFile,
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    by: str,
+    permit: Permit,
+    max_memory_bytes: int,
 ) -> HeldOut:
     """Check a file and copy it below the registry, in place of what was bound before.
 
     It is read as for the version in service, else the newest: by its task and the columns of its readings. `columns`
-    maps those of texts. Raises InvalidRequest for a file that the task cannot read, NotRegistered, ArtifactError and
-    Unavailable.
+    maps those of texts. `max_memory_bytes` is for reading it. Raises InvalidRequest for a file that the task cannot
+    read, NotRegistered, ArtifactError, Unavailable, and what `permit` raises.
     """
     manifest = _judged_manifest(registry, name)
     read_as: dict[str, Any] = {"task": manifest.task, "columns": dict(columns), "hyperparameters": _roles(manifest)}
-    rows = count_rows({"path": path, "sha256": stored.sha256, **read_as})
+    rows = count_rows({"path": path, "sha256": stored.sha256, **read_as}, max_memory_bytes)
     held_out = HeldOut(
         file=stored.id, format=stored.format, sha256=stored.sha256, rows=rows, by=by, at=int(time.time()), **read_as
     )
-    registry.bind_held_out(name, path, held_out)
+    registry.bind_held_out(name, path, held_out, permit=permit)
     return held_out
 
 

@@ -130,7 +130,7 @@ def _metric_objection(task: str, metrics: Mapping[str, Any], baseline: BaselineM
     name, now, then = _deciding_metric(task, metrics, baseline)
     if name is None:
         return f"it cannot be compared with {baseline.now}: they have no deciding number in common on {baseline.rows}"
-    if now < then - _ROUNDING:
+    if not now >= then - _ROUNDING:  # false for NaN, which is not better than any number
         return f"its {name} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
     return None
 

@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 Check = Callable[[Path, str], str | None]
 
 
+class _NotPermitted(Exception):
+    """What a decision was based on has changed, and the version has to be held."""
+
+    def __init__(self, decision: promotion.Decision) -> None:
+        super().__init__(decision.why)
+        self.decision = decision
+
+
 class _AlreadyPublished(Exception):
     """Another attempt published the job's version first."""
 
@@ -98,19 +106,21 @@ class Publisher:
         """
         version = self._publish_version(job, attempt, result)
         wrong = self._check(self._registry.path(job.name, version), job.base_spec)
-        # The check takes minutes: what others may have changed meanwhile is read after it.
-        bound = self._registry.held_out(job.name)
-        decision = promotion.decide(
-            result,
-            serves=serves,
-            incomparable=objection,
-            wrong=wrong,
-            auto_promote=self._auto_promote,
-            max_ece=self._max_ece,
-            bound=bound.sha256 if bound else None,
-            not_permitted=self._rights.objection(job),
-        )
-        decision = self._promote(job, version, decision, generation)
+
+        def decide() -> promotion.Decision:
+            bound = self._registry.held_out(job.name)
+            return promotion.decide(
+                result,
+                serves=serves,
+                incomparable=objection,
+                wrong=wrong,
+                auto_promote=self._auto_promote,
+                max_ece=self._max_ece,
+                bound=bound.sha256 if bound else None,
+                not_permitted=self._rights.objection(job),
+            )
+
+        decision = self._promote(job, version, decide, generation)
         name = f"{job.name}:v{version}"
         outcome = "promoted" if decision.promote else "held"
         kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels", "bound")}
@@ -167,17 +177,33 @@ class Publisher:
             owner=job.owner,
         )
 
-    def _promote(self, job: Job, version: int, decision: promotion.Decision, generation: int) -> promotion.Decision:
-        """Promote the version unless the decision or the registry is against it; the decision then."""
+    def _promote(
+        self, job: Job, version: int, decide: Callable[[], promotion.Decision], generation: int
+    ) -> promotion.Decision:
+        """Promote the version unless the decision or the registry is against it; the decision then.
+
+        It is made again under the name's lock, since keys, owners and bound rows change while files are verified.
+        """
+
+        def require_still() -> None:
+            now = decide()
+            if not now.promote:
+                raise _NotPermitted(now)
+
         ledger = self._registry.ledger(job.name)
         done = next((line for line in ledger if line.get("action") == "promote" and line.get("by") == job.id), None)
         if done is not None:
             return promotion.Decision(True, str(done.get("why")))
+        decision = decide()
         if not decision.promote:
             return decision
         self._store.fence(job)
         try:
-            self._registry.promote(job.name, version, by=job.id, why=decision.why, expected=generation)
+            self._registry.promote(
+                job.name, version, by=job.id, why=decision.why, expected=generation, permit=require_still
+            )
+        except _NotPermitted as refused:
+            return refused.decision
         except RegistryConflict:
             why = "another version went into service while this one was trained, and was not compared with it"
             return promotion.Decision(False, why)

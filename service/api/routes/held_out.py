@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from models.errors import RegistryError
 from models.registry.held_out import HeldOut
 from models.registry.registry import Registry
-from service.api.deps import ContextDep, JobsDep, RegistryDep, requires
+from service.api.deps import ContextDep, JobsDep, RegistryDep, SettingsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import BoundRows, HeldOutBody, HeldOutDeleted
@@ -17,6 +19,7 @@ from service.api.trained_names import not_found, require_known, require_publishe
 from service.auth import Key
 from service.errors import ScopeDenied
 from service.jobs.held_out_binding import bind, find_upload
+from service.jobs.memory_watch import trainer_limit_bytes
 
 # Plain functions run in a thread of FastAPI's: they read and write files.
 router = APIRouter(prefix="/v1/models/{model:path}/held_out", route_class=JsonRoute, tags=["registry"])
@@ -48,15 +51,25 @@ def held_out(model: str, registry: RegistryDep) -> dict[str, Any]:
     summary="Bind rows that judge a name's versions",
 )
 async def bind_held_out(
-    model: str, body: HeldOutBody, registry: RegistryDep, jobs: JobsDep, context: ContextDep
+    model: str, body: HeldOutBody, registry: RegistryDep, jobs: JobsDep, context: ContextDep, settings: SettingsDep
 ) -> dict[str, Any]:
     """Copy an uploaded file; every later version is measured on its rows, and so is the version in service.
 
-    The key owns the name, or is an admin's.
+    The key owns the name, or is an admin's. Only an admin's replaces rows that another key has bound.
     """
     name = await asyncio.to_thread(_require_owned, registry, model, context.key)
     stored, path = await jobs.run(find_upload, jobs.files, body.file)
-    bound = await asyncio.to_thread(bind, registry, name, stored, path, body.columns, by=context.key.id)
+    bound = await asyncio.to_thread(
+        bind,
+        registry,
+        name,
+        stored,
+        path,
+        body.columns,
+        by=context.key.id,
+        permit=partial(_require_owner, registry, name, context.key),
+        max_memory_bytes=trainer_limit_bytes(settings.max_trainer_memory),
+    )
     return _bound_object(name, bound)
 
 
@@ -68,10 +81,10 @@ async def bind_held_out(
     summary="Remove the rows that judge a name's versions",
 )
 def unbind_held_out(model: str, registry: RegistryDep, context: ContextDep) -> dict[str, Any]:
-    """Remove the binding and the copy of its rows. The key owns the name, or is an admin's."""
+    """Remove the binding and the copy of its rows. The key owns the name and bound them, or is an admin's."""
     name = require_published(registry, model)
-    _require_owner(registry, name, context.key)
-    registry.unbind_held_out(name, by=context.key.id)
+    permit = partial(_require_owner, registry, name, context.key)
+    registry.unbind_held_out(name, by=context.key.id, permit=permit)
     return {"object": "model.held_out", "model": name, "deleted": True}
 
 
@@ -83,10 +96,18 @@ def _require_owned(registry: Registry, model: str, key: Key) -> str:
 
 
 def _require_owner(registry: Registry, name: str, key: Key) -> None:
-    """Raise ScopeDenied unless a key owns the name or is an admin's."""
+    """Raise ScopeDenied unless a key owns the name and all that is bound to it, or is an admin's."""
+    if key.allows("admin"):
+        return
     ownership = registry.ownership(name)
-    if not key.allows("admin") and (ownership is None or ownership.owner != key.id):
+    if ownership is None or ownership.owner != key.id:
         raise ScopeDenied(f"{key.id} does not own {name}: its owner or an admin binds rows to it")
+    try:
+        bound = registry.held_out(name)
+    except RegistryError as error:
+        raise ScopeDenied(f"the rows bound to {name} cannot be read: an admin binds or removes them") from error
+    if bound is not None and bound.by != key.id:
+        raise ScopeDenied(f"{bound.by} bound the rows of {name}: an admin replaces or removes them")
 
 
 def _bound_object(name: str, held_out: HeldOut) -> dict[str, Any]:

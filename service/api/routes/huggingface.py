@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Body, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -23,6 +23,8 @@ from service.serving.text_model import TokenizeOptions
 
 router = APIRouter(route_class=JsonRoute, tags=["Hugging Face"])
 _PIPELINE = "pipeline/feature-extraction"
+# A body of several forms: the task decides which one it has.
+AnyBody = Annotated[Any, Body()]
 
 
 # Decorators apply from the last one up, and the first route that fits a path answers.
@@ -45,18 +47,17 @@ async def extract_features(body: EmbedBody, call: CallDep) -> Response:
 
 
 @router.post("/models/{model:path}", include_in_schema=False, dependencies=[INFER])
-async def infer(request: Request, call: CallDep) -> Response:
+async def infer(sent: AnyBody, call: CallDep) -> Response:
     """What the model that the path names does: vectors, labels, scores or similarities."""
-    sent = await request.json()
     if isinstance(sent, dict) and isinstance(sent.get("inputs"), list):
         sent = await _separate(sent, call)
     return await _answer(sent, call, call.request.path_params["model"])
 
 
 @router.post("/", include_in_schema=False, dependencies=[INFER])
-async def root(request: Request, call: CallDep) -> Response:
+async def root(sent: AnyBody, call: CallDep) -> Response:
     """What the model that the body names does, or the first model."""
-    return await _answer(await request.json(), call, None)
+    return await _answer(sent, call, None)
 
 
 async def _answer(sent: Any, call: ComputeCall, model: str | None) -> Response:

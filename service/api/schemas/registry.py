@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from models.registry.names import NAME_PATTERN
 from service.api.schemas.base import RequestBody, ResponseBody
 from service.api.schemas.fields import Count, to_integer
+from service.api.schemas.jobs import Name
 
 
 class ModelDeleted(ResponseBody):
@@ -41,8 +42,8 @@ class OwnerBody(RequestBody):
 
 class HeldOutBody(RequestBody):
     file: str = Field(description="the id of an uploaded file", min_length=1, max_length=100)
-    columns: dict[str, str] = Field(
-        {}, description="for texts: our column names with the file's, as in a job", max_length=100
+    columns: dict[Name, Name] = Field(
+        {}, description="for texts: our column names with the file's, as in a job", max_length=16
     )
 
 

@@ -29,6 +29,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "both forms": {"series": ROWS[:200] + RECORDS[:200], "model": "m"},
     "no rows": {"series": [], "records": [[]], "timestamps": [{}]},
     "names that look like an end": {"records": [{"a}, {": 1, "b}]": 2}] * 300},
+    "names full of ends": {"records": [{"}, " * 30: 1, '\\"}]' * 30: index} for index in range(300)]},
     "texts that look like lists": {"model": '"series": [1, 2]', "input": ["],[", '"records":[']},
     "lists of other names": {"x": {"series": ROWS[:50]}, "series": ROWS},
     "a model called series": {"model": "series", "series": ROWS},
@@ -53,7 +54,8 @@ def test_parts_are_the_whole(name: str, indent: int | None) -> None:
 
 
 def test_long_lists_are_not_left_in_the_rest() -> None:
-    for name in ("rows", "records", "times", "numbers as times", "a model called series"):
+    plain = ("rows", "records", "times", "numbers as times", "a model called series")
+    for name in (*plain, "names that look like an end", "names full of ends"):
         assert len(cut_readings(json.dumps(BODIES[name]).encode(), 5000).rest) < 200
 
 

@@ -52,6 +52,14 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
     ("given", "why"),
     [
         (result(0.79, 0.8), "its macro_f1 on the held-out rows is 0.7900, less than the 0.8000 of what serves now"),
+        (
+            result(float("nan"), 0.8),
+            "its macro_f1 on the held-out rows is nan, less than the 0.8000 of what serves now",
+        ),
+        (
+            result(0.9, float("nan")),
+            "its macro_f1 on the held-out rows is 0.9000, less than the nan of what serves now",
+        ),
         (tuned(0.5, base=0.6), "its mrr on the held-out rows is 0.5000, less than the 0.6000 of the base model"),
         (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
         (

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from models.filesystem import sha256_of
+from models.registry import registry
+from models.registry.artifact import Manifest, verify
 from models.registry.held_out import HeldOut
 from models.registry.registry import Registry
 from service.auth import Keyring
@@ -292,6 +294,32 @@ def test_what_was_not_measured_on_the_bound_rows_is_held(team: Team) -> None:
     assert team.finish(team.begin(None), bound=measured(others, 1.0, 1.0))["decision"] == "promoted"
     team.registry.unbind_held_out(SUPPORT, by="admin")
     assert team.run(None)["decision"] == "promoted"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [("owner", "does not own"), ("key", "was revoked"), ("rows", "rows were bound to this name")]
+)
+def test_what_changes_while_files_are_verified_counts(
+    team: Team, change: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team.make_key()
+    key = team.make_key()
+    team.run(key)
+    begun = team.begin(key)
+
+    def verify_slowly(path: Path) -> Manifest:
+        if change == "owner":
+            team.registry.set_owner(SUPPORT, "key-of-another", by="admin")
+        elif change == "key":
+            team.keyring.revoke(key)
+        else:
+            bind(team)
+        return verify(path)
+
+    monkeypatch.setattr(registry, "verify", verify_slowly)
+    held = team.finish(begun)
+    assert (held["decision"], team.serving()) == ("held", 1)
+    assert why in held["why"]
 
 
 def test_without_a_version_in_service_the_bound_rows_only_have_to_be_readable(team: Team) -> None:

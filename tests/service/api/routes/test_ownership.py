@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from models.errors import SondeError
+from models.filesystem import sha256_of
+from models.registry.held_out import HeldOut
 from models.registry.registry import Registry
 from service.auth import Key, Keyring
 from service.errors import InvalidRequest
@@ -63,7 +65,7 @@ class Office:
         return file
 
 
-def count_here(file: str) -> int:
+def count_here(file: bytes, most: int) -> int:
     """In place of the process, which takes seconds to start."""
     try:
         return held_out_check._count(file)
@@ -187,6 +189,49 @@ def test_only_the_owner_and_admins_bind_rows(office: Office) -> None:
     assert office.ask("b", "GET", HELD_OUT)["file"] == mine
     assert office.ask("a", "PUT", HELD_OUT, {"file": theirs}, status=404)["param"] == "file"
     assert office.ask("admin", "PUT", HELD_OUT, {"file": theirs})["by"] == office.keys["admin"].id
+
+
+def test_the_owner_does_not_take_away_what_an_admin_bound(office: Office) -> None:
+    mine, theirs = office.upload("a"), office.upload("admin")
+    office.ask("a", "PUT", HELD_OUT, {"file": mine})
+    office.ask("a", "PUT", HELD_OUT, {"file": mine})
+    office.ask("admin", "PUT", HELD_OUT, {"file": theirs})
+    error = office.ask("a", "PUT", HELD_OUT, {"file": mine}, status=403)
+    admin = office.keys["admin"].id
+    assert error["message"] == f"{admin} bound the rows of {NAME}: an admin replaces or removes them"
+    office.ask("a", "DELETE", HELD_OUT, status=403)
+    assert office.ask("a", "GET", HELD_OUT)["file"] == theirs
+    office.ask("admin", "DELETE", HELD_OUT)
+    office.ask("a", "PUT", HELD_OUT, {"file": mine})
+
+
+def test_rows_that_cannot_be_read_are_an_admins_to_bind_again(office: Office) -> None:
+    mine, theirs = office.upload("a"), office.upload("admin")
+    office.ask("a", "PUT", HELD_OUT, {"file": mine})
+    next(office.app.state.settings.home.rglob("held_out.json")).write_text("")
+    error = office.ask("a", "PUT", HELD_OUT, {"file": mine}, status=403)
+    assert error["message"] == f"the rows bound to {NAME} cannot be read: an admin binds or removes them"
+    office.ask("admin", "PUT", HELD_OUT, {"file": theirs})
+
+
+@pytest.mark.parametrize("change", ["owner", "rows"])
+def test_what_changes_while_a_file_is_checked_counts(
+    office: Office, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = office.where / "rows.jsonl"
+    rows.write_bytes(ROWS)
+    others = HeldOut("file-1", "jsonl", sha256_of(rows), 2, office.keys["admin"].id, 0, "classification", {}, {})
+
+    def count_slowly(file: bytes, most: int) -> int:
+        if change == "owner":
+            office.registry.set_owner(NAME, STRANGER, by="admin")
+        else:
+            office.registry.bind_held_out(NAME, rows, others)
+        return 2
+
+    monkeypatch.setattr(held_out_check, "_run", count_slowly)
+    office.ask("a", "PUT", HELD_OUT, {"file": office.upload("a")}, status=403)
+    assert office.registry.held_out(NAME) == (None if change == "owner" else others)
 
 
 def test_a_name_without_an_owner_is_bound_by_admins_alone(office: Office) -> None:

@@ -42,6 +42,16 @@ def test_embed_gives_plain_lists(everything: TestClient, client: TestClient) -> 
     np.testing.assert_allclose(vectors[0], openai, atol=1e-6)
 
 
+@pytest.mark.parametrize("path", ["/", "/models/fake"])
+def test_a_body_of_any_task_is_needed(everything: TestClient, path: str) -> None:
+    for headers in ({}, {"content-type": "application/json"}):
+        answer = everything.post(path, headers=headers)
+        assert answer.status_code in (400, 415), answer.text
+    for body, status in (("null", 422), ("{}", 422), ("[]", 422), ("", 400)):
+        answer = everything.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == status, answer.text
+
+
 def test_embed_cuts_from_the_side_that_is_asked_for(everything: TestClient) -> None:
     words = " ".join(f"w{number}" for number in range(40))
     left = post(everything, "/embed", inputs=words, truncation_direction="Left")
