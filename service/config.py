@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     )
     auto_promote: bool = Field(True, description="put a fine-tuned model that passes the gate in service at once")
     max_calibration_error: float = Field(
-        0.15, gt=0, le=1, description="expected calibration error above which the gate holds a classifier"
+        0.15, gt=0, le=1, description="calibration error above which, beyond chance, the gate holds a classifier"
     )
     job_poll_s: float = Field(
         0.25, gt=0, description="seconds between a worker's looks for new jobs, and for a cancel or pause of its own"

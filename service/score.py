@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST, AnomalyModel, Readings, SensorKind, lasting_threshold
+from models.sensors.timestamps import parser_of, to_iso
 from models.training.data.file_reader import FileReader, Record
-from models.training.data.timestamps import to_iso, to_seconds
 from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
 from service.config import Settings
@@ -150,8 +150,9 @@ def _require_order(table: ScoreTable, name: str, column: str) -> None:
 
 def _seconds(times: list[str]) -> list[float] | None:
     """Parse times as training does; None where one is not a time."""
+    parse = parser_of(times)
     try:
-        return [to_seconds(time.strip()) for time in times]
+        return [parse(time.strip()) for time in times]
     except ValueError:
         return None
 

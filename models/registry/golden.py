@@ -11,7 +11,7 @@ from models.errors import ArtifactError
 from models.linalg import normalize
 from models.registry.artifact import Manifest
 
-Rows = NDArray[np.float32]
+Rows = NDArray[np.floating]
 
 # Training computes in float32; a device that serves in a reduced precision may differ by this much.
 _REDUCED_PRECISION = 0.03
@@ -37,4 +37,4 @@ def compare(manifest: Manifest, got: Rows, dtype: str) -> None:
 def _to_matrix(rows: Sequence[Sequence[float]]) -> Rows:
     if len({len(row) for row in rows}) > 1:
         raise ArtifactError("golden rows: expected rows of one length")
-    return np.array(rows, dtype=np.float32)
+    return np.array(rows, dtype=np.float64)

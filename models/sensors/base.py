@@ -97,10 +97,10 @@ def require_columns(readings: Readings, columns: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A forecast of h steps: `mean` float32 [h, d], and `quantiles` float32 [h, d] by level."""
+    """A forecast of h steps: `mean` float64 [h, d], and `quantiles` float64 [h, d] by level."""
 
-    mean: NDArray[np.float32]
-    quantiles: dict[float, NDArray[np.float32]]
+    mean: Readings
+    quantiles: dict[float, Readings]
 
 
 class Forecaster(Protocol):

@@ -18,7 +18,7 @@ def reproduce(manifest: Manifest, model: AnomalyModel | Forecaster) -> None:
         compare(manifest, _results(manifest, model), "float32")
 
 
-def _results(manifest: Manifest, model: AnomalyModel | Forecaster) -> NDArray[np.float32]:
+def _results(manifest: Manifest, model: AnomalyModel | Forecaster) -> NDArray[np.floating]:
     """A detector's scores [n, 1], or a forecaster's mean forecast [h, d]."""
     readings = np.array(manifest.golden.readings, dtype=np.float64)
     if manifest.task == "forecast":

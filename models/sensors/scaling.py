@@ -12,8 +12,8 @@ from torch import Tensor, nn
 _LOW, _HIGH, _DEVIATIONS = 0.05, 0.95, 3.29
 # Scaled readings are clipped to this many units, whose square is finite in float32.
 _MAX_UNITS = 1e6
-# Spread below this share of the level is rounding.
-_ROUNDING = 1e-12
+# Spread below this share of the level is rounding: float64 has 16 digits.
+ROUNDING = 1e-14
 
 
 class RobustScale(nn.Module):
@@ -37,7 +37,7 @@ class RobustScale(nn.Module):
             raise ValueError(f"readings: expected shape [n, {len(self.center)}] with n >= 2, got {list(x.shape)}")
         low, middle, high = (_quantile(x, q) for q in (_LOW, 0.5, _HIGH))
         spread = (high - low) / _DEVIATIONS
-        least = _ROUNDING * middle.abs()
+        least = ROUNDING * middle.abs()
         spread = torch.where(spread > least, spread, x.std(dim=0, unbiased=False))
         self.center = middle
         self.rate = torch.where(spread > least, 1.0 / spread, torch.zeros_like(spread))

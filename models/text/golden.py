@@ -14,9 +14,9 @@ from models.registry.artifact import Golden, Manifest
 from models.registry.golden import Rows, compare
 from models.text.base import TextModel
 from models.text.detectors.serialization import TextDetector, load_detector
-from models.text.heads import LinearHead
+from models.text.heads import UNCALIBRATED, LinearHead
 from models.text.lexical_head import load_head
-from models.text.sequence_classifier import probabilities, relevance
+from models.text.sequence_classifier import relevance
 from models.text.tokens import Tokens
 
 
@@ -34,6 +34,11 @@ class ModelParts:
         with torch.inference_mode():
             logits: Rows = self.head(normalize_rows(rows), tokens).numpy()
             return logits
+
+    def probabilities(self, rows: Rows, tokens: Sequence[Tokens], *, multi_label: bool = False) -> Rows:
+        """Probabilities [n, labels] of rows [n, d] and tokens: all summing to 1, or each label by itself."""
+        confidence = UNCALIBRATED if self.head is None else self.head.confidence
+        return confidence.probabilities(torch.from_numpy(self.logits(rows, tokens)), multi_label=multi_label).numpy()
 
 
 def normalize_rows(rows: Rows) -> torch.Tensor:
@@ -77,7 +82,7 @@ def answers(manifest: Manifest, parts: ModelParts, rows: Rows, tokens: Sequence[
     Probabilities, scores [n, 1], embeddings of length 1, or relevance [n, 1], by the task.
     """
     if manifest.task == "classification":
-        return probabilities(parts.logits(rows, tokens), multi_label=False)
+        return parts.probabilities(rows, tokens)
     if manifest.task == "rerank":
         return relevance(rows)[:, None]
     if manifest.task == "embedding" or parts.detector is None:

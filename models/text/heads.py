@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -13,16 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import ModelSourceError
+from models.text.confidence import Confidence
 from models.text.tokens import Tokens
 
 WEIGHTS, SETTINGS = "head.safetensors", "head.json"
+UNCALIBRATED = Confidence()
 
 
 class LinearHead(nn.Module):
     """logits = (x @ weight.T + bias) / temperature.
 
     `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the
-    encoder gives them after L2 normalisation. The temperature calibrates the softmax of the logits (Guo et al., 2017).
+    encoder gives them after L2 normalisation. `confidence` calibrates the softmax of the logits (Guo et al., 2017).
     """
 
     kind: ClassVar[str] = "linear"
@@ -31,17 +34,21 @@ class LinearHead(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, labels: tuple[str, ...], temperature: float = 1.0) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, labels: tuple[str, ...], confidence: Confidence = UNCALIBRATED
+    ) -> None:
         super().__init__()
         if weight.ndim != 2 or bias.ndim != 1 or not len(weight) == len(bias) == len(labels) >= 2:
             raise ValueError(
                 f"expected weight [labels, d], bias [labels] and 2 labels or more, "
                 f"got {list(weight.shape)}, {list(bias.shape)} and {len(labels)} labels"
             )
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        if not 0 < confidence.temperature < float("inf"):
+            raise ValueError(f"temperature: expected a positive number, got {confidence.temperature}")
+        if not 0 <= confidence.ceiling <= 1:
+            raise ValueError(f"ceiling: expected a probability, got {confidence.ceiling}")
         self.labels = labels
-        self.temperature = float(temperature)
+        self.confidence = confidence
         self.register_buffer("weight", weight.float().contiguous())
         self.register_buffer("bias", bias.float().contiguous())
 
@@ -54,20 +61,20 @@ class LinearHead(nn.Module):
         """Logits float32 [n, labels] of embeddings [n, d]; this kind of head ignores `tokens`."""
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ValueError(f"expected embeddings [n, {self.width}], got {list(x.shape)}")
-        return (x.float() @ self.weight.T + self.bias) / self.temperature
+        return (x.float() @ self.weight.T + self.bias) / self.confidence.temperature
 
     def probabilities(self, x: Tensor, tokens: Sequence[Tokens] | None = None) -> Tensor:
         """Probabilities float32 [n, labels] of embeddings [n, d] and tokens; rows sum to 1."""
-        return self.forward(x, tokens).softmax(dim=-1)
+        return self.confidence.probabilities(self.forward(x, tokens))
 
-    def at(self, temperature: float) -> LinearHead:
-        """The same head at another temperature."""
-        return LinearHead(self.weight, self.bias, self.labels, temperature)
+    def at(self, confidence: Confidence) -> LinearHead:
+        """The same head with another confidence."""
+        return LinearHead(self.weight, self.bias, self.labels, confidence)
 
     def save(self, directory: Path) -> None:
         """Write `head.safetensors` and `head.json` into `directory`; equal heads give equal bytes."""
         save_file(self.tensors(), directory / WEIGHTS)
-        settings = {"kind": self.kind, "labels": list(self.labels), "temperature": self.temperature}
+        settings = {"kind": self.kind, "labels": list(self.labels), **asdict(self.confidence)}
         (directory / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def tensors(self) -> dict[str, Tensor]:
@@ -75,9 +82,9 @@ class LinearHead(nn.Module):
         return {"weight": self.weight.cpu(), "bias": self.bias.cpu()}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], temperature: float) -> Self:
+    def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], confidence: Confidence) -> Self:
         """A head of saved tensors. Raises ValueError for tensors that do not fit together."""
-        return cls(tensors["weight"], tensors["bias"], labels, temperature)
+        return cls(tensors["weight"], tensors["bias"], labels, confidence)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -92,7 +99,9 @@ class LinearHead(nn.Module):
                 )
             if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
                 raise ValueError("weight or bias is not finite")
-            return cls.of(tensors, tuple(map(str, settings["labels"])), float(settings["temperature"]))
+            # Heads of version 0.1.0 have no ceiling.
+            confidence = Confidence(float(settings["temperature"]), float(settings.get("ceiling", 1.0)))
+            return cls.of(tensors, tuple(map(str, settings["labels"])), confidence)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ModelSourceError(
                 f"{directory.name}: not a classifier head that can be read: {error}", param="model"

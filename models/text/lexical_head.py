@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from models.errors import ModelSourceError
-from models.text.heads import SETTINGS, LinearHead
+from models.text.confidence import Confidence
+from models.text.heads import SETTINGS, UNCALIBRATED, LinearHead
 from models.text.tokens import Tokens
 
 MAX_FEATURES = 4000
@@ -99,9 +100,9 @@ class LexicalHead(LinearHead):
         pieces: WordPieces,
         words: Tensor,
         labels: tuple[str, ...],
-        temperature: float = 1.0,
+        confidence: Confidence = UNCALIBRATED,
     ) -> None:
-        super().__init__(weight, bias, labels, temperature)
+        super().__init__(weight, bias, labels, confidence)
         if words.shape != (len(pieces.keys), len(labels)):
             raise ValueError(f"expected words [{len(pieces.keys)}, {len(labels)}], got {list(words.shape)}")
         self.pieces = pieces
@@ -116,11 +117,11 @@ class LexicalHead(LinearHead):
             return super().forward(x)
         columns, values, starts = map(torch.from_numpy, (found.columns, found.values, found.starts[:-1]))
         lexical = embedding_bag(columns, self.words, starts, mode="sum", per_sample_weights=values)
-        return super().forward(x) + lexical / self.temperature
+        return super().forward(x) + lexical / self.confidence.temperature
 
-    def at(self, temperature: float) -> LexicalHead:
-        """The same head at another temperature."""
-        return LexicalHead(self.weight, self.bias, self.pieces, self.words, self.labels, temperature)
+    def at(self, confidence: Confidence) -> LexicalHead:
+        """The same head with another confidence."""
+        return LexicalHead(self.weight, self.bias, self.pieces, self.words, self.labels, confidence)
 
     def tensors(self) -> dict[str, Tensor]:
         """The saved tensors, by the names in `parts`; `words` as float16."""
@@ -128,13 +129,13 @@ class LexicalHead(LinearHead):
         return {**super().tensors(), **pieces, "words": self.words.half().cpu()}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], temperature: float) -> Self:
+    def of(cls, tensors: Mapping[str, Tensor], labels: tuple[str, ...], confidence: Confidence) -> Self:
         """A head of saved tensors. Raises ValueError for tensors that do not fit together."""
         keys, idf = tensors["keys"], tensors["idf"]
         if keys.dtype != torch.int64 or idf.dtype != torch.float32:
             raise ValueError(f"expected keys int64 and idf float32, got {keys.dtype} and {idf.dtype}")
         pieces = WordPieces(keys.numpy(), idf.numpy())
-        return cls(tensors["weight"], tensors["bias"], pieces, tensors["words"], labels, temperature)
+        return cls(tensors["weight"], tensors["bias"], pieces, tensors["words"], labels, confidence)
 
 
 def load_head(directory: Path) -> LinearHead:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST, Readings
+from models.sensors.steps import recognise
+from models.sensors.timestamps import date_to_seconds, parser_of, to_iso, to_seconds
 from service.api.schemas.fields import LATEST_TIME_S, kind_of, shorten_name
 from service.errors import InvalidRequest
 
@@ -23,6 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}
 # Rows converted at a time, so that other threads get the interpreter's lock in between.
 _BLOCK_ROWS = 4096
+_SAME_STEP = 0.01
 
 
 def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
@@ -102,6 +105,15 @@ def _check_value(value: object, where: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class FutureTimes:
+    """Timestamps of a forecast, their step in words ("month", "3600 s"), and warnings."""
+
+    timestamps: list[str] | list[float]
+    step: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class TimestampColumn:
     """Timestamps as Unix seconds float64 [n], strictly increasing.
 
@@ -111,26 +123,45 @@ class TimestampColumn:
     seconds: NDArray[np.float64]
     as_text: bool
 
-    def after(self, steps: int, period_s: float | None) -> list[str] | list[float]:
+    def after(self, steps: int, period_s: float | None) -> FutureTimes:
         """The next `steps` timestamps, in the form in which these came.
 
-        The step is `period_s`, else the median step of these. Raises InvalidRequest when neither is known, or when
-        the form cannot express a time so late.
+        The step is that of the calendar which these follow, else `period_s`, else their median step. Raises
+        InvalidRequest when none is known, or when the form cannot express a time so late.
         """
         if period_s is None and len(self.seconds) == 1:
             why = "how far apart the steps are is not known: send two or more, or none"
             raise InvalidRequest.at("timestamps", why)
-        step = period_s if period_s is not None else float(np.median(np.diff(self.seconds)))
-        seconds = [float(self.seconds[-1] + step * (number + 1)) for number in range(steps)]
-        return [_step_text(at, number) for number, at in enumerate(seconds, start=1)] if self.as_text else seconds
+        last, distances = float(self.seconds[-1]), np.diff(self.seconds)
+        calendar, step = recognise(self.seconds), period_s if period_s is not None else float(np.median(distances))
+        warnings = [] if calendar is not None or _are_multiples(distances, step) else [_irregular(step)]
+        try:
+            seconds = [last + step * (n + 1) for n in range(steps)] if calendar is None else calendar.after(last, steps)
+        except (OverflowError, ValueError):
+            raise _too_late(steps) from None
+        times = [_step_text(at, number) for number, at in enumerate(seconds, start=1)] if self.as_text else seconds
+        return FutureTimes(times, f"{step:g} s" if calendar is None else calendar.name, warnings)
 
 
 def _step_text(seconds: float, number: int) -> str:
     try:
         return _to_iso(seconds)
     except OverflowError:
-        why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
-        raise InvalidRequest.at("timestamps", why) from None
+        raise _too_late(number) from None
+
+
+def _too_late(number: int) -> InvalidRequest:
+    why = f"step {number} would be after the year 9999, which ISO 8601 cannot say: send Unix seconds, or none"
+    return InvalidRequest.at("timestamps", why)
+
+
+def _are_multiples(distances: NDArray[np.float64], step: float) -> bool:
+    """Whether distances are whole steps, within a hundredth of one."""
+    return bool((np.abs(distances / step - np.maximum(np.round(distances / step), 1)) <= _SAME_STEP).all())
+
+
+def _irregular(step: float) -> str:
+    return f"timestamps follow no calendar and are not {step:g} s apart: those of the forecast are"
 
 
 def to_timestamps(values: list[Any], count: int, before: float | None) -> TimestampColumn:
@@ -141,6 +172,7 @@ def to_timestamps(values: list[Any], count: int, before: float | None) -> Timest
     if len(values) != count:
         expected = f"expected {count}, one a row of series, got {len(values)}"
         raise InvalidRequest.at("timestamps", expected)
+    values = _dates_of_digits(values)
     as_text = isinstance(values[0], str)
     seconds = np.array([_to_unix(value, index, as_text=as_text) for index, value in enumerate(values)], np.float64)
     if before is not None and seconds[0] <= before:
@@ -165,7 +197,7 @@ def order_error(seconds: float, before: float, what: str) -> str:
 def _to_unix(value: object, index: int, *, as_text: bool) -> float:
     where = f"timestamps[{index}]"
     if as_text and isinstance(value, str):
-        if (seconds := _parse_iso(value)) is not None:
+        if (seconds := _parse_date(value)) is not None:
             return seconds
         raise InvalidRequest.at(where, f"expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}")
     if not as_text and type(value) in _NUMBERS:
@@ -182,14 +214,20 @@ def _wrong_order(index: int, seconds: float, before: float, what: str) -> Invali
     return InvalidRequest.at(where, order_error(seconds, before, what))
 
 
-def _parse_iso(text: str) -> float | None:
-    """ISO 8601 as Unix seconds.
-
-    None for another text, and for times outside the years 1 to 9999 in UTC.
-    """
+def _dates_of_digits(values: list[Any]) -> list[Any]:
+    """YYYYMMDD and YYYYMMDDHH, as numbers or texts, as ISO 8601; others as they are."""
+    if not set(map(type, values)) <= {str, int} or (parse := parser_of(list(map(str, values)))) is to_seconds:
+        return values
     try:
-        parsed = datetime.fromisoformat(text)
-        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+        return [to_iso(parse(str(value))) for value in values]
+    except ValueError:
+        return values  # 20260230 is named as the wrong one
+
+
+def _parse_date(text: str) -> float | None:
+    """A date as Unix seconds; None for another text, and for times outside the years 1 to 9999 in UTC."""
+    try:
+        seconds = date_to_seconds(text)
     except (ValueError, OverflowError):
         return None
     return seconds if seconds <= LATEST_TIME_S else None  # the last fraction of a second would be rounded up

@@ -91,10 +91,14 @@ def decide(
 
 
 def _calibration_objection(result: Mapping[str, Any], max_ece: float) -> str | None:
-    ece = result["metrics"].get("ece")
-    if ece is None or ece <= max_ece:
+    """Why the calibration error is too large beyond chance: the lower end of its interval counts."""
+    metrics = result["metrics"]
+    ece = metrics.get("ece")
+    low = metrics.get("ece_low", ece)  # results of version 0.1.0 have no interval
+    if ece is None or low <= max_ece:
         return None
-    return f"its expected calibration error is {ece:.4f}, more than {max_ece:g}"
+    interval = f" ({low:.4f} or more beyond chance)" if "ece_low" in metrics else ""
+    return f"its expected calibration error is {ece:.4f}{interval}, more than {max_ece:g}"
 
 
 def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:

@@ -53,6 +53,12 @@ class FineTunedModel(ServedText):
         """Compute logits [n, labels] from the encoder's rows [n, d] and the texts' tokens."""
         return self._parts.logits(rows, tokens)
 
+    def probabilities(
+        self, rows: NDArray[np.float32], tokens: Sequence[Tokens], *, multi_label: bool
+    ) -> NDArray[np.float32]:
+        """Compute probabilities [n, labels]: all summing to 1, or each label by itself."""
+        return self._parts.probabilities(rows, tokens, multi_label=multi_label)
+
     def score(self, rows: NDArray[np.float32]) -> ScoredTexts | None:
         """Scores and p-values of the encoder's rows [n, d]; None without a detector."""
         if self._parts.detector is None:

@@ -82,8 +82,8 @@ class FakeForecaster:
 
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
         """See Forecaster."""
-        mean = np.repeat(readings[-1:], horizon, axis=0).astype(np.float32)
-        return Forecast(mean, {level: mean + np.float32(level - 0.5) for level in quantiles})
+        mean = np.repeat(readings[-1:], horizon, axis=0)
+        return Forecast(mean, {level: mean + (level - 0.5) for level in quantiles})
 
     def memory_bytes(self) -> int:
         """Nothing worth counting."""

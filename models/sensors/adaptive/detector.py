@@ -22,6 +22,7 @@ from models.sensors.adaptive.state import (
 )
 from models.sensors.adaptive.tails import BlockTails
 from models.sensors.base import Readings, Scored, State, require_columns
+from models.sensors.scaling import ROUNDING
 from models.sensors.seasonality import calendar, repeating
 
 Doubles = NDArray[np.float64]
@@ -33,7 +34,8 @@ EVENT_SCORE = 1.1
 QUIET_ROWS = 150
 _AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
-_MIN_UNIT = 1e-6
+# The unit of a constant column: whatever it reads later is nothing beside it.
+_NO_UNIT = 1e300
 _START = "start."
 
 
@@ -147,7 +149,8 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
     repeats itself. ValueError for more columns than fit the state.
     """
     together = np.concatenate(list(runs))
-    unit = np.maximum(together.std(axis=0), _MIN_UNIT * np.abs(together).max(axis=0) + np.finfo(float).tiny)
+    spread = together.std(axis=0)
+    unit = np.where(spread > ROUNDING * np.abs(together).max(axis=0), spread, _NO_UNIT)
     longest = max(runs, key=len)
     seasons = seasons_that_fit(len(columns), calendar(period_s) if period_s is not None else repeating(longest))
     untrained = AdaptiveDetector(columns, seasons, unit, new_state(len(columns), seasons, unit), period_s)

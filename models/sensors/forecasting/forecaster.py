@@ -22,6 +22,7 @@ class SeriesForecaster(nn.Module):
     """
 
     centre: Tensor
+    # 0 of a constant column, 1 in artifacts of version 0.1.0.
     spread: Tensor
 
     def __init__(
@@ -57,26 +58,26 @@ class SeriesForecaster(nn.Module):
             return Forecast(self._to_units(mean, horizon), levels)
 
     def standardised(self, readings: Readings) -> Tensor:
-        """Standardised readings, float32 [n, d]."""
-        return ((torch.from_numpy(np.ascontiguousarray(readings)) - self.centre) / self.spread).float()
+        """Standardised readings, float32 [n, d]; 0 in columns that were constant in training."""
+        return standardised(readings, self.centre, self.spread)
 
     def coverage(self, windows: Windows, share: float = 0.8) -> float:
         """The share of true values within the central interval of nominal coverage `share`.
 
-        Windows are standardised; the mean is over windows, steps and columns.
+        Windows are standardised; the mean is over windows, steps and the columns that vary.
         """
         low, high = (self.intervals.at(level) for level in ((1 - share) / 2, (1 + share) / 2))
-        inside = []
+        inside, varying = [], windows.varying
         with torch.inference_mode():
             for x, y in windows.batches():
                 error = (y - self.model(x)) / typical_change(x, self.horizon)
-                inside.append(((error >= low) & (error <= high)).double().mean(dim=(1, 2)))
+                inside.append(((error >= low) & (error <= high))[:, varying].double().mean(dim=(1, 2)))
         return float(torch.cat(inside).mean())
 
-    def _to_units(self, standard: Tensor, horizon: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Standardised [d, steps] in the readings' units, float32 [horizon, d]."""
-        readings = (standard.T[:horizon].double() * self.spread + self.centre).float()
-        return np.ascontiguousarray(readings.numpy())
+    def _to_units(self, standard: Tensor, horizon: int) -> Readings:
+        """Standardised [d, steps] in the readings' units, [horizon, d]."""
+        # In float32 small changes of large levels would be lost.
+        return np.ascontiguousarray((standard.T[:horizon].double() * self.spread + self.centre).numpy())
 
     def memory_bytes(self) -> int:
         """Bytes of weights and tables."""
@@ -116,3 +117,9 @@ class SeriesForecaster(nn.Module):
         )
         forecaster.load_state_dict(tensors)
         return forecaster
+
+
+def standardised(readings: Readings, centre: Tensor, spread: Tensor) -> Tensor:
+    """Readings [n, d] less `centre` [d] in units of `spread` [d], float32; 0 where the spread is 0."""
+    rate = torch.where(spread > 0, 1 / spread, torch.zeros_like(spread))
+    return ((torch.from_numpy(np.ascontiguousarray(readings)) - centre) * rate).float()

@@ -25,6 +25,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def varying(self) -> Tensor:
+        """The columns int64 [k] that vary: constant ones are standardised to 0. All where none does."""
+        varies = (self.series != 0).any(dim=0)
+        return torch.arange(len(varies))[varies | ~varies.any()]
+
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Contexts [k, d, context] and next steps [k, d, horizon] of windows `index` int64 [k]."""
         rows = self.starts[index][:, None] + torch.arange(self.context + self.horizon)

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from models.calibration import conformal_p_values, conformal_threshold
+from models.text.confidence import in_scope
 
 Kind = Literal["knn", "mahalanobis", "energy", "combined"]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredTexts:
-    """Scores [n], p-values [n], and the k nearest reference items of each.
+    """Scores [n], p-values [n], probabilities [n] of being in scope, and the k nearest reference items of each.
 
     `nearest` are indices int64 [n, k], `similarities` cosines [n, k]. k is 0 for a detector that keeps no items.
     """
 
     scores: Tensor
     p_values: Tensor
+    in_scope: Tensor
     nearest: Tensor
     similarities: Tensor
 
@@ -50,7 +52,12 @@ class CalibratedTextDetector(nn.Module):
         """Scores and p-values of items [n, d]."""
         scores: Tensor = self(x)
         none = torch.empty(len(x), 0)
-        return ScoredTexts(scores, conformal_p_values(self.calibration, scores), none.long(), none)
+        return self.judge(scores, none.long(), none)
+
+    def judge(self, scores: Tensor, nearest: Tensor, similarities: Tensor) -> ScoredTexts:
+        """What the calibration says about scores [n]."""
+        p_values, belongs = conformal_p_values(self.calibration, scores), in_scope(self.calibration, scores)
+        return ScoredTexts(scores, p_values, belongs, nearest, similarities)
 
     def calibrate(self, scores: Tensor) -> Self:
         """Calibrate by the out-of-sample scores [m] of normal items."""

@@ -7,7 +7,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.calibration import conformal_p_values
 from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector
@@ -49,7 +48,7 @@ class CombinedDetector(CalibratedTextDetector):
         """Scores and p-values of items [n, d], and the `explain` nearest normal items of each."""
         near = self.knn.score(x, explain=explain)
         scores = self._sum(near.scores, self.energetic(x))
-        return ScoredTexts(scores, conformal_p_values(self.calibration, scores), near.nearest, near.similarities)
+        return self.judge(scores, near.nearest, near.similarities)
 
     def settings(self) -> dict[str, object]:
         """The number of neighbours."""

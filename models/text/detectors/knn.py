@@ -7,7 +7,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.calibration import conformal_p_values
 from models.linalg import SAME_VECTOR_COSINE
 from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
 
@@ -60,9 +59,7 @@ class KnnDetector(CalibratedTextDetector):
             best = similarity.topk(min(explain, len(self.reference)), dim=-1)
             nearest.append(best.indices)
             similarities.append(best.values.clamp(-1.0, 1.0))
-        joined = torch.cat(scores)
-        p_values = conformal_p_values(self.calibration, joined)
-        return ScoredTexts(joined, p_values, torch.cat(nearest), torch.cat(similarities))
+        return self.judge(torch.cat(scores), torch.cat(nearest), torch.cat(similarities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""

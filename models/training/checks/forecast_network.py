@@ -14,6 +14,7 @@ from models.training.checks.loss import check_loss, check_overfit
 from models.training.checks.wording import lead_status, warn_if
 from models.training.metrics import Floats, Interval, mean_gain
 from models.training.report import Finding
+from models.training.sensors.fit_forecaster import LEAST_ERROR
 from models.training.sensors.forecast_network import NetworkFit
 
 _WINDOWS, _OVERFIT_WINDOWS = 32, 4
@@ -39,7 +40,7 @@ def check_network(fit: NetworkFit) -> Iterator[Finding]:
 
     forecast = model(x).detach()
     yield from check_loss(loss, model.named_parameters(), fresh=False, outputs=forecast, targets=y, kind="values")
-    yield check_overfit(model, overfit_loss, steps=_STEPS, learning_rate=_LEARNING_RATE)
+    yield check_overfit(model, overfit_loss, steps=_STEPS, learning_rate=_LEARNING_RATE, least=LEAST_ERROR)
 
 
 def check_incumbent(ours: Errors, theirs: Errors, horizon: int, *, seed: int) -> Finding:
@@ -81,8 +82,8 @@ def check_forecasts(
 
 
 def _error_gain(ours: Errors, theirs: Errors, horizon: int, seed: int) -> Interval:
-    """The reduction of squared errors [m], with a bootstrap over blocks of `horizon` windows."""
-    return mean_gain(_block_means(-ours, horizon), _block_means(-theirs, horizon), seed=seed)
+    """The reduction of squared errors [m] that matter, with a bootstrap over blocks of `horizon` windows."""
+    return mean_gain(*(_block_means(-np.maximum(one, LEAST_ERROR), horizon) for one in (ours, theirs)), seed=seed)
 
 
 def _block_means(values: Floats, length: int) -> Floats:

@@ -109,8 +109,12 @@ def check_overfit(
     steps: int = 100,
     learning_rate: float = 1e-3,
     floor: float = 0.0,
+    least: float = 0.0,
 ) -> Finding:
-    """Train a copy of the module on one batch; a sound model and loss come close to `floor`."""
+    """Train a copy of the module on one batch; a sound model and loss come close to `floor`.
+
+    A loss of at most `least` above it has been learnt, however small it was at the start.
+    """
     model = copy.deepcopy(module)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
@@ -128,16 +132,16 @@ def check_overfit(
             message = "Training on one batch ended in NaN or infinity."
             return _finding("overfit", "fail", current, None, message, f"Lower the learning rate. {_FIX_NOT_FINITE}")
         first, best = (current if math.isnan(first) else first), min(best, current)
-        if best - floor <= OVERFITTED / 2 * (first - floor):
+        if best - floor <= max(OVERFITTED / 2 * (first - floor), least):
             break
         optimizer.zero_grad()
         torch.autograd.backward([value])
         optimizer.step()
-    return _overfit_finding(first, best, floor)
+    return _overfit_finding(first, best, floor, least)
 
 
-def _overfit_finding(first: float, best: float, floor: float) -> Finding:
-    left = max(best - floor, 0.0) / max(first - floor, 1e-12)
+def _overfit_finding(first: float, best: float, floor: float, least: float) -> Finding:
+    left = 0.0 if best - floor <= least else (best - floor) / max(first - floor, 1e-12)
     status: Status = "ok" if left <= OVERFITTED else "fail" if left > NOT_OVERFITTED else "warn"
     message = f"On one batch, the loss went from {first:.4g} to {best:.4g}: {left:.0%} left, limit {OVERFITTED:.0%}."
     remedy = "A model that cannot learn one batch learns nothing: check frozen layers, targets and the learning rate."

@@ -17,6 +17,7 @@ from models.training.metrics import (
     calibration_error,
     calibration_noise,
     class_f1,
+    coverage,
     effective_rank,
     encoded,
     macro_f1_gain,
@@ -26,6 +27,7 @@ from models.training.report import Finding
 
 MAX_CALIBRATION_ERROR = 0.03
 COLLAPSED_RANK = 1.5
+MIN_CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9)
 # A class with fewer held-out rows is not judged.
 _MIN_ROWS_OF_CLASS = 5
 _RANKED = 2000
@@ -38,6 +40,7 @@ def check_outcome(
     predicted: Sequence[str],
     *,
     confidence: Floats | None = None,
+    scores: Floats | None = None,
     trivial: Sequence[str] | None = None,
     embeddings: Floats | None = None,
     embeddings_before: Floats | None = None,
@@ -51,6 +54,7 @@ def check_outcome(
         truth: the true labels [n].
         predicted: the predicted labels [n].
         confidence: the probability of each predicted label [n].
+        scores: the same as an answer has it [n], which `min_confidence` is compared with.
         trivial: the predictions of the trivial baseline [n].
         embeddings: the rows' embeddings [n, d] by the trained encoder.
         embeddings_before: those by the base encoder.
@@ -68,6 +72,8 @@ def check_outcome(
         yield _check_lead("against_trivial", gain, "Macro-F1", "trivial baseline", remedy, fails=True)
     if confidence is not None:
         yield check_calibration(confidence, true == ours, seed=seed)
+    if scores is not None:
+        yield check_coverage(scores, true == ours)
     yield _check_worst_classes(labels, true, ours, list(lines) if lines is not None else list(range(len(truth))))
     if embeddings is not None:
         yield from check_rank(embeddings, embeddings_before)
@@ -122,6 +128,18 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
     )
     remedy = f"The model is {'too sure' if mean > accuracy else 'not sure enough'}: scale its temperature."
     return _finding("calibration", warn_if(error > limit), error, limit, message, remedy)
+
+
+def check_coverage(scores: Floats, right: NDArray[np.bool_]) -> Finding:
+    """The share of rows [n] that a `min_confidence` would answer, against the accuracy of these."""
+    steps = [(least, *coverage(scores, right, least)) for least in MIN_CONFIDENCES]
+    listed = "; ".join(
+        f"{least:g} answers {share:.0%}" + (f", {accuracy:.1%} of them right" if share else "")
+        for least, share, accuracy in steps
+    )
+    message = f"`min_confidence` against accuracy on {len(right)} held-out rows: 0 answers all, {right.mean():.1%} of "
+    message += f"them right; {listed}."
+    return _finding("coverage", "ok", steps[-1][1], None, message)
 
 
 def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Finding]:

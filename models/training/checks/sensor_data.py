@@ -92,6 +92,7 @@ def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imp
 
 def _check_regularity(repairs: Imputation) -> Finding:
     period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
+    period = period if repairs.step is None else f"one {repairs.step}"
     message = (
         f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half (the limit "
         f"is {MAX_JITTER:.0%}). {len(repairs.gaps)} silences of more than ten periods begin a new run."

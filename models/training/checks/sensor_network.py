@@ -16,6 +16,7 @@ from models.sensors.scaling import RobustScale
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss, check_overfit
 from models.training.report import Finding
+from models.training.sensors.fit_forecaster import LEAST_ERROR
 
 _ROWS, _OVERFIT_ROWS = 64, 8
 _STEPS, _LEARNING_RATE = 300, 5e-3
@@ -47,7 +48,7 @@ def check_examples(detector: NetworkDetector, batch: Tensor) -> Iterator[Finding
 
     outputs = network(inputs).detach()
     yield from check_loss(loss, network.named_parameters(), outputs=outputs, targets=targets, kind="values")
-    yield check_overfit(network, overfit_loss, steps=_STEPS, learning_rate=_LEARNING_RATE)
+    yield check_overfit(network, overfit_loss, steps=_STEPS, learning_rate=_LEARNING_RATE, least=LEAST_ERROR)
 
 
 def _examples(detector: NetworkDetector, runs: Sequence[Readings]) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import SensorKind
+from models.sensors.steps import recognise
+from models.sensors.timestamps import to_iso
 from models.training.data.table import Doubles, Table
-from models.training.data.timestamps import to_iso
 from models.training.errors import data_error
 
 Rows = NDArray[np.int64]
@@ -96,6 +97,7 @@ class Imputation:
     gaps: list[int] = field(default_factory=list)
     jitter: float = 0.0
     period_s: float | None = None
+    step: str | None = None  # a calendar's
 
 
 def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Segments, Imputation]:
@@ -178,7 +180,11 @@ def _cut_at_gaps(
     period = float(np.median(steps[inside]))
     gaps = inside & (steps > _GAP_PERIODS * period)
     imputation.period_s, imputation.gaps = period, table.lines[order[gaps]].tolist()
-    imputation.jitter = float(np.mean(np.abs(steps[inside & ~gaps] - period) > 0.5 * period))
+    calendar = recognise(max(np.split(times[order], np.flatnonzero(firsts | gaps)[1:]), key=len))
+    if calendar is not None:
+        imputation.step = calendar.name
+    else:
+        imputation.jitter = float(np.mean(np.abs(steps[inside & ~gaps] - period) > 0.5 * period))
     return order, firsts | gaps
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST
+from models.sensors.timestamps import EXPECTED, parser_of, require_in_calendar
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import FileColumns, FileReader
-from models.training.data.timestamps import EXPECTED, require_in_calendar, to_seconds
 from models.training.errors import TrainingDataError, data_error, quote
 
 Doubles = NDArray[np.float64]
@@ -138,7 +138,9 @@ class _TableParser:
         if pa.types.is_date(column.type):
             column = pc.cast(column, pa.timestamp("s"), safe=False)
         if not pa.types.is_timestamp(column.type):
-            return np.array(self._parse_cells(name, _parse_seconds, EXPECTED), dtype=np.float64)
+            texts = ["" if cell is None else str(cell) for cell in column.to_pylist()]
+            parse = parser_of(texts)
+            return np.array(self._parse_each(name, texts, lambda text: parse(str(text)), EXPECTED), dtype=np.float64)
         # Counted in the file's own unit: a cast to another may overflow or lose digits.
         parse = partial(_count_to_seconds, per_second=_UNITS[column.type.unit])
         counts = pc.cast(column, pa.int64()).to_pylist()
@@ -156,7 +158,7 @@ class _TableParser:
         return self._parse_each(name, self.file.table.column(name).to_pylist(), parse, expected)
 
     def _parse_each(
-        self, name: str, values: list[object], parse: Callable[[object], _Value], expected: str
+        self, name: str, values: Sequence[object], parse: Callable[[object], _Value], expected: str
     ) -> list[_Value]:
         parsed = []
         for row, value in enumerate(values):
@@ -188,10 +190,6 @@ def _require_text(value: object) -> object:
     if value is None or not str(value).strip():
         raise ValueError("an empty cell")
     return value
-
-
-def _parse_seconds(value: object) -> float:
-    return to_seconds(str(_require_text(value)).strip())
 
 
 def _count_to_seconds(value: object, per_second: float) -> float:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.tokens import Tokens
-from models.training.heads.linear_head import Examples, Floats, HeadFit, Ints, at_fitted_temperature, parallel_fits
+from models.training.heads.linear_head import Examples, Floats, HeadFit, Ints, calibrate, parallel_fits
 
 # The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and
 # CLINC150's training rows, where 0.4 was worse.
@@ -65,7 +65,7 @@ def choose_head(
         if asked == "auto" and not _gains(before, after):
             return HeadChoice(fit.head, *accuracies)
         head = fit_lexical(examples.x, tokens, examples.y, fit.head, _LOOSER * fit.strength)
-    return HeadChoice(at_fitted_temperature(head, logits, y), *accuracies)
+    return HeadChoice(calibrate(head, logits, y), *accuracies)
 
 
 def add_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], strength: float) -> LexicalHead:

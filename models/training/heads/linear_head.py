@@ -1,4 +1,4 @@
-"""Linear heads fitted to embeddings: regularisation by cross-validation, temperature by out-of-fold logits."""
+"""Linear heads fitted to embeddings: regularisation by cross-validation, confidence by out-of-fold logits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from models.linalg import first_occurrences
 from models.runtime import cpu
+from models.text.confidence import Confidence
 from models.text.heads import LinearHead
-from models.training.heads.temperature import fit_temperature
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -68,7 +68,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """A head with its temperature, and how it came about.
+    """A head with its confidence, and how it came about.
 
     `logits` float32 [real, labels] are out of fold, at temperature 1. `covered` [real] marks the rows whose label the
     other folds had too. `by_strength` is the out-of-fold accuracy of each strength tried. `folds` [real] are the
@@ -181,7 +181,7 @@ def fit_head(
         whole = _solve(examples.x, examples.y, best, labels)
         logits, covered = validation.all_logits(best), validation.covered()
     return HeadFit(
-        at_fitted_temperature(whole.head, logits[covered], examples.real_y[covered]),
+        calibrate(whole.head, logits[covered], examples.real_y[covered]),
         best,
         logits,
         covered,
@@ -198,9 +198,9 @@ def fit_plain(examples: Examples, strength: float, labels: tuple[str, ...]) -> L
         return _solve(examples.x, examples.y, strength, labels).head
 
 
-def at_fitted_temperature(head: LinearHead, logits: Floats, y: Ints) -> LinearHead:
-    """The head at the temperature that fits logits [m, labels] of unseen rows with class numbers [m]; 1 for none."""
-    return head.at(fit_temperature(torch.from_numpy(logits), torch.from_numpy(y)) if len(y) else 1.0)
+def calibrate(head: LinearHead, logits: Floats, y: Ints) -> LinearHead:
+    """The head with the confidence that logits [m, labels] of unseen rows with class numbers [m] support."""
+    return head.at(Confidence.fitted(torch.from_numpy(logits), torch.from_numpy(y)))
 
 
 def linear_logits(head: LinearHead, x: Floats) -> Floats:

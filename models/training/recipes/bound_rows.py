@@ -32,7 +32,7 @@ from models.training.recipes.retrieval_metrics import evaluate
 from models.training.recipes.text_anomaly import detector_metrics
 from models.training.report import Finding
 from models.training.sensors.detector_selection import metrics_of, score_runs
-from models.training.sensors.fit_forecaster import Standardisation, errors_of, held_out_windows
+from models.training.sensors.fit_forecaster import Standardisation, errors_of, held_out_windows, relative_unit, skill
 from models.training.tuning.encoder_tuning import open_encoder
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,10 @@ def _sensor_metrics(sensor: AnomalyModel | Forecaster, bound: Segments, longest:
         windows = held_out_windows(sensor, runs, skip=longest - sensor.context)
     except ValueError as error:
         raise _unmeasurable(str(error)) from error
-    unit = sensor.spread / torch.from_numpy(Standardisation.of(runs).spread)
+    unit = relative_unit(sensor.spread, torch.from_numpy(Standardisation.of(runs).spread))
     ours, naive = (errors_of(model, windows, unit=unit) for model in (sensor.model, repeat_last(sensor.horizon)))
-    skill, count = 1.0 - ours.mse / max(naive.mse, 1e-12), float(len(windows))
-    return {"primary": skill, "mse": ours.mse, "mae": ours.mae, "held_out_windows": count}
+    count = float(len(windows))
+    return {"primary": skill(ours.mse, naive.mse), "mse": ours.mse, "mae": ours.mae, "held_out_windows": count}
 
 
 def _context_of(artifact: Path) -> int:

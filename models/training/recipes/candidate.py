@@ -21,7 +21,8 @@ from models.training.recipes.text_dataset import TextDataset
 class Candidate:
     """An encoder with a head and a detector, and their metrics on the held-out rows.
 
-    `probabilities` float32 [m, labels] are those of the held-out rows; `directory` has a tuned encoder.
+    `probabilities` float32 [m, labels] are those of the held-out rows. `scores` [m] are those of the predicted labels
+    as an answer has them: times that of being in scope. `directory` has a tuned encoder.
     """
 
     mode: str
@@ -29,6 +30,7 @@ class Candidate:
     head: LinearHead
     detector: TextDetector
     probabilities: Floats
+    scores: Floats
     metrics: Mapping[str, float]
     directory: Path | None = None
 
@@ -46,6 +48,7 @@ class Candidate:
         """A candidate with its metrics on the held-out rows, beside those already `known`."""
         held_x, out_of_scope = embedder(data.held_texts), embedder(data.out_of_scope)
         probabilities: Floats = head.probabilities(torch.from_numpy(held_x), embedder.read(data.held_texts)).numpy()
+        scores: Floats = probabilities.max(axis=1) * detector.score(torch.from_numpy(held_x)).in_scope.numpy()
         strange = detector_selection.out_of_scope_metrics(detector, held_x, out_of_scope)
         metrics = {
             **held_out_metrics(data.held_y, probabilities),
@@ -53,7 +56,7 @@ class Candidate:
             **known,
             **{f"oos_{name}": value for name, value in strange.items()},
         }
-        return cls(mode, embedder, head, detector, probabilities, metrics, directory)
+        return cls(mode, embedder, head, detector, probabilities, scores, metrics, directory)
 
     @property
     def predicted(self) -> Ints:
@@ -73,14 +76,17 @@ class Candidate:
 
 
 def held_out_metrics(truth: Ints, probabilities: Floats) -> dict[str, float]:
-    """Accuracy, macro-F1 with its interval, and calibration error of probabilities [m, labels]."""
+    """Accuracy, and macro-F1 and calibration error with their intervals, of probabilities [m, labels]."""
     predicted = probabilities.argmax(axis=1)
+    calibration = measures.calibration_interval(probabilities.max(axis=1), predicted == truth, seed=0)
     macro_f1 = measures.macro_f1_gain(truth, predicted, None, probabilities.shape[1], seed=0)
     return {
         "accuracy": measures.accuracy(truth, predicted),
         "macro_f1": macro_f1.value,
         "macro_f1_low": macro_f1.low,
         "macro_f1_high": macro_f1.high,
-        "ece": measures.calibration_error(probabilities.max(axis=1), predicted == truth),
+        "ece": calibration.value,
+        "ece_low": calibration.low,
+        "ece_high": calibration.high,
         "held_out_rows": float(len(truth)),
     }

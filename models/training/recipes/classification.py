@@ -83,6 +83,7 @@ def _findings(
         [data.labels[row] for row in data.held_y],
         [data.labels[row] for row in winner.predicted],
         confidence=winner.probabilities.max(axis=1),
+        scores=winner.scores,
         trivial=parts.baselines[-1].predictions,
         embeddings=winner.embedder(data.held_texts),
         embeddings_before=context.embedder(data.held_texts) if won else None,

@@ -15,7 +15,7 @@ from models.training import metrics
 from models.training.errors import TrainingError
 from models.training.events import Level, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
-from models.training.heads.linear_head import Floats, Ints, at_fitted_temperature, linear_logits
+from models.training.heads.linear_head import Floats, Ints, calibrate, linear_logits
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
 from models.training.job import TextContext
 from models.training.recipes.candidate import Candidate
@@ -133,7 +133,7 @@ class EncoderComparison:
         embedder = open_encoder(self._context, directory)
         examples = self._whole.examples(embedder)
         head = linear_head.fit_plain(examples, result.tuned.metrics["C"], self._whole.labels)
-        head = at_fitted_temperature(head, result.logits, self._whole.y[result.rows])
+        head = calibrate(head, result.logits, self._whole.y[result.rows])
         detector = self._uncalibrated_detector(examples, head)
         detector_selection.calibrate_crossed(detector, [(fold.detector, fold.x) for fold in result.folds])
         return replace(result.tuned, embedder=embedder, head=head, detector=detector, directory=directory)
@@ -206,11 +206,11 @@ class EncoderComparison:
         examples, held_x = data.examples(embedder), embedder(data.held_texts)
         plain = linear_head.fit_plain(examples, self._strength, data.labels)
         logits = linear_logits(plain, held_x)
-        head = at_fitted_temperature(plain, logits, data.held_y)
+        head = calibrate(plain, logits, data.held_y)
         detector = detector_selection.calibrate_on(self._uncalibrated_detector(examples, head), held_x)
         mode = "contrastive" if settings.mode == "auto" else settings.mode
         measured = Candidate.measured(mode, embedder, head, detector, data, {"C": self._strength}, directory)
-        honest = {**measured.metrics, "ece": _crossed_calibration_error(plain, logits, data.held_y)}
+        honest = {**measured.metrics, **_crossed_calibration(plain, logits, data.held_y)}
         return replace(measured, metrics=honest), FoldResult(fold, held_x, logits, detector)
 
     def _results(self, folds: Sequence[Fold]) -> Iterator[FoldResult]:
@@ -243,12 +243,13 @@ class EncoderComparison:
         emit(self._context.events, message, level)
 
 
-def _crossed_calibration_error(head: LinearHead, logits: Floats, y: Ints) -> float:
-    """Calibration error of held-out rows, each half at the temperature that the other half gave."""
+def _crossed_calibration(head: LinearHead, logits: Floats, y: Ints) -> dict[str, float]:
+    """Calibration error of held-out rows, each half with the confidence that the other half gave."""
     half_of = linear_head.stratified(y, 2, 0)
     rows = np.empty_like(logits)
     for half in (0, 1):
         own, other = half_of == half, half_of != half
-        temperature = at_fitted_temperature(head, logits[other], y[other]).temperature
-        rows[own] = torch.softmax(torch.from_numpy(logits[own]) / temperature, dim=-1).numpy()
-    return metrics.calibration_error(rows.max(axis=1), rows.argmax(axis=1) == y)
+        confidence = calibrate(head, logits[other], y[other]).confidence
+        rows[own] = confidence.probabilities(torch.from_numpy(logits[own]) / confidence.temperature).numpy()
+    found = metrics.calibration_interval(rows.max(axis=1), rows.argmax(axis=1) == y, seed=0)
+    return {"ece": found.value, "ece_low": found.low, "ece_high": found.high}

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-
 from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.windows import Windows
@@ -32,12 +30,16 @@ from models.training.sensors.fit_forecaster import (
     errors_of,
     fit_forecaster,
     held_out_windows,
+    relative_unit,
+    skill,
 )
 from models.training.sensors.forecast_network import NetworkFit, NetworkSettings
 
 # Fewer losses show no slope.
 _LEAST_LOSSES = 4
 _TOLERANCE = 0.01
+# Float32 networks forecast standardised values; of columns of unlike spread the largest one's rounding counts.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def _measure(
 def _metrics(errors: ForecastErrors, coverage: float, naive_mse: float, windows: int) -> dict[str, float]:
     """`primary` is the skill: the share of the best naive forecast's squared error that is gone."""
     return {
-        "primary": 1.0 - errors.mse / max(naive_mse, 1e-12),
+        "primary": skill(errors.mse, naive_mse),
         "mse": errors.mse,
         "mae": errors.mae,
         "coverage_80": coverage,
@@ -177,7 +179,7 @@ def _incumbent(context: JobContext, chosen: ChosenForecaster, parts: SeriesParts
         emit_incomparable(context.events, f"it needs {known.context} readings, these have {ours.context}")
         return None
     windows = held_out_windows(known, parts.held_out, skip=ours.context - known.context)
-    errors = errors_of(known.model, windows, unit=known.spread / ours.spread)
+    errors = errors_of(known.model, windows, unit=relative_unit(known.spread, ours.spread))
     return IncumbentForecaster(errors, known.coverage(windows))
 
 
@@ -185,5 +187,5 @@ def _golden(forecaster: SeriesForecaster, readings: Readings) -> dict[str, objec
     """One context, and the mean forecast of the written model, a row a step."""
     first = readings[: forecaster.context]
     mean = forecaster.forecast(first, forecaster.horizon, ()).mean
-    spread = float(forecaster.spread.min())
-    return golden_readings(first, mean, max(_TOLERANCE * spread, 1e-5 * float(np.abs(mean).max())))
+    spread = forecaster.spread[forecaster.spread > 0]
+    return golden_readings(first, mean, max(_TOLERANCE * float(spread.min()), _ROUNDING * float(spread.max())))

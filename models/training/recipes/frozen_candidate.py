@@ -36,7 +36,8 @@ def fit_frozen(context: TextContext, settings: ClassificationHyperparameters, da
         message = "the head's solver stopped before it had converged; its accuracy may gain from a smaller C"
         emit(context.events, message, "warn")
     head = fitted.choice.head
-    metrics = {"C": fitted.linear.strength, "temperature": head.temperature, "lexical": fitted.choice.share, **ranking}
+    metrics = {"C": fitted.linear.strength, "lexical": fitted.choice.share, **ranking}
+    metrics |= {"temperature": head.confidence.temperature, "ceiling": head.confidence.ceiling}
     return Candidate.measured("frozen", context.embedder, head, detector, data, metrics)
 
 

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sensors.base import Readings
-from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.forecasting.forecaster import SeriesForecaster, standardised
 from models.sensors.forecasting.intervals import Intervals
 from models.sensors.forecasting.networks import ForecastKind, LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import Windows, cut_windows
+from models.sensors.scaling import ROUNDING
 from models.training.sensors.forecast_network import LossCurve, NetworkFit, NetworkSettings
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 # The linear map stays unless the network's error is smaller by this share.
 MIN_GAIN = 0.01
-_MIN_SPREAD = 1e-9
+# Squared errors below this share of the training part's variance are nothing: a thousandth of the spread.
+LEAST_ERROR = 1e-6
 Tune = Callable[[NetworkFit, Windows], None]
 
 
@@ -36,11 +38,13 @@ class ForecastErrors:
 
 
 def errors_of(model: Callable[[Tensor], Tensor], windows: Windows, *, unit: Tensor | None = None) -> ForecastErrors:
-    """The errors of a model of contexts [n, d, context], in units [d] of the columns."""
+    """The errors of a model of contexts [n, d, context], in units [d] of the columns; constant columns have none."""
     squared, absolute = [], []
+    columns = windows.varying if unit is None else torch.nonzero(unit)[:, 0]
+    unit = torch.ones(len(windows.series[0]), dtype=torch.float64) if unit is None else unit
     with torch.inference_mode():
         for x, y in windows.batches():
-            error = (model(x) - y).double() * (1.0 if unit is None else unit[:, None])
+            error = ((model(x) - y).double() * unit[:, None])[:, columns]
             squared.append(error.square().mean(dim=1))
             absolute.append(error.abs().mean(dim=(1, 2)))
     by_window_and_step = torch.cat(squared)
@@ -69,14 +73,14 @@ class Standardisation:
 
     @classmethod
     def of(cls, runs: Sequence[Readings]) -> Standardisation:
-        """From runs [n, d]; a constant column keeps its unit."""
+        """From runs [n, d]; a constant column has no spread, and no part in errors."""
         readings = np.concatenate(list(runs))
         spread = readings.std(axis=0)
-        return cls(readings.mean(axis=0), np.where(spread > _MIN_SPREAD, spread, 1.0))
+        return cls(readings.mean(axis=0), np.where(spread > ROUNDING * np.abs(readings).max(axis=0), spread, 0.0))
 
     def __call__(self, run: Readings) -> Tensor:
         """Standardised readings float32 [n, d]."""
-        return torch.from_numpy(((run - self.centre) / self.spread).astype(np.float32))
+        return standardised(run, torch.from_numpy(self.centre), torch.from_numpy(self.spread))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,16 @@ def fit_forecaster(
     return ChosenForecaster(forecaster, scale, errors, reason, curve)
 
 
+def relative_unit(spread: Tensor, other: Tensor) -> Tensor:
+    """Spreads [d] in units of others [d]; 0 of columns that are constant there."""
+    return torch.where(other > 0, spread / other, torch.zeros_like(spread))
+
+
+def skill(mse: float, naive_mse: float) -> float:
+    """The share of a naive forecast's squared error that is gone; errors below `LEAST_ERROR` count as that."""
+    return 1.0 - max(mse, LEAST_ERROR) / max(naive_mse, LEAST_ERROR)
+
+
 def _build_forecaster(
     model: LinearForecast | PatchForecast, calibration: Windows, scale: Standardisation, plan: ForecastPlan
 ) -> SeriesForecaster:
@@ -160,7 +174,7 @@ def _choose(errors: dict[ForecastKind, float], asked: Literal["auto", "linear", 
     listed = ", ".join(f"{kind} {error:.4f}" for kind, error in errors.items())
     if asked != "auto":
         return asked, f"{asked} was asked for; mean squared error on validation windows: {listed}"
-    better = errors["patch"] < (1 - MIN_GAIN) * errors["linear"]
+    better = errors["patch"] < (1 - MIN_GAIN) * errors["linear"] and errors["linear"] > LEAST_ERROR
     measured = f"on validation windows the mean squared error is {listed}"
     if better:
         return "patch", f"{measured}: the network is better by more than {MIN_GAIN:.0%}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
+from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
@@ -45,18 +46,23 @@ class LabelSet:
         return int(held) + sum(len(name) for name in self.names)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LabelScores:
-    """Probabilities float32 [n, labels] and, where known, p-values [n].
+    """Probabilities float32 [n, labels] of texts that are in scope and, where known, whether they are.
 
     `parts` were computed for them. `label_set` describes labels that came with the request.
     """
 
     names: Sequence[str]
-    scores: NDArray[np.float32]
-    p_values: list[float] | None
+    in_scope: NDArray[np.float32]
+    scope: ScoredTexts | None
     parts: tuple[ModelOutput, ...]
     label_set: dict[str, object] | None = None
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """Probabilities float32 [n, labels] that the text is in scope and has the label."""
+        return self.in_scope if self.scope is None else self.in_scope * self.scope.in_scope.numpy()[:, None]
 
 
 @compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts")
@@ -70,7 +76,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
     classify_texts = _classify_with_labels if served.metadata.task == "embedding" else _classify_by_training
     scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
-    data = [_classification_object(scored, index, body.top_k) for index in range(len(body.input))]
+    data = [_classification_object(scored, index, body) for index in range(len(body.input))]
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
     return call.respond(content, served, *scored.parts)
 
@@ -103,9 +109,9 @@ async def classify_by_labels(
         with torch.inference_mode():
             vectors = torch.from_numpy(rows.values)
             scores = labels.head(vectors, multi_label=multi_label).numpy()
-            p_values = labels.detector.score(vectors).p_values.tolist() if labels.detector else None
+            scope = labels.detector.score(vectors) if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
-            return LabelScores(labels.names, scores, p_values, (rows, *more), label_set)
+            return LabelScores(labels.names, scores, scope, (rows, *more), label_set)
 
     return await served.run_in_pool(compute)
 
@@ -123,9 +129,8 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Co
     rows = await _compute_rows(body, served, call, served.prompt(None))
 
     def compute() -> LabelScores:
-        scores = probabilities(served.logits(rows.values, rows.tokens), multi_label=multi_label)
-        scored = served.score(rows.values)
-        return LabelScores(served.metadata.labels, scores, scored.p_values.tolist() if scored else None, (rows,))
+        scores = served.probabilities(rows.values, rows.tokens, multi_label=multi_label)
+        return LabelScores(served.metadata.labels, scores, served.score(rows.values), (rows,))
 
     return await served.run_in_pool(compute)
 
@@ -158,7 +163,7 @@ def _label_params(number: int, name: str, about: str | list[str]) -> list[str]:
 
 
 def _fit_labels(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelSet:
-    """Fit the head on all texts, and the detector on examples alone.
+    """Fit the head on all texts; calibrate it and fit the detector on examples alone.
 
     Names and descriptions are not written like inputs, so they cannot tell what is out of scope.
     """
@@ -169,28 +174,35 @@ def _fit_labels(labels: dict[str, str | list[str]], rows: ModelOutput) -> LabelS
     ]
     with torch.inference_mode():
         vectors = torch.from_numpy(rows.values)
-        examples = vectors[torch.tensor([is_example for _, is_example in known])]
-        detector = ReferenceDetector().fit(examples) if len(examples) >= _LEAST_EXAMPLES else None
-        head = ZeroShotHead.from_texts(vectors, [owner for owner, _ in known])
+        examples = torch.tensor([is_example for _, is_example in known])
+        enough = int(examples.sum()) >= _LEAST_EXAMPLES
+        detector = ReferenceDetector().fit(vectors[examples]) if enough else None
+        head = ZeroShotHead.from_texts(vectors, [owner for owner, _ in known], examples if enough else None)
         return LabelSet(tuple(labels), head, detector, len(known), rows.truncated)
 
 
 def rank_labels(scored: LabelScores, index: int, top_k: int | None = None) -> list[dict[str, object]]:
     """An input's labels with scores, best first."""
     scores = scored.scores[index]
-    return [
-        {"label": scored.names[at], "score": float(scores[at])} for at in np.argsort(-scores, kind="stable")[:top_k]
-    ]
+    return [{"label": scored.names[at], "score": float(scores[at])} for at in _order(scored, index, top_k)]
 
 
-def _classification_object(scored: LabelScores, index: int, top_k: int | None) -> dict[str, object]:
-    labels = rank_labels(scored, index, top_k)
-    p_value = scored.p_values[index] if scored.p_values else None
+def _order(scored: LabelScores, index: int, top_k: int | None) -> list[int]:
+    """The numbers of an input's labels, best first."""
+    best: list[int] = np.argsort(-scored.in_scope[index], kind="stable")[:top_k].tolist()
+    return best
+
+
+def _classification_object(scored: LabelScores, index: int, body: ClassifyBody) -> dict[str, object]:
+    in_scope, order = scored.in_scope[index], _order(scored, index, body.top_k)
+    labels = rank_labels(scored, index, body.top_k)
+    p_value = None if scored.scope is None else float(scored.scope.p_values[index])
+    sure = body.min_confidence is None or scored.scores[index][order[0]] >= body.min_confidence
     return {
         "object": "classification",
         "index": index,
-        "label": labels[0]["label"],
-        "labels": labels,
+        "label": labels[0]["label"] if sure else None,
+        "labels": [{**label, "score_in_scope": float(in_scope[at])} for label, at in zip(labels, order, strict=True)],
         "out_of_scope": None if p_value is None else p_value <= _OUT_OF_SCOPE_ALPHA,
         "p_value": p_value,
         "truncated": scored.parts[0].tokens[index].truncated,

@@ -45,14 +45,17 @@ def _read_series(body: ForecastBody, served: ServedSensor) -> tuple[Readings, Ti
 
 def _forecast_body(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
     period_s = served.signature.period_s
+    future = None if stamps is None else stamps.after(len(made.mean), period_s)
+    gaps = [] if stamps is None else gap_warnings(stamps.seconds, period_s)
     content = {
         "object": "forecast",
         "model": body.model,
         "columns": served.signature.columns,
-        "timestamps": None if stamps is None else stamps.after(len(made.mean), period_s),
+        "timestamps": None if future is None else future.timestamps,
+        "step": None if future is None else future.step,
         "mean": made.mean.tolist(),
         "quantiles": {str(level): rows.tolist() for level, rows in made.quantiles.items()},
-        "warnings": [] if stamps is None else gap_warnings(stamps.seconds, period_s),
+        "warnings": [] if future is None else [*gaps, *future.warnings],
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(body.series)},
     }
     return orjson.dumps(content)

@@ -76,7 +76,7 @@ async def classify_sequences(body: PredictBody, call: ComputeCall, *, many: bool
         name=name_by_index("inputs", alone=not many),
     )
     rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "classification", options))
-    scores = _scores(await _logits(served, rows), body, served)
+    scores = await _scores(served, rows, body)
     top_k = body.parameters.top_k if body.parameters else None
     ranked = [
         [
@@ -150,20 +150,22 @@ def _require_pairs_allowed(body: PredictBody, served: ServedText) -> None:
         raise InvalidRequest(f"{served.metadata.name} reads single texts, got pairs", param="inputs")
 
 
-async def _logits(served: ServedText, rows: ModelOutput) -> NDArray[np.float32]:
-    """Logits [n, labels]: the head's of a fine-tuned model, else the model's own rows."""
-    if not isinstance(served, FineTunedModel):
-        return rows.values
-    return await served.run_in_pool(lambda: served.logits(rows.values, rows.tokens))
-
-
-def _scores(logits: NDArray[np.float32], body: PredictBody, served: ServedText) -> NDArray[np.float32]:
-    """Logits [n, labels] as the caller wants them."""
+async def _scores(served: ServedText, rows: ModelOutput, body: PredictBody) -> NDArray[np.float32]:
+    """Logits or probabilities [n, labels], as the caller wants them; `/v1/classify` gives the same probabilities."""
     chosen = body.parameters.function_to_apply if body.parameters else None
-    if body.raw_scores or chosen == "none":
-        return logits
+    raw = body.raw_scores or chosen == "none"
     multi_label = served.metadata.multi_label if chosen is None else chosen == "sigmoid"
-    return probabilities(logits, multi_label=multi_label)
+    if not isinstance(served, FineTunedModel):
+        return rows.values if raw else probabilities(rows.values, multi_label=multi_label)
+
+    def compute() -> NDArray[np.float32]:
+        if raw:
+            return served.logits(rows.values, rows.tokens)
+        in_scope = served.probabilities(rows.values, rows.tokens, multi_label=multi_label)
+        scope = served.score(rows.values)
+        return in_scope if scope is None else in_scope * scope.in_scope.numpy()[:, None]
+
+    return await served.run_in_pool(compute)
 
 
 def _tei_tokens(seen: Explained) -> list[dict[str, object]]:

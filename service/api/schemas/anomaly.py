@@ -141,6 +141,9 @@ class ForecastAnswer(ResponseBody):
     timestamps: list[str | float] | None = Field(
         description="of the steps, in the form in which they came; null when none came"
     )
+    step: str | None = Field(
+        description="of the timestamps: month, quarter, year, business day, day, or seconds such as 3600 s"
+    )
     mean: list[list[float]] = Field(description="a row a step, a number a column")
     quantiles: dict[str, list[list[float]]]
     warnings: list[str]

@@ -46,6 +46,7 @@ def to_integer(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(to_integer)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def check_text(value: object, param: str) -> str:

@@ -12,6 +12,7 @@ from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_SCHEMA,
     Count,
+    Probability,
     check_text,
     check_texts,
     shorten_name,
@@ -160,18 +161,20 @@ class ClassifyBody(RequestBody):
     labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
     multi_label: bool = Field(False, description="each label by itself instead of probabilities that sum to 1")
     top_k: Count | None = Field(None, description="number of best labels to answer with; without it, all")
+    min_confidence: Probability | None = Field(None, description="answer label null where the best score is below")
     truncate: bool = TRUNCATE
 
 
 class LabelScore(ResponseBody):
     label: str
-    score: float = Field(ge=0, le=1, description="a probability")
+    score: Probability = Field(description="the probability that the text is in scope and has the label")
+    score_in_scope: Probability = Field(description="the label's probability if the text is in scope")
 
 
 class ClassificationObject(ResponseBody):
     object: Literal["classification"]
     index: int
-    label: str = Field(description="the best label")
+    label: str | None = Field(description="the best label; null where its score is below min_confidence")
     labels: list[LabelScore]
     out_of_scope: bool | None = Field(
         description="unlike the examples of every label; null with too few examples to tell"

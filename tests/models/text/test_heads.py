@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.errors import ModelSourceError
+from models.text.confidence import Confidence
 from models.text.heads import LinearHead
 
 GENERATOR = torch.Generator().manual_seed(2)
@@ -17,7 +18,7 @@ LABELS = ("lost", "späte Karte", "<odd>")
 
 
 def made() -> LinearHead:
-    return LinearHead(WEIGHT, BIAS, LABELS, 0.5)
+    return LinearHead(WEIGHT, BIAS, LABELS, Confidence(0.5, 0.9))
 
 
 def test_logits_are_divided_by_the_temperature() -> None:
@@ -30,10 +31,19 @@ def test_a_saved_head_comes_back_the_same(tmp_path: Path) -> None:
     made().save(tmp_path)
     back = LinearHead.load(tmp_path)
     assert back.labels == LABELS
-    assert back.temperature == 0.5
+    assert back.confidence == Confidence(0.5, 0.9)
     x = torch.randn(7, 5, generator=GENERATOR)
     assert torch.equal(back(x), made()(x))
+    assert torch.equal(back.probabilities(x), made().probabilities(x))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head.json", "head.safetensors"]
+
+
+def test_a_head_of_version_0_1_0_has_no_ceiling(tmp_path: Path) -> None:
+    made().save(tmp_path)
+    settings = json.loads((tmp_path / "head.json").read_text())
+    del settings["ceiling"]
+    (tmp_path / "head.json").write_text(json.dumps(settings))
+    assert LinearHead.load(tmp_path).confidence == Confidence(0.5, 1.0)
 
 
 def test_equal_heads_are_equal_bytes(tmp_path: Path) -> None:
@@ -61,10 +71,12 @@ def test_an_embedding_of_another_width_is_refused_rather_than_broadcast() -> Non
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_is_a_positive_number(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature"):
-        LinearHead(WEIGHT, BIAS, LABELS, temperature)
+        LinearHead(WEIGHT, BIAS, LABELS, Confidence(temperature))
 
 
-@pytest.mark.parametrize("change", [{"kind": "pickle"}, {"labels": ["a"]}, {"temperature": "hot"}, {"labels": None}])
+@pytest.mark.parametrize(
+    "change", [{"kind": "pickle"}, {"labels": ["a"]}, {"temperature": "hot"}, {"labels": None}, {"ceiling": 2}]
+)
 def test_a_head_that_was_tampered_with_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     made().save(tmp_path)
     settings = json.loads((tmp_path / "head.json").read_text())

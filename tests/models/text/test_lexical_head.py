@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.errors import ModelSourceError
+from models.text.confidence import Confidence
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces, load_head
 from models.text.tokens import Tokens
@@ -33,7 +34,12 @@ def made(temperature: float = 0.5) -> LexicalHead:
     pieces = WordPieces.fit(TEXTS)
     words = torch.randn(len(pieces.keys), 4, generator=random)
     return LexicalHead(
-        torch.randn(4, 3, generator=random), torch.randn(4, generator=random), pieces, words, LABELS, temperature
+        torch.randn(4, 3, generator=random),
+        torch.randn(4, generator=random),
+        pieces,
+        words,
+        LABELS,
+        Confidence(temperature),
     )
 
 
@@ -77,7 +83,7 @@ def test_logits_add_what_the_words_say() -> None:
     for row, (start, stop) in enumerate(zip(found.starts, found.starts[1:], strict=False)):
         dense[row, found.columns[start:stop]] = torch.from_numpy(found.values[start:stop])
     torch.testing.assert_close(head(x, texts), (x @ head.weight.T + head.bias + dense @ head.words) / 0.5)
-    plain = LinearHead(head.weight, head.bias, LABELS, 0.5)
+    plain = LinearHead(head.weight, head.bias, LABELS, Confidence(0.5))
     assert torch.equal(head(x, [read(8, 9)] * 3), plain(x))
 
 
@@ -99,7 +105,7 @@ def test_a_saved_head_answers_the_same_and_equal_heads_are_equal_bytes(tmp_path:
         made().save(tmp_path / name)
     back = load_head(tmp_path / "a")
     assert isinstance(back, LexicalHead)
-    assert (back.labels, back.temperature) == (LABELS, 0.5)
+    assert (back.labels, back.confidence) == (LABELS, Confidence(0.5))
     assert torch.equal(back(rows(4), TEXTS), made()(rows(4), TEXTS))
     for file in ("head.json", "head.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -174,7 +180,7 @@ def test_words_may_be_had_or_left_by_name() -> None:
 def test_the_same_examples_give_the_same_head() -> None:
     examples, texts = drawn(200, telling=True)
     one, two = (choose_head(fit_head(examples, LABELS), examples, texts, True).head for _ in range(2))
-    assert one.temperature == two.temperature
+    assert one.confidence == two.confidence
     for name, tensor in one.tensors().items():
         assert torch.equal(tensor, two.tensors()[name]), name
 

@@ -10,6 +10,7 @@ from models.training.metrics import (
     accuracy,
     auroc,
     calibration_error,
+    calibration_interval,
     class_f1,
     gain_in,
     macro_f1,
@@ -135,3 +136,12 @@ def test_columns_of_different_length_are_refused_rather_than_broadcast() -> None
         calibration_error(np.zeros(3), np.zeros((3, 2), bool))
     with pytest.raises(ValueError, match="both kinds"):
         auroc(np.zeros(3), np.zeros(0))
+
+
+@pytest.mark.parametrize(("rows", "wide"), [(8, True), (4000, False)])
+def test_the_interval_of_a_calibration_error_is_as_wide_as_chance(rows: int, *, wide: bool) -> None:
+    confidence = np.full(rows, 0.8)
+    found = calibration_interval(confidence, np.arange(rows) < 0.5 * rows, seed=0)
+    assert found.value == pytest.approx(0.3)
+    assert found.low <= found.value <= found.high
+    assert (found.low < 0.1) is wide

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from models.training.data.table import ColumnRoles, read_table
 from service.api.readings import gap_warnings, to_matrix, to_timestamps
 from service.errors import InvalidRequest
 
@@ -90,9 +92,9 @@ def test_timestamps_of_either_form(values: list[Any], as_text: bool) -> None:
 
 def test_timestamps_go_on_by_the_period_or_their_own() -> None:
     text = to_timestamps(["2026-11-23T10:00:00Z", "2026-11-23T10:00:30.5Z"], 2, None)
-    assert text.after(2, 60.0) == ["2026-11-23T10:01:30.500000Z", "2026-11-23T10:02:30.500000Z"]
-    assert text.after(1, None) == ["2026-11-23T10:01:01Z"]
-    assert to_timestamps([10, 20, 30, 70], 4, None).after(2, None) == [80.0, 90.0]
+    assert text.after(2, 60.0).timestamps == ["2026-11-23T10:01:30.500000Z", "2026-11-23T10:02:30.500000Z"]
+    assert text.after(1, None).timestamps == ["2026-11-23T10:01:01Z"]
+    assert to_timestamps([10, 20, 30, 70], 4, None).after(2, None).timestamps == [80.0, 90.0]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_timestamps_go_on_by_the_period_or_their_own() -> None:
     ],
 )
 def test_texts_go_on_as_texts_in_any_year_that_these_can_say(given: list[str], steps: list[str]) -> None:
-    assert to_timestamps(given, 2, None).after(2, None) == steps
+    assert to_timestamps(given, 2, None).after(2, None).timestamps == steps
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_steps_that_have_no_time_are_refused(given: list[Any], why: str) -> None
     with pytest.raises(InvalidRequest, match=why) as caught:
         to_timestamps(given, len(given), None).after(2, None)
     assert caught.value.param == "timestamps"
-    assert len(to_timestamps([1795428000], 1, None).after(2, 60.0)) == 2, "the period tells"
+    assert len(to_timestamps([1795428000], 1, None).after(2, 60.0).timestamps) == 2, "the period tells"
 
 
 @pytest.mark.parametrize(
@@ -168,3 +170,60 @@ def test_a_gap_since_the_call_before_is_told() -> None:
     assert "the last timestamp of the call before and timestamps[0] are 1000 s apart" in warning
     [warning] = gap_warnings([1000, 9000], 60, before=0)
     assert "timestamps[0] and [1] are 8000 s apart" in warning
+
+
+@pytest.mark.parametrize(
+    ("given", "step", "then"),
+    [
+        (["2019-12-01", "2020-01-01", "2020-02-01"], "month", ["2020-03-01T00:00:00Z", "2020-04-01T00:00:00Z"]),
+        (["1948-11", "1948-12", "1949-01"], "month", ["1949-02-01T00:00:00Z", "1949-03-01T00:00:00Z"]),
+        ([20240131, 20240229, 20240331], "month", ["2024-04-30T00:00:00Z", "2024-05-31T00:00:00Z"]),
+        (
+            [f"2024-{day}" for day in ("11-27", "11-28", "11-29", "12-02", "12-03", "12-04", "12-05")],
+            "business day",
+            ["2024-12-06T00:00:00Z", "2024-12-09T00:00:00Z"],
+        ),
+        ([1, 11, 21], "10 s", [31.0, 41.0]),
+    ],
+)
+def test_steps_follow_the_calendar_of_the_timestamps(given: list[Any], step: str, then: list[Any]) -> None:
+    found = to_timestamps(given, len(given), None).after(2, None)
+    assert (found.timestamps, found.step, found.warnings) == (then, step, [])
+
+
+def test_steps_that_follow_no_calendar_are_fixed_and_warned_of() -> None:
+    found = to_timestamps(["2024-01-01", "2024-01-03", "2024-01-04T07:00:00", "2024-01-09"], 4, None).after(1, 86400.0)
+    assert (found.timestamps, found.step) == (["2024-01-10T00:00:00Z"], "86400 s")
+    [warning] = found.warnings
+    assert "not 86400 s apart" in warning
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        (["2024/10/27", "2024/10/28"], 1729987200.0),
+        (["2024/10/27 01:30 UTC", "2024/10/27 02:30 UTC"], 1729992600.0),
+        (["2024-10-27 00:00:00 UTC", "2024-10-28 00:00:00 UTC"], 1729987200.0),
+        (["1949-01", "1949-02"], -662688000.0),
+        (["20241027", "20241028"], 1729987200.0),
+        (["2024102701", "2024102702"], 1729990800.0),
+        ([20241027, 20241028], 1729987200.0),
+        ([1729987200, 1729990800], 1729987200.0),
+        ([20241001, 20241099], 20241001.0),  # the second is no date, so these are seconds
+    ],
+)
+def test_timestamps_are_read_in_requests_as_in_files(tmp_path: Path, given: list[Any], first: float) -> None:
+    made = to_timestamps(given, 2, None)
+    assert made.seconds[0] == first
+    file = tmp_path / "rows.csv"
+    file.write_text("t,a\n" + "".join(f"{one},1\n" for one in given))
+    times = read_table(file, ColumnRoles(timestamp="t")).times
+    assert times is not None
+    assert times.tolist() == made.seconds.tolist()
+
+
+@pytest.mark.parametrize("given", [["20240230", "20240301"], ["2024-13", "2025-01"], ["2024-01-01T00+01:00 UTC", "a"]])
+def test_what_is_nearly_a_date_is_refused(given: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="expected ISO 8601") as caught:
+        to_timestamps(given, 2, None)
+    assert caught.value.param == "timestamps[0]"

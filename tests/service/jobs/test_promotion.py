@@ -36,6 +36,7 @@ def decision(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool
         (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
         (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
         (result(ece=0.1), "nothing served under this name before"),
+        (result(ece=0.3, ece_low=0.02), "nothing served under this name before"),  # eight rows say no more
         (
             {"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None},
             "nothing served under this name before",
@@ -62,6 +63,10 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
         ),
         (tuned(0.5, base=0.6), "its mrr on the held-out rows is 0.5000, less than the 0.6000 of the base model"),
         (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
+        (
+            result(ece=0.3, ece_low=0.2),
+            "its expected calibration error is 0.3000 (0.2000 or more beyond chance), more than 0.1",
+        ),
         (
             {"task": "rerank", "metrics": {"x": 1.0}, "incumbent_metrics": {"y": 1.0}},
             "it cannot be compared with what serves now: they have no deciding number in common on the held-out rows",

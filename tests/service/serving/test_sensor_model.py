@@ -191,7 +191,7 @@ def test_nan_never_leaves_the_house(manager: ModelManager) -> None:
 def test_a_forecast(manager: ModelManager) -> None:
     served = put_in_service(manager, FakeForecaster(), LOAD)
     made, computed = asyncio.run(served.forecast(readings(50), Caller(), 3, (0.1, 0.9)))
-    assert made.mean.tolist() == [readings(50)[-1].astype(np.float32).tolist()] * 3
+    assert made.mean.tolist() == [readings(50)[-1].tolist()] * 3
     assert list(made.quantiles) == [0.1, 0.9]
     assert computed.inputs == 50
     assert sample(manager, "sonde_inputs_total", model=LOAD, task="forecast") == 50

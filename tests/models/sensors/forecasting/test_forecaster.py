@@ -149,7 +149,7 @@ def test_forecasts_are_in_the_readings_units() -> None:
     forecaster, readings = fitted(), autoregressive(40, 5)
     found = forecaster.forecast(readings, 3, (0.1, 0.9))
     assert found.mean.shape == (3, 2)
-    assert found.mean.dtype == np.float32
+    assert found.mean.dtype == np.float64
     assert abs(float(found.mean[0, 0]) - 100) < 30
     assert abs(float(found.mean[0, 1]) + 3) < 0.6
     assert bool((found.quantiles[0.1] < found.quantiles[0.9]).all())

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.training.checks.outcome import check_calibration, check_frozen, check_gain, check_outcome, check_rank
+from models.training.checks.outcome import (
+    check_calibration,
+    check_coverage,
+    check_frozen,
+    check_gain,
+    check_outcome,
+    check_rank,
+)
 from models.training.metrics import Interval, calibration_error, effective_rank, encoded, macro_f1, macro_f1_gain
 from models.training.report import Finding
 from tests.support.check_rows import troubles
@@ -51,6 +58,16 @@ def test_probabilities_that_are_too_sure_are_found() -> None:
     assert found.status == "warn"
     assert "too sure" in found.remedy
     assert "not sure enough" in judged(guesses(0.9), confidence=np.full(400, 0.6))["calibration"].remedy
+
+
+def test_the_report_shows_coverage_against_accuracy() -> None:
+    scores = np.repeat([0.95, 0.55], 200)
+    found = check_coverage(scores, np.arange(400) < 300)
+    assert "0 answers all, 75.0% of them right" in found.message
+    assert "0.5 answers 100%, 75.0% of them right; 0.6 answers 50%, 100.0% of them right" in found.message
+    assert "0.9 answers 50%" in found.message
+    assert "0.9 answers 0%." in check_coverage(np.full(4, 0.5), np.ones(4, dtype=np.bool_)).message
+    assert "coverage" in {finding.check for finding in check_outcome(TRUTH, TRUTH, scores=np.ones(400), resamples=50)}
 
 
 def test_a_small_held_out_part_is_not_blamed_for_chance() -> None:

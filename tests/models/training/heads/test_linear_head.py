@@ -48,7 +48,7 @@ def test_the_same_examples_give_the_same_bytes() -> None:
     one, two = (fit_head(examples, LABELS, seed=3) for _ in range(2))
     assert torch.equal(one.head.weight, two.head.weight)
     assert torch.equal(one.head.bias, two.head.bias)
-    assert one.head.temperature == two.head.temperature
+    assert one.head.confidence == two.head.confidence
     assert np.array_equal(one.logits, two.logits)
 
 

@@ -259,3 +259,34 @@ def test_hyperparameters_are_read() -> None:
     read = parse("forecast", {"horizon": 24, "columns": ["a", "b"], "n_epochs": "auto"})
     assert isinstance(read, ForecastHyperparameters)
     assert (read.horizon, read.context, read.model) == (24, "auto", "auto")
+
+
+def clean(rows: int) -> Readings:
+    """A wave without noise, which the linear map and the last season both know by heart, and a constant column."""
+    wave = np.sin(2 * np.pi * np.arange(rows) / 24)
+    readings: Readings = np.stack([wave, np.full(rows, 7.0)], axis=1)
+    return readings
+
+
+@pytest.mark.parametrize("model", ["linear", "auto", "patch"])
+@pytest.mark.parametrize(("factor", "level"), [(1.0, 0.0), (1e-10, 0.0), (1.0, 1e9)])
+def test_a_signal_without_noise_is_forecast(tmp_path: Path, model: str, factor: float, level: float) -> None:
+    """Nothing is wrong where 1e-11 of error is left to learn, or 1e-28 in the last season."""
+    result = job(tmp_path, factor * clean(900) + level, model=model)
+    assert result.get("task") == "forecast", result
+    assert result["metrics"]["mse"] < 1e-4
+    forecaster = load_sensor(tmp_path / "result")
+    assert isinstance(forecaster, SeriesForecaster)
+    made = forecaster.forecast(factor * clean(960)[:948] + level, 12, (0.5,))
+    for found in (made.mean, made.quantiles[0.5]):
+        np.testing.assert_allclose(found, factor * clean(960)[948:] + level, atol=0.05 * factor, rtol=0)
+
+
+def test_a_constant_column_is_left_out_of_the_error(tmp_path: Path) -> None:
+    wave = daily(900)
+    alone = job(tmp_path / "alone", np.stack([wave[:, 0], wave[:, 0]], axis=1), model="linear")["metrics"]
+    beside = np.stack([wave[:, 0], np.full(900, 5.0)], axis=1)
+    beside[800:, 1] = 1000.0  # held out: what it does later is nobody's error
+    found = job(tmp_path / "beside", beside, model="linear")["metrics"]
+    for name in ("mse", "mae", "coverage_80", "primary"):
+        assert found[name] == pytest.approx(alone[name], rel=1e-3), name

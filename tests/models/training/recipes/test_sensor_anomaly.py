@@ -353,3 +353,20 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
     assert "fail" not in {finding.status for finding in check_examples(ConvAutoencoder(3), windows)}
     steps = torch.randn(64, 3, 17, generator=torch.Generator().manual_seed(0))
     assert "fail" not in {finding.status for finding in check_examples(PredictionErrorDetector(3), steps)}
+
+
+@pytest.mark.parametrize("detector", [*DETECTORS["series"], "adaptive", "auto"])
+def test_a_signal_without_noise_ends_in_a_detector_that_finds_a_fault(tmp_path: Path, detector: str) -> None:
+    directory = job(tmp_path, 900, kind="series", detector=detector)
+    wave = np.sin(2 * np.pi * np.arange(900) / 24)
+    rows = [
+        f"2026-01-01T00:{i // 60:02d}:{i % 60:02d},{a!r},{b!r},{c!r},0"
+        for i, (a, b, c) in enumerate(np.stack([wave, np.roll(wave, 6), 2 * wave], axis=1).tolist())
+    ]
+    (directory / "train.csv").write_text("time,a,b,c,bad\n" + "\n".join(rows) + "\n")
+    assert run(directory, lambda event: None) == 0, read(directory / "error.json")
+    sensor = load_sensor(directory / "result")
+    readings = np.stack([wave, np.roll(wave, 6), 2 * wave], axis=1)[:240].copy()
+    readings[200:, 1] += 3
+    scores = sensor.score(readings).scores  # type: ignore[union-attr]
+    assert scores[200:208].max() > scores[48:200].max()

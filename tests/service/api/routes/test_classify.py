@@ -64,6 +64,34 @@ def test_enough_examples_tell_what_is_out_of_scope(client: TestClient) -> None:
     assert items[1]["p_value"] == pytest.approx(1 / 21)
 
 
+def test_the_scope_enters_the_score(client: TestClient) -> None:
+    near, far = classify(client, input=["my card is lost w3", "pizza weather rain"], labels=EXAMPLES)["data"]
+    for item in (near, far):
+        shares = [entry["score"] / entry["score_in_scope"] for entry in item["labels"]]
+        assert shares == [pytest.approx(shares[0], rel=1e-5)] * 2, "one probability of being in scope for all labels"
+        assert sum(entry["score_in_scope"] for entry in item["labels"]) == pytest.approx(1)
+    assert near["labels"][0]["score"] > 0.8 > 0.6 > far["labels"][0]["score"]
+    # None of 20 examples was taken for the other label's, so the error rate may be 14 %.
+    assert near["labels"][0]["score_in_scope"] <= 0.05 ** (1 / 20) + 1e-6
+
+
+def test_names_alone_say_nothing_of_the_scope(client: TestClient) -> None:
+    for entry in classify(client, labels=["refund order", "card lost"])["data"][0]["labels"]:
+        assert entry["score"] == entry["score_in_scope"]
+
+
+def test_a_least_confidence_leaves_the_label_out(client: TestClient) -> None:
+    texts = ["my card is lost w3", "pizza weather rain"]
+    items = classify(client, input=texts, labels=EXAMPLES, min_confidence=0.6)["data"]
+    assert [item["label"] for item in items] == ["lost", None]
+    assert [len(item["labels"]) for item in items] == [2, 2], "the scores stay"
+    assert [item["label"] is None for item in classify(client, input=texts, labels=EXAMPLES)["data"]] == [False] * 2
+    for wrong in (-0.1, 1.5, "sure"):
+        body = {"model": "fake", "input": "a", "labels": ["a", "b"], "min_confidence": wrong}
+        answer = client.post("/v1/classify", json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "min_confidence")
+
+
 def test_descriptions_tell_nothing_of_the_scope(client: TestClient) -> None:
     labels = {f"w{number}": f"my card is lost w{number}" for number in range(25)}
     assert classify(client, labels=labels)["data"][0]["out_of_scope"] is None

@@ -106,6 +106,11 @@ def test_its_detector_tells_what_is_out_of_scope(house: House) -> None:
     items = house.ask("POST", "/v1/classify", {"model": NAME, "input": [NORMAL[3], "pizza weather rain"]})["data"]
     assert [item["out_of_scope"] for item in items] == [False, True]
     assert items[1]["p_value"] == pytest.approx(1 / 41)
+    usual, strange = (item["labels"][0] for item in items)
+    assert usual["score"] == pytest.approx(usual["score_in_scope"], rel=0.05)
+    assert strange["score"] < 0.6 < strange["score_in_scope"]
+    predicted = house.ask("POST", "/predict", {"inputs": [["pizza weather rain"]], "model": NAME})[0][0]
+    assert predicted["score"] == pytest.approx(strange["score"], rel=1e-5), "both routes give the same probability"
 
 
 def test_a_trained_classifier_has_labels_of_its_own(house: House) -> None:

@@ -397,6 +397,7 @@ def test_a_forecast_goes_on_from_the_last_reading(client: TestClient) -> None:
         "model": LOAD,
         "columns": ["pressure", "flow"],
         "timestamps": ["2026-11-23T10:04:00Z", "2026-11-23T10:05:00Z"],
+        "step": "60 s",
         "mean": [[3, 4], [3, 4]],
         "quantiles": {"0.1": [[pytest.approx(2.6), pytest.approx(3.6)]] * 2, "0.5": [[3, 4], [3, 4]]},
         "warnings": [],
