@@ -94,6 +94,8 @@ def error_response(error: SondeError, path: str = "") -> Response:
         response.headers["retry-after"] = str(error.retry_after_s)
     elif status == 503:
         response.headers["retry-after"] = "1"
+    if isinstance(error, e.UnsupportedMedia) and error.param == "content-encoding":
+        response.headers["accept-encoding"] = "gzip, deflate, br, zstd"  # RFC 9110, 15.5.16
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
