@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.validation_messages import describe_fault
 from service.errors import ConfigError
 
 PREFIX = "SONDE_"
@@ -185,10 +186,10 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
+            first: Any = error.errors()[0]
             name = str(first["loc"][0]).removeprefix(PREFIX).lower() if first["loc"] else "settings"
             variable = PREFIX + name.upper()
-            message = f"--{name.replace('_', '-')} (or {variable}): {first['msg']}, got {first['input']!r}"
+            message = f"--{name.replace('_', '-')} (or {variable}): {describe_fault(first)}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
 
 
