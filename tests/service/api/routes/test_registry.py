@@ -372,7 +372,12 @@ def test_a_name_is_served_the_moment_it_is_promoted(house: House, asked: str) ->
 
 def test_looks_at_the_registry_are_shared(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher, looks = house.manager.watcher, list[float]()
-    monkeypatch.setattr(watcher, "_sync", lambda: looks.append(1) or setattr(watcher, "_synced_at", time.monotonic()))
+
+    def sync() -> None:
+        looks.append(time.monotonic())
+        watcher._synced_at = looks[-1]
+
+    monkeypatch.setattr(watcher, "_sync", sync)
     asked_at = time.monotonic()
     for _ in range(5):
         watcher.look(asked_at)
