@@ -111,7 +111,7 @@ def bench(parsed: argparse.Namespace) -> int:
 
 def create_key(parsed: argparse.Namespace) -> int:
     """Create a key and print its secret, once."""
-    scopes = [scope.strip() for scope in parsed.scope.split(",")]
+    scopes = [scope.strip() for given in parsed.scope for scope in given.split(",")]
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
         raise ConfigError(f"--scope: expected some of {', '.join(SCOPES)}, got {', '.join(unknown)}")
@@ -310,7 +310,8 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 
 def _add_keys(actions: Any) -> None:
     create = actions.add_parser("create", help="create a key", description=create_key.__doc__)
-    create.add_argument("--scope", required=True, help=f"comma-separated: {', '.join(SCOPES)}")
+    about = f"{', '.join(SCOPES)}; may be repeated (or commas)"
+    create.add_argument("--scope", action="append", required=True, help=about)
     create.add_argument("--name", default="", help="a note for yourself")
     create.set_defaults(run=create_key)
     actions.add_parser("list", help="show keys", description=list_keys.__doc__).set_defaults(run=list_keys)
@@ -325,7 +326,7 @@ def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> 
     """Add a setting as a flag, which Settings validates like the variable."""
     default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
     shown_default = f"default {default}, " if default else ""
-    about = f"{field.description} ({shown_default}or ${PREFIX}{name.upper()})"
+    about = f"{field.description} ({shown_default}or ${PREFIX}{name.upper()})".replace("%", "%%")
     kind: dict[str, Any] = {}
     if field.annotation is bool:
         kind = {"action": argparse.BooleanOptionalAction, "default": None} if field.default else {}

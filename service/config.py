@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.validation_messages import describe_fault
 from service.errors import ConfigError
 
 PREFIX = "SONDE_"
 # Limits of the whole service: several processes divide them.
 _DIVIDED = {"max_queued_items", "max_queued_tokens", "cache_mb"}
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", re.ASCII)
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -40,6 +43,10 @@ class Settings(BaseSettings):
     insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="networks (CIDR) of proxies whose X-Forwarded-For is believed; may be repeated (or commas)"
+    )
+
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose web pages may call, like https://app.example, or * for all; may be repeated"
     )
 
     model: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -136,14 +143,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split_networks(cls, value: object) -> object:
         """The networks, whether they came in one string or several."""
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list | tuple):
-            return value
-        parts = [part.strip() for text in given for part in str(text).split(",") if part.strip()]
         try:
-            return tuple(str(ipaddress.ip_network(part)) for part in parts)
+            return tuple(str(ipaddress.ip_network(part)) for part in _split(value))
         except ValueError as error:
             raise ValueError(f"expected networks like 10.0.0.0/8: {error}") from None
+
+    @field_validator("cors_origin", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        """The origins as browsers send them, whether they came in one string or several."""
+        origins = tuple(part.lower() for part in _split(value))
+        if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("expected origins such as https://app.example without a path, or *")
+        return origins
 
     @property
     def loopback(self) -> bool:
@@ -174,8 +186,14 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
+            first: Any = error.errors()[0]
             name = str(first["loc"][0]).removeprefix(PREFIX).lower() if first["loc"] else "settings"
             variable = PREFIX + name.upper()
-            message = f"--{name.replace('_', '-')} (or {variable}): {first['msg']}, got {first['input']!r}"
+            message = f"--{name.replace('_', '-')} (or {variable}): {describe_fault(first)}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
+
+
+def _split(value: object) -> list[str]:
+    """The parts of a setting that may be repeated, and whose variable has commas."""
+    given = value if isinstance(value, list | tuple) else [value]
+    return [part.strip() for text in given for part in str(text).split(",") if part.strip()]

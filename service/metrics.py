@@ -14,12 +14,16 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    generate_latest,
+    disable_created_metrics,
     start_http_server,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from service.errors import ConfigError
+
+# Prometheus does not use the times at which series began, and each would be a family of its own.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -135,9 +139,10 @@ class Metrics:
         for kind in BATCH_FAULTS:
             self.batch_faults.labels(model, kind)
 
-    def render(self) -> bytes:
-        """Render Prometheus' text format. Blocks for milliseconds."""
-        return generate_latest(self.shown)
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The metrics in the format that an Accept header asks for, and its media type. Blocks for milliseconds."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self.shown), media_type
 
 
 class SupervisorMetrics:

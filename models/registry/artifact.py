@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from models.errors import ArtifactError, ModelError
 from models.filesystem import make_directory, sha256_of, sync, temporary_in
 from models.safety import PICKLES, require_safe_settings
+from models.validation_messages import describe_fault
 
 TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 MANIFEST = "manifest.json"
@@ -197,7 +198,7 @@ def _validate(adapter: TypeAdapter[Any], content: str | bytes, where: str) -> An
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{where}: {path or 'content'}: {first['msg']}") from error
+        raise ArtifactError(f"{where}: {path or 'content'}: {describe_fault(dict(first))}") from error
     golden = read.golden if isinstance(read, Manifest) else read
     if not golden.readings and len(golden.texts) != len(golden.rows):
         raise ArtifactError(f"{where}: {len(golden.texts)} golden texts have {len(golden.rows)} rows")

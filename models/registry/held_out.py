@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.errors import RegistryError
 from models.filesystem import make_directory, remove_temporary, replace_file, sha256_of, sync, temporary_in
 from models.registry.locked_files import read_object
+from models.validation_messages import describe_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class HeldOutRows:
         try:
             found: HeldOut = _HELD_OUT.validate_python(read)
         except ValidationError as error:
-            raise RegistryError(f"{self._record} is no binding of ours: {error.errors()[0]['msg']}") from error
+            fault = describe_fault(dict(error.errors()[0]))
+            raise RegistryError(f"{self._record} is no binding of ours: {fault}") from error
         return found
 
     def bind(self, source: Path, held_out: HeldOut) -> None:

@@ -186,20 +186,20 @@ class Registry:
                 raise RegistryConflict(f"{name} is not in service", param="model")
             history.move(None, "withdraw", by=by, why=why, served=served)
 
-    def delete(self, name: str, version: int, *, by: str = "") -> None:
-        """Delete a version for good.
+    def delete(self, name: str, version: int, *, by: str = "", served: int = 0) -> None:
+        """Delete a version for good. The only version is withdrawn first; `served` is as in `promote`.
 
-        Raises RegistryConflict for the version in service, for one that an alias points to, and for the last version
-        of a name that an alias points to.
+        Raises RegistryConflict for the version in service beside others, for one that an alias points to, and for the
+        last version of a name that an alias points to.
         """
         with self._locked(name) as history, self._aliases.locked():
             self.path(name, version)
-            self._delete_versions(name, [version], history, by)
+            self._delete_versions(name, [version], history, by, served)
 
-    def delete_all(self, name: str, *, by: str = "") -> None:
-        """Delete every version. Raises RegistryConflict while one is in service or has an alias."""
+    def delete_all(self, name: str, *, by: str = "", served: int = 0) -> None:
+        """Delete every version. Raises RegistryConflict while one of several is in service, or one has an alias."""
         with self._locked(name) as history, self._aliases.locked():
-            self._delete_versions(name, self.versions(name), history, by)
+            self._delete_versions(name, self.versions(name), history, by, served)
 
     def ownership(self, name: str) -> Ownership | None:
         """The owner of a name and its grants; None for a name from before names had owners."""
@@ -325,17 +325,20 @@ class Registry:
             log.warning("skipped a version: %s", error.message, extra={"model": name})
             return None
 
-    def _delete_versions(self, name: str, doomed: list[int], history: PointerHistory, by: str) -> None:
+    def _delete_versions(self, name: str, doomed: list[int], history: PointerHistory, by: str, served: int) -> None:
         """Check all versions, then mark each as deleted and remove its files."""
         serving = history.last().version
+        alone = self.versions(name) == [serving]
         if doomed == self.versions(name):
             self._aliases.refuse_if_named(name)
         for version in doomed:
-            if version == serving:
+            if version == serving and not alone:
                 raise RegistryConflict(
                     f"{name}:v{version} is in service: promote another or withdraw it first", param="model"
                 )
             self._aliases.refuse_if_named(f"{name}:v{version}")
+        if alone:
+            history.move(None, "withdraw", by=by, why="deleted", served=served)
         versions = self._versions(name)
         for version in doomed:
             versions.mark_deleted(version)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.training.errors import HyperparameterError
+from models.validation_messages import describe_fault
 
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 Auto = Literal["auto"]
@@ -324,7 +325,9 @@ def _to_error(task: str, chosen: type[Hyperparameters], error: ValidationError, 
         name = message.split(":", 1)[0].split(" ", 1)[0]
         param = f"{place}.{name}" if name in chosen.model_fields else param
     else:
-        allowed = "; ".join(dict.fromkeys(item["msg"] for item in errors if item["loc"][:1] == first["loc"][:1]))
+        allowed = "; ".join(
+            dict.fromkeys(describe_fault(item) for item in errors if item["loc"][:1] == first["loc"][:1])
+        )
         message = f"{path[0] if path else ''}: {allowed}, got {_shorten(first['input'])!r}"
     return HyperparameterError("invalid_hyperparameter", message, param)
 

@@ -9,7 +9,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import error_responses
+from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.fast_path import FastPathMiddleware
+from service.api.head import HeadMiddleware
 from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
 from service.api.routes import (
@@ -57,9 +59,12 @@ def create_app(
     app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
+    app.router.redirect_slashes = False  # the 404 redirects, and says why
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(FastPathMiddleware, routers=[module.router for module in _COMPUTING])
+    app.add_middleware(ContentEncodingMiddleware)
     app.add_middleware(ContextMiddleware, settings=settings, keyring=keyring, metrics=metrics, admit=manager.admit)
     describe(app, settings)
     return app

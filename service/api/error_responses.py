@@ -27,6 +27,7 @@ from models.errors import (
 )
 from models.filesystem import is_full
 from models.training.errors import HyperparameterError
+from models.validation_messages import describe_fault
 from service import errors as e
 from service.api.schemas.fields import shorten_name
 
@@ -73,6 +74,7 @@ _TYPES = {
 }
 _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 _OLLAMA = "/api/"
+_NOT_HERE = {"/v1/uploads": "files are uploaded in one request: POST /v1/files"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
 
@@ -95,6 +97,10 @@ def error_response(error: SondeError, path: str = "") -> Response:
         response.headers["retry-after"] = str(error.retry_after_s)
     elif status == 503:
         response.headers["retry-after"] = "1"
+    if isinstance(error, e.UnsupportedMedia) and error.param == "content-encoding":
+        response.headers["accept-encoding"] = "gzip, deflate, br, zstd"  # RFC 9110, 15.5.16
+    if status == 409:
+        response.headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
@@ -169,7 +175,7 @@ def validation_response(errors: Sequence[dict[str, Any]], path: str) -> Response
     first = errors[0]
     param = path_of(tuple(first["loc"]))
     code = _VALIDATION_CODES.get(str(first["type"]), e.InvalidRequest.code)
-    message = f"{param or 'body'}: {first['msg']}"
+    message = f"{param or 'body'}: {describe_fault(first)}"
     if "input" in first and code == e.InvalidRequest.code:
         message += f", got {_shorten(first['input'])}"
     return envelope(422, message, code=code, param=param, path=path)
@@ -180,16 +186,27 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = _HTTP_CODES.get(error.status_code, e.RequestError.code)
     path = request.scope["path"]
     message = f"{request.method} {path}: {error.detail}"
-    if error.status_code == 404 and (other := _similar_path(request)):
+    if remedy := next((remedy for start, remedy in _NOT_HERE.items() if path.startswith(start)), None):
+        message += f"; {remedy}"
+    elif error.status_code == 404 and (other := _similar_path(request)):
         message += f"; there is {other}: correct the client's base URL"
+        if other == path.rstrip("/"):
+            return _redirect(other, request, message)
     response = envelope(error.status_code, message, code=code, path=path)
     response.headers.update(error.headers or {})
     return response
 
 
+def _redirect(path: str, request: Request, message: str) -> Response:
+    """The error to a path with a slash too many, which clients that follow redirects do not see."""
+    response = envelope(307, message, code=_HTTP_CODES[404], path=path)
+    response.headers["location"] = path + (f"?{request.url.query}" if request.url.query else "")
+    return response
+
+
 def _similar_path(request: Request) -> str | None:
     """A path of a route, where the request's has /v1 or a slash too many or too few."""
-    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", request.scope["path"]))
+    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", request.scope["path"])).rstrip("/")
     for other in (path, path.removeprefix("/v1"), f"/v1{path}"):
         scope = {"type": "http", "method": request.method, "path": other}
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import SondeError
 from service.api import error_responses
-from service.api.foreign_pages import refuse_foreign_page
+from service.api.foreign_pages import allow_origins, refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
@@ -25,17 +25,21 @@ from service.metrics import Metrics
 
 log = logging.getLogger("sonde.requests")
 
-OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version"}
+# Names by which other systems ask for the health.
+PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
+OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version", *PROBE_ALIASES}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request's id and key; `facts` go into its log line."""
+    """A request's id and key, and what was answered; `facts` go into its log line."""
 
     request_id: str
     key: Key = ANYONE
+    status: int = 0
+    error_code: str = ""
     facts: dict[str, object] = field(default_factory=dict)
 
     @staticmethod
@@ -67,24 +71,23 @@ class ContextMiddleware:
         self._keyring = keyring
         self._metrics = metrics
         self._admit = admit
+        self._answering = allow_origins(self._answer, settings.cors_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and report on it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        context = RequestContext(_request_id(headers))
+        context = RequestContext(_request_id(Headers(scope=scope)))
         scope.setdefault("state", {})["context"] = context
-        watched = _WatchedSend(send, context.request_id)
         began = time.perf_counter()
         with self._metrics.in_flight.track_inprogress():
-            await self._answer(scope, receive, watched, headers, context)
-        self._report(scope, watched, context, time.perf_counter() - began)
+            await self._answering(scope, receive, _WatchedSend(send, context))
+        self._report(scope, context, time.perf_counter() - began)
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, send: _WatchedSend, headers: Headers, context: RequestContext
-    ) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context: RequestContext = scope["state"]["context"]
+        headers = Headers(scope=scope)
         try:
             if scope["path"] not in OPEN_PATHS:
                 context.key = self._keyring.authenticate(_secret(headers))
@@ -96,23 +99,23 @@ class ContextMiddleware:
         except SondeError as error:
             await error_responses.error_response(error, scope["path"])(scope, receive, send)
         except asyncio.CancelledError:  # uvicorn cancels requests at the end of a shutdown
-            if not send.status:
+            if not context.status:
                 problem = Unavailable("the service is shutting down")
                 await error_responses.error_response(problem, scope["path"])(scope, receive, send)
         except Exception:
             log.exception("unexpected error", extra={"request_id": context.request_id})
-            if not send.status:
+            if not context.status:
                 await error_responses.internal(scope["path"])(scope, receive, send)
 
-    def _report(self, scope: Scope, sent: _WatchedSend, context: RequestContext, seconds: float) -> None:
+    def _report(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(route, str(sent.status)).inc()
+        self._metrics.requests.labels(route, str(context.status)).inc()
         self._metrics.latency.labels(route).observe(seconds)
-        if sent.error_code:
-            self._metrics.errors.labels(sent.error_code).inc()
-        if sent.error_code == ClientGone.code:
+        if context.error_code:
+            self._metrics.errors.labels(context.error_code).inc()
+        if context.error_code == ClientGone.code:
             self._metrics.client_gone.inc()
-        if sent.error_code == "deadline_exceeded":
+        if context.error_code == "deadline_exceeded":
             self._metrics.deadline_missed.inc()
         quiet = scope["path"] in _WATCHING_PATHS
         log.log(
@@ -123,8 +126,8 @@ class ContextMiddleware:
                 "key": context.key.id,
                 "method": scope["method"],
                 "route": route,
-                "status": sent.status,
-                "outcome": sent.error_code or "ok",
+                "status": context.status,
+                "outcome": context.error_code or "ok",
                 "seconds": round(seconds, 6),
                 **context.facts,
             },
@@ -134,18 +137,16 @@ class ContextMiddleware:
 class _WatchedSend:
     """Adds the request's id to the response, and keeps the response's status and error code."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, context: RequestContext) -> None:
         self._send = send
-        self._request_id = request_id
-        self.status = 0
-        self.error_code = ""
+        self._context = context
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._context.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self._request_id
-            self.error_code = headers.get("x-sonde-error", "")
+            headers["x-request-id"] = self._context.request_id
+            self._context.error_code = headers.get("x-sonde-error", "")
         await self._send(message)
 
 

@@ -14,6 +14,7 @@ from service.jobs.backend import JobBackend
 from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
+_NAMELESS = b"upload"  # the name of a file whose part has none
 _MAX_FIELD_BYTES = 4096
 _MAX_PARTS = 16
 # Limit of everything beside the file: boundaries, headers, fields.
@@ -116,7 +117,7 @@ class _Reader:
         if not self._complete:
             raise InvalidRequest("the body ends before its last part does", param="body")
         if self._form.filename is None:
-            raise InvalidRequest("file: expected a part called 'file' with a filename", param=FILE_FIELD)
+            raise InvalidRequest("file: expected a part called 'file'", param=FILE_FIELD)
         return self._form
 
     def _count_outside(self, size: int) -> None:
@@ -144,11 +145,12 @@ class _Reader:
     def _name_part(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = b"filename" in options
+        self._is_file = self._name == FILE_FIELD or b"filename" in options
         if self._is_file:
             if self._name != FILE_FIELD or self._form.filename is not None:
                 raise InvalidRequest("expected one file, in a part called 'file'", param=self._name or "body")
-            self._form.filename = options[b"filename"].decode("utf-8", "replace").replace("\0", "\ufffd")
+            name = options.get(b"filename") or _NAMELESS
+            self._form.filename = name.decode("utf-8", "replace").replace("\0", "\ufffd")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:

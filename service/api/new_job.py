@@ -25,6 +25,8 @@ from service.serving.servable import Servable
 
 _SENSOR_TASKS = ("anomaly", "forecast")
 _SENSOR_KINDS = ("records", "series")
+# OpenAI's jobs always have these; "auto" is the same as leaving one out, for every task.
+OPENAI_HYPERPARAMETERS = ("batch_size", "learning_rate_multiplier", "n_epochs")
 
 
 def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings) -> NewJob:
@@ -34,6 +36,7 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
     Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
     """
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
+    supervised = supervised.model_copy(update={"hyperparameters": _drop_auto(supervised.hyperparameters)})
     param = PARAM if body.method else "hyperparameters"
     base, spec = (
         _plan_sensor_base(body, supervised) if served is None else _plan_text_base(body, supervised, served, settings)
@@ -157,3 +160,7 @@ def _require_storable(value: dict[str, Any], param: str) -> dict[str, Any]:
     if "\\u0000" in json.dumps(value):
         raise InvalidRequest.at(param, "a text has a NUL character; leave it out")
     return value
+
+
+def _drop_auto(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value != "auto" or name not in OPENAI_HYPERPARAMETERS}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api.examples import EXAMPLES, PARAMETERS
 from service.api.middleware import OPEN_PATHS
 from service.api.schemas.base import ErrorEnvelope, ResponseBody
 from service.config import Settings
@@ -26,6 +28,7 @@ _DESCRIPTIONS = {
     507: "no space left on disk, or a quota is used up",
     504: "the request's time ran out",
 }
+_SCHEMAS = "#/components/schemas/"
 _HEADERS = {
     "x-request-id": {"description": "the id in the logs; yours, if you sent one", "schema": {"type": "string"}},
     "x-sonde-model": {"description": "the model and version that answered", "schema": {"type": "string"}},
@@ -77,14 +80,56 @@ def describe(app: FastAPI, settings: Settings) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            document["components"]["schemas"].pop("HTTPValidationError", None)
-            document["components"]["schemas"].pop("ValidationError", None)
+            _put_envelopes(document)
+            _hide_unions_of_lists(document)
+            _put_examples(document)
             _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _put_envelopes(document: dict[str, Any]) -> None:
+    """Document our envelope where FastAPI documents its own answer to a wrong parameter."""
+    envelope = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}ErrorEnvelope"}}}
+    for operation in _operations(document):
+        wrong = operation["responses"].get("422", {})
+        if f"{_SCHEMAS}HTTPValidationError" in str(wrong):
+            wrong.update(content=envelope, description=_DESCRIPTIONS[422])
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
+def _hide_unions_of_lists(node: Any) -> None:
+    """Put each union with a list below `then`, which validators read and generators of clients do not.
+
+    What generators make of such a union does not compile in Java; without it they take any value.
+    """
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _hide_unions_of_lists(child)
+    if isinstance(node, dict) and isinstance(node.get("anyOf"), list):
+        kinds = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
+        if len(kinds) > 1 and any("items" in choice or "then" in choice for choice in kinds):
+            node.update({"if": {}, "then": {"anyOf": node.pop("anyOf")}})
+
+
+def _put_examples(document: dict[str, Any]) -> None:
+    """Put an example into each JSON body and each parameter of a path."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if (body := operation.get("requestBody", {}).get("content", {}).get("application/json")) is not None:
+                body["example"] = EXAMPLES[method, path]
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["example"] = PARAMETERS[parameter["name"]]
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
 
 
 def _put_keys(document: dict[str, Any]) -> None:

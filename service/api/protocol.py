@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 # Limit of a request's line and headers, and of what may come between the parts of a body.
 MOST_HEAD_BYTES = 64 * 2**10
+# The first bytes of a client that speaks HTTP/2 without asking, and what it is answered.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0"
+_SETTINGS, _GOAWAY, _HTTP_1_1_REQUIRED = 4, 7, 13
 
 
 class TimeoutProtocol(HttpToolsProtocol):
@@ -34,6 +37,7 @@ class TimeoutProtocol(HttpToolsProtocol):
     _arrived_bytes = 0
     _head_bytes = 0
     _made_progress = False
+    _in_head = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -47,6 +51,9 @@ class TimeoutProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head, or what follows a body, once it is too long."""
         self._made_progress = False
+        if self.cycle is None and data.startswith(_HTTP2_PREFACE):
+            self._refuse_http2()
+            return
         super().data_received(data)
         self._head_bytes = 0 if self._made_progress else self._head_bytes + len(data)
         if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
@@ -63,6 +70,7 @@ class TimeoutProtocol(HttpToolsProtocol):
         """Start the timer for the rest of this request."""
         super().on_message_begin()
         self._made_progress = True
+        self._in_head = True
         self._arrived_bytes = 0
         self._start_timer()
 
@@ -70,6 +78,7 @@ class TimeoutProtocol(HttpToolsProtocol):
         """Start to answer, unless the head comes again without its upgrade."""
         if self.parser.is_provisional():
             return
+        self._in_head = False
         super().on_headers_complete()
         if self.parser.should_upgrade():  # CONNECT: no request can follow it
             self.cycle.keep_alive = False
@@ -94,6 +103,9 @@ class TimeoutProtocol(HttpToolsProtocol):
         if self.on_closed is not None:
             self.on_closed()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: uvicorn would tell the operator to install a library for WebSockets."""
+
     def _start_timer(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(self.receive_timeout_s, self._on_timeout)
@@ -109,7 +121,9 @@ class TimeoutProtocol(HttpToolsProtocol):
             self._arrived_bytes = 0
             self._start_timer()
         elif self.transport and not self.transport.is_closing():
-            log.info("closed a connection whose request did not come within %g s", self.receive_timeout_s)
+            # The rest of a body that was refused is no news: its caller has the answer.
+            level = logging.INFO if self._in_head or not self._is_idle() else logging.DEBUG
+            log.log(level, "closed a connection whose request did not come within %g s", self.receive_timeout_s)
             self.transport.close()
 
     def _is_progressing(self) -> bool:
@@ -123,6 +137,13 @@ class TimeoutProtocol(HttpToolsProtocol):
         """Whether no request is open."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _refuse_http2(self) -> None:
+        """End an HTTP/2 connection as RFC 9113 has it: SETTINGS, then GOAWAY with the code HTTP_1_1_REQUIRED."""
+        reason = b"HTTP/2 needs a proxy in front of Sonde: have the client speak HTTP/1.1"
+        payload = bytes(4) + _HTTP_1_1_REQUIRED.to_bytes(4) + reason
+        self.transport.write(_frame(_SETTINGS, b"") + _frame(_GOAWAY, payload))
+        self.transport.close()
+
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answer with an error, unless another request is being answered, and close."""
         if self._is_idle():
@@ -131,3 +152,8 @@ class TimeoutProtocol(HttpToolsProtocol):
             lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in head), b"\r\n", bytes(answer.body)]
             self.transport.write(b"".join(lines))
         self.transport.close()
+
+
+def _frame(kind: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2 on stream 0, without flags."""
+    return len(payload).to_bytes(3) + bytes([kind, 0]) + bytes(4) + payload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.errors import BadName
+from models.errors import BadName, RegistryConflict
 from models.registry.names import parse_name
 from models.registry.registry import Registry
 from service.errors import ModelNotFound
@@ -20,17 +20,29 @@ def parse_or_404(model: str) -> tuple[str, int | None]:
 
 
 def require_known(registry: Registry, model: str) -> str:
-    """The name in a path, one that has versions. Raises ModelNotFound."""
+    """The name in a path, with or without one of its versions. Raises ModelNotFound unless there is such a version."""
     name, version = parse_or_404(model)
-    if version is not None or not registry.versions(name):
+    versions = registry.versions(name)
+    if not versions or version not in (None, *versions):
         raise not_found(model)
+    return name
+
+
+def require_in_service(registry: Registry, model: str) -> str:
+    """The name in a path. Raises RegistryConflict if the path names a version, and another one is in service."""
+    name = require_known(registry, model)
+    now = registry.current(name)
+    if (asked := parse_or_404(model)[1]) is not None and now is not None and now.version != asked:
+        raise RegistryConflict(f"{name}:v{now.version} is in service, not v{asked}: name it, or none", param="model")
     return name
 
 
 def require_published(registry: Registry, model: str) -> str:
     """The name in a path, one that had versions at any time. Raises ModelNotFound."""
-    name, version = parse_or_404(model)
-    if version is not None or not (registry.versions(name) or registry.ledger(name)):
+    name, _ = parse_or_404(model)
+    if registry.versions(name):
+        return require_known(registry, model)
+    if not registry.ledger(name):
         raise not_found(model)
     return name
 

@@ -29,7 +29,10 @@ _PREFIX, _INCOMING = "file-", ".incoming-"
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file; `filename` is the caller's, `owner` its API key's id (None: from before owners)."""
+    """An uploaded file; `filename` is the caller's, `owner` its API key's id (None: from before owners).
+
+    After `expires_at`, in Unix seconds, it is gone; None keeps it.
+    """
 
     id: str
     filename: str
@@ -39,6 +42,7 @@ class StoredFile:
     sha256: str
     created_at: float
     owner: str | None
+    expires_at: float | None
 
 
 class Files:
@@ -67,7 +71,9 @@ class Files:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return IncomingFile(self._directory, self.max_bytes)
 
-    def keep(self, incoming: IncomingFile, filename: str, purpose: str) -> StoredFile:
+    def keep(
+        self, incoming: IncomingFile, filename: str, purpose: str, expires_after_s: int | None = None
+    ) -> StoredFile:
         """Give a received file an id.
 
         Raises InvalidRequest for an unknown ending or an empty file, StorageFull and QuotaExceeded.
@@ -83,7 +89,7 @@ class Files:
                 incoming.close()
                 incoming.path.replace(path)
             try:
-                return self._insert({**row, "bytes": incoming.bytes, "sha256": incoming.sha256})
+                return self._insert({**row, "bytes": incoming.bytes, "sha256": incoming.sha256}, expires_after_s)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
@@ -106,7 +112,7 @@ class Files:
     ) -> tuple[list[StoredFile], bool]:
         """A page of files, from those after `after` where it is given, and whether there are more."""
         with self._database.read() as connection:
-            query = self._visible().order_by(files.c.seq.desc() if newest_first else files.c.seq)
+            query = self._visible(connection).order_by(files.c.seq.desc() if newest_first else files.c.seq)
             if purpose is not None:
                 query = query.where(files.c.purpose == purpose)
             if after is not None:
@@ -122,14 +128,22 @@ class Files:
         with self._marked_unsettled(path):
             with self._database.write() as connection:
                 self._row(connection, file)  # raises where another request has deleted it since
-                needs = (jobs.c.training_file == file) | (jobs.c.validation_file == file)
-                query = sa.select(jobs.c.id, jobs.c.owner).where(needs, jobs.c.status.notin_(TERMINAL))
-                user = connection.execute(query).first()
+                user = connection.execute(sa.select(jobs.c.id, jobs.c.owner).where(_needs(file))).first()
                 if user is not None:
                     name = user.id if self._caller.may_see(user.owner) else "a job of another key"
                     raise FileInUse(f"{file} is needed by {name}: cancel that job first", param="file_id")
                 connection.execute(files.delete().where(files.c.id == file))
             path.unlink(missing_ok=True)
+
+    def remove_expired(self) -> None:
+        """Remove the files of all callers that have expired, except those that an unfinished job needs."""
+        with self._database.write() as connection:
+            expired = files.c.expires_at <= self._database.now(connection)
+            query = sa.select(files).where(expired, ~sa.exists().where(_needs(files.c.id)))
+            found = [_from_row(row) for row in connection.execute(query)]
+            connection.execute(files.delete().where(files.c.id.in_([file.id for file in found])))
+        for file in found:
+            self._path(file.id, file.format).unlink(missing_ok=True)
 
     def remove_stale_uploads(self, older_than_s: float, now: float) -> None:
         """Remove the remains of uploads that never ended, and of processes that died in `keep` or `delete`."""
@@ -159,21 +173,26 @@ class Files:
         if row is None:
             path.unlink(missing_ok=True)
 
-    def _insert(self, row: dict[str, Any]) -> StoredFile:
+    def _insert(self, row: dict[str, Any], expires_after_s: int | None) -> StoredFile:
         with self._database.write() as connection:
             self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
-            row = {**row, "owner": self._caller.id, "created_at": self._database.now(connection)}
+            now = self._database.now(connection)
+            about = {"created_at": now, "expires_at": None if expires_after_s is None else now + expires_after_s}
+            row = {**row, **about, "owner": self._caller.id}
             connection.execute(files.insert().values(**row))
         return StoredFile(**row)
 
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
-        row = connection.execute(self._visible().where(files.c.id == file)).first()
+        row = connection.execute(self._visible(connection).where(files.c.id == file)).first()
         if row is None:
             raise FileMissing(f"no file {file[:100]!r}", param="file_id")
         return row
 
-    def _visible(self) -> sa.Select[Any]:
-        return sa.select(files).where(self._caller.sees(files.c.owner))
+    def _visible(self, connection: sa.Connection) -> sa.Select[Any]:
+        """The caller's files: those that have not expired, or that an unfinished job needs."""
+        used = sa.exists().where(_needs(files.c.id))
+        alive = files.c.expires_at.is_(None) | (files.c.expires_at > self._database.now(connection)) | used
+        return sa.select(files).where(self._caller.sees(files.c.owner), alive)
 
     def _path(self, file: str, form: str) -> Path:
         return self._directory / f"{file}.{form}"
@@ -236,9 +255,9 @@ def _naming_full_disk() -> Iterator[None]:
 
 
 def format_of(filename: str) -> str:
-    """The format by the name's ending. Raises InvalidRequest."""
-    ending = filename.rpartition(".")[2].lower()
-    if "." not in filename or ending not in FORMATS:
+    """The format by the name's ending; JSONL without an ending, as clients send bytes. Raises InvalidRequest."""
+    ending = filename.rpartition(".")[2].lower() if "." in filename else FORMATS[0]
+    if ending not in FORMATS:
         raise InvalidRequest(
             f"file: expected a name that ends in .jsonl, .csv or .parquet, got {filename[-100:]!r}", param="file"
         )
@@ -253,5 +272,11 @@ def _modified_at(path: Path) -> float:
         return float("inf")
 
 
+def _needs(file: str | sa.Column[str]) -> sa.ColumnElement[bool]:
+    """Whether a job is unfinished and needs a file."""
+    return ((jobs.c.training_file == file) | (jobs.c.validation_file == file)) & jobs.c.status.notin_(TERMINAL)
+
+
 def _from_row(row: sa.Row[Any]) -> StoredFile:
-    return StoredFile(row.id, row.filename, row.format, row.purpose, row.bytes, row.sha256, row.created_at, row.owner)
+    about = row.bytes, row.sha256, row.created_at, row.owner, row.expires_at
+    return StoredFile(row.id, row.filename, row.format, row.purpose, *about)

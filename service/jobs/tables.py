@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 2  # raise it with every change of a table, and have `migrations` convert older ones
+VERSION = 3  # raise it with every change of a table, and have `migrations` convert older ones
 
 metadata = sa.MetaData()
 
@@ -29,6 +29,7 @@ files = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("expires_at", sa.Float(53)),
     _owner_column(),
 )
 

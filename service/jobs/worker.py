@@ -180,11 +180,12 @@ class Worker:
             log.warning("jobs cannot be counted: %s", error.message)
 
     def _remove_leftovers(self) -> None:
-        """Remove files of jobs that no worker ran when they finished, and once an hour those of abandoned uploads."""
+        """Remove files of jobs that no worker ran when they finished, and once an hour expired and abandoned ones."""
         try:
             if time.monotonic() >= self._remove_stale_at:
                 self._remove_stale_at = time.monotonic() + _REMOVE_STALE_EVERY_S
                 self._files.remove_stale_uploads(_ABANDONED_UPLOAD_S, time.time())
+                self._files.remove_expired()
             for job, at in self._store.finished_since(self._cleaned_until - _COMMIT_DELAY_S):
                 paths.remove_leftovers(self._home, job)
                 self._cleaned_until = max(self._cleaned_until, at)

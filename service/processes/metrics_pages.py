@@ -127,7 +127,7 @@ def total(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
 
 
 def _merge_of(sample: str) -> Callable[[float, float], float]:
-    return min if sample.endswith("_created") else MERGED_BY.get(sample, operator.add)
+    return MERGED_BY.get(sample, operator.add)
 
 
 def _with_process_label(metrics: Iterable[Metric], process: str) -> Iterable[Metric]:

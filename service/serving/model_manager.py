@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from models.base import Task
 from models.registry.registry import Registry
@@ -116,16 +118,21 @@ class ModelManager:
         raise ModelNotFound(f"no model {name!r} here; there is: {known}", param="model")
 
     async def resolve(self, name: str | None) -> Servable:
-        """Find a model; load a version that is not the current one. Raises Unservable, too."""
+        """Find a model; load a version that is not the current one. Raises Unservable, too.
+
+        Before it raises ModelNotFound, it looks at the registry: a job may have published the name just now.
+        """
         self.require_ready()
         if name is None:
             return self.find(None)
-        if found := self._find_loaded(name):
-            return found
-        version = self.watcher.version_of(name)
-        if version is None:
-            return self.find(name)
-        return await asyncio.get_running_loop().run_in_executor(self._loading, self.watcher.fetch, *version)
+        with suppress(ModelNotFound):
+            if found := self._find_loaded(name):
+                return found
+        run = asyncio.get_running_loop().run_in_executor
+        if (version := self.watcher.version_of(name)) is not None:
+            return await run(self._loading, self.watcher.fetch, *version)
+        await run(self._loading, self.watcher.look, time.monotonic())
+        return self.find(name)
 
     async def resolve_for(self, task: Task, name: str | None) -> ServedText:
         """Find a model for a task as `find_for` does; load it as `resolve` does."""

@@ -60,6 +60,8 @@ class RegistryWatcher:
         self._aliases_problem: str | None = None
         self._without_version: frozenset[str] = frozenset()
         self._loading = threading.Lock()
+        self._syncing = threading.Lock()
+        self._synced_at = 0.0
         self._stamp: object = None
         self._retry_at = float("inf")
         self._wakeup = threading.Event()
@@ -127,8 +129,19 @@ class RegistryWatcher:
         """Check the registry now."""
         self._wakeup.set()
 
+    def look(self, since: float) -> None:
+        """Follow the registry unless that began after `since`, in monotonic seconds. Blocks while a version loads."""
+        with self._syncing:
+            if self._synced_at <= since:
+                self._sync()
+
     def sync(self) -> None:
         """Follow the registry once. If a version fails to load, the old one stays in service."""
+        with self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._synced_at = time.monotonic()
         try:
             stamp = self._registry.stamp()
             if stamp != self._stamp or self._clock() >= self._retry_at:

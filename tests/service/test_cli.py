@@ -68,10 +68,16 @@ def test_a_new_keys_secret_is_all_that_is_printed(
 
 @pytest.mark.parametrize(
     ("given", "scopes"),
-    [("infer", ("infer",)), ("admin, infer", ("infer", "admin")), ("train,infer,train", ("infer", "train"))],
+    [
+        (["infer"], ("infer",)),
+        (["admin, infer"], ("infer", "admin")),
+        (["train,infer,train"], ("infer", "train")),
+        (["train", "infer"], ("infer", "train")),
+        (["infer,train", "admin", "infer"], ("infer", "train", "admin")),
+    ],
 )
-def test_a_key_may_have_several_scopes(sonde: Sonde, tmp_path: Path, given: str, scopes: tuple[str, ...]) -> None:
-    assert sonde("keys", "create", "--scope", given) == 0
+def test_a_key_may_have_several_scopes(sonde: Sonde, tmp_path: Path, given: list[str], scopes: tuple[str, ...]) -> None:
+    assert sonde("keys", "create", *(part for scope in given for part in ("--scope", scope))) == 0
     assert [key.scopes for key in keyring(tmp_path).keys] == [scopes]
 
 
@@ -198,8 +204,9 @@ def given_as(name: str) -> tuple[list[str], object]:
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         return [flag], True
-    if name == "trusted_proxies":
-        return [flag, "10.0.0.0/8"], ("10.0.0.0/8",)
+    several = {"trusted_proxies": "10.0.0.0/8", "cors_origin": "https://app.example"}
+    if name in several:
+        return [flag, several[name]], (several[name],)
     if typing.get_origin(field.annotation) is typing.Literal:
         choice = typing.get_args(field.annotation)[-1]
         return [flag, choice], choice
@@ -209,6 +216,7 @@ def given_as(name: str) -> tuple[list[str], object]:
         "model": ("a", "b=c,d"),
         "org": "us",
         "max_calibration_error": 0.5,
+        "token_ids_file": "/x.tiktoken",
     }
     others |= {"database_url": "postgresql://x/y", "token_ids_file": "/x/o200k_base.tiktoken"}
     value = others[name] if name in others else field.default + 1

@@ -72,9 +72,9 @@ BUILD = [({"version": version("sonde")}, 1.0)]
 
 
 def families(registry: CollectorRegistry) -> dict[str, Metric]:
-    """What a scrape finds, by name; when a series was made is left out."""
+    """What a scrape finds, by name."""
     found = text_string_to_metric_families(generate_latest(registry).decode())
-    return {each.name: each for each in found if not each.name.endswith("_created")}
+    return {each.name: each for each in found}
 
 
 def build_info_of(found: Metric) -> list[tuple[dict[str, str], float]]:
@@ -128,7 +128,7 @@ def test_what_happened_is_rendered() -> None:
     metrics.requests.labels("/v1/embeddings", "200").inc()
     metrics.latency.labels("/v1/embeddings").observe(0.02)
     metrics.ready.set(1)
-    lines = metrics.render().decode().splitlines()
+    lines = metrics.render()[0].decode().splitlines()
     assert 'sonde_requests_total{route="/v1/embeddings",status="200"} 1.0' in lines
     assert 'sonde_request_seconds_bucket{le="0.01",route="/v1/embeddings"} 0.0' in lines
     assert 'sonde_request_seconds_bucket{le="0.025",route="/v1/embeddings"} 1.0' in lines

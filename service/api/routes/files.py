@@ -17,7 +17,10 @@ from service.jobs.files import StoredFile
 
 router = APIRouter(prefix="/v1/files", dependencies=[Depends(requires("train"))], tags=["OpenAI"])
 
-PURPOSES = ("fine-tune",)
+PURPOSES = ("fine-tune", "batch", "user_data", "evals")
+_ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+# OpenAI's limits: an hour and thirty days.
+_LEAST_EXPIRY_S, _MOST_EXPIRY_S = 3600, 30 * 24 * 3600
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -32,8 +35,10 @@ _UPLOAD = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "JSONL, CSV or Parquet, by the filename's ending",
+                            "description": "JSONL, CSV or Parquet, by the filename's ending; JSONL without one",
                         },
+                        _ANCHOR: {"type": "string", "enum": ["created_at"]},
+                        _SECONDS: {"type": "integer", "minimum": _LEAST_EXPIRY_S, "maximum": _MOST_EXPIRY_S},
                     },
                 }
             }
@@ -52,8 +57,8 @@ async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     incoming = await jobs.run_on_disk(jobs.files.receive)
     try:
         form = await read_upload(request, incoming, jobs)
-        purpose = _require_purpose(form.fields)
-        return _file_object(await jobs.run(jobs.files.keep, incoming, form.filename or "", purpose))
+        purpose, expiry = _require_purpose(form.fields), _read_expiry(form.fields)
+        return _file_object(await jobs.run(jobs.files.keep, incoming, form.filename or "", purpose, expiry))
     finally:
         await jobs.disk.clean_up(incoming.discard)
 
@@ -63,13 +68,25 @@ def _require_purpose(fields: dict[str, str]) -> str:
 
     Raises InvalidRequest for another purpose, and for other fields.
     """
-    unknown = sorted(set(fields) - {"purpose", "file"})
+    unknown = sorted(set(fields) - {"purpose", _ANCHOR, _SECONDS})
     if unknown:
         raise InvalidRequest(f"{unknown[0]}: no such field", param=unknown[0])
     purpose = fields.get("purpose")
     if purpose not in PURPOSES:
         raise InvalidRequest.at("purpose", f"expected {' or '.join(PURPOSES)}, got {purpose!r:.80}")
     return purpose
+
+
+def _read_expiry(fields: dict[str, str]) -> int | None:
+    """The seconds that a file is kept; None where the upload does not say. Raises InvalidRequest."""
+    if _ANCHOR not in fields and _SECONDS not in fields:
+        return None
+    if (anchor := fields.get(_ANCHOR)) != "created_at":
+        raise InvalidRequest.at(_ANCHOR, f"expected created_at, got {anchor!r:.80}")
+    given = fields.get(_SECONDS, "")
+    if not (given.isascii() and given.isdigit() and _LEAST_EXPIRY_S <= int(given[:20]) <= _MOST_EXPIRY_S):
+        raise InvalidRequest.at(_SECONDS, f"expected {_LEAST_EXPIRY_S} to {_MOST_EXPIRY_S} seconds, got {given!r:.80}")
+    return int(given)
 
 
 @router.get("", responses={**READING, **errors(404, 422, 503)}, response_model=FileList, summary="List files")
@@ -122,6 +139,7 @@ def _file_object(file: StoredFile) -> dict[str, Any]:
         "object": "file",
         "bytes": file.bytes,
         "created_at": int(file.created_at),
+        "expires_at": None if file.expires_at is None else int(file.expires_at),
         "filename": file.filename,
         "purpose": file.purpose,
         "status": "processed",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Depends, Header, Response
+from pydantic import WithJsonSchema
 
 from service.api.deps import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
@@ -17,12 +18,16 @@ router = APIRouter(tags=["operations"])
 _NOT_READY = {"model": Health, "description": "not ready; the reason is in the body"}
 
 
+@router.get("/livez", include_in_schema=False)
 @router.get("/health/live", response_model=Health, summary="Is the process alive?")
 async def live() -> dict[str, object]:
     """200 while the process answers at all."""
     return {"status": "ok", "reason": None}
 
 
+@router.get("/ping", include_in_schema=False)
+@router.get("/readyz", include_in_schema=False)
+@router.get("/healthz", include_in_schema=False)
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
 async def ready(manager: ManagerDep) -> Response:
@@ -47,10 +52,13 @@ async def sonde_version() -> dict[str, str]:
 @router.get(
     "/metrics",
     dependencies=[Depends(requires("infer"))],
-    responses={**READING, 200: {"content": {"text/plain": {}}}},
+    responses={**READING, 200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
     response_class=Response,
     summary="Prometheus metrics",
 )
-async def metrics_page(metrics: MetricsDep) -> Response:
-    """All metrics in Prometheus' text format, of all processes together."""
-    return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
+async def metrics_page(
+    metrics: MetricsDep, accept: Annotated[str, Header(), WithJsonSchema({"type": "string"})] = ""
+) -> Response:
+    """All metrics of all processes together: Prometheus' text format, or OpenMetrics where Accept asks for it."""
+    content, media_type = await asyncio.to_thread(metrics.render, accept)
+    return Response(content, headers={"content-type": media_type})

@@ -13,7 +13,7 @@ from pydantic import WithJsonSchema
 from service.api.deps import ContextDep, JobsDep, ManagerDep, SettingsDep, requires
 from service.api.job_reports import MEDIA, ReportFormat, read_plot, read_report
 from service.api.json_body import JsonRequest, JsonRoute
-from service.api.new_job import plan_job
+from service.api.new_job import OPENAI_HYPERPARAMETERS, plan_job
 from service.api.openapi import READING, errors
 from service.api.responses import page_object
 from service.api.schemas.jobs import MAX_METADATA, METADATA_KEY, CheckpointList, EventList, JobBody, JobList, JobObject
@@ -201,7 +201,7 @@ def job_object(job: Job, org: str) -> dict[str, Any]:
         "validation_file": job.validation_file,
         "result_files": [],
         "seed": job.seed,
-        "hyperparameters": job.hyperparameters,
+        "hyperparameters": {**dict.fromkeys(OPENAI_HYPERPARAMETERS, "auto"), **job.hyperparameters},
         "method": {"type": "supervised", "supervised": supervised},
         "organization_id": org,
         "error": error,

@@ -26,10 +26,14 @@ _STARTED = int(time.time())
     "/v1/models", responses={**READING, **errors(503)}, response_model=ModelList, tags=["OpenAI"], summary="List models"
 )
 async def list_models(manager: ManagerDep) -> dict[str, Any]:
-    """All models in service: those of the settings first, then the trained ones."""
+    """All models in service: those of the settings first, then the trained ones.
+
+    A trained model is there by its name, and by its version's full name, as its job gives it.
+    """
     manager.require_ready()
     data = await describe_all(manager)
-    return {"object": "list", "data": data, "models": [_for_cohere(model) for model in data]}
+    versions = [{**model, "id": f"{model['id']}:{model['version']}"} for model in data if model["base"] is not None]
+    return {"object": "list", "data": data + versions, "models": [_for_cohere(model) for model in data]}
 
 
 @router.get("/models/{model:path}", include_in_schema=False)
@@ -43,7 +47,8 @@ async def list_models(manager: ManagerDep) -> dict[str, Any]:
 async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
     """A model's contract: shapes, dtypes, its device and why; for a trained one, its metrics."""
     served = await manager.resolve(model)
-    return await run_in_threadpool(describe, served, manager)
+    described = await run_in_threadpool(describe, served, manager)
+    return {**described, "id": served.label} if model == served.label else described
 
 
 @router.get(

@@ -24,8 +24,8 @@ from service.api.schemas.registry import (
     PromoteBody,
     VersionList,
 )
-from service.api.trained_names import not_found, parse_or_404, require_known
-from service.errors import ModelNotFound
+from service.api.trained_names import not_found, parse_or_404, require_in_service, require_known
+from service.errors import InvalidRequest, ModelNotFound
 from service.jobs.caller import Caller
 from service.jobs.records import JOB_PREFIX
 from service.serving.model_manager import SENSORS, ModelManager
@@ -95,6 +95,8 @@ def promote(
     Failures count in `sonde_reload_failures`.
     """
     name = require_known(registry, model)
+    if parse_or_404(model)[1] not in (None, body.version):
+        raise InvalidRequest.at("version", f"expected the version of {model}, got {body.version}")
     served = manager.watcher.generation(name)
     why, expected = body.why, body.expected_generation
     registry.promote(name, body.version, by=context.key.id, why=why, expected=expected, served=served)
@@ -112,7 +114,7 @@ def rollback(
     model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep, body: MoveBody | None = None
 ) -> dict[str, Any]:
     """The version that served before serves again. The body is optional."""
-    name = require_known(registry, model)
+    name = require_in_service(registry, model)
     served = manager.watcher.generation(name)
     registry.rollback(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
@@ -132,7 +134,7 @@ def withdraw(
 
     Promote or rollback puts one back. The body is optional.
     """
-    name = require_known(registry, model)
+    name = require_in_service(registry, model)
     served = manager.watcher.generation(name)
     registry.withdraw(name, by=context.key.id, why=body.why if body else "", served=served)
     return _announce_move(registry, manager, name)
@@ -148,14 +150,15 @@ def withdraw(
 def delete(model: str, registry: RegistryDep, manager: ManagerDep, context: ContextDep) -> dict[str, Any]:
     """`ft:…:v3` deletes that version, a name without version all of them.
 
-    None of them may be in service, nor be the target of an alias.
+    None of them may be the target of an alias. A version in service is taken out of it first if it is the only one.
     """
     name, version = parse_or_404(model)
     require_known(registry, name)
+    served = manager.watcher.generation(name)
     if version is None:
-        registry.delete_all(name, by=context.key.id)
+        registry.delete_all(name, by=context.key.id, served=served)
     else:
-        registry.delete(name, version, by=context.key.id)
+        registry.delete(name, version, by=context.key.id, served=served)
     manager.watcher.poke()
     return {"id": model, "object": "model", "deleted": True}
 

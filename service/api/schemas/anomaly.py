@@ -26,6 +26,8 @@ MAX_HORIZON = 100_000
 
 
 class AnomalyBody(RequestBody):
+    _exactly_one = _SOURCES
+
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]
     records: RecordList = Field(

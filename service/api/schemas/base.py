@@ -22,6 +22,7 @@ class RequestBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     _allows_unknown_nulls: ClassVar[bool] = False
+    _exactly_one: ClassVar[tuple[str, ...]] = ()  # fields of which a request has one; the body's validator checks it
 
     @model_validator(mode="before")
     @classmethod
@@ -47,6 +48,9 @@ class RequestBody(BaseModel):
                 described["properties"][name] = _or_null(field)
         if cls._allows_unknown_nulls:
             described["additionalProperties"] = _NULL
+        if cls._exactly_one:
+            # Below `then`, which validators read; generators of clients would make a class of each choice.
+            described.update({"if": {}, "then": {"oneOf": list(map(_has, cls._exactly_one))}})
         return schema
 
 
@@ -71,6 +75,11 @@ class CompatibleBody(RequestBody):
 
 _NULL = {"type": "null"}
 _ABOUT = ("title", "description", "default")
+
+
+def _has(name: str) -> dict[str, Any]:
+    """A schema of objects with a field that is not null."""
+    return {"required": [name], "properties": {name: {"not": _NULL}}}
 
 
 def _or_null(field: dict[str, Any]) -> dict[str, Any]:

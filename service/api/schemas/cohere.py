@@ -48,6 +48,8 @@ Inputs = Annotated[
 
 
 class CohereEmbedBody(CompatibleBody):
+    _exactly_one = ("texts", "inputs")
+
     model: str = MODEL
     texts: text_list("texts") | None = Field(None, description="the texts; or else inputs")  # type: ignore[valid-type]
     inputs: Inputs | None = Field(None, description="v2: objects with a content of text parts")

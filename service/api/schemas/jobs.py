@@ -35,6 +35,7 @@ class FileObject(ResponseBody):
     object: Literal["file"]
     bytes: int
     created_at: int
+    expires_at: int | None = Field(description="when it is deleted; null keeps it")
     filename: str
     purpose: str
     status: Literal["processed"]

@@ -43,7 +43,7 @@ class OwnerBody(RequestBody):
 class HeldOutBody(RequestBody):
     file: str = Field(description="the id of an uploaded file", min_length=1, max_length=100)
     columns: dict[Name, Name] = Field(
-        {}, description="for texts: our column names with the file's, as in a job", max_length=16
+        default_factory=dict, description="for texts: our column names with the file's, as in a job", max_length=16
     )
 
 

@@ -21,7 +21,10 @@ from service.api.schemas.fields import (
 )
 from service.errors import InvalidRequest
 
-Direction = Literal["left", "right", "Left", "Right"]
+# As a pattern, because generators of clients would make one constant of left and Left.
+Direction = Annotated[
+    Literal["left", "right", "Left", "Right"], WithJsonSchema({"type": "string", "pattern": "^([Ll]eft|[Rr]ight)$"})
+]
 Document = str | dict[str, Any]
 
 
@@ -89,6 +92,8 @@ class RerankBody(DocumentsBody):
 
 
 class TeiRerankBody(DocumentsBody):
+    _exactly_one = ("texts", "documents")
+
     model: str | None = OPTIONAL_MODEL
     texts: text_list("texts") | None = Field(None, description="the texts to sort; or else documents")  # type: ignore[valid-type]
     documents: Documents | None = Field(None, description="as Jina's and vLLM's clients send them")

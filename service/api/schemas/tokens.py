@@ -12,6 +12,8 @@ from service.errors import InvalidRequest
 
 
 class ExplainBody(CompatibleBody):
+    _exactly_one = ("input", "text")
+
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="a text or a list of texts")  # type: ignore[valid-type]
     text: one_text("text") | None = Field(None, description="one text, as Cohere's clients send it")  # type: ignore[valid-type]

@@ -74,6 +74,7 @@ def to_version_1(database: Database) -> None:
         for table in ("files", "feedback", "jobs"):
             connection.execute(sa.text(f"DROP INDEX ix_{table}_owner"))
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN owner"))
+        connection.execute(sa.text("ALTER TABLE files DROP COLUMN expires_at"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN feedback_reader"))
         connection.execute(sa.text("DROP TABLE owners"))
         connection.execute(schema_version.update().values(version=1))

@@ -8,12 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from service.api import multipart as uploading
@@ -22,6 +24,7 @@ from service.config import Settings
 from service.jobs import worker
 from service.jobs.database import Database
 from service.jobs.files import IncomingFile
+from service.jobs.tables import files
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.jobs import JobHarness
@@ -56,6 +59,7 @@ def test_a_file_is_kept_with_its_hash_and_comes_back_as_it_was(client: TestClien
         "bytes": len(ROWS),
         "filename": "rows.jsonl",
         "purpose": "fine-tune",
+        "expires_at": None,
         "status": "processed",
         "sha256": hashlib.sha256(ROWS).hexdigest(),
         "owner": "anonymous",
@@ -91,8 +95,6 @@ def test_a_deleted_file_is_gone(client: TestClient, tmp_path: Path) -> None:
     ("given", "status", "code", "param"),
     [
         ({"name": "rows.exe"}, 422, "invalid_value", "file"),
-        ({"name": "rows"}, 422, "invalid_value", "file"),
-        ({"name": ""}, 422, "invalid_value", "file"),
         ({"content": b""}, 422, "invalid_value", "file"),
         ({"purpose": "assistants"}, 422, "invalid_value", "purpose"),
         ({"purpose": None}, 422, "invalid_value", "purpose"),
@@ -106,9 +108,70 @@ def test_what_is_refused_leaves_nothing_behind(
 ) -> None:
     answer = send(client, **given)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    if given.get("name") != "":
-        assert answer.json()["error"]["param"] == param
+    assert answer.json()["error"]["param"] == param
     assert on_disk(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("about", "shown"),
+    [("", "upload"), ('; filename=""', "upload"), ('; filename="upload"', "upload"), ('; filename="a_file"', "a_file")],
+)
+def test_a_file_without_a_name_or_an_ending_is_jsonl(
+    client: TestClient, tmp_path: Path, about: str, shown: str
+) -> None:
+    content = body((f'name="file"{about}', ROWS), ('name="purpose"', b"fine-tune"))
+    headers = {"content-type": "multipart/form-data; boundary=xx"}
+    made = client.post("/v1/files", content=content, headers=headers).json()
+    assert (made["filename"], made["bytes"]) == (shown, len(ROWS))
+    assert on_disk(tmp_path) == [f"{made['id']}.jsonl"]
+
+
+@pytest.mark.parametrize("purpose", ["fine-tune", "batch", "user_data", "evals"])
+def test_purposes_of_openais_clients_are_kept(client: TestClient, purpose: str) -> None:
+    file = send(client, purpose=purpose).json()["id"]
+    assert client.get(f"/v1/files/{file}").json()["purpose"] == purpose
+    assert [one["id"] for one in client.get("/v1/files", params={"purpose": purpose}).json()["data"]] == [file]
+
+
+def test_a_file_expires_when_its_upload_says(client: TestClient, tmp_path: Path) -> None:
+    harness = JobHarness(tmp_path)
+    kept, gone, needed = (send_expiring(client, after) for after in (7200, 3600, 3600))
+    assert kept["expires_at"] == pytest.approx(kept["created_at"] + 7200, abs=1)
+    with harness.database.write() as connection:
+        past = sa.update(files).where(files.c.id.in_([gone["id"], needed["id"]]))
+        connection.execute(past.values(expires_at=time.time() - 1))
+    job = harness.start(replace(harness.new(), training_file=needed["id"]))
+    assert client.get(f"/v1/files/{gone['id']}").status_code == 404
+    assert {one["id"] for one in client.get("/v1/files").json()["data"]} >= {kept["id"], needed["id"]}
+    harness.files.remove_expired()
+    assert not any(gone["id"] in name for name in on_disk(tmp_path))
+    assert client.get(f"/v1/files/{needed['id']}/content").content == ROWS
+    harness.request_control(job, "cancel")
+    harness.files.remove_expired()
+    assert not any(needed["id"] in name for name in on_disk(tmp_path))
+    assert any(kept["id"] in name for name in on_disk(tmp_path))
+    harness.close()
+
+
+def send_expiring(client: TestClient, seconds: object, anchor: str = "created_at") -> Any:
+    data = {"purpose": "fine-tune", "expires_after[anchor]": anchor, "expires_after[seconds]": str(seconds)}
+    return client.post("/v1/files", files={"file": ("rows.jsonl", BytesIO(ROWS))}, data=data).json()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "anchor", "param"),
+    [
+        (3599, "created_at", "seconds"),
+        (2_592_001, "created_at", "seconds"),
+        ("an hour", "created_at", "seconds"),
+        ("9" * 400, "created_at", "seconds"),
+        (3600, "last_active_at", "anchor"),
+    ],
+)
+def test_an_expiry_that_openai_does_not_know_is_refused(
+    client: TestClient, seconds: object, anchor: str, param: str
+) -> None:
+    assert send_expiring(client, seconds, anchor)["error"]["param"] == f"expires_after[{param}]"
 
 
 def test_a_file_of_exactly_the_limit_is_kept(client: TestClient) -> None:

@@ -143,7 +143,7 @@ def test_a_refusal_says_what_is_used_up(
             "60" if status == 429 else None,
         )
         assert str(status) in app.openapi()["paths"][path]["post"]["responses"]
-        assert f'sonde_quota_refusals_total{{reason="{reason}"}} 1.0' in app.state.metrics.render().decode()
+        assert f'sonde_quota_refusals_total{{reason="{reason}"}} 1.0' in app.state.metrics.render()[0].decode()
 
 
 def test_an_answer_of_before_needs_no_room(make_app: MakeApp) -> None:

@@ -318,7 +318,7 @@ def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None
         ({"kind": "series", "columns": ["a", "a"]}, "columns: each column once"),
         ({"kind": "series", "columns": ["a"], "label": "a"}, "has two roles"),
         ({"kind": "series", "anomaly_label": "x"}, "anomaly_label: unknown for task anomaly"),
-        ({"kind": "text"}, "kind: Input should be 'records' or 'series'"),
+        ({"kind": "text"}, "kind: expected 'records' or 'series'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], says: str) -> None:

@@ -6,6 +6,8 @@ from importlib.metadata import version
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from models.errors import DeviceLost
 from service.serving.model_manager import ModelManager
@@ -18,6 +20,43 @@ from tests.support.server import wait_until
 def test_a_service_that_takes_requests_is_ready(client: TestClient) -> None:
     for path in ("/health", "/health/ready", "/health/live"):
         assert (client.get(path).status_code, client.get(path).json()) == (200, {"status": "ok", "reason": None})
+
+
+@pytest.mark.parametrize(
+    ("path", "same"),
+    [("/healthz", "/health"), ("/ping", "/health"), ("/readyz", "/health/ready"), ("/livez", "/health/live")],
+)
+def test_other_names_of_the_probes_need_no_key(make_app: MakeApp, path: str, same: str) -> None:
+    app = make_app()
+    make_key(app, "infer")
+    client = TestClient(app)
+    app.state.manager.opened = False
+    assert client.get(path).status_code == client.get(same).status_code == (200 if "live" in path else 503)
+    assert client.get(path).json() == client.get(same).json()
+    assert client.get(path).headers.get("retry-after") == client.get(same).headers.get("retry-after")
+
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text", OPEN_METRICS),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2", OPEN_METRICS),
+    ],
+)
+def test_metrics_come_in_the_format_that_is_asked_for(client: TestClient, accept: str, kind: str) -> None:
+    client.post("/v1/embeddings", json={"model": "fake", "input": "a"})
+    answer = client.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.text.rstrip().endswith("# EOF") == (kind == OPEN_METRICS)
+    parse = openmetrics_families if kind == OPEN_METRICS else text_families
+    families = {family.name: family for family in parse(answer.text)}
+    assert families["sonde_requests"].samples[0].value == 1
+    assert not [line for line in answer.text.splitlines() if "_created" in line]
 
 
 def test_the_version_needs_no_key(make_app: MakeApp) -> None:

@@ -213,6 +213,26 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
+OPENAIS = {"batch_size", "learning_rate_multiplier", "n_epochs"}
+
+
+@pytest.mark.parametrize("given", [{}, {"n_epochs": 3}, {"mode": "lora"}, dict.fromkeys(OPENAIS, "auto")])
+def test_a_job_always_has_openais_hyperparameters(http: TestClient, file: str, given: dict[str, Any]) -> None:
+    body = {"model": "fake", "training_file": file, "hyperparameters": given}
+    made = http.post("/v1/fine_tuning/jobs", json=body).json()
+    listed = http.get("/v1/fine_tuning/jobs").json()["data"][0]
+    for job in (made, http.get(f"/v1/fine_tuning/jobs/{made['id']}").json(), listed):
+        assert job["hyperparameters"] == {**dict.fromkeys(OPENAIS, "auto"), **given}
+    assert http.post("/v1/fine_tuning/jobs", json={**body, "hyperparameters": made["hyperparameters"]}).is_success
+
+
+@pytest.mark.parametrize("task", ["anomaly", "rerank", "embedding"])
+def test_every_task_takes_them_as_auto(http: TestClient, file: str, task: str) -> None:
+    method = {"type": "supervised", "supervised": {"task": task, "hyperparameters": dict.fromkeys(OPENAIS, "auto")}}
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file, "method": method})
+    assert answer.is_success, answer.text
+
+
 @pytest.mark.parametrize(
     ("given", "param"), [({"mode": "qlora"}, ".mode"), ({"alpha": 1}, ".alpha"), ({"out_of_scope_label": "\x00"}, "")]
 )

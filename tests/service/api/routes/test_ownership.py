@@ -127,7 +127,7 @@ def test_owning_a_name_is_no_admins_right(office: Office, method: str, path: str
     assert office.ask("b", "GET", OWNER)["owner"] == office.keys["a"].id
 
 
-@pytest.mark.parametrize("name", ["ft:fake:team:unknown", "nothing", f"{NAME}:v1"])
+@pytest.mark.parametrize("name", ["ft:fake:team:unknown", "nothing", f"{NAME}:v9"])
 def test_a_name_that_was_never_published_has_no_owner(office: Office, name: str) -> None:
     for method, path, body in (
         ("GET", "owner", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,8 @@ def test_models_are_listed_with_what_their_training_measured(house: House) -> No
     house.train(promote=False)
     house.train()
     listed = {model["id"]: model for model in house.ask("GET", "/v1/models")["data"]}
-    assert list(listed) == ["fake", NAME]
+    assert list(listed) == ["fake", NAME, f"{NAME}:v2"]
+    assert {**listed[f"{NAME}:v2"], "id": NAME} == listed[NAME]
     trained = listed[NAME]
     assert (trained["version"], trained["versions"], trained["base"]) == ("v2", [1, 2], "fake")
     assert (trained["metrics"], trained["created"], trained["task"]) == (
@@ -315,17 +317,94 @@ def test_the_openai_client_deletes_a_version(house: House) -> None:
     deleted = client.models.delete(f"{NAME}:v1")
     assert (deleted.id, deleted.object, deleted.deleted) == (f"{NAME}:v1", "model", True)
     assert house.registry.versions(NAME) == [2]
-    with pytest.raises(openai.ConflictError, match="is in service"):
+    house.train(promote=False)
+    for name in (f"{NAME}:v2", NAME):
+        with pytest.raises(openai.ConflictError, match="is in service") as conflict:
+            client.models.delete(name)
+        assert conflict.value.response.headers["x-should-retry"] == "false"
+    assert client.models.delete(f"{NAME}:v3").deleted
+    for name in (NAME, f"{NAME}:v2"):
+        assert name in [model.id for model in client.models.list()]
+        assert client.models.retrieve(name).id == name
+    house.client.put("/v1/aliases/prod", json={"target": NAME})
+    with pytest.raises(openai.ConflictError, match="prod"):
         client.models.delete(f"{NAME}:v2")
-    with pytest.raises(openai.ConflictError, match="is in service"):
-        client.models.delete(NAME)
-    assert [model.id for model in client.models.list()] == ["fake", NAME]
-    assert client.models.retrieve(NAME).id == NAME
-    house.ask("POST", f"/v1/models/{NAME}/withdraw")
-    assert client.models.delete(NAME).deleted
+    assert house.registry.current(NAME) is not None
+    house.client.delete("/v1/aliases/prod")
+    assert client.models.delete(f"{NAME}:v2").deleted, "nothing else needs the only version"
+    assert [line["action"] for line in house.registry.ledger(NAME)][-2:] == ["withdraw", "delete"]
     with pytest.raises(openai.NotFoundError):
         client.models.delete(NAME)
+    house.manager.watcher.sync()
     assert [model.id for model in client.models.list()] == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "versions", None),
+        ("GET", "ledger", None),
+        ("GET", "owner", None),
+        ("GET", "held_out", None),
+        ("PUT", "owner", {"owner": "key-" + "a" * 12}),
+        ("POST", "promote", {"version": 2}),
+        ("POST", "rollback", None),
+        ("POST", "withdraw", None),
+    ],
+)
+def test_the_full_name_of_a_version_works_where_the_name_does(
+    house: House, method: str, path: str, body: object
+) -> None:
+    house.train()
+    house.train()
+    known = house.client.request(method, f"/v1/models/{NAME}:v2/{path}", **json_of(body))
+    assert known.status_code == (404 if path == "held_out" else 200), known.text
+    assert f"'{NAME}/held_out'" in known.text or known.json()["model"] == NAME
+    unknown = house.client.request(method, f"/v1/models/{NAME}:v9/{path}", **json_of(body))
+    assert unknown.status_code == (200 if path == "ledger" else 404)
+
+
+@pytest.mark.parametrize("asked", [NAME, "prod"])
+def test_a_name_is_served_the_moment_it_is_promoted(house: House, asked: str) -> None:
+    house.manager.watcher.sync()
+    version = train(house.registry, house.where, BASE)
+    assert house.client.post("/v1/classify", json={"model": asked, "input": "a"}).status_code == 404
+    house.registry.promote(NAME, version, by="test", why="")
+    house.registry.set_alias("prod", NAME)
+    answer = house.client.post("/v1/classify", json={"model": asked, "input": "a"})
+    assert (answer.status_code, answer.headers.get("x-sonde-model")) == (200, f"{NAME}:v1"), answer.text
+
+
+def test_looks_at_the_registry_are_shared(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher, looks = house.manager.watcher, list[float]()
+
+    def sync() -> None:
+        looks.append(time.monotonic())
+        watcher._synced_at = looks[-1]
+
+    monkeypatch.setattr(watcher, "_sync", sync)
+    asked_at = time.monotonic()
+    for _ in range(5):
+        watcher.look(asked_at)
+    assert len(looks) == 1
+    watcher.look(time.monotonic())
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("path", ["rollback", "withdraw"])
+def test_a_version_that_is_not_in_service_is_not_taken_out_of_it(house: House, path: str) -> None:
+    house.train()
+    house.train()
+    error = house.ask("POST", f"/v1/models/{NAME}:v1/{path}", None, 409)
+    assert error["message"] == f"{NAME}:v2 is in service, not v1: name it, or none"
+    assert house.registry.generation(NAME) == 2
+
+
+def test_a_promotion_names_one_version(house: House) -> None:
+    house.train()
+    house.train(promote=False)
+    error = house.ask("POST", f"/v1/models/{NAME}:v2/promote", {"version": 1}, 422)
+    assert error["param"] == "version"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""What a connection is answered that does not send what it should, and what the log says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from service.api.protocol import TimeoutProtocol
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Impatient(TimeoutProtocol):
+    receive_timeout_s = 0.2
+
+
+async def refuse_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer without reading the body, as a body too large is answered."""
+    await JSONResponse({"method": scope["method"]}, 413)(scope, receive, send)
+
+
+def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
+    """Send parts on one connection; all that comes back until the server closes it."""
+
+    async def run() -> bytes:
+        config = Config(refuse_at_once, log_config=None, access_log=False, ws="none", lifespan="off")
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Impatient(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_s)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        server.close()
+        return answer
+
+    return asyncio.run(run())
+
+
+def test_http_2_without_an_upgrade_is_told_to_speak_http_1_1() -> None:
+    answer = talk(PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+    settings, goaway = answer[:9], answer[9:]
+    assert settings == b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    assert (int.from_bytes(goaway[:3]), goaway[3]) == (len(goaway) - 9, 7)
+    assert int.from_bytes(goaway[13:17]) == 13, "HTTP_1_1_REQUIRED"
+    assert b"speak HTTP/1.1" in goaway
+
+
+def test_the_rest_of_a_refused_body_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        answer = talk(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 100)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"POST / HTTP/1.1\r\nhost: a\r\n",),
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", b"POST / HTTP/1.1\r\nhost"),
+    ],
+)
+def test_a_head_that_does_not_come_is_one(parts: tuple[bytes, ...], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        talk(*parts)
+    assert [record.getMessage() for record in caplog.records] == [
+        "closed a connection whose request did not come within 0.2 s"
+    ]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n",
+        b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n",
+    ],
+)
+def test_no_library_for_websockets_is_asked_for(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        answer = talk(head.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert [line for line in map(logging.LogRecord.getMessage, caplog.records) if "pgrade" in line] == []
+    assert "WebSocket" not in caplog.text
