@@ -48,7 +48,7 @@ async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
     """A model's contract: shapes, dtypes, its device and why; for a trained one, its metrics."""
     served = await manager.resolve(model)
     described = await run_in_threadpool(describe, served, manager)
-    return {**described, "id": served.label} if model == served.label else described
+    return {**described, "id": model} if described["base"] is not None and model == served.label else described
 
 
 @router.get(
