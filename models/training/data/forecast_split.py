@@ -69,7 +69,7 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Se
         imputation,
         left_out,
     )
-    _require_long_segments(parts, settings.horizon)
+    _require_long_segments(parts, settings.horizon, job.validation_file is not None)
     return parts
 
 
@@ -96,13 +96,15 @@ def _choose_context(settings: ForecastHyperparameters, train: Segments) -> int:
     return context
 
 
-def _require_long_segments(parts: SeriesParts, horizon: int) -> None:
+def _require_long_segments(parts: SeriesParts, horizon: int, validated: bool) -> None:
+    """`validated`: the held-out part is a file of its own."""
     needed = parts.context + horizon
     for name, segments in (("training", parts.train), ("validation", parts.validation), ("held-out", parts.held_out)):
         longest = max(map(len, segments), default=0)
         if longest < needed:
+            param = "validation_file" if validated and segments is parts.held_out else "training_file"
             message = (
-                f"training_file: the {name} part needs a run of context {parts.context} + horizon {horizon} rows, "
+                f"{param}: the {name} part needs a run of context {parts.context} + horizon {horizon} rows, "
                 f"the longest has {longest}; send more rows, or lower `horizon` or `context`"
             )
-            raise TrainingDataError("too_few_rows", message, "training_file")
+            raise TrainingDataError("too_few_rows", message, param)

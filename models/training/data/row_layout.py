@@ -49,22 +49,24 @@ class LayoutFinder:
         self._missing_error = partial(data_error, "columns", "missing_column", unit=unit)
         self._layouts: dict[tuple[str, ...], RowLayout] = {}
 
-    def find(self, line: int, names: tuple[str, ...], expected: RowKind | None) -> RowLayout:
-        """The layout of a record with these columns; `expected` is the kind of the rows before it."""
+    def find(self, line: int, record: Mapping[str, object], expected: RowKind | None) -> RowLayout:
+        """The layout of a record by its columns; `expected` is the kind of the rows before it."""
+        names = tuple(record)
         layout = self._layouts.get(names)
         if layout is None:
-            layout = self._make_layout(line, names, expected)
+            layout = self._make_layout(line, record, expected)
             if len(self._layouts) < _MAX_LAYOUTS:
                 self._layouts[names] = layout
         return layout
 
-    def _make_layout(self, line: int, names: tuple[str, ...], expected: RowKind | None) -> RowLayout:
+    def _make_layout(self, line: int, record: Mapping[str, object], expected: RowKind | None) -> RowLayout:
+        names = tuple(record)
         source = self._map_columns(line, names)
         candidates = [(kind, columns_of(kind)) for kind in _largest_kinds(source)]
         if CHAT_COLUMN in source:
             candidates.append(("labelled", (CHAT_COLUMN,)))
         if not candidates:
-            raise self.wrong_columns("missing_column", line, names, source, expected)
+            raise self.wrong_columns("missing_column", line, record, source, expected)
         if len(candidates) > 1:
             raise self._error("ambiguous_row", "the columns of one kind of row", _list_columns(names), line=line)
         kind, columns = candidates[0]
@@ -83,9 +85,22 @@ class LayoutFinder:
         return {name: name for name in same if name not in self._columns} | self._columns
 
     def wrong_columns(
-        self, code: str, line: int, names: tuple[str, ...], source: Mapping[str, str], expected: RowKind | None = None
+        self,
+        code: str,
+        line: int,
+        record: Mapping[str, object],
+        source: Mapping[str, str],
+        expected: RowKind | None = None,
     ) -> TrainingDataError:
         """The error of a record without the columns of a kind, with a proposal of `columns`."""
+        names = tuple(record)
+        chat_column = next((name for name, value in record.items() if _is_chat(value)), None)
+        if chat_column is not None and "labelled" in self.kinds and not expected:
+            mapping = json.dumps({CHAT_COLUMN: chat_column}, ensure_ascii=False)
+            got = (
+                f"{_list_columns(names)}, of which {quote(chat_column)} is one: name it in `columns`, such as {mapping}"
+            )
+            return self._error(code, f"a chat in column {CHAT_COLUMN}", got, line=line, column=chat_column)
         kinds = [expected] if expected else [kind for kind in self.kinds if kind != "plain"]
         nearest = max(kinds, key=lambda kind: len(set(columns_of(kind)) & set(source)) / len(columns_of(kind)))
         columns = columns_of(nearest)
@@ -142,6 +157,11 @@ def describe_value(value: object) -> str:
         case dict():
             return "an object"
     return f"a {type(value).__name__}"
+
+
+def _is_chat(value: object) -> bool:
+    """Whether a value is a list of messages with roles."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
 
 
 def _largest_kinds(source: Mapping[str, str]) -> list[RowKind]:

@@ -37,7 +37,7 @@ class RowParser:
     def add(self, line: int, record: Mapping[str, object]) -> None:
         """Check one record and append it."""
         self._line = line
-        layout = self._layouts.find(line, tuple(record), self._kind)
+        layout = self._layouts.find(line, record, self._kind)
         self._require_kind(record, layout)
         for name in layout.unused:
             self._note(name, f"column {quote(name)} is not used")
@@ -70,7 +70,7 @@ class RowParser:
             expected += f" as on {self._unit} {self._lines[0]} (one kind of row a file)"
             raise self._refuse("mixed_row_kinds", expected, got)
         if layout.kind not in self._layouts.kinds:
-            raise self._layouts.wrong_columns("wrong_row_kind", self._line, tuple(record), layout.source)
+            raise self._layouts.wrong_columns("wrong_row_kind", self._line, record, layout.source)
         self._kind = layout.kind
         self._texts = [[] for _ in TEXT_COLUMNS[layout.kind]]
 

@@ -33,9 +33,10 @@ def freeze_word_embeddings(network: Any) -> None:
 def freeze_lower_layers(network: Any, share: float) -> None:
     """Freeze all but the layers above the lowest `share`; at least one layer trains.
 
-    Raises TrainingError with code `no_layers` for a model without a list of layers.
+    Layers that share their weights (ALBERT) count as one. Raises TrainingError with code `no_layers` for a model
+    without a list of layers.
     """
-    count = network.config.num_hidden_layers
+    count = getattr(network.config, "num_hidden_groups", network.config.num_hidden_layers)
     lists = (module for module in network.modules() if isinstance(module, nn.ModuleList))
     layers = next((module for module in lists if len(module) == count), None)
     if layers is None:

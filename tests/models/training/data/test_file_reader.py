@@ -640,3 +640,20 @@ def test_nothing_can_be_held_out_of_one_text() -> None:
     assert caught.value.code == "too_few_rows"
     with pytest.raises(ValueError, match="between 0 and 1"):
         split_rows(labelled(("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")), held_out=1.0)
+
+
+@pytest.mark.parametrize("task", [None, "classification"])
+def test_a_chat_under_another_name_is_told_about_messages(tmp_path: Path, task: str | None) -> None:
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    file = jsonl(tmp_path, {"id": 1, "conversation": chat})
+    error = refused(file, task=task)
+    assert error.column == "conversation"
+    assert "expected a chat in column messages" in error.message
+    assert error.message.endswith('name it in `columns`, such as {"messages": "conversation"}')
+    assert read_rows(file, task=task, columns={"messages": "conversation"}).labels == ["b"]
+
+
+def test_lists_that_are_no_chat_and_tasks_without_chats_are_not_told_about_messages(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for task, value in (("rerank", chat), ("classification", [{"name": "a"}]), ("classification", [])):
+        assert "a chat in column" not in refused(jsonl(tmp_path, {"conversation": value}), task=task).message

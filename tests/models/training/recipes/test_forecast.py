@@ -46,12 +46,14 @@ def job(
     directory.mkdir(exist_ok=True)
     write(directory / "readings.csv", readings, groups)
     incumbent = hyperparameters.pop("incumbent", None)
+    validation = hyperparameters.pop("validation_file", None)
     content = {
         "job": "job-1",
         "base_spec": "sensors",
         "base": "sensors",
         "task": "forecast",
         "training_file": str(directory / "readings.csv"),
+        "validation_file": None if validation is None else str(validation),
         "hyperparameters": {"timestamp": "at", "horizon": 12, "context": 48, **hyperparameters},
         "incumbent": None if incumbent is None else str(incumbent),
     }
@@ -290,3 +292,10 @@ def test_a_constant_column_is_left_out_of_the_error(tmp_path: Path) -> None:
     found = job(tmp_path / "beside", beside, model="linear")["metrics"]
     for name in ("mse", "mae", "coverage_80", "primary"):
         assert found[name] == pytest.approx(alone[name], rel=1e-3), name
+
+
+def test_a_validation_file_that_is_too_short_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "later.csv", daily(50))
+    error = job(tmp_path, daily(900), validation_file=tmp_path / "later.csv")
+    assert (error["code"], error["param"]) == ("too_few_rows", "validation_file")
+    assert error["message"].startswith("validation_file: the held-out part needs a run of context 48 + horizon 12 rows")

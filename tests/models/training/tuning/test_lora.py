@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import AlbertConfig, AlbertModel, GPT2Config, GPT2Model
 
 from models.errors import ModelError, ModelSourceError
 from models.loader import load
@@ -21,6 +22,7 @@ from models.training.embeddings import Embedder
 from models.training.errors import TrainingDataError, TrainingError
 from models.training.hyperparameters import Head, parse
 from models.training.report import Report
+from models.training.tuning.freezing import freeze_lower_layers
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 from models.training.tuning.lora import add_lora, merge, targets
 from models.training.tuning.settings import Mode, TunerSettings, merge_settings
@@ -174,3 +176,36 @@ def broken(tmp_path: Path) -> Path:
     path = tiny_models.encoder(tmp_path / "tiny")
     (path / "model.safetensors").write_bytes(b"nothing")
     return path
+
+
+def test_gpt2_gets_adapters_and_merging_them_changes_nothing() -> None:
+    config = GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2, attn_pdrop=0, embd_pdrop=0)
+    network = GPT2Model(config).eval()
+    assert {name.rsplit(".", 1)[-1] for name in targets(network, "attention")} == {"c_attn"}
+    add_lora(network, rank=2, alpha=4.0, dropout=0.0)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 2 * 4, "A and B of attention, its output and two linear layers, in two layers"
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_(0, 0.1)
+    ids = torch.arange(12)[None]
+    before = network(input_ids=ids).last_hidden_state
+    merge(network)
+    assert not any("lora" in name for name, _ in network.named_parameters())
+    torch.testing.assert_close(network(input_ids=ids).last_hidden_state, before, atol=1e-5, rtol=1e-4)
+
+
+def test_albert_trains_the_layer_that_all_its_layers_are() -> None:
+    config = AlbertConfig(
+        vocab_size=50,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    network = AlbertModel(config)
+    freeze_lower_layers(network, 0.5)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(name.startswith("encoder.albert_layer_groups.0.") for name in trained)
