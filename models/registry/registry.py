@@ -40,7 +40,6 @@ def _permit() -> None:
     """Permit every change."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Pointer:
     """The version in service, the one before, and the number of moves."""

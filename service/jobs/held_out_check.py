@@ -59,9 +59,7 @@ def _run(file: bytes, max_memory_bytes: int) -> int:
     if process.returncode == _WRONG:
         raise InvalidRequest(output.decode(errors="replace").strip(), param="file")
     if process.returncode:
-        raise _unreadable(
-            f"the process that read its rows ended with {process.returncode}; bind fewer or smaller rows"
-        )
+        raise _unreadable(f"the process that read its rows ended with {process.returncode}; bind fewer or smaller rows")
     return int(output)
 
 
