@@ -69,8 +69,8 @@ class CallExecutor:
         return future.result()
 
     async def clean_up(self, work: Callable[[], None]) -> None:
-        """Call `work` in a thread whenever one is free; wait for it only for a second."""
-        future = asyncio.wrap_future(self._submit(math.inf, work))
+        """Call `work` in a thread whenever one is free, however many calls wait; wait for it only for a second."""
+        future = asyncio.wrap_future(self._pool.submit(_call, math.inf, work))
         future.add_done_callback(_take_exception)
         done, _ = await asyncio.wait({future}, timeout=_CLEAN_UP_S)
         for ended in done:

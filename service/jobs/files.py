@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
 from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database
-from service.jobs.quotas import UNLIMITED, Quotas
+from service.jobs.incoming_bytes import IncomingBytes
+from service.jobs.quotas import UNLIMITED, Quotas, Used
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
 
@@ -56,6 +58,7 @@ class Files:
         self.max_bytes = max_bytes
         self._caller = caller
         self._quotas = quotas
+        self._incoming = IncomingBytes()
 
     def on_behalf_of(self, caller: Caller) -> Files:
         """The same files as `caller` sees them; those that it adds are its own."""
@@ -63,13 +66,23 @@ class Files:
         made._caller = caller  # noqa: SLF001  # our own class
         return made
 
-    def receive(self) -> IncomingFile:
-        """Open a new file to write to. Raises StorageFull, and QuotaExceeded when not even an empty file has room."""
+    def require_room(self) -> Used:
+        """The bytes that are used. Raises QuotaExceeded when not even an empty file has room."""
         with self._database.read() as connection:
-            self._quotas.admit(connection, self._caller, "bytes", 0)
+            used = self._quotas.used(connection, self._caller, "bytes")
+        self._count_incoming(used, 0)
+        return used
+
+    def receive(self, used: Used | None = None) -> IncomingFile:
+        """Open a new file to write to. Raises StorageFull and QuotaExceeded.
+
+        `used` is what `require_room` gave, so that only the disk is needed. Writing raises QuotaExceeded once all
+        uploads of this process no longer fit beside it.
+        """
+        count = partial(self._count_incoming, self.require_room() if used is None else used)
         with _naming_full_disk():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return IncomingFile(self._directory, self.max_bytes)
+            return IncomingFile(self._directory, self.max_bytes, count)
 
     def keep(
         self, incoming: IncomingFile, filename: str, purpose: str, expires_after_s: int | None = None
@@ -173,6 +186,11 @@ class Files:
         if row is None:
             path.unlink(missing_ok=True)
 
+    def _count_incoming(self, used: Used, amount: int) -> None:
+        incoming = self._incoming.add(self._caller.id, amount)
+        if amount >= 0:
+            self._quotas.require_room("bytes", used, incoming)
+
     def _insert(self, row: dict[str, Any], expires_after_s: int | None) -> StoredFile:
         with self._database.write() as connection:
             self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
@@ -199,19 +217,26 @@ class Files:
 
 
 class IncomingFile:
-    """A file that is being received. Leaving the `with` removes it unless `Files.keep` has taken it."""
+    """A file that is being received. Leaving the `with` removes it unless `Files.keep` has taken it.
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    `count` gets each number of bytes to come, and in the end their sum as a negative number.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int, count: Callable[[int], None] = lambda amount: None) -> None:
         self.path = directory / f"{_INCOMING}{secrets.token_hex(12)}"
         self._stream = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._hash = hashlib.sha256()
         self._max_bytes = max_bytes
+        self._count = count
+        self._counted = 0
         self.bytes = 0
 
     def write(self, chunk: bytes) -> None:
-        """Append. Raises BodyTooLarge when the file would exceed `max_bytes`, and StorageFull."""
+        """Append. Raises BodyTooLarge when the file would exceed `max_bytes`, QuotaExceeded and StorageFull."""
         if self.bytes + len(chunk) > self._max_bytes:
             raise BodyTooLarge(f"a file may have {self._max_bytes} bytes", param="file")
+        self._counted += len(chunk)
+        self._count(len(chunk))
         with _naming_full_disk():
             self._stream.write(chunk)
         self._hash.update(chunk)
@@ -222,6 +247,7 @@ class IncomingFile:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
+        self._release()
 
     @property
     def sha256(self) -> str:
@@ -236,6 +262,12 @@ class IncomingFile:
                 raise
         finally:
             self.path.unlink(missing_ok=True)
+            self._release()
+
+    def _release(self) -> None:
+        counted, self._counted = self._counted, 0
+        if counted:
+            self._count(-counted)
 
     def __enter__(self) -> IncomingFile:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import sqlalchemy as sa
 
@@ -27,6 +27,13 @@ _USED: dict[Kind, sa.Select[Any]] = {
     "feedback": sa.select(sa.func.count()).select_from(feedback),
 }
 _OWNER: dict[Kind, sa.Column[Any]] = {"jobs": jobs.c.owner, "bytes": files.c.owner, "feedback": feedback.c.owner}
+
+
+class Used(NamedTuple):
+    """An amount of one key, and of all keys together."""
+
+    own: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,22 @@ class Quotas:
         """
         if connection.dialect.name == "postgresql":  # SQLite has one such transaction at a time
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCKS[kind]})
-        amount = max(amount, _LEAST_BYTES) if kind == "bytes" else amount
-        own = _USED[kind].where(_OWNER[kind] == caller.id)
-        self._require_room(connection, own, kind, amount, self.per_key.get(kind, 0), "key", "this key has")
-        everyones = _USED[kind]
-        self._require_room(connection, everyones, kind, amount, self.total.get(kind, 0), "total", "all keys have")
+        self.require_room(kind, self.used(connection, caller, kind), Used(amount, amount))
 
-    def _require_room(
-        self, connection: sa.Connection, query: sa.Select[Any], kind: Kind, amount: int, limit: int, of: str, has: str
-    ) -> None:
-        used = connection.execute(query).scalar_one() if limit else 0
+    def used(self, connection: sa.Connection, caller: Caller, kind: Kind) -> Used:
+        """What is kept; 0 where there is no limit."""
+        total = _USED[kind]
+        own = total.where(_OWNER[kind] == caller.id)
+        limited = ((own, self.per_key.get(kind)), (total, self.total.get(kind)))
+        return Used(*(int(connection.execute(query).scalar_one()) if limit else 0 for query, limit in limited))
+
+    def require_room(self, kind: Kind, used: Used, more: Used) -> None:
+        """Raise TooManyJobs or QuotaExceeded unless `more` fits beside what is used."""
+        least = _LEAST_BYTES if kind == "bytes" else 0
+        self._require(kind, used.own, max(more.own, least), self.per_key.get(kind, 0), "key", "this key has")
+        self._require(kind, used.total, max(more.total, least), self.total.get(kind, 0), "total", "all keys have")
+
+    def _require(self, kind: Kind, used: int, amount: int, limit: int, of: str, has: str) -> None:
         if not limit or used + amount <= limit:
             return
         self.on_refusal(f"{of}_{kind}")

@@ -17,7 +17,7 @@ from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
-from service.api.schemas.fields import name_inputs, shorten_name
+from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
@@ -74,11 +74,15 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
     served = await call.manager.resolve_texts(body.model)
     call.require_inputs(len(body.input), "input")
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
+    require_few_scores(len(body.input), body.labels or served.metadata.labels, body.top_k, "input")
     classify_texts = _classify_with_labels if served.metadata.task == "embedding" else _classify_by_training
     scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
-    data = [_classification_object(scored, index, body) for index in range(len(body.input))]
-    content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
-    return call.respond(content, served, *scored.parts)
+
+    def write() -> bytes:
+        data = [_classification_object(scored, index, body) for index in range(len(body.input))]
+        return list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
+
+    return call.respond(await served.run_in_pool(write), served, *scored.parts)
 
 
 async def _classify_with_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:

@@ -54,7 +54,7 @@ _ONE = {**READING, **errors(404, 422, 503)}
 )
 async def upload(request: Request, jobs: JobsDep) -> dict[str, Any]:
     """Stored as it comes, hashed, and looked into only by the job that uses it."""
-    incoming = await jobs.run_on_disk(jobs.files.receive)
+    incoming = await jobs.run_on_disk(jobs.files.receive, await jobs.run(jobs.files.require_room))
     try:
         form = await read_upload(request, incoming, jobs)
         purpose, expiry = _require_purpose(form.fields), _read_expiry(form.fields)

@@ -16,7 +16,7 @@ from service.api.openapi import path_parameter
 from service.api.routes import tei
 from service.api.routes.classify import classify_by_labels, rank_labels
 from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import SingleInput, name_inputs
+from service.api.schemas.fields import SingleInput, name_inputs, require_few_scores
 from service.api.schemas.rerank import TeiRerankBody
 from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
 from service.serving.text_model import TokenizeOptions
@@ -103,16 +103,19 @@ async def _classify_zero_shot(body: ZeroShotBody, call: ComputeCall) -> Response
     """The candidate labels with scores, best first; a list of those when `inputs` was a list."""
     served = await call.manager.resolve_for("embedding", body.model)
     call.require_inputs(len(body.inputs), "inputs")
-    labels = body.parameters.labels()
-    call.require_inputs(len(labels), "parameters.candidate_labels")
+    labels = body.parameters.labels(call.settings.max_inputs)
+    require_few_scores(len(body.inputs), labels, None, "inputs")
     options = TokenizeOptions(
         served.prompt(None), body.truncate, param="inputs", name=name_inputs("inputs", body.inputs)
     )
     work = classify_by_labels(body.inputs, labels, served, call, options, multi_label=body.parameters.multi_label)
     scored = await call.cancel_on_disconnect(work)
-    ranked = [rank_labels(scored, index) for index in range(len(body.inputs))]
-    content = orjson.dumps(ranked[0] if isinstance(body.inputs, SingleInput) else ranked)
-    return call.respond(content, served, *scored.parts)
+
+    def write() -> bytes:
+        ranked = [rank_labels(scored, index) for index in range(len(body.inputs))]
+        return orjson.dumps(ranked[0] if isinstance(body.inputs, SingleInput) else ranked)
+
+    return call.respond(await served.run_in_pool(write), served, *scored.parts)
 
 
 def _with_path_model(body: EmbedBody, call: ComputeCall) -> EmbedBody:

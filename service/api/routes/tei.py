@@ -18,7 +18,7 @@ from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
 from service.api.routes.rerank import jina_answer, rank_documents, score_documents, to_relevance
-from service.api.schemas.fields import name_by_index, name_inputs
+from service.api.schemas.fields import name_by_index, name_inputs, require_few_scores
 from service.api.schemas.rerank import JinaRerankAnswer, TeiRank, TeiRerankBody
 from service.api.schemas.tei import (
     DecodeBody,
@@ -67,6 +67,8 @@ async def classify_sequences(body: PredictBody, call: ComputeCall, *, many: bool
     """
     served = await call.manager.resolve_for("classification", body.model)
     call.require_inputs(len(body.inputs), "inputs")
+    top_k = body.parameters.top_k if body.parameters else None
+    require_few_scores(len(body.inputs), served.metadata.labels, top_k, "inputs")
     _require_pairs_allowed(body, served)
     options = TokenizeOptions(
         prompt=served.prompt(None) if isinstance(served, FineTunedModel) else "",
@@ -77,15 +79,18 @@ async def classify_sequences(body: PredictBody, call: ComputeCall, *, many: bool
     )
     rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "classification", options))
     scores = await _scores(served, rows, body)
-    top_k = body.parameters.top_k if body.parameters else None
-    ranked = [
-        [
-            {"label": served.metadata.labels[at], "score": float(line[at])}
-            for at in np.argsort(-line, kind="stable")[:top_k]
+
+    def write() -> bytes:
+        ranked = [
+            [
+                {"label": served.metadata.labels[at], "score": float(line[at])}
+                for at in np.argsort(-line, kind="stable")[:top_k]
+            ]
+            for line in scores
         ]
-        for line in scores
-    ]
-    return call.respond(orjson.dumps(ranked if batched else ranked[0]), served, rows)
+        return orjson.dumps(ranked if batched else ranked[0])
+
+    return call.respond(await served.run_in_pool(write), served, rows)
 
 
 @compute_route(router, "/rerank", list[TeiRank] | JinaRerankAnswer, "Rank texts (TEI), or documents (Jina, vLLM)")

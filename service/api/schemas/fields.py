@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
@@ -13,6 +13,9 @@ from service.errors import InvalidRequest
 T = TypeVar("T")
 # Errors cut names that the caller chose to this number of characters.
 _MAX_NAME = 80
+# Of an answer with scores of labels: 800,000 scores take 200 MB until they are written.
+_MAX_SCORE_CHARACTERS = 32 * 2**20
+_SCORE_CHARACTERS = 40
 # JSON Schema's word for what `check_text` checks. Lone surrogates never get this far: orjson refuses them.
 TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
 TEXT_OBJECT: dict[str, Any] = {
@@ -156,6 +159,17 @@ def require_count(count: int, most: int, param: str) -> None:
     if count > most:
         raise InvalidRequest(
             f"{param} has {count} items, {most} are allowed: send them in several requests", param=param
+        )
+
+
+def require_few_scores(inputs: int, labels: Collection[str], top_k: int | None, param: str) -> None:
+    """Refuse an answer that is too long: it names the labels for every input, so a short body may ask for gigabytes."""
+    lengths = sorted((len(label) + _SCORE_CHARACTERS for label in labels), reverse=True)
+    size = inputs * sum(lengths[:1] + lengths[:top_k])
+    if size > _MAX_SCORE_CHARACTERS:
+        message = f"{inputs} inputs and {len(labels)} labels make an answer of {size} characters"
+        raise InvalidRequest.at(
+            param, f"{message}, {_MAX_SCORE_CHARACTERS} are allowed: send fewer inputs, shorter labels, or top_k"
         )
 
 

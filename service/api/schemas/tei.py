@@ -17,6 +17,7 @@ from service.api.schemas.fields import (
     check_text,
     check_texts,
     one_text,
+    require_count,
     text_list,
     text_or_texts,
     texts_or_ids,
@@ -87,16 +88,25 @@ class PredictBody(TeiBody):
 class ZeroShotParameters(CompatibleBody):
     candidate_labels: text_or_texts("parameters.candidate_labels")  # type: ignore[valid-type]
     multi_label: bool = Field(False, description="each label by itself instead of scores that sum to 1")
-    hypothesis_template: str | None = Field(None, description="a description of each label, with {} for its name")
+    hypothesis_template: str | None = Field(
+        None, description="a description of each label, with {} for its name", max_length=1000
+    )
 
-    def labels(self) -> dict[str, str | list[str]]:
-        """Each label's description, or none. Raises InvalidRequest for a label that is there twice."""
+    def labels(self, max_labels: int) -> dict[str, str | list[str]]:
+        """Each label's description, or none.
+
+        Raises InvalidRequest for too many labels, for one that is there twice, and for a template that repeats them.
+        """
         names: list[str] = self.candidate_labels
         if isinstance(names, SingleInput):  # Hugging Face takes commas, too
+            require_count(1 + names[0].count(","), max_labels, "parameters.candidate_labels")
             names = [name.strip() for name in names[0].split(",") if name.strip()]
+        require_count(len(names), max_labels, "parameters.candidate_labels")
         if len(set(names)) < len(names) or not names:
             raise InvalidRequest.at("parameters.candidate_labels", "expected different labels, at least one")
         template = self.hypothesis_template
+        if template and template.count("{}") > 1:  # each one would copy every label
+            raise InvalidRequest.at("parameters.hypothesis_template", "expected {} at most once")
         return {name: template.replace("{}", name) if template else [] for name in names}
 
 

@@ -129,7 +129,7 @@ def test_a_job_that_was_refused_for_its_time_is_not_stored_later(database: Datab
 def test_what_must_be_cleaned_up_is_in_any_case(release: threading.Event) -> None:
     async def check() -> None:
         cleaned = threading.Event()
-        with closing(CallExecutor(threads=1)) as calls:
+        with closing(CallExecutor(threads=1, max_calls=1)) as calls:
             hanging = asyncio.ensure_future(calls.run(LONG_S, release.wait, LONG_S))
             await asyncio.sleep(0.1)
             began = time.monotonic()

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -234,6 +235,20 @@ def test_another_content_type_is_refused(client: TestClient, kind: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
+def test_threads_of_the_disk_never_wait_for_the_database(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    read = Database.read
+
+    def read_here(self: Database) -> Any:
+        threads.append(threading.current_thread().name)
+        return read(self)
+
+    monkeypatch.setattr(Database, "read", read_here)
+    assert send(client).status_code == 200
+    assert threads
+    assert {name.rpartition("_")[0] for name in threads} == {"call-database"}
+
+
 @pytest.mark.parametrize("where", ["write", "close"])
 def test_a_full_disk_is_507_and_leaves_nothing_behind(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
@@ -245,8 +260,8 @@ def test_a_full_disk_is_507_and_leaves_nothing_behind(
         monkeypatch.setattr(uploading, "_write", lambda incoming, pieces: incoming.write(pieces[0]))
         opened = IncomingFile.__init__
 
-        def open_full(self: IncomingFile, directory: Path, most_bytes: int) -> None:
-            opened(self, directory, most_bytes)
+        def open_full(self: IncomingFile, *arguments: Any) -> None:
+            opened(self, *arguments)
             self._stream.close()
             self._stream = Path("/dev/full").open("wb", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -94,14 +95,28 @@ def test_what_ends_or_is_deleted_makes_room(database: Database, tmp_path: Path) 
 def test_a_file_that_has_no_room_is_not_kept(database: Database, tmp_path: Path) -> None:
     files = Files(database, tmp_path, 10**6, A, Quotas({"bytes": 10_000}))
     for size, fits in ((3_000, True), (5_905, False), (5_904, True)):
-        with files.receive() as incoming:
+        refused = pytest.raises(QuotaExceeded, match="has 4096 bytes of files, of at most 10000; 5905 more need room")
+        with nullcontext() if fits else refused, files.receive() as incoming:
             incoming.write(b"x" * size)
-            if fits:
-                files.keep(incoming, "rows.csv", "fine-tune")
-                continue
-            with pytest.raises(QuotaExceeded, match="has 4096 bytes of files, of at most 10000; 5905 more need room"):
-                files.keep(incoming, "rows.csv", "fine-tune")
+            files.keep(incoming, "rows.csv", "fine-tune")
     assert len(list((tmp_path / "files").glob("*"))) == 2
+
+
+def test_uploads_that_have_not_ended_take_room_too(database: Database, tmp_path: Path) -> None:
+    everyones = Files(database, tmp_path, 10**6, quotas=Quotas({"bytes": 20_000}, {"bytes": 30_000}))
+    a, b = everyones.on_behalf_of(A), everyones.on_behalf_of(B)
+    with a.receive() as first, a.receive() as second, b.receive() as third:
+        first.write(b"x" * 15_000)
+        with pytest.raises(QuotaExceeded, match="key has 0 bytes of files, of at most 20000; 20001 more need room"):
+            second.write(b"x" * 5_001)
+        second.discard()
+        with pytest.raises(QuotaExceeded, match="keys have 0 bytes of files, of at most 30000; 30001 more need room"):
+            third.write(b"x" * 15_001)
+        third.discard()
+        a.keep(first, "rows.csv", "fine-tune")
+    with b.receive() as incoming:  # nothing counts twice or longer than its upload
+        incoming.write(b"x" * 15_000)
+        b.keep(incoming, "rows.csv", "fine-tune")
 
 
 @pytest.mark.parametrize(

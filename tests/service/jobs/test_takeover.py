@@ -89,7 +89,8 @@ def test_swapped_labels_in_both_files_replace_no_model_of_another_key(home: Home
 
 def test_swapped_labels_lose_on_the_bound_rows_even_with_the_key_of_an_admin(home: Home, owner: str) -> None:
     file = home.upload(labelled(10, seed=9))
-    bound = bind(home.registry, NAME, *find_upload(home.harness.files, file), {}, by=owner)
+    upload = find_upload(home.harness.files, file)
+    bound = bind(home.registry, NAME, *upload, {}, by=owner, permit=lambda: None, max_memory_bytes=4 << 30)
     assert bound.rows == 30
     home.harness.files.delete(file)
     why = attack(home, home.keyring.create(["admin"])[0].id)["why"]

@@ -174,3 +174,18 @@ def test_a_reranker_classifies_nothing(make_app: MakeApp) -> None:
     error = client.post("/v1/classify", json={"model": "cross", "input": "a"}).json()["error"]
     assert error["code"] == "wrong_task"
     assert "models that do: fake" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels"), [(2000, ["x" * 20_000, "y"]), (1000, [f"label {number}" for number in range(900)])]
+)
+def test_an_answer_that_would_name_labels_too_often_is_refused(
+    client: TestClient, inputs: int, labels: list[str]
+) -> None:
+    body = {"model": "fake", "input": ["w1"] * inputs, "labels": labels}
+    error = client.post("/v1/classify", json=body).json()["error"]
+    assert error["param"] == "input"
+    assert f"{inputs} inputs and {len(labels)} labels make an answer of" in error["message"]
+    assert client.post("/v1/classify", json={**body, "input": ["w1"]}).status_code == 200
+    short = client.post("/v1/classify", json={**body, "input": ["w1"] * 400, "top_k": 1})
+    assert short.status_code == 200, short.text

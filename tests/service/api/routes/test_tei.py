@@ -223,3 +223,28 @@ def test_what_needs_no_model_has_limits_too(make_app: MakeApp, path: str) -> Non
 def test_a_route_without_a_model_for_it_says_so(client: TestClient) -> None:
     answer = client.post("/predict", json={"inputs": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "wrong_task")
+
+
+def test_an_answer_that_would_name_labels_too_often_is_refused(make_app: MakeApp) -> None:
+    client = TestClient(make_app(FakeModel("intents", task="classification", labels=("x" * 20_000, "y"))))
+    answer = client.post("/predict", json={"inputs": [["w1"]] * 1000})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "inputs")
+    assert client.post("/predict", json={"inputs": "w1"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "says"),
+    [
+        (["w1"], {"candidate_labels": "," * 100_000}, "candidate_labels has 100001 items, 2048 are allowed"),
+        (["w1"], {"candidate_labels": [str(number) for number in range(2049)]}, "has 2049 items, 2048 are allowed"),
+        (["w1"], {"candidate_labels": ["a"], "hypothesis_template": "{} {}"}, "expected {} at most once"),
+        (["w1"], {"candidate_labels": ["a"], "hypothesis_template": "x" * 1001}, "at most 1000 characters"),
+        (["w1"] * 1000, {"candidate_labels": ["x" * 20_000, "y"]}, "1000 inputs and 2 labels make an answer of"),
+    ],
+)
+def test_candidate_labels_cost_no_more_than_their_body(
+    client: TestClient, inputs: list[str], parameters: dict[str, object], says: str
+) -> None:
+    answer = client.post("/models/fake", json={"inputs": inputs, "parameters": parameters})
+    assert answer.status_code == 422, answer.text[:200]
+    assert says in answer.json()["error"]["message"]
