@@ -47,7 +47,7 @@ class RequestBody(BaseModel):
             if name not in required:
                 described["properties"][name] = _or_null(field)
         if cls._allows_unknown_nulls:
-            described["additionalProperties"] = _NULL
+            described["additionalProperties"] = {"enum": [None]}
         if cls._exactly_one:
             # Below `then`, which validators read; generators of clients would make a class of each choice.
             described.update({"if": {}, "then": {"oneOf": list(map(_has, cls._exactly_one))}})

@@ -61,6 +61,7 @@ _UP_TO_THE_JOB = (
     "give hyperparameters either",
     "expected a name that ends in",
     "got an empty file",
+    "expires_after[",
     "there is no feedback on",
     "no job has a key like",
 )
