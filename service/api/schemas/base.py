@@ -88,6 +88,8 @@ def _or_null(field: dict[str, Any]) -> dict[str, Any]:
     """A field's schema that allows null, too."""
     about = {name: field[name] for name in _ABOUT if name in field}
     kinds = {name: value for name, value in field.items() if name not in _ABOUT}
+    if not kinds:  # any value
+        return about
     choices = kinds["anyOf"] if kinds.keys() == {"anyOf"} else [kinds]
     return {**about, "anyOf": choices if _NULL in choices else [*choices, _NULL]}
 

@@ -32,6 +32,7 @@ _MODELS = {"/v1/forecast": LOAD, "/predict": "intents", "/rerank": "cross", "/v2
 # What no schema can say, since it is up to the model; a 422 about anything else is a disagreement.
 _UP_TO_THE_MODEL = (
     "dimensions: fake has 16",
+    "output_dimension: fake has 16",
     "fake has no prompt",
     "give it labels",
     "give it a reference",
