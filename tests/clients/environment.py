@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
@@ -69,7 +70,7 @@ def _run(*command: str) -> None:
 
 if __name__ == "__main__":
     problems = []
-    for find in (interpreter, lambda: interpreter(GENERATORS), node_modules):
+    for find in (interpreter, partial(interpreter, GENERATORS), node_modules):
         try:
             print(find())
         except CannotInstall as error:
