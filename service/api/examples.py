@@ -16,7 +16,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/openai/deployments/{deployment}/embeddings"): {"input": _TEXTS},
     ("post", "/v1/classify"): {"model": _ENCODER, "input": _TEXTS, "labels": ["card", "refund"]},
     ("post", "/v1/anomaly/score"): {"model": _ENCODER, "input": "hello", "reference": _TEXTS},
-    ("post", "/v1/forecast"): {"model": "ft:sensors:local:load", "series": [[1.0], [2.0], [3.0]], "steps": 2},
+    ("post", "/v1/forecast"): {"model": "ft:sensors:local:load", "series": [[1.0], [2.0], [3.0]], "horizon": 2},
     ("post", "/v1/rerank"): _RANK,
     ("post", "/v2/rerank"): _RANK,
     ("post", "/v1/tokenize"): {"model": _ENCODER, "input": _TEXTS},

@@ -7,6 +7,7 @@ the event loop's time for a short text, and all callers share the event loop.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]])
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS = 3_600_000
+_CLIENT_TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,10 @@ class ComputeCall:
         """
         key = RequestContext.of(request).key
         client = key.id if key.digest else request.client.host if request.client else ""
-        seconds = timeout_ms / 1000 if timeout_ms is not None else request.app.state.settings.default_timeout_s
-        return cls(request, Caller(client, time.monotonic() + seconds))
+        if timeout_ms is not None:
+            return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000))
+        seconds = max(request.app.state.settings.default_timeout_s, _patience_of_client(request))
+        return cls(request, Caller(client, time.monotonic() + seconds, seconds))
 
     @property
     def manager(self) -> ModelManager:
@@ -103,6 +108,15 @@ class ComputeCall:
             inference_ms=round(inference, 3),
         )
         return response
+
+
+def _patience_of_client(request: Request) -> float:
+    """The seconds for which OpenAI's clients say that they wait; 0 where they do not say."""
+    for name in _CLIENT_TIMEOUT_HEADERS:
+        given = request.headers.get(name, "")
+        if given and _SECONDS.fullmatch(given):
+            return min(float(given), _MAX_TIMEOUT_MS / 1000)
+    return 0.0
 
 
 def _times(rows: Timings) -> tuple[float, float, float]:

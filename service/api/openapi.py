@@ -81,7 +81,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _put_envelopes(document)
-            _hide_unions_of_lists(document)
+            _hide_unions(document)
             _put_examples(document)
             _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
@@ -102,17 +102,17 @@ def _put_envelopes(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _hide_unions_of_lists(node: Any) -> None:
-    """Put each union with a list below `then`, which validators read and generators of clients do not.
+def _hide_unions(node: Any) -> None:
+    """Put each union of other than objects below `then`, which validators read and generators of clients do not.
 
-    What generators make of such a union does not compile in Java; without it they take any value.
+    What generators make of such a union does not compile in Java and TypeScript; without it they take any value.
     """
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
-        _hide_unions_of_lists(child)
+        _hide_unions(child)
     if isinstance(node, dict) and isinstance(node.get("anyOf"), list):
         kinds = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
-        if len(kinds) > 1 and any("items" in choice or "then" in choice for choice in kinds):
+        if len(kinds) > 1 and not all("$ref" in choice for choice in kinds):
             node.update({"if": {}, "then": {"anyOf": node.pop("anyOf")}})
 
 

@@ -61,9 +61,19 @@ class Engine(Generic[ItemT]):
         for runner in self._runners:
             runner.start()
 
-    def submit(self, items: Sequence[ItemT], *, client: str = "", deadline: float | None = None) -> Request:
-        """Queue items that are not in the cache. Raises Unavailable when the engine has ended."""
-        request = Request(items, self.width, client=client, deadline=deadline, clock=self._clock)
+    def submit(
+        self,
+        items: Sequence[ItemT],
+        *,
+        client: str = "",
+        deadline: float | None = None,
+        patience_s: float | None = None,
+    ) -> Request:
+        """Queue items that are not in the cache. Raises Unavailable when the engine has ended.
+
+        With `patience_s`, the deadline moves to that long after each batch of the request.
+        """
+        request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, clock=self._clock)
         missing = self._fill_from_cache(request)
         if missing and not self._queue.add(request, missing):
             raise Unavailable(_LOST, retry_after_s=10) if self.failure else Unavailable("the service is shutting down")

@@ -34,6 +34,7 @@ class Request:
     __slots__ = (
         "_clock",
         "_ending",
+        "_patience_s",
         "_spans",
         "client",
         "deadline",
@@ -55,6 +56,7 @@ class Request:
         *,
         client: str = "",
         deadline: float | None = None,
+        patience_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = next(_numbers)
@@ -68,6 +70,7 @@ class Request:
         self.missing = len(items)
         self.finished = False
         self._clock = clock
+        self._patience_s = patience_s
         self._spans: list[tuple[float, float]] = []
         self._ending = threading.Lock()
         self.future: Future[NDArray[np.float32]] = Future()
@@ -87,6 +90,8 @@ class Request:
         """Record that a batch with items of this request has just been computed, in `seconds`."""
         with self._ending:
             ended = self._clock()
+            if self._patience_s is not None:
+                self.deadline = ended + self._patience_s
             began = ended - seconds
             while self._spans and self._spans[-1][1] > began:
                 began = min(began, self._spans.pop()[0])

@@ -16,7 +16,7 @@ from models.base import Computable, ModelMetadata
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
 from service.engine.engine import Engine
-from service.engine.request import Item
+from service.engine.request import Item, Request
 from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
 from service.metrics import Metrics
 
@@ -25,10 +25,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller: the client for fair queueing, and the deadline in monotonic seconds."""
+    """A caller: the client for fair queueing, and the deadline in monotonic seconds.
+
+    With `patience_s`, the caller has set no time: the deadline moves to that long after each batch of its request.
+    """
 
     client: str = ""
     deadline: float | None = None
+    patience_s: float | None = None
+
+    def is_late(self) -> bool:
+        """Whether the time that the caller has set is over."""
+        return self.patience_s is None and self.deadline is not None and time.monotonic() > self.deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +100,12 @@ class Servable:
 
     async def _compute_rows(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:
         """Queue items; return their rows, and the seconds of waiting and of computing."""
-        request = self.engine.submit(items, client=caller.client, deadline=caller.deadline)
-        remaining = None if caller.deadline is None else caller.deadline - time.monotonic()
+        deadline, patience_s = caller.deadline, caller.patience_s
+        if deadline is not None and patience_s is not None:
+            deadline = max(deadline, time.monotonic() + patience_s)
+        request = self.engine.submit(items, client=caller.client, deadline=deadline, patience_s=patience_s)
         try:
-            values = await asyncio.wait_for(asyncio.wrap_future(request.future), remaining)
+            values = await _wait(request)
         except TimeoutError:
             self.engine.cancel(request, DeadlineExceeded("the request's time ran out"))
             raise DeadlineExceeded("the request's time ran out before its answer was there") from None
@@ -104,3 +114,17 @@ class Servable:
             raise
         started = request.started if request.started is not None else request.submitted
         return values, started - request.submitted, request.inference_s
+
+
+async def _wait(request: Request) -> NDArray[np.float32]:
+    """The rows of a request. Raises TimeoutError at its deadline, which moves with each batch of a patient caller."""
+    rows = asyncio.wrap_future(request.future)
+    try:
+        while not rows.done():
+            remaining = None if request.deadline is None else request.deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                raise TimeoutError
+            await asyncio.wait([rows], timeout=remaining)
+        return rows.result()
+    finally:
+        rows.cancel()

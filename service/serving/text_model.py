@@ -245,7 +245,7 @@ class ServedText(Servable):
 
 
 def _require_time(caller: Caller) -> None:
-    if caller.deadline is not None and time.monotonic() > caller.deadline:
+    if caller.is_late():
         raise DeadlineExceeded("the request's time ran out before its answer was there")
 
 

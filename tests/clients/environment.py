@@ -1,6 +1,6 @@
-"""The clients' own virtual environment, made once for each content of `requirements.txt`.
+"""The clients' own environments, each made once for each content of its list of packages.
 
-`python -m tests.clients.environment` makes it and prints its interpreter.
+`python -m tests.clients.environment` makes them and prints where they are.
 """
 
 from __future__ import annotations
@@ -8,30 +8,57 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+GENERATORS = Path(__file__).with_name("generators.txt")
+PACKAGES = Path(__file__).with_name("package.json")
 
 
 class CannotInstall(Exception):
     """The clients cannot be installed here; the message says why."""
 
 
-def interpreter() -> Path:
-    """The interpreter of the environment, which is made where it is missing. Raises CannotInstall."""
+def interpreter(requirements: Path = REQUIREMENTS) -> Path:
+    """The interpreter of a virtual environment, which is made where it is missing. Raises CannotInstall."""
+
+    def make(directory: Path) -> None:
+        _run(sys.executable, "-m", "venv", "--clear", str(directory))
+        _run(str(directory / "bin/pip"), "install", "--quiet", "--requirement", str(requirements))
+
+    return _made("clients", requirements, make) / "bin/python"
+
+
+def node_modules() -> Path:
+    """The directory of node's packages, which are installed where they are missing. Raises CannotInstall."""
+    if shutil.which("npm") is None:
+        raise CannotInstall("the clients cannot be installed: npm is missing")
+
+    def make(directory: Path) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        shutil.copy(PACKAGES, directory)
+        _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory))
+
+    return _made("node", PACKAGES, make) / "node_modules"
+
+
+def _made(kind: str, packages: Path, make: Callable[[Path], None]) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sonde"
     home.mkdir(parents=True, exist_ok=True)
-    content = REQUIREMENTS.read_bytes() + sys.version.encode()
-    made = home / f"clients-{hashlib.sha256(content).hexdigest()[:16]}"
+    content = packages.read_bytes() + sys.version.encode()
+    made = home / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}"
     with (home / "clients.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (made / "ready").exists():
-            _run(sys.executable, "-m", "venv", "--clear", str(made))
-            _run(str(made / "bin/pip"), "install", "--quiet", "--requirement", str(REQUIREMENTS))
+            make(made)
             (made / "ready").touch()
-    return made / "bin/python"
+    return made
 
 
 def _run(*command: str) -> None:
@@ -42,4 +69,10 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    print(interpreter())
+    problems = []
+    for find in (interpreter, partial(interpreter, GENERATORS), node_modules):
+        try:
+            print(find())
+        except CannotInstall as error:
+            problems.append(str(error))
+    sys.exit("\n".join(problems))

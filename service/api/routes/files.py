@@ -30,6 +30,7 @@ _UPLOAD = {
                     "type": "object",
                     "required": ["file", "purpose"],
                     "additionalProperties": False,
+                    "dependentRequired": {_ANCHOR: [_SECONDS], _SECONDS: [_ANCHOR]},
                     "properties": {
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
                         "file": {

@@ -47,7 +47,7 @@ class RequestBody(BaseModel):
             if name not in required:
                 described["properties"][name] = _or_null(field)
         if cls._allows_unknown_nulls:
-            described["additionalProperties"] = _NULL
+            described["additionalProperties"] = {"enum": [None]}
         if cls._exactly_one:
             # Below `then`, which validators read; generators of clients would make a class of each choice.
             described.update({"if": {}, "then": {"oneOf": list(map(_has, cls._exactly_one))}})
@@ -86,6 +86,8 @@ def _or_null(field: dict[str, Any]) -> dict[str, Any]:
     """A field's schema that allows null, too."""
     about = {name: field[name] for name in _ABOUT if name in field}
     kinds = {name: value for name, value in field.items() if name not in _ABOUT}
+    if not kinds:  # any value
+        return about
     choices = kinds["anyOf"] if kinds.keys() == {"anyOf"} else [kinds]
     return {**about, "anyOf": choices if _NULL in choices else [*choices, _NULL]}
 

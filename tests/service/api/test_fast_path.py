@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +57,45 @@ BAD: list[bytes] = [
     b'{"input":7,"inputs":7,"model":7}',
 ]
 OWN = ("x-request-id", "server-timing")
+
+
+def ten_slow_texts(make_app: MakeApp, default_timeout_s: float, **headers: str) -> int:
+    """The status of a request whose ten batches take 0.1 s each."""
+    model = FakeModel(fault=lambda batch: time.sleep(0.1))
+    client = TestClient(make_app(model, default_timeout_s=default_timeout_s, max_batch_items=1, runners=1))
+    texts = [f"w{number}" for number in range(10)]
+    return client.post("/v1/embeddings", json={"model": "fake", "input": texts}, headers=headers).status_code
+
+
+def test_a_request_that_is_being_computed_is_not_cut_by_the_default(make_app: MakeApp) -> None:
+    assert ten_slow_texts(make_app, 0.4) == 200
+
+
+def test_the_time_that_a_caller_sets_is_kept(make_app: MakeApp) -> None:
+    assert ten_slow_texts(make_app, 60.0, **{"x-request-timeout-ms": "400"}) == 504
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "status"),
+    [
+        ("x-stainless-read-timeout", "600", 200),
+        ("X-Stainless-Timeout", "600.0", 200),
+        ("x-stainless-read-timeout", "0.01", 504),
+        ("x-stainless-read-timeout", "inf", 504),
+        ("x-stainless-read-timeout", "NOT_GIVEN", 504),
+    ],
+)
+def test_the_clients_own_time_is_the_deadline_where_longer(
+    make_app: MakeApp, name: str, given: str, status: int
+) -> None:
+    model = FakeModel()
+    model.gate.clear()
+    client = TestClient(make_app(model, default_timeout_s=0.2))
+    opening = threading.Timer(0.6, model.gate.set)
+    opening.start()
+    answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={name: given})
+    opening.join()
+    assert answer.status_code == status
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ _MODELS = {"/v1/forecast": LOAD, "/predict": "intents", "/rerank": "cross", "/v2
 # What no schema can say, since it is up to the model; a 422 about anything else is a disagreement.
 _UP_TO_THE_MODEL = (
     "dimensions: fake has 16",
+    "output_dimension: fake has 16",
     "fake has no prompt",
     "give it labels",
     "give it a reference",
@@ -65,6 +66,7 @@ _UP_TO_THE_JOB = (
     "give hyperparameters either",
     "expected a name that ends in",
     "got an empty file",
+    "expires_after[",
     "there is no feedback on",
     "no job has a key like",
 )

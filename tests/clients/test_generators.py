@@ -1,0 +1,146 @@
+"""Clients that generators write from `/openapi.json`: they are whole, and make calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from tests.clients.environment import GENERATORS, CannotInstall, interpreter, node_modules
+from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
+from tests.support.server import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+MODEL, TEXTS = "all-MiniLM-L6-v2", ["w1 w2", "w3"]
+
+
+@pytest.fixture
+def url(make_app: MakeApp) -> Iterator[str]:
+    """A service over a fake encoder."""
+    server = uvicorn.Server(uvicorn.Config(make_app(FakeModel(MODEL)), port=0, log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def document(url: str, tmp_path: Path) -> Path:
+    path = tmp_path / "openapi.json"
+    path.write_bytes(httpx.get(f"{url}/openapi.json").content)
+    return path
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    try:
+        return interpreter(GENERATORS)
+    except CannotInstall as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """The directory of node's programs."""
+    try:
+        return node_modules() / ".bin"
+    except CannotInstall as error:
+        pytest.skip(str(error))
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+def own_vectors(url: str) -> list[list[float]]:
+    data = httpx.post(f"{url}/v1/embeddings", json={"model": MODEL, "input": TEXTS}).json()["data"]
+    return [item["embedding"] for item in data]
+
+
+def test_the_document_is_valid(document: Path, python: Path, tmp_path: Path) -> None:
+    assert "OK" in run(python.with_name("openapi-spec-validator"), document, cwd=tmp_path)
+
+
+def test_openapi_python_client_makes_calls(document: Path, python: Path, tmp_path: Path, url: str) -> None:
+    generator = python.with_name("openapi-python-client")
+    said = run(generator, "generate", "--path", document, "--output-path", tmp_path / "sonde_client", "--meta", "none",
+               cwd=tmp_path)  # fmt: skip
+    assert "will not be generated" not in said
+    program = f"""
+import json
+from sonde_client import Client
+from sonde_client.api.open_ai import embeddings_v1_embeddings_post as embeddings
+from sonde_client.models import EmbeddingsBody
+body = EmbeddingsBody(model={MODEL!r}, input_={TEXTS!r})
+answer = embeddings.sync(client=Client(base_url={url!r}), body=body)
+print(json.dumps([item.embedding for item in answer.data]))
+"""
+    assert json.loads(run(python, "-c", program, cwd=tmp_path)) == own_vectors(url)
+
+
+def test_hey_apis_client_makes_calls(document: Path, node: Path, tmp_path: Path, url: str) -> None:
+    (tmp_path / "node_modules").symlink_to(node.parent)
+    run(node / "openapi-ts", "-i", document, "-o", tmp_path / "client", cwd=tmp_path)
+    (tmp_path / "call.ts").write_text(f"""
+import {{ embeddingsV1EmbeddingsPost as embeddings }} from './client/sdk.gen';
+embeddings({{
+  baseUrl: '{url}', body: {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }}, throwOnError: true
+}}).then(({{ data }}) => console.log(JSON.stringify(data.data.map((item) => item.embedding))));
+""")
+    assert json.loads(compile_and_call(node, tmp_path, "--strict")) == own_vectors(url)
+
+
+def compile_and_call(node: Path, directory: Path, *options: str) -> str:
+    """What the program `call.ts` prints."""
+    libraries = ("--skipLibCheck", "--target", "es2022", "--lib", "es2022,dom,dom.iterable")
+    target = ("--module", "commonjs", "--moduleResolution", "node10", "--outDir", "out")
+    run(node / "tsc", *libraries, *target, *options, "call.ts", cwd=directory)
+    return run("node", "out/call.js", cwd=directory)
+
+
+def test_openapi_typescript_writes_types_that_compile(document: Path, node: Path, tmp_path: Path) -> None:
+    run(node / "openapi-typescript", document, "-o", tmp_path / "sonde.ts", cwd=tmp_path)
+    run(node / "tsc", "--noEmit", "--strict", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("language", ["java", "kotlin", "go", "typescript-fetch"])
+def test_openapi_generator_reads_the_document(document: Path, python: Path, tmp_path: Path, language: str) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("openapi-generator needs java")
+    made = tmp_path / language
+    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", language, "-o", made, cwd=tmp_path)
+    sources = "\n".join(path.read_text() for path in made.rglob("*.java"))
+    assert "getList<" not in sources, "a method with such a name does not compile"
+    assert (language == "java") == bool(sources)
+
+
+def test_the_client_of_typescript_fetch_makes_calls(
+    document: Path, python: Path, node: Path, tmp_path: Path, url: str
+) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("openapi-generator needs java")
+    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", "typescript-fetch",
+        "-o", tmp_path / "client", cwd=tmp_path)  # fmt: skip
+    (tmp_path / "call.ts").write_text(f"""
+import {{ Configuration, OpenAIApi }} from './client';
+const api = new OpenAIApi(new Configuration({{ basePath: '{url}' }}));
+const embeddingsBody: any = {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }};
+api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
+  console.log(JSON.stringify(answer.data.map((item) => item.embedding))));
+""")
+    assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)

@@ -1,0 +1,116 @@
+"""The OpenAPI document as generators of clients read it: whole, with examples, without what they cannot express."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.api.examples import EXAMPLES
+from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
+
+COMPONENTS = "#/components/schemas/"
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> FastAPI:
+    return make_app(FakeModel("all-MiniLM-L6-v2"), token_ids="model")
+
+
+@pytest.fixture
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """All objects of a document, but those below `then`."""
+    if isinstance(node, dict):
+        yield node
+        for name, child in node.items():
+            if name != "then":
+                yield from nodes(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from nodes(child)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    named = {node["$ref"].removeprefix(COMPONENTS) for node in nodes(document) if "$ref" in node}
+    assert named
+    assert named <= document["components"]["schemas"].keys()
+
+
+def test_every_operation_has_one_tag_and_an_id_of_its_own(document: dict[str, Any]) -> None:
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert {len(operation["tags"]) for operation in operations} == {1}
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+
+
+def test_unions_are_of_components(document: dict[str, Any]) -> None:
+    for node in nodes(document):
+        kinds = [choice for choice in node.get("anyOf", []) if choice != {"type": "null"}]
+        assert len(kinds) < 2 or all("$ref" in choice for choice in kinds), node
+
+
+def test_no_choice_differs_from_another_in_case_alone(document: dict[str, Any]) -> None:
+    for node in nodes(document):
+        choices = [str(choice).lower() for choice in node.get("enum", [])]
+        assert len(set(choices)) == len(choices), node
+
+
+def test_every_body_has_an_example_that_its_schema_allows(document: dict[str, Any]) -> None:
+    seen = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                content = operation["requestBody"]["content"]["application/json"]
+                schema = {**content["schema"], "components": document["components"]}
+                assert jsonschema_rs.is_valid(schema, content["example"]), path
+                seen.add((method, path))
+    assert seen == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("path", [path for method, path in EXAMPLES if method == "post" and "{model}" not in path])
+def test_the_service_takes_the_examples(app: FastAPI, path: str) -> None:
+    url = path.replace("{deployment}", "all-MiniLM-L6-v2")
+    answer = TestClient(app).post(url, json=EXAMPLES["post", path])
+    refused = {"model_not_found", "wrong_task", "file_not_found", "invalid_tokens"}  # there is one fake encoder alone
+    assert answer.status_code == 200 or answer.json()["error"]["code"] in refused, answer.text
+
+
+WRONG = [
+    ("ExplainBody", {"model": "m", "input": "a", "text": "b"}),
+    ("ExplainBody", {"model": "m"}),
+    ("ExplainBody", {"model": "m", "input": None, "text": None}),
+    ("AnomalyBody", {"model": "m", "input": "a", "records": [[1.0]]}),
+    ("AnomalyBody", {"model": "m"}),
+    ("TeiRerankBody", {"query": "a", "texts": ["b"], "documents": ["b"]}),
+    ("TeiRerankBody", {"query": "a"}),
+    ("CohereEmbedBody", {"model": "m"}),
+    ("EmbeddingsBody", {"model": "m", "input": 5}),
+    ("EmbeddingsBody", {"model": "m", "input": ["a", 5]}),
+    ("EmbeddingsBody", {"model": "m", "input": ["a"] * 2049}),
+]
+RIGHT = [
+    ("ExplainBody", {"model": "m", "input": "a", "text": None}),
+    ("ExplainBody", {"model": "m", "text": "a"}),
+    ("AnomalyBody", {"model": "m", "input": None, "records": [[1.0]]}),
+    ("TeiRerankBody", {"query": "a", "documents": ["b"], "truncation_direction": "Left"}),
+    ("EmbeddingsBody", {"model": "m", "input": [[1, 2], [3]]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "valid"), [(*one, False) for one in WRONG] + [(*one, True) for one in RIGHT]
+)
+def test_the_document_is_as_strict_as_the_service(
+    document: dict[str, Any], schema: str, body: dict[str, Any], valid: bool
+) -> None:
+    given = {"$ref": f"{COMPONENTS}{schema}", "components": document["components"]}
+    assert jsonschema_rs.is_valid(given, body) is valid
