@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -66,7 +66,7 @@ def serve(parsed: argparse.Namespace) -> int:
         return _serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     prepare_home(settings.home)
     if settings.workers > 1:
         # A process that starts later, when the file may be gone, is told that callers need a key.
@@ -80,7 +80,7 @@ def up(parsed: argparse.Namespace) -> int:
 
     settings = _settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     prepare_home(settings.home)
     return run(settings, parsed.flags)
 
@@ -90,7 +90,7 @@ def worker(parsed: argparse.Namespace) -> int:
     from service.jobs.worker import work
 
     settings = _settings(parsed)
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     _prepare_torch()
     return work(_within_quota(settings))
 
@@ -140,6 +140,10 @@ def _within_quota(settings: Settings) -> Settings:
     return settings.within(cpu.quota(), len(cpu.usable_processors()))
 
 
+def _configure_logs(settings: Settings, always: Mapping[str, object] | None = None) -> None:
+    logs.configure(settings.log_level, always, form=settings.log_format, access=settings.access_log)
+
+
 def _prepare_torch() -> None:
     """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
     for name, value in _TORCH_ENVIRONMENT.items():
@@ -158,7 +162,7 @@ def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
-    logs.configure(settings.log_level, {"process": process.number})
+    _configure_logs(settings, {"process": process.number})
     try:
         return _serve(process.take_share(settings), keyring, process)
     finally:

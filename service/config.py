@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     )
     shutdown_s: float = Field(25.0, gt=0, description="seconds for open requests to finish after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="lines for a person or for a program; auto is console on a terminal"
+    )
+    access_log: bool = Field(True, description="log a line for each request")
 
     @field_validator("model", mode="before")
     @classmethod

@@ -27,6 +27,8 @@ log = logging.getLogger("sonde.requests")
 
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version"}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
+_UNMATCHED = "unmatched"
+_LONGEST_PATH = 200
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -105,7 +107,7 @@ class ContextMiddleware:
                 await error_responses.internal(scope["path"])(scope, receive, send)
 
     def _report(self, scope: Scope, sent: _WatchedSend, context: RequestContext, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
         self._metrics.requests.labels(route, str(sent.status)).inc()
         self._metrics.latency.labels(route).observe(seconds)
         if sent.error_code:
@@ -126,6 +128,7 @@ class ContextMiddleware:
                 "status": sent.status,
                 "outcome": sent.error_code or "ok",
                 "seconds": round(seconds, 6),
+                **({"path": scope["path"][:_LONGEST_PATH]} if route == _UNMATCHED else {}),
                 **context.facts,
             },
         )

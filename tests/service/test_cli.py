@@ -37,7 +37,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
     monkeypatch.setattr(cli, "_serve", start)
     monkeypatch.setattr(cli, "_serve_together", start)
-    monkeypatch.setattr("service.logs.configure", lambda level: None)
+    monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     return started
 
 
