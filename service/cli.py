@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
-import json
 import logging
 import os
+import shlex
 import sys
 import threading
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from models.base import ModelMetadata
 from models.errors import SondeError
 from models.runtime import cpu
 from service import logs
 from service.auth import SCOPES, Keyring
+from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import socket
 
     from service.processes.server_process import ServerProcess
+
+log = logging.getLogger("sonde")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,10 +71,11 @@ def serve(parsed: argparse.Namespace) -> int:
     _require_keys_file(settings, keyring)
     _configure_logs(settings)
     prepare_home(settings.home)
-    if settings.workers > 1:
-        # A process that starts later, when the file may be gone, is told that callers need a key.
-        return _serve_together(settings, [*parsed.flags, *(["--keys-were-made"] if keyring.were_made else [])])
-    return _serve(_within_quota(settings), keyring)
+    with _logging_the_run(parsed, settings):
+        if settings.workers > 1:
+            # A process that starts later, when the file may be gone, is told that callers need a key.
+            return _serve_together(settings, [*parsed.flags, *(["--keys-were-made"] if keyring.were_made else [])])
+        return _serve(_within_quota(settings), keyring)
 
 
 def up(parsed: argparse.Namespace) -> int:
@@ -82,7 +86,8 @@ def up(parsed: argparse.Namespace) -> int:
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
     _configure_logs(settings)
     prepare_home(settings.home)
-    return run(settings, parsed.flags)
+    with _logging_the_run(parsed, settings):
+        return run(settings, parsed.flags)
 
 
 def worker(parsed: argparse.Namespace) -> int:
@@ -92,7 +97,8 @@ def worker(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
     _configure_logs(settings)
     _prepare_torch()
-    return work(_within_quota(settings))
+    with _logging_the_run(parsed, settings):
+        return work(_within_quota(settings))
 
 
 def score(parsed: argparse.Namespace) -> int:
@@ -142,6 +148,18 @@ def _within_quota(settings: Settings) -> Settings:
 
 def _configure_logs(settings: Settings, always: Mapping[str, object] | None = None) -> None:
     logs.configure(settings.log_level, always, form=settings.log_format, access=settings.access_log)
+
+
+@contextlib.contextmanager
+def _logging_the_run(parsed: argparse.Namespace, settings: Settings) -> Iterator[None]:
+    """Log the start and the end of a command; of the processes of `sonde up`, the parent alone does."""
+    if parsed.child:
+        yield
+        return
+    version = importlib.metadata.version("sonde")
+    log.info("sonde %s %s starts", parsed.run.__name__, version, extra={"settings": settings.changed()})
+    yield
+    log.info("sonde %s has stopped", parsed.run.__name__)
 
 
 def _prepare_torch() -> None:
@@ -194,7 +212,8 @@ def _run_server(
     manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
     if process is not None:
         process.publish(metrics)
-    announce = _announce if process is None else process.announcing(_greeting)
+    banner = _banner(settings, keyring)
+    announce = banner.show if process is None else process.announcing(banner.text)
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, manager, sockets)
@@ -210,26 +229,11 @@ _TORCH_ENVIRONMENT = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
 }
-_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "embedding": ("/v1/embeddings", {"input": "hello"}),
-    "classification": ("/v1/classify", {"input": "hello"}),
-    "anomaly": ("/v1/anomaly/score", {"input": "hello"}),
-    "forecast": ("/v1/forecast", {"series": [[0.0]]}),
-    "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
-}
 
 
-def _announce(url: str, metadata: ModelMetadata) -> None:
-    print(printable(_greeting(url, metadata)), flush=True)
-
-
-def _greeting(url: str, metadata: ModelMetadata) -> str:
-    path, body = _EXAMPLES[metadata.task]
-    data = json.dumps({"model": metadata.name, **body})
-    return (
-        f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' "
-        f"-d '{data}'"
-    )
+def _banner(settings: Settings, keyring: Keyring) -> Banner:
+    home = f" --home {shlex.quote(str(settings.home))}" if "home" in settings.changed() else ""
+    return Banner(keys=keyring.were_made, home=home, colours=sys.stdout.isatty())
 
 
 def _keyring(settings: Settings, *, made_before: bool = False) -> Keyring:
@@ -285,6 +289,7 @@ def parser() -> argparse.ArgumentParser:
         for setting, field in Settings.model_fields.items():
             _add_flag(command, setting, field)
         command.set_defaults(run=run)
+        command.add_argument("--child", action="store_true", help=argparse.SUPPRESS)  # `up` passes it
         if run is serve:
             # The supervisor of --workers passes both.
             command.add_argument("--process-spec", help=argparse.SUPPRESS)

@@ -161,6 +161,12 @@ class Settings(BaseSettings):
     def registry_directory(self) -> Path:
         return self.home / "models"
 
+    def changed(self) -> dict[str, object]:
+        """The settings that differ from their defaults; of the database's URL the address alone."""
+        fields = type(self).model_fields.items()
+        found = {name: value for name, field in fields if (value := getattr(self, name)) != field.default}
+        return found | ({"database_url": _address(self.database_url)} if self.database_url else {})
+
     def share(self, of: int) -> Settings:
         """Divide the limits that were set between `of` processes; defaults suit one process."""
         given = _DIVIDED & self.model_fields_set
@@ -183,3 +189,17 @@ class Settings(BaseSettings):
             variable = PREFIX + name.upper()
             message = f"--{name.replace('_', '-')} (or {variable}): {first['msg']}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
+
+
+def _address(url: str) -> str:
+    """A database's URL without user, password and options."""
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError):
+        return "…"
+    if "@" in (parts.host or ""):  # the end of a password that is not escaped
+        return f"{parts.drivername}://…"
+    return str(URL.create(parts.drivername, host=parts.host, port=parts.port, database=parts.database))

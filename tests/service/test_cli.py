@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import typing
 from collections.abc import Callable
@@ -275,14 +274,21 @@ def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.Capt
         assert f"({told}or $SONDE_{name.upper()})" in said
 
 
-@pytest.mark.parametrize(
-    ("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")]
-)
-def test_the_first_line_is_a_command_to_try(capsys: pytest.CaptureFixture[str], task: str, path: str) -> None:
-    from tests.fakes.model import FakeModel
-
-    cli._announce("http://127.0.0.1:8000", FakeModel("m", task=task).metadata)  # type: ignore[arg-type]
-    said = capsys.readouterr().out
-    assert said.startswith("Sonde is ready on http://127.0.0.1:8000 (docs: http://127.0.0.1:8000/docs). ")
-    assert f"curl http://127.0.0.1:8000{path} " in said
-    assert json.loads(said.split(" -d '")[1].split("'")[0])["model"] == "m"
+def test_a_service_logs_its_start_and_end_and_a_child_of_up_does_not(
+    sonde: Sonde, served: list[Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert sonde("serve", "--port", "9", "--database-url", "postgresql://me:secret@host:5/jobs?password=x") == 0
+    assert [record.message for record in caplog.records] == [
+        f"sonde serve {version('sonde')} starts",
+        "sonde serve has stopped",
+    ]
+    assert caplog.records[0].__dict__["settings"] == {
+        "port": 9,
+        "home": tmp_path,
+        "database_url": "postgresql://host:5/jobs",
+    }
+    caplog.clear()
+    assert sonde("serve", "--child") == 0
+    assert caplog.records == []
+    assert len(served) == 2
