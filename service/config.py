@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +19,11 @@ from service.errors import ConfigError
 PREFIX = "SONDE_"
 # Limits of the whole service: several processes divide them.
 _DIVIDED = {"max_queued_items", "max_queued_tokens", "cache_mb"}
+# Read by the examples and by clients.
+_CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
+# Kubernetes and Docker describe a service whose name begins with "sonde" by such names, or values.
+_LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -180,7 +188,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, flags: Mapping[str, Any]) -> Settings:
-        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong one."""
+        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong or unknown one."""
+        _require_known_variables(os.environ)
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
@@ -189,6 +198,16 @@ class Settings(BaseSettings):
             variable = PREFIX + name.upper()
             message = f"--{name.replace('_', '-')} (or {variable}): {first['msg']}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
+
+
+def _require_known_variables(environment: Mapping[str, str]) -> None:
+    known = _CLIENT_VARIABLES | {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
+        if _LINK_NAME.search(name) or _LINK_VALUE.match(environment[name]):
+            continue
+        nearest = difflib.get_close_matches(name.upper(), known, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "'sonde up --help' lists them"
+        raise ConfigError(f"{name}: expected the variable of a setting; {hint}", param=name)
 
 
 def _address(url: str) -> str:

@@ -24,17 +24,17 @@ _USAGE_ERROR = 2
 _LAST_PORT = 65535
 
 
-def up(settings: Settings, flags: Sequence[str]) -> int:
+def up(settings: Settings, serve_flags: Sequence[str], worker_flags: Sequence[str]) -> int:
     """Run `sonde serve` and `sonde worker` until a signal; return the exit code of `serve`. A second ends both at once.
 
-    Both get `flags`; the worker's metrics are on the port after the API's. A worker that dies is started again.
+    The worker's metrics are on the port after the API's. A worker that dies is started again.
     Raises ConfigError where there is no next port, or where it is the API's own.
     """
     _require_next_port(settings)
     stopping = threading.Event()
     on_signals(stopping.set)
-    workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
-    serve, worker = _start("serve", flags), _start("worker", workers)
+    worker_flags = [*worker_flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
+    serve, worker = _start("serve", serve_flags), _start("worker", worker_flags)
     try:
         while not stopping.wait(_POLL_S) and serve.poll() is None:
             if worker.poll() == _USAGE_ERROR:
@@ -43,7 +43,7 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
             if worker.poll() is not None:
                 log.warning("the worker ended with %d and is started again", worker.returncode)
                 stopping.wait(_RESTART_AFTER_S)
-                worker = _start("worker", workers)
+                worker = _start("worker", worker_flags)
     finally:
         limits_s = {serve: settings.shutdown_s + _MARGIN_S, worker: settings.job_stop_s + _MARGIN_S}
         _end(limits_s, stopping)
