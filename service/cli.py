@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib.metadata
-import json
 import logging
 import os
+import shlex
 import sys
 import threading
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from models.base import ModelMetadata
 from models.errors import SondeError
 from models.runtime import cpu
 from service import logs
 from service.auth import SCOPES, Keyring
+from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
@@ -32,12 +34,12 @@ if TYPE_CHECKING:
 
     from service.processes.server_process import ServerProcess
 
+log = logging.getLogger("sonde")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 after a failure, 2 for wrong flags or settings."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = parser().parse_args(given)
-    parsed.flags = given[1:]  # `up` and `serve` pass them on to the processes that they start
+    parsed = parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
     except SondeError as error:
@@ -66,12 +68,14 @@ def serve(parsed: argparse.Namespace) -> int:
         return _serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     prepare_home(settings.home)
-    if settings.workers > 1:
-        # A process that starts later, when the file may be gone, is told that callers need a key.
-        return _serve_together(settings, [*parsed.flags, *(["--keys-were-made"] if keyring.were_made else [])])
-    return _serve(_within_quota(settings), keyring)
+    with _logging_the_run(parsed, settings):
+        if settings.workers > 1:
+            # A process that starts later, when the file may be gone, is told that callers need a key.
+            flags = _given_flags(parsed, _SERVE)
+            return _serve_together(settings, [*flags, *(["--keys-were-made"] if keyring.were_made else [])])
+        return _serve(_within_quota(settings), keyring)
 
 
 def up(parsed: argparse.Namespace) -> int:
@@ -80,9 +84,10 @@ def up(parsed: argparse.Namespace) -> int:
 
     settings = _settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     prepare_home(settings.home)
-    return run(settings, parsed.flags)
+    with _logging_the_run(parsed, settings):
+        return run(settings, _given_flags(parsed, _SERVE), _given_flags(parsed, _WORKER))
 
 
 def worker(parsed: argparse.Namespace) -> int:
@@ -90,9 +95,10 @@ def worker(parsed: argparse.Namespace) -> int:
     from service.jobs.worker import work
 
     settings = _settings(parsed)
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     _prepare_torch()
-    return work(_within_quota(settings))
+    with _logging_the_run(parsed, settings):
+        return work(_within_quota(settings))
 
 
 def score(parsed: argparse.Namespace) -> int:
@@ -140,6 +146,22 @@ def _within_quota(settings: Settings) -> Settings:
     return settings.within(cpu.quota(), len(cpu.usable_processors()))
 
 
+def _configure_logs(settings: Settings, always: Mapping[str, object] | None = None) -> None:
+    logs.configure(settings.log_level, always, form=settings.log_format, access=settings.access_log)
+
+
+@contextlib.contextmanager
+def _logging_the_run(parsed: argparse.Namespace, settings: Settings) -> Iterator[None]:
+    """Log the start and the end of a command; of the processes of `sonde up`, the parent alone does."""
+    if parsed.child:
+        yield
+        return
+    version = importlib.metadata.version("sonde")
+    log.info("sonde %s %s starts", parsed.run.__name__, version, extra={"settings": settings.changed()})
+    yield
+    log.info("sonde %s has stopped", parsed.run.__name__)
+
+
 def _prepare_torch() -> None:
     """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
     for name, value in _TORCH_ENVIRONMENT.items():
@@ -158,7 +180,7 @@ def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
-    logs.configure(settings.log_level, {"process": process.number})
+    _configure_logs(settings, {"process": process.number})
     try:
         return _serve(process.take_share(settings), keyring, process)
     finally:
@@ -190,7 +212,8 @@ def _run_server(
     manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
     if process is not None:
         process.publish(metrics)
-    announce = _announce if process is None else process.announcing(_greeting)
+    banner = _banner(settings, keyring)
+    announce = banner.show if process is None else process.announcing(banner.text)
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, manager, sockets)
@@ -206,26 +229,35 @@ _TORCH_ENVIRONMENT = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
 }
-_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "embedding": ("/v1/embeddings", {"input": "hello"}),
-    "classification": ("/v1/classify", {"input": "hello"}),
-    "anomaly": ("/v1/anomaly/score", {"input": "hello"}),
-    "forecast": ("/v1/forecast", {"series": [[0.0]]}),
-    "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
+
+
+def _banner(settings: Settings, keyring: Keyring) -> Banner:
+    home = f" --home {shlex.quote(str(settings.home))}" if "home" in settings.changed() else ""
+    return Banner(keys=keyring.were_made, home=home, colours=sys.stdout.isatty())
+
+
+# The first setting of each group of flags, and the group's title.
+_GROUPS = {
+    "host": "addresses and processes",
+    "model": "models and computing",
+    "max_batch_tokens": "limits",
+    "database_url": "jobs",
+    "default_timeout_s": "time and logs",
 }
-
-
-def _announce(url: str, metadata: ModelMetadata) -> None:
-    print(printable(_greeting(url, metadata)), flush=True)
-
-
-def _greeting(url: str, metadata: ModelMetadata) -> str:
-    path, body = _EXAMPLES[metadata.task]
-    data = json.dumps({"model": metadata.name, **body})
-    return (
-        f"Sonde is ready on {url} (docs: {url}/docs). Try: curl {url}{path} -H 'content-type: application/json' "
-        f"-d '{data}'"
-    )
+_OF_JOBS = {"auto_promote", "max_calibration_error", "job_poll_s", "job_attempts", "job_stop_s", "max_trainer_memory"}
+_OF_BOTH = {"host", "metrics_port", "home", "device", "dtype", "threads", "database_url", "max_file_bytes", "shared"}
+_WORKER = _OF_JOBS | _OF_BOTH | {"job_lease_s", "log_level", "log_format"}
+_SERVE = Settings.model_fields.keys() - _OF_JOBS
+# Of each command that has settings: what it does, which settings, and examples.
+_SERVICES: dict[Callable[[argparse.Namespace], int], tuple[str, Collection[str], list[str]]] = {
+    up: (
+        "serve models and run fine-tuning jobs on this machine",
+        Settings.model_fields.keys(),
+        ["sonde up", "sonde up --port 9000 --model ./my-model", "sonde up --host 0.0.0.0 --device cuda"],
+    ),
+    serve: ("serve models over HTTP", _SERVE, ["sonde serve", "sonde serve --model NAME=./my-model --workers 2"]),
+    worker: ("run fine-tuning jobs", _WORKER, ["sonde worker", "sonde worker --database-url postgresql://HOST/sonde"]),
+}
 
 
 def _keyring(settings: Settings, *, made_before: bool = False) -> Keyring:
@@ -247,6 +279,18 @@ def _require_keys_file(settings: Settings, keyring: Keyring) -> None:
             f"{settings.keys_file} is gone, and keys were made here: restore it, create new keys with 'sonde keys"
             f" create --scope infer', or delete {settings.keys_file.with_suffix('.lock')} to serve without keys"
         )
+
+
+def _given_flags(parsed: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """The flags that were given, of those settings, for another process."""
+    flags: list[str] = []
+    for name in names:
+        flag, value = f"--{name.replace('_', '-')}", getattr(parsed, name)
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            flags += [f"{flag}={one}" for one in (value if isinstance(value, list) else [value])]
+    return flags
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
@@ -271,27 +315,41 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
     made.add_argument("--version", action="version", version=f"sonde {importlib.metadata.version('sonde')}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    abouts = {
-        up: "serve models and run fine-tuning jobs on this machine",
-        serve: "serve models over HTTP",
-        worker: "run fine-tuning jobs",
-    }
-    for run, about in abouts.items():
-        command = commands.add_parser(run.__name__, help=about, description=run.__doc__)
-        for setting, field in Settings.model_fields.items():
-            _add_flag(command, setting, field)
+    for run, (about, names, examples) in _SERVICES.items():
+        command = _add_command(commands, run.__name__, about, str(run.__doc__), examples)
+        command.usage = f"sonde {run.__name__} [--FLAG VALUE …]"
+        _add_settings(command, names)
         command.set_defaults(run=run)
+        command.add_argument("--child", action="store_true", help=argparse.SUPPRESS)  # `up` passes it
         if run is serve:
             # The supervisor of --workers passes both.
             command.add_argument("--process-spec", help=argparse.SUPPRESS)
             command.add_argument("--keys-were-made", action="store_true", help=argparse.SUPPRESS)
-    _add_score(commands.add_parser("score", help="score a CSV with a sensor model", description=score.__doc__))
-    load = commands.add_parser("bench", help="load-test a server", description=bench.__doc__)
+    example = "sonde score live.csv --model ft:sensors:local:pump --timestamp time --plot out.png"
+    _add_score(_add_command(commands, "score", "score a CSV with a sensor model", str(score.__doc__), [example]))
+    example = "sonde bench --clients 32 --seconds 10"
+    load = _add_command(commands, "bench", "load-test a server", str(bench.__doc__), [example])
     add_bench_flags(load)
     load.set_defaults(run=bench)
     keys = commands.add_parser("keys", help="create, list and revoke API keys")
     _add_keys(keys.add_subparsers(required=True, metavar="ACTION"))
     return made
+
+
+def _add_command(actions: Any, name: str, about: str, description: str, examples: Sequence[str]) -> Any:
+    epilog = "\n".join(["examples:", *(f"  {example}" for example in examples)])
+    shape = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30)
+    return actions.add_parser(name, help=about, description=description, epilog=epilog, formatter_class=shape)
+
+
+def _add_settings(command: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add settings as flags, in the groups of `_GROUPS`."""
+    group = command.add_argument_group()
+    for name, field in Settings.model_fields.items():
+        if name in _GROUPS:
+            group = command.add_argument_group(_GROUPS[name])
+        if name in names:
+            _add_flag(group, name, field)
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
@@ -309,7 +367,8 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 
 
 def _add_keys(actions: Any) -> None:
-    create = actions.add_parser("create", help="create a key", description=create_key.__doc__)
+    example = "sonde keys create --scope infer --scope train --name chatbot"
+    create = _add_command(actions, "create", "create a key", str(create_key.__doc__), [example])
     about = f"{', '.join(SCOPES)}; may be repeated (or commas)"
     create.add_argument("--scope", action="append", required=True, help=about)
     create.add_argument("--name", default="", help="a note for yourself")
@@ -322,17 +381,17 @@ def _add_keys(actions: Any) -> None:
         _add_flag(action, "home", Settings.model_fields["home"])
 
 
-def _add_flag(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+def _add_flag(command: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     """Add a setting as a flag, which Settings validates like the variable."""
     default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
     shown_default = f"default {default}, " if default else ""
     about = f"{field.description} ({shown_default}or ${PREFIX}{name.upper()})".replace("%", "%%")
-    kind: dict[str, Any] = {}
+    kind: dict[str, Any] = {"metavar": name.rpartition("_")[2].upper()}
     if field.annotation is bool:
         kind = {"action": argparse.BooleanOptionalAction, "default": None} if field.default else {}
         kind = kind or {"action": "store_const", "const": True}
     elif typing.get_origin(field.annotation) is tuple:
-        kind = {"action": "append"}
+        kind["action"] = "append"
     elif typing.get_origin(field.annotation) is typing.Literal:
         kind = {"choices": typing.get_args(field.annotation)}
     command.add_argument(f"--{name.replace('_', '-')}", help=about, **kind)

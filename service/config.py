@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,11 @@ PREFIX = "SONDE_"
 # Limits of the whole service: several processes divide them.
 _DIVIDED = {"max_queued_items", "max_queued_tokens", "cache_mb"}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", re.ASCII)
+# Read by the examples and by clients.
+_CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
+# Kubernetes and Docker describe a service whose name begins with "sonde" by such names, or values.
+_LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -133,6 +140,10 @@ class Settings(BaseSettings):
     )
     shutdown_s: float = Field(25.0, gt=0, description="seconds for open requests to finish after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="lines for a person or for a program; auto is console on a terminal"
+    )
+    access_log: bool = Field(True, description="log a line for each request")
 
     @field_validator("model", mode="before")
     @classmethod
@@ -169,6 +180,12 @@ class Settings(BaseSettings):
     def registry_directory(self) -> Path:
         return self.home / "models"
 
+    def changed(self) -> dict[str, object]:
+        """The settings that differ from their defaults; of the database's URL the address alone."""
+        fields = type(self).model_fields.items()
+        found = {name: value for name, field in fields if (value := getattr(self, name)) != field.default}
+        return found | ({"database_url": _address(self.database_url)} if self.database_url else {})
+
     def share(self, of: int) -> Settings:
         """Divide the limits that were set between `of` processes; defaults suit one process."""
         given = _DIVIDED & self.model_fields_set
@@ -182,7 +199,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, flags: Mapping[str, Any]) -> Settings:
-        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong one."""
+        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong or unknown one."""
+        _require_known_variables(os.environ)
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
@@ -197,3 +215,27 @@ def _split(value: object) -> list[str]:
     """The parts of a setting that may be repeated, and whose variable has commas."""
     given = value if isinstance(value, list | tuple) else [value]
     return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+
+
+def _require_known_variables(environment: Mapping[str, str]) -> None:
+    known = _CLIENT_VARIABLES | {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
+        if _LINK_NAME.search(name) or _LINK_VALUE.match(environment[name]):
+            continue
+        nearest = difflib.get_close_matches(name.upper(), known, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "'sonde up --help' lists them"
+        raise ConfigError(f"{name}: expected the variable of a setting; {hint}", param=name)
+
+
+def _address(url: str) -> str:
+    """A database's URL without user, password and options."""
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError):
+        return "…"
+    if "@" in (parts.host or ""):  # the end of a password that is not escaped
+        return f"{parts.drivername}://…"
+    return str(URL.create(parts.drivername, host=parts.host, port=parts.port, database=parts.database))

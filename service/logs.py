@@ -1,18 +1,21 @@
-"""Logs: one JSON object per line on standard error, never with the content of requests."""
+"""Logs on standard error, for a program (JSON) or a person; never with the content of requests."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 import orjson
 
+from service.console import BUILT_IN, ConsoleFormatter
 from service.printable import printable
 
-_BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+LogFormat = Literal["auto", "console", "json"]
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,7 +34,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **self._always,
         }
-        line.update({name: value for name, value in record.__dict__.items() if name not in _BUILT_IN})
+        line.update({name: value for name, value in record.__dict__.items() if name not in BUILT_IN})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
@@ -40,10 +43,20 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str, skipkeys=True)
 
 
-def configure(level: str, always: Mapping[str, object] | None = None) -> None:
-    """Send all logs, uvicorn's too, to standard error as JSON, with the fields of `always`."""
+def configure(
+    level: str, always: Mapping[str, object] | None = None, *, form: LogFormat = "auto", access: bool = True
+) -> None:
+    """Send all logs, uvicorn's too, to standard error, with the fields of `always`.
+
+    `auto` is `console` on a terminal, and `json` elsewhere. `access` says whether requests have lines. Libraries show
+    progress bars on a terminal alone, and not where several server processes would draw over each other.
+    """
+    terminal = sys.stderr.isatty()
+    console = form == "console" or (form == "auto" and terminal)
+    if not console or not terminal or always:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it, too
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(always))
+    handler.setFormatter(ConsoleFormatter(always, colours=terminal) if console else JsonFormatter(always))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -51,6 +64,7 @@ def configure(level: str, always: Mapping[str, object] | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    logging.getLogger("sonde.requests").setLevel("NOTSET" if access else "WARNING")
     # Sonde's own line per request replaces uvicorn's; libraries would log each file that they open.
     for name, least in {
         "uvicorn.access": "ERROR",

@@ -29,6 +29,8 @@ log = logging.getLogger("sonde.requests")
 PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version", *PROBE_ALIASES}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
+_UNMATCHED = "unmatched"
+_LONGEST_PATH = 200
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -108,7 +110,7 @@ class ContextMiddleware:
                 await error_responses.internal(scope["path"])(scope, receive, send)
 
     def _report(self, scope: Scope, context: RequestContext, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
         self._metrics.requests.labels(route, str(context.status)).inc()
         self._metrics.latency.labels(route).observe(seconds)
         if context.error_code:
@@ -129,6 +131,7 @@ class ContextMiddleware:
                 "status": context.status,
                 "outcome": context.error_code or "ok",
                 "seconds": round(seconds, 6),
+                **({"path": scope["path"][:_LONGEST_PATH]} if route == _UNMATCHED else {}),
                 **context.facts,
             },
         )

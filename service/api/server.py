@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -27,6 +27,8 @@ from service.serving.model_manager import ModelManager
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
+# Clients cannot connect to the address that stands for all addresses of a machine.
+_LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class Server(uvicorn.Server):
@@ -41,7 +43,7 @@ class Server(uvicorn.Server):
         app: FastAPI,
         settings: Settings,
         manager: ModelManager,
-        announce: Callable[[str, ModelMetadata], None],
+        announce: Callable[[str, Sequence[ModelMetadata]], None],
         member: ServerProcess | None = None,
     ) -> None:
         super().__init__(
@@ -111,20 +113,27 @@ class Server(uvicorn.Server):
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self.fail(error)
             return
-        self._announce(self._url(), next(iter(self._manager.all())).metadata)
+        self._announce(self._url(), [served.metadata for served in self._manager.all()])
 
     def _url(self) -> str:
+        """An address that a client on this machine can use."""
         port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        host = _LOOPBACK_OF.get(self._settings.host, self._settings.host)
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{port}"
 
     def _on_signal(self) -> None:
+        waiting = len(self.server_state.tasks)
         if self._draining is not None:
+            log.warning("ended at once: %d requests get no answer", waiting)
             self.force_exit = self.should_exit = True
             return
         self._manager.draining = True
         if self._member is not None:
             self._member.tell("draining")
+            log.info("draining: answering %d open requests", waiting)
+        else:
+            log.info("draining: answering %d open requests, Ctrl-C again ends at once", waiting)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:

@@ -18,7 +18,7 @@ _LIVED_S = 60.0
 class ProcessHandle:
     """A slot for a process; after an end, another starts at `restart_at` (monotonic seconds).
 
-    `listens` says whether the process takes connections; `greeting` is what it reported when it was ready.
+    `listens` says whether the process takes connections; `greeting` is what it reported when it was ready, as JSON.
     """
 
     def __init__(self, number: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,9 +79,11 @@ class ServerProcess:
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._receive_connection, make_protocol)
         self.tell("listening")
 
-    def announcing(self, greeting: Callable[[str, ModelMetadata], str]) -> Callable[[str, ModelMetadata], None]:
+    def announcing(
+        self, greeting: Callable[[str, Sequence[ModelMetadata]], str]
+    ) -> Callable[[str, Sequence[ModelMetadata]], None]:
         """A callback for loaded models; the supervisor prints the greeting when all are ready."""
-        return lambda url, metadata: self.tell("ready", greeting(url, metadata))
+        return lambda url, models: self.tell("ready", json.dumps(greeting(url, models)))
 
     def closed(self) -> None:
         """Report that a connection has closed."""

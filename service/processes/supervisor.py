@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import selectors
 import socket
@@ -14,7 +15,6 @@ from pathlib import Path
 from models.runtime import cpu
 from service.config import Settings
 from service.metrics import PROCESS_STATES, SupervisorMetrics, listen
-from service.printable import printable
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from service.processes.process_handle import ProcessHandle
 from service.processes.server_process import ProcessSpec
@@ -109,7 +109,7 @@ class Supervisor:
             self._metrics.processes.labels(state).set(states.count(state))
         if not self._announced and states.count("ready") == len(self._processes):
             self._announced = True
-            print(printable(self._processes[0].greeting), flush=True)
+            print(json.loads(self._processes[0].greeting), flush=True)
 
     def _handle_events(self) -> None:
         """Wait for connections and for messages of the processes, and handle them."""
@@ -147,6 +147,7 @@ class Supervisor:
     def _terminate_all(self) -> None:
         if not self._stops_sent:
             self._deadline = self._clock() + self._shutdown_s + _MARGIN_S
+            log.info("draining: the processes answer open requests, Ctrl-C again ends them at once")
         self._stops_sent = self._stops_asked
         for process in self._processes:
             if process.running is not None:

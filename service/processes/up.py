@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
 from service.config import Settings
 from service.errors import ConfigError
@@ -23,17 +24,17 @@ _USAGE_ERROR = 2
 _LAST_PORT = 65535
 
 
-def up(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` and `sonde worker` until a signal; return the exit code of `serve`.
+def up(settings: Settings, serve_flags: Sequence[str], worker_flags: Sequence[str]) -> int:
+    """Run `sonde serve` and `sonde worker` until a signal; return the exit code of `serve`. A second ends both at once.
 
-    Both get `flags`; the worker's metrics are on the port after the API's. A worker that dies is started again.
+    The worker's metrics are on the port after the API's. A worker that dies is started again.
     Raises ConfigError where there is no next port, or where it is the API's own.
     """
     _require_next_port(settings)
     stopping = threading.Event()
     on_signals(stopping.set)
-    workers = [*flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
-    serve, worker = _start("serve", flags), _start("worker", workers)
+    worker_flags = [*worker_flags, "--metrics-port", str(settings.metrics_port and settings.metrics_port + 1)]
+    serve, worker = _start("serve", serve_flags), _start("worker", worker_flags)
     try:
         while not stopping.wait(_POLL_S) and serve.poll() is None:
             if worker.poll() == _USAGE_ERROR:
@@ -42,13 +43,10 @@ def up(settings: Settings, flags: Sequence[str]) -> int:
             if worker.poll() is not None:
                 log.warning("the worker ended with %d and is started again", worker.returncode)
                 stopping.wait(_RESTART_AFTER_S)
-                worker = _start("worker", workers)
+                worker = _start("worker", worker_flags)
     finally:
-        for process in (serve, worker):  # one signal each, because a second one ends them at once
-            if process.poll() is None:
-                process.terminate()
-        _end(worker, settings.job_stop_s + _MARGIN_S)
-        _end(serve, settings.shutdown_s + _MARGIN_S)
+        limits_s = {serve: settings.shutdown_s + _MARGIN_S, worker: settings.job_stop_s + _MARGIN_S}
+        _end(limits_s, stopping)
     return serve.returncode if serve.returncode >= 0 else 128 - serve.returncode
 
 
@@ -65,14 +63,31 @@ def _require_next_port(settings: Settings) -> None:
 
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start `sonde COMMAND` as a child in its own session, which Ctrl-C reaches once."""
-    words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, *flags)
+    words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, "--child", *flags)
     return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 
 
-def _end(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        log.warning("a process did not end within %g s and is killed", timeout_s)
-        process.kill()
-        process.wait()
+def _end(limits_s: Mapping[subprocess.Popen[bytes], float], again: threading.Event) -> None:
+    """Send each process one SIGTERM, and a second one, which ends it at once, after another signal.
+
+    Kills what runs longer than its limit. Two signals within 0.1 s count as one, as everywhere (`on_signals`).
+    """
+    began = time.monotonic()
+    _terminate(limits_s)
+    time.sleep(_POLL_S)
+    again.clear()
+    while running := [process for process in limits_s if process.poll() is None]:
+        if again.wait(_POLL_S):
+            again.clear()
+            _terminate(running)
+        for process in running:
+            if time.monotonic() - began > limits_s[process]:
+                log.warning("a process did not end within %g s and is killed", limits_s[process])
+                process.kill()
+                process.wait()
+
+
+def _terminate(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()

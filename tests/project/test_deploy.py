@@ -44,7 +44,7 @@ def settings_of(service: dict[str, Any]) -> Settings:
     parsed = vars(parser().parse_args(service["command"]))
     environment = {name: str(value) for name, value in service["environment"].items()}
     with mock.patch.dict(os.environ, environment, clear=True):
-        return Settings.read({name: parsed[name] for name in Settings.model_fields})
+        return Settings.read({name: parsed.get(name) for name in Settings.model_fields})
 
 
 def instructions(word: str) -> list[str]:

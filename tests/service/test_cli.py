@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import typing
 from collections.abc import Callable
@@ -37,7 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
     monkeypatch.setattr(cli, "_serve", start)
     monkeypatch.setattr(cli, "_serve_together", start)
-    monkeypatch.setattr("service.logs.configure", lambda level: None)
+    monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     return started
 
 
@@ -224,10 +223,37 @@ def given_as(name: str) -> tuple[list[str], object]:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_has_a_flag(served: list[Settings], name: str) -> None:
+def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    started: list[tuple[Settings, list[str], list[str]]] = []
+
+    def start(*given: Any) -> int:
+        started.append(given)
+        return 0
+
+    monkeypatch.setattr("service.processes.up.up", start)
+    monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("service.cli.prepare_home", lambda home: None)
     flags, value = given_as(name)
-    assert cli.main(["serve", *flags]) == 0
-    assert [getattr(settings, name) for settings in served] == [value]
+    assert cli.main(["up", *flags, *(["--insecure"] if name == "host" else [])]) == 0
+    [(settings, serve, worker)] = started
+    assert getattr(settings, name) == value
+    for command, passed in (("serve", serve), ("worker", worker)):
+        parsed = cli.parser().parse_args([command, *passed])
+        assert not hasattr(parsed, name) or getattr(cli._settings(parsed), name) == value
+    assert any(name in vars(cli.parser().parse_args([command])) for command in ("serve", "worker"))
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [("worker", "--port"), ("worker", "--workers"), ("worker", "--max-inputs"), ("serve", "--job-poll-s")],
+)
+def test_a_command_has_only_flags_that_mean_something(
+    capsys: pytest.CaptureFixture[str], command: str, flag: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, flag, "2"])
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: {flag} 2" in capsys.readouterr().err
 
 
 def test_without_flags_the_environment_counts(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,26 +297,40 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "worker"])
-def test_help_tells_every_flag_with_its_default_and_variable(capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_help_tells_every_flag_with_its_default_and_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # argparse breaks lines at hyphens
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+    raw = capsys.readouterr().out
+    said = " ".join(raw.split())
     assert ended.value.code == 0
-    for name, field in Settings.model_fields.items():
+    assert "examples:\n  sonde" in raw
+    assert "\njobs:\n" in raw
+    for name in cli._SERVICES[getattr(cli, command)][1]:
+        field = Settings.model_fields[name]
         default = "all-MiniLM-L6-v2" if name == "model" else field.default
         told = f"default {default}, " if default not in ("", ()) else ""
         assert f"--{name.replace('_', '-')}" in said
         assert f"({told}or $SONDE_{name.upper()})" in said
 
 
-@pytest.mark.parametrize(
-    ("task", "path"), [("embedding", "/v1/embeddings"), ("classification", "/v1/classify"), ("rerank", "/v2/rerank")]
-)
-def test_the_first_line_is_a_command_to_try(capsys: pytest.CaptureFixture[str], task: str, path: str) -> None:
-    from tests.fakes.model import FakeModel
-
-    cli._announce("http://127.0.0.1:8000", FakeModel("m", task=task).metadata)  # type: ignore[arg-type]
-    said = capsys.readouterr().out
-    assert said.startswith("Sonde is ready on http://127.0.0.1:8000 (docs: http://127.0.0.1:8000/docs). ")
-    assert f"curl http://127.0.0.1:8000{path} " in said
-    assert json.loads(said.split(" -d '")[1].split("'")[0])["model"] == "m"
+def test_a_service_logs_its_start_and_end_and_a_child_of_up_does_not(
+    sonde: Sonde, served: list[Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert sonde("serve", "--port", "9", "--database-url", "postgresql://me:secret@host:5/jobs?password=x") == 0
+    assert [record.message for record in caplog.records] == [
+        f"sonde serve {version('sonde')} starts",
+        "sonde serve has stopped",
+    ]
+    assert caplog.records[0].__dict__["settings"] == {
+        "port": 9,
+        "home": tmp_path,
+        "database_url": "postgresql://host:5/jobs",
+    }
+    caplog.clear()
+    assert sonde("serve", "--child") == 0
+    assert caplog.records == []
+    assert len(served) == 2

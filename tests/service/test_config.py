@@ -37,7 +37,7 @@ def test_the_defaults_listen_on_loopback_alone() -> None:
         ({"port": "7"}, {"SONDE_PORT": "9"}, 7),
         ({"port": 0}, {"SONDE_PORT": "9"}, 0),  # 0 is given, too
         ({"port": None}, {"SONDE_PORT": "9"}, 9),  # None is not
-        ({}, {"PORT": "9", "sonde_port": "9", "SONDE_PORTS": "9"}, 8000),
+        ({}, {"PORT": "9", "sonde_port": "9", "SONDEPORT": "9"}, 8000),
     ],
 )
 def test_flags_beat_the_environment_which_beats_the_defaults(
@@ -53,6 +53,55 @@ def test_a_wrong_variable_does_not_matter_where_a_flag_is_given() -> None:
 def test_without_an_environment_the_process_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SONDE_MAX_INPUTS", "17")
     assert Settings.read({}).max_inputs == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SONDE_PROT", "did you mean SONDE_PORT?"),
+        ("SONDE_METRIC_PORT", "did you mean SONDE_METRICS_PORT?"),
+        ("SONDE_max_inputs", "did you mean SONDE_MAX_INPUTS?"),
+        ("SONDE_DB_URL", "did you mean SONDE_"),
+        ("SONDE_QQQQQQ", "'sonde up --help' lists them"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_name_and_without_its_value(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({}, {name: "secret", "SONDE_HOST": "127.0.0.1"})
+    assert caught.value.message.startswith(f"{name}: expected the variable of a setting; ")
+    assert hint in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SONDE_URL", "http://127.0.0.1:8000"),
+        ("SONDE_API_KEY", "x"),
+        ("SONDE_SERVICE_HOST", "10.0.0.1"),
+        ("SONDE_API_SERVICE_PORT_HTTP", "8000"),
+        ("SONDE_API_PORT", "tcp://10.0.0.1:8000"),
+        ("SONDE_PORT_8000_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_of_clients_and_of_kubernetes_are_no_settings(name: str, value: str) -> None:
+    assert read({}, {name: value}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5/jobs?password=secret&sslmode=require", "postgresql://host:5/jobs"),
+        ("postgresql://me:se/cret@host/jobs", "postgresql://host/jobs"),
+        ("postgresql://me:x@secret@host/jobs", "postgresql://…"),
+        ("postgresql://host/jobs?password=a@secret", "postgresql://host/jobs"),
+        ("postgresql://me:secret/jobs", "…"),
+        ("secret", "…"),
+    ],
+)
+def test_changed_settings_have_no_secret_of_the_database(url: str, shown: str) -> None:
+    settings = read({"database_url": url, "port": 9}, {})
+    assert settings.changed() == {"database_url": shown, "port": 9}
 
 
 def as_text(value: object) -> str:
@@ -77,6 +126,8 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
         "database_url": "postgresql://x/y",
         "org": "us",
         "auto_promote": False,
+        "log_format": "json",
+        "access_log": False,
     }
     others |= {"max_calibration_error": 0.5, "token_ids": "model", "token_ids_file": "/x.tiktoken"}
     others |= {"cors_origin": ("https://app.example", "http://localhost:5173")}

@@ -27,7 +27,7 @@ from service.metrics import Metrics
 settings, metrics = Settings.read({{"home": Path(sys.argv[1])}}), Metrics()
 manager = ModelManager(settings, metrics)
 app = create_app(settings, manager, Keyring(settings.keys_file), metrics)
-Server(app, settings, manager, cli._announce).config.load()
+Server(app, settings, manager, cli._banner(settings, Keyring(settings.keys_file)).show).config.load()
 manager.open()
 assert manager.problem is None
 manager.close()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -32,7 +33,7 @@ async def serve(process: ServerProcess, way: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if way == "deaf" else ended.set)
     process.take_connections(lambda: Number(process))
     if way != "loading":
-        process.tell("ready", f"all ready, says {process.number}")
+        process.tell("ready", json.dumps(f"all ready,\nsays {process.number}"))
     await ended.wait()
     process.tell("draining")
 

@@ -200,6 +200,16 @@ def test_unknown_paths_share_one_series(client: TestClient) -> None:
     assert 'sonde_requests_total{route="unmatched",status="404"} 3.0' in client.get("/metrics").text
 
 
+def test_the_log_has_the_path_of_an_unknown_route_alone_and_no_query(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sonde.requests")
+    client.get("/v1/modles?text=secret")
+    client.get(f"/{'x' * 300}")
+    client.get("/v1/models")
+    assert [line.get("path") for line in lines(caplog)] == ["/v1/modles", f"/{'x' * 199}", None]
+
+
 def test_a_fault_of_ours_tells_the_caller_nothing(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app = make_app()
 

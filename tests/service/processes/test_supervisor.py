@@ -121,7 +121,7 @@ def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.Ca
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
         running.supervisor.stop()
         assert running.code() == 0
-    assert capsys.readouterr().out == "all ready, says 0\n", "said once, when all were ready for the first time"
+    assert capsys.readouterr().out == "all ready,\nsays 0\n", "said once, when all were ready for the first time"
 
 
 def test_one_that_drains_gets_no_more_and_is_replaced() -> None:

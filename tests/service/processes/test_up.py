@@ -82,7 +82,7 @@ def test_what_serve_cannot_do_ends_up_with_its_code(tmp_path: Path) -> None:
 def test_a_metrics_port_without_a_next_one_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
     with pytest.raises(ConfigError, match="--metrics-port"):
-        up(Settings(metrics_port=65535), [])
+        up(Settings(metrics_port=65535), [], [])
 
 
 def test_a_metrics_port_whose_next_one_is_the_apis_is_refused_before_anything_starts(
@@ -90,7 +90,7 @@ def test_a_metrics_port_whose_next_one_is_the_apis_is_refused_before_anything_st
 ) -> None:
     monkeypatch.setattr("service.processes.up._start", lambda command, flags: pytest.fail(f"{command} was started"))
     with pytest.raises(ConfigError, match="the next port, which is --port; got 7999"):
-        up(Settings(port=8000, metrics_port=7999), [])
+        up(Settings(port=8000, metrics_port=7999), [], [])
 
 
 def test_a_database_of_another_kind_ends_up_with_2(tmp_path: Path) -> None:
