@@ -89,8 +89,8 @@ def test_the_clients_own_time_is_the_deadline_where_longer(
     make_app: MakeApp, name: str, given: str, status: int
 ) -> None:
     model = FakeModel()
-    model.gate.clear()
     client = TestClient(make_app(model, default_timeout_s=0.2))
+    model.gate.clear()  # after the warm-up
     opening = threading.Timer(0.6, model.gate.set)
     opening.start()
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={name: given})
