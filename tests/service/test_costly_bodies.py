@@ -22,6 +22,9 @@ OTHER_ROUTES = (
     *("/v1/classify", "/v1/rerank", "/v2/rerank", "/embed", "/predict", "/rerank", "/similarity", "/tokenize"),
     *("/v1/tokenize", "/decode", "/v1/feedback", "/v1/fine_tuning/jobs", "/v1/aliases/{alias}"),
     *("/v1/models/{model}/promote", "/v1/models/{model}/rollback", "/v1/models/{model}/withdraw"),
+    *("/v1/models/{model}/owner", "/v1/models/{model}/held_out", "/v1/detokenize", "/v1/embed", "/v2/embed"),
+    *("/api/embed", "/api/embeddings", "/api/show", "/models/{model}/pipeline/feature-extraction"),
+    *("/openai/v1/embeddings", "/openai/deployments/{deployment}/embeddings"),
 )
 
 

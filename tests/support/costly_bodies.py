@@ -38,7 +38,7 @@ def costly_bodies(
                 continue
             schema = _resolve(document, content.get("schema", {}))
             model = models.get(path, models[""])
-            place = path.replace("{model}", model).replace("{alias}", "alias")
+            place = path.replace("{model}", model).replace("{deployment}", model).replace("{alias}", "alias")
             for kind, body in _bodies(schema, model, max_bytes):
                 yield CostlyBody(kind, path, method.upper(), place, body)
 

@@ -59,7 +59,7 @@ class DocumentsBody(CompatibleBody):
     truncation: bool | None = Field(None, description="Voyage's name of truncate")
     return_documents: bool = Field(False, description="send the documents back")
     rank_fields: list[str] | None = Field(
-        None, description="of documents that are objects: the fields to read; without it, text"
+        None, description="of documents that are objects: the fields to read; without it, text", max_length=100
     )
     max_chunks_per_doc: Count | None = Field(None, description="accepted as Cohere's v1 does, and not used")
     priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(
@@ -74,7 +74,9 @@ class DocumentsBody(CompatibleBody):
         ]
 
     def _text_of(self, document: dict[str, Any], param: str) -> str:
-        chosen = [document[name] for name in self.rank_fields or () if document.get(name) is not None]
+        # Each field once: one that is named a thousand times would make a text of gigabytes.
+        names = dict.fromkeys(self.rank_fields or ())
+        chosen = [document[name] for name in names if document.get(name) is not None]
         if not chosen:
             if "text" not in document:
                 raise InvalidRequest.at(param, "expected a string, or an object with 'text' or one of rank_fields")

@@ -135,3 +135,11 @@ def test_what_breaks_the_contract_is_refused_by_name(make_app: MakeApp, change: 
     client = TestClient(make_app(max_inputs=5))
     answer = client.post("/v2/rerank", json={"model": "fake", "query": "a", "documents": ["b"], **change})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+def test_a_field_that_is_named_often_is_read_once(client: TestClient) -> None:
+    once = rerank(client, documents=[{"title": "my card", "text": "lost"}], rank_fields=["title", "text"])
+    often = rerank(client, documents=[{"title": "my card", "text": "lost"}], rank_fields=["title", "text"] * 50)
+    assert often["meta"]["tokens"] == once["meta"]["tokens"]
+    body = {"model": "fake", "query": "a", "documents": ["b"], "rank_fields": ["title"] * 101}
+    assert client.post("/v2/rerank", json=body).json()["error"]["param"] == "rank_fields"
