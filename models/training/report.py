@@ -16,7 +16,7 @@ import orjson
 from models.training.errors import CheckFailed
 
 Stage = Literal["data", "forward", "loss", "gradient", "outcome"]
-Status = Literal["ok", "warn", "fail"]
+Status = Literal["ok", "warn", "fail", "skipped"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 MAX_ROWS_NAMED = 50
 _MAX_ROWS_SHOWN = 10
@@ -37,8 +37,8 @@ _PARAMS: dict[Stage, str] = {
 }
 # What begins a tag, or the target of a link or image, in Markdown.
 _ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
-_MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop"}
-_WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok")
+_MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop", "skipped": "skipped"}
+_WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ class Finding:
 
     def to_markdown(self) -> list[str]:
         """Lines of a list; with rows and remedy, unless all is fine."""
-        lines = [f"{self.check}. {_escape(self.message)}"]
-        if self.status == "ok":
-            return [f"- {_MARKS['ok']}: {lines[0]}"]
+        lines = [f"{self.check}. {escape(self.message)}"]
+        if self.status in ("ok", "skipped"):
+            return [f"- {_MARKS[self.status]}: {lines[0]}"]
         lines[0] = f"- **{_MARKS[self.status]}**: {lines[0]}"
         if self.rows:
             named, more = ", ".join(map(str, self.rows[:_MAX_ROWS_SHOWN])), len(self.rows) - _MAX_ROWS_SHOWN
             lines.append(f"  Rows {named}" + (f" and {more} more." if more > 0 else "."))
         if self.remedy:
-            lines.append(f"  What to do: {_escape(self.remedy)}")
+            lines.append(f"  What to do: {escape(self.remedy)}")
         return lines
 
     @classmethod
@@ -153,8 +153,10 @@ class Report:
             return "Nothing was checked."
         first = next((stage for stage in STAGES if self.status(stage) in ("warn", "fail")), None)
         if first is None:
-            count = len(self.findings)
-            return f"All {count} check{'' if count == 1 else 's'} passed."
+            skipped = sum(finding.status == "skipped" for finding in self.findings)
+            passed = len(self.findings) - skipped
+            others = f" {skipped} could not run." if skipped else ""
+            return f"All {passed} check{'' if passed == 1 else 's'} that ran passed.{others}"
         verdict = "At least one check failed." if status == "fail" else "Nothing failed, but something needs a look."
         return f"{verdict} Start with the first check that did not pass: {first}."
 
@@ -164,6 +166,6 @@ def named_rows(rows: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted({int(row) for row in rows})[:MAX_ROWS_NAMED])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """A message for Markdown; labels in it become neither tags, links nor lines."""
     return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -10,9 +9,12 @@ from typing import Any, Literal
 
 import orjson
 
+from models.training.report import Report
+from models.training.report import escape as escape_markdown
 from service import plots
 from service.errors import JobNotFound
 from service.jobs import paths
+from service.jobs.records import Job
 
 ReportFormat = Literal["json", "md", "html"]
 MEDIA = {"json": "application/json", "md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8"}
@@ -22,19 +24,37 @@ _STYLE = (
 )
 
 
-def read_report(home: Path, job: str, form: ReportFormat, path: str) -> bytes:
-    """The newest report of an existing job; `path` is its URL path. Raises JobNotFound while there is none."""
+def read_report(home: Path, job: Job, form: ReportFormat, path: str) -> bytes:
+    """The newest report of a job; `path` is its URL path. That of a failed job begins with the reason.
+
+    Raises JobNotFound while there is none.
+    """
+    content = _content(home, job)
+    found = content.get("plots") or {}
+    drawn = plots.available(found)
     if form == "md":
-        return _report_file(home, job, "md") + _markdown_links(_plot_data(home, job), path).encode()
-    written = _report_file(home, job, "json")
-    content = orjson.loads(written)
-    drawn = plots.available(content.get("plots") or {})
+        return (_failure_and_checks(home, job) + _markdown_links(found, path)).encode()
     if form == "html":
         return _html_page(job, content, drawn).encode()
-    if not drawn:
-        return written
-    files = {name: f"{path}/plots/{name}.svg" for name in drawn}
-    return orjson.dumps({**content, "plot_files": files}, option=orjson.OPT_INDENT_2)
+    files = {"plot_files": {name: f"{path}/plots/{name}.svg" for name in drawn}} if drawn else {}
+    return orjson.dumps(content | files, option=orjson.OPT_INDENT_2)
+
+
+def _content(home: Path, job: Job) -> dict[str, Any]:
+    """The report as plain data, `error` first where the job failed."""
+    if job.error_code is None:
+        return _json_file(home, job.id)
+    checks = _json_file(home, job.id) if paths.report(home, job.id, "json") else Report().to_json()
+    return {"error": {"code": job.error_code, "message": job.error_message, "param": job.error_param}} | checks
+
+
+def _failure_and_checks(home: Path, job: Job) -> str:
+    """The report as Markdown, with the reason of a failure below its title."""
+    if job.error_code is None:
+        return _report_file(home, job.id, "md").decode()
+    written = paths.report(home, job.id, "md")
+    title, _, checks = (written.read_text(encoding="utf-8") if written else Report().to_markdown()).partition("\n")
+    return f"{title}\n\n**The job failed** ({job.error_code}): {escape_markdown(job.error_message or '')}\n{checks}"
 
 
 def read_plot(home: Path, job: str, name: str, form: plots.Format) -> bytes:
@@ -42,7 +62,7 @@ def read_plot(home: Path, job: str, name: str, form: plots.Format) -> bytes:
 
     Raises JobNotFound without a report, or without that plot.
     """
-    data = _plot_data(home, job)
+    data = _json_file(home, job).get("plots") or {}
     if name not in plots.available(data):
         drawn = ", ".join(plots.available(data)) or "none"
         raise JobNotFound(f"the report of {job} has no plot {name!r}; it has: {drawn}", param="plot")
@@ -56,9 +76,9 @@ def _report_file(home: Path, job: str, suffix: str) -> bytes:
     return found.read_bytes()
 
 
-def _plot_data(home: Path, job: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_report_file(home, job, "json")).get("plots") or {}
-    return found
+def _json_file(home: Path, job: str) -> dict[str, Any]:
+    content: dict[str, Any] = orjson.loads(_report_file(home, job, "json"))
+    return content
 
 
 def _markdown_links(found: dict[str, Any], path: str) -> str:
@@ -66,16 +86,18 @@ def _markdown_links(found: dict[str, Any], path: str) -> str:
     return "\n".join(["\n## Plots\n", *lines]) if lines else ""
 
 
-def _html_page(job: str, content: dict[str, Any], drawn: list[str]) -> str:
+def _html_page(job: Job, content: dict[str, Any], drawn: list[str]) -> str:
     """A page that needs no other file.
 
     Plots are images, so a browser never runs a column's name.
     """
     pictures = [f"<h3>{name}</h3><img alt={name} src='{_data_uri(name, content['plots'])}'>" for name in drawn]
     rungs = [_html_stage(rung) for rung in content["rungs"]]
-    title = f"Report of {escape(job)}"
+    title = f"Report of {escape(job.id)}"
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    return f"{head}<h1>{title}</h1>" + "".join(["<h2>Plots</h2>", *pictures] if pictures else []) + "".join(rungs)
+    reason = f"<p class=fail><b>The job failed</b> ({escape(job.error_code or '')}): {escape(job.error_message or '')}"
+    parts = [f"{head}<h1>{title}</h1>", reason if job.error_code else "", *(["<h2>Plots</h2>"] if pictures else [])]
+    return "".join([*parts, *pictures, *rungs])
 
 
 def _html_stage(rung: dict[str, Any]) -> str:

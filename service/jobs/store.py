@@ -156,6 +156,13 @@ class JobStore:
         """A page of a job's checkpoints, newest first, and whether there are more."""
         return self._page(Checkpoint, tables.checkpoints, job, after, limit)
 
+    def has_worker(self) -> bool:
+        """Whether any worker's lease is in force."""
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            query = sa.select(worker_lease.c.id).where(in_force(now, self._lease_s)).limit(1)
+            return connection.execute(query).first() is not None
+
     # Called by workers.
 
     def counts(self) -> dict[str, int]:

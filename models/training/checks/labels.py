@@ -106,8 +106,8 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
     kept = [index for index, label in enumerate(labels) if counts[label] >= 2]
     names = sorted({labels[index] for index in kept})
     if len(names) < 2 or len(kept) < MIN_ROWS_TO_SUSPECT * len(names):
-        message = f"The check for wrong labels needs {MIN_ROWS_TO_SUSPECT} rows of each label; it was skipped."
-        return _finding("label_errors", "ok", None, None, message)
+        message = f"The check for wrong labels needs {MIN_ROWS_TO_SUSPECT} rows of each label."
+        return _finding("label_errors", "skipped", None, None, message)
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
     probabilities = out_of_fold_probabilities(x[kept], y, seed=seed)

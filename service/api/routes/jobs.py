@@ -32,6 +32,7 @@ router = APIRouter(prefix=_PATH, route_class=JsonRoute, dependencies=[Depends(re
 # OpenAI's clients send no JSON to these routes, so JsonRoute would refuse them.
 bare_router = APIRouter(prefix=_PATH, dependencies=[Depends(requires("train"))], tags=["OpenAI"])
 
+_NO_WORKER = "no worker is running; start one with 'sonde worker'"
 _ONE = {**READING, **errors(404, 422, 503)}
 _CHANGE = {**_ONE, **errors(400)}
 _KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255}
@@ -87,13 +88,16 @@ async def list_jobs(
         if not re.fullmatch(METADATA_KEY, key):
             raise InvalidRequest.at("metadata", f"no job has a key like {key[:80]!r}")
     found, more = await jobs.run(jobs.store.page, after, limit, metadata)
-    return {"object": "list", "data": [job_object(job, settings.org) for job in found], "has_more": more}
+    waiting = await jobs.run(_why_waiting, jobs) if any(job.status == "queued" for job in found) else None
+    return {"object": "list", "data": [job_object(job, settings.org, waiting) for job in found], "has_more": more}
 
 
 @router.get("/{fine_tuning_job_id}", responses=_ONE, response_model=JobObject, summary="One fine-tuning job")
 async def retrieve(fine_tuning_job_id: str, jobs: JobsDep, settings: SettingsDep) -> dict[str, Any]:
     """A job's state and result."""
-    return job_object(await jobs.run(jobs.store.get, fine_tuning_job_id), settings.org)
+    job = await jobs.run(jobs.store.get, fine_tuning_job_id)
+    waiting = await jobs.run(_why_waiting, jobs) if job.status == "queued" else None
+    return job_object(job, settings.org, waiting)
 
 
 @bare_router.post("/{fine_tuning_job_id}/cancel", responses=_CHANGE, response_model=JobObject, summary="Cancel a job")
@@ -160,8 +164,8 @@ async def report(
     """
     accepted: ReportFormat = next((form for form, kind in _ACCEPTED.items() if kind in accept), "json")
     form = format or accepted
-    job = (await jobs.run(jobs.store.get, fine_tuning_job_id)).id
-    content = await asyncio.to_thread(read_report, jobs.home, job, form, f"{_PATH}/{job}/report")
+    job = await jobs.run(jobs.store.get, fine_tuning_job_id)
+    content = await asyncio.to_thread(read_report, jobs.home, job, form, f"{_PATH}/{job.id}/report")
     return Response(content, media_type=MEDIA[form])
 
 
@@ -184,8 +188,8 @@ async def plot(fine_tuning_job_id: str, plot: str, jobs: JobsDep) -> Response:
     return Response(await asyncio.to_thread(read_plot, jobs.home, job, name, form), media_type=_PICTURES[suffix])
 
 
-def job_object(job: Job, org: str) -> dict[str, Any]:
-    """A job as OpenAI shows it, with fields of ours."""
+def job_object(job: Job, org: str, waiting: str | None = None) -> dict[str, Any]:
+    """A job as OpenAI shows it, with fields of ours; `waiting` is why no queued job begins."""
     error = {"code": job.error_code, "message": job.error_message, "param": job.error_param} if job.error_code else None
     supervised = {"task": job.task, "hyperparameters": job.hyperparameters, "columns": job.columns}
     return {
@@ -209,6 +213,7 @@ def job_object(job: Job, org: str) -> dict[str, Any]:
         "trained_tokens": job.trained_tokens,
         "metadata": job.metadata,
         "integrations": [],
+        "waiting": waiting if job.status == "queued" else None,
         "attempt": job.attempt,
         "result": job.result,
         "owner": job.owner,
@@ -219,7 +224,13 @@ def _create_job(
     body: JobBody, served: Servable | None, jobs: JobBackend, settings: Settings, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Any]:
     new = plan_job(body, served, jobs, settings)
-    return jobs.store.create(new, lambda made: job_object(made, settings.org), idempotency_key)
+    waiting = _why_waiting(jobs)
+    return jobs.store.create(new, lambda made: job_object(made, settings.org, waiting), idempotency_key)
+
+
+def _why_waiting(jobs: JobBackend) -> str | None:
+    """Why no queued job begins; None while workers run."""
+    return None if jobs.store.has_worker() else _NO_WORKER
 
 
 def _sequence_number(after: str | None) -> int | None:

@@ -140,6 +140,7 @@ class JobObject(ResponseBody):
     estimated_finish: int | None
     trained_tokens: int | None
     metadata: dict[str, str] | None
+    waiting: str | None = Field(None, description="why a queued job does not begin: no worker is running; else null")
     attempt: int = Field(description="how often it was begun")
     result: dict[str, Any] | None = Field(description="version, metrics, promoted or held, and why")
     owner: Owner

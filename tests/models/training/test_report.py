@@ -36,8 +36,18 @@ def test_the_stages_stand_in_order_whatever_came_first() -> None:
 
 
 def test_a_clean_report_says_so_in_one_line() -> None:
-    assert "All 1 check passed." in Report([FINE]).to_markdown()
+    assert "All 1 check that ran passed." in Report([FINE]).to_markdown()
     assert "Nothing was checked." in Report().to_markdown()
+
+
+def test_a_check_that_was_skipped_is_not_counted_as_fine() -> None:
+    skipped = Finding.of("data", "label_errors", "skipped", None, None, "It needs 12 rows of each label.")
+    report = Report([FINE, skipped])
+    text = report.to_markdown()
+    assert "All 1 check that ran passed. 1 could not run." in text
+    assert "- skipped: label_errors. It needs 12 rows of each label." in text
+    assert [report.status(stage) for stage in ("data", "forward")] == ["skipped", "ok"]
+    assert report.status() == "ok"
 
 
 def test_labels_of_the_file_become_no_markup() -> None:

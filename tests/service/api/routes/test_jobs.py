@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from models.training.report import Report
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
@@ -363,10 +364,10 @@ def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
 @pytest.mark.parametrize(
     ("query", "accept", "kind", "content"),
     [
-        ("", "*/*", "application/json", b'{"findings": []}'),
+        ("", "*/*", "application/json", b'{\n  "findings": []\n}'),
         ("", "text/markdown", "text/markdown; charset=utf-8", b"# Report\n"),
         ("?format=md", "*/*", "text/markdown; charset=utf-8", b"# Report\n"),
-        ("?format=json", "text/markdown", "application/json", b'{"findings": []}'),
+        ("?format=json", "text/markdown", "application/json", b'{\n  "findings": []\n}'),
     ],
 )
 def test_the_newest_report_is_shown(
@@ -382,6 +383,49 @@ def test_the_newest_report_is_shown(
         (directory / "report.md").write_bytes(markdown)
     answer = http.get(f"/v1/fine_tuning/jobs/{job}/report{query}", headers={"accept": accept})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, kind, content)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_report_of_a_failed_job_begins_with_the_reason(
+    http: TestClient, backend: JobBackend, file: str, tmp_path: Path, *, checked: bool
+) -> None:
+    job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
+    begun = begin(backend, job)
+    if checked:
+        directory = tmp_path / "jobs" / job / "attempt-1"
+        directory.mkdir(parents=True)
+        (directory / "report.json").write_bytes(Report().to_bytes())
+        (directory / "report.md").write_text(Report().to_markdown())
+    backend.store.fail(begun, Failure("one_class", "expected two labels, got <b>", "training_file"))
+    path = f"/v1/fine_tuning/jobs/{job}/report"
+    content = http.get(path).json()
+    assert next(iter(content.items())) == (
+        "error",
+        {"code": "one_class", "message": "expected two labels, got <b>", "param": "training_file"},
+    )
+    assert [rung["status"] for rung in content["rungs"]] == ["not run"] * 5
+    markdown = http.get(f"{path}?format=md").text
+    begins = "# Five checks\n\n**The job failed** (one_class): expected two labels, got \\<b>\n\nNothing was checked."
+    assert markdown.startswith(begins)
+    page = http.get(f"{path}?format=html").text
+    assert "<h1>" in page
+    assert "<p class=fail><b>The job failed</b> (one_class): expected two labels, got &lt;b&gt;<h2>data" in page
+
+
+def test_a_queued_job_says_that_no_worker_is_running(http: TestClient, backend: JobBackend, file: str) -> None:
+    body = {"model": "fake", "training_file": file}
+    made = http.post("/v1/fine_tuning/jobs", json=body).json()
+    path = f"/v1/fine_tuning/jobs/{made['id']}"
+
+    def waiting() -> list[str | None]:
+        return [http.get(path).json()["waiting"], http.get("/v1/fine_tuning/jobs").json()["data"][0]["waiting"]]
+
+    none = "no worker is running; start one with 'sonde worker'"
+    assert [made["waiting"], *waiting()] == [none] * 3
+    begin(backend, made["id"])
+    assert waiting() == [None, None], "it has begun"
+    second = http.post("/v1/fine_tuning/jobs", json=body).json()
+    assert (second["status"], second["waiting"]) == ("queued", None), "a worker is running"
 
 
 @pytest.mark.parametrize("after", ["x", "ftevent-", "ftevent-x", "ftevent-" + "9" * 30, "ftckpt-1"])
