@@ -77,7 +77,7 @@ def read_json(path: Path, kind: type[JsonT]) -> JsonT:
         return kind()
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(content, kind):
         got = type(content).__name__

@@ -178,7 +178,7 @@ def _read(path: Path) -> tuple[Key, ...]:
         return tuple(_key(entry) for entry in json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError(f"{path} is not a list of keys as 'sonde keys' writes it: {error}") from error
 
 

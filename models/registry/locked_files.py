@@ -45,7 +45,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         raise RegistryDamaged(f"{shown(path)} is empty")
     try:
         read = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RegistryDamaged(f"{shown(path)} is not JSON: {error}") from error
     if not isinstance(read, dict):
         raise RegistryDamaged(f"{shown(path)}: expected a JSON object, got {type(read).__name__}")
@@ -76,6 +76,6 @@ def shown(path: Path) -> str:
 def _parse_or_none(line: bytes) -> dict[str, Any] | None:
     try:
         read = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from models.training.data.file_format import BOM, Format
 from models.training.data.json_parser import parse_object
-from models.training.data.parquet_batches import DecodedTooLarge, decoded, open_encoded, read_batches, to_python
+from models.training.data.parquet_batches import (
+    DecodedTooLarge,
+    decoded,
+    longest_text,
+    open_encoded,
+    read_batches,
+    to_python,
+)
 from models.training.errors import TrainingDataError, data_error
 
 if TYPE_CHECKING:
@@ -220,11 +227,19 @@ class FileReader:
             schema: pa.Schema = pq.read_schema(self.path).remove_metadata()
             self._require_cells(file.metadata.num_rows, len(schema.names))
             read = read_batches(file, schema.names, _PARQUET_TABLE_ROWS, _MAX_TABLE_BYTES)
-            table = pa.Table.from_batches([decoded(batch, schema) for batch in read], schema)
+            table = pa.Table.from_batches([decoded(self._with_short_cells(batch), schema) for batch in read], schema)
             table.validate(full=True)
             self._require_rows(table.num_rows)
             self._require_cells(table.num_rows, table.num_columns)
         return FileColumns(table, np.arange(1, table.num_rows + 1), self.unit)
+
+    def _with_short_cells(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch. Raises TrainingDataError for a text that is longer than a line of JSONL or CSV may be."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if (longest := longest_text(column)) > MAX_LINE_BYTES:
+                got = f"{longest:,} bytes"
+                raise self._error("line_too_long", f"cells of at most {MAX_LINE_BYTES:,} bytes", got, column=name)
+        return batch
 
     def _values(self, column: pa.Array, before: int, name: str) -> list[object]:
         """Python values of a column; a text that is no UTF-8 is named by its row."""

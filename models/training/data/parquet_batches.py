@@ -71,6 +71,13 @@ def to_python(column: pa.Array) -> list[object]:
     return [texts[index] for index in column.indices.to_pylist()]
 
 
+def longest_text(column: pa.Array) -> int:
+    """The bytes of the longest text of a column that came as a dictionary; 0 for other columns."""
+    if not (pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)):
+        return 0
+    return int(pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
+
+
 def decoded(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """A batch with the types of the file's own schema."""
     pairs = zip(batch.columns, schema, strict=True)

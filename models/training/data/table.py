@@ -27,6 +27,7 @@ _NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *_MISSING)
 _ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _NUMBER = "a number"
+_LONGEST_NUMBER = 1000  # bytes, with spaces around it
 _Value = TypeVar("_Value")
 
 
@@ -112,6 +113,7 @@ class _TableParser:
         """A column as float64 [n], NaN where a cell is empty."""
         column = self.file.table.column(name)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            self._require_short(name, column)
             column = pc.utf8_trim_whitespace(column)
             missing = pc.is_in(pc.utf8_lower(column), pa.array(_MISSING, column.type))
             column = pc.if_else(missing, pa.scalar(None, column.type), column)
@@ -120,6 +122,12 @@ class _TableParser:
         except pa.ArrowException:
             numbers = pa.array(self._parse_each(name, column.to_pylist(), _parse_number, _NUMBER), pa.float64())
         return self._require_finite(name, np.array(pc.fill_null(numbers, math.nan), dtype=np.float64))
+
+    def _require_short(self, name: str, column: pa.ChunkedArray) -> None:
+        """Refuse a text that is too long for a number, before copies of it are made."""
+        for row in np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(column), _LONGEST_NUMBER), False))[:1]:
+            start = pc.utf8_slice_codeunits(column.slice(row, 1), 0, 60)[0].as_py()
+            raise self._error("wrong_type", int(row), name, _NUMBER, repr(start) + _number_hint(start))
 
     def _require_finite(self, name: str, values: Doubles) -> Doubles:
         infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)

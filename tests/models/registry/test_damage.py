@@ -47,6 +47,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
     "a list": lambda path: path.write_text("[]"),
+    "too deep": lambda path: path.write_text("[" * 100_000),
     "another object": lambda path: path.write_text("{}"),
     "other types": lambda path: path.write_text('{"version": "3", "generation": 3, "previous": 2}'),
     "no generation": lambda path: path.write_text('{"version": 3, "generation": null, "previous": 2}'),

@@ -32,6 +32,11 @@ def _endless(path: Path, start: bytes, item: bytes, end: bytes = b"") -> Path:
     return _write(path, start, *[part] * (_LINE_BYTES // len(part)), end)
 
 
+def _parquet(path: Path, **columns: list[str]) -> Path:
+    pq.write_table(pa.table({name: pa.array(texts).dictionary_encode() for name, texts in columns.items()}), path)
+    return path
+
+
 FILES: dict[str, tuple[Callable[[Path], Path], set[str]]] = {
     "a line of CSV": (lambda at: _endless(at / "a.csv", b"text,label\n", b"x"), {"line_too_long"}),
     "a cell of CSV": (lambda at: _endless(at / "a.csv", b'text,label\n"', b"x\n", b'",a\n'), {"invalid_csv"}),
@@ -42,6 +47,10 @@ FILES: dict[str, tuple[Callable[[Path], Path], set[str]]] = {
     ),
     "a row of JSONL": (lambda at: _endless(at / "a.jsonl", b'{"text": "', b"x", b'"}\n'), {"line_too_long"}),
     "a list in JSONL": (lambda at: _endless(at / "a.jsonl", b'{"text": [', b"1,", b"1]}\n"), {"line_too_long"}),
+    "a cell of Parquet": (
+        lambda at: _parquet(at / "a.parquet", text=["x" * (16 * _MIB)] * 100, label=["a"] * 100),
+        {"line_too_long", "text_too_long"},
+    ),
     "members of gzip": (lambda at: _write(at / "a.jsonl", *[gzip.compress(b"\0" * _MIB)] * 1000), {"wrong_format"}),
     "members of gzip in CSV": (
         lambda at: _write(at / "a.csv", *[gzip.compress(b"\0" * _MIB)] * 1000),
