@@ -18,7 +18,7 @@ from tests.support.jobs import JobHarness
 from tests.support.server import free_port, serving
 from tests.support.size import Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(0)]
 
 CALLERS = 4
 FOREVER_S = 600.0

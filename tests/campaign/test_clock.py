@@ -14,7 +14,7 @@ from tests.support.app import MakeApp
 from tests.support.jobs import JobHarness, workers
 from tests.support.processes import shifted_clock
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(600)]
 
 HOUR_S = 3600.0
 

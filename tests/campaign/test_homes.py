@@ -15,7 +15,7 @@ from tests.support.jobs import JobHarness
 from tests.support.processes import SONDE, sonde_up
 from tests.support.server import serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(600)]
 
 MODEL = "all-MiniLM-L6-v2"
 ROWS = "".join(f'{{"text": "{word} {n}", "label": "{word}"}}\n' for n in range(12) for word in ("card", "money"))

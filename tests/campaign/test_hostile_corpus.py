@@ -21,7 +21,7 @@ from tests.support.processes import peak_mb, reset_peak, resident_mb
 from tests.support.server import Served, serving
 from tests.support.size import Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(0)]
 
 MOST_S = 20.0
 FILE_S = 30.0

@@ -18,7 +18,7 @@ from tests.campaign.conftest import Figure
 from tests.support.jobs import JobHarness
 from tests.support.one_write import NAME, REFUSED
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(1200)]
 
 DURABLE = ("fsync", "fdatasync", "rename", "renameat", "renameat2")
 WRITING = ("write", "pwrite64", "mkdir", "ftruncate", "copy_file_range", "sendfile", *DURABLE)

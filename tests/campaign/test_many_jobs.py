@@ -12,7 +12,7 @@ from tests.support.jobs import JobHarness, workers
 from tests.support.server import wait_until
 from tests.support.size import Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(0)]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

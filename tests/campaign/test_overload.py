@@ -14,7 +14,7 @@ from tests.campaign.conftest import Figure
 from tests.support.server import serving
 from tests.support.size import Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real]
 
 MODEL = "all-MiniLM-L6-v2"
 WARMUP_S = 1.0

@@ -39,7 +39,7 @@ from tests.support.artifacts import MANIFEST
 from tests.support.size import Size
 from tests.support.tiny_models import encoder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(0)]
 
 SLOW = list(HealthCheck)
 _ROUND = settings(deadline=None, derandomize=False, database=None, suppress_health_check=SLOW)

@@ -22,7 +22,7 @@ from tests.support import intents
 from tests.support.processes import children, open_files, resident_mb, sonde_up
 from tests.support.size import Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(0)]
 
 MODEL = "all-MiniLM-L6-v2"
 MOST_GROWTH_MB = 50
