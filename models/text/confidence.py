@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -94,6 +93,8 @@ def ceiling_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> flo
     Use of Confidence or Fiducial Limits, 1934) at 95 %; the m with the lowest bound counts. Without errors the bound is
     about 3 / n, so that the ceiling is 0.928 for 40 rows, and 0.997 for 1,000.
     """
+    from scipy.stats import beta  # takes a second to import, and only fitting needs it
+
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     rows = np.arange(1, len(right) + 1)
     bounds = np.where(wrong < rows, beta.ppf(_LEVEL, wrong + 1, np.maximum(rows - wrong, 1)), 1.0)

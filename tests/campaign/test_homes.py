@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_ends_the_start_at_once(tmp_path: Path, figure: Fig
             timeout=120,
             check=False,
         )
-        assert (ended.returncode, "address already in use" in ended.stderr) == (1, True), ended.stderr
+        assert (ended.returncode, "Address already in use" in ended.stderr) == (1, True), ended.stderr
         assert _embed(served.url).status_code == 200
     figure(f"taken port: exit code 1 after {time.monotonic() - began:.0f} s")
 

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.slow]
 
 OPEN = {"/health", "/health/live", "/health/ready", "/version"}
 # What changes the models in service needs `admin`, jobs and what they learn from need `train`, all else `infer`.
-TRAIN = re.compile(r"/v1/(files|fine_tuning|feedback)")
+TRAIN = re.compile(r"/v1/(files|fine_tuning|feedback|models/.*/held_out)")
+TRAIN_READS = re.compile(r"/v1/models/.*/owner")
 CHANGES = {"post", "put", "delete"}
 ADMIN = re.compile(r"/v1/(models/.*|aliases/.*)")
 IDENTITIES: dict[str, tuple[Scope, ...]] = {
@@ -69,7 +70,7 @@ def _expected(path: str, method: str, identity: str) -> str:
 
 def needed(path: str, method: str) -> Scope:
     """The scope that a route should need."""
-    if TRAIN.match(path):
+    if TRAIN.match(path) or (TRAIN_READS.match(path) and method not in CHANGES):
         return "train"
     return "admin" if ADMIN.match(path) and method in CHANGES else "infer"
 
