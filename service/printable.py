@@ -19,4 +19,4 @@ def printable(text: str) -> str:
 
     These are JSON's escapes too, so a line of JSON stays the same JSON.
     """
-    return text.translate(_ESCAPES)
+    return text if text.isprintable() else text.translate(_ESCAPES)
