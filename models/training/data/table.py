@@ -90,9 +90,7 @@ class _TableParser:
             self._matrix(columns),
             self.file.lines,
             None if roles.timestamp is None else self._times(roles.timestamp),
-            None
-            if roles.group is None
-            else tuple(map(str, self._parse_cells(roles.group, _require_text, "a group's name"))),
+            None if roles.group is None else self._groups(roles.group),
             None if roles.label is None else self._labels(roles.label),
         )
 
