@@ -63,6 +63,7 @@ _UP_TO_THE_READINGS = (
 )
 _UP_TO_THE_JOB = (
     "unknown for task",
+    "of readings begins with",
     "give hyperparameters either",
     "expected a name that ends in",
     "got an empty file",
