@@ -52,8 +52,6 @@ class HeldOutRows:
     def read(self) -> HeldOut | None:
         """What is bound; None without a binding. Raises RegistryError."""
         read = read_object(self._record)
-        if read is None and self._record.exists():
-            raise RegistryError(f"{self._record} is empty: bind the rows again")
         if not read:
             return None
         try:

@@ -38,7 +38,6 @@ async def _get_caller(request: Request) -> Caller:
 async def _get_jobs(request: Request) -> JobBackend:
     """Files, feedback and fine-tuning jobs as the caller sees them; their calls may take a limited time in one request.
 
-
     The first use creates the tables, so that a database which is down at the start stops nothing else.
     """
     backend: JobBackend = request.app.state.jobs

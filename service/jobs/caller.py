@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import sqlalchemy as sa
 
@@ -38,3 +40,16 @@ class Caller:
 
 # Workers act on nobody's behalf.
 WORKER = Caller(None, sees_all=True)
+
+
+class SeenByCaller:
+    """Rows of a database as one caller sees them; those that it adds are its own."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def on_behalf_of(self, caller: Caller) -> Self:
+        """The same rows as another caller sees them."""
+        made = copy(self)
+        made._caller = caller  # noqa: SLF001  # our own class
+        return made

@@ -74,8 +74,7 @@ class Database:
             with suppress(OSError):  # SQLite itself then reports what is wrong
                 self._file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         with self.write() as connection:
-            if not self.embedded:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            take_lock(connection, _MIGRATION_LOCK)
             schema_version.create(connection, checkfirst=True)
             found = connection.execute(sa.select(schema_version.c.version)).scalar()
             if found is not None and found > VERSION:
@@ -114,6 +113,12 @@ class Database:
             if error.connection_invalidated or standby:
                 raise Unavailable("the database of jobs went away", retry_after_s=RETRY_AFTER_S) from error
             raise
+
+
+def take_lock(connection: sa.Connection, lock: int) -> None:
+    """Have transactions that take the same lock follow each other. SQLite's that write do so by themselves."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
 def engine_url(url: str, home: Path) -> str:

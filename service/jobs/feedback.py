@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from copy import copy
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from models.training.data.rows import has_visible_text
-from service.jobs.caller import WORKER, Caller
+from service.jobs.caller import WORKER, Caller, SeenByCaller
 from service.jobs.database import Database
 from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.tables import feedback
@@ -17,19 +16,13 @@ from service.jobs.tables import feedback
 PREFIX = "feedback:"
 
 
-class Feedback:
+class Feedback(SeenByCaller):
     """The rows of feedback in the database."""
 
     def __init__(self, database: Database, caller: Caller = WORKER, quotas: Quotas = UNLIMITED) -> None:
+        super().__init__(caller)
         self._database = database
-        self._caller = caller
         self._quotas = quotas
-
-    def on_behalf_of(self, caller: Caller) -> Feedback:
-        """The same feedback as `caller` sees it; what it adds is its own."""
-        made = copy(self)
-        made._caller = caller  # noqa: SLF001  # our own class
-        return made
 
     def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
         """Add a row; its number and time. Raises QuotaExceeded."""

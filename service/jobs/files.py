@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import sqlalchemy as sa
 
 from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
-from service.jobs.caller import WORKER, Caller
+from service.jobs.caller import WORKER, Caller, SeenByCaller
 from service.jobs.database import Database
 from service.jobs.incoming_bytes import IncomingBytes
 from service.jobs.quotas import UNLIMITED, Quotas, Used
@@ -47,24 +46,18 @@ class StoredFile:
     expires_at: float | None
 
 
-class Files:
+class Files(SeenByCaller):
     """The files in `home/files`, and their rows."""
 
     def __init__(
         self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
     ) -> None:
+        super().__init__(caller)
         self._database = database
         self._directory = home / "files"
         self.max_bytes = max_bytes
-        self._caller = caller
         self._quotas = quotas
         self._incoming = IncomingBytes()
-
-    def on_behalf_of(self, caller: Caller) -> Files:
-        """The same files as `caller` sees them; those that it adds are its own."""
-        made = copy(self)
-        made._caller = caller  # noqa: SLF001  # our own class
-        return made
 
     def require_room(self) -> Used:
         """The bytes that are used. Raises QuotaExceeded when not even an empty file has room."""

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from service.config import Settings
 from service.errors import QuotaExceeded, TooManyJobs
 from service.jobs.caller import Caller
+from service.jobs.database import take_lock
 from service.jobs.records import TERMINAL
 from service.jobs.tables import feedback, files, jobs
 
@@ -59,8 +60,7 @@ class Quotas:
 
         In a transaction that writes, no other gets room until this one has ended.
         """
-        if connection.dialect.name == "postgresql":  # SQLite has one such transaction at a time
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCKS[kind]})
+        take_lock(connection, _LOCKS[kind])
         self.require_room(kind, self.used(connection, caller, kind), Used(amount, amount))
 
     def used(self, connection: sa.Connection, caller: Caller, kind: Kind) -> Used:

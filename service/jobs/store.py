@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +16,8 @@ import sqlalchemy as sa
 
 from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
 from service.jobs import tables
-from service.jobs.caller import WORKER, Caller
-from service.jobs.database import Database
+from service.jobs.caller import WORKER, Caller, SeenByCaller
+from service.jobs.database import Database, take_lock
 from service.jobs.leases import in_force
 from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import (
@@ -48,7 +47,7 @@ _COMPLETED = Event("info", "The job has successfully completed")
 T = TypeVar("T", Event, Checkpoint)
 
 
-class JobStore:
+class JobStore(SeenByCaller):
     """The jobs of one database."""
 
     def __init__(
@@ -56,15 +55,9 @@ class JobStore:
     ) -> None:
         self.database = database
         self.home = home
+        super().__init__(caller)
         self._lease_s = lease_s
-        self._caller = caller
         self._quotas = quotas
-
-    def on_behalf_of(self, caller: Caller) -> JobStore:
-        """The same jobs as `caller` sees them."""
-        made = copy(self)
-        made._caller = caller  # noqa: SLF001  # our own class
-        return made
 
     def migrate(self) -> None:
         """Bring the tables up to date; see `Database.migrate`."""
@@ -188,7 +181,7 @@ class JobStore:
             if connection.execute(sa.select(jobs.c.id).where(self._waits(connection)).limit(1)).first() is None:
                 return None  # a worker that is stopped while it only polls must not hold SQLite's one lock
         with self.database.write() as connection:
-            self._lock_turns(connection)
+            take_lock(connection, _TURNS_LOCK)  # each claim sees whose turn it is after the one before
             while (row := self._next(connection)) is not None:
                 crashes = row.crashes + (row.status in BEGUN)
                 if crashes < max_crashes:
@@ -287,11 +280,6 @@ class JobStore:
         held = sa.exists().where(worker_lease.c.id == jobs.c.lease, in_force(now, self._lease_s))
         return (jobs.c.status == "queued") | (jobs.c.status.in_(BEGUN) & ~held)
 
-    def _lock_turns(self, connection: sa.Connection) -> None:
-        """Have workers claim one after another, so that each sees whose turn it is; SQLite's transactions do so."""
-        if not self.database.embedded:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TURNS_LOCK})
-
     def _take_turn(self, connection: sa.Connection, owner: str) -> None:
         now = self.database.now(connection)
         known = owners.update().where(owners.c.id == owner).values(last_attempt_at=now)
@@ -312,9 +300,8 @@ class JobStore:
 
     def _find_answer(self, connection: sa.Connection, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
         owner, key = idempotency_key.owner, idempotency_key.key
-        if not self.database.embedded:  # of two equal requests at once, the second waits for the first
-            lock = int(hashlib.sha256(f"{owner} {key}".encode()).hexdigest()[:15], 16)
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+        # Of two equal requests at once, the second waits for the first.
+        take_lock(connection, int(hashlib.sha256(f"{owner} {key}".encode()).hexdigest()[:15], 16))
         oldest = self.database.now(connection) - _KEEP_ANSWERS_S
         connection.execute(idempotency.delete().where(idempotency.c.created_at < oldest))
         query = sa.select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)

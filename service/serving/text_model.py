@@ -48,8 +48,8 @@ class TokenizeOptions:
     """How to tokenise texts: the prompt before each, and how to cut them.
 
     `max_tokens` limits a text's own tokens (of a pair: those of the second text), `max_input_tokens` those of the text
-    with prompt and special tokens. `param` is the request's parameter
-    with the texts; `name` gives the caller's name of the text at an index, by default `param[index]`.
+    with prompt and special tokens. `param` is the request's parameter with the texts; `name` gives the caller's name of
+    the text at an index, by default `param[index]`.
     """
 
     prompt: str = ""
