@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     @field_validator("model", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return tuple(_split(value)) if isinstance(value, str) else value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -128,7 +128,7 @@ def _find_fault(model: LoadedModel, probes: list[Tokens], expected: Rows) -> str
         rows = model.forward(probes)
     except SondeError:
         raise
-    except Exception as error:  # whatever a network raises for a batch, texts alone are computed
+    except Exception as error:  # a network may raise anything for a batch; texts alone are computed then
         return f"it computes no batch ({error})"
     longest = float(np.linalg.norm(expected, axis=1).max())
     difference = float(np.linalg.norm(rows - expected, axis=1).max()) / (longest or 1.0)

@@ -1,4 +1,4 @@
-"""Unicode normalisation in linear time, whatever the text."""
+"""Unicode normalisation, which takes linear time for every text."""
 
 from __future__ import annotations
 

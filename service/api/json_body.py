@@ -137,7 +137,7 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
     try:
         if len(body) > _INLINE_BYTES:
             return await _run_in_parse_thread(_parse_large, body, with_readings, settings)
-        if not with_readings:
+        if not with_readings and len(body) > _OTHER:  # a shorter one cannot hold too much
             _most(settings).require_within(body)
         return _loads(body)
     except orjson.JSONDecodeError as error:

@@ -34,7 +34,7 @@ EVENT_SCORE = 1.1
 QUIET_ROWS = 150
 _AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
-# The unit of a constant column: whatever it reads later is nothing beside it.
+# The unit of a constant column. Its later readings are nothing beside so large a number.
 _NO_UNIT = 1e300
 _START = "start."
 

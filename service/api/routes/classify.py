@@ -126,21 +126,32 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Co
         raise InvalidRequest(
             f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
         )
-    multi_label = body.multi_label or served.metadata.multi_label
+    options = _options(body, classifier_prompt(served))
+    rows = await served.rows(body.input, call.caller, "classification", options)
+    return await score_own_labels(served, rows, multi_label=body.multi_label or served.metadata.multi_label)
+
+
+def classifier_prompt(served: ServedText) -> str:
+    """The prompt of a trained classifier's encoder; other classifiers have none."""
+    return served.prompt(None) if isinstance(served, FineTunedModel) else ""
+
+
+async def score_own_labels(
+    served: ServedText, rows: ModelOutput, *, multi_label: bool, raw: bool = False
+) -> LabelScores:
+    """Probabilities of a classifier's own labels, by its rows; its logits where they are wanted `raw`."""
+    labels = served.metadata.labels
     if not isinstance(served, FineTunedModel):
-        rows = await _compute_rows(body, served, call, prompt="")
-        return LabelScores(served.metadata.labels, probabilities(rows.values, multi_label=multi_label), None, (rows,))
-    rows = await _compute_rows(body, served, call, served.prompt(None))
+        scores = rows.values if raw else probabilities(rows.values, multi_label=multi_label)
+        return LabelScores(labels, scores, None, (rows,))
 
     def compute() -> LabelScores:
+        if raw:
+            return LabelScores(labels, served.logits(rows.values, rows.tokens), None, (rows,))
         scores = served.probabilities(rows.values, rows.tokens, multi_label=multi_label)
-        return LabelScores(served.metadata.labels, scores, served.score(rows.values), (rows,))
+        return LabelScores(labels, scores, served.score(rows.values), (rows,))
 
     return await served.run_in_pool(compute)
-
-
-async def _compute_rows(body: ClassifyBody, served: ServedText, call: ComputeCall, prompt: str) -> ModelOutput:
-    return await served.rows(body.input, call.caller, "classification", _options(body, prompt))
 
 
 def _options(body: ClassifyBody, prompt: str) -> TokenizeOptions:
@@ -199,14 +210,17 @@ def _order(scored: LabelScores, index: int, top_k: int | None) -> list[int]:
 
 def _classification_object(scored: LabelScores, index: int, body: ClassifyBody) -> dict[str, object]:
     in_scope, order = scored.in_scope[index], _order(scored, index, body.top_k)
-    labels = rank_labels(scored, index, body.top_k)
+    scores = scored.scores[index]
     p_value = None if scored.scope is None else float(scored.scope.p_values[index])
-    sure = body.min_confidence is None or scored.scores[index][order[0]] >= body.min_confidence
+    sure = body.min_confidence is None or scores[order[0]] >= body.min_confidence
     return {
         "object": "classification",
         "index": index,
-        "label": labels[0]["label"] if sure else None,
-        "labels": [{**label, "score_in_scope": float(in_scope[at])} for label, at in zip(labels, order, strict=True)],
+        "label": scored.names[order[0]] if sure else None,
+        "labels": [
+            {"label": scored.names[at], "score": float(scores[at]), "score_in_scope": float(in_scope[at])}
+            for at in order
+        ],
         "out_of_scope": None if p_value is None else p_value <= _OUT_OF_SCOPE_ALPHA,
         "p_value": p_value,
         "truncated": scored.parts[0].tokens[index].truncated,

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import orjson
 from fastapi import APIRouter, Response
-from numpy.typing import NDArray
 
 from models.linalg import normalize
-from models.text.sequence_classifier import probabilities
 from models.text.tokenization import Side
 from models.text.tokens import Explained
 from service.api.fast_path import CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
+from service.api.routes.classify import classifier_prompt, rank_labels, score_own_labels
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
 from service.api.routes.rerank import jina_answer, rank_documents, score_documents, to_relevance
 from service.api.schemas.fields import name_by_index, name_inputs, require_few_scores
@@ -71,23 +70,19 @@ async def classify_sequences(body: PredictBody, call: ComputeCall, *, many: bool
     require_few_scores(len(body.inputs), served.metadata.labels, top_k, "inputs")
     _require_pairs_allowed(body, served)
     options = TokenizeOptions(
-        prompt=served.prompt(None) if isinstance(served, FineTunedModel) else "",
+        prompt=classifier_prompt(served),
         truncate=body.truncate,
         side=_truncation_side(body.truncation_direction),
         param="inputs",
         name=name_by_index("inputs", alone=not many),
     )
     rows = await call.cancel_on_disconnect(served.rows(body.inputs, call.caller, "classification", options))
-    scores = await _scores(served, rows, body)
+    chosen = body.parameters.function_to_apply if body.parameters else None
+    multi_label = served.metadata.multi_label if chosen is None else chosen == "sigmoid"
+    scored = await score_own_labels(served, rows, multi_label=multi_label, raw=body.raw_scores or chosen == "none")
 
     def write() -> bytes:
-        ranked = [
-            [
-                {"label": served.metadata.labels[at], "score": float(line[at])}
-                for at in np.argsort(-line, kind="stable")[:top_k]
-            ]
-            for line in scores
-        ]
+        ranked = [rank_labels(scored, index, top_k) for index in range(len(body.inputs))]
         return orjson.dumps(ranked if batched else ranked[0])
 
     return call.respond(await served.run_in_pool(write), served, rows)
@@ -153,24 +148,6 @@ def _require_pairs_allowed(body: PredictBody, served: ServedText) -> None:
     """Raise InvalidRequest for pairs, unless the model was trained on pairs."""
     if isinstance(served, FineTunedModel) and not served.takes_pairs and not isinstance(body.inputs[0], str):
         raise InvalidRequest(f"{served.metadata.name} reads single texts, got pairs", param="inputs")
-
-
-async def _scores(served: ServedText, rows: ModelOutput, body: PredictBody) -> NDArray[np.float32]:
-    """Logits or probabilities [n, labels], as the caller wants them; `/v1/classify` gives the same probabilities."""
-    chosen = body.parameters.function_to_apply if body.parameters else None
-    raw = body.raw_scores or chosen == "none"
-    multi_label = served.metadata.multi_label if chosen is None else chosen == "sigmoid"
-    if not isinstance(served, FineTunedModel):
-        return rows.values if raw else probabilities(rows.values, multi_label=multi_label)
-
-    def compute() -> NDArray[np.float32]:
-        if raw:
-            return served.logits(rows.values, rows.tokens)
-        in_scope = served.probabilities(rows.values, rows.tokens, multi_label=multi_label)
-        scope = served.score(rows.values)
-        return in_scope if scope is None else in_scope * scope.in_scope.numpy()[:, None]
-
-    return await served.run_in_pool(compute)
 
 
 def _tei_tokens(seen: Explained) -> list[dict[str, object]]:
