@@ -21,7 +21,7 @@ _LEAST_BYTES, _THREAD_BYTES = 1024, 32 * 1024
 _LEVEL = 1
 # Uploaded files go back as they came; most are compressed by themselves.
 _UNCOMPRESSED_TYPES = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
-_NAMES = ("gzip", "deflate", "br", "zstd")
+NAMES = ("gzip", "deflate", "br", "zstd")
 _MAX_ZSTD_WINDOW_LOG = 23  # 8 MiB, RFC 9659
 
 
@@ -177,7 +177,7 @@ def _decompressor(encoding: bytes) -> _Decompressor | None:
     if name == "identity":
         return None
     if name not in _DECOMPRESSORS:
-        *most, last = _NAMES
+        *most, last = NAMES
         raise UnsupportedMedia(
             f"content-encoding: expected {', '.join(most)} or {last}, got {name[:80]!r}: send the body by one of these "
             "or plain",

@@ -29,6 +29,7 @@ from models.filesystem import is_full
 from models.training.errors import HyperparameterError
 from models.validation_messages import describe_fault
 from service import errors as e
+from service.api import content_encoding
 from service.api.schemas.fields import shorten_name
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def error_response(error: SondeError, path: str = "") -> Response:
     elif status == 503:
         response.headers["retry-after"] = "1"
     if isinstance(error, e.UnsupportedMedia) and error.param == "content-encoding":
-        response.headers["accept-encoding"] = "gzip, deflate, br, zstd"  # RFC 9110, 15.5.16
+        response.headers["accept-encoding"] = ", ".join(content_encoding.NAMES)  # RFC 9110, 15.5.16
     if status == 409:
         response.headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
     if status == 401:

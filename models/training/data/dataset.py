@@ -109,8 +109,7 @@ def read_rows(
     """Read a JSONL, CSV or Parquet file of texts.
 
     `columns` maps our column names to the file's; errors name `param`. Raises TrainingDataError for the first row
-    that cannot be used, or that `task` does not take. `TextRows.notes`
-    names the columns that are not used.
+    that cannot be used, or that `task` does not take. `TextRows.notes` names the columns that are not used.
     """
     reader = FileReader(path, find_format(path, format, param), param, max_rows, max_line_bytes)
     parser = RowParser(reader, columns, task)

@@ -18,6 +18,7 @@ from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.serialization import load_sensor
 from models.text.detectors.serialization import load_detector
+from models.training.checks.wording import warn_if
 from models.training.data.baselines import repeat_last
 from models.training.data.bound_readings import read_bound_readings
 from models.training.data.dataset import LabelledParts, read_bound
@@ -177,11 +178,8 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
         parts.append(measured.objection)
     message = "; ".join(parts)
     emit(context.events, message, "warn" if measured.objection else "info")
-    if measured.objection:
-        remedy = "The version is held; an admin may promote it."
-        context.report.add(Finding("outcome", "bound_rows", "warn", None, None, f"{message}.", remedy))
-    else:
-        context.report.add(Finding("outcome", "bound_rows", "ok", None, None, f"{message}.", ""))
+    status, remedy = warn_if(bool(measured.objection)), "The version is held; an admin may promote it."
+    context.report.add(Finding.of("outcome", "bound_rows", status, None, None, f"{message}.", remedy))
 
 
 def _is_for(job: TrainingJob, bound: BoundFile) -> bool:

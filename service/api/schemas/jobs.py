@@ -24,6 +24,7 @@ Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 Owner = Annotated[str | None, Field(description="the API key that made it; null from before keys owned anything")]
 # Keys of another pattern are refused; a pattern alone does not say that in JSON Schema.
 _NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
+Columns = Annotated[dict[Name, Name], Field(max_length=16, json_schema_extra=_NO_OTHERS)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)]
 Hyperparameters = Annotated[
     dict[str, Any], Field(max_length=64, description="what a task takes is in docs/reference/hyperparameters.md")
@@ -77,12 +78,7 @@ class FeedbackObject(ResponseBody):
 class Supervised(RequestBody):
     task: Task = Field("classification", description="what the model is to do")
     hyperparameters: Hyperparameters = Field(default_factory=dict)
-    columns: dict[Name, Name] = Field(
-        default_factory=dict,
-        max_length=16,
-        description="field that is expected → column of the file",
-        json_schema_extra=_NO_OTHERS,
-    )
+    columns: Columns = Field(default_factory=dict, description="field that is expected → column of the file")
 
 
 class Method(RequestBody):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from models.registry.names import NAME_PATTERN
 from service.api.schemas.base import RequestBody, ResponseBody
 from service.api.schemas.fields import Count, to_integer
-from service.api.schemas.jobs import Name
+from service.api.schemas.jobs import Columns
 
 
 class ModelDeleted(ResponseBody):
@@ -42,8 +42,8 @@ class OwnerBody(RequestBody):
 
 class HeldOutBody(RequestBody):
     file: str = Field(description="the id of an uploaded file", min_length=1, max_length=100)
-    columns: dict[Name, Name] = Field(
-        default_factory=dict, description="for texts: our column names with the file's, as in a job", max_length=16
+    columns: Columns = Field(
+        default_factory=dict, description="for texts: our column names with the file's, as in a job"
     )
 
 
