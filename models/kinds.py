@@ -52,7 +52,7 @@ def require_served_kind(root: Path) -> None:
     """Raise ModelSourceError naming the kind of what is no dense encoder or sequence classifier."""
     try:
         kind = _find_kind(root)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelSourceError(f"{root.name}/{error}", param="model") from error
     if kind:
         raise ModelSourceError(

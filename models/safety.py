@@ -174,5 +174,5 @@ def _below(root: Path, path: Path) -> str:
 def _read_json(path: Path, kind: type[JsonT]) -> JsonT:
     try:
         return read_json(path, kind)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelSourceError(f"{path.parent.name}/{error}", param="model") from error
