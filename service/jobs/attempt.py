@@ -36,6 +36,9 @@ _CANCEL_GRACE_S = 2.0
 # Exit codes of the training process, see `models.training.run`.
 _FAILED, _FULL = 3, 4
 _CRASHED = "trainer_crashed"
+_OUT_OF_MEMORY = "out_of_memory"
+# Memory that others took may be free soon, so that a job is tried once more.
+_ATTEMPTS_OUT_OF_MEMORY = 2
 _NO_SPACE = Failure("disk_full", "no space is left for the job's files")
 
 StopReason = Literal["cancel", "pause", "stop"]
@@ -45,13 +48,15 @@ StopReason = Literal["cancel", "pause", "stop"]
 class ProcessEnd:
     """How a training process ended: its exit code, why it was stopped if it was, and the end of its log.
 
-    `too_large`: it was killed because it took too much memory.
+    `too_large`: the worker killed it because it took too much memory. `machine_full`: the kernel did, because the
+    machine or container had none left.
     """
 
     code: int
     reason: StopReason | None = None
     stderr: str = ""
     too_large: bool = False
+    machine_full: bool = False
 
 
 class AttemptRunner:
@@ -171,7 +176,9 @@ class AttemptRunner:
             if reason is not None:
                 code, reason = self._stop(job, process, writes, reason)
             writes.write(process.messages(), patience_s=self._settings.job_lease_s)
-            return ProcessEnd(code, reason, process.stderr_tail(), process.took_too_much_memory)
+            return ProcessEnd(
+                code, reason, process.stderr_tail(), process.took_too_much_memory, process.killed_for_memory
+            )
 
     def _watch(self, job: Job, process: TrainingProcess, writes: PendingWrites) -> tuple[int, StopReason | None]:
         """Wait until the process ends, or for a reason to stop it."""
@@ -234,13 +241,21 @@ class AttemptRunner:
 
     def _too_large(self) -> Failure:
         return Failure(
-            "out_of_memory",
+            _OUT_OF_MEMORY,
             f"the training process may take {self._max_memory_bytes:,} bytes of memory and took more: train on fewer "
             "or shorter rows, set a smaller batch_size, or raise the worker's --max-trainer-memory",
         )
 
     def _requeue_crashed(self, job: Job, end: ProcessEnd) -> None:
         log.warning("the training process died", extra={"job": job.id, "exit_code": end.code, "stderr": end.stderr})
+        if end.machine_full:
+            failure = Failure(
+                _OUT_OF_MEMORY,
+                f"The kernel killed the training process in attempt {job.attempt}, because no memory was left: train "
+                "on fewer or shorter rows, set a smaller batch_size, or give the worker more memory",
+            )
+            self._retry(lambda: self._store.requeue_crashed(job, failure, _ATTEMPTS_OUT_OF_MEMORY))
+            return
         how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
         failure = Failure(_CRASHED, f"The training process ended {how} in attempt {job.attempt}")
         self._retry(lambda: self._store.requeue_crashed(job, failure, self._settings.job_attempts))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from models.runtime.memory import usable_bytes
 
 _POLL_S = 0.05
+_VMSTAT = Path("/proc/vmstat")
 # Of the memory that this machine or container may use, where no limit is set: the service needs some, too.
 _DEFAULT_SHARE = 0.8
 
@@ -17,6 +19,15 @@ _DEFAULT_SHARE = 0.8
 def trainer_limit_bytes(setting: int) -> int:
     """The limit of a training process with its children; `setting` 0 takes most of the memory."""
     return setting or int(_DEFAULT_SHARE * usable_bytes())
+
+
+def kernel_oom_kills(vmstat: Path = _VMSTAT) -> int:
+    """Processes that the kernel has killed because memory ran out, since it started; 0 where it does not tell."""
+    try:
+        lines = vmstat.read_text(encoding="ascii").splitlines()
+    except OSError:  # no Linux
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 class MemoryWatch:

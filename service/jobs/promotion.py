@@ -47,29 +47,33 @@ def decide(
     incomparable: str | None = None,
     bound: str | None = None,
     not_permitted: str | None = None,
+    withdrawn: bool = False,
 ) -> Decision:
     """Promote a model that reproduces its golden rows, is calibrated, and is not worse than the baseline.
 
-    The baseline is the model that served when training began, else the base model where it was measured. On the rows
-    bound to the name, it is the model that served. The first objection is the reason to hold.
+    The baseline is the model that served when training began, or last before a withdrawal. Without one, it is the base
+    model where it was measured. On the rows bound to the name, it is the model that served. The first objection is the
+    reason to hold.
 
     Args:
         result: `result.json` of the training process. The baseline's metrics are its `incumbent_metrics`, or those of
             `metrics` that begin with `base_`.
-        serves: Whether a version served under the name when training began.
+        serves: Whether there is such a model.
         wrong: What is wrong with the published artifact, or None.
         auto_promote: Whether a model that passes is promoted.
         max_ece: The largest expected calibration error to promote.
         incomparable: Why the model that served is no baseline at all.
         bound: The SHA-256 of the rows bound to the name.
         not_permitted: Why the job's key may not promote versions of the name.
+        withdrawn: Whether the name is out of service.
     """
+    now = "what served last" if withdrawn else "what serves now"
     baseline = (
-        BaselineMetrics("what serves now", "what served before", result.get("incumbent_metrics") or {})
+        BaselineMetrics(now, "what served before", result.get("incumbent_metrics") or {})
         if serves
         else _base_model(result["metrics"])
     )
-    judges = _bound_baseline(result, serves) if bound else None
+    judges = _bound_baseline(result, now) if bound and serves else None
     objection = (
         wrong
         or _calibration_objection(result, max_ece)
@@ -110,10 +114,10 @@ def _bound_metrics(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return (result.get("bound") or {}).get("metrics") or {}
 
 
-def _bound_baseline(result: Mapping[str, Any], serves: bool) -> BaselineMetrics | None:
-    """What the result must reach on the rows bound to the name; None where no model served."""
+def _bound_baseline(result: Mapping[str, Any], now: str) -> BaselineMetrics:
+    """What the result must reach on the rows bound to the name."""
     metrics = (result.get("bound") or {}).get("incumbent_metrics") or {}
-    return BaselineMetrics("what serves now", "what served before", metrics, _BOUND) if serves else None
+    return BaselineMetrics(now, "what served before", metrics, _BOUND)
 
 
 def _bound_objection(result: Mapping[str, Any], sha256: str) -> str | None:

@@ -63,7 +63,7 @@ class Publisher:
         self._max_ece = max_ece
 
     def incumbent(self, job: Job) -> incumbent.IncumbentVersion:
-        """The model in service under the job's name."""
+        """The model in service under the job's name, or the one that served last."""
         return incumbent.find(self._registry, job, self._base_spec)
 
     def bound(self, job: Job, attempt: Path) -> dict[str, Any] | None:
@@ -118,6 +118,7 @@ class Publisher:
                 max_ece=self._max_ece,
                 bound=bound.sha256 if bound else None,
                 not_permitted=self._rights.objection(job),
+                withdrawn=self._registry.current(job.name) is None,
             )
 
         decision = self._promote(job, version, decide, generation)

@@ -171,6 +171,23 @@ class JobStore(SeenByCaller):
         with self.database.read() as connection:
             return [(job, float(at)) for job, at in connection.execute(query)]
 
+    def finished_beyond(self, limit: int) -> list[Job]:
+        """Finished jobs of each owner but for its newest `limit`, oldest first."""
+        order = sa.func.row_number().over(partition_by=jobs.c.owner, order_by=jobs.c.seq.desc())
+        finished = sa.select(jobs.c.seq, order.label("place")).where(jobs.c.status.in_(TERMINAL)).subquery()
+        beyond = sa.select(finished.c.seq).where(finished.c.place > limit)
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(jobs).where(jobs.c.seq.in_(beyond)).order_by(jobs.c.seq))
+            return [from_row(Job, row) for row in rows]
+
+    def remove_finished(self, job: str) -> None:
+        """Remove a finished job with its events and checkpoints; one that is gone already is ignored."""
+        with self.database.write() as connection:
+            done = connection.execute(jobs.delete().where(jobs.c.id == job, jobs.c.status.in_(TERMINAL)))
+            if done.rowcount:
+                for table in (tables.events, tables.checkpoints):
+                    connection.execute(table.delete().where(table.c.job == job))
+
     def claim(self, lease: str, max_crashes: int) -> Job | None:
         """Begin an attempt at a job that is queued or whose worker's lease has expired; None without one.
 

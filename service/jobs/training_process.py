@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.jobs.memory_watch import MemoryWatch
+from service.jobs.memory_watch import MemoryWatch, kernel_oom_kills
 from service.jobs.trainer_output import Message, TrainerOutput
 from service.processes.parent_death import with_parent_death_signal
 
@@ -24,6 +24,7 @@ class TrainingProcess:
 
     def __init__(self, command: Sequence[str], directory: Path, home: Path, max_memory_bytes: int) -> None:
         self._directory = directory
+        self._oom_kills_before = kernel_oom_kills()
         with (directory / LOG).open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # a command of ours, no shell
                 with_parent_death_signal(signal.SIGKILL, *command, str(directory)),
@@ -42,6 +43,11 @@ class TrainingProcess:
     def took_too_much_memory(self) -> bool:
         """Whether it was killed because it took more memory than allowed."""
         return self._memory.exceeded.is_set()
+
+    @property
+    def killed_for_memory(self) -> bool:
+        """Whether it ended by SIGKILL while the kernel killed processes because memory ran out."""
+        return self._process.returncode == -signal.SIGKILL and kernel_oom_kills() > self._oom_kills_before
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code; None while it runs on."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from models.errors import SondeError
+from models.errors import RegistryError, SondeError
 from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
@@ -58,7 +59,7 @@ class Worker:
         self.stopping = threading.Event()
         self._cleaned_until = 0.0
         self._remove_stale_at = 0.0
-        registry = Registry(self._home / "models")
+        registry = self._registry = Registry(self._home / "models")
         publisher = Publisher(
             self._store,
             registry,
@@ -186,11 +187,30 @@ class Worker:
                 self._remove_stale_at = time.monotonic() + _REMOVE_STALE_EVERY_S
                 self._files.remove_stale_uploads(_ABANDONED_UPLOAD_S, time.time())
                 self._files.remove_expired()
+                self._remove_old_jobs()
             for job, at in self._store.finished_since(self._cleaned_until - _COMMIT_DELAY_S):
                 paths.remove_leftovers(self._home, job)
                 self._cleaned_until = max(self._cleaned_until, at)
-        except (Unavailable, OSError) as error:
+        except (Unavailable, OSError, RegistryError) as error:
             log.warning("files of finished jobs cannot be removed: %s", error)
+
+    def _remove_old_jobs(self) -> None:
+        """Remove what each key has finished beyond its limit, but for jobs whose model was promoted."""
+        limit = self._settings.max_key_finished_jobs
+        removed = 0
+        for job in self._store.finished_beyond(limit) if limit else []:
+            if job.fine_tuned_model is None or not self._was_promoted(job.name, job.fine_tuned_model):
+                shutil.rmtree(paths.job_directory(self._home, job.id), ignore_errors=True)
+                self._store.remove_finished(job.id)
+                removed += 1
+        if removed:
+            log.info("removed finished jobs beyond --max-key-finished-jobs", extra={"jobs": removed, "limit": limit})
+
+    def _was_promoted(self, name: str, model: str) -> bool:
+        """Whether a version, `ft:…:v2`, ever served."""
+        version = int(model.rpartition(":v")[2])
+        moves = (line for line in self._registry.ledger(name) if line.get("action") in ("promote", "rollback"))
+        return any(line.get("version") == version for line in moves)
 
 
 def _to_outcome(status: Status) -> str:

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.
 
 CALLERS = 4
 FOREVER_S = 600.0
+NO_QUOTA = ("--max-key-jobs", "0", "--max-total-jobs", "0")  # no worker runs, so that every job stays unfinished
 
 
 class Caller(threading.Thread):
@@ -64,13 +65,13 @@ def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size
     for caller in callers:
         caller.start()
     for _ in range(kills):
-        with serving(tmp_path, "--port", str(port)) as served:
+        with serving(tmp_path, "--port", str(port), *NO_QUOTA) as served:
             time.sleep(dice.uniform(0.1, 1.0))
             os.kill(served.process.pid, signal.SIGKILL)
             served.process.wait(30)
     for caller in callers:
         caller.stopped.set()
-    with serving(tmp_path, "--port", str(port)):
+    with serving(tmp_path, "--port", str(port), *NO_QUOTA):
         for caller in callers:
             caller.join(60)
         repeated = {key: caller.ask(key) for caller in callers for key in caller.answers}

@@ -25,6 +25,9 @@ _REMEDY = "train on more normal readings (at least {} to calibrate on)"
 _INLINE_ROWS = 128
 # Rows written at a time, so that other threads get their turn in between.
 _CHUNK = 1024
+# Of the shares in one answer. Each row names each column again, so that long names make it many times the request.
+_MAX_SHARES_BYTES = 64 << 20
+_BYTES_PER_SHARE = 14  # `"":0.123456,` and an exponent
 
 
 async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSensor) -> Response:
@@ -32,6 +35,8 @@ async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSen
     param = "records" if served.signature.kind == "records" else "series"
     rows = _require_rows(body, served, param)
     require_count(len(rows), call.settings.max_readings, param)
+    if body.contributions:
+        _require_small_shares(len(rows), served.signature.columns)
     state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
     readings, stamps = await _run_by_size(
         served, len(rows), lambda: _read_rows(body, rows, served, param, clock.last_s)
@@ -41,6 +46,15 @@ async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSen
     scored, timings = await call.cancel_on_disconnect(work)
     content = await _run_by_size(served, len(rows), lambda: _anomaly_body(body, served, scored, stamps, clock))
     return call.respond(content, served, timings)
+
+
+def _require_small_shares(rows: int, columns: tuple[str, ...]) -> None:
+    """Raise InvalidRequest where the shares of all columns would make too large an answer."""
+    size = rows * sum(len(orjson.dumps(name)) + _BYTES_PER_SHARE for name in columns)
+    if size > _MAX_SHARES_BYTES:
+        most = f"may take {_MAX_SHARES_BYTES:,} bytes of an answer"
+        why = f"{most}; those of {rows:,} readings would take {size:,}: send fewer readings at a time"
+        raise InvalidRequest.at("contributions", why)
 
 
 def _require_rows(body: AnomalyBody, served: ServedSensor, param: str) -> list[Any]:

@@ -19,15 +19,17 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from models.registry.registry import Registry
 from service.api import multipart as uploading
 from service.auth import Keyring
 from service.config import Settings
-from service.jobs import worker
+from service.jobs import paths, worker
 from service.jobs.database import Database
 from service.jobs.files import IncomingFile
-from service.jobs.tables import files
+from service.jobs.tables import files, jobs
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
+from tests.support.artifacts import numbered, staging
 from tests.support.jobs import JobHarness
 from tests.support.server import Served, serving
 
@@ -323,6 +325,24 @@ def test_a_worker_removes_stale_uploads_repeatedly(tmp_path: Path, monkeypatch: 
         harness.files.receive().close()
         maintaining._remove_leftovers()
         assert on_disk(tmp_path) == []
+    harness.close()
+
+
+def test_a_worker_removes_old_finished_jobs_but_not_promoted_ones(tmp_path: Path) -> None:
+    harness = JobHarness(tmp_path)
+    promoted, old, new, running = (harness.submit(f"job-{number}") for number in range(4))
+    registry, name = Registry(tmp_path / "models"), "ft:fake:local:job-0"
+    registry.publish(name, staging(tmp_path / "made"), numbered(name))
+    registry.promote(name, 1, by=promoted, why="")
+    with harness.database.write() as connection:
+        model = jobs.update().where(jobs.c.id == promoted)
+        connection.execute(model.values(status="succeeded", fine_tuned_model=f"{name}:v1"))
+    for job in (old, new):
+        harness.store.request_control(job, "cancel")
+        paths.attempt_directory(tmp_path, job, 1).mkdir(parents=True)
+    worker.Worker(Settings(home=tmp_path, max_key_finished_jobs=1))._remove_leftovers()
+    assert {job.id for job in harness.store.page(None, 10)[0]} == {promoted, new, running}
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == [new]
     harness.close()
 
 

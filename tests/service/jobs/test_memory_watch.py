@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from service.jobs.memory_watch import MemoryWatch, trainer_limit_bytes
+from service.config import Settings
+from service.jobs import training_process
+from service.jobs.memory_watch import MemoryWatch, kernel_oom_kills, trainer_limit_bytes
+from service.jobs.worker import Worker
 from tests.support.jobs import JobHarness, workers
 from tests.support.server import wait_until
 
 MIB = 1 << 20
+FAKE_TRAINER = (sys.executable, "-m", "tests.fakes.trainer")
 HOARD = "x = bytearray(b'x') * ({} << 20); print('hoards', flush=True); input()"
 CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 
@@ -78,3 +85,29 @@ def test_a_job_that_takes_too_much_memory_fails_once_and_the_worker_goes_on(harn
             "set a smaller batch_size, or raise the worker's --max-trainer-memory"
         )
         assert harness.until(modest).status == "succeeded"
+
+
+def test_a_job_that_the_kernel_kills_for_memory_is_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = itertools.count()
+    monkeypatch.setattr(training_process, "kernel_oom_kills", lambda: next(kills))
+    harness = JobHarness(tmp_path)
+    job = harness.submit(steps=3, crash_at=2)
+    worker = Worker(Settings(home=tmp_path, job_poll_s=0.05), command=FAKE_TRAINER, check=lambda path, spec: None)
+    working = threading.Thread(target=worker.work)
+    working.start()
+    failed = harness.until(job)
+    worker.stop()
+    working.join(30)
+    assert (failed.status, failed.error_code, failed.attempt) == ("failed", "out_of_memory", 2)
+    assert failed.error_message is not None
+    assert "The kernel killed the training process in attempt 2, because no memory was left" in failed.error_message
+    harness.close()
+
+
+@pytest.mark.parametrize(("content", "kills"), [("pgfault 7\noom_kill 3\n", 3), ("pgfault 7\n", 0), (None, 0)])
+def test_the_kernels_kills_are_counted_where_it_tells(tmp_path: Path, content: str | None, kills: int) -> None:
+    if content is not None:
+        (tmp_path / "vmstat").write_text(content)
+    assert kernel_oom_kills(tmp_path / "vmstat") == kills

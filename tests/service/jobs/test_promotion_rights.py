@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,28 @@ def test_a_withdrawn_model_is_not_replaced_by_another_key(team: Team) -> None:
     assert (team.run(b)["decision"], team.serving()) == ("held", None)
 
 
+@pytest.mark.parametrize(("ours", "decision"), [(0.5, "held"), (0.95, "promoted")])
+def test_a_model_must_reach_the_one_that_was_withdrawn(team: Team, ours: float, decision: str) -> None:
+    a = team.make_key()
+    team.run(a)
+    team.registry.withdraw(SUPPORT, by="admin", why="")
+    incumbent = team.publisher.incumbent(begun := team.begin(a))
+    assert (incumbent.path, incumbent.serves) == (team.registry.path(SUPPORT, 1), True)
+    found = team.finish(begun, metrics={"macro_f1": ours}, incumbent_metrics={"macro_f1": 0.9})
+    assert found["decision"] == decision
+    if decision == "held":
+        assert "less than the 0.9000 of what served last" in found["why"]
+
+
+def test_a_model_is_held_where_the_files_of_the_one_that_served_last_are_lost(team: Team) -> None:
+    a = team.make_key()
+    team.run(a)
+    team.registry.withdraw(SUPPORT, by="admin", why="")
+    shutil.rmtree(team.registry.path(SUPPORT, 1))
+    lost = team.run(a)
+    assert (lost["decision"], "has no version 1" in lost["why"]) == ("held", True)
+
+
 # --- the rows bound to a name
 # ------------------------------------------------------------------------------------------------------------------
 
@@ -325,7 +348,7 @@ def test_what_changes_while_files_are_verified_counts(
 def test_without_a_version_in_service_the_bound_rows_only_have_to_be_readable(team: Team) -> None:
     team.run("anonymous")
     rows = bind(team)
-    team.registry.withdraw(SUPPORT, by="admin", why="")
+    team.registry.delete_all(SUPPORT, by="admin")
     held = team.finish(team.begin(None), bound=measured(rows, None, None, "it cannot be measured"))
     assert (held["decision"], held["why"]) == ("held", "it cannot be measured")
     assert team.finish(team.begin(None), bound=measured(rows, 0.5, None))["decision"] == "promoted"

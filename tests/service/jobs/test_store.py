@@ -366,6 +366,22 @@ def test_finished_jobs_are_listed_by_time(store: JobStore) -> None:
     assert store.finished_since(ended["ftjob-2"] + 1) == []
 
 
+def test_finished_jobs_beyond_a_limit_are_each_owners_oldest(store: JobStore, leases: WorkerLeases) -> None:
+    for number in range(5):
+        create_job(store, number)
+    for number in (0, 1, 2, 4):
+        store.request_control(f"ftjob-{number}", "cancel")
+    store.create(new_job(id="ftjob-other", owner="other"), render_id)
+    store.request_control("ftjob-other", "cancel")
+    assert [job.id for job in store.finished_beyond(2)] == ["ftjob-0", "ftjob-1"]
+    for job in ("ftjob-0", "ftjob-0", "ftjob-3"):  # gone already, and unfinished
+        store.remove_finished(job)
+    with pytest.raises(JobNotFound):
+        store.events("ftjob-0", None, 1)
+    assert store.get("ftjob-3").status == "queued"
+    assert [job.id for job in store.finished_beyond(2)] == ["ftjob-1"]
+
+
 def test_an_id_with_nul_is_a_callers_error(store: JobStore) -> None:
     with pytest.raises((JobNotFound, InvalidRequest)):
         store.get("a\0b")

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.base import AnomalyModel
 from models.sensors.fitting import fit_sensor
+from service.api.routes import sensor_anomaly
 from service.serving.stream_state import MAX_CHARACTERS
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
@@ -48,6 +49,20 @@ def trained(detector: str) -> AnomalyModel:
 def rows(count: int) -> list[list[float]]:
     numbers = random.Random(7)
     return [[numbers.gauss(0, 1), numbers.gauss(5, 2)] for _ in range(count)]
+
+
+def test_shares_that_would_make_too_large_an_answer_are_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"model": PUMP, "series": rows(100), "contributions": True}
+    size = 100 * sum(len(f'"{name}"') + 14 for name in ("pressure", "flow"))
+    monkeypatch.setattr(sensor_anomaly, "_MAX_SHARES_BYTES", size)
+    assert len(score(client, **body)["data"]) == 100
+    monkeypatch.setattr(sensor_anomaly, "_MAX_SHARES_BYTES", size - 1)
+    refused = client.post(SCORE, json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "contributions")
+    assert "send fewer readings" in refused.json()["error"]["message"]
+    assert len(score(client, **{**body, "contributions": False})["data"]) == 100
 
 
 @pytest.mark.slow
