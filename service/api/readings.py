@@ -200,10 +200,9 @@ def _to_unix(value: object, index: int, *, as_text: bool) -> float:
         if (seconds := _parse_date(value)) is not None:
             return seconds
         raise InvalidRequest.at(where, f"expected ISO 8601 like 2026-11-23T10:00:00Z, got {value[:60]!r}")
-    if not as_text and type(value) in _NUMBERS:
-        seconds = float(value)  # type: ignore[arg-type]  # a number by now
-        if 0 <= seconds <= LATEST_TIME_S:
-            return seconds
+    if not as_text and isinstance(value, int | float) and type(value) in _NUMBERS:
+        if 0 <= value <= LATEST_TIME_S:  # before the conversion, which a very large integer overflows
+            return float(value)
         raise InvalidRequest.at(where, f"expected Unix seconds from 0 to {LATEST_TIME_S:.0f}, got {value}")
     expected = "an ISO 8601 text as the first is" if as_text else "Unix seconds or ISO 8601, all of one form"
     raise InvalidRequest.at(where, f"expected {expected}, got {kind_of(value)}")

@@ -227,3 +227,9 @@ def test_what_is_nearly_a_date_is_refused(given: list[str]) -> None:
     with pytest.raises(InvalidRequest, match="expected ISO 8601") as caught:
         to_timestamps(given, 2, None)
     assert caught.value.param == "timestamps[0]"
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("nan"), float("inf")])
+def test_a_number_that_is_no_time_is_refused(number: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"timestamps\[1\]: expected Unix seconds from 0 to"):
+        to_timestamps([1.5, number], 2, None)
