@@ -23,7 +23,6 @@ EXPLAINED = {
         "models/source.py",
     ): "the operator names the model; its files are checked, and its version is their digest",
     ("B615", "models/text/sequence_classifier.py"): "reads a directory that was checked, never the Hub",
-    ("B615", "models/training/tuning/trainable_cross_encoder.py"): "reads a directory that was checked, never the Hub",
     ("B608", "models/training/embeddings.py"): "the text has question marks alone; the values are bound",
     ("B104", "service/api/server.py"): "compares with the address for all interfaces, and never binds it",
     ("B310", "service/score.py"): "the operator of the command names the address",
