@@ -114,7 +114,7 @@ def _onnxruntime(file: Path, dtype: str) -> Run:
     options = library.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs)[0]  # type: ignore[no-any-return]
+    return lambda inputs: session.run(None, inputs)[0]
 
 
 def _openvino(file: Path, dtype: str) -> Run:
@@ -125,7 +125,7 @@ def _openvino(file: Path, dtype: str) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = _library("openvino").Core().compile_model(str(file), "CPU", settings)
-    return lambda inputs: compiled(inputs)[0]  # type: ignore[no-any-return]
+    return lambda inputs: compiled(inputs)[0]
 
 
 def _library(name: str) -> Any:
