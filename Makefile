@@ -80,4 +80,4 @@ lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--u
 	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-infinity $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info
+	rm -rf $(VENV) .venv-infinity .venv-rivals $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info

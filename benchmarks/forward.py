@@ -1,7 +1,9 @@
-"""Texts to vectors in one process: Sonde, sentence-transformers, torch.compile.
+"""Texts to vectors in one process: Sonde, sentence-transformers, torch.compile, ONNX Runtime, OpenVINO.
 
 python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write
 [--append]]
+
+ONNX Runtime and OpenVINO need the environment that benchmarks.rivals makes; name them with --backends.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import argparse
 import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
-from benchmarks import results
+from benchmarks import results, rivals
 from benchmarks.roofline import best_rate
 from models.loader import load
 from models.runtime.placement import DeviceName, DtypeName, place
@@ -41,6 +44,7 @@ def backends(device: DeviceName) -> dict[str, Callable[[], Encode]]:
         "general": lambda: _batched(Encoder(locate(MODEL), place(device)), kind),
         "encode": lambda: _encode(device, compiled=False),
         "compiled": lambda: _encode(device, compiled=True),
+        **{name: partial(rivals.rival, name, MODEL) for name in rivals.NAMES},
     }
 
 
@@ -56,7 +60,8 @@ def _packed(device: DeviceName, dtype: DtypeName) -> Callable[[], Encode]:
 
 def default_backends(device: DeviceName) -> list[str]:
     """Those worth measuring here: bfloat16 only where the hardware multiplies it."""
-    return [name for name in backends(device) if name != "packed-bfloat16" or place(device).dtype_name == "bfloat16"]
+    own = [name for name in backends(device) if name not in rivals.NAMES]
+    return [name for name in own if name != "packed-bfloat16" or place(device).dtype_name == "bfloat16"]
 
 
 def texts_of(lengths: str, device: DeviceName) -> tuple[list[str], int]:
@@ -125,7 +130,8 @@ def main() -> None:
 
 def precision_of(backend: str, device: DeviceName) -> str:
     """fp32, bf16 or int8: what a backend's matrices are of."""
-    return _PRECISION[backend.removeprefix("packed-") if backend.startswith("packed-") else place(device).dtype_name]
+    named = backend.rpartition("-")[2]
+    return _PRECISION[named if named in _PRECISION else place(device).dtype_name]
 
 
 def _batched(model: TextModel, kind: str) -> Encode:

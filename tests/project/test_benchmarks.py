@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import forward, gpu, int8, results, roofline, serving, tables
+from benchmarks import forward, gpu, int8, results, rivals, roofline, serving, tables
 from benchmarks.loads import GEMM_FLOP, ROWS
 from benchmarks.plot import bars
 from benchmarks.processes import Server
@@ -140,7 +140,13 @@ def test_batches_keep_every_text_within_the_budget() -> None:
 def test_backends_are_compared_with_the_limit_of_their_precision() -> None:
     assert forward.precision_of("packed-bfloat16", "cpu") == "bf16"
     assert forward.precision_of("packed-float32", "cpu") == "fp32"
+    assert forward.precision_of("onnxruntime-int8", "cpu") == "int8"
     assert "packed-float32" in forward.default_backends("cpu")
+
+
+def test_rivals_that_need_other_libraries_run_only_where_they_are_named() -> None:
+    assert set(rivals.NAMES) <= set(forward.backends("cpu"))
+    assert not set(rivals.NAMES) & set(forward.default_backends("cpu"))
 
 
 def test_pairs_are_graded_by_intent_and_domain(tmp_path: Path) -> None:

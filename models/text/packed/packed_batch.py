@@ -48,8 +48,8 @@ class AttentionBlocks(NamedTuple):
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
-        """Blocks of texts in row order; the `fillers` rows after them read the first row's slot."""
-        starts, blocks = _assign_slots(lengths, _block_sizes(lengths, tile))
+        """Blocks of texts in row order; the `fillers` rows after them read an empty slot or the first row's."""
+        starts, blocks = _assign_slots(lengths, _block_sizes(lengths, fillers, tile))
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
         owners = np.full(blocks.sum(), -1)
@@ -59,7 +59,7 @@ class AttentionBlocks(NamedTuple):
             return torch.from_numpy(array).to(device)
 
         row_of_slot = slot_of_row = None
-        if fillers or len(owners) > len(rows) or (slots != rows).any():
+        if len(owners) != len(rows) + fillers or (slots != rows).any():
             inverse = np.zeros_like(owners)
             inverse[slots] = rows
             row_of_slot, slot_of_row = on_device(inverse), on_device(np.pad(slots, (0, fillers)))
@@ -80,7 +80,8 @@ class PackedBatch:
     int64 [texts].
 
     After the batch's own `texts`, filler texts of one token may follow: linear layers are faster for some numbers of
-    rows. Fillers are in no block. Attention gives them the first row's result, and pooling leaves them out.
+    rows. Fillers have a block's empty slots where those follow the texts' rows, as with a single text: no row is then
+    moved for attention. Otherwise attention gives them the first row's result. Pooling leaves them out.
     """
 
     texts: int
@@ -141,11 +142,11 @@ def tile_of(device: torch.device) -> int:
     return AMX_TILE if has_amx() else TILE
 
 
-def _block_sizes(lengths: NDArray[np.int64], tile: int) -> NDArray[np.int64]:
-    """For each text the size of its block."""
+def _block_sizes(lengths: NDArray[np.int64], fillers: int, tile: int) -> NDArray[np.int64]:
+    """For each text the size of its block; a single text's has room for the fillers."""
     longest = lengths.max()
     if len(lengths) == 1 and (tile != AMX_TILE or longest <= SHARED):
-        return lengths
+        return lengths + fillers
     if tile == ONE_SIZE:
         return np.full_like(lengths, -(-longest // TILE) * TILE)
     return np.maximum(-(-lengths // tile) * tile, SHARED)
