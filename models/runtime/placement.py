@@ -12,11 +12,15 @@ import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
 from models.runtime.memory import is_out_of_memory
+from models.runtime.product_race import race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
+
+# Bfloat16 rounds, and a race on a busy machine varies by some per cent; a smaller gain is worth neither.
+MIN_BFLOAT16_GAIN = 1.15
 
 INT8_ENGINE = "fbgemm"  # PyTorch's library for integer products on x86
 
@@ -144,12 +148,21 @@ def _choose_dtype(device: torch.device, asked: DtypeName) -> tuple[torch.dtype, 
 
 
 def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
-    """Whether the hardware multiplies bfloat16, with the reason."""
+    """Whether the hardware is faster in bfloat16, with the reason."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
     if device.type == "mps":
         return False, "bfloat16 is not faster on Apple's GPU"
-    if feature := bfloat16_feature():
-        return True, f"the processor has {feature}"
-    return False, "the processor has neither amx_bf16 nor avx512_bf16"
+    return _wins_in_bfloat16(race_products().bfloat16_gain)
+
+
+def _wins_in_bfloat16(gain: float) -> tuple[bool, str]:
+    """Whether bfloat16 is so much faster than float32 that its rounding is worth it; `gain` is the factor."""
+    if gain == 0:
+        return False, "this PyTorch multiplies bfloat16 on this processor not at all, or slowly"
+    if gain >= MIN_BFLOAT16_GAIN:
+        return True, f"it multiplies {gain:.1f} times as fast as float32 here"
+    if gain >= 1:
+        return False, f"bfloat16 multiplies only {gain:.2f} times as fast here"
+    return False, f"it multiplies {1 / gain:.1f} times as fast as bfloat16 here"

@@ -19,7 +19,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.runtime.placement import INT8_ENGINE, bfloat16_feature
+from models.runtime.placement import INT8_ENGINE, MIN_BFLOAT16_GAIN
+from models.runtime.product_race import race_products
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
 from models.text.packed.packed_batch import PackedBatch
@@ -82,7 +83,7 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
-    bfloat16_attention = bfloat16_feature() is not None
+    bfloat16_attention = race_products().bfloat16_gain >= MIN_BFLOAT16_GAIN
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
         layer.bfloat16_attention = bfloat16_attention  # type: ignore[assignment]  # a _Layer has it

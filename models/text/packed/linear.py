@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.runtime.placement import bfloat16_feature, cpu_feature
+from models.runtime.product_race import race_products
 
 # Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
 _ONEDNN_ROWS_PER_THREAD = 64
@@ -90,9 +90,7 @@ def has_onednn() -> bool:
 def _onednn_is_best(dtype: torch.dtype) -> bool:
     """Whether oneDNN is faster than PyTorch's `linear` for any number of rows.
 
-    It is in bfloat16 where the processor multiplies that, and in float32 with AVX-512, which MKL does not use on every
-    processor that has it.
+    A race says so for float32. In bfloat16 it is wherever it multiplies that at all.
     """
-    if dtype == torch.bfloat16:
-        return bfloat16_feature() is not None
-    return dtype == torch.float32 and cpu_feature("avx512_f") is not None
+    race = race_products()
+    return race.onednn_wins if dtype == torch.float32 else race.bfloat16_gain > 0 and dtype == torch.bfloat16

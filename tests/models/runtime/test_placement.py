@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.runtime import placement
 from models.runtime.placement import place, place_sensor
+from models.runtime.product_race import ProductRace, ProductTimes
 
 CPU = place("cpu", "float32")
 
@@ -17,15 +21,23 @@ def test_what_is_asked_for_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "dtype"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")]
+    ("gain", "dtype", "reason"),
+    [
+        (1.8, "bfloat16", "bfloat16 since it multiplies 1.8 times as fast as float32 here"),
+        (1.1, "float32", "float32 since bfloat16 multiplies only 1.10 times as fast here"),
+        (0.5, "float32", "float32 since it multiplies 2.0 times as fast as bfloat16 here"),
+        (0.0, "float32", "float32 since this PyTorch multiplies bfloat16 on this processor not at all, or slowly"),
+    ],
 )
-def test_bfloat16_only_where_the_processor_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], dtype: str
+def test_bfloat16_only_where_it_wins_the_race(
+    monkeypatch: pytest.MonkeyPatch, gain: float, dtype: str, reason: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    seconds = 1 / gain if gain else math.inf
+    race = ProductRace(ProductTimes(seconds, seconds), ProductTimes(1.0, 2.0), ProductTimes(2.0, 1.0))
+    monkeypatch.setattr(placement, "race_products", lambda: race)
     chosen = place("cpu", "auto")
     assert chosen.dtype_name == dtype
-    assert "the processor has" in chosen.reason
+    assert chosen.reason == f"device cpu as asked; {reason}"
 
 
 def test_cuda_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

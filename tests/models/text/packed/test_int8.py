@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
 
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
-    monkeypatch.setattr(quantized, "bfloat16_feature", lambda: None)
+    monkeypatch.setattr(quantized, "MIN_BFLOAT16_GAIN", math.inf)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.metadata.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
@@ -103,12 +104,12 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
     rough: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = {}
-    for feature in ("avx512_bf16", None):
-        monkeypatch.setattr(quantized, "bfloat16_feature", lambda feature=feature: feature)
+    for needed in (0.0, math.inf):
+        monkeypatch.setattr(quantized, "MIN_BFLOAT16_GAIN", needed)
         model = PackedEncoder(rough, int8())
-        vectors[feature] = model.forward(texts([40, 33], model.metadata.vocabulary))
-    assert not np.array_equal(vectors["avx512_bf16"], vectors[None])
-    assert cosines(vectors["avx512_bf16"], vectors[None]).min() > 0.999
+        vectors[needed] = model.forward(texts([40, 33], model.metadata.vocabulary))
+    assert not np.array_equal(vectors[0.0], vectors[math.inf])
+    assert cosines(vectors[0.0], vectors[math.inf]).min() > 0.999
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.product_race import ProductRace, ProductTimes
 from models.text.packed import linear
 from models.text.packed.linear import Linear, has_onednn, prepare_for_cpu
 
@@ -58,21 +61,24 @@ def test_where_onednn_multiplies_all_the_other_form_is_let_go() -> None:
     assert one.weight.numel() == 0
 
 
+def a_race(*, bfloat16: float = math.inf, onednn: float, mkl: float = 1.0) -> ProductRace:
+    return ProductRace(*(ProductTimes(seconds, seconds) for seconds in (bfloat16, onednn, mkl)))
+
+
 @needs_onednn
 @pytest.mark.parametrize(
-    ("features", "dtype", "all_rows"),
+    ("race", "dtype", "all_rows"),
     [
-        ({"avx512_f"}, torch.float32, True),
-        ({"avx2"}, torch.float32, False),
-        ({"avx512_f"}, torch.bfloat16, False),
-        ({"avx512_bf16"}, torch.bfloat16, True),
-        ({"amx_bf16"}, torch.bfloat16, True),
+        (a_race(onednn=0.9), torch.float32, True),
+        (a_race(onednn=1.1), torch.float32, False),
+        (a_race(onednn=0.9), torch.bfloat16, False),
+        (a_race(onednn=0.9, bfloat16=0.5), torch.bfloat16, True),
     ],
 )
-def test_the_processor_decides_what_onednn_multiplies(
-    features: set[str], dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_race_decides_what_onednn_multiplies(
+    race: ProductRace, dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+    monkeypatch.setattr(linear, "race_products", lambda: race)
     one, taken = layer().to(dtype), list[int | None]()
     monkeypatch.setattr(Linear, "use_onednn", lambda self, max_rows=None: taken.append(max_rows))
     prepare_for_cpu([one])
@@ -98,8 +104,8 @@ def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
 
 @pytest.fixture
 def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor without AVX-512."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    """A processor on which MKL wins."""
+    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=1.1))
 
 
 @needs_onednn

@@ -1,0 +1,127 @@
+"""Which way of multiplying is fastest here, measured once in a process.
+
+The processor's features say what it can multiply, not how fast: with `avx512_bf16` and no AMX, float32 is faster than
+bfloat16 on some processors and slower on others.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+log = logging.getLogger(__name__)
+
+Way = Literal["bfloat16", "onednn", "mkl"]
+# The first layer of a feed-forward network in MiniLM: inputs and outputs.
+_SHAPE = (384, 1536)
+# Rows of one short text, and of a batch.
+_FEW, _MANY = 16, 256
+# A way is timed at least so often, and all of them together for about so many seconds.
+_MIN_ROUNDS, _SECONDS = 5, 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class ProductTimes:
+    """The least seconds of one product, of few rows and of many; infinite where it cannot be computed here."""
+
+    few: float
+    many: float
+
+    def gain_over(self, other: ProductTimes) -> float:
+        """How many times as fast as `other` this is, as a geometric mean of few and many rows."""
+        if math.isinf(self.many):
+            return 0.0
+        return math.sqrt(other.few * other.many / (self.few * self.many))
+
+
+@dataclass(frozen=True, slots=True)
+class ProductRace:
+    """Times of oneDNN in bfloat16, and of oneDNN and MKL in float32."""
+
+    bfloat16: ProductTimes
+    onednn: ProductTimes
+    mkl: ProductTimes
+
+    @property
+    def float32(self) -> ProductTimes:
+        """The best of float32 for few and for many rows; a network may use both."""
+        return ProductTimes(min(self.onednn.few, self.mkl.few), min(self.onednn.many, self.mkl.many))
+
+    @property
+    def bfloat16_gain(self) -> float:
+        """How many times as fast as float32 bfloat16 is; 0 where oneDNN cannot multiply it."""
+        return self.bfloat16.gain_over(self.float32)
+
+    @property
+    def onednn_wins(self) -> bool:
+        """Whether oneDNN multiplies many rows in float32 faster than MKL."""
+        return self.onednn.many <= self.mkl.many
+
+
+@cache
+def race_products() -> ProductRace:
+    """Race the ways in turn, in some 0.2 s. A way that PyTorch refuses here has infinite times.
+
+    One thread races, because on a busy machine several wait for each other, which hides the difference.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            ways = _prepare()
+            few, many = _time(ways, _FEW), _time(ways, _MANY)
+    finally:
+        torch.set_num_threads(threads)
+    times: dict[Way, ProductTimes] = {way: ProductTimes(few[way], many[way]) for way in few}
+    never = ProductTimes(math.inf, math.inf)
+    return ProductRace(times.get("bfloat16", never), times.get("onednn", never), times["mkl"])
+
+
+def _prepare() -> dict[Way, Callable[[Tensor], Tensor]]:
+    """The ways that this PyTorch can go on this processor: rows [n, in] → [n, out]."""
+    inputs, outputs = _SHAPE
+    weight, bias = torch.randn(inputs, outputs).t(), torch.randn(outputs)  # stored as [in, out], as MKL likes it
+    ways: dict[Way, Callable[[Tensor], Tensor]] = {"mkl": lambda rows: functional.linear(rows, weight, bias)}
+    dtypes: dict[Way, torch.dtype] = {"bfloat16": torch.bfloat16, "onednn": torch.float32}
+    for way, dtype in dtypes.items():
+        try:
+            ways[way] = _multiply_by_onednn(weight.to(dtype), bias.to(dtype))
+        except (RuntimeError, AttributeError) as error:  # this processor or this build has no such product
+            log.info("%s takes no part in the race of products: %s", way, str(error).splitlines()[0])
+    return ways
+
+
+def _multiply_by_onednn(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
+    """A product by oneDNN's form of a weight, tried once. Raises RuntimeError or AttributeError."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _MANY)  # noqa: SLF001  # as torch's inductor calls it
+
+    def multiply(rows: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")  # noqa: SLF001  # likewise
+        return result
+
+    multiply(torch.zeros(_FEW, weight.shape[1], dtype=weight.dtype))
+    return multiply
+
+
+def _time(ways: Mapping[Way, Callable[[Tensor], Tensor]], count: int) -> dict[Way, float]:
+    """The least seconds of each way for `count` rows; they take turns, so that a busy moment strikes all of them."""
+    rows = torch.randn(count, _SHAPE[0])
+    inputs = {way: rows.bfloat16() if way == "bfloat16" else rows for way in ways}
+    least = dict.fromkeys(ways, math.inf)
+    ends, rounds = time.perf_counter() + _SECONDS, 0
+    while rounds < _MIN_ROUNDS or time.perf_counter() < ends:
+        rounds += 1
+        for way, multiply in ways.items():
+            began = time.perf_counter()
+            multiply(inputs[way])
+            least[way] = min(least[way], time.perf_counter() - began)
+    return least
