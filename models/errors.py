@@ -15,7 +15,9 @@ SondeError
     ├── BadName               an invalid name of a trained model or an alias
     ├── NotRegistered         no such name, version or alias
     ├── RegistryConflict      another change came first, or the version is in use
-    └── RegistryDamaged       a file of the registry is empty, lost or not ours
+    ├── RegistryDamaged       a file of the registry is empty, lost or not ours
+    └── RegistryBusy          another process changes the same name for too long
+        └── LockLost          this process stood still, and another one took its lock over
 """
 
 from __future__ import annotations
@@ -94,6 +96,16 @@ class RegistryDamaged(RegistryError):
     """A file of the registry is empty, lost, older than it was, or not one of ours."""
 
     code = "registry_damaged"
+
+
+class RegistryBusy(RegistryError):
+    """Another process changes the same name; the change can be repeated."""
+
+    code = "registry_busy"
+
+
+class LockLost(RegistryBusy):
+    """This process stood still while it held a lock, and another one took the lock over; nothing was written."""
 
 
 class Unsupported(Exception):

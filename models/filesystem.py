@@ -9,10 +9,19 @@ import os
 import secrets
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 JsonT = TypeVar("JsonT", dict[str, Any], list[Any])
+
+# Called right before a change; raises where it is not permitted any more.
+Permit = Callable[[], None]
+
+
+def permit_always() -> None:
+    """Permit every change."""
+
 
 # The prefix of unfinished files. After a power cut some stay; readers ignore them and the next writer removes them.
 TEMPORARY = ".tmp-"
@@ -40,13 +49,23 @@ def make_directory(path: Path) -> None:
         sync(one.parent)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step: readers see the old or the new content."""
+def commit(temporary: Path, target: Path, permit: Permit = permit_always) -> None:
+    """Give an unfinished file or directory its name, if `permit` lets it.
+
+    The unfinished file is there before `permit` is asked, and a process that takes a lock over removes such files after
+    it took the lock. A holder that stands still between `permit` and the rename therefore finds nothing to rename.
+    """
+    permit()
+    os.replace(temporary, target)  # noqa: PTH105  # the step that tests make fail
+
+
+def replace_file(path: Path, content: bytes, permit: Permit = permit_always) -> None:
+    """Replace a file's content in one step: readers see the old or the new content. `permit` is as in `commit`."""
     temporary = temporary_in(path.parent)
     try:
         temporary.write_bytes(content)
         sync(temporary)
-        os.replace(temporary, path)  # noqa: PTH105  # the step that tests make fail
+        commit(temporary, path, permit)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
@@ -56,9 +75,12 @@ def remove_temporary(directory: Path) -> None:
     """Remove unfinished files. The caller must hold the directory's lock."""
     for path in directory.glob(f"{TEMPORARY}*"):
         if path.is_dir():
-            shutil.rmtree(path)
+            # Renamed first: a process that stood still may go on writing to it.
+            removed = temporary_in(directory)
+            path.rename(removed)
+            shutil.rmtree(removed)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def sha256_of(*paths: Path) -> str:

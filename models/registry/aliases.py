@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import RegistryConflict, RegistryDamaged
-from models.filesystem import make_directory, remove_temporary, replace_file
-from models.registry.locked_files import locked, read_object, shown, stamp
+from models.filesystem import Permit, make_directory, remove_temporary, replace_file
+from models.registry.fenced_lock import LEASE_S, FencedLock
+from models.registry.locked_files import read_object, shown, stamp
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,9 @@ log = logging.getLogger(__name__)
 class Aliases:
     """`aliases.json` of a registry: for each alias a name, or one version of it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, lease_s: float = LEASE_S, max_wait_s: float | None = None) -> None:
         self._root = root
+        self._lock = FencedLock(root / ".aliases.lock", lease_s=lease_s, max_wait_s=max_wait_s)
         self._path = root / "aliases.json"
 
     def all(self, *, known: bool = False) -> dict[str, str]:
@@ -46,14 +48,14 @@ class Aliases:
         if named := [alias for alias, its_target in self.all().items() if its_target == target]:
             raise RegistryConflict(f"{target} is what alias {named[0]!r} means: remove the alias first", param="model")
 
-    def write(self, aliases: dict[str, str]) -> None:
-        """Replace all aliases. The caller must hold the lock."""
-        replace_file(self._path, json.dumps(aliases, indent=1, sort_keys=True).encode())
+    def write(self, aliases: dict[str, str], permit: Permit) -> None:
+        """Replace all aliases. `permit` is what `locked` gave."""
+        replace_file(self._path, json.dumps(aliases, indent=1, sort_keys=True).encode(), permit)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Permit]:
         """Keep other threads and processes from changing aliases meanwhile."""
         make_directory(self._root)
-        with locked(self._root / ".aliases.lock"):
+        with self._lock.hold() as permit:
             remove_temporary(self._root)
-            yield
+            yield permit

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import ArtifactError, ModelError
-from models.filesystem import make_directory, sha256_of, sync, temporary_in
+from models.filesystem import Permit, commit, make_directory, permit_always, sha256_of, sync, temporary_in
 from models.safety import PICKLES, require_safe_settings
 from models.validation_messages import describe_fault
 
@@ -89,11 +89,11 @@ _GOLDEN = TypeAdapter(Golden)
 _MANIFEST = TypeAdapter(Manifest)
 
 
-def publish(staging: Path, target: Path, manifest: Manifest) -> None:
+def publish(staging: Path, target: Path, manifest: Manifest, permit: Permit = permit_always) -> None:
     """Make an artifact of the files in `staging` at `target`, in one step.
 
-    It copies the files, so that a publication can be repeated after a power cut. Raises ArtifactError when `target`
-    exists or a file is not allowed in an artifact.
+    It copies the files, so that a publication can be repeated after a power cut. `permit` is as in `commit`. Raises
+    ArtifactError when `target` exists or a file is not allowed in an artifact.
     """
     if target.exists() or target.is_symlink():
         raise ArtifactError(f"{target.name} is there already: an artifact never changes")
@@ -106,7 +106,7 @@ def publish(staging: Path, target: Path, manifest: Manifest) -> None:
     try:
         hashes = {file: _copy(staging / file, building / file) for file in files}
         _write_manifest(building, replace(manifest, files=hashes))
-        os.rename(building, target)  # noqa: PTH104  # the step that tests make fail
+        commit(building, target, permit)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

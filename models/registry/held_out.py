@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import RegistryError
-from models.filesystem import make_directory, remove_temporary, replace_file, sha256_of, sync, temporary_in
+from models.filesystem import (
+    Permit,
+    commit,
+    make_directory,
+    permit_always,
+    remove_temporary,
+    replace_file,
+    sha256_of,
+    sync,
+    temporary_in,
+)
 from models.registry.locked_files import read_object
 from models.validation_messages import describe_fault
 
@@ -45,7 +54,8 @@ class HeldOutRows:
     Writers, and readers of the copy, must hold the name's lock.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, permit: Permit = permit_always) -> None:
+        self._permit = permit
         self._record = directory / "held_out.json"
         self._files = directory / "held_out"
 
@@ -70,11 +80,11 @@ class HeldOutRows:
             shutil.copyfile(source, copy)
             _require_digest(copy, held_out)
             sync(copy)
-            os.replace(copy, self._path(held_out))  # noqa: PTH105  # the step that tests make fail
+            commit(copy, self._path(held_out), self._permit)
         finally:
             copy.unlink(missing_ok=True)
         sync(self._files)
-        replace_file(self._record, json.dumps(asdict(held_out)).encode())
+        replace_file(self._record, json.dumps(asdict(held_out)).encode(), self._permit)
         self._remove_others(self._path(held_out))
 
     def copy_to(self, directory: Path) -> tuple[HeldOut, Path] | None:
@@ -95,16 +105,17 @@ class HeldOutRows:
 
     def remove(self) -> None:
         """Remove the binding and its file."""
-        replace_file(self._record, b"{}")
+        replace_file(self._record, b"{}", self._permit)
         self._remove_others(None)
 
     def _path(self, held_out: HeldOut) -> Path:
         return self._files / f"{held_out.sha256}.{held_out.format}"
 
     def _remove_others(self, kept: Path | None) -> None:
-        for path in self._files.glob("*"):
-            if path != kept:
-                path.unlink()
+        others = [path for path in self._files.glob("*") if path != kept]
+        self._permit()
+        for path in others:
+            path.unlink(missing_ok=True)
 
 
 def _require_digest(copy: Path, held_out: HeldOut) -> None:

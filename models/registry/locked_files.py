@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from models.errors import RegistryDamaged
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold this file's lock; other threads and processes wait for it."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def read_if_there(path: Path) -> bytes | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models.errors import RegistryError
-from models.filesystem import replace_file
+from models.filesystem import Permit, permit_always, replace_file
 from models.registry.locked_files import read_object
 
 
@@ -26,7 +26,8 @@ class Ownership:
 class OwnerFile:
     """`owner.json` of a name; names from before version 0.2.0 have none. Writers must hold the name's lock."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, permit: Permit = permit_always) -> None:
+        self._permit = permit
         self._path = directory / "owner.json"
 
     def read(self) -> Ownership | None:
@@ -41,4 +42,4 @@ class OwnerFile:
 
     def write(self, ownership: Ownership) -> None:
         """Replace the owner and the grants."""
-        replace_file(self._path, json.dumps(asdict(ownership)).encode())
+        replace_file(self._path, json.dumps(asdict(ownership)).encode(), self._permit)

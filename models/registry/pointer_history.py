@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import RegistryDamaged
-from models.filesystem import replace_file, sync
-from models.registry.locked_files import read_lines, read_object, shown, stamp
+from models.filesystem import Permit, permit_always, replace_file
+from models.registry.locked_files import read_if_there, read_lines, read_object, shown, stamp
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class PointerHistory:
     Writers must hold the name's lock.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time, permit: Permit = permit_always) -> None:
+        self._permit = permit
         self._current = directory / "current.json"
         self._ledger = directory / "ledger.jsonl"
         self._clock = clock
@@ -64,7 +65,7 @@ class PointerHistory:
             self.last()
         except RegistryDamaged as error:
             record = self._last_move()
-            replace_file(self._current, json.dumps(record or _NO_MOVE).encode())
+            replace_file(self._current, json.dumps(record or _NO_MOVE).encode(), self._permit)
             log.warning("%s; restored as the ledger has it", error.message)
 
     def ledger(self) -> list[dict[str, Any]]:
@@ -91,7 +92,7 @@ class PointerHistory:
         after = Move(version, generation, self._rollback_target(before, version))
         record = self._timestamped({"action": action, "version": version, "by": by, "why": why, "owner": owner})
         record |= {"generation": after.generation, "previous": after.previous}
-        replace_file(self._current, json.dumps(record).encode())
+        replace_file(self._current, json.dumps(record).encode(), self._permit)
         try:
             self._append(record)
         # On a full disk the move has happened; its record is in the pointer, and the next move adds it to the ledger.
@@ -148,13 +149,13 @@ class PointerHistory:
         return {"at": int(self._clock()), **entry}
 
     def _append(self, entry: dict[str, Any]) -> None:
-        """Add a line, after removing half a line that a power cut may have left."""
-        with self._ledger.open("ab+") as stream:
-            stream.seek(0)
-            content = stream.read()
-            stream.truncate(content.rfind(b"\n") + 1)
-            stream.write(json.dumps(entry).encode() + b"\n")
-        sync(self._ledger)
+        """Add a line, without half a line that a power cut may have left.
+
+        It replaces the file: a process that lost the name's lock could not be kept from appending to it.
+        """
+        content = read_if_there(self._ledger) or b""
+        lines = content[: content.rfind(b"\n") + 1]
+        replace_file(self._ledger, lines + json.dumps(entry).encode() + b"\n", self._permit)
 
 
 def _to_move(record: dict[str, Any]) -> Move | None:

@@ -20,24 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ArtifactError, NotRegistered, RegistryConflict, RegistryError
-from models.filesystem import make_directory, remove_temporary
+from models.filesystem import Permit, make_directory, permit_always
 from models.registry.aliases import Aliases
 from models.registry.artifact import Manifest, publish, read_manifest, verify
-from models.registry.held_out import HeldOut, HeldOutRows
-from models.registry.locked_files import locked
+from models.registry.fenced_lock import LEASE_S, FencedLock
+from models.registry.held_out import HeldOut
+from models.registry.name_files import NameFiles
 from models.registry.names import check_alias, directory_of, name_of, parse_name
-from models.registry.ownership import OwnerFile, Ownership
-from models.registry.pointer_history import Action, Change, Move, PointerHistory
-from models.registry.versions import Versions
+from models.registry.ownership import Ownership
+from models.registry.pointer_history import Action, Change, Move
 
 log = logging.getLogger(__name__)
-
-# Called under a name's lock, right before a change; raises where the change is not permitted any more.
-Permit = Callable[[], None]
-
-
-def _permit() -> None:
-    """Permit every change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +45,25 @@ class Pointer:
 class Registry:
     """The trained models below a directory.
 
-    Safe between threads and processes of machines that share it (`flock`).
+    Safe between threads and processes of machines that share it, also where one of them stands still for good: see
+    `FencedLock`. A change waits for others for as long as they live, or for `max_wait_s` and raises RegistryBusy.
 
     Every change is one step, so that a power cut leaves the old or the new state; see `models.filesystem`.
     """
 
-    def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        lease_s: float = LEASE_S,
+        max_wait_s: float | None = None,
+    ) -> None:
         self._root = root
         self._clock = clock
-        self._aliases = Aliases(root)
+        self._lease_s = lease_s
+        self._max_wait_s = max_wait_s
+        self._aliases = Aliases(root, lease_s=lease_s, max_wait_s=max_wait_s)
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
@@ -68,11 +71,11 @@ class Registry:
 
     def versions(self, name: str) -> list[int]:
         """The versions of a name, ascending; empty for an unknown name. Raises BadName."""
-        return self._versions(name).numbers()
+        return self._files(name).versions.numbers()
 
     def is_deleted(self, name: str, version: int) -> bool:
         """Whether a version was deleted here. Files that are lost otherwise do not count."""
-        return self._versions(name).is_deleted(version)
+        return self._files(name).versions.is_deleted(version)
 
     def path(self, name: str, version: int) -> Path:
         """The directory of a version. Raises NotRegistered."""
@@ -80,7 +83,7 @@ class Registry:
         if version not in versions:
             present = ", ".join(f"v{number}" for number in versions) or "none"
             raise NotRegistered(f"{name} has no version {version}; there is: {present}", param="model")
-        return self._versions(name).path(version)
+        return self._files(name).versions.path(version)
 
     def manifest(self, name: str, version: int) -> Manifest:
         """A version's manifest, without verifying files. Raises NotRegistered, ArtifactError."""
@@ -92,7 +95,7 @@ class Registry:
 
     def last_move(self, name: str) -> Move:
         """The last move of a name's pointer; one of generation 0 when there was none. Raises RegistryDamaged."""
-        return self._history(name).last()
+        return self._files(name).history.last()
 
     def current(self, name: str) -> Pointer | None:
         """The version in service, or None. Raises RegistryDamaged, as all do that read the pointer."""
@@ -109,7 +112,7 @@ class Registry:
 
     def ledger(self, name: str) -> list[dict[str, Any]]:
         """All publications, promotions, rollbacks, withdrawals and deletions, oldest first."""
-        return self._history(name).ledger()
+        return self._files(name).history.ledger()
 
     def aliases(self, *, known: bool = False) -> dict[str, str]:
         """Target by alias. Raises RegistryDamaged, also for a lost file where aliases are `known`."""
@@ -118,7 +121,7 @@ class Registry:
     def stamp(self) -> object:
         """A value that differs after any change of pointers, aliases or versions; cheap to poll."""
         names = self._names()
-        return [(name, self._history(name).stamp(), self.versions(name)) for name in names], self._aliases.stamp()
+        return [(name, self._files(name).history.stamp(), self.versions(name)) for name in names], self._aliases.stamp()
 
     def publish(self, name: str, staging: Path, make: Callable[[int], Manifest]) -> int:
         """Make a version of the files in `staging`, with the manifest `make(number)`.
@@ -127,19 +130,18 @@ class Registry:
         manifest's owner. Raises ArtifactError when a file is not allowed in an artifact.
         """
         make_directory(self._directory(name) / "versions")
-        versions = self._versions(name)
-        with self._locked(name) as history:
-            versions.remove_deleted()
-            version = versions.next()
+        with self._locked(name) as files:
+            files.versions.remove_deleted()
+            version = files.versions.next()
             manifest = make(version)
             if (manifest.name, manifest.version) != (name, version):
                 raise RegistryError(
                     f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
                 )
-            if manifest.owner is not None and not versions.numbers():
-                self._own_first(name, manifest.owner)
-            publish(staging, versions.path(version), manifest)
-            history.log("publish", version, manifest.job, owner=manifest.owner)
+            if manifest.owner is not None and not files.versions.numbers():
+                self._own_first(files, manifest.owner)
+            publish(staging, files.versions.path(version), manifest, files.permit)
+            files.history.log("publish", version, manifest.job, owner=manifest.owner)
             return version
 
     def promote(
@@ -151,7 +153,7 @@ class Registry:
         why: str,
         expected: int | None = None,
         served: int = 0,
-        permit: Permit = _permit,
+        permit: Permit = permit_always,
     ) -> Pointer:
         """Put a version in service. Promoting the version in service changes nothing.
 
@@ -181,10 +183,10 @@ class Registry:
 
         Raises RegistryConflict when it is not in service.
         """
-        with self._locked(name) as history:
-            if history.last().version is None:
+        with self._locked(name) as files:
+            if files.history.last().version is None:
                 raise RegistryConflict(f"{name} is not in service", param="model")
-            history.move(None, "withdraw", by=by, why=why, served=served)
+            files.history.move(None, "withdraw", by=by, why=why, served=served)
 
     def delete(self, name: str, version: int, *, by: str = "", served: int = 0) -> None:
         """Delete a version for good. The only version is withdrawn first; `served` is as in `promote`.
@@ -192,73 +194,73 @@ class Registry:
         Raises RegistryConflict for the version in service beside others, for one that an alias points to, and for the
         last version of a name that an alias points to.
         """
-        with self._locked(name) as history, self._aliases.locked():
+        with self._locked(name) as files, self._aliases.locked():
             self.path(name, version)
-            self._delete_versions(name, [version], history, by, served)
+            self._delete_versions(name, [version], files, by, served)
 
     def delete_all(self, name: str, *, by: str = "", served: int = 0) -> None:
         """Delete every version. Raises RegistryConflict while one of several is in service, or one has an alias."""
-        with self._locked(name) as history, self._aliases.locked():
-            self._delete_versions(name, self.versions(name), history, by, served)
+        with self._locked(name) as files, self._aliases.locked():
+            self._delete_versions(name, self.versions(name), files, by, served)
 
     def ownership(self, name: str) -> Ownership | None:
         """The owner of a name and its grants; None for a name from before names had owners."""
-        return self._owner(name).read()
+        return self._files(name).owner.read()
 
     def set_owner(self, name: str, owner: str, *, by: str) -> Ownership:
         """Give a name to a key; the grants of the owner before end. Raises NotRegistered."""
-        with self._locked(name) as history:
-            return self._own(name, Ownership(owner), history, "set_owner", by, owner)
+        with self._locked(name) as files:
+            return self._own(files, Ownership(owner), "set_owner", by, owner)
 
     def grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Let a key's jobs promote versions of a name. Raises NotRegistered."""
-        with self._locked(name) as history:
-            now = self._owner(name).read() or Ownership()
+        with self._locked(name) as files:
+            now = files.owner.read() or Ownership()
             if key in now.grants:
                 return now
-            return self._own(name, replace(now, grants=(*now.grants, key)), history, "grant", by, key)
+            return self._own(files, replace(now, grants=(*now.grants, key)), "grant", by, key)
 
     def remove_owner(self, name: str, *, by: str) -> Ownership:
         """Leave a name without an owner and grants. Raises NotRegistered."""
-        with self._locked(name) as history:
-            return self._own(name, Ownership(), history, "remove_owner", by, "")
+        with self._locked(name) as files:
+            return self._own(files, Ownership(), "remove_owner", by, "")
 
     def revoke_grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Take a grant back. Raises NotRegistered, also for a key without a grant."""
-        with self._locked(name) as history:
-            now = self._owner(name).read() or Ownership()
+        with self._locked(name) as files:
+            now = files.owner.read() or Ownership()
             if key not in now.grants:
                 raise NotRegistered(f"{name} was not granted to {key[:100]!r}", param="key")
             left = tuple(granted for granted in now.grants if granted != key)
-            return self._own(name, replace(now, grants=left), history, "revoke_grant", by, key)
+            return self._own(files, replace(now, grants=left), "revoke_grant", by, key)
 
     def held_out(self, name: str) -> HeldOut | None:
         """The rows bound to a name, or None. Raises RegistryError."""
-        return self._held_out(name).read()
+        return self._files(name).held_out.read()
 
-    def bind_held_out(self, name: str, source: Path, held_out: HeldOut, *, permit: Permit = _permit) -> None:
+    def bind_held_out(self, name: str, source: Path, held_out: HeldOut, *, permit: Permit = permit_always) -> None:
         """Copy a file whose rows judge every later version of a name. Raises NotRegistered and RegistryError."""
-        with self._locked(name) as history:
+        with self._locked(name) as files:
             permit()
-            self._held_out(name).bind(source, held_out)
-            history.log("bind_held_out", None, held_out.by, why=held_out.file)
+            files.held_out.bind(source, held_out)
+            files.history.log("bind_held_out", None, held_out.by, why=held_out.file)
 
     def copy_held_out(self, name: str, directory: Path) -> tuple[HeldOut, Path] | None:
         """The rows bound to a name and a copy of their file in `directory`, or None. Raises RegistryError."""
         if self.held_out(name) is None:
             return None
-        with self._locked(name):
-            return self._held_out(name).copy_to(directory)
+        with self._locked(name) as files:
+            return files.held_out.copy_to(directory)
 
-    def unbind_held_out(self, name: str, *, by: str, permit: Permit = _permit) -> None:
+    def unbind_held_out(self, name: str, *, by: str, permit: Permit = permit_always) -> None:
         """Remove the rows bound to a name. Raises NotRegistered when there are none."""
-        with self._locked(name) as history:
+        with self._locked(name) as files:
             permit()
-            held_out = self._held_out(name).read()
+            held_out = files.held_out.read()
             if held_out is None:
                 raise NotRegistered(f"no rows are bound to {name}", param="model")
-            self._held_out(name).remove()
-            history.log("unbind_held_out", None, by, why=held_out.file)
+            files.held_out.remove()
+            files.history.log("unbind_held_out", None, by, why=held_out.file)
 
     def set_alias(self, alias: str, target: str, *, served: Mapping[str, str] | None = None) -> None:
         """Point `alias` to a name, or to one version of it. Raises BadName and NotRegistered.
@@ -268,16 +270,16 @@ class Registry:
         check_alias(alias)
         name, version = parse_name(target)
         self._require(name, version)  # before the lock, which would make a directory that is lost
-        with self._aliases.locked():
+        with self._aliases.locked() as permit:
             self._require(name, version)
-            self._aliases.write({**self._aliases.all_or(served or {}), alias: target})
+            self._aliases.write({**self._aliases.all_or(served or {}), alias: target}, permit)
 
     def remove_alias(self, alias: str) -> None:
         """Remove an alias. Raises NotRegistered when there is none."""
         self._require_alias(alias)
-        with self._aliases.locked():
+        with self._aliases.locked() as permit:
             aliases = self._require_alias(alias)
-            self._aliases.write({key: target for key, target in aliases.items() if key != alias})
+            self._aliases.write({key: target for key, target in aliases.items() if key != alias}, permit)
 
     def _point_to(
         self,
@@ -288,33 +290,31 @@ class Registry:
         why: str,
         expected: int | None,
         served: int,
-        permit: Permit = _permit,
+        permit: Permit = permit_always,
     ) -> Pointer:
         """Verify a version and put it in service, unless another move came after `expected`."""
         owner = verify(self.path(name, version)).owner
-        with self._locked(name) as history:
-            history.repair()
-            last = history.last()
+        with self._locked(name) as files:
+            files.history.repair()
+            last = files.history.last()
             if expected not in (None, last.generation):
                 message = f"{name} is at generation {last.generation}, expected {expected}: another change came first"
                 raise RegistryConflict(message, param="model")
             self.path(name, version)  # raises if it was deleted meanwhile
             permit()
             if last.version != version or last.generation < served:
-                last = history.move(version, action, by=by, why=why, owner=owner, served=served)
+                last = files.history.move(version, action, by=by, why=why, owner=owner, served=served)
             return Pointer(version, last.generation, last.previous)
 
-    def _own_first(self, name: str, owner: str) -> None:
+    def _own_first(self, files: NameFiles, owner: str) -> None:
         """Give a name that has no owner to the key that publishes the first version; the ledger's line says so."""
-        now = self._owner(name).read() or Ownership()
+        now = files.owner.read() or Ownership()
         if now.owner is None:
-            self._owner(name).write(replace(now, owner=owner))
+            files.owner.write(replace(now, owner=owner))
 
-    def _own(
-        self, name: str, ownership: Ownership, history: PointerHistory, change: Change, by: str, key: str
-    ) -> Ownership:
-        self._owner(name).write(ownership)
-        history.log(change, None, by, why=key)
+    def _own(self, files: NameFiles, ownership: Ownership, change: Change, by: str, key: str) -> Ownership:
+        files.owner.write(ownership)
+        files.history.log(change, None, by, why=key)
         return ownership
 
     def _job_of(self, name: str, version: int) -> str | None:
@@ -325,9 +325,9 @@ class Registry:
             log.warning("skipped a version: %s", error.message, extra={"model": name})
             return None
 
-    def _delete_versions(self, name: str, doomed: list[int], history: PointerHistory, by: str, served: int) -> None:
+    def _delete_versions(self, name: str, doomed: list[int], files: NameFiles, by: str, served: int) -> None:
         """Check all versions, then mark each as deleted and remove its files."""
-        serving = history.last().version
+        serving = files.history.last().version
         alone = self.versions(name) == [serving]
         if doomed == self.versions(name):
             self._aliases.refuse_if_named(name)
@@ -338,12 +338,11 @@ class Registry:
                 )
             self._aliases.refuse_if_named(f"{name}:v{version}")
         if alone:
-            history.move(None, "withdraw", by=by, why="deleted", served=served)
-        versions = self._versions(name)
+            files.history.move(None, "withdraw", by=by, why="deleted", served=served)
         for version in doomed:
-            versions.mark_deleted(version)
-            versions.remove(version)  # before the ledger: a full disk has no room for its line until then
-            history.log("delete", version, by)
+            files.versions.mark_deleted(version)
+            files.versions.remove(version)  # before the ledger: a full disk has no room for its line until then
+            files.history.log("delete", version, by)
 
     def _require(self, name: str, version: int | None) -> None:
         """Raise NotRegistered unless the version, or any version of the name, exists."""
@@ -362,17 +361,8 @@ class Registry:
     def _directory(self, name: str) -> Path:
         return self._root / directory_of(name)
 
-    def _versions(self, name: str) -> Versions:
-        return Versions(self._directory(name) / "versions")
-
-    def _owner(self, name: str) -> OwnerFile:
-        return OwnerFile(self._directory(name))
-
-    def _held_out(self, name: str) -> HeldOutRows:
-        return HeldOutRows(self._directory(name))
-
-    def _history(self, name: str) -> PointerHistory:
-        return PointerHistory(self._directory(name), self._clock)
+    def _files(self, name: str) -> NameFiles:
+        return NameFiles(self._directory(name), self._clock)
 
     def _names(self) -> list[str]:
         """Every name that was ever published, sorted."""
@@ -382,11 +372,13 @@ class Registry:
         return sorted(name for folder in folders if (name := name_of(folder)))
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[PointerHistory]:
-        """Hold the name's lock. Raises NotRegistered for a name that was never published."""
+    def _locked(self, name: str) -> Iterator[NameFiles]:
+        """Hold the name's lock. Raises RegistryBusy, and NotRegistered for a name that was never published."""
         directory = self._directory(name)
         if not directory.is_dir():
             raise NotRegistered(f"there is no trained model {name}", param="model")
-        with locked(directory / ".lock"):
-            remove_temporary(directory)
-            yield self._history(name)
+        lock = FencedLock(directory / ".lock", lease_s=self._lease_s, max_wait_s=self._max_wait_s)
+        with lock.hold() as permit:
+            files = NameFiles(directory, self._clock, permit)
+            files.remove_unfinished()
+            yield files

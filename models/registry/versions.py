@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from models.filesystem import remove_temporary, sync
+from models.filesystem import Permit, permit_always, remove_temporary, replace_file
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _DELETED = ".deleted"
@@ -18,7 +18,8 @@ class Versions:
     Writers must hold the name's lock.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, permit: Permit = permit_always) -> None:
+        self._permit = permit
         self._directory = directory
 
     def numbers(self) -> list[int]:
@@ -41,8 +42,7 @@ class Versions:
 
     def mark_deleted(self, number: int) -> None:
         """Mark a version as deleted, before its files are removed; only the mark counts."""
-        (self._directory / f"{number}{_DELETED}").touch()
-        sync(self._directory)
+        replace_file(self._directory / f"{number}{_DELETED}", b"", self._permit)
 
     def remove(self, number: int) -> None:
         """Remove the files of a deleted version."""

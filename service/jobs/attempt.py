@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.errors import RegistryError
+from models.errors import RegistryBusy, RegistryError
 from models.filesystem import is_full, make_directory
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
@@ -270,12 +270,12 @@ class AttemptRunner:
         self._retry(lambda: self._store.fail(job, failure))
 
     def _retry(self, write: Callable[[], object]) -> object:
-        """Write, trying again while the database is away and the lease may still hold."""
+        """Write, trying again while the database or a lock is away and the lease may still hold."""
         deadline = time.monotonic() + self._settings.job_lease_s
         while True:
             try:
                 return write()
-            except Unavailable:
+            except (Unavailable, RegistryBusy):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(self._settings.job_poll_s)

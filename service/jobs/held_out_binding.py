@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.filesystem import Permit
 from models.registry.artifact import Manifest
 from models.registry.held_out import HeldOut
-from models.registry.registry import Permit, Registry
+from models.registry.registry import Registry
 from service.errors import FileMissing
 from service.jobs.files import Files, StoredFile
 from service.jobs.held_out_check import count_rows

@@ -28,6 +28,8 @@ from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
 
+# Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
+MAX_WAIT_S = 4.8
 _SHUTTING_DOWN = "the service is shutting down"
 # Jobs use this name for the base of sensor models, which is not a model.
 SENSORS = "sensors"
@@ -58,7 +60,7 @@ class ModelManager:
             settings.max_request_tokens,
         )
         self.engines = EngineFactory(settings, metrics, on_failure)
-        self.registry = Registry(settings.registry_directory)
+        self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         loader = VersionLoader(self.registry, settings, self.engines, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self.opened = False

@@ -17,7 +17,8 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 GENERATORS = Path(__file__).with_name("generators.txt")
-PACKAGES = Path(__file__).with_name("package.json")
+NODE_CLIENTS = Path(__file__).with_name("clients.json")
+NODE_GENERATORS = Path(__file__).with_name("generators.json")
 
 
 class CannotInstall(Exception):
@@ -34,7 +35,7 @@ def interpreter(requirements: Path = REQUIREMENTS) -> Path:
     return _made("clients", requirements, make) / "bin/python"
 
 
-def node_modules() -> Path:
+def node_modules(packages: Path) -> Path:
     """The directory of node's packages, which are installed where they are missing. Raises CannotInstall."""
     if shutil.which("npm") is None:
         raise CannotInstall("the clients cannot be installed: npm is missing")
@@ -42,10 +43,10 @@ def node_modules() -> Path:
     def make(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
-        shutil.copy(PACKAGES, directory)
+        shutil.copy(packages, directory / "package.json")
         _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory))
 
-    return _made("node", PACKAGES, make) / "node_modules"
+    return _made("node", packages, make) / "node_modules"
 
 
 def _made(kind: str, packages: Path, make: Callable[[Path], None]) -> Path:
@@ -70,7 +71,12 @@ def _run(*command: str) -> None:
 
 if __name__ == "__main__":
     problems = []
-    for find in (interpreter, partial(interpreter, GENERATORS), node_modules):
+    for find in (
+        interpreter,
+        partial(interpreter, GENERATORS),
+        partial(node_modules, NODE_CLIENTS),
+        partial(node_modules, NODE_GENERATORS),
+    ):
         try:
             print(find())
         except CannotInstall as error:

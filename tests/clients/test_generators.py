@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
-from tests.clients.environment import GENERATORS, CannotInstall, interpreter, node_modules
+from tests.clients.environment import GENERATORS, NODE_GENERATORS, CannotInstall, interpreter, node_modules
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.server import wait_until
@@ -55,7 +55,7 @@ def python() -> Path:
 def node() -> Path:
     """The directory of node's programs."""
     try:
-        return node_modules() / ".bin"
+        return node_modules(NODE_GENERATORS) / ".bin"
     except CannotInstall as error:
         pytest.skip(str(error))
 
@@ -144,3 +144,42 @@ api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
   console.log(JSON.stringify(answer.data.map((item) => item.embedding))));
 """)
     assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)
+
+
+def test_the_client_for_go_makes_calls(document: Path, python: Path, tmp_path: Path, url: str) -> None:
+    if shutil.which("java") is None or shutil.which("go") is None:
+        pytest.skip("openapi-generator needs java, and its client for Go needs go")
+    made = tmp_path / "client"
+    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", "go", "-o", made,
+        "--additional-properties", "isGoSubmodule=true,packageName=sonde", cwd=tmp_path)  # fmt: skip
+    (made / "call").mkdir()
+    (made / "go.mod").write_text("module sonde\n\ngo 1.19\n")
+    (made / "call" / "main.go").write_text(f"""
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sonde"
+)
+
+func main() {{
+	settings := sonde.NewConfiguration()
+	settings.Servers = sonde.ServerConfigurations{{{{URL: "{url}"}}}}
+	body := sonde.EmbeddingsBody{{}}
+	if err := json.Unmarshal([]byte(`{json.dumps({"model": MODEL, "input": TEXTS})}`), &body); err != nil {{
+		panic(err)
+	}}
+	call := sonde.NewAPIClient(settings).OpenAIAPI.EmbeddingsV1EmbeddingsPost(context.Background())
+	answer, _, err := call.EmbeddingsBody(body).Execute()
+	if err != nil {{
+		panic(err)
+	}}
+	written, _ := json.Marshal(answer)
+	fmt.Println(string(written))
+}}
+""")
+    shutil.rmtree(made / "test", ignore_errors=True)
+    answer = json.loads(run("go", "run", "./call", cwd=made, GOFLAGS="-mod=mod", GOPROXY="off"))
+    assert [item["embedding"] for item in answer["data"]] == own_vectors(url)

@@ -67,6 +67,11 @@ class LayoutFinder:
             candidates.append(("labelled", (CHAT_COLUMN,)))
         if not candidates:
             raise self.wrong_columns("missing_column", line, record, source, expected)
+        # Columns of another task do not matter where those of the job's task are there.
+        ours = [(kind, columns) for kind, columns in candidates if kind in self.kinds]
+        if not ours and len(candidates) > 1:
+            raise self.wrong_columns("wrong_row_kind", line, record, source, expected)
+        candidates = ours or candidates
         if len(candidates) > 1:
             raise self._error("ambiguous_row", "the columns of one kind of row", _list_columns(names), line=line)
         kind, columns = candidates[0]
@@ -121,6 +126,8 @@ class LayoutFinder:
         listed = ", ".join(f"{quote(theirs)} is read as {ours}" for theirs, ours in read.items()) or "none is read"
         spare = [name for name in names if name not in (*read, CHAT_COLUMN) and len(name) <= _MAX_COMPARED]
         proposed = _propose_columns(lacking, spare[:_MAX_NAMED])
+        if len(proposed) < len(lacking):
+            proposed = {}  # the rest would be lacking
         kept = {ours: theirs for ours, theirs in self._columns.items() if theirs in read}
         example = json.dumps(kept | proposed, ensure_ascii=False)
         hint = f", of which {listed}" if names else ""

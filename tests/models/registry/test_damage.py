@@ -158,7 +158,7 @@ def test_a_withdrawal_is_above_the_generation_in_service(registry: Registry) -> 
 
 def test_readers_never_take_a_move_in_progress_for_damage(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader reads the ledger before the pointer, as a writer writes the pointer before the ledger."""
-    history = registry._history(NAME)
+    history = registry._files(NAME).history
     last_recorded = history._last_recorded
 
     def moved_meanwhile() -> object:

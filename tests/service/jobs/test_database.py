@@ -113,6 +113,37 @@ def test_the_tables_of_0_1_0_become_those_of_this_version(tmp_path: Path) -> Non
         assert [job.owner for job in JobStore(old, tmp_path / "home").page(None, 10)[0]] == [None] * 5
 
 
+@pytest.mark.slow
+def test_tables_and_jobs_of_0_1_0_on_postgresql_are_kept(postgresql: Postgres, tmp_path: Path) -> None:
+    """The home's tables and rows are copied to PostgreSQL as they are, then migrated."""
+    with tarfile.open(OLD_HOME) as archive:
+        archive.extract("home/sonde.sqlite", tmp_path, filter="data")
+    source = sa.create_engine(f"sqlite:///{tmp_path}/home/sonde.sqlite")
+    with ExitStack() as stack:
+        old, fresh = (stack.enter_context(closing(Database(postgresql.new_database(), tmp_path))) for _ in range(2))
+        tables = sa.MetaData()
+        with source.connect() as home, old.write() as connection:
+            tables.reflect(home)
+            assert "owner" not in tables.tables["jobs"].c, "these are not the tables of 0.1.0"
+            tables.create_all(connection)
+            for table in tables.sorted_tables:
+                for row in home.execute(sa.select(table)).mappings():
+                    connection.execute(table.insert().values(**row))
+            before = {row.id: row for row in home.execute(sa.select(tables.tables["jobs"]))}
+        source.dispose()
+        old.migrate()
+        fresh.migrate()
+        assert shape(old) == shape(fresh)
+        store = JobStore(old, tmp_path / "home")
+        kept = store.page(None, 10)[0]
+        assert {job.id: (job.name, job.status, job.owner) for job in kept} == {
+            id: (row.name, row.status, None)
+            for id, row in before.items()  # noqa: A001
+        }
+        queued = [job.id for job in kept if job.status == "queued"]
+        assert [claim_job(store, WorkerLeases(old, 15.0)).id] == queued
+
+
 def test_tables_of_a_later_version_are_left_alone(database: Database) -> None:
     with database.write() as connection:
         connection.execute(schema_version.update().values(version=VERSION + 1))

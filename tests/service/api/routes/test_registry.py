@@ -14,11 +14,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from models.registry.fenced_lock import LEASE_S
 from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
-from service.serving.model_manager import ModelManager
+from service.serving.model_manager import MAX_WAIT_S, ModelManager
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
@@ -571,10 +572,21 @@ def test_a_full_disk_is_said_and_changes_nothing(
     house.registry.set_alias("prod", NAME)
     before = house.registry.current(NAME), house.registry.aliases()
 
-    def fail(path: Path, content: bytes) -> None:
+    def fail(path: Path, content: bytes, permit: object) -> None:
         raise OSError(number, "no")
 
     for module in ("aliases", "pointer_history"):
         monkeypatch.setattr(f"models.registry.{module}.replace_file", fail)
     assert house.ask(method, path, body, status=status)["code"] == code
     assert (house.registry.current(NAME), house.registry.aliases()) == before
+
+
+def test_a_change_does_not_wait_for_another_for_long(house: House) -> None:
+    house.train()
+    assert LEASE_S < MAX_WAIT_S < 5, "a request takes two locks, and has to be answered within 10 s"
+    house.registry._max_wait_s = 0.1
+    with house.registry._locked(NAME):
+        answer = house.client.post(f"/v1/models/{NAME}/promote", json={"version": 1, "why": "test"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_busy")
+    assert answer.headers["retry-after"] == "1"
+    house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 1, "why": "test"})
