@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import venv
 from pathlib import Path
+
+from benchmarks import environment
 
 VENV = Path(".venv-infinity")
 PINS = Path(__file__).with_name("infinity.txt")
@@ -17,10 +18,7 @@ _TOLD = ("infinity-emb", "torch", "transformers", "sentence-transformers", "fast
 
 def install(directory: Path) -> None:
     """Make the environment from the pins, unless it is there."""
-    if (directory / "bin" / "infinity_emb").is_file():
-        return
-    venv.create(directory, with_pip=True)
-    subprocess.run([str(directory / "bin" / "pip"), "install", "--quiet", "--requirement", str(PINS)], check=True)
+    environment.make(directory, PINS, holds="bin/infinity_emb")
 
 
 def installed(directory: Path) -> list[str]:

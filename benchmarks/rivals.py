@@ -8,11 +8,8 @@ Each batch is padded to its longest text, as these libraries serve it.
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import venv
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks import environment
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
@@ -40,12 +38,7 @@ Run = Callable[[dict[str, NDArray[np.int64]]], NDArray[np.float32]]
 
 def install(directory: Path) -> None:
     """Make the environment over this one from the pins, unless it is there."""
-    if (directory / "bin" / "python").is_file():
-        return
-    venv.create(directory, with_pip=True)
-    (site_packages,) = directory.glob("lib/python*/site-packages")
-    (site_packages / "sonde.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    subprocess.run([str(directory / "bin" / "pip"), "install", "--quiet", "--requirement", str(PINS)], check=True)
+    environment.make(directory, PINS, holds="lib/python*/site-packages/openvino", over_this=True)
 
 
 def rival(name: str, model: str) -> Callable[[list[str]], NDArray[np.float32]]:

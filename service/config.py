@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     )
     max_total_jobs: int = Field(1_000, ge=0, description="unfinished jobs of all keys; 0 is no limit")
     max_key_finished_jobs: int = Field(
-        1_000, ge=0, description="finished jobs kept of one key; older ones are removed, but for promoted ones"
+        1_000, ge=0, description="finished jobs kept of one key; older unpromoted ones are removed; 0 is no limit"
     )
     max_key_bytes: int = Field(
         20 * 2**30, ge=0, description="bytes of one key's files before new ones get 507; 0 is no limit"

@@ -7,12 +7,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import LockLost, RegistryBusy
-from models.filesystem import temporary_in
+from models.filesystem import Permit, temporary_in
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class FencedLock:
         self._max_wait_s = max_wait_s
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
+    def hold(self) -> Iterator[Permit]:
         """Hold the lock; what it gives raises LockLost once another process has taken the lock over.
 
         The next holder has to remove the unfinished files of the one before, see `models.filesystem.commit`.

@@ -12,15 +12,12 @@ import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
 from models.runtime.memory import is_out_of_memory
-from models.runtime.product_race import race_products
+from models.runtime.product_race import ProductRace, race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
-
-# Bfloat16 rounds, and a race on a busy machine varies by some per cent; a smaller gain is worth neither.
-MIN_BFLOAT16_GAIN = 1.15
 
 INT8_ENGINE = "fbgemm"  # PyTorch's library for integer products on x86
 
@@ -98,20 +95,9 @@ def place_sensor(device: DeviceName = "auto") -> Placement:
     return Placement(chosen, torch.float64, f"{why}; float64 as readings are")
 
 
-def cpu_feature(*names: str) -> str | None:
-    """The first of these features, by PyTorch's names, that the processor has."""
-    found = torch.cpu.get_capabilities()
-    return next((name for name in names if found.get(name)), None)
-
-
-def bfloat16_feature() -> str | None:
-    """The processor's feature for bfloat16 products, if any."""
-    return cpu_feature("amx_bf16", "avx512_bf16")
-
-
 def has_amx() -> bool:
     """Whether the processor has AMX for bfloat16."""
-    return bfloat16_feature() == "amx_bf16"
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _require_int8(device: torch.device) -> None:
@@ -154,15 +140,17 @@ def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
     if device.type == "mps":
         return False, "bfloat16 is not faster on Apple's GPU"
-    return _wins_in_bfloat16(race_products().bfloat16_gain)
+    race = race_products()
+    return race.prefers_bfloat16, _describe(race)
 
 
-def _wins_in_bfloat16(gain: float) -> tuple[bool, str]:
-    """Whether bfloat16 is so much faster than float32 that its rounding is worth it; `gain` is the factor."""
+def _describe(race: ProductRace) -> str:
+    """Why bfloat16 is preferred, or float32."""
+    gain = race.bfloat16_gain
     if gain == 0:
-        return False, "this PyTorch multiplies bfloat16 on this processor not at all, or slowly"
-    if gain >= MIN_BFLOAT16_GAIN:
-        return True, f"it multiplies {gain:.1f} times as fast as float32 here"
+        return "this PyTorch multiplies bfloat16 on this processor not at all, or slowly"
+    if race.prefers_bfloat16:
+        return f"it multiplies {gain:.1f} times as fast as float32 here"
     if gain >= 1:
-        return False, f"bfloat16 multiplies only {gain:.2f} times as fast here"
-    return False, f"it multiplies {1 / gain:.1f} times as fast as bfloat16 here"
+        return f"bfloat16 multiplies only {gain:.2f} times as fast here"
+    return f"it multiplies {1 / gain:.1f} times as fast as bfloat16 here"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from models.errors import RegistryError, SondeError
+from models.registry.names import parse_name
 from models.registry.registry import Registry
 from service.auth import Keyring
 from service.config import Settings
@@ -199,16 +200,16 @@ class Worker:
         limit = self._settings.max_key_finished_jobs
         removed = 0
         for job in self._store.finished_beyond(limit) if limit else []:
-            if job.fine_tuned_model is None or not self._was_promoted(job.name, job.fine_tuned_model):
+            if job.fine_tuned_model is None or not self._was_promoted(job.fine_tuned_model):
                 shutil.rmtree(paths.job_directory(self._home, job.id), ignore_errors=True)
                 self._store.remove_finished(job.id)
                 removed += 1
         if removed:
             log.info("removed finished jobs beyond --max-key-finished-jobs", extra={"jobs": removed, "limit": limit})
 
-    def _was_promoted(self, name: str, model: str) -> bool:
+    def _was_promoted(self, model: str) -> bool:
         """Whether a version, `ft:…:v2`, ever served."""
-        version = int(model.rpartition(":v")[2])
+        name, version = parse_name(model)
         moves = (line for line in self._registry.ledger(name) if line.get("action") in ("promote", "rollback"))
         return any(line.get("version") == version for line in moves)
 

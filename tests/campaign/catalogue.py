@@ -75,7 +75,7 @@ CHECKS = (
     ),
     _own(
         "full-disk",
-        "a full and a read-only file system: each write is refused by name, each read goes on",
+        "on a full or read-only file system Sonde refuses each write by name and goes on reading",
         "the database's error of a full disk",
     ),
     Check(

@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.runtime.placement import INT8_ENGINE, MIN_BFLOAT16_GAIN
+from models.runtime.placement import INT8_ENGINE
 from models.runtime.product_race import race_products
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
@@ -83,7 +83,7 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
-    bfloat16_attention = race_products().bfloat16_gain >= MIN_BFLOAT16_GAIN
+    bfloat16_attention = race_products().prefers_bfloat16
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
         layer.bfloat16_attention = bfloat16_attention  # type: ignore[assignment]  # a _Layer has it

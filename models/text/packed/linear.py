@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.runtime.product_race import race_products
+from models.runtime.product_race import pack_for_onednn, race_products
 
 # Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
 _ONEDNN_ROWS_PER_THREAD = 64
@@ -50,10 +50,8 @@ class Linear(nn.Linear):
         """Have oneDNN multiply up to `max_rows` rows.
 
         For any number of rows, drop PyTorch's form of the weights.
-
-        oneDNN's form is the one for 512 rows, which suits fewer as well.
         """
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 512)  # noqa: SLF001  # as torch's inductor calls it
+        self._packed = pack_for_onednn(self.weight.detach())
         self.onednn_max_rows = max_rows
         if max_rows == _ANY_ROWS:
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -148,11 +148,8 @@ def test_one_of_several_waiters_takes_over_at_a_time(tmp_path: Path) -> None:
                 assert inside[-1] == number
                 inside.append(number)
 
-        threads = [threading.Thread(target=enter, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(enter, range(6)))  # raises what a thread raised
     assert inside[::2] == inside[1::2]
     assert len(inside) == 12
     assert [one.name for one in tmp_path.iterdir()] == [".lock-1"]

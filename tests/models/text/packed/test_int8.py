@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from models.errors import ModelError
 from models.loader import load
+from models.runtime import product_race
 from models.runtime.placement import INT8_ENGINE, Placement, place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
@@ -94,7 +95,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
 
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
-    monkeypatch.setattr(quantized, "MIN_BFLOAT16_GAIN", math.inf)
+    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", math.inf)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.metadata.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
@@ -105,7 +106,7 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
 ) -> None:
     vectors = {}
     for needed in (0.0, math.inf):
-        monkeypatch.setattr(quantized, "MIN_BFLOAT16_GAIN", needed)
+        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
         model = PackedEncoder(rough, int8())
         vectors[needed] = model.forward(texts([40, 33], model.metadata.vocabulary))
     assert not np.array_equal(vectors[0.0], vectors[math.inf])

@@ -1,4 +1,4 @@
-"""The layouts of a job's task, whatever else a file holds, and what an error proposes for `columns`."""
+"""A job reads the layouts of its task and ignores other columns; an error proposes `columns` that work."""
 
 from __future__ import annotations
 
