@@ -1,4 +1,4 @@
-"""The command line: `sonde up | serve | worker | score | bench | keys`."""
+"""The command line: the server's own commands; `service.commands` has those that call a service."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from service import logs
 from service.auth import SCOPES, Keyring
 from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
+from service.commands import CLIENT_COMMANDS
 from service.config import PREFIX, Settings
 from service.errors import ConfigError
 from service.home import prepare_home
@@ -39,12 +40,22 @@ log = logging.getLogger("sonde")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 after a failure, 2 for wrong flags or settings."""
-    parsed = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if given and given[0] in CLIENT_COMMANDS:
+            return _run_client_command(given)
+        parsed = parser().parse_args(given)
         return int(parsed.run(parsed))
     except SondeError as error:
         print(f"sonde: {printable(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _run_client_command(arguments: Sequence[str]) -> int:
+    """Run a command that calls a service; it is Typer's, and imports what the server does not need."""
+    from service.commands.app import run
+
+    return run(arguments)
 
 
 def command() -> NoReturn:
@@ -331,6 +342,8 @@ def parser() -> argparse.ArgumentParser:
     load = _add_command(commands, "bench", "load-test a server", str(bench.__doc__), [example])
     add_bench_flags(load)
     load.set_defaults(run=bench)
+    for name, about in CLIENT_COMMANDS.items():  # listed here, and run by Typer
+        commands.add_parser(name, help=about, add_help=False)
     keys = commands.add_parser("keys", help="create, list and revoke API keys")
     _add_keys(keys.add_subparsers(required=True, metavar="ACTION"))
     return made

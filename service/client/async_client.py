@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -144,8 +144,8 @@ class AsyncStream:
         self,
         series: calls.Readings,
         *,
-        columns: list[str] | None = None,
-        timestamps: list[str] | list[float] | None = None,
+        columns: Sequence[str] | None = None,
+        timestamps: Sequence[str | float] | None = None,
     ) -> Scores:
         """Score the next readings. After an error, `state` is as before, so the piece can be sent again."""
         scores = await self._client.anomaly(

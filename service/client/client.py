@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
@@ -141,8 +141,8 @@ class Stream:
         self,
         series: calls.Readings,
         *,
-        columns: list[str] | None = None,
-        timestamps: list[str] | list[float] | None = None,
+        columns: Sequence[str] | None = None,
+        timestamps: Sequence[str | float] | None = None,
     ) -> Scores:
         """Score the next readings. After an error, `state` is as before, so the piece can be sent again."""
         scores = self._client.anomaly(
