@@ -125,7 +125,12 @@ def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[Train
     A fault that ends the reading, such as a byte that is not UTF-8, is the last one.
     """
     faults: list[TrainingDataError] = []
-    reader = FileReader(path, find_format(path, None, "training_file"), on_fault=faults.append)
+
+    def keep(fault: TrainingDataError) -> None:
+        if len(faults) < _MAX_FAULTS:
+            faults.append(fault)
+
+    reader = FileReader(path, find_format(path, None, "training_file"), on_fault=keep)
     parser = RowParser(reader, columns, task)
     records = reader.records(wanted=_columns_read(columns))
     while len(faults) < _MAX_FAULTS:
@@ -134,7 +139,7 @@ def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[Train
         except StopIteration:
             break
         except TrainingDataError as error:
-            faults.append(error)
+            keep(error)
     return faults
 
 
