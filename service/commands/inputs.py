@@ -42,9 +42,7 @@ def _texts_of(path: Path, column: str) -> Iterator[str]:
         elif isinstance(text := record.get(column), str):
             yield text
         else:
-            raise BadInput(
-                f"{path}, line {line}: expected text in {column!r}, which --column names, got {list(record)}"
-            )
+            raise BadInput(f"{path}, line {line}: expected text in {column!r} (--column), got {list(record)}")
 
 
 def _records(path: Path) -> Iterator[tuple[int, str | dict[str, object]]]:

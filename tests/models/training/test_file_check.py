@@ -58,7 +58,9 @@ def test_rows_that_can_be_used_get_the_data_checks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("task", "more"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 2})])
-def test_the_first_fault_of_each_column_of_readings_is_named(tmp_path: Path, task: str, more: dict[str, object]) -> None:
+def test_the_first_fault_of_each_column_of_readings_is_named(
+    tmp_path: Path, task: str, more: dict[str, object]
+) -> None:
     content = "t,a,b\n2026-01-01,1,2\nx,1,foo\n2026-01-03,inf,bar\n"
     found = faults(check(tmp_path / "x.csv", content, task, timestamp="t", **more))
     assert found == [("not_finite", (4,)), ("wrong_type", (3,)), ("wrong_type", (3,))]
