@@ -19,8 +19,12 @@ setup-dev: $(VENV)/.ready-dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# pip's own bars on a terminal, and nothing of it elsewhere.
+QUIET := $(shell [ -t 2 ] || echo --quiet)
+
 $(VENV)/.ready: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	@echo "Setting up $(VENV): PyTorch and $$(grep -c == requirements.lock) packages, about 2 GB on disk, in some minutes." >&2
+	$(BIN)/pip install $(QUIET) --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -1,4 +1,4 @@
-"""The command line: `sonde up | serve | worker | score | bench | keys`."""
+"""The command line: the server's own commands; `service.commands` has those that call a service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from service import logs
 from service.auth import SCOPES, Keyring
 from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
+from service.commands import CLIENT_COMMANDS
 from service.config import PREFIX, Settings
+from service.console import takes_colours
 from service.errors import ConfigError
 from service.home import prepare_home
 from service.printable import printable
@@ -39,12 +41,22 @@ log = logging.getLogger("sonde")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 after a failure, 2 for wrong flags or settings."""
-    parsed = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if given and given[0] in CLIENT_COMMANDS:
+            return _run_client_command(given)
+        parsed = parser().parse_args(given)
         return int(parsed.run(parsed))
     except SondeError as error:
         print(f"sonde: {printable(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _run_client_command(arguments: Sequence[str]) -> int:
+    """Run a command that calls a service; it is Typer's, and imports what the server does not need."""
+    from service.commands.app import run
+
+    return run(arguments)
 
 
 def command() -> NoReturn:
@@ -99,6 +111,15 @@ def worker(parsed: argparse.Namespace) -> int:
     _prepare_torch()
     with _logging_the_run(parsed, settings):
         return work(_within_quota(settings))
+
+
+def config(parsed: argparse.Namespace) -> int:
+    """Print the settings in force, and what each comes from: a flag, a variable, sonde.toml or the default."""
+    from service.commands.configuration import show
+
+    given = {name: getattr(parsed, name) for name in Settings.model_fields}
+    print(show(Settings.read(given).shown(), Settings.origins(given), as_json=parsed.json))
+    return 0
 
 
 def score(parsed: argparse.Namespace) -> int:
@@ -233,7 +254,7 @@ _TORCH_ENVIRONMENT = {
 
 def _banner(settings: Settings, keyring: Keyring) -> Banner:
     home = f" --home {shlex.quote(str(settings.home))}" if "home" in settings.changed() else ""
-    return Banner(keys=keyring.were_made, home=home, colours=sys.stdout.isatty())
+    return Banner(keys=keyring.were_made, home=home, colours=takes_colours(sys.stdout))
 
 
 # The first setting of each group of flags, and the group's title.
@@ -325,12 +346,20 @@ def parser() -> argparse.ArgumentParser:
             # The supervisor of --workers passes both.
             command.add_argument("--process-spec", help=argparse.SUPPRESS)
             command.add_argument("--keys-were-made", action="store_true", help=argparse.SUPPRESS)
+    example = "sonde config --port 9000"
+    shown = _add_command(commands, "config", "print the settings in force", str(config.__doc__), [example])
+    shown.usage = "sonde config [--json] [--FLAG VALUE …]"
+    shown.add_argument("--json", action="store_true", help="print JSON, for programs")
+    _add_settings(shown, Settings.model_fields)
+    shown.set_defaults(run=config)
     example = "sonde score live.csv --model ft:sensors:local:pump --timestamp time --plot out.png"
     _add_score(_add_command(commands, "score", "score a CSV with a sensor model", str(score.__doc__), [example]))
     example = "sonde bench --clients 32 --seconds 10"
     load = _add_command(commands, "bench", "load-test a server", str(bench.__doc__), [example])
     add_bench_flags(load)
     load.set_defaults(run=bench)
+    for name, about in CLIENT_COMMANDS.items():  # listed here, and run by Typer
+        commands.add_parser(name, help=about, add_help=False)
     keys = commands.add_parser("keys", help="create, list and revoke API keys")
     _add_keys(keys.add_subparsers(required=True, metavar="ACTION"))
     return made

@@ -1,4 +1,4 @@
-"""The settings: flags beat environment variables, which beat the defaults written here."""
+"""The settings: flags beat environment variables, which beat `sonde.toml`, which beats the defaults written here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.validation_messages import describe_fault
+from service.config_file import CONFIG_FILE, ConfigFile
 from service.errors import ConfigError
 
 PREFIX = "SONDE_"
@@ -30,7 +31,7 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Settings(BaseSettings):
-    """All settings. Each is a flag (`--max-inputs`) and a variable (`SONDE_MAX_INPUTS`)."""
+    """All settings. Each is a flag (`--max-inputs`), a variable (`SONDE_MAX_INPUTS`) and a name in `sonde.toml`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -185,9 +186,13 @@ class Settings(BaseSettings):
 
     def changed(self) -> dict[str, object]:
         """The settings that differ from their defaults; of the database's URL the address alone."""
-        fields = type(self).model_fields.items()
-        found = {name: value for name, field in fields if (value := getattr(self, name)) != field.default}
-        return found | ({"database_url": _address(self.database_url)} if self.database_url else {})
+        fields = type(self).model_fields
+        return {name: value for name, value in self.shown().items() if getattr(self, name) != fields[name].default}
+
+    def shown(self) -> dict[str, object]:
+        """All settings; of the database's URL the address alone."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return values | ({"database_url": _address(self.database_url)} if self.database_url else {})
 
     def share(self, of: int) -> Settings:
         """Divide the limits that were set between `of` processes; defaults suit one process."""
@@ -201,16 +206,38 @@ class Settings(BaseSettings):
         return self.model_copy(update={"threads": max(int(quota), 1)})
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, variables and the file, the first of which counts."""
+        return init_settings, env_settings, ConfigFile(settings_cls)
+
+    @classmethod
+    def origins(cls, flags: Mapping[str, Any]) -> dict[str, str]:
+        """What each setting comes from: its flag, its variable, the file, or the default. Raises ConfigError."""
+        file = ConfigFile(cls).toml_data
+        given = {name: f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None}
+        variables = {name: PREFIX + name.upper() for name in cls.model_fields if PREFIX + name.upper() in os.environ}
+        return dict.fromkeys(cls.model_fields, "default") | dict.fromkeys(file, str(CONFIG_FILE)) | variables | given
+
+    @classmethod
     def read(cls, flags: Mapping[str, Any]) -> Settings:
-        """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong or unknown one."""
+        """Combine flags (None: not given), variables and the file. Raises ConfigError naming a wrong or unknown one."""
         _require_known_variables(os.environ)
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             first: Any = error.errors()[0]
             name = str(first["loc"][0]).removeprefix(PREFIX).lower() if first["loc"] else "settings"
-            variable = PREFIX + name.upper()
-            message = f"--{name.replace('_', '-')} (or {variable}): {describe_fault(first)}, got {first['input']!r}"
+            place = f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()})"
+            if cls.origins(flags).get(name) == str(CONFIG_FILE):
+                place = f"{CONFIG_FILE}: {name}"
+            message = f"{place}: {describe_fault(first)}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
 
 

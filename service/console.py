@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TextIO
 
 from service.printable import printable
 
@@ -20,13 +22,14 @@ BUILT_IN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "tas
 class ConsoleFormatter(logging.Formatter):
     """Formats time, level and message; of a request method, path, status, time, model and tokens.
 
-    `always` is in every line. No control character of a message reaches the terminal.
+    `always` is in every line. `bars`: a progress bar may be on the line, which is erased first. No control character of
+    a message reaches the terminal.
     """
 
-    def __init__(self, always: Mapping[str, object] | None = None, *, colours: bool) -> None:
+    def __init__(self, always: Mapping[str, object] | None = None, *, colours: bool, bars: bool = False) -> None:
         super().__init__()
         self._always = dict(always or {})
-        self._colours = colours
+        self._colours, self._bars = colours, bars or colours
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as one line, and the traceback of an exception below it."""
@@ -37,7 +40,7 @@ class ConsoleFormatter(logging.Formatter):
         what = self._request(facts) if "route" in facts else self._message(record, facts)
         trace = self.formatException(record.exc_info).splitlines() if record.exc_info else []
         lines = "\n  ".join([f"{head} {what}", *map(printable, trace)])
-        return _CLEAR_LINE + lines if self._colours else lines
+        return _CLEAR_LINE + lines if self._bars else lines
 
     def _request(self, facts: Mapping[str, object]) -> str:
         status, seconds, outcome = int(str(facts["status"])), float(str(facts["seconds"])), str(facts["outcome"])
@@ -56,6 +59,11 @@ class ConsoleFormatter(logging.Formatter):
 
     def _paint(self, text: str, colour: str) -> str:
         return paint(text, colour) if self._colours and text else printable(text)
+
+
+def takes_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal of a person who has not set `NO_COLOR` (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def paint(text: str, colour: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import orjson
 
-from service.console import BUILT_IN, ConsoleFormatter
+from service.console import BUILT_IN, ConsoleFormatter, takes_colours
 from service.printable import printable
 
 LogFormat = Literal["auto", "console", "json"]
@@ -56,7 +56,9 @@ def configure(
     if not console or not terminal or always:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it, too
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(ConsoleFormatter(always, colours=terminal) if console else JsonFormatter(always))
+    handler.setFormatter(
+        ConsoleFormatter(always, colours=takes_colours(sys.stderr), bars=terminal) if console else JsonFormatter(always)
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal, TextIO
@@ -29,6 +30,48 @@ def emit(events: Events, message: str, level: Level = "info") -> None:
 def phase(events: Events, name: Literal["validating_files", "running"]) -> None:
     """Set the job's status from here on."""
     events({"type": "phase", "phase": name})
+
+
+class Heartbeat:
+    """Passes events on, and says that the work goes on after each `silence_s` without one.
+
+    As a context it watches from a thread of its own.
+    """
+
+    def __init__(self, events: Events, *, silence_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._events, self._silence_s, self._clock = events, silence_s, clock
+        self._last = self._said = clock()
+        self._doing = "the start"
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+
+    def __call__(self, event: Mapping[str, object]) -> None:
+        """Pass an event on."""
+        with self._lock:
+            self._events(event)
+            self._last = self._clock()
+            if event["type"] == "message":
+                self._doing, self._said = str(event["message"]), self._last
+
+    def beat(self) -> None:
+        """Emit a message if nothing came for too long."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last >= self._silence_s:
+                self._last = now
+                emit(self._events, f"still at work, {now - self._said:.0f} s after: {self._doing}")
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            self.beat()
 
 
 class ProgressEvents:

@@ -30,7 +30,7 @@ from models.training.checks.before_training import check_rows
 from models.training.data.dataset import DataSplit, read_split
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
-from models.training.events import Events, emit, json_lines, phase
+from models.training.events import Events, Heartbeat, emit, json_lines, phase
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
@@ -230,8 +230,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     os.nice(_NICENESS)
     keep_freed_memory()
-    with _event_stream() as stream:
-        code = run(Path(sys.argv[1]), json_lines(stream))
+    with _event_stream() as stream, Heartbeat(json_lines(stream)) as events:
+        code = run(Path(sys.argv[1]), events)
     sys.exit(code)
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,57 +17,13 @@ import pytest
 
 from service.auth import Keyring
 from tests.support.server import metric, serving, wait_until
+from tests.support.terminal import CTRL_C, Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
-CTRL_C = b"\x03"
 HALF_A_BODY = (
     b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 )
-
-
-class Terminal:
-    """`sonde` on a pseudo-terminal, as a person sees it."""
-
-    def __init__(self, *words: str) -> None:
-        self._ours, theirs = pty.openpty()
-        # `setsid --ctty` gives the process the terminal, so that the bytes of Ctrl-C become SIGINT.
-        command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "service.cli", *words]
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        self.raw = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def plain(self) -> str:
-        """All that was written, without colours and erased lines."""
-        return re.sub(r"\x1b\[[0-9;]*[mK]", "", self.raw).replace("\r", "")
-
-    def wait_for(self, text: str, timeout_s: float = 60) -> None:
-        """Wait until a text has been written."""
-        wait_until(lambda: text in self.plain or self.process.poll() is not None, timeout_s)
-        assert text in self.plain, self.plain
-
-    def press(self, keys: bytes) -> None:
-        """Type."""
-        os.write(self._ours, keys)
-
-    def close(self) -> None:
-        """End the process."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
-        self._reader.join(5)
-        os.close(self._ours)
-
-    def _read(self) -> None:
-        while True:
-            try:
-                part = os.read(self._ours, 65536)
-            except OSError:  # all who could write have ended
-                return
-            self.raw += part.decode(errors="replace")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from models.training.data.row_layout import CHAT_COLUMN
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
-from models.training.errors import data_error, quote
+from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     Hyperparameters,
@@ -25,6 +25,7 @@ from models.training.hyperparameters import (
 )
 from models.training.job import BoundFile, TrainingJob
 
+_MAX_FAULTS = 100
 _NO_MAPPING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -113,10 +114,33 @@ def read_rows(
     """
     reader = FileReader(path, find_format(path, format, param), param, max_rows, max_line_bytes)
     parser = RowParser(reader, columns, task)
-    ours = chain(*(columns_of(kind) for kind in TEXT_COLUMNS), [CHAT_COLUMN], columns.values())
-    for line, record in reader.records(wanted=frozenset(ours)):
+    for line, record in reader.records(wanted=_columns_read(columns)):
         parser.add(line, record)
     return parser.rows()
+
+
+def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[TrainingDataError]:
+    """The faults of all rows of a file of texts, up to 100; none where the rows can be read.
+
+    A fault that ends the reading, such as a byte that is not UTF-8, is the last one.
+    """
+    faults: list[TrainingDataError] = []
+
+    def keep(fault: TrainingDataError) -> None:
+        if len(faults) < _MAX_FAULTS:
+            faults.append(fault)
+
+    reader = FileReader(path, find_format(path, None, "training_file"), on_fault=keep)
+    parser = RowParser(reader, columns, task)
+    records = reader.records(wanted=_columns_read(columns))
+    while len(faults) < _MAX_FAULTS:
+        try:
+            parser.add(*next(records))
+        except StopIteration:
+            break
+        except TrainingDataError as error:
+            keep(error)
+    return faults
 
 
 def read_bound(file: BoundFile) -> LabelledParts:
@@ -135,6 +159,11 @@ def read_parts(path: Path, task: str, columns: Mapping[str, str], label: str | N
     if not inside:
         raise data_error(param, "no_normal_rows", f"rows of other labels than {quote(label)}", "none")
     return LabelledParts(rows.take(inside), out_of_scope)
+
+
+def _columns_read(columns: Mapping[str, str]) -> frozenset[str]:
+    """All columns that rows of texts may have; `columns` maps some of them."""
+    return frozenset(chain(*(columns_of(kind) for kind in TEXT_COLUMNS), [CHAT_COLUMN], columns.values()))
 
 
 def _out_of_scope_label(settings: Hyperparameters) -> str | None:

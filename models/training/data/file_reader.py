@@ -63,13 +63,17 @@ class FileColumns:
 
 @dataclass(frozen=True, slots=True)
 class FileReader:
-    """Reads one file within its limits; `param` is the parameter that errors name."""
+    """Reads one file within its limits; `param` is the parameter that errors name.
+
+    `on_fault` takes the error of a row, which is then left out; without it, the first such error is raised.
+    """
 
     path: Path
     format: Format
     param: str = "training_file"
     max_rows: int = MAX_ROWS
     max_line_bytes: int = MAX_LINE_BYTES
+    on_fault: Callable[[TrainingDataError], None] | None = None
 
     @property
     def unit(self) -> str:
@@ -126,7 +130,12 @@ class FileReader:
         with self.path.open("rb") as file:
             for number, line in self._lines(file):
                 if text := line.strip():
-                    yield number, parse_object(text, number, self.param)
+                    try:
+                        record = parse_object(text, number, self.param)
+                    except TrainingDataError as error:
+                        self._leave_out(error)
+                        continue
+                    yield number, record
 
     def _csv_records(self) -> Iterator[Record]:
         """Rows below a header, which shows whether comma, semicolon or tab separates cells."""
@@ -146,8 +155,18 @@ class FileReader:
                 if not names:
                     names = self._require_names(cells)
                 elif cells:
-                    yield start, self._csv_record(names, cells, start)
+                    try:
+                        record = self._csv_record(names, cells, start)
+                    except TrainingDataError as error:
+                        self._leave_out(error)
+                    else:
+                        yield start, record
                 start = reader.line_num + 1
+
+    def _leave_out(self, error: TrainingDataError) -> None:
+        if self.on_fault is None:
+            raise error
+        self.on_fault(error)
 
     def _csv_record(self, names: list[str], cells: list[str], line: int) -> dict[str, object]:
         if len(cells) != len(names):

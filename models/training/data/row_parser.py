@@ -27,6 +27,7 @@ class RowParser:
         self._unit, self._textual, self._max_text = file.unit, file.format == "csv", file.max_line_bytes
         self._line = 0
         self._kind: RowKind | None = None
+        self._kind_line = 0
         self._texts: list[list[str]] = []
         self._labels: list[str] = []
         self._scores: list[float] = []
@@ -67,11 +68,11 @@ class RowParser:
             return
         if self._kind is not None:
             expected, got = (" and ".join(columns_of(kind)) for kind in (self._kind, layout.kind))
-            expected += f" as on {self._unit} {self._lines[0]} (one kind of row a file)"
+            expected += f" as on {self._unit} {self._kind_line} (one kind of row a file)"
             raise self._refuse("mixed_row_kinds", expected, got)
         if layout.kind not in self._layouts.kinds:
             raise self._layouts.wrong_columns("wrong_row_kind", self._line, record, layout.source)
-        self._kind = layout.kind
+        self._kind, self._kind_line = layout.kind, self._line
         self._texts = [[] for _ in TEXT_COLUMNS[layout.kind]]
 
     def _refuse(self, code: str, expected: str, got: str, column: str | None = None) -> TrainingDataError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,12 @@ def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file") 
     return _TableParser(file, param).parse(roles)
 
 
+def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
+    """The first fault of each column; none where all can be read. Raises TrainingDataError for the file as a whole."""
+    param = "training_file"
+    return list(_TableParser(FileReader(path, find_format(path, None, param), param).columns(), param).faults(roles))
+
+
 @dataclass(frozen=True, slots=True)
 class _TableParser:
     file: FileColumns
@@ -93,6 +99,22 @@ class _TableParser:
             None if roles.group is None else self._groups(roles.group),
             None if roles.label is None else self._labels(roles.label),
         )
+
+    def faults(self, roles: ColumnRoles) -> Iterator[TrainingDataError]:
+        """The first fault of each column."""
+        names = roles.columns or tuple(name for name in self.file.table.column_names if name not in roles.others)
+        others = ((roles.timestamp, self._times), (roles.group, self._groups), (roles.label, self._labels))
+        readers: list[tuple[str | None, Callable[[str], object]]] = [
+            *((name, self._readings) for name in names),
+            *others,
+        ]
+        for name, read in readers:
+            if name is not None:
+                try:
+                    self._require_column(name)
+                    read(name)
+                except TrainingDataError as error:
+                    yield error
 
     def _require_column(self, name: str) -> None:
         if name not in self.file.table.column_names:

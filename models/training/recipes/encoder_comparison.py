@@ -110,6 +110,8 @@ class EncoderComparison:
         folds, auto = self._folds(), self._settings.mode == "auto"
         if auto and not self._can_show_a_lead(folds):
             return None
+        why = "a better one could show a lead over the frozen one" if auto else "the job asks for it"
+        self._emit(f"tuning the encoder {self._context.job.base}, since {why}")
         try:
             result = self._tune_and_compare(folds)
         except TrainingError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Mapping
 
 import pytest
 
-from models.training.events import ProgressEvents, emit, json_lines, phase
+from models.training.events import Heartbeat, ProgressEvents, emit, json_lines, phase
+from tests.support.server import wait_until
 
 
 def test_each_event_is_a_line_of_json() -> None:
@@ -42,3 +44,30 @@ def test_progress_tells_at_most_once_a_second_and_always_at_the_end() -> None:
         "examples_per_s": 25.0,
         "eta_s": 0.4,
     }
+
+
+def test_a_long_silence_is_broken_and_says_what_came_before() -> None:
+    said: list[Mapping[str, object]] = []
+    now = [0.0]
+    events = Heartbeat(said.append, silence_s=10, clock=lambda: now[0])
+    emit(events, "fitting")
+    for now[0] in (9.9, 10.0, 19.0, 20.0):
+        events.beat()
+    assert [line["message"] for line in said] == [
+        "fitting",
+        "still at work, 10 s after: fitting",
+        "still at work, 20 s after: fitting",
+    ]
+    events({"type": "metrics", "data": {}})
+    now[0] = 29.0
+    events.beat()
+    assert len(said) == 4
+
+
+def test_the_heartbeat_beats_by_itself_and_ends() -> None:
+    said: list[Mapping[str, object]] = []
+    with Heartbeat(said.append, silence_s=0) as events:
+        wait_until(lambda: len(said) > 0)
+        emit(events, "done")
+    assert said[-1]["message"] == "done"
+    assert all(thread.name != "heartbeat" for thread in threading.enumerate())

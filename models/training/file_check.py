@@ -1,0 +1,67 @@
+"""The data checks of a training file by themselves: all rows that cannot be used, and what the checks find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.training.checks.data import check_data
+from models.training.checks.sensor_data import check_table
+from models.training.data import dataset, table
+from models.training.data.forecast_split import divide_series
+from models.training.errors import TrainingDataError
+from models.training.hyperparameters import (
+    ForecastHyperparameters,
+    Hyperparameters,
+    SensorAnomalyHyperparameters,
+    parse,
+)
+from models.training.job import TrainingJob
+from models.training.recipes.sensor_split import SensorSplit
+from models.training.report import Finding, Report
+
+
+def check_file(path: Path, task: str, hyperparameters: Mapping[str, Any], columns: Mapping[str, str]) -> Report:
+    """The checks that need no model, as a report of one stage.
+
+    Raises HyperparameterError, and TrainingDataError for a file that is not there.
+    """
+    settings = parse(task, hyperparameters)
+    if not path.is_file():
+        raise TrainingDataError("no_file", f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}")
+    job = TrainingJob("check", "", "", task, path, dict(hyperparameters), columns=dict(columns))
+    report = Report()
+    try:
+        report.extend(_findings(job, settings))
+    except TrainingDataError as first:
+        report.extend(map(_finding, _all_faults(job, settings, first)))
+    return report
+
+
+def _findings(job: TrainingJob, settings: Hyperparameters) -> list[Finding]:
+    if isinstance(settings, SensorAnomalyHyperparameters):
+        split = SensorSplit.read(job, settings)
+        return list(check_table(split.train, split.held_out, split.repairs))
+    if isinstance(settings, ForecastHyperparameters):
+        series = divide_series(job, settings)
+        return list(check_table(series.seen, series.held_rows, series.repairs))
+    parts = dataset.read_split(job, settings)
+    return list(check_data(parts.train, parts.held_out, same_file=parts.same_file))
+
+
+def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingDataError) -> list[TrainingDataError]:
+    """The faults of all rows, of a table that of each column; else the first, which is about the file."""
+    try:
+        if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
+            label = settings.label if isinstance(settings, SensorAnomalyHyperparameters) else None
+            roles = table.ColumnRoles(settings.columns, settings.timestamp, settings.group, label)
+            return table.find_faults(job.training_file, roles) or [first]
+        return dataset.find_faults(job.training_file, job.task, job.columns) or [first]
+    except TrainingDataError:
+        return [first]
+
+
+def _finding(fault: TrainingDataError) -> Finding:
+    rows = [] if fault.line is None else [fault.line]
+    return Finding.of("data", fault.code, "fail", None, None, fault.message, "Mend the row in the file.", rows)

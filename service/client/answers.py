@@ -1,0 +1,208 @@
+"""What the service answers. Each keeps the fields that it does not name, for `model_dump`."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class Page(Answer, Generic[T]):
+    """A part of a list; `has_more` says whether another page follows."""
+
+    data: list[T]
+    has_more: bool = False
+
+
+class Embedding(Answer):
+    index: int
+    embedding: list[float]
+    truncated: bool
+
+
+class Embeddings(Answer):
+    """A vector for each text."""
+
+    model: str
+    data: list[Embedding]
+
+    @property
+    def vectors(self) -> list[list[float]]:
+        """The vectors, float [n, d], in the order of the texts."""
+        return [item.embedding for item in self.data]
+
+
+class LabelScore(Answer):
+    label: str
+    score: float
+
+
+class Classification(Answer):
+    """`label` is None below `min_confidence`; `labels` are the best first."""
+
+    index: int
+    label: str | None
+    labels: list[LabelScore]
+    out_of_scope: bool | None = None
+
+
+class Classifications(Answer):
+    model: str
+    data: list[Classification]
+
+
+class Score(Answer):
+    """The score of one text or reading; a higher one is more unusual."""
+
+    index: int
+    score: float
+    p_value: float
+    is_anomaly: bool
+    contributions: dict[str, float] | None = None
+
+
+class Drift(Answer):
+    detected: bool
+    p_value: float
+
+
+class Scores(Answer):
+    """Scores of texts or readings; `state` continues a series."""
+
+    model: str
+    data: list[Score]
+    alpha: float
+    threshold: float | None
+    drift: Drift | None
+    state: str | None
+    warnings: list[str]
+
+
+class Forecast(Answer):
+    """Of each step the mean and quantiles, [steps, columns] in the order of `columns`."""
+
+    model: str
+    columns: list[str]
+    timestamps: list[str | float] | None
+    mean: list[list[float]]
+    quantiles: dict[str, list[list[float]]]
+    warnings: list[str]
+
+
+class Ranked(Answer):
+    index: int
+    relevance_score: float
+
+
+class Ranking(Answer):
+    results: list[Ranked]
+
+
+class File(Answer):
+    id: str
+    filename: str
+    bytes: int
+
+
+class Feedback(Answer):
+    id: str
+    model: str
+
+
+class JobError(Answer):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Job(Answer):
+    id: str
+    status: str
+    paused: bool
+    model: str
+    fine_tuned_model: str | None
+    created_at: int
+    finished_at: int | None = None
+    waiting: str | None = None
+    error: JobError | None = None
+    result: dict[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to the job."""
+        return self.status in ENDED
+
+
+class Event(Answer):
+    id: str
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any] | None = None
+
+    @property
+    def number(self) -> int:
+        """Later events have larger numbers."""
+        return int(self.id.rpartition("-")[2])
+
+
+class Finding(Answer):
+    """What one check of a job found; `rows` are lines of the file."""
+
+    check: str
+    status: str
+    message: str
+    remedy: str
+    rows: list[int]
+
+
+class Rung(Answer):
+    rung: str
+    status: str
+    findings: list[Finding]
+
+
+class Report(Answer):
+    status: str
+    rungs: list[Rung]
+    error: JobError | None = None
+
+
+class Model(Answer):
+    id: str
+    task: str
+    version: str
+    device: str
+    dtype: str
+    signature: dict[str, Any]
+
+
+class Version(Answer):
+    id: str
+    version: int
+    in_service: bool
+    created: int | None = None
+    task: str | None = None
+    metrics: dict[str, float]
+    error: str | None = None
+
+
+class InService(Answer):
+    """The version that serves under a name after a change; None where none does."""
+
+    model: str
+    version: int | None
+    previous: int | None
+
+
+class Deleted(Answer):
+    id: str
+    deleted: bool

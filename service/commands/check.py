@@ -1,0 +1,43 @@
+"""`sonde check FILE`: the data checks of a job, without a job and without a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.client.answers import Report as ReportAnswer
+from service.commands.connection import Json
+from service.commands.report_text import show_report
+from service.commands.screen import Screen
+from service.commands.settings import Columns, Set, Task, pairs, values
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    example = "Examples: sonde check intents.jsonl  |  sonde check pump.csv --task anomaly --set kind=series"
+    app.command(epilog=example)(check)
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet")],
+    task: Task = "classification",
+    set_: Set = None,
+    column: Columns = None,
+    json: Json = False,
+) -> None:
+    """Check a training file: rows that cannot be read, and what a job's data checks find.
+
+    It needs no service and no model, so checks on embeddings are left to the job. Exit code 1: a job would fail.
+    """
+    from models.training.file_check import check_file  # loads PyTorch
+
+    screen = Screen(as_json=json)
+    report = check_file(file, task, values(set_ or []), pairs(column or [], "--column"))
+    if json:
+        screen.json(report.to_json())
+    else:
+        show_report(screen, ReportAnswer.model_validate(report.to_json()), title=f"Check of {file}", whole=False)
+    if report.status() == "fail":
+        raise typer.Exit(1)

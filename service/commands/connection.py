@@ -1,0 +1,36 @@
+"""The options of every command that calls a service, and the client made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.client import Client
+from service.client.errors import ClientError
+from service.errors import ConfigError
+
+Url = Annotated[str, typer.Option(envvar="SONDE_URL", help="address of the service", rich_help_panel="connection")]
+Key = Annotated[
+    str, typer.Option(envvar="SONDE_API_KEY", help="API key, where the service needs one", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Model = Annotated[str, typer.Option("--model", "-m", help="model in service; without it, the first that does the task")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def connect(url: str, key: str) -> Client:
+    """A client of the service. Raises ConfigError for what is no address."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url (or SONDE_URL): expected an address like {DEFAULT_URL}, got {url!r}")
+    return Client(url, key or None)
+
+
+def choose_model(client: Client, given: str, task: str) -> str:
+    """The model that was given, or the first in service that does the task. Raises ClientError where none does."""
+    if given:
+        return given
+    for model in client.models().data:
+        if model.task == task:
+            return model.id
+    raise ClientError(f"no model for {task} is in service: give --model, or start one with 'sonde up --model …'")

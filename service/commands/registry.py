@@ -1,0 +1,100 @@
+"""`sonde models`: models in service, and the versions of a trained one."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from service.client import Client
+from service.client.answers import Answer, Version
+from service.commands.connection import DEFAULT_URL, Json, Key, Url, connect
+from service.commands.screen import Screen
+from service.errors import ConfigError
+
+
+class Action(StrEnum):
+    """What to do with a trained model."""
+
+    versions = "versions"
+    promote = "promote"
+    rollback = "rollback"
+    delete = "delete"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    name = "ft:all-MiniLM-L6-v2:local:support"
+    app.command(epilog=f"Examples: sonde models  |  sonde models {name} promote --version 2")(models)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="a model; without it, all in service")] = None,
+    action: Annotated[Action | None, typer.Argument(help="of a trained model")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="the version to promote")] = None,
+    why: Annotated[str, typer.Option(help="a reason, for the model's history")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="delete without a question")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    json: Json = False,
+) -> None:
+    """List the models in service, or show, promote, roll back or delete one."""
+    screen = Screen(as_json=json)
+    if action is Action.promote and version is None:
+        raise ConfigError("promote: expected --version N, which 'sonde models NAME versions' lists")
+    if action is Action.delete and not yes:
+        _require_consent(str(name))
+    with connect(url, key) as client:
+        if name is None:
+            _list(screen, client)
+        elif action is Action.versions:
+            _versions(screen, client, name)
+        else:
+            _show(screen, _act(client, name, action, version, why))
+
+
+def _act(client: Client, name: str, action: Action | None, version: int | None, why: str) -> Answer:
+    if action is Action.promote and version is not None:
+        return client.promote(name, version, why=why)
+    if action is Action.rollback:
+        return client.rollback(name, why=why)
+    return client.delete_model(name) if action is Action.delete else client.model(name)
+
+
+def _require_consent(name: str) -> None:
+    """Ask on a terminal. Raises ConfigError elsewhere, and typer.Abort after another answer than yes."""
+    if not sys.stdin.isatty():
+        raise ConfigError(f"delete: expected --yes to delete {name} without a question")
+    typer.confirm(f"Delete {name} for good?", abort=True, err=True)
+
+
+def _list(screen: Screen, client: Client) -> None:
+    page = client.models()
+    if screen.as_json:
+        screen.json(page)
+    else:
+        header = ("model", "task", "version", "device", "dtype")
+        screen.table(header, [(one.id, one.task, one.version, one.device, one.dtype) for one in page.data])
+
+
+def _versions(screen: Screen, client: Client, name: str) -> None:
+    page = client.versions(name)
+    if screen.as_json:
+        screen.json(page)
+    else:
+        screen.table(("version", "in service", "metrics"), map(_version_row, page.data))
+
+
+def _version_row(version: Version) -> tuple[object, ...]:
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())
+    return version.id, "yes" if version.in_service else "", version.error or metrics
+
+
+def _show(screen: Screen, answer: Answer) -> None:
+    if screen.as_json:
+        screen.json(answer)
+    else:
+        fields = answer.model_dump(mode="json", exclude={"object"})
+        screen.table(("", ""), [(name, value) for name, value in fields.items() if value not in (None, "", [], {})])

@@ -1,0 +1,39 @@
+"""The options that describe a training job: its task, hyperparameters and columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from service.errors import ConfigError
+
+Task = Annotated[str, typer.Option("--task", "-t", help="classification, embedding, anomaly, rerank or forecast")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="NAME=VALUE of a hyperparameter, such as kind=series; may be repeated")
+]
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="NAME=COLUMN of the file, such as text=question; may be repeated")
+]
+
+
+def pairs(given: Sequence[str], flag: str) -> dict[str, str]:
+    """NAME=VALUE as a dictionary. Raises ConfigError."""
+    for one in given:
+        if not all(one.partition("=")):
+            raise ConfigError(f"{flag}: expected NAME=VALUE, got {one!r}")
+    return {name: value for name, _, value in (one.partition("=") for one in given)}
+
+
+def values(given: Sequence[str]) -> dict[str, object]:
+    """Hyperparameters, each value as JSON where it is JSON, else as text."""
+    return {name: _value(text) for name, text in pairs(given, "--set").items()}
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,95 @@
+"""`sonde train` and `sonde feedback`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.client import Client
+from service.client.errors import BadInput
+from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
+from service.commands.following import follow, show_outcome
+from service.commands.screen import Screen
+from service.commands.settings import Columns, Set, Task, pairs, values
+
+_FEEDBACK = "feedback:"
+_SENSORS = "sensors"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to an application."""
+    app.command(
+        epilog="Examples: sonde train intents.jsonl --suffix support  |  "
+        "sonde train pump.csv --task anomaly --set kind=series --suffix pump"
+    )(train)
+    app.command(epilog="Example: sonde feedback 'my card is gone' --correct-label lost --model ft:…:support")(feedback)
+
+
+def train(
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, or feedback:MODEL")],
+    task: Task = "classification",
+    suffix: Annotated[str | None, typer.Option(help="last part of the new model's name")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="file of rows to judge by; without it, rows are held out")
+    ] = None,
+    set_: Set = None,
+    column: Columns = None,
+    seed: Annotated[int | None, typer.Option(help="same seed, same machine, same model")] = None,
+    follow_: Annotated[bool, typer.Option("--follow/--no-follow", help="watch until the job has ended")] = True,
+    model: Model = "",
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    json: Json = False,
+) -> None:
+    """Upload a file, start a job, watch it and print the verdict. Ctrl-C leaves the job running."""
+    screen, hyperparameters = Screen(as_json=json), values(set_ or [])
+    columns = pairs(column or [], "--column")
+    with connect(url, key) as client:
+        of_sensors = task == "forecast" or hyperparameters.get("kind") is not None
+        base = model or (_SENSORS if of_sensors else choose_model(client, "", "embedding"))
+        job = client.train(
+            file if file.startswith(_FEEDBACK) else _upload(screen, client, Path(file)),
+            model=base,
+            task=task,
+            suffix=suffix,
+            seed=seed,
+            validation_file=None if validation is None else _upload(screen, client, validation),
+            hyperparameters=hyperparameters,
+            columns=columns,
+        )
+        screen.note(f"{job.id}: {task} on {job.model}")
+        if not follow_:
+            screen.json(job) if json else screen.line(job.id)
+            return
+        show_outcome(screen, follow(screen, client, job.id))
+
+
+def feedback(
+    text: Annotated[str, typer.Argument(help="the text")],
+    correct_label: Annotated[str, typer.Option("--correct-label", "-c", help="the label it should have had")],
+    model: Annotated[str, typer.Option("--model", "-m", help="the model that answered")],
+    label: Annotated[str | None, typer.Option(help="the label it got")] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    json: Json = False,
+) -> None:
+    """Tell the right label of a text, for a later `sonde train feedback:MODEL`."""
+    screen = Screen(as_json=json)
+    with connect(url, key) as client:
+        kept = client.feedback(text, model=model, correct_label=correct_label, label=label)
+    if json:
+        screen.json(kept)
+    else:
+        screen.line(f"{kept.id} is kept. Train on it with: sonde train {_FEEDBACK}{model}")
+
+
+def _upload(screen: Screen, client: Client, path: Path) -> str:
+    """The id of the uploaded file. Raises BadInput for what is no file."""
+    try:
+        with path.open("rb") as file:
+            screen.note(f"uploading {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            return client.upload(file, name=path.name).id
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
