@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.validation_messages import describe_fault
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="second port for /metrics, without a key; 0 is off")
     workers: int = Field(
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
+    )
+    fronts: int = Field(
+        0, ge=0, le=64, description="processes for HTTP and tokenising before one that computes; 0 is a single process"
     )
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
     insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
@@ -170,6 +173,12 @@ class Settings(BaseSettings):
         if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("expected origins such as https://app.example without a path, or *")
         return origins
+
+    @model_validator(mode="after")
+    def _require_one_shape(self) -> Settings:
+        if self.fronts and self.workers > 1:
+            raise ValueError("expected --fronts or --workers, not both")
+        return self
 
     @property
     def loopback(self) -> bool:
