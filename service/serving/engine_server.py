@@ -41,7 +41,7 @@ from service.engine.request import Request
 from service.errors import ClientGone, ConfigError, Unavailable
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.text_sources import LocalTextSource
+from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.text_sources import Opened as OpenedModel
 from service.serving.token_frames import tokens_of
 
@@ -60,12 +60,14 @@ class EngineServer:
     A version of a fine-tuned model stays until no front holds it. One admission counts the requests of all fronts.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, process: ServerProcess) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, process: ServerProcess, source: TextSource | None = None
+    ) -> None:
         self.exit_code = 0
         self.admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
         self._settings = settings
         self._process = process
-        self._source = LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
+        self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._configured: list[OpenedModel] = []
         self._models: dict[str, OpenedModel] = {}
@@ -80,17 +82,25 @@ class EngineServer:
         """Serve until a signal or a failure; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
+        self.start()
+        await self._ended.wait()
+        await self.close()
+        return self.exit_code
+
+    def start(self) -> None:
+        """Load the models and take fronts."""
         self._process.take_connections(lambda: FrontConnection(self))
         self._start(self._load_configured())
         self._start(self._tell_deadlines())
-        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Leave all fronts, and end the engines."""
         for front in list(self._fronts):
             front.abort()
         for task in self._tasks:
             task.cancel()
         for _, engine in self._models.values():
             await asyncio.to_thread(engine.close)
-        return self.exit_code
 
     def connected(self, front: FrontConnection) -> None:
         """A front has come."""

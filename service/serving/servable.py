@@ -67,6 +67,8 @@ class Servable:
 
     def __init__(self, model: Computable, engine: RowEngine[Any], context: ServingContext) -> None:
         self.engine = engine
+        # The value of the header `x-sonde-model`, which is a name that requests can use.
+        self.label = model.metadata.label
         self._computes = model
         self._admission = context.admission
         self._fitted = context.fitted
@@ -77,11 +79,6 @@ class Servable:
     @property
     def metadata(self) -> ModelMetadata:
         return self._computes.metadata
-
-    @property
-    def label(self) -> str:
-        """The value of the header `x-sonde-model`, which is a name that requests can use."""
-        return self.metadata.label
 
     def memory_bytes(self) -> int:
         """Bytes of the model on its device."""
