@@ -202,15 +202,15 @@ def test_clients_of_two_fronts_share_the_engine_fairly() -> None:
         fake.entered.clear()
         first = one.submit(texts(model, "first"), client="a")
         await until(fake.entered.is_set)
-        bulk = one.submit(texts(model, *(f"bulk {at}" for at in range(40))), client="a")
-        single = other.submit(texts(model, "a longer text of mine"), client="b")
-        await until(lambda: bench.server.find("fake:0")[1].waiting[0] == 41)  # type: ignore[index]
+        bulk = [one.submit(texts(model, *["two words"] * 4), client="a") for _ in range(10)]
+        mine = other.submit(texts(model, *["three of mine"] * 8), client="b")
+        await until(lambda: bench.server.admission.items == 49)
         fake.gate.set()
-        for request in (first, bulk, single):
+        for request in (first, *bulk, mine):
             await rows(request)
-        length = single.items[0].count
-        [at] = [at for at, batch in enumerate(fake.batches[-12:]) if length in [item.count for item in batch]]
-        assert at < 6
+        length = mine.items[0].count
+        with_mine = [at for at, batch in enumerate(fake.batches[-12:]) if length in [item.count for item in batch]]
+        assert with_mine[-1] < 6  # a queue without clients takes them last
 
     run(test, fake, max_batch_items=4, runners=1, threads=1, cache_mb=0)
 
@@ -260,14 +260,15 @@ def test_a_cancelled_request_leaves_the_engine() -> None:
         fake.entered.clear()
         first = engine.submit(texts(model, "first"))
         await until(fake.entered.is_set)
-        request = engine.submit(texts(model, "gone"))
+        request = engine.submit(texts(model, "two words"))
         await until(lambda: bench.server.admission.items == 2)
         engine.cancel(request, ClientGone("hung up"))
         await until(lambda: bench.server.admission.items == 1)
         fake.gate.set()
         await rows(first)
+        await rows(engine.submit(texts(model, "now three words")))
         assert engine.waiting == (0, 0)
-        assert len(fake.batches[-1]) == 1
+        assert request.items[0].count not in [item.count for batch in fake.batches[-2:] for item in batch]
 
     run(test, fake, runners=1, threads=1)
 
@@ -316,7 +317,9 @@ def test_a_front_that_dies_costs_its_own_requests_alone() -> None:
     [struct.pack("<I", 2**32 - 1), struct.pack("<I", 3) + b"\xc1\xc1\xc1", encode(Cancel(1))[:-1]],
     ids=["too long", "no msgpack", "torn"],
 )
-def test_a_frame_that_cannot_be_read_ends_that_connection_alone(bytes_: bytes) -> None:
+def test_a_frame_that_cannot_be_read_ends_that_connection_alone(
+    bytes_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test(bench: Bench) -> None:
         _, [(model, engine)] = await bench.front()
         ours, theirs = socket.socketpair()
@@ -329,6 +332,8 @@ def test_a_frame_that_cannot_be_read_ends_that_connection_alone(bytes_: bytes) -
         await rows(engine.submit(texts(model, "still there")))
 
     run(test, FakeModel())
+    assert any("that cannot be read" in line or "within a frame" in line for line in caplog.messages)
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_without_an_engine_requests_get_503_and_with_the_next_one_rows() -> None:
@@ -419,6 +424,19 @@ def test_a_version_is_loaded_once_and_stays_until_no_front_holds_it(tmp_path: Pa
     run(test, FakeModel())
 
 
+def test_a_version_of_a_front_that_dies_is_unloaded(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.source.versions["v1"] = FakeModel("tuned", version="abc")
+        link, _ = await bench.front()
+        remote = RemoteTextSource(bench.settings, link, bench.metrics)
+        await asyncio.to_thread(remote.open_version, ModelSource("tuned", tmp_path / "v1", "trained", "abc"))
+        assert bench.server.find("tuned:abc") is not None
+        next(iter(bench.server._fronts)).abort()
+        await until(lambda: bench.server.find("tuned:abc") is None)
+
+    run(test, FakeModel())
+
+
 def test_a_version_that_cannot_be_loaded_is_refused_as_it_is_here(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         link, _ = await bench.front()
@@ -429,15 +447,21 @@ def test_a_version_that_cannot_be_loaded_is_refused_as_it_is_here(tmp_path: Path
     run(test, FakeModel())
 
 
-def test_a_wait_for_a_model_ends_when_the_service_does() -> None:
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_wait_for_a_model_ends_when_the_service_does(connected: bool) -> None:
     async def test(bench: Bench) -> None:
         link = bench.link()
-        waiting = asyncio.create_task(
-            asyncio.to_thread(lambda: list(RemoteTextSource(bench.settings, link, bench.metrics).open_configured()))
-        )
-        await asyncio.sleep(0.05)
-        link.close()
-        with pytest.raises(Unavailable, match="shutting down"):
-            await waiting
+        ours, theirs = socket.socketpair()
+        with theirs:  # an engine that does not answer
+            if connected:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: link, ours)
+            waiting = asyncio.create_task(
+                asyncio.to_thread(lambda: list(RemoteTextSource(bench.settings, link, bench.metrics).open_configured()))
+            )
+            await asyncio.sleep(0.05)
+            link.close()
+            with pytest.raises(Unavailable, match="shutting down"):
+                await waiting
+        ours.close()
 
     run(test, FakeModel())
