@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.validation_messages import describe_fault
@@ -174,12 +174,6 @@ class Settings(BaseSettings):
             raise ValueError("expected origins such as https://app.example without a path, or *")
         return origins
 
-    @model_validator(mode="after")
-    def _require_one_shape(self) -> Settings:
-        if self.fronts and self.workers > 1:
-            raise ValueError("expected --fronts or --workers, not both")
-        return self
-
     @property
     def loopback(self) -> bool:
         return self.host in _LOOPBACK
@@ -214,13 +208,17 @@ class Settings(BaseSettings):
         """Combine flags (None: not given) and variables. Raises ConfigError naming a wrong or unknown one."""
         _require_known_variables(os.environ)
         try:
-            return cls(**{name: value for name, value in flags.items() if value is not None})
+            settings = cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             first: Any = error.errors()[0]
             name = str(first["loc"][0]).removeprefix(PREFIX).lower() if first["loc"] else "settings"
             variable = PREFIX + name.upper()
             message = f"--{name.replace('_', '-')} (or {variable}): {describe_fault(first)}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
+        if settings.fronts and settings.workers > 1:
+            message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
+            raise ConfigError(message, param="fronts")
+        return settings
 
 
 def _split(value: object) -> list[str]:

@@ -161,15 +161,20 @@ class EngineServer:
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
 
+        # This thread computes with all threads, and must end: OpenMP counts those of a thread that is only idle, too,
+        # and then takes twice as long for one short text (decision 16).
+        thread = ThreadPoolExecutor(1, thread_name_prefix="open-models")
         try:
             async with self._opening:
-                self._configured = await self._loop.run_in_executor(self._loading, load)
+                self._configured = await self._loop.run_in_executor(thread, load)
                 self._models.update({opened[0].metadata.label: opened for opened in self._configured})
         except Exception as error:  # any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self._end(2 if isinstance(error, ConfigError) else 1)
             return
+        finally:
+            thread.shutdown(wait=False)
         self._process.tell("ready")
 
     async def _tell_deadlines(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
+from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -27,9 +29,13 @@ from service.processes.server_process import ServerProcess
 from service.serving.engine_factory import EngineFactory
 from service.serving.engine_link import EngineLink
 from service.serving.engine_server import EngineServer, FrontConnection
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.model_manager import ModelManager
 from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
-from service.serving.text_sources import Opened
+from service.serving.servable import Caller
+from service.serving.text_sources import LocalTextSource, Opened
 from tests.fakes.model import FakeModel
+from tests.support.artifacts import open_fake_encoders, own_encoder, train
 
 TIMEOUT_S = 20.0
 
@@ -435,6 +441,57 @@ def test_a_version_of_a_front_that_dies_is_unloaded(tmp_path: Path) -> None:
         await until(lambda: bench.server.find("tuned:abc") is None)
 
     run(test, FakeModel())
+
+
+def test_fine_tuned_models_follow_the_registry_in_each_front_and_in_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeModel()
+    open_fake_encoders(monkeypatch)
+    registry = Registry(tmp_path / "models")
+    head, tuned = "ft:fake:team:head", "ft:fake:team:tuned"
+    train(registry, tmp_path, fake, name=head)
+    own_encoder(registry, tmp_path, seed=1, name=tuned)
+
+    async def test(bench: Bench) -> None:
+        bench.source.open_version = LocalTextSource(bench.settings, bench.source.engines).open_version  # type: ignore[method-assign]
+        managers = []
+        for _ in range(2):
+            link = bench.link()
+            await bench.connect(link)
+            source = RemoteTextSource(bench.settings, link, bench.metrics)
+            managers.append(ModelManager(bench.settings, Metrics(), texts=source))
+            await asyncio.to_thread(managers[-1].open)
+        try:
+            for version in (1, 2):
+                for name in (head, tuned):
+                    registry.promote(name, version, by="a test", why="promoted")
+                for manager in managers:
+                    await asyncio.to_thread(manager.watcher.sync)
+                    served = [manager.find(name) for name in (head, tuned)]
+                    assert [one.label for one in served] == [f"{head}:v{version}", f"{tuned}:v{version}"]
+                    assert isinstance(served[0], FineTunedModel)
+                    output = await served[0].rows(["hello"], Caller(), "classification")
+                    assert served[0].logits(output.values, output.tokens).argmax() == 0
+                    assert served[0].metadata.labels[0] == f"v{version}"
+                    del served
+                encoders = {label for label in bench.server._models if label.startswith(tuned)}
+                assert len(encoders) == version  # the next look at the registry unloads the one before
+                if version == 1:
+                    first = encoders
+                    await asyncio.to_thread(train, registry, tmp_path, fake, name=head)
+                    await asyncio.to_thread(lambda: own_encoder(registry, tmp_path, seed=2, name=tuned))
+            gc.collect()
+            await asyncio.to_thread(managers[0].watcher.sync)
+            await asyncio.sleep(0.05)
+            assert first <= set(bench.server._models)  # the other front may still use it
+            await asyncio.to_thread(managers[1].watcher.sync)
+            await until(lambda: not first & set(bench.server._models))
+        finally:
+            for manager in managers:
+                await asyncio.to_thread(manager.close)
+
+    run(test, fake, home=tmp_path, registry_poll_s=3600)
 
 
 def test_a_version_that_cannot_be_loaded_is_refused_as_it_is_here(tmp_path: Path) -> None:
