@@ -230,9 +230,7 @@ def _servers(of: int, flags: Sequence[str], pages_directory: str) -> Command:
 def _fronts(of: int, flags: Sequence[str], pages_directory: str) -> tuple[Command, Callable[[int], Sequence[str]]]:
     """`sonde serve` as each of `of` fronts, and as their engine. They share all cores."""
     if of > (cores := cpu.count_cores()):
-        log.warning(
-            "%d fronts share %d cores: each takes about 220 MB, and more than one a core gains nothing", of, cores
-        )
+        log.warning("%d fronts share %d cores: each takes about 220 MB; set at most one for each core", of, cores)
 
     def command(number: int, role: Role = "front") -> Callable[[int], Sequence[str]]:
         return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, None, role))
