@@ -80,6 +80,11 @@ class ModelMetadata:
     notes: tuple[str, ...] = ()
     sensor: SensorSignature | None = None
 
+    @property
+    def label(self) -> str:
+        """Name and version, as in the header `x-sonde-model`."""
+        return f"{self.name}:{self.version}"
+
     def signature(self) -> dict[str, Any]:
         """Shapes and dtypes of inputs and outputs, where n is the number of texts."""
         if self.sensor is not None:

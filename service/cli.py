@@ -34,7 +34,9 @@ from service.printable import printable
 if TYPE_CHECKING:
     import socket
 
+    from service.metrics import Metrics
     from service.processes.server_process import ServerProcess
+    from service.serving.text_sources import TextSource
 
 log = logging.getLogger("sonde")
 
@@ -83,7 +85,7 @@ def serve(parsed: argparse.Namespace) -> int:
     _configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
-        if settings.workers > 1:
+        if settings.workers > 1 or settings.fronts:
             # A process that starts later, when the file may be gone, is told that callers need a key.
             flags = _given_flags(parsed, _SERVE)
             return _serve_together(settings, [*flags, *(["--keys-were-made"] if keyring.were_made else [])])
@@ -201,11 +203,24 @@ def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
-    _configure_logs(settings, {"process": process.number})
+    _configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
     try:
+        if process.role == "engine":
+            return _serve_engine(process.take_share(settings), process)
         return _serve(process.take_share(settings), keyring, process)
     finally:
         process.close()
+
+
+def _serve_engine(settings: Settings, process: ServerProcess) -> int:
+    """Compute for the fronts; the parent has started this process for that."""
+    _prepare_torch()
+    from service.metrics import Metrics
+    from service.serving.engine_server import serve_engine
+
+    metrics = Metrics()
+    process.publish(metrics)
+    return serve_engine(settings, metrics, process)
 
 
 def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None = None) -> int:
@@ -230,7 +245,8 @@ def _run_server(
     from service.serving.model_manager import ModelManager
 
     metrics = Metrics()
-    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
+    texts = None if process is None else _engine_process_models(settings, metrics, process, lambda e: server.fail(e))
+    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error), texts=texts)
     if process is not None:
         process.publish(metrics)
     banner = _banner(settings, keyring)
@@ -238,6 +254,20 @@ def _run_server(
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, manager, sockets)
+
+
+def _engine_process_models(
+    settings: Settings, metrics: Metrics, process: ServerProcess, on_failure: Callable[[Exception], None]
+) -> TextSource | None:
+    """The models of the engine process, for a front; None for a process that loads its own."""
+    if process.role != "front":
+        return None
+    from service.serving.engine_link import EngineLink
+    from service.serving.remote_text import RemoteTextSource
+
+    link = EngineLink(lambda: process.tell("connect"), on_failure)
+    process.link = lambda: link
+    return RemoteTextSource(settings, link, metrics)
 
 
 # Measured in benchmarks/NOTES.md.

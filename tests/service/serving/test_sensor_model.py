@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from models.errors import ArtifactError
 from models.sensors.base import Readings
 from service.config import Settings
+from service.engine.engine import Engine
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
 from service.serving.metadata import sensor_metadata
@@ -269,7 +271,7 @@ def test_a_request_that_outlives_its_version_brings_no_series_back(manager: Mode
 @pytest.mark.slow
 def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
     served = put_in_service(manager, FakeSensor())
-    engine, gone = served.engine, weakref.ref(served)
+    engine, gone = cast(Engine[Any], served.engine), weakref.ref(served)
     manager.watcher._retire(served)
     manager.watcher.current = {}
     del served
