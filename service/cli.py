@@ -8,35 +8,25 @@ import functools
 import importlib.metadata
 import logging
 import os
-import shlex
 import sys
 import threading
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
 from models.errors import SondeError
 from models.runtime import cpu
-from service import logs
 from service.auth import SCOPES, Keyring
-from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
 from service.commands import CLIENT_COMMANDS
 from service.config import PREFIX, Settings
-from service.console import takes_colours
 from service.errors import ConfigError
 from service.home import prepare_home
 from service.printable import printable
-
-if TYPE_CHECKING:
-    import socket
-
-    from service.metrics import Metrics
-    from service.processes.server_process import ServerProcess
-    from service.serving.text_sources import TextSource
+from service.serve import configure_logs, prepare_torch, serve_alone, serve_as_process, serve_together
 
 log = logging.getLogger("sonde")
 
@@ -79,17 +69,17 @@ def serve(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP until SIGTERM."""
     settings = _settings(parsed)
     if parsed.process_spec is not None:
-        return _serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
+        return serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
-    _configure_logs(settings)
+    configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
         if settings.workers > 1 or settings.fronts:
             # A process that starts later, when the file may be gone, is told that callers need a key.
             flags = _given_flags(parsed, _SERVE)
-            return _serve_together(settings, [*flags, *(["--keys-were-made"] if keyring.were_made else [])])
-        return _serve(_within_quota(settings), keyring)
+            return serve_together(settings, [*flags, *(["--keys-were-made"] if keyring.were_made else [])])
+        return serve_alone(_within_quota(settings), keyring)
 
 
 def up(parsed: argparse.Namespace) -> int:
@@ -98,7 +88,7 @@ def up(parsed: argparse.Namespace) -> int:
 
     settings = _settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
-    _configure_logs(settings)
+    configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
         return run(settings, _given_flags(parsed, _SERVE), _given_flags(parsed, _WORKER))
@@ -109,8 +99,8 @@ def worker(parsed: argparse.Namespace) -> int:
     from service.jobs.worker import work
 
     settings = _settings(parsed)
-    _configure_logs(settings)
-    _prepare_torch()
+    configure_logs(settings)
+    prepare_torch()
     with _logging_the_run(parsed, settings):
         return work(_within_quota(settings))
 
@@ -169,10 +159,6 @@ def _within_quota(settings: Settings) -> Settings:
     return settings.within(cpu.quota(), len(cpu.usable_processors()))
 
 
-def _configure_logs(settings: Settings, always: Mapping[str, object] | None = None) -> None:
-    logs.configure(settings.log_level, always, form=settings.log_format, access=settings.access_log)
-
-
 @contextlib.contextmanager
 def _logging_the_run(parsed: argparse.Namespace, settings: Settings) -> Iterator[None]:
     """Log the start and the end of a command; of the processes of `sonde up`, the parent alone does."""
@@ -183,108 +169,6 @@ def _logging_the_run(parsed: argparse.Namespace, settings: Settings) -> Iterator
     log.info("sonde %s %s starts", parsed.run.__name__, version, extra={"settings": settings.changed()})
     yield
     log.info("sonde %s has stopped", parsed.run.__name__)
-
-
-def _prepare_torch() -> None:
-    """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
-    for name, value in _TORCH_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def _serve_together(settings: Settings, flags: Sequence[str]) -> int:
-    """Supervise several server processes."""
-    from service.processes.supervisor import supervise
-
-    return supervise(settings, flags)
-
-
-def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
-    """Serve as one of several processes; the parent passes `spec`."""
-    from service.processes.server_process import ProcessSpec, ServerProcess
-
-    process = ServerProcess(ProcessSpec.load(spec))
-    _configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
-    try:
-        if process.role == "engine":
-            return _serve_engine(process.take_share(settings), process)
-        return _serve(process.take_share(settings), keyring, process)
-    finally:
-        process.close()
-
-
-def _serve_engine(settings: Settings, process: ServerProcess) -> int:
-    """Compute for the fronts; the parent has started this process for that."""
-    _prepare_torch()
-    from service.metrics import Metrics
-    from service.serving.engine_server import serve_engine
-
-    metrics = Metrics()
-    process.publish(metrics)
-    return serve_engine(settings, metrics, process)
-
-
-def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None = None) -> int:
-    _prepare_torch()
-    if process is not None:  # its parent listens, and sends it connections
-        return _run_server(settings, keyring, process, [])
-    from service.processes.sockets import open_sockets
-
-    # A port in use is said before PyTorch loads.
-    with open_sockets(settings.host, settings.port, listening=False) as sockets:
-        return _run_server(settings, keyring, None, sockets)
-
-
-def _run_server(
-    settings: Settings, keyring: Keyring, process: ServerProcess | None, sockets: list[socket.socket]
-) -> int:
-    # Imported here because it loads PyTorch, which `sonde keys` does not need.
-    from service.api.app import create_app
-    from service.api.server import Server
-    from service.api.server import serve as run
-    from service.metrics import Metrics, listen
-    from service.serving.model_manager import ModelManager
-
-    metrics = Metrics()
-    texts = None if process is None else _engine_process_models(settings, metrics, process, lambda e: server.fail(e))
-    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error), texts=texts)
-    if process is not None:
-        process.publish(metrics)
-    banner = _banner(settings, keyring)
-    announce = banner.show if process is None else process.announcing(banner.text)
-    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
-    listen(metrics.registry, settings.host, settings.metrics_port)
-    return run(server, manager, sockets)
-
-
-def _engine_process_models(
-    settings: Settings, metrics: Metrics, process: ServerProcess, on_failure: Callable[[Exception], None]
-) -> TextSource | None:
-    """The models of the engine process, for a front; None for a process that loads its own."""
-    if process.role != "front":
-        return None
-    from service.serving.engine_link import EngineLink
-    from service.serving.remote_text import RemoteTextSource
-
-    link = EngineLink(lambda: process.tell("connect"), on_failure)
-    process.link = lambda: link
-    return RemoteTextSource(settings, link, metrics)
-
-
-# Measured in benchmarks/NOTES.md.
-_TORCH_ENVIRONMENT = {
-    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. Where
-    # another process (such as a training job) uses the cores too, each wait then costs a time slice.
-    "GOMP_SPINCOUNT": "10000",
-    # Two caches of compiled kernels, one kernel per shape. Batches have hundreds of shapes; the default of a thousand
-    # kernels takes 200 MB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    "LRU_CACHE_CAPACITY": "64",
-}
-
-
-def _banner(settings: Settings, keyring: Keyring) -> Banner:
-    home = f" --home {shlex.quote(str(settings.home))}" if "home" in settings.changed() else ""
-    return Banner(keys=keyring.were_made, home=home, colours=takes_colours(sys.stdout))
 
 
 # The first setting of each group of flags, and the group's title.

@@ -34,8 +34,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(cli, "_serve", start)
-    monkeypatch.setattr(cli, "_serve_together", start)
+    monkeypatch.setattr(cli, "serve_alone", start)
+    monkeypatch.setattr(cli, "serve_together", start)
     monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     return started
 
