@@ -89,7 +89,7 @@ class Segments:
 
 @dataclass(slots=True)
 class Imputation:
-    """What `to_segments` did to a table, for the report: counts, and lines of the file."""
+    """What was done to a table, for the report: how the file was read, counts, and lines of the file."""
 
     missing: dict[str, int] = field(default_factory=dict)
     missing_lines: list[int] = field(default_factory=list)
@@ -98,6 +98,7 @@ class Imputation:
     jitter: float = 0.0
     period_s: float | None = None
     step: str | None = None  # a calendar's
+    read_as: tuple[str, ...] = ()
 
 
 def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Segments, Imputation]:
@@ -105,7 +106,7 @@ def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file")
 
     Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
     """
-    imputation = Imputation()
+    imputation = Imputation(read_as=table.read_as)
     order, firsts = _order_by_group(table)
     if table.times is not None:
         order, firsts = _cut_at_gaps(table, table.times, order, firsts, imputation, param)
