@@ -20,7 +20,7 @@ from models.training.csv_options import CsvOptions
 from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import FileColumns, FileReader
+from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
 from models.training.data.numbers import MISSING, NumberFormat, find_number_format
 from models.training.data.suspects import is_counter, is_empty, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
@@ -72,13 +72,13 @@ class Table:
         return len(self.readings)
 
 
-def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file") -> Table:
+def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file", max_rows: int = MAX_ROWS) -> Table:
     """Read a CSV, Parquet, XLSX or JSONL file.
 
     Raises TrainingDataError for the first cell, line or column that cannot be used; it names the other columns' first
     faults, too.
     """
-    parser = _TableParser(_read_columns(path, roles.csv, param), roles, param)
+    parser = _TableParser(_read_columns(path, roles.csv, param, max_rows), roles, param)
     try:
         return parser.parse()
     except TrainingDataError as first:
@@ -92,12 +92,12 @@ def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
     return list(_TableParser(_read_columns(path, roles.csv, param), roles, param).faults())
 
 
-def _read_columns(path: Path, csv: CsvOptions, param: str) -> FileColumns:
+def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_ROWS) -> FileColumns:
     kind = find_format(path, None, param)
     if kind != "csv":
-        return FileReader(path, kind, param).columns()
+        return FileReader(path, kind, param, max_rows).columns()
     with plain(path, csv, param) as file:
-        reader = FileReader(file.path, kind, param, delimiter=file.delimiter, original=file.original)
+        reader = FileReader(file.path, kind, param, max_rows, delimiter=file.delimiter, original=file.original)
         return replace(reader.columns(), read_as=file.read_as)
 
 
