@@ -191,6 +191,13 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
     "chroma-go with Hugging Face": ("/m/pipeline/feature-extraction", {"inputs": TEXTS, "options": None}, list, {}),
     "@huggingface/inference": ("/models/m", {"inputs": TEXTS}, list, {}),
     "TEI": ("/embed", {"inputs": TEXTS, "options": None, "truncate": None}, list, {}),
+    "TEI with options": ("/embed", {"inputs": TEXTS, "options": {"wait_for_model": True}}, list, {}),
+    "cohere v2, priority": (
+        "/v2/embed",
+        {"texts": TEXTS, "model": "m", "input_type": "search_query", "embedding_types": ["float"], "priority": 0},
+        of_floats,
+        {"prompt_name": "query"},
+    ),
     "TEI at the root": ("/", {"inputs": TEXTS, "options": {"wait_for_model": True}}, list, {}),
 }
 
@@ -231,6 +238,7 @@ RERANK: dict[str, tuple[str, dict[str, Any], Read]] = {
             "query": QUERY,
             "documents": [{"title": text, "text": "pizza"} for text in DOCUMENTS],
             "rank_fields": ["title"],
+            "priority": 0,
             "max_chunks_per_doc": 10,
             "return_documents": True,
         },
