@@ -132,6 +132,7 @@ class Job(Answer):
     finished_at: int | None = None
     waiting: str | None = None
     error: JobError | None = None
+    method: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
 
     @property
@@ -162,17 +163,49 @@ class Finding(Answer):
     message: str
     remedy: str
     rows: list[int]
+    label: str = ""
+    subject: str = ""
+
+    @property
+    def name(self) -> str:
+        """The check in words, and the part of the model that it is about."""
+        return (self.label or self.check) + (f" ({self.subject})" if self.subject else "")
 
 
 class Rung(Answer):
     rung: str
+    title: str = ""
     status: str
     findings: list[Finding]
 
 
+class Choice(Answer):
+    """What a job chose, and why; `candidates` have the figures that decided, by name and label."""
+
+    what: str
+    chosen: str
+    reason: str
+    candidates: dict[str, dict[str, float | None]] = {}
+
+
+class Metric(Answer):
+    """A metric of the new model, and of the version that served before."""
+
+    name: str
+    label: str
+    value: float
+    served_before: float | None = None
+
+
 class Report(Answer):
+    """A job's report: the verdict in sentences, metrics, choices, and the findings of five checks (`rungs`)."""
+
     status: str
     rungs: list[Rung]
+    title: str = ""
+    verdict: list[str] = []
+    metrics: list[Metric] = []
+    choices: list[Choice] = []
     error: JobError | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from models.training.report_labels import metric_label
 from service.client import Client
 from service.client.answers import Job
 from service.commands.job_progress import JobProgress
@@ -47,7 +48,9 @@ def _show_verdict(screen: Screen, job: Job) -> None:
         decision = str(job.result.get("decision"))
         screen.line(f"{job.fine_tuned_model} was {decision}: {job.result.get('why')}", _DECISIONS.get(decision, ""))
         metrics = job.result.get("metrics") or {}
-        screen.table(("metric", "value"), [(name, f"{value:.4g}") for name, value in metrics.items()])
+        task = str((job.method or {}).get("supervised", {}).get("task", ""))
+        table = [(metric_label(name, task), f"{value:.4g}") for name, value in metrics.items()]
+        screen.table(("metric", "value"), table)
     screen.note(f"Report: sonde report {job.id}")
 
 

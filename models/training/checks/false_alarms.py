@@ -66,6 +66,9 @@ def _check_rate(alpha: float, rate: float, chance: float, remedy: str) -> Findin
     allowed = f"{max(alpha - chance, 0.0):.2%} to {alpha + chance:.2%}"
     message = f"At alpha {alpha}, {rate:.2%} of the held-out normal rows are alarms; chance allows {allowed}."
     status = warn_if(abs(rate - alpha) > chance)
+    remedy = (
+        remedy if rate > alpha else f"Faults may be missed at this `alpha`, because its alarms are too few. {remedy}"
+    )
     return Finding.of("outcome", f"false_alarm_rate_{alpha}", status, rate, alpha, message, remedy)
 
 

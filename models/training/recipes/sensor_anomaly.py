@@ -21,6 +21,7 @@ from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
+from models.training.report import Choice
 from models.training.sensors import report_plots
 from models.training.sensors.detector_selection import (
     ALPHAS,
@@ -59,6 +60,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     results = candidates.results(names)
     chosen, reason = choose(results)
     emit(context.events, _summary(chosen, reason, results))
+    context.report.choices.append(_choice(chosen, reason, results))
     p_values, sensor = chosen.normal_p_values(parts.held_out), chosen.sensor
     context.report.extend(check_false_alarms(p_values, sensor.stride, sensor.calibrated_on))
     incumbent = _incumbent(context, parts.held_out)
@@ -142,6 +144,18 @@ def _golden(context: JobContext, held_out: Segments) -> dict[str, object]:
     first = held_out.readings[next(held_out.each())][: sensor.window - 1 + _GOLDEN_ROWS]
     scores = sensor.score(first).scores
     return golden_readings(first, scores[:, None], _TOLERANCE * max(float(np.abs(scores).max()), 1e-3))
+
+
+def _choice(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> Choice:
+    figures = {
+        one.name: {
+            "AUROC of labelled anomalies": one.metrics.get("auroc"),
+            "AUROC of injected faults": one.faults,
+            "false alarms at alpha 0.05": one.metrics.get("false_alarm_rate_0.05"),
+        }
+        for one in results
+    }
+    return Choice("Detector", chosen.name, reason, figures)
 
 
 def _summary(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> str:

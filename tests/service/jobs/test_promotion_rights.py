@@ -281,14 +281,14 @@ def test_what_loses_on_the_bound_rows_is_held_with_every_key(team: Team, sender:
     worse = team.finish(team.begin(owner), bound=measured(rows, 0.0, 1.0))
     assert (worse["decision"], team.serving()) == ("held", 1)
     assert worse["why"] == (
-        "its macro_f1 on the rows bound to this name is 0.0000, less than the 1.0000 of what serves now"
+        "its macro-F1 on the rows bound to this name is 0.0000, less than the 1.0000 of what serves now"
     )
     assert worse["bound"]["metrics"] == {"macro_f1": 0.0}
     better = team.finish(team.begin(owner), bound=measured(rows, 1.0, 1.0))
     assert better["decision"] == "promoted"
     assert better["why"] == (
-        "macro_f1 on the held-out rows is 1.0000, against 0.0000 of what served before; "
-        "macro_f1 on the rows bound to this name is 1.0000, against 1.0000 of what served before"
+        "macro-F1 on the held-out rows is 1.0000, against 0.0000 of what served before; "
+        "macro-F1 on the rows bound to this name is 1.0000, against 1.0000 of what served before"
     )
 
 
