@@ -139,7 +139,7 @@ def test_a_key_that_was_revoked_while_it_trained_is_held(team: Team, scope: str)
     team.keyring.revoke(key)
     held = team.finish(begun)
     assert (held["decision"], team.serving()) == ("held", 1)
-    assert held["why"].startswith(f"its key, {key}, was revoked: an admin promotes the version")
+    assert held["why"].startswith(f"its key, {key}, was revoked or has expired: an admin promotes the version")
 
 
 def test_without_keys_every_job_is_promoted(team: Team) -> None:
@@ -320,7 +320,8 @@ def test_what_was_not_measured_on_the_bound_rows_is_held(team: Team) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), [("owner", "does not own"), ("key", "was revoked"), ("rows", "rows were bound to this name")]
+    ("change", "why"),
+    [("owner", "does not own"), ("key", "was revoked or has expired"), ("rows", "rows were bound to this name")],
 )
 def test_what_changes_while_files_are_verified_counts(
     team: Team, change: str, why: str, monkeypatch: pytest.MonkeyPatch
