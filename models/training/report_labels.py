@@ -15,6 +15,8 @@ STATUS_WORDS = {"ok": "fine", "warn": "look at this", "fail": "stop", "skipped":
 _METRICS = {
     "macro_f1": "macro-F1",
     "ece": "calibration error",
+    "held_out_rows": "held-out rows",
+    "held_out_windows": "held-out windows",
     "calibrated_on": "rows that calibrate",
     "C": "strength of the head (C)",
     "lexical": "weight of word pieces",
@@ -40,8 +42,6 @@ _METRICS = {
 }
 # Names with a variable part; the label of the part in the first group replaces {}.
 _PATTERNS = (
-    (r"(.+)_low", "{}, lower end of its 95 % interval"),
-    (r"(.+)_high", "{}, upper end of its 95 % interval"),
     (r"base_(.+)", "{} of the base model"),
     (r"frozen_(.+)", "{} of the frozen encoder"),
     (r"(.+)_d\d+", "{} of shorter vectors"),

@@ -86,7 +86,7 @@ def _head(job: Job, summary: Summary) -> str:
     lines = [f"**The job failed** {escape(failure)}"] if failure else []
     lines += map(escape, summary.verdict)
     if summary.metrics:
-        rows = (f"| {one.label} | {one.value:.4g} | {_number(one.served_before)} |" for one in summary.metrics)
+        rows = (f"| {one.label} | {one.text} | {_number(one.served_before)} |" for one in summary.metrics)
         lines.append("\n".join(["| Metric | This model | Served before |", "|---|---|---|", *rows]))
     return "\n\n".join(lines)
 

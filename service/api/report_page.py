@@ -43,7 +43,7 @@ def _metrics(metrics: tuple[Metric, ...]) -> Iterator[str]:
     yield from ("<h2>Metrics</h2><table><tr><th>Metric<th>This model", "<th>Served before" if compared else "")
     for one in metrics:
         before = "" if one.served_before is None else f"{one.served_before:.4g}"
-        yield f"<tr><td>{escape(one.label)}<td>{one.value:.4g}" + (f"<td>{before}" if compared else "")
+        yield f"<tr><td>{escape(one.label)}<td>{one.text}" + (f"<td>{before}" if compared else "")
     yield "</table>"
 
 

@@ -21,12 +21,23 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of the new model, and of the version that served before where both were measured."""
+    """A metric of the new model, and of the version that served before where both were measured.
+
+    `low` and `high` are the ends of its 95 % interval, where there is one.
+    """
 
     name: str
     label: str
     value: float
+    low: float | None
+    high: float | None
     served_before: float | None
+
+    @property
+    def text(self) -> str:
+        """The value, with its interval."""
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.4g} to {self.high:.4g})"
+        return f"{self.value:.4g}{interval}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,9 @@ def _quality(task: str, metrics: Mapping[str, float]) -> Iterator[str]:
 
 def _metrics(job: Job) -> Iterator[Metric]:
     result = job.result or {}
-    before = result.get("incumbent_metrics") or {}
-    for name, value in (result.get("metrics") or {}).items():
-        if isinstance(value, int | float):
-            yield Metric(name, metric_label(name, job.task), value, before.get(name))
+    metrics, before = result.get("metrics") or {}, result.get("incumbent_metrics") or {}
+    ends = {f"{name}_{end}" for name in metrics for end in ("low", "high")}
+    for name, value in metrics.items():
+        if isinstance(value, int | float) and name not in ends:
+            low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+            yield Metric(name, metric_label(name, job.task), value, low, high, before.get(name))

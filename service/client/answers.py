@@ -132,7 +132,6 @@ class Job(Answer):
     finished_at: int | None = None
     waiting: str | None = None
     error: JobError | None = None
-    method: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
 
     @property
@@ -189,11 +188,13 @@ class Choice(Answer):
 
 
 class Metric(Answer):
-    """A metric of the new model, and of the version that served before."""
+    """A metric of the new model with the ends of its interval, and of the version that served before."""
 
     name: str
     label: str
     value: float
+    low: float | None = None
+    high: float | None = None
     served_before: float | None = None
 
 

@@ -61,7 +61,7 @@ def jobs(
             return
         found = client.job(job) if action is None else getattr(client, action)(job)
         if follow_:
-            show_outcome(screen, follow(screen, client, job))
+            show_outcome(screen, client, follow(screen, client, job))
         elif json:
             screen.json(found)
         else:

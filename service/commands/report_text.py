@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.client.answers import Choice, Finding, Report
+from service.client.answers import Choice, Finding, Metric, Report
 from service.commands.screen import STATUS, Screen
 
 _SUMMARIES = {
@@ -20,8 +20,7 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
     screen.line(title, "bold")
     if report.error is not None:
         screen.line(f"The job failed ({report.error.code}): {report.error.message}", "red")
-    for line in report.verdict:
-        screen.line(line)
+    show_verdict(screen, report)
     screen.line(_SUMMARIES.get(report.status, report.status), STATUS.get(report.status, ""))
     _show_problems(screen, report)
     _show_choices(screen, report.choices)
@@ -30,6 +29,20 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
             _heading(screen, f"{rung.title or rung.rung} ({rung.status})")
         for finding in rung.findings:
             screen.line(f"  {finding.status:7} {finding.name}: {finding.message}", STATUS.get(finding.status, ""))
+
+
+def show_verdict(screen: Screen, report: Report, style: str = "bold") -> None:
+    """Print what became of the model and how good it is, then its metrics."""
+    for at, line in enumerate(report.verdict):
+        screen.line(line, "" if at else style)
+    if report.metrics:
+        screen.table(("metric", "value", "served before"), map(_metric, report.metrics))
+
+
+def _metric(metric: Metric) -> tuple[str, str, str]:
+    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.4g} to {metric.high:.4g})"
+    before = "" if metric.served_before is None else f"{metric.served_before:.4g}"
+    return metric.label, f"{metric.value:.4g}{interval}", before
 
 
 def _show_problems(screen: Screen, report: Report) -> None:

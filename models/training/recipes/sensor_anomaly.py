@@ -161,7 +161,5 @@ def _choice(chosen: DetectorResult, reason: str, results: list[DetectorResult]) 
 def _summary(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     measured = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    each = "; ".join(
-        f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.miscalibration:.3f}" for one in results
-    )
+    each = "; ".join(f"{one.name}: AUROC of injected faults {one.faults:.3f}" for one in results)
     return f"detector: {chosen.name}, since {reason}; false alarms at alpha 0.05 on held-out rows: {measured} ({each})"

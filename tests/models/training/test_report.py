@@ -80,7 +80,6 @@ def test_a_report_is_read_back_as_it_was_written_and_so_is_an_older_one() -> Non
         ("primary", "forecast", "skill"),
         ("detector_faults_conv", "anomaly", "AUROC of detector conv on injected faults"),
         ("base_ndcg_at_10", "rerank", "nDCG@10 of the base model"),
-        ("macro_f1_low", "classification", "macro-F1, lower end of its 95 % interval"),
         ("never_seen", "", "never seen"),
     ],
 )

@@ -40,6 +40,7 @@ FINE = {
     "remedy": "",
     "rows": [],
 }
+METRIC = {"name": "macro_f1", "label": "macro-F1", "value": 0.5, "low": 0.4, "high": 0.6, "served_before": 0.25}
 CHOICE = {
     "what": "Detector",
     "chosen": "conv",
@@ -50,6 +51,7 @@ REPORT = {
     "title": "Report of ft:x (ftjob-1)",
     "status": "warn",
     "verdict": ["It was held: " + ESC],
+    "metrics": [METRIC],
     "choices": [CHOICE],
     "rungs": [
         {"rung": "data", "status": "warn", "findings": [FINDING]},
@@ -341,8 +343,8 @@ def test_train_sends_what_was_asked_for_and_prints_the_verdict(run: Run, service
         "hyperparameters": {"n_epochs": 2, "mode": "frozen"},
         "columns": {"text": "question"},
     }
-    assert out.startswith("ft:fake:local:x:v1 was held: \\u001b[31mred")
-    assert "macro-F1\t0.5" in out
+    assert out.startswith("It was held: \\u001b[31mred")
+    assert "macro-F1\t0.5 (0.4 to 0.6)\t0.25" in out
     assert "\\u001b[31mred" in err
     assert "step 1/None" in err
 
@@ -391,10 +393,10 @@ def test_a_report_begins_with_the_verdict_and_names_few_rows(run: Run) -> None:
     lines = run("report", "ftjob-1")[1].splitlines()
     assert lines[0] == "Report of ft:x (ftjob-1)"
     assert lines[1].startswith("It was held: ")
-    assert lines[2] == "Nothing failed, but something needs a look."
-    assert "rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more" in lines[6]
-    assert lines[7].strip() == "what to do: remove"
-    assert lines[9] == "What was chosen"
+    assert lines[4] == "Nothing failed, but something needs a look."
+    assert "rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more" in lines[8]
+    assert lines[9].strip() == "what to do: remove"
+    assert lines[11] == "What was chosen"
     assert lines[-2:] == ["Loss: does it? (ok)", "  ok      loss (conv): It falls."]
 
 

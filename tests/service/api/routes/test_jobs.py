@@ -636,7 +636,14 @@ def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
     http: TestClient, backend: JobBackend, reported: str
 ) -> None:
     job = backend.store.get(reported.split("/")[-2])
-    metrics = {"primary": 0.98, "auroc": 0.9, "detector_faults_conv": 0.8, "held_out_rows": 300.0}
+    metrics = {
+        "primary": 0.98,
+        "auroc": 0.9,
+        "auroc_low": 0.8,
+        "auroc_high": 0.97,
+        "detector_faults_conv": 0.8,
+        "held_out_rows": 300.0,
+    }
     result = {"decision": "held", "why": "it is <worse>", "metrics": metrics, "incumbent_metrics": {"auroc": 0.95}}
     begun = begin(backend, job.id)
     backend.store.succeed(begun, Success(f"{job.name}:v1", 0, result), Event("info", "done"))
@@ -653,7 +660,7 @@ def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
     assert labels["detector_faults_conv"][0] == "AUROC of detector conv on injected faults"
     markdown = http.get(f"{reported}?format=md").text
     assert markdown.startswith(f"# {title}\n\n{verdict[0].replace('<', chr(92) + '<')}\n\n{verdict[1]}")
-    assert "| AUROC | 0.9 | 0.95 |" in markdown
+    assert "| AUROC | 0.9 (0.8 to 0.97) | 0.95 |" in markdown
     page = http.get(f"{reported}?format=html").text
     assert page.index(f"<h1>{title}") < page.index("it is &lt;worse&gt;") < page.index("<h2>What needs a look")
     assert page.index("<h2>What needs a look") < page.index("<h2>All checks</h2><details>")
