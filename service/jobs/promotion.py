@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.training.report_labels import metric_label
+
 # By task, the metrics on the held-out rows that decide; higher is better. The first that both models have counts.
 DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy"),
@@ -149,7 +151,8 @@ def _metric_objection(task: str, metrics: Mapping[str, Any], baseline: BaselineM
     if name is None:
         return f"it cannot be compared with {baseline.now}: they have no deciding number in common on {baseline.rows}"
     if not now >= then - _ROUNDING:  # false for NaN, which is not better than any number
-        return f"its {name} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
+        label = metric_label(name, task)
+        return f"its {label} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
     return None
 
 
@@ -174,4 +177,5 @@ def _describe_success(
 
 def _describe_lead(task: str, metrics: Mapping[str, Any], baseline: BaselineMetrics) -> str:
     name, now, then = _deciding_metric(task, metrics, baseline)
-    return f"{name} on {baseline.rows} is {now:.4f}, against {then:.4f} of {baseline.then}"
+    label = "its metric" if name is None else metric_label(name, task)
+    return f"{label} on {baseline.rows} is {now:.4f}, against {then:.4f} of {baseline.then}"

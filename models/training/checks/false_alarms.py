@@ -69,6 +69,9 @@ def _check_rate(alpha: float, rate: float, chance: float, remedy: str) -> Findin
         message += " So wide a range is no evidence that alpha is kept."
         return Finding.of("outcome", f"false_alarm_rate_{alpha}", "skipped", rate, alpha, message, remedy)
     status = warn_if(abs(rate - alpha) > chance)
+    remedy = (
+        remedy if rate > alpha else f"Faults may be missed at this `alpha`, because its alarms are too few. {remedy}"
+    )
     return Finding.of("outcome", f"false_alarm_rate_{alpha}", status, rate, alpha, message, remedy)
 
 

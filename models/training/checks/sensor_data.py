@@ -51,6 +51,7 @@ def _check_row_count(train: Segments) -> Finding:
     remedy = f"Send at least {LEAST_ROWS} normal rows {where}."
     if status == "warn":
         remedy = f"Send {ENOUGH_ROWS} normal rows or more: a small alpha needs many."
+        return _finding("rows", status, float(count), float(ENOUGH_ROWS), message, remedy)
     return _finding("rows", status, float(enough), float(LEAST_ROWS), message, remedy)
 
 

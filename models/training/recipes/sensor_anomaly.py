@@ -22,6 +22,7 @@ from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
+from models.training.report import Choice
 from models.training.sensors import report_plots
 from models.training.sensors.detector_selection import (
     ALPHAS,
@@ -61,6 +62,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     results = candidates.results(names)
     chosen, reason = choose(results)
     emit(context.events, _summary(chosen, reason, results))
+    context.report.choices.append(_choice(chosen, reason, results))
     p_values, sensor = chosen.normal_p_values(parts.held_out), chosen.sensor
     context.report.extend(check_false_alarms(p_values, sensor.stride, sensor.calibrated_on))
     power = _measure_power(context, chosen, parts)
@@ -156,10 +158,20 @@ def _golden(context: JobContext, held_out: Segments) -> dict[str, object]:
     return golden_readings(first, scores[:, None], _TOLERANCE * max(float(np.abs(scores).max()), 1e-3))
 
 
+def _choice(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> Choice:
+    figures = {
+        one.name: {
+            "AUROC of labelled anomalies": one.metrics.get("auroc"),
+            "AUROC of injected faults": one.faults,
+            "false alarms at alpha 0.05": one.metrics.get("false_alarm_rate_0.05"),
+        }
+        for one in results
+    }
+    return Choice("Detector", chosen.name, reason, figures)
+
+
 def _summary(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     measured = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    each = "; ".join(
-        f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.miscalibration:.3f}" for one in results
-    )
+    each = "; ".join(f"{one.name}: AUROC of injected faults {one.faults:.3f}" for one in results)
     return f"detector: {chosen.name}, since {reason}; false alarms at alpha 0.05 on held-out rows: {measured} ({each})"
