@@ -12,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
 from service.api.app import create_app
+from service.api.protocol import TimeoutProtocol
 from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
@@ -29,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 MODEL, TEXTS = "all-MiniLM-L6-v2", ["w1 w2", "w3"]
 # What openapi-generator writes clients for, with its settings for each.
 LANGUAGES: dict[str, dict[str, object]] = {
-    "java": {},
+    "java": {"library": "native", "openApiNullable": False, "useJakartaEe": True},
     "kotlin": {},
     "go": {"isGoSubmodule": True, "packageName": "sonde"},
     "typescript-fetch": {},
@@ -42,7 +44,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("home")}), Metrics()
     with closing(open_manager(settings, metrics, FakeModel(MODEL))) as manager:
         application = create_app(settings, manager, Keyring(settings.keys_file), metrics)
-        server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, ws="none"))
+        server = uvicorn.Server(uvicorn.Config(application, port=0, http=TimeoutProtocol, log_config=None, ws="none"))
         thread = threading.Thread(target=server.run)
         thread.start()
         wait_until(lambda: server.started)
@@ -165,6 +167,33 @@ api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
   console.log(JSON.stringify(answer.data.map((item) => item.embedding))));
 """)
     assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)
+
+
+def test_the_client_for_java_makes_calls(generated: Path, python: Path, url: str) -> None:
+    libraries = [Path("/usr/share/java", name) for name in ("httpmime.jar", "jakarta-annotation-api.jar")]
+    if shutil.which("javac") is None or not all(library.exists() for library in libraries):
+        pytest.skip("its client for Java needs a JDK, libhttpmime-java and libjakarta-annotation-api-java")
+    made = generated / "java"
+    (made / "Call.java").write_text(f"""
+import org.openapitools.client.ApiClient;
+import org.openapitools.client.api.OpenAiApi;
+import org.openapitools.client.model.EmbeddingsBody;
+
+class Call {{
+    public static void main(String[] given) throws Exception {{
+        var client = new ApiClient();
+        client.updateBaseUri("{url}");
+        var body = new EmbeddingsBody().model("{MODEL}").input(new String[] {{"{'", "'.join(TEXTS)}"}});
+        var answer = new OpenAiApi(client).embeddingsV1EmbeddingsPost(body, null);
+        System.out.println(ApiClient.createDefaultObjectMapper().writeValueAsString(answer));
+    }}
+}}
+""")
+    [generator] = python.parent.parent.rglob("openapi-generator.jar")  # it brings Jackson and Apache's client
+    path = ":".join(map(str, [generator, *libraries, made]))
+    run("javac", "-nowarn", "-cp", path, *made.glob("src/main/**/*.java"), made / "Call.java", "-d", made, cwd=made)
+    answer = json.loads(run("java", "-cp", path, "Call", cwd=made))
+    np.testing.assert_allclose([item["embedding"] for item in answer["data"]], own_vectors(url), rtol=1e-6)
 
 
 def test_the_client_for_go_makes_calls(generated: Path, url: str) -> None:
