@@ -17,14 +17,14 @@ from service.config import Settings
 
 _DESCRIPTIONS = {
     400: "the body is not JSON in UTF-8, or the state of the job or file does not allow this",
-    401: "the API key is missing or unknown",
+    401: "the API key is missing, unknown or expired",
     403: "the key lacks the scope for this",
     404: "no such model, job, file or route",
     409: "another request was faster, the version is in use, or the model's files changed since publication",
     413: "the body is too large",
     415: "the route does not read the body's content type",
     422: "JSON that breaks the contract; `param` says where",
-    429: "the queue is full, or there are too many unfinished jobs; Retry-After says when to come back",
+    429: "the queue is full, the key has used its rate, or it has too many unfinished jobs; see Retry-After",
     500: "the model failed on this input, the registry is damaged, or the service has a fault",
     503: "not ready, shutting down, or out of memory; Retry-After says when to come back",
     507: "no space left on disk, or a quota is used up",
@@ -60,9 +60,9 @@ def errors(*statuses: int, shape: type[ResponseBody] = ErrorEnvelope) -> dict[in
     return {status: {"model": shape, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
-READING = errors(401, 403)
+READING = errors(401, 403, 429)
 COMPUTING = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
-WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 500, 507)
+WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 507)
 
 
 def answers(model: Any, error: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
