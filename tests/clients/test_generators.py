@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -15,36 +16,47 @@ import numpy as np
 import pytest
 import uvicorn
 
+from service.api.app import create_app
 from service.api.protocol import TimeoutProtocol
+from service.auth import Keyring
+from service.config import Settings
+from service.metrics import Metrics
 from tests.clients.environment import GENERATORS, NODE_GENERATORS, CannotInstall, interpreter, node_modules
 from tests.fakes.model import FakeModel
-from tests.support.app import MakeApp
+from tests.support.app import open_manager
 from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL, TEXTS = "all-MiniLM-L6-v2", ["w1 w2", "w3"]
-Generate = Callable[..., Path]
-_SOURCES_ALONE = "apis,models,supportingFiles,apiDocs=false,modelDocs=false,apiTests=false,modelTests=false"
+# What openapi-generator writes clients for, with its settings for each.
+LANGUAGES: dict[str, dict[str, object]] = {
+    "java": {"library": "native", "openApiNullable": False, "useJakartaEe": True},
+    "kotlin": {},
+    "go": {"isGoSubmodule": True, "packageName": "sonde"},
+    "typescript-fetch": {},
+}
 
 
-@pytest.fixture
-def url(make_app: MakeApp) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service over a fake encoder."""
-    app = make_app(FakeModel(MODEL))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=TimeoutProtocol, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("home")}), Metrics()
+    with closing(open_manager(settings, metrics, FakeModel(MODEL))) as manager:
+        application = create_app(settings, manager, Keyring(settings.keys_file), metrics)
+        server = uvicorn.Server(uvicorn.Config(application, port=0, http=TimeoutProtocol, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
-@pytest.fixture
-def document(url: str, tmp_path: Path) -> Path:
-    path = tmp_path / "openapi.json"
-    path.write_bytes(httpx.get(f"{url}/openapi.json").content)
+@pytest.fixture(scope="module")
+def document(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("document") / "openapi.json"
+    path.write_bytes(httpx.get(f"{url}/openapi.json", timeout=60).content)
     return path
 
 
@@ -63,6 +75,20 @@ def node() -> Path:
         return node_modules(NODE_GENERATORS) / ".bin"
     except CannotInstall as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def generated(document: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a client for each of `LANGUAGES`, all from one run of openapi-generator."""
+    if shutil.which("java") is None:
+        pytest.skip("openapi-generator needs java")
+    made = tmp_path_factory.mktemp("generated")
+    for language, properties in LANGUAGES.items():
+        about = {"generatorName": language, "inputSpec": str(document), "outputDir": str(made / language)}
+        (made / f"{language}.json").write_text(json.dumps({**about, "additionalProperties": properties}))
+    configurations = [f"{language}.json" for language in LANGUAGES]
+    run(python.with_name("openapi-generator-cli"), "batch", "--fail-fast", *configurations, cwd=made)
+    return made
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -123,33 +149,18 @@ def test_openapi_typescript_writes_types_that_compile(document: Path, node: Path
     run(node / "tsc", "--noEmit", "--strict", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
 
 
-@pytest.fixture
-def generate(document: Path, python: Path, tmp_path: Path) -> Generate:
-    """A function that has openapi-generator write a client in a language, and gives its directory."""
-    if shutil.which("java") is None:
-        pytest.skip("openapi-generator needs java")
-
-    def generate(language: str, *options: str) -> Path:
-        made = tmp_path / language
-        command = (python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", language, "-o", made)
-        run(*command, "--global-property", _SOURCES_ALONE, *options, cwd=tmp_path)
-        return made
-
-    return generate
-
-
-@pytest.mark.parametrize("language", ["java", "kotlin"])
-def test_openapi_generator_reads_the_document(generate: Generate, language: str) -> None:
-    """The libraries that these clients need by default are not installed here, so they are not compiled."""
-    sources = "\n".join(path.read_text() for path in generate(language).rglob("*.java"))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_openapi_generator_reads_the_document(generated: Path, language: str) -> None:
+    sources = "\n".join(path.read_text() for path in (generated / language).rglob("*.java"))
     assert "getList<" not in sources, "a method with such a name does not compile"
     assert (language == "java") == bool(sources)
+    assert any((generated / language).rglob("*mbeddingsBody*"))
 
 
-def test_the_client_of_typescript_fetch_makes_calls(generate: Generate, node: Path, tmp_path: Path, url: str) -> None:
-    generate("typescript-fetch")
+def test_the_client_of_typescript_fetch_makes_calls(generated: Path, node: Path, tmp_path: Path, url: str) -> None:
+    (tmp_path / "client").symlink_to(generated / "typescript-fetch")
     (tmp_path / "call.ts").write_text(f"""
-import {{ Configuration, OpenAIApi }} from './typescript-fetch';
+import {{ Configuration, OpenAIApi }} from './client';
 const api = new OpenAIApi(new Configuration({{ basePath: '{url}' }}));
 const embeddingsBody: any = {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }};
 api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
@@ -158,11 +169,11 @@ api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
     assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)
 
 
-def test_the_client_for_java_makes_calls(generate: Generate, python: Path, tmp_path: Path, url: str) -> None:
+def test_the_client_for_java_makes_calls(generated: Path, python: Path, url: str) -> None:
     libraries = [Path("/usr/share/java", name) for name in ("httpmime.jar", "jakarta-annotation-api.jar")]
     if shutil.which("javac") is None or not all(library.exists() for library in libraries):
         pytest.skip("its client for Java needs a JDK, libhttpmime-java and libjakarta-annotation-api-java")
-    made = generate("java", "--library", "native", "--additional-properties", "openApiNullable=false,useJakartaEe=true")
+    made = generated / "java"
     (made / "Call.java").write_text(f"""
 import org.openapitools.client.ApiClient;
 import org.openapitools.client.api.OpenAiApi;
@@ -185,10 +196,10 @@ class Call {{
     np.testing.assert_allclose([item["embedding"] for item in answer["data"]], own_vectors(url), rtol=1e-6)
 
 
-def test_the_client_for_go_makes_calls(generate: Generate, url: str) -> None:
+def test_the_client_for_go_makes_calls(generated: Path, url: str) -> None:
     if shutil.which("go") is None:
-        pytest.skip("its client for Go needs go")
-    made = generate("go", "--additional-properties", "isGoSubmodule=true,packageName=sonde")
+        pytest.skip("the client for Go needs go")
+    made = generated / "go"
     (made / "call").mkdir()
     (made / "go.mod").write_text("module sonde\n\ngo 1.19\n")
     (made / "call" / "main.go").write_text(f"""
@@ -217,5 +228,6 @@ func main() {{
 	fmt.Println(string(written))
 }}
 """)
+    shutil.rmtree(made / "test", ignore_errors=True)
     answer = json.loads(run("go", "run", "./call", cwd=made, GOFLAGS="-mod=mod", GOPROXY="off"))
     assert [item["embedding"] for item in answer["data"]] == own_vectors(url)
