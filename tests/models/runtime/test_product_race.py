@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,18 +24,34 @@ def test_what_cannot_run_gains_nothing() -> None:
     assert ProductRace(NEVER, NEVER, ProductTimes(1.0, 1.0)).bfloat16_gain == 0
 
 
-def test_the_race_takes_part_with_what_this_machine_has_and_keeps_the_threads() -> None:
-    threads = torch.get_num_threads()
+def test_int8_is_pointed_out_where_it_gains_much_over_what_is_chosen() -> None:
+    one, half = ProductTimes(1.0, 1.0), ProductTimes(0.5, 0.5)
+    slow, fast = (ProductRace(half, NEVER, one, ProductTimes(time, time)) for time in (0.45, 0.25))
+    assert [(race.preferred, race.recommends_int8) for race in (slow, fast)] == [
+        ("bfloat16", False),
+        ("bfloat16", True),
+    ]
+    assert fast.int8_gain == 2.0
+    without = replace(slow, bfloat16=NEVER)
+    assert (without.preferred, without.recommends_int8) == ("float32", True)
+    assert not ProductRace(half, NEVER, one).recommends_int8
+
+
+def test_the_race_takes_part_with_what_this_machine_has() -> None:
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
+    engine = torch.backends.quantized.engine
     race = race_products.__wrapped__()
     assert 0 < race.mkl.few < race.mkl.many < 1
     assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before), "what is trained afterwards would depend on a kept race"
+    assert torch.backends.quantized.engine == engine
 
 
 def test_a_way_that_pytorch_refuses_loses(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(weight: torch.Tensor, bias: torch.Tensor) -> None:
         raise RuntimeError("bf16 path needs the cpu support")
 
-    monkeypatch.setattr(product_race, "_multiply_by_onednn", refuse)
+    monkeypatch.setattr(product_race, "_by_onednn", refuse)
     race = race_products.__wrapped__()
     assert (race.bfloat16, race.onednn, race.bfloat16_gain, race.onednn_wins) == (NEVER, NEVER, 0, False)
 
