@@ -55,6 +55,7 @@ from models.training.job import (
 from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
 from models.training.recipes.bound_rows import bound_texts, measure_texts
 from models.training.report import Report
+from models.training.report_markdown import to_markdown
 
 # Serving has clients that wait: where both share cores, it goes first.
 _NICENESS = 10
@@ -108,7 +109,7 @@ def _write_report(directory: Path) -> Iterator[Report]:
         yield report
     finally:
         (directory / "report.json").write_bytes(report.to_bytes())
-        (directory / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+        (directory / "report.md").write_text(to_markdown(report), encoding="utf-8")
 
 
 def _train(directory: Path, events: Events, report: Report) -> None:
