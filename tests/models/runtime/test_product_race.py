@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +16,7 @@ from models.runtime import product_race
 from models.runtime.product_race import ProductRace, ProductTimes, race_products
 
 NEVER = ProductTimes(math.inf, math.inf)
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def test_a_gain_is_the_geometric_mean_over_few_rows_and_many() -> None:
@@ -69,3 +74,14 @@ def test_where_the_race_fails_pytorch_multiplies_in_float32(
     race = race_products.__wrapped__()
     assert (race.prefers_bfloat16, race.onednn_wins, race.onednn_wins_few) == (False, False, False)
     assert "so PyTorch multiplies in float32" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of libraries for x86")
+@pytest.mark.parametrize("limits", [AVX2, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}], ids=["avx2", "avx512"])
+def test_a_processor_without_bfloat16_computes_in_float32(limits: dict[str, str]) -> None:
+    code = "from models.runtime.placement import place; print(place('cpu').dtype_name)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | limits, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "float32\n"
