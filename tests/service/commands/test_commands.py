@@ -15,6 +15,7 @@ import pytest
 
 from service import cli
 from service.client import Client
+from service.client.errors import NotFound
 from service.commands import CLIENT_COMMANDS, connection
 
 ESC = "\x1b[31mred\x1b[0m \u202e"
@@ -387,6 +388,24 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     assert "waiting: no worker" in err
     assert "ftjob-1 goes on. Come back with: sonde jobs ftjob-1 --follow" in err
     assert service.bodies("POST /v1/fine_tuning/jobs/ftjob-1/cancel") == []
+
+
+def test_train_waits_until_a_promoted_model_answers(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.answers["GET /v1/fine_tuning/jobs/ftjob-1"] = JOB | {"result": {"decision": "promoted", "why": "first"}}
+    refused = [NotFound("not yet", status=404, code="model_not_found")] * 2
+
+    def model(client: Client, name: str) -> None:
+        assert name == JOB["fine_tuned_model"]
+        if refused:
+            raise refused.pop()
+
+    monkeypatch.setattr(Client, "model", model)
+    monkeypatch.setattr("service.commands.following.time.sleep", lambda seconds: None)
+    assert "ft:fake:local:x:v1 is in service" in run("train", "texts.csv", "--model", "fake")[2]
+    refused += [NotFound("not yet", status=404, code="model_not_found")] * 1000
+    assert "is not in service after 20 s" in run("train", "texts.csv", "--model", "fake")[2]
 
 
 def test_a_report_begins_with_the_verdict_and_names_few_rows(run: Run) -> None:
