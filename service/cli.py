@@ -471,6 +471,12 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     add("--key", help="the service's API key, where it needs one")
     add("--alpha", type=float, default=0.05, help="the share of normal rows that may be false alarms (default 0.05)")
     add("--timestamp", metavar="COLUMN", help="column of times (ISO 8601 or Unix seconds), for the plot and the output")
+    add(
+        "--csv",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="how the CSV is written, where that does not show by itself, like decimal=, or dayfirst=true",
+    )
     add("--plot", type=Path, help="draw readings, scores and anomalies into a .png or .svg file")
     add("--out", type=Path, help="write each row's score, p-value, verdict and contributions by column as CSV")
     _add_flag(command, "home", Settings.model_fields["home"])

@@ -184,6 +184,10 @@ class Settings(BaseSettings):
         return self.home / "keys.json"
 
     @property
+    def races_file(self) -> Path:
+        return self.home / "races.json"
+
+    @property
     def registry_directory(self) -> Path:
         return self.home / "models"
 

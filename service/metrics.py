@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from models.base import ModelMetadata
 from service.errors import ConfigError
 
 # Prometheus does not use the times at which series began, and each would be a family of its own.
@@ -114,7 +115,7 @@ class Metrics:
         )
         self.fitted_misses = counter("sonde_fitted_cache_misses", "Reference and label sets fitted anew", model)
         self.model_info = gauge(
-            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype"]
+            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype", "reason"]
         )
         self.one_by_one = gauge(
             "sonde_model_one_by_one", "1 when a model's texts share no batch, because its answers depend on it", model
@@ -130,6 +131,14 @@ class Metrics:
             self.shed.labels(reason)
         for reason in QUOTA_REASONS:
             self.quota_refusals.labels(reason)
+
+    def put_in_service(self, metadata: ModelMetadata) -> None:
+        """Say that a model is in service."""
+        self.model_info.labels(*_facts(metadata)).set(1)
+
+    def take_out_of_service(self, metadata: ModelMetadata) -> None:
+        """Say it no more."""
+        self.model_info.remove(*_facts(metadata))
 
     def announce(self, model: str) -> None:
         """Create all series of a model, with zeros."""
@@ -158,6 +167,11 @@ class Metrics:
         """The metrics in the format that an Accept header asks for, and its media type. Blocks for milliseconds."""
         encode, media_type = choose_encoder(accept)
         return encode(self.shown), media_type
+
+
+def _facts(metadata: ModelMetadata) -> tuple[str, ...]:
+    """The labels of `sonde_model_info`."""
+    return metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype, metadata.reason
 
 
 class SupervisorMetrics:

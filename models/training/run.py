@@ -22,6 +22,7 @@ from typing import TextIO
 from models.errors import SondeError
 from models.filesystem import is_full
 from models.loader import load
+from models.runtime.kept_races import kept_races
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import place
@@ -148,6 +149,7 @@ def _train_text(
 def _open_context(directory: Path, job: TrainingJob, events: Events, report: Report) -> TextContext:
     """Load the encoder on the job's device."""
     prepare(job, directory)
+    kept_races.keep_in(job.races)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
     source = locate(job.base_spec)

@@ -78,4 +78,6 @@ def _routes() -> APIRouter:
     for module in (*_COMPUTING, ownership, held_out, registry, models, files, feedback, jobs, health):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
+    for route in made.routes:  # else FastAPI builds them during the first request, on the event loop
+        route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
     return made

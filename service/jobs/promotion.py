@@ -51,7 +51,7 @@ def decide(
     not_permitted: str | None = None,
     withdrawn: bool = False,
 ) -> Decision:
-    """Promote a model that reproduces its golden rows, is calibrated, and is not worse than the baseline.
+    """Promote a model that reproduces its golden rows, is calibrated, finds faults, and is not worse than the baseline.
 
     The baseline is the model that served when training began, or last before a withdrawal. Without one, it is the base
     model where it was measured. On the rows bound to the name, it is the model that served. The first objection is the
@@ -79,6 +79,7 @@ def decide(
     objection = (
         wrong
         or _calibration_objection(result, max_ece)
+        or _power_objection(result["metrics"])
         or incomparable
         or (_bound_objection(result, bound) if bound else None)
         or _metric_objection(result["task"], _bound_metrics(result), judges)
@@ -105,6 +106,15 @@ def _calibration_objection(result: Mapping[str, Any], max_ece: float) -> str | N
         return None
     interval = f" ({low:.4f} or more beyond chance)" if "ece_low" in metrics else ""
     return f"its expected calibration error is {ece:.4f}{interval}, more than {max_ece:g}"
+
+
+def _power_objection(metrics: Mapping[str, Any]) -> str | None:
+    """Why a detector of readings raises no alarm where it should."""
+    if metrics.get("power") == 0:
+        return "it finds none of the faults that were put into the held-out rows, however large"
+    if metrics.get("recall") == 0 and metrics.get("auroc") is not None:
+        return "it finds none of the labelled faults in the held-out rows"
+    return None
 
 
 def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:

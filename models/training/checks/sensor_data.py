@@ -25,6 +25,9 @@ _finding = partial(Finding.of, "data")
 
 def check_table(train: Segments, held_out: Segments, repairs: Imputation) -> Iterator[Finding]:
     """Check readings before training; findings name lines of the training file."""
+    if repairs.read_as:
+        message = f"The file was read as: {', '.join(repairs.read_as)}."
+        yield _finding("read_as", "ok", None, None, message, "If that is wrong, say how it is written in `csv`.")
     yield _check_row_count(train)
     yield _check_constant_columns(train)
     yield _check_missing(train, held_out, repairs)

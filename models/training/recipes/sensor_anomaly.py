@@ -12,6 +12,7 @@ from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.serialization import describe, load_sensor, save_sensor
 from models.training.checks.comparison import ALPHA, Predictions, check_incumbent, check_trivial, limits
 from models.training.checks.false_alarms import check_false_alarms
+from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
 from models.training.events import emit, phase
@@ -31,6 +32,7 @@ from models.training.sensors.detector_selection import (
     metrics_of,
     score_runs,
 )
+from models.training.sensors.power import measure_power
 
 _GOLDEN_ROWS = 8
 _TOLERANCE = 0.01
@@ -63,6 +65,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     context.report.choices.append(_choice(chosen, reason, results))
     p_values, sensor = chosen.normal_p_values(parts.held_out), chosen.sensor
     context.report.extend(check_false_alarms(p_values, sensor.stride, sensor.calibrated_on))
+    power = _measure_power(context, chosen, parts)
     incumbent = _incumbent(context, parts.held_out)
     _check_baselines(context, chosen, incumbent, parts)
     published = _publish(context, settings, candidates, chosen, parts)
@@ -71,13 +74,22 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
         encoder="none",
         mode=chosen.name,
         labels=(),
-        metrics=chosen.metrics | {f"detector_faults_{result.name}": result.faults for result in results},
+        metrics=chosen.metrics | power | {f"detector_faults_{result.name}": result.faults for result in results},
         incumbent_metrics=None if incumbent is None else incumbent.metrics,
         golden=_golden(context, parts.held_out),
         trained_tokens=len(parts.train),
         sensor=describe(published),
         bound=measure_readings(context, bound, parts.left_out),
     )
+
+
+def _measure_power(context: JobContext, chosen: DetectorResult, parts: SensorSplit) -> dict[str, float]:
+    """Report which faults it would find; the metric `power` is the share of columns in which it finds any."""
+    longest = max(parts.held_out.normal(), key=len, default=np.zeros((0, len(parts.held_out.columns))))
+    found = measure_power(chosen.sensor, longest, ALPHA)
+    context.report.add(check_power(found, ALPHA, parts.repairs.period_s))
+    share = power_share(found)
+    return {} if share is None else {"power": share}
 
 
 def _incumbent(context: JobContext, held_out: Segments) -> IncumbentDetector | None:

@@ -154,3 +154,17 @@ def test_what_serves_with_a_broken_manifest_is_not_replaced(tmp_path: Path) -> N
     assert (found.serves, found.path) == (True, None)
     assert found.objection is not None
     assert found.objection.startswith("what serves now cannot be compared: 1/manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "why"),
+    [
+        ({"power": 0.0}, "it finds none of the faults that were put into the held-out rows, however large"),
+        ({"recall": 0.0, "auroc": 0.5}, "it finds none of the labelled faults in the held-out rows"),
+    ],
+)
+def test_a_detector_that_sees_nothing_is_held(metrics: dict[str, float], why: str) -> None:
+    given = {"task": "anomaly", "metrics": {"primary": 1.0, **metrics}, "incumbent_metrics": None}
+    assert decision(given) == Decision(False, why)
+    seeing = {"primary": 1.0, "power": 0.5, "recall": 0.1, "auroc": 0.7}
+    assert decision({**given, "metrics": seeing}).promote

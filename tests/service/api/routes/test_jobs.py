@@ -214,6 +214,17 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize("name", ["integrations", "metadata", "suffix", "seed", "method", "validation_file"])
+def test_what_an_answer_says_of_a_job_may_be_sent_again(http: TestClient, file: str, name: str) -> None:
+    body = {"model": "fake", "training_file": file}
+    made = http.post("/v1/fine_tuning/jobs", json=body).json()
+    again = http.post("/v1/fine_tuning/jobs", json={**body, name: made.get(name)})
+    assert again.status_code == 200, again.text
+    assert {key: again.json()[key] for key in ("method", "seed", name) if key in made} == {
+        key: made[key] for key in ("method", "seed", name) if key in made
+    }
+
+
 OPENAIS = {"batch_size", "learning_rate_multiplier", "n_epochs"}
 
 
