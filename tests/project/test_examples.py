@@ -61,7 +61,7 @@ TRANSLATIONS = {
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path not in TRANSLATIONS]
 DOCUMENTS = [path for path in PAGES if examples(path)]
 # Guides whose jobs take most of a minute each, where the machine is busy.
-TRAINING = {"fine-tune.md", "forecast.md", "live-streams.md", "sensors.md", "unusual-texts.md"}
+TRAINING = {"fine-tune.md", "get-started.md", "forecast.md", "live-streams.md", "sensors.md", "unusual-texts.md"}
 
 
 @dataclass(frozen=True)
