@@ -8,7 +8,6 @@ import typer
 
 from service.client import Client
 from service.client.answers import Job
-from service.client.errors import NotFound
 from service.commands.job_progress import JobProgress
 from service.commands.report_text import show_verdict
 from service.commands.screen import STATUS, Screen
@@ -54,13 +53,10 @@ def show_outcome(screen: Screen, client: Client, job: Job) -> None:
 def _await_service(screen: Screen, client: Client, model: str) -> None:
     """Wait until a promoted model answers, so that the next command finds it."""
     for _ in range(round(_LOAD_S / _POLL_S)):
-        try:
-            client.model(model)
-        except NotFound:
-            time.sleep(_POLL_S)
-        else:
+        if any(one.id == model for one in client.models().data):
             screen.note(f"{model} is in service")
             return
+        time.sleep(_POLL_S)
     screen.note(f"{model} is not in service after {_LOAD_S:.0f} s: the log of the service says why", "yellow")
 
 
