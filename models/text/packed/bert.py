@@ -169,7 +169,7 @@ class _Layer(nn.Module):
     def _self_attention(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Attention within each text: [tokens, 3 d] → [tokens, d]."""
         dtype = qkv.dtype
-        if self.bfloat16_attention:
+        if self.bfloat16_attention and blocks.sizes[-1] >= self.min_explicit_size:
             qkv = qkv.to(torch.bfloat16)
         row_of_slot, slot_of_row = blocks.row_of_slot, blocks.slot_of_row  # TorchScript narrows types of names only
         if row_of_slot is not None:
