@@ -19,6 +19,7 @@ from service.api.routes import (
     azure,
     classify,
     cohere,
+    console,
     embeddings,
     feedback,
     files,
@@ -75,7 +76,7 @@ def _routes() -> APIRouter:
     """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
     made = APIRouter()
     # Longer paths come first: /v1/models/{model} would match /v1/models/{model}/versions and …/owner too.
-    for module in (*_COMPUTING, ownership, held_out, registry, models, files, feedback, jobs, health):
+    for module in (*_COMPUTING, ownership, held_out, registry, models, files, feedback, jobs, health, console):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
     return made

@@ -117,12 +117,6 @@ async def get_version() -> dict[str, str]:
     return {"version": version("sonde")}
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, dependencies=[INFER])
-async def greet() -> Response:
-    """What Ollama's clients ask to learn whether a server is there."""
-    return Response("Sonde is running", media_type="text/plain")
-
-
 def _without_tag(name: str) -> str:
     """A model's name without the tag that Ollama's clients add."""
     return name.removesuffix(":latest")
