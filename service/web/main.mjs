@@ -6,6 +6,7 @@ import { route } from "./route.mjs";
 
 const PAGES = {
   overview: ["Overview", () => import("./pages/overview.mjs")],
+  playground: ["Playground", () => import("./pages/playground.mjs")],
 };
 
 function App() {

@@ -2,6 +2,7 @@
 import { call, get } from "../api.mjs";
 import { html, useEffect, useState } from "../html.mjs";
 import { growth, look, looks, quantile, samples, total } from "../metrics.mjs";
+import { loadModels } from "../models.mjs";
 import { Card, ErrorNotice, Loading, Notice, PagedTable, count, milliseconds, number, plain, useEvery, useLoad } from "../parts/basics.mjs";
 import { Line } from "../parts/line.mjs";
 import { problems } from "../problems.mjs";
@@ -31,14 +32,12 @@ export default function Overview() {
 
 async function loadService(aborted) {
   const [models, health, jobs] = await Promise.all([
-    get("v1/models", { signal: aborted }),
+    loadModels(aborted),
     // 503 is an answer here: it says what is not ready.
     call("GET", "health", { signal: aborted }).catch((error) => (error.status === 503 ? { status: "unavailable" } : Promise.reject(error))),
     get("v1/fine_tuning/jobs?limit=20", { signal: aborted }).catch((error) => (error.status === 403 ? null : Promise.reject(error))),
   ]);
-  const version = /:v?\d+$/;
-  const unique = models.data.filter((one) => !(one.base && version.test(one.id) && models.data.some((other) => other.id === one.id.replace(version, ""))));
-  return { models: unique, health, jobs: jobs?.data ?? [] };
+  return { models, health, jobs: jobs?.data ?? [] };
 }
 
 function Problems({ found }) {
