@@ -40,6 +40,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/models/{model}/withdraw"): {"why": "not needed any more"},
     ("put", "/v1/aliases/{alias}"): {"target": _TRAINED},
     ("post", "/v1/feedback"): {"model": _TRAINED, "text": _TEXTS[0], "label": "refund", "correct_label": "card"},
+    ("post", "/v1/files/{file_id}/check"): {"task": "classification"},
     ("post", "/v1/fine_tuning/jobs"): {
         "model": _ENCODER,
         "training_file": "file-0123456789abcdef01234567",

@@ -7,6 +7,9 @@ import { route } from "./route.mjs";
 const PAGES = {
   overview: ["Overview", () => import("./pages/overview.mjs")],
   playground: ["Playground", () => import("./pages/playground.mjs")],
+  jobs: ["Jobs", () => import("./pages/jobs.mjs")],
+  models: ["Models", () => import("./pages/models.mjs")],
+  review: ["Review", () => import("./pages/review.mjs")],
 };
 
 function App() {

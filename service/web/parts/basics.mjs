@@ -154,25 +154,31 @@ export function useLoad(load, inputs = []) {
   return { ...state, reload: useCallback(() => reload((before) => before + 1), []) };
 }
 
-/** Call `act` every `seconds` while the page is visible. */
-export function useEvery(seconds, act, inputs = []) {
+/** Call the newest `act` every `seconds` while the page is visible; 0 seconds stop it. */
+export function useEvery(seconds, act) {
+  const newest = useRef(act);
+  newest.current = act;
   useEffect(() => {
     if (!seconds) return undefined;
-    const timer = setInterval(() => document.hidden || act(), 1000 * seconds);
+    const timer = setInterval(() => document.hidden || newest.current(), 1000 * seconds);
     return () => clearInterval(timer);
-  }, [seconds, ...inputs]);
+  }, [seconds]);
 }
 
 /** What a person started: `[{data, error, isBusy}, start]`; a second start while one runs does nothing. */
 export function useAction(act) {
   const [state, set] = useState({});
+  const isBusy = useRef(false);
   async function start(...given) {
-    if (state.isBusy) return;
-    set({ data: state.data, isBusy: true });
+    if (isBusy.current) return;
+    isBusy.current = true;
+    set((before) => ({ data: before.data, isBusy: true }));
     try {
       set({ data: await act(...given) });
     } catch (error) {
       set({ error });
+    } finally {
+      isBusy.current = false;
     }
   }
   return [state, start];
