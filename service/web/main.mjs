@@ -47,7 +47,7 @@ function Page({ name }) {
     document.title = title ? `${title} · Sonde` : "Sonde";
     load?.().then((module) => show(() => module.default), fail);
   }, [name]);
-  if (!load) return html`<${Notice} kind="bad">There is no page “${name}”. Choose one above.<//>`;
+  if (!load) return html`<h1>No such page</h1><${Notice} kind="bad">There is no page “${name}”. Choose one above.<//>`;
   if (error) return html`<${ErrorNotice} error=${{ message: "The page could not be loaded. Reload it once the service is back." }} />`;
   return shown ? html`<${shown} />` : html`<${Loading} />`;
 }

@@ -49,7 +49,7 @@ function Aliases() {
   const columns = [
     ["Alias", (one) => plain(one.id)],
     ["Stands for", (one) => plain(one.target)],
-    ["", (one) => html`<${Button} quiet onClick=${() => drop(one.id)}>Remove ${plain(one.id)}<//>`],
+    ["Change", (one) => html`<${Button} quiet onClick=${() => drop(one.id)}>Remove ${plain(one.id)}<//>`],
   ];
   const change = (name) => (event) => write({ ...form, [name]: event.target.value });
   return html`
@@ -108,7 +108,7 @@ function Moves({ path, versions, onDone }) {
     ["Trained", (one) => time(one.created)],
     ["Base", (one) => plain(one.base ?? "–")],
     ["Job", (one) => (one.job ? html`<a href=${link("jobs", one.job)}>report</a>` : "–")],
-    ["", (one) => (one.in_service ? "" : one.error ? plain(one.error) : html`<${Button} quiet onClick=${() => promote(one)}>Promote v${one.version}<//>`)],
+    ["Change", (one) => (one.in_service ? "" : one.error ? plain(one.error) : html`<${Button} quiet onClick=${() => promote(one)}>Promote v${one.version}<//>`)],
   ];
   return html`
     <${Card} title="Versions" aside=${now && versions.data.length > 1 && html`<${Button} quiet onClick=${rollBack}>Roll back<//>`}>

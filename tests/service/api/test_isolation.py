@@ -113,8 +113,8 @@ def test_what_is_anothers_answers_as_what_does_not_exist(team: Team, parameter: 
     assert len(found) >= 3
     for method, path in found:
         asked = path.replace("{plot}", "series.svg")
-        theirs = other.ask(method, asked.replace(f"{{{parameter}}}", real))
-        missing = other.ask(method, asked.replace(f"{{{parameter}}}", none))
+        theirs = other.ask(method, asked.replace(f"{{{parameter}}}", real), **body_of(method))
+        missing = other.ask(method, asked.replace(f"{{{parameter}}}", none), **body_of(method))
         assert theirs.status_code == missing.status_code == 404, (method, path)
         assert theirs.text.replace(real, none) == missing.text, (method, path)
         assert [*theirs.headers] == [*missing.headers]
