@@ -8,11 +8,14 @@ import functools
 import importlib.metadata
 import logging
 import os
+import re
 import shlex
 import sys
 import threading
+import time
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +24,7 @@ from pydantic.fields import FieldInfo
 from models.errors import SondeError
 from models.runtime import cpu
 from service import logs
-from service.auth import SCOPES, Keyring
+from service.auth import SCOPES, Key, Keyring
 from service.banner import Banner
 from service.bench.flags import add_flags as add_bench_flags
 from service.commands import CLIENT_COMMANDS
@@ -29,12 +32,15 @@ from service.config import PREFIX, Settings
 from service.console import takes_colours
 from service.errors import ConfigError
 from service.home import prepare_home
+from service.key_use import KeyUse
 from service.printable import printable
 
 if TYPE_CHECKING:
     import socket
 
+    from service.metrics import Metrics
     from service.processes.server_process import ServerProcess
+    from service.serving.text_sources import TextSource
 
 log = logging.getLogger("sonde")
 
@@ -83,7 +89,7 @@ def serve(parsed: argparse.Namespace) -> int:
     _configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
-        if settings.workers > 1:
+        if settings.workers > 1 or settings.fronts:
             # A process that starts later, when the file may be gone, is told that callers need a key.
             flags = _given_flags(parsed, _SERVE)
             return _serve_together(settings, [*flags, *(["--keys-were-made"] if keyring.were_made else [])])
@@ -143,23 +149,71 @@ def create_key(parsed: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"--scope: expected some of {', '.join(SCOPES)}, got {', '.join(unknown)}")
     chosen = [scope for scope in SCOPES if scope in scopes]
-    key, secret = Keyring(_settings(parsed).keys_file).create(chosen, parsed.name)
+    keyring = Keyring(_settings(parsed).keys_file)
+    is_first = not keyring.were_made
+    key, secret = keyring.create(
+        chosen,
+        parsed.name,
+        expires_in_s=None if parsed.expires is None else _duration_s(parsed.expires),
+        requests_per_minute=parsed.requests_per_minute,
+        tokens_per_minute=parsed.tokens_per_minute,
+    )
     print(secret)
     print(f"{key.id} may {', '.join(key.scopes)}. Sonde shows the key itself only once, above.", file=sys.stderr)
+    if is_first:
+        print(_FIRST_KEY.format(file=keyring.path, lock=keyring.path.with_suffix(".lock")), file=sys.stderr)
     return 0
+
+
+_FIRST_KEY = """This is the first key, so from now on every call needs one, also to a service that runs already.
+Call with it:  export SONDE_API_KEY=…
+To undo it:    rm {file} {lock}  and restart the service."""
+_DURATION = re.compile(r"([1-9]\d{0,4})([hdw])")
+_UNIT_S = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+
+def _duration_s(text: str) -> int:
+    """The seconds of `12h`, `90d` or `4w`. Raises ConfigError."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"--expires: expected a number of hours, days or weeks like 12h, 90d or 4w, got {text[:20]!r}"
+        )
+    return int(found[1]) * _UNIT_S[found[2]]
 
 
 def list_keys(parsed: argparse.Namespace) -> int:
-    """Print the id, scopes and name of each key."""
-    for key in Keyring(_settings(parsed).keys_file).keys:
-        print(printable(f"{key.id}  {','.join(key.scopes):18}  {key.name}"))
+    """Print each key: id, scopes, when it was made, last used and expires, its limits and its name."""
+    from service.commands.screen import Screen
+
+    settings = _settings(parsed)
+    keys, use = Keyring(settings.keys_file).keys, KeyUse(settings.home)
+    if keys:
+        header = ("id", "scopes", "created", "last used", "expires", "limits", "name")
+        Screen(as_json=False).table(header, [_key_row(key, use.last(key.id)) for key in keys])
     return 0
+
+
+def _key_row(key: Key, last: float | None) -> tuple[str, ...]:
+    limits = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
+    listed = ", ".join(f"{most} {what}/min" for what, most in limits.items() if most is not None)
+    expires = "never" if key.expires is None else _day(key.expires)
+    if key.has_expired(time.time()):
+        expires = f"expired {expires}"
+    used = "never" if last is None else _day(last)
+    return key.id, ",".join(key.scopes), _day(key.created), used, expires, listed or "none", key.name
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def revoke_key(parsed: argparse.Namespace) -> int:
     """Revoke a key; running services notice by themselves."""
-    if not Keyring(_settings(parsed).keys_file).revoke(parsed.id):
+    settings = _settings(parsed)
+    if not Keyring(settings.keys_file).revoke(parsed.id):
         raise ConfigError(f"there is no key {parsed.id!r}; 'sonde keys list' shows them")
+    KeyUse(settings.home).forget(parsed.id)
     return 0
 
 
@@ -201,11 +255,24 @@ def _serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
-    _configure_logs(settings, {"process": process.number})
+    _configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
     try:
+        if process.role == "engine":
+            return _serve_engine(process.take_share(settings), process)
         return _serve(process.take_share(settings), keyring, process)
     finally:
         process.close()
+
+
+def _serve_engine(settings: Settings, process: ServerProcess) -> int:
+    """Compute for the fronts; the parent has started this process for that."""
+    _prepare_torch()
+    from service.metrics import Metrics
+    from service.serving.engine_server import serve_engine
+
+    metrics = Metrics()
+    process.publish(metrics)
+    return serve_engine(settings, metrics, process)
 
 
 def _serve(settings: Settings, keyring: Keyring, process: ServerProcess | None = None) -> int:
@@ -230,7 +297,8 @@ def _run_server(
     from service.serving.model_manager import ModelManager
 
     metrics = Metrics()
-    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error))
+    texts = None if process is None else _engine_process_models(settings, metrics, process, lambda e: server.fail(e))
+    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error), texts=texts)
     if process is not None:
         process.publish(metrics)
     banner = _banner(settings, keyring)
@@ -238,6 +306,20 @@ def _run_server(
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
     return run(server, manager, sockets)
+
+
+def _engine_process_models(
+    settings: Settings, metrics: Metrics, process: ServerProcess, on_failure: Callable[[Exception], None]
+) -> TextSource | None:
+    """The models of the engine process, for a front; None for a process that loads its own."""
+    if process.role != "front":
+        return None
+    from service.serving.engine_link import EngineLink
+    from service.serving.remote_text import RemoteTextSource
+
+    link = EngineLink(lambda: process.tell("connect"), on_failure)
+    process.link = lambda: link
+    return RemoteTextSource(settings, link, metrics)
 
 
 # Measured in benchmarks/NOTES.md.
@@ -389,6 +471,12 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     add("--key", help="the service's API key, where it needs one")
     add("--alpha", type=float, default=0.05, help="the share of normal rows that may be false alarms (default 0.05)")
     add("--timestamp", metavar="COLUMN", help="column of times (ISO 8601 or Unix seconds), for the plot and the output")
+    add(
+        "--csv",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="how the CSV is written, where that does not show by itself, like decimal=, or dayfirst=true",
+    )
     add("--plot", type=Path, help="draw readings, scores and anomalies into a .png or .svg file")
     add("--out", type=Path, help="write each row's score, p-value, verdict and contributions by column as CSV")
     _add_flag(command, "home", Settings.model_fields["home"])
@@ -401,6 +489,10 @@ def _add_keys(actions: Any) -> None:
     about = f"{', '.join(SCOPES)}; may be repeated (or commas)"
     create.add_argument("--scope", action="append", required=True, help=about)
     create.add_argument("--name", default="", help="a note for yourself")
+    create.add_argument("--expires", metavar="TIME", help="like 12h, 90d or 4w; without it, the key does not expire")
+    for what in ("requests", "tokens"):
+        about = f"{what} that the key may use a minute; beyond it, calls answer 429"
+        create.add_argument(f"--{what}-per-minute", type=_count, metavar="N", help=about)
     create.set_defaults(run=create_key)
     actions.add_parser("list", help="show keys", description=list_keys.__doc__).set_defaults(run=list_keys)
     revoke = actions.add_parser("revoke", help="revoke a key", description=revoke_key.__doc__)
@@ -408,6 +500,13 @@ def _add_keys(actions: Any) -> None:
     revoke.set_defaults(run=revoke_key)
     for action in actions.choices.values():
         _add_flag(action, "home", Settings.model_fields["home"])
+
+
+def _count(text: str) -> int:
+    """A number above 0, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def _add_flag(command: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:

@@ -1,4 +1,4 @@
-"""Which way of multiplying is fastest here, measured once in a process.
+"""Which way of multiplying is fastest here, measured once on a machine.
 
 The processor's features say what it can multiply, not how fast: with `avx512_bf16` and no AMX, float32 is faster than
 bfloat16 on some processors and slower on others.
@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+
+from models.runtime.kept_races import kept_races
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,20 @@ _MIN_ROUNDS, _SECONDS = 5, 0.06
 class ProductTimes:
     """The least seconds of one product, of few rows and of many; infinite where it cannot be computed here."""
 
-    few: float
-    many: float
+    few: Annotated[float, Field(gt=0)]
+    many: Annotated[float, Field(gt=0)]
 
     def gain_over(self, other: ProductTimes) -> float:
         """How many times as fast as `other` this is, as a geometric mean of few and many rows."""
         if math.isinf(self.many):
             return 0.0
         return math.sqrt(other.few * other.many / (self.few * self.many))
+
+    def __str__(self) -> str:
+        return "none" if math.isinf(self.many) else f"{self.few * 1e6:.0f} and {self.many * 1e6:.0f} µs"
+
+
+_NEVER = ProductTimes(math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,36 @@ class ProductRace:
     @property
     def onednn_wins(self) -> bool:
         """Whether oneDNN multiplies many rows in float32 faster than MKL."""
-        return self.onednn.many <= self.mkl.many
+        return self.onednn.many < self.mkl.many
+
+    @property
+    def onednn_wins_few(self) -> bool:
+        """Whether oneDNN multiplies few rows in float32 faster than MKL."""
+        return self.onednn.few < self.mkl.few
+
+    def __str__(self) -> str:
+        ways = f"bfloat16 {self.bfloat16}, float32 by oneDNN {self.onednn}, by MKL {self.mkl}"
+        return f"{_FEW} and {_MANY} rows of {_SHAPE[0]} by {_SHAPE[1]} take {ways}"
 
 
 @cache
 def race_products() -> ProductRace:
-    """Race the ways in turn, in some 0.2 s. A way that PyTorch refuses here has infinite times.
+    """The times of this machine: kept, or measured in some 0.2 s.
+
+    A way that PyTorch refuses here has infinite times. All ways have them where the race fails: PyTorch's own float32
+    product is then used for everything.
+    """
+    try:
+        race = kept_races.recall("products", ProductRace, _run)
+    except (MemoryError, RuntimeError) as error:
+        log.warning("the race of products failed, so PyTorch multiplies in float32: %s", error)
+        return ProductRace(_NEVER, _NEVER, _NEVER)
+    log.info("products: %s", race)
+    return race
+
+
+def _run() -> ProductRace:
+    """Race the ways in turn.
 
     One thread races, because on a busy machine several wait for each other, which hides the difference.
     """
@@ -89,8 +122,7 @@ def race_products() -> ProductRace:
     finally:
         torch.set_num_threads(threads)
     times: dict[Way, ProductTimes] = {way: ProductTimes(few[way], many[way]) for way in few}
-    never = ProductTimes(math.inf, math.inf)
-    return ProductRace(times.get("bfloat16", never), times.get("onednn", never), times["mkl"])
+    return ProductRace(times.get("bfloat16", _NEVER), times.get("onednn", _NEVER), times["mkl"])
 
 
 def pack_for_onednn(weight: Tensor) -> Tensor:

@@ -84,4 +84,6 @@ def _routes() -> APIRouter:
     for module in (*_COMPUTING, *operating):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
+    for route in made.routes:  # else FastAPI builds them during the first request, on the event loop
+        route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
     return made

@@ -72,7 +72,7 @@ async def embed_prompt(body: OllamaEmbeddingsBody, call: CallDep) -> Response:
 @router.get(
     "/api/tags",
     dependencies=[INFER],
-    responses=errors(401, 403, 503, shape=OllamaError),
+    responses=errors(401, 403, 429, 503, shape=OllamaError),
     response_model=OllamaModels,
     summary="List models (Ollama)",
 )
@@ -108,7 +108,7 @@ async def show_model(body: OllamaShowBody, manager: ManagerDep) -> dict[str, Any
 @router.get(
     "/api/version",
     dependencies=[INFER],
-    responses=errors(401, 403, shape=OllamaError),
+    responses=errors(401, 403, 429, shape=OllamaError),
     response_model=OllamaVersion,
     summary="Version (Ollama)",
 )

@@ -188,8 +188,9 @@ def kind_of(value: object) -> str:
 
 LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
 _NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
-_ROW_SCHEMA = {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}
-_RECORD_SCHEMA = {"type": "object", "additionalProperties": _NUMBER_SCHEMA, "minProperties": 1}
+_VALUE_SCHEMA = {"anyOf": [_NUMBER_SCHEMA, {"type": "null"}]}
+_ROW_SCHEMA = {"type": "array", "items": _VALUE_SCHEMA, "minItems": 1}
+_RECORD_SCHEMA = {"type": "object", "additionalProperties": _VALUE_SCHEMA, "minProperties": 1}
 _UNIX_SCHEMA = {"type": "number", "maximum": LATEST_TIME_S, "minimum": 0}
 _TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, _UNIX_SCHEMA]}
 

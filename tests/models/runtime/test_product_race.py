@@ -37,3 +37,18 @@ def test_a_way_that_pytorch_refuses_loses(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(product_race, "_multiply_by_onednn", refuse)
     race = race_products.__wrapped__()
     assert (race.bfloat16, race.onednn, race.bfloat16_gain, race.onednn_wins) == (NEVER, NEVER, 0, False)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("no primitive")]
+)
+def test_where_the_race_fails_pytorch_multiplies_in_float32(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(product_race, "_prepare", fail)
+    race = race_products.__wrapped__()
+    assert (race.prefers_bfloat16, race.onednn_wins, race.onednn_wins_few) == (False, False, False)
+    assert "so PyTorch multiplies in float32" in caplog.text

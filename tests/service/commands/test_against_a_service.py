@@ -86,7 +86,7 @@ def test_a_job_on_a_terminal_renews_its_line_and_ends_with_the_verdict(url: str,
     with Client(url) as client:
         wait_until(lambda: name in [model.id for model in client.models().data])
     assert sonde(url, "classify", "card stolen").splitlines()[1].split("\t")[1] == "lost"
-    assert sonde(url, "report", job).startswith(f"Report of {job}: {name}:v1\n")
+    assert sonde(url, "report", job).startswith(f"Report of {name} ({job})\n")
     assert json.loads(sonde(url, "jobs", job, "--json"))["status"] == "succeeded"
     assert "feedback-1 is kept" in sonde(url, "feedback", "gone", "-c", "lost", "-m", name)
     assert f"{name}:v1\tyes" in sonde(url, "models", name, "versions")

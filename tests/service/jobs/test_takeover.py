@@ -84,7 +84,7 @@ def test_swapped_labels_in_both_files_replace_no_model_of_another_key(home: Home
     stranger = home.keyring.create(["train"])[0].id
     why = attack(home, stranger)["why"]
     assert f"its key, {stranger}, does not own {NAME}" in why
-    assert "macro_f1 on the held-out rows is 1.0000, against 0.0000" in why, "by its own files it is better"
+    assert "macro-F1 on the held-out rows is 1.0000, against 0.0000" in why, "by its own files it is better"
 
 
 def test_swapped_labels_lose_on_the_bound_rows_even_with_the_key_of_an_admin(home: Home, owner: str) -> None:
