@@ -99,7 +99,7 @@ class ContextMiddleware:
         context: RequestContext = scope["state"]["context"]
         headers = Headers(scope=scope)
         try:
-            if scope["path"] not in OPEN_PATHS and not _is_open_page(scope, headers):
+            if scope["path"] not in OPEN_PATHS and not _is_open_page(scope):
                 context.key = self._keyring.authenticate(_secret(headers))
                 if context.key is ANYONE:
                     refuse_foreign_page(scope["method"], headers, self._settings)
@@ -130,7 +130,7 @@ class ContextMiddleware:
             self._metrics.client_gone.inc()
         if context.error_code == "deadline_exceeded":
             self._metrics.deadline_missed.inc()
-        quiet = scope["path"] in _WATCHING_PATHS or _is_open_page(scope, Headers(scope=scope))
+        quiet = scope["path"] in _WATCHING_PATHS or _is_open_page(scope)
         if not quiet:
             self._count_use(context)
         log.log(
@@ -173,12 +173,14 @@ class _WatchedSend:
         await self._send(message)
 
 
-def _is_open_page(scope: Scope, headers: Headers) -> bool:
+def _is_open_page(scope: Scope) -> bool:
     """Whether a request is for a page that needs no key: `/` for browsers, which Ollama's clients use otherwise."""
     if scope["method"] not in {"GET", "HEAD"}:
         return False
     path: str = scope["path"]
-    return path[1:].partition("/")[0] in _OPEN_PAGES if path != "/" else "text/html" in headers.get("accept", "")
+    if path == "/":
+        return "text/html" in Headers(scope=scope).get("accept", "")
+    return path[1:].partition("/")[0] in _OPEN_PAGES
 
 
 def _request_id(headers: Headers) -> str:

@@ -32,7 +32,8 @@ export function forgetKey() {
 /** The answer to a call: JSON, or what `as` says (`text`, `blob`). Throws ApiError. */
 export async function call(method, path, { json, form, headers = {}, as = "json", signal: aborted } = {}) {
   const sent = { ...headers };
-  if (key.value) sent.authorization = `Bearer ${key.value}`;
+  const withKey = key.value;
+  if (withKey) sent.authorization = `Bearer ${withKey}`;
   if (json !== undefined) sent["content-type"] = "application/json";
   let response;
   try {
@@ -43,7 +44,7 @@ export async function call(method, path, { json, form, headers = {}, as = "json"
     throw new ApiError(0, "The service does not answer. The page tries again.", "unreachable");
   }
   isUnreachable.value = false;
-  if (!response.ok) throw await toError(response);
+  if (!response.ok) throw await toError(response, withKey);
   try {
     return await response[as]();
   } catch (error) {
@@ -52,11 +53,12 @@ export async function call(method, path, { json, form, headers = {}, as = "json"
   }
 }
 
-async function toError(response) {
+async function toError(response, withKey) {
   const { error } = await response.json().catch(() => ({}));
   const about = typeof error === "string" ? { message: error } : (error ?? {});
   const message = about.message ?? `The service answered ${response.status}.`;
-  if (response.status === 401) keyProblem.value = message;
+  // A late answer to a call with an earlier key says nothing about this one.
+  if (response.status === 401 && withKey === key.value) keyProblem.value = message;
   return new ApiError(response.status, message, about.code, about.param);
 }
 

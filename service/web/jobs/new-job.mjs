@@ -31,6 +31,7 @@ function Plan({ file, table }) {
   const [timestamp, setTimestamp] = useState(roles.timestamp ?? "");
   const [base, setBase] = useState(null);
   const [suffix, name] = useState(file.name.replace(/\.\w+$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64));
+  const [settings, configure] = useState("{}");
   const [stage, report] = useState("");
   const { sensors, fields = [] } = KINDS[kind];
   const bases = (models.data ?? []).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
@@ -41,10 +42,11 @@ function Plan({ file, table }) {
       model,
       training_file: uploaded.id,
       ...(suffix ? { suffix } : {}),
-      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp }) },
+      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp, hyperparameters: readSettings(settings) }) },
     };
   }
   const [checked, check] = useAction(async () => {
+    readSettings(settings);
     report(`Uploading ${bytes(file.size)} …`);
     const form = new FormData();
     form.set("purpose", "fine-tune");
@@ -73,11 +75,25 @@ function Plan({ file, table }) {
         <${Field} label="Name" hint="The last part of the new model's name."><input value=${suffix} pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*" maxlength="64"
           onInput=${(event) => name(event.target.value)} /><//>
       </div>
+      <details>
+        <summary>More settings</summary>
+        <${Field} label="Hyperparameters" hint="A JSON object, like {&quot;mode&quot;: &quot;frozen&quot;}."><textarea class="mono" value=${settings} onInput=${(event) => configure(event.target.value)} /><//>
+      </details>
       <${Button} type="submit" disabled=${checked.isBusy || started.isBusy || !model}>${stage || "Check the file and start"}<//>
     </form>
     <${ErrorNotice} error=${checked.error ?? started.error ?? models.error} />
     ${checked.data && html`<${Checked} ...${checked.data} onStart=${() => start(checked.data.uploaded)} isBusy=${started.isBusy} />`}
   `;
+}
+
+function readSettings(text) {
+  try {
+    const found = JSON.parse(text);
+    if (found && typeof found === "object" && !Array.isArray(found)) return found;
+  } catch {
+    // Said below, as for JSON of another kind.
+  }
+  throw new Error('Hyperparameters: expected a JSON object, like {"mode": "frozen"}.');
 }
 
 /** The data checks. A file that is too large for them is checked by its job. */

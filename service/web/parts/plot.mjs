@@ -22,11 +22,12 @@ export function Plot({ label, x, lines, bands = [], isTime = false, height = 220
   const [error, fail] = useState(null);
   useEffect(() => {
     let [plot, watch, isGone] = [null, null, false];
+    const box = place.current;
     load().then((UPlot) => {
       if (isGone) return;
-      plot = new UPlot(options(place.current.clientWidth, height, lines, bands, isTime), [x, ...lines.map((line) => line.values)], place.current);
-      watch = new ResizeObserver(() => plot.setSize({ width: place.current.clientWidth, height }));
-      watch.observe(place.current);
+      plot = new UPlot(options(box.clientWidth, height, lines, bands, isTime), [x, ...lines.map((line) => line.values)], box);
+      watch = new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height }));
+      watch.observe(box);
     }, () => fail({ message: "The plot could not be loaded. Reload the page once the service is back." }));
     return () => {
       isGone = true;
