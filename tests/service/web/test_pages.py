@@ -203,7 +203,7 @@ def test_a_job_that_is_gone_is_said(console: Open) -> None:
 
 def test_ten_thousand_models_come_a_page_at_a_time(console: Open) -> None:
     model = {"task": "embedding", "version": "1", "device": "cpu", "dtype": "float32", "base": None}
-    data = [{**model, "id": f"model-{at:05}", "labels": [], "notes": []} for at in range(10_000)]
+    data: list[dict[str, Any]] = [{**model, "id": f"model-{at:05}", "labels": [], "notes": []} for at in range(10_000)]
     page = console(answers={"/v1/models": lambda: {"json": {"data": data}}}).open()
     says(page, "Page 1 of 400")
     assert page.locator("tbody tr").count() == 25
