@@ -52,7 +52,7 @@ def vocabularies(client_python: Path) -> Path:
 def run_client(client_python: Path, vocabularies: Path) -> Iterator[RunClient]:
     """A function that runs a client's program with the service's `url`, and gives what it assigns to `result`."""
     environment = {**os.environ, **_OFFLINE, "TIKTOKEN_CACHE_DIR": str(vocabularies)}
-    command = [client_python, "-c", _RUNNER]
+    command = [str(client_python), "-c", _RUNNER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as runner:
         assert runner.stdin is not None
         assert runner.stdout is not None
