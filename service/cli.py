@@ -221,6 +221,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     add("--key", help="the service's API key, where it needs one")
     add("--alpha", type=float, default=0.05, help="the share of normal rows that may be false alarms (default 0.05)")
     add("--timestamp", metavar="COLUMN", help="column of times (ISO 8601 or Unix seconds), for the plot and the output")
+    add("--group", metavar="COLUMN", help="column of the machine: each one is scored as a series of its own")
     add(
         "--csv",
         action="append",

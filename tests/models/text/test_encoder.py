@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from models.errors import ModelSourceError
 from models.loader import load
-from models.runtime.placement import place
+from models.runtime.placement import DtypeName, place
+from models.runtime.product_race import ProductRace, ProductTimes
 from models.source import DEFAULT_MODEL, locate
 from models.text.base import TextModel
 from models.text.encoder import Encoder
@@ -115,6 +117,35 @@ def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pyt
     model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
     assert isinstance(model, Encoder)
     assert "the packed forward pass differs" in model.metadata.forward
+
+
+@pytest.mark.parametrize(("auto", "dtype", "forward"), [(True, "float32", "packed"), (False, "bfloat16", "general")])
+def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: bool, dtype: str, forward: str
+) -> None:
+    right = PackedEncoder.forward
+
+    def wrong(self: PackedEncoder, batch: object) -> NDArray[np.float32]:
+        return right(self, batch) + (self.metadata.dtype == "bfloat16")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PackedEncoder, "forward", wrong)
+    placement = replace(place("cpu", "bfloat16"), auto_dtype=auto)
+    metadata = load(locate(str(tiny_models.encoder(tmp_path / "model"))), placement).metadata
+    assert (metadata.dtype, metadata.forward.partition(":")[0]) == (dtype, forward)
+    assert ("float32 since bfloat16 gave a least cosine of" in metadata.reason) is auto
+
+
+@pytest.mark.parametrize(
+    ("fast", "dtype", "noted"), [(True, "float32", True), (True, "int8", False), (False, "float32", False)]
+)
+def test_int8_is_pointed_out_where_it_would_gain_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: DtypeName, noted: bool
+) -> None:
+    one = ProductTimes(1.0, 1.0)
+    race = ProductRace(one, one, one, ProductTimes(0.5, 0.5) if fast else one)
+    monkeypatch.setattr("models.text.packed.encoder.race_products", lambda: race)
+    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), place("cpu", dtype))
+    assert ("int8 multiplies 2.0 times as fast as float32 here: try --dtype int8" in model.metadata.notes) is noted
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
