@@ -97,7 +97,11 @@ CHECKS = (
     ),
     _own("identities", "every route of the OpenAPI document with every identity", "the check of the scope"),
     Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",)),
-    _own("hostile-corpus", "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB"),
+    _own(
+        "hostile-corpus",
+        "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB",
+        "the counts before a body is parsed",
+    ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained", "the explanation of a finding"),
     _own("homes", "two services on one home, a taken port, a deleted home"),
