@@ -57,6 +57,7 @@ CHECKS = (
             f"{JOBS}/test_hung_databases.py",
             f"{JOBS}/test_leases.py",
         ),
+        "the server's limit of time for a statement",
     ),
     Check(
         "kills",
