@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from service.client import Client
@@ -11,6 +13,8 @@ from service.commands.report_text import show_verdict
 from service.commands.screen import STATUS, Screen
 
 INTERRUPTED = 130
+# A service looks for promoted models each second, and loads a head in less.
+_LOAD_S, _POLL_S = 20.0, 0.2
 
 
 def follow(screen: Screen, client: Client, job_id: str) -> Job:
@@ -39,10 +43,21 @@ def show_outcome(screen: Screen, client: Client, job: Job) -> None:
         screen.line(f"{job.id} failed ({job.error.code}): {job.error.message}", "red")
     else:
         screen.line(f"{job.id} is {job.status}", STATUS.get(job.status, ""))
-    if not screen.as_json:
-        screen.note(f"Report: sonde report {job.id}")
+    if job.fine_tuned_model and _was_promoted(job):
+        _await_service(screen, client, job.fine_tuned_model)
+    screen.note(f"Report: sonde report {job.id}")
     if job.status != "succeeded":
         raise typer.Exit(1)
+
+
+def _await_service(screen: Screen, client: Client, model: str) -> None:
+    """Wait until a promoted model answers, so that the next command finds it."""
+    for _ in range(round(_LOAD_S / _POLL_S)):
+        if any(one.id == model for one in client.models().data):
+            screen.note(f"{model} is in service")
+            return
+        time.sleep(_POLL_S)
+    screen.note(f"{model} is not in service after {_LOAD_S:.0f} s: the log of the service says why", "yellow")
 
 
 def _was_promoted(job: Job) -> bool:

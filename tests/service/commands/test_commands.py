@@ -15,6 +15,7 @@ import pytest
 
 from service import cli
 from service.client import Client
+from service.client.errors import Unauthorized
 from service.commands import CLIENT_COMMANDS, connection
 
 ESC = "\x1b[31mred\x1b[0m \u202e"
@@ -387,6 +388,40 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     assert "waiting: no worker" in err
     assert "ftjob-1 goes on. Come back with: sonde jobs ftjob-1 --follow" in err
     assert service.bodies("POST /v1/fine_tuning/jobs/ftjob-1/cancel") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("invalid_api_key", "a key is needed: give a key with --key or SONDE_API_KEY"),
+        ("insufficient_scope", "a key is needed: send it"),
+    ],
+)
+def test_a_refused_key_says_how_to_give_one(run: Run, monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    def refuse(client: Client) -> None:
+        raise Unauthorized("a key is needed: send it", status=401, code=code)
+
+    monkeypatch.setattr(Client, "models", refuse)
+    ended, _, err = run("embed", "hello")
+    assert (ended, err) == (1, f"sonde: {said}\n")
+
+
+def test_train_waits_until_a_promoted_model_answers(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.answers["GET /v1/fine_tuning/jobs/ftjob-1"] = JOB | {"result": {"decision": "promoted", "why": "first"}}
+    looks: list[float] = []
+
+    def appear(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS | {"id": JOB["fine_tuned_model"]}]}
+
+    monkeypatch.setattr("service.commands.following.time.sleep", appear)
+    assert "ft:fake:local:x:v1 is in service" in run("train", "texts.csv", "--model", "fake")[2]
+    assert len(looks) == 2
+    service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS]}
+    assert "is not in service after 20 s" in run("train", "texts.csv", "--model", "fake")[2]
 
 
 def test_a_report_begins_with_the_verdict_and_names_few_rows(run: Run) -> None:
