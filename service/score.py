@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.sensors.base import AnomalyModel, Readings, Scored, SensorKind, lasting_threshold
-from models.sensors.events import EventRules, EventTracker
-from models.sensors.missing import count_missing
-from models.sensors.timestamps import to_iso
+from models.sensors.base import AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.training.csv_options import CsvOptions
 from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
@@ -31,28 +26,12 @@ from service.api.readings import first_disorder, order_error
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 from service.printable import printable
+from service.score_output import ScoredRows, draw, each_stream, event_lines, summary, write
 
-_MAX_EVENTS = 50
 # Rows and values of one request, well below a service's default limits: as JSON a value has up to 26 bytes.
 _MAX_ROWS = 10_000
 _MAX_VALUES = 200_000
 _TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRows:
-    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows.
-
-    `calibrated_on` counts the normal readings behind the p-values. `threshold` is None where they are too few for
-    alpha, or where it moves with each row. `drift`, as of the last row, is None where it is unknown.
-    """
-
-    scores: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    shares: NDArray[np.float64]
-    threshold: float | None
-    calibrated_on: int
-    drift: bool | None
 
 
 class Scorer(Protocol):
@@ -84,35 +63,44 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     scorer: Scorer = (
         _RemoteModel(parsed.url, parsed.model, parsed.key) if parsed.url else _LocalModel(settings, parsed.model)
     )
-    table = read(parsed.file, scorer.columns, parsed.timestamp, csv_options(parsed.csv or []))
-    if scorer.kind == "series":
-        _require_order(table, parsed.file.name, parsed.timestamp)
-    found = scorer.score(table, parsed.alpha)
+    csv = csv_options(parsed.csv or [])
+    table = read(parsed.file, ColumnRoles(scorer.columns, parsed.timestamp, parsed.group, csv=csv))
+    found = _score_streams(scorer, table, parsed) if scorer.kind == "series" else scorer.score(table, parsed.alpha)
     if parsed.out is not None:
         with _naming_flag("--out", parsed.out):
-            _write(parsed.out, table, found, scorer.columns, parsed.alpha)
+            write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
         with _naming_flag("--plot", parsed.plot):
-            _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
-    lines = _summary(table, found, parsed.alpha)
+            draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+    lines = summary(table, found, parsed.alpha)
     if scorer.kind == "series":
-        lines += _event_lines(table, found, scorer.window, parsed.alpha)
+        lines += event_lines(table, found, scorer.window, parsed.alpha)
     print(*map(printable, lines), sep="\n")
     return 0
 
 
-def read(path: Path, columns: Sequence[str], timestamp: str | None, csv: CsvOptions) -> Table:
+def _score_streams(scorer: Scorer, table: Table, parsed: argparse.Namespace) -> ScoredRows:
+    """Score each group as a stream of its own; threshold and drift are the last one's."""
+    scores, p_values, shares = np.zeros(len(table)), np.ones(len(table)), np.zeros(table.readings.shape)
+    for _, rows in each_stream(table):
+        times = None if table.times is None else table.times[rows]
+        stream = Table(table.columns, table.readings[rows], table.lines[rows], times)
+        _require_order(stream, parsed.file.name, parsed.timestamp)
+        found = scorer.score(stream, parsed.alpha)
+        scores[rows], p_values[rows], shares[rows] = found.scores, found.p_values, found.shares
+    return replace(found, scores=scores, p_values=p_values, shares=shares)
+
+
+def read(path: Path, roles: ColumnRoles) -> Table:
     """Read a CSV's columns, as a training job does. Raises InvalidRequest naming line and column of a wrong value."""
     try:
         try:
-            return read_table(
-                path, ColumnRoles(tuple(columns), timestamp, csv=csv), param=path.name, max_rows=sys.maxsize
-            )
+            return read_table(path, roles, param=path.name, max_rows=sys.maxsize)
         except TrainingDataError as error:
-            if error.code != "wrong_type" or error.column != timestamp:
+            if error.code != "wrong_type" or error.column is None or error.column != roles.timestamp:
                 raise
             print(printable(f"{path.name}: {error.message}; rows are named by their lines"), file=sys.stderr)
-            return read_table(path, ColumnRoles(tuple(columns), csv=csv), param=path.name, max_rows=sys.maxsize)
+            return read_table(path, replace(roles, timestamp=None), param=path.name, max_rows=sys.maxsize)
     except TrainingDataError as error:
         where = "" if error.message.startswith(path.name) else f"{path.name}, "
         raise InvalidRequest(f"{where}{error.message}", param="file") from error
@@ -271,79 +259,3 @@ def _naming_flag(flag: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidRequest(f"{flag} {path}: {error.strerror}") from error
-
-
-def _write(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
-    times = _places(table) if table.times is not None else [""] * len(table.lines)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["line", "timestamp", "score", "p_value", "is_anomaly", *(f"contribution_{column}" for column in columns)]
-        )
-        for place, line in enumerate(table.lines.tolist()):
-            p_value = float(found.p_values[place])
-            shares = [round(float(share), 6) for share in found.shares[place]]
-            writer.writerow([line, times[place], float(found.scores[place]), p_value, int(p_value <= alpha), *shares])
-
-
-def _draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
-    from models.training.sensors.report_plots import highest_of_stretches
-    from service import plots
-
-    kept = highest_of_stretches(found.scores).tolist()
-    order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
-    data = {
-        "x": [_places(table)[at] for at in kept],
-        "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
-        "scores": found.scores[kept].tolist(),
-        "threshold": {f"{alpha:g}": found.threshold},
-        "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
-    }
-    path.write_bytes(plots.render(plots.series(data), "png" if path.suffix == ".png" else "svg"))
-
-
-def _places(table: Table) -> list[str] | list[int]:
-    """Each row's time in ISO 8601, or its line where there are no times."""
-    if table.times is None:
-        lines: list[int] = table.lines.tolist()
-        return lines
-    return [to_iso(seconds) for seconds in table.times.tolist()]
-
-
-def _event_lines(table: Table, found: ScoredRows, window: int, alpha: float) -> list[str]:
-    """A table of events: from when to when, how long, how strange, and the columns to blame."""
-    scored = Scored(found.scores.astype(np.float32), found.p_values, found.shares.astype(np.float32), None, {})
-    events = EventTracker().update(scored, EventRules(alpha, gap=window))
-    if not events:
-        return []
-    places = [str(place) for place in _places(table)]
-    rows = [("start", "end", "readings", "severity", "p-value of the peak", "columns")]
-    for event in events[:_MAX_EVENTS]:
-        blamed = ", ".join(f"{name} {share:.0%}" for name, share in event.blamed(table.columns)[:3])
-        end = "open" if event.open else places[event.end.row]
-        severity = event.severity(alpha, found.calibrated_on)
-        start, peak = places[event.start.row], f"{event.peak_p_value:.2g}"
-        rows.append((start, end, str(event.readings), severity, peak, blamed))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    more = [f"and {len(events) - _MAX_EVENTS} more"] if len(events) > _MAX_EVENTS else []
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return ["", f"{len(events)} events", *shown, *more]
-
-
-def _summary(table: Table, found: ScoredRows, alpha: float) -> list[str]:
-    """The lines for the terminal. A column's name may come from another person's file."""
-    columns, anomalous = table.columns, found.p_values <= alpha
-    share = 100 * float(anomalous.mean())
-    lines = [f"read as: {', '.join(table.read_as)}"] if table.read_as else []
-    lines += [f"{name}: {n} values are missing" for name, n in count_missing(table.readings, columns).items()]
-    lines += [f"{len(anomalous)} rows, {int(anomalous.sum())} anomalies at alpha {alpha:g} ({share:.1f} %)"]
-    if anomalous.any():
-        shares = found.shares[anomalous].mean(axis=0)
-        largest = np.argsort(-shares, kind="stable")[:3].tolist()
-        named = ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in largest)
-        lines.append(f"columns with the largest contribution: {named}")
-    if 1 / (1 + found.calibrated_on) > alpha:
-        lines.append(f"the model was calibrated on too few normal readings for alpha {alpha:g}")
-    if found.drift:
-        lines.append("drift: these readings have changed since the training; see docs/guides/sensors.md")
-    return lines

@@ -105,6 +105,19 @@ import litellm
 answer = litellm.embedding(model=f"cohere/{MODEL}", input=TEXTS, api_base=f"{url}/v1/embed", api_key="none")
 result = [item["embedding"] for item in answer.data]
 """,
+    **{
+        f"litellm, {provider}": f"""
+import litellm
+answer = litellm.embedding(model=f"{provider}/{{MODEL}}", input=TEXTS, api_base={base}, api_key="none")
+result = [item["embedding"] for item in answer.data]
+"""
+        for provider, base in {
+            "infinity": "url",
+            "jina_ai": 'f"{url}/v1/embeddings"',
+            "ollama": "url",
+            "voyage": 'f"{url}/v1/embeddings"',
+        }.items()
+    },
     "huggingface_hub": """
 from huggingface_hub import InferenceClient
 client = InferenceClient(f"{url}/models/{MODEL}")

@@ -15,6 +15,7 @@ from service import cli
 from service.auth import Keyring
 from service.config import Settings
 from service.errors import MissingKey
+from service.flags import read_settings
 from service.key_use import KeyUse
 
 Sonde = Callable[..., int]
@@ -35,8 +36,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(cli, "_serve", start)
-    monkeypatch.setattr(cli, "_serve_together", start)
+    monkeypatch.setattr(cli, "serve_alone", start)
+    monkeypatch.setattr(cli, "serve_together", start)
     monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     return started
 
@@ -287,7 +288,7 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
     assert getattr(settings, name) == value
     for command, passed in (("serve", serve), ("worker", worker)):
         parsed = cli.parser().parse_args([command, *passed])
-        assert not hasattr(parsed, name) or getattr(cli._settings(parsed), name) == value
+        assert not hasattr(parsed, name) or getattr(read_settings(parsed), name) == value
     assert any(name in vars(cli.parser().parse_args([command])) for command in ("serve", "worker"))
 
 

@@ -97,7 +97,7 @@ def test_a_series_by_a_service(
     said = capsys.readouterr().out
     assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
     assert "columns with the largest contribution: pressure" in said
-    event = said.splitlines()[said.splitlines().index("1 events") + 2]
+    event = said.splitlines()[said.splitlines().index("1 event") + 2]
     assert event.split()[:4] == ["2026-11-23T10:00:50+00:00", "2026-11-23T10:00:50+00:00", "1", "low"]
 
 

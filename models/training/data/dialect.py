@@ -33,6 +33,8 @@ _COMMENT = "#"
 # Lines above the header are recognised where so many later lines agree.
 _LEAST_ROWS = 3
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,' \u00a0\u202f]*(?:[eE][+-]?[0-9]+)?%?")
+# Units have digits, too: m3/h.
+_DATE_LIKE = re.compile(r"[0-9]{4}|[0-9]{1,2}[-./:][0-9]")
 _EMPTY = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "#n/a"))
 
 
@@ -195,8 +197,7 @@ def _has_units(body: Sequence[Sequence[str]]) -> bool:
     ]
     named = [cell.strip() for cell, is_number in zip(first, numeric, strict=True) if is_number]
     unlike = [cell for cell in named if cell.lower() not in _EMPTY and not _NUMBER.fullmatch(cell)]
-    dates = any(any(character.isdigit() for character in cell) for cell in first)
-    return bool(unlike) and not any(map(_NUMBER.fullmatch, named)) and not dates
+    return bool(unlike) and not any(map(_NUMBER.fullmatch, named)) and not any(map(_DATE_LIKE.search, first))
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

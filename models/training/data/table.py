@@ -161,6 +161,10 @@ class _TableParser:
         """The first fault of each column."""
         roles = self.roles
         names = roles.columns or self._without_role()
+        try:
+            self.numbers = self._find_numbers(names)
+        except TrainingDataError as error:
+            yield error
         others = ((roles.timestamp, self._times), (roles.group, self._groups), (roles.label, self._labels))
         readers: list[tuple[str | None, Callable[[str], object]]] = [
             *((name, self._readings) for name in names),

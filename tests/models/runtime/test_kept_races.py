@@ -99,7 +99,7 @@ def test_other_machines_keep_theirs_up_to_a_number(path: Path, monkeypatch: pyte
     assert len(machines) == kept_races._MAX_MACHINES
 
 
-@pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"])
+@pytest.mark.parametrize("variable", kept_races._INSTRUCTION_SETS)
 def test_a_processor_that_is_told_to_compute_like_an_older_one_is_another(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:

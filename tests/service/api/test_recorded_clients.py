@@ -312,6 +312,7 @@ def test_documents_come_back_in_each_clients_form(client: TestClient) -> None:
     sent = {"title": best, "text": "pizza", "id": 7}
     objects = {**body, "documents": [sent], "rank_fields": ["title", "missing"]}
     assert post(client, "/v1/rerank", objects)["results"][0]["document"] == sent
+    assert post(client, "/rerank", objects)["results"][0]["document"] == best
 
 
 def plain(labels: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -342,6 +343,13 @@ def test_hugging_face_classifies_without_training(client: TestClient, path: str,
     assert post(client, path, {"inputs": [QUERY], "parameters": parameters}) == [answer]
 
 
+def test_parameters_for_an_encoder_are_refused_in_words(client: TestClient) -> None:
+    """As huggingface_hub asks for labels, entities or text."""
+    answer = client.post("/models/m", json={"inputs": QUERY, "parameters": {"top_k": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "parameters")
+    assert "the model computes vectors" in answer.json()["error"]["message"]
+
+
 def test_a_template_describes_each_label(client: TestClient) -> None:
     parameters = {"candidate_labels": ["card lost", "rain"], "hypothesis_template": "the text is {}"}
     described = {"card lost": "the text is card lost", "rain": "the text is rain"}
@@ -367,6 +375,9 @@ def test_cohere_and_openai_list_the_same_models(client: TestClient) -> None:
         assert [model["name"] for model in answer["models"]] == [model["id"] for model in answer["data"]]
     assert answer["models"][0]["endpoints"] == ["embed", "rerank"]
     assert client.get("/models/cross").json() == client.get("/v1/models/cross").json()
+    for model in answer["models"]:
+        one = client.get(f"/v1/models/{model['name']}").json()
+        assert {key: one[key] for key in model} == model, "as cohere-python's models.get reads it"
 
 
 KEYED = [

@@ -148,3 +148,17 @@ def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
         assert prepare_for_cpu([one]) == 0
         assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
+
+
+@needs_onednn
+@pytest.mark.parametrize(("race", "forms"), [(a_race(onednn=0.9), 1), (a_race(onednn=1.1), 2)])
+def test_all_forms_of_the_weights_move_to_huge_pages(
+    race: ProductRace, forms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[int, int]] = []
+    monkeypatch.setattr(linear, "race_products", lambda: race)
+    monkeypatch.setattr(linear, "move_to_huge_pages", moved.extend)
+    prepare_for_cpu([layer(), layer()])
+    held = [(address, size) for address, size in moved if size]
+    assert len({address for address, _ in held}) == 2 * forms
+    assert all(address and size >= 24 * 40 * 4 for address, size in held)

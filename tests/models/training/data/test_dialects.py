@@ -14,7 +14,7 @@ import pytest
 
 from models.training.csv_options import CsvOptions
 from models.training.data import xlsx
-from models.training.data.table import ColumnRoles, Table, read_table
+from models.training.data.table import ColumnRoles, Table, find_faults, read_table
 from models.training.errors import TrainingDataError
 
 _START = 1730023200.0  # 2024-10-27 10:00 UTC
@@ -107,13 +107,13 @@ FILES = {
         lines=(4, 5, 6, 7, 8),
     ),
     "units": Written(
-        rows().replace("time,pressure\n", "time,pressure\n,bar\n"),
-        ("a row of units left out (bar)",),
+        rows().replace("time,pressure\n", "time,pressure\n,m3/h\n"),
+        ("a row of units left out (m3/h)",),
         lines=(3, 4, 5, 6, 7),
     ),
     "units with a name for the time": Written(
-        rows().replace("time,pressure\n", "time,pressure\nUTC,[bar]\n"),
-        ("a row of units left out (UTC, [bar])",),
+        rows().replace("time,pressure\n", "time,pressure\nUTC,[m³/h]\n"),
+        ("a row of units left out (UTC, [m³/h])",),
         lines=(3, 4, 5, 6, 7),
     ),
     "separators at the end": Written(rows(header="time,pressure,", end=",")),
@@ -193,6 +193,13 @@ def test_all_columns_faults_come_in_one_answer(tmp_path: Path) -> None:
         read_table(path, ColumnRoles(timestamp="t"))
     for place in ("line 2, column 'a'", "line 3, column 'b'", "line 3, column 't'"):
         assert place in caught.value.message
+
+
+def test_faults_are_looked_for_in_the_same_dialect(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("a;b\n1,5;1,5\n2,5;x\n3,5;y\n")
+    [fault] = find_faults(path, ColumnRoles())
+    assert (fault.column, fault.line) == ("b", 3)
 
 
 def sentinel_file(tmp_path: Path, sentinel: str) -> Path:
