@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     workers: int = Field(
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
     )
+    fronts: int = Field(
+        0, ge=0, le=64, description="processes for HTTP and tokenising before one that computes; 0 is a single process"
+    )
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
     insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -181,6 +184,10 @@ class Settings(BaseSettings):
         return self.home / "keys.json"
 
     @property
+    def races_file(self) -> Path:
+        return self.home / "races.json"
+
+    @property
     def registry_directory(self) -> Path:
         return self.home / "models"
 
@@ -230,7 +237,7 @@ class Settings(BaseSettings):
         """Combine flags (None: not given), variables and the file. Raises ConfigError naming a wrong or unknown one."""
         _require_known_variables(os.environ)
         try:
-            return cls(**{name: value for name, value in flags.items() if value is not None})
+            settings = cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             first: Any = error.errors()[0]
             name = str(first["loc"][0]).removeprefix(PREFIX).lower() if first["loc"] else "settings"
@@ -239,6 +246,10 @@ class Settings(BaseSettings):
                 place = f"{CONFIG_FILE}: {name}"
             message = f"{place}: {describe_fault(first)}, got {first['input']!r}"
             raise ConfigError(message, param=name) from error
+        if settings.fronts and settings.workers > 1:
+            message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
+            raise ConfigError(message, param="fronts")
+        return settings
 
 
 def _split(value: object) -> list[str]:

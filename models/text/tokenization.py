@@ -55,6 +55,15 @@ class TextProcessor:
         self._prefix, self._suffix = _special_tokens(tokenizer)
         self._types = _frame_types(tokenizer, len(self._prefix))
 
+    @classmethod
+    def from_json(cls, text: str, max_tokens: int) -> TextProcessor:
+        """The tokeniser that `to_json` wrote, perhaps in another process."""
+        return cls(Tokenizer.from_str(text), max_tokens)
+
+    def to_json(self) -> str:
+        """The tokeniser in the format of tokenizer.json; `max_tokens` is not in it."""
+        return self._tokenizer.to_str()
+
     @property
     def special_tokens(self) -> int:
         """The number of special tokens that a text gets."""

@@ -117,6 +117,9 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 
 def _require_json(content_type: str) -> None:
+    """Refuse other content types; some clients (LiteLLM for Voyage) name none."""
+    if not content_type:
+        return
     kind = content_type.partition(";")[0].strip().lower()
     family, _, name = kind.partition("/")
     if family != "application" or "/" in name or (name != "json" and not name.endswith("+json")):

@@ -20,7 +20,9 @@ from service.api.foreign_pages import allow_origins, refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
-from service.errors import ClientGone, ScopeDenied, Unavailable
+from service.errors import ClientGone, RateLimited, ScopeDenied, Unavailable
+from service.key_limits import KeyLimits
+from service.key_use import KeyUse
 from service.metrics import Metrics
 
 log = logging.getLogger("sonde.requests")
@@ -71,6 +73,9 @@ class ContextMiddleware:
         self._app = app
         self._settings = settings
         self._keyring = keyring
+        # Each process counts for itself, and connections are shared out evenly.
+        self._limits = KeyLimits(1 / max(settings.workers, settings.fronts, 1))
+        self._use = KeyUse(settings.home)
         self._metrics = metrics
         self._admit = admit
         self._answering = allow_origins(self._answer, settings.cors_origin)
@@ -95,8 +100,11 @@ class ContextMiddleware:
                 context.key = self._keyring.authenticate(_secret(headers))
                 if context.key is ANYONE:
                     refuse_foreign_page(scope["method"], headers, self._settings)
+                else:
+                    self._use.note(context.key.id)
                 if scope["path"] not in _WATCHING_PATHS:
                     self._admit()
+                    self._limits.admit(context.key)
             await self._app(scope, receive, send)
         except SondeError as error:
             await error_responses.error_response(error, scope["path"])(scope, receive, send)
@@ -120,6 +128,8 @@ class ContextMiddleware:
         if context.error_code == "deadline_exceeded":
             self._metrics.deadline_missed.inc()
         quiet = scope["path"] in _WATCHING_PATHS
+        if not quiet:
+            self._count_use(context)
         log.log(
             logging.DEBUG if quiet else logging.INFO,
             "request",
@@ -135,6 +145,13 @@ class ContextMiddleware:
                 **context.facts,
             },
         )
+
+    def _count_use(self, context: RequestContext) -> None:
+        """Count a request and its tokens for its key, and against the key's limits."""
+        tokens = context.facts.get("tokens", 0)
+        used = tokens if isinstance(tokens, int) else 0
+        self._limits.charge(context.key, used)
+        self._metrics.count_key(context.key.id, context.status, used, limited=context.error_code == RateLimited.code)
 
 
 class _WatchedSend:

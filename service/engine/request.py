@@ -86,6 +86,12 @@ class Request:
         if complete:
             self._end(self.rows)
 
+    def answer(self, rows: NDArray[np.float32], queue_s: float, inference_s: float) -> None:
+        """Complete the request with rows that another process computed, and the seconds that they took there."""
+        self.started = self.submitted + queue_s
+        self._spans = [(0.0, inference_s)]
+        self._end(rows)
+
     def computed(self, seconds: float) -> None:
         """Record that a batch with items of this request has just been computed, in `seconds`."""
         with self._ending:
@@ -96,6 +102,16 @@ class Request:
             while self._spans and self._spans[-1][1] > began:
                 began = min(began, self._spans.pop()[0])
             self._spans.append((began, ended))
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds from its submission to its first batch; 0 where all rows came from the cache."""
+        return self.started - self.submitted if self.started is not None else 0.0
+
+    @property
+    def patient(self) -> bool:
+        """Whether its deadline moves with each batch."""
+        return self._patience_s is not None
 
     @property
     def inference_s(self) -> float:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 from service.processes.parent_death import with_parent_death_signal
+from service.processes.server_process import CALLER, ENGINE
 
 _RESTART_AFTER_S = 1.0
 _MAX_RESTART_AFTER_S = 30.0
@@ -19,13 +20,14 @@ class ProcessHandle:
     """A slot for a process; after an end, another starts at `restart_at` (monotonic seconds).
 
     `listens` says whether the process takes connections; `greeting` is what it reported when it was ready, as JSON.
+    `wants_engine`: it is a front without a connection to the engine.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.running: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
-        self.listens = False
+        self.listens = self.wants_engine = False
         self.state = "starting"
         self.connections = 0
         self.connections_sent = 0
@@ -57,16 +59,18 @@ class ProcessHandle:
         return delay_s
 
     def send_connection(self, connection: socket.socket) -> bool:
-        """Hand a connection over; False when the process cannot take it."""
-        if self.channel is None:
-            return False
-        try:
-            socket.send_fds(self.channel, [b"."], [connection.fileno()])
-        except OSError:  # it has died, or hangs with its channel full
+        """Hand a caller's connection over; False when the process cannot take it."""
+        if not self._send(CALLER, connection):
             return False
         self.connections += 1
         self.connections_sent += 1
         return True
+
+    def connect_to(self, engine: ProcessHandle) -> None:
+        """Connect a front to the engine, by a pair of sockets that have no name."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.wants_engine = not (engine.send_connection(theirs) and self._send(ENGINE, ours))
 
     def read_messages(self) -> bool:
         """Apply the messages on the channel; False when the process has closed it."""
@@ -85,7 +89,7 @@ class ProcessHandle:
 
     def close_channel(self) -> None:
         """Send it no more connections and read no more messages."""
-        self.listens = False
+        self.listens = self.wants_engine = False
         if self.channel is not None:
             self.channel.close()
             self.channel = None
@@ -96,10 +100,21 @@ class ProcessHandle:
             self.running.kill()
             self.running.wait()
 
+    def _send(self, kind: bytes, connection: socket.socket) -> bool:
+        if self.channel is None:
+            return False
+        try:
+            socket.send_fds(self.channel, [kind], [connection.fileno()])
+        except OSError:  # it has died, or hangs with its channel full
+            return False
+        return True
+
     def _apply_message(self, word: str, more: str) -> None:
         if word == "closed":
             self.connections -= 1
         elif word == "listening":
             self.listens = True
+        elif word == "connect":
+            self.wants_engine = True
         else:
             self.state, self.greeting = word, more or self.greeting

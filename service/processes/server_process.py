@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
+import os
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +20,18 @@ from service.config import Settings
 from service.metrics import Metrics
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 
-State = Literal["listening", "ready", "draining", "closed"]
+State = Literal["listening", "ready", "draining", "closed", "connect"]
+# A process that does everything, one that speaks HTTP, or the one that computes for these.
+Role = Literal["server", "front", "engine"]
+# What comes with a descriptor: a caller's connection, or one to the engine.
+CALLER, ENGINE = b".", b"e"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """What the supervisor tells a server process, which is number `number` of `of`.
 
-    `processors` is None where there are fewer cores than processes.
+    `processors` is None where the process is bound to none.
     """
 
     number: int
@@ -32,6 +39,7 @@ class ProcessSpec:
     channel: int
     pages_directory: str
     processors: list[int] | None
+    role: Role = "server"
 
     def dump(self) -> str:
         """Encode as an argument of a command line."""
@@ -52,6 +60,23 @@ class ServerProcess:
         self._channel.setblocking(True)
         self._page: MetricsPage | None = None
         self._accepting: set[asyncio.Task[None]] = set()
+        self._parent = os.getppid()
+        # Makes the protocol of a front's connections to the engine.
+        self.link: Callable[[], asyncio.Protocol] | None = None
+
+    @property
+    def role(self) -> Role:
+        return self._spec.role
+
+    @property
+    def name(self) -> str:
+        """The name of its metrics page and of its log lines."""
+        return "engine" if self.role == "engine" else str(self.number)
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether the supervisor lives."""
+        return os.getppid() == self._parent
 
     @property
     def number(self) -> int:
@@ -60,6 +85,15 @@ class ServerProcess:
 
     def take_share(self, settings: Settings) -> Settings:
         """Pin this process to its cores, before PyTorch loads; return its share of the limits."""
+        if self.role == "engine":
+            return settings.within(cpu.quota(), len(cpu.usable_processors()))
+        if self.role == "front":
+            # The engine process has the cache of rows and the cores; a front caches fitted sets.
+            threads = max(cpu.count_cores() // self._spec.of, 1)
+            cache_mb = math.ceil(settings.cache_mb / self._spec.of)
+            tokenizers = settings.tokenizer_threads or min(threads, 4)
+            update = {"threads": 1, "runners": 1, "tokenizer_threads": tokenizers, "cache_mb": cache_mb}
+            return settings.model_copy(update=update)
         share = settings.share(self._spec.of)
         if self._spec.processors is not None:
             cpu.pin_to(self._spec.processors)
@@ -71,13 +105,15 @@ class ServerProcess:
     def publish(self, metrics: Metrics) -> None:
         """Keep this process's metrics page, and render the sum of all processes."""
         directory = Path(self._spec.pages_directory)
-        self._page = MetricsPage(directory, str(self._spec.number), metrics.registry)
+        self._page = MetricsPage(directory, self.name, metrics.registry)
         metrics.shown = MetricsAggregator(directory)
 
     def take_connections(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         """Serve connections from the channel from now on. For the event loop's thread."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._receive_connection, make_protocol)
         self.tell("listening")
+        if self.link is not None:
+            self.tell("connect")
 
     def announcing(
         self, greeting: Callable[[str, Sequence[ModelMetadata]], str]
@@ -95,10 +131,12 @@ class ServerProcess:
             self._channel.sendall(f"{state} {more}".rstrip().encode() + b"\n")
 
     def close(self) -> None:
-        """Close the channel and write the metrics page for the last time."""
+        """Close the channel and write the metrics page for the last time; without a parent, remove all pages."""
         self._channel.close()
         if self._page is not None:
             self._page.close()
+            if not self.has_parent:
+                shutil.rmtree(self._spec.pages_directory, ignore_errors=True)
 
     def _receive_connection(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
@@ -109,14 +147,16 @@ class ServerProcess:
         if not received:  # the supervisor is gone
             loop.remove_reader(self._channel.fileno())
         for descriptor in descriptors:
-            task = loop.create_task(self._accept(socket.socket(fileno=descriptor), make_protocol))
+            make = self.link if received == ENGINE and self.link is not None else make_protocol
+            task = loop.create_task(self._accept(socket.socket(fileno=descriptor), make))
             self._accepting.add(task)  # the loop itself holds tasks by weak references only
             task.add_done_callback(self._accepting.discard)
 
     async def _accept(self, connection: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         try:
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(make_protocol, connection)
         except OSError:  # the caller has hung up
             connection.close()

@@ -10,14 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from models.runtime import cpu
 from service.config import Settings
 from service.metrics import PROCESS_STATES, SupervisorMetrics, listen
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from service.processes.process_handle import ProcessHandle
-from service.processes.server_process import ProcessSpec
+from service.processes.server_process import ProcessSpec, Role
 from service.processes.signals import on_signals
 from service.processes.sockets import open_sockets
 
@@ -34,6 +36,7 @@ Command = Callable[[int], Callable[[int], Sequence[str]]]
 class Supervisor:
     """Sends each connection to the ready process with the fewest; restarts ended processes.
 
+    With an `engine`, its command, the processes are fronts, and it connects each of them to the engine.
     A process that ends before all have been ready for the first time ends the service, with that process's exit code.
     """
 
@@ -45,10 +48,14 @@ class Supervisor:
         metrics: SupervisorMetrics,
         *,
         shutdown_s: float,
+        engine: Callable[[int], Sequence[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = command
-        self._processes = [ProcessHandle(number) for number in range(of)]
+        self._servers = [ProcessHandle(number) for number in range(of)]
+        self._engine = None if engine is None else ProcessHandle(of)
+        self._engine_command = engine
+        self._processes = [*self._servers, *([] if self._engine is None else [self._engine])]
         self._sockets = sockets
         self._accepting = False
         self._metrics = metrics
@@ -78,7 +85,7 @@ class Supervisor:
 
     def by_preference(self) -> list[ProcessHandle]:
         """The processes that listen, the one for the next connection first."""
-        listening = [process for process in self._processes if process.listens]
+        listening = [process for process in self._servers if process.listens]
         return sorted(listening, key=lambda one: (_RANK[one.state], one.connections, one.connections_sent))
 
     def _manage_processes(self) -> None:
@@ -87,17 +94,27 @@ class Supervisor:
             if process.running is not None and (code := process.running.poll()) is not None:
                 self._handle_exit(process, code)
             if process.running is None and not self._stops_sent and self._clock() >= process.restart_at:
-                channel = process.start(self._command(process.number), self._clock())
+                command = self._engine_command if process is self._engine else self._command(process.number)
+                channel = process.start(cast(Callable[[int], Sequence[str]], command), self._clock())
                 self._selector.register(channel, selectors.EVENT_READ, process)
+        self._connect_fronts()
         if self._stops_sent < self._stops_asked:
-            self._terminate_all()
+            self._terminate_servers()
+        self._terminate_engine_last()
         if self._clock() > self._deadline:
             log.warning("processes did not end in time and are killed")
             self._kill_all()
 
+    def _connect_fronts(self) -> None:
+        engine = self._engine
+        if engine is not None and engine.listens and engine.state != "draining":
+            for front in self._servers:
+                if front.wants_engine:
+                    front.connect_to(engine)
+
     def _publish_state(self) -> None:
         """Accept connections while a process listens; export states; greet once all are ready."""
-        if self._accepting != any(process.listens for process in self._processes):
+        if self._accepting != any(process.listens for process in self._servers):
             self._accepting = not self._accepting
             for socket_ in self._sockets:
                 if self._accepting:
@@ -109,7 +126,7 @@ class Supervisor:
             self._metrics.processes.labels(state).set(states.count(state))
         if not self._announced and states.count("ready") == len(self._processes):
             self._announced = True
-            print(json.loads(self._processes[0].greeting), flush=True)
+            print(json.loads(self._servers[0].greeting), flush=True)
 
     def _handle_events(self) -> None:
         """Wait for connections and for messages of the processes, and handle them."""
@@ -142,16 +159,26 @@ class Supervisor:
             return
         self._metrics.restarts.inc()
         delay_s = process.schedule_restart(self._clock())
-        log.warning("process %d ended with %d and is started again in %g s", process.number, code, delay_s)
+        name = "the engine" if process is self._engine else f"process {process.number}"
+        log.warning("%s ended with %d and is started again in %g s", name, code, delay_s)
 
-    def _terminate_all(self) -> None:
+    def _terminate_servers(self) -> None:
         if not self._stops_sent:
             self._deadline = self._clock() + self._shutdown_s + _MARGIN_S
             log.info("draining: the processes answer open requests, Ctrl-C again ends them at once")
         self._stops_sent = self._stops_asked
-        for process in self._processes:
+        for process in self._servers:
             if process.running is not None:
                 process.running.terminate()
+
+    def _terminate_engine_last(self) -> None:
+        """End the engine, once: no front is left that needs it."""
+        engine = self._engine
+        if engine is None or engine.running is None or engine.state == "draining" or not self._stops_sent:
+            return
+        if not any(process.running for process in self._servers):
+            engine.state = "draining"
+            engine.running.terminate()
 
     def _kill_all(self) -> None:
         self._deadline = float("inf")
@@ -165,7 +192,9 @@ class Supervisor:
 
 
 def supervise(settings: Settings, flags: Sequence[str]) -> int:
-    """Run `sonde serve` as `settings.workers` processes until a signal; return the exit code.
+    """Run `sonde serve` as several processes until a signal; return the exit code.
+
+    These are `settings.workers` servers, or `settings.fronts` fronts and an engine.
 
     All processes get `flags`. Raises CannotListen, and ConfigError for a metrics port that is in use.
     """
@@ -174,8 +203,10 @@ def supervise(settings: Settings, flags: Sequence[str]) -> int:
         page = MetricsPage(Path(pages), "parent", metrics.registry)
         listen(MetricsAggregator(Path(pages)).registry(), settings.host, settings.metrics_port)
         port = str(sockets[0].getsockname()[1])
-        command = _commands(settings.workers, [*flags, "--port", port, "--metrics-port", "0"], pages)
-        supervisor = Supervisor(command, settings.workers, sockets, metrics, shutdown_s=settings.shutdown_s)
+        flags = [*flags, "--port", port, "--metrics-port", "0"]
+        of = settings.fronts or settings.workers
+        command, engine = _fronts(of, flags, pages) if settings.fronts else (_servers(of, flags, pages), None)
+        supervisor = Supervisor(command, of, sockets, metrics, shutdown_s=settings.shutdown_s, engine=engine)
         on_signals(supervisor.stop)
         try:
             return supervisor.run()
@@ -183,17 +214,29 @@ def supervise(settings: Settings, flags: Sequence[str]) -> int:
             page.close()
 
 
-def _commands(of: int, flags: Sequence[str], pages_directory: str) -> Command:
+def _servers(of: int, flags: Sequence[str], pages_directory: str) -> Command:
     """`sonde serve` as each of `of` processes."""
     divided = cpu.divide(cpu.usable_processors(), of)
     if divided is None:
         log.warning("there are more processes than cores: each computes with one thread")
 
     def command(number: int) -> Callable[[int], Sequence[str]]:
-        def with_channel(channel: int) -> Sequence[str]:
-            spec = ProcessSpec(number, of, channel, pages_directory, None if divided is None else divided[number])
-            return [sys.executable, "-m", "service.cli", "serve", *flags, "--process-spec", spec.dump()]
-
-        return with_channel
+        processors = None if divided is None else divided[number]
+        return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, processors))
 
     return command
+
+
+def _fronts(of: int, flags: Sequence[str], pages_directory: str) -> tuple[Command, Callable[[int], Sequence[str]]]:
+    """`sonde serve` as each of `of` fronts, and as their engine. They share all cores."""
+    if of > (cores := cpu.count_cores()):
+        log.warning("%d fronts share %d cores: each takes about 220 MB; set at most one for each core", of, cores)
+
+    def command(number: int, role: Role = "front") -> Callable[[int], Sequence[str]]:
+        return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, None, role))
+
+    return command, command(of, "engine")
+
+
+def _serve(flags: Sequence[str], spec: Callable[[int], ProcessSpec], channel: int) -> Sequence[str]:
+    return [sys.executable, "-m", "service.cli", "serve", *flags, "--process-spec", spec(channel).dump()]

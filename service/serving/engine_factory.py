@@ -40,6 +40,7 @@ class EngineFactory:
         """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
         _warm_up(model, self.device(model.metadata.device), alone=alone)
         self._metrics.one_by_one.labels(model.metadata.name).set(model.metadata.one_by_one)
+        self._metrics.device_memory.labels(model.metadata.device).set_function(model.memory_bytes)
         return self._start(model.metadata, model, model.metadata.width, self._cache)
 
     def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:

@@ -14,7 +14,7 @@ from models.text.base import TextModel
 from models.text.detectors.base import ScoredTexts
 from models.text.golden import ModelParts, answers, normalize_rows, read_texts
 from models.text.tokens import Tokens
-from service.engine.engine import Engine
+from service.engine.row_engine import RowEngine
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText
@@ -29,7 +29,12 @@ class FineTunedModel(ServedText):
     """
 
     def __init__(
-        self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts, context: ServingContext
+        self,
+        model: TextModel,
+        engine: RowEngine[Tokens],
+        manifest: Manifest,
+        parts: ModelParts,
+        context: ServingContext,
     ) -> None:
         super().__init__(model, engine, context)
         self.manifest = manifest

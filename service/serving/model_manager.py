@@ -14,9 +14,11 @@ from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import parse_spec
 from models.text.base import TextModel
+from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache
+from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
@@ -24,6 +26,7 @@ from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
+from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,12 @@ class ModelManager:
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, *, on_failure: Callable[[Exception], None] = lambda error: None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+        texts: TextSource | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -61,7 +69,8 @@ class ModelManager:
         )
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        loader = VersionLoader(self.registry, settings, self.engines, self.context, self._find_configured)
+        self._texts = texts or LocalTextSource(settings, self.engines)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self.opened = False
         self.draining = False
@@ -72,15 +81,11 @@ class ModelManager:
         Blocks; meant for a thread. Raises ConfigError for two models of one name, before it loads any, and ModelError
         when a model of the settings cannot be loaded. A fine-tuned one that cannot is reported and stops nothing.
         """
-        from models.loader import open_models
-
         names = [parse_spec(spec)[0] for spec in self._settings.model]
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
-        for model in open_models(
-            self._settings.model, self._settings.device, self._settings.dtype, self._settings.threads
-        ):
-            self.add(model)
+        for model, engine in self._texts.open_configured():
+            self._serve(model, engine)
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -89,14 +94,14 @@ class ModelManager:
 
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
+        _require_free_name(model.metadata.name, self._configured)
+        return self._serve(model, self.engines.start_text(model, alone=not self.opened))
+
+    def _serve(self, model: TextModel, engine: RowEngine[Tokens]) -> ServedText:
         metadata = model.metadata
-        _require_free_name(metadata.name, self._configured)
-        served = ServedText(model, self.engines.start_text(model, alone=not self.opened), self.context)
+        served = ServedText(model, engine, self.context)
         self._configured[metadata.name] = served
-        self._metrics.model_info.labels(
-            metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype
-        ).set(1)
-        self._metrics.device_memory.labels(metadata.device).set_function(model.memory_bytes)
+        self._metrics.put_in_service(metadata)
         facts = {
             "device": metadata.device,
             "dtype": metadata.dtype,
@@ -193,7 +198,7 @@ class ModelManager:
         if not self.opened:
             return "models are loading"
         if any(served.engine.failure for served in self.all()):
-            return "a device is lost; the service restarts"
+            return self._texts.lost
         return None
 
     def admit(self) -> None:
@@ -216,6 +221,7 @@ class ModelManager:
 
     def close(self) -> None:
         """Stop all engines and threads."""
+        self._texts.close()
         self.watcher.close()
         self._loading.shutdown(wait=False, cancel_futures=True)
         self.stop()

@@ -6,7 +6,7 @@ import logging
 import weakref
 from typing import Any
 
-from service.engine.engine import Engine
+from service.engine.row_engine import RowEngine
 from service.serving.fine_tuned import LiveVersion
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ class RetiredVersions:
     """Closes the engine of a retired version once the last request has let go of it."""
 
     def __init__(self) -> None:
-        self._engines: list[tuple[weakref.ref[LiveVersion], Engine[Any], str]] = []
+        self._engines: list[tuple[weakref.ref[LiveVersion], RowEngine[Any], str]] = []
 
     def add(self, version: LiveVersion) -> None:
         """Retire a version. An engine that it shares stays open."""

@@ -16,7 +16,7 @@ from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
 from models.sensors.base import AnomalyModel, Drift, Forecast, Forecaster, Readings, Scored, State, lasting_threshold
 from models.sensors.drift import DriftMonitor
-from service.engine.engine import Engine
+from service.engine.row_engine import RowEngine
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 ResultT = TypeVar("ResultT", Scored, Forecast)
@@ -96,7 +96,7 @@ class ServedSensor(Servable):
     owns_engine = True
 
     def __init__(
-        self, model: SensorModel, engine: Engine[ReadingsItem[Any]], manifest: Manifest, context: ServingContext
+        self, model: SensorModel, engine: RowEngine[ReadingsItem[Any]], manifest: Manifest, context: ServingContext
     ) -> None:
         super().__init__(model, engine, context)
         self.manifest = manifest

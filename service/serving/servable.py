@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from models.base import Computable, ModelMetadata
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
-from service.engine.engine import Engine
 from service.engine.request import Item, Request
+from service.engine.row_engine import RowEngine
 from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
 from service.metrics import Metrics
 
@@ -65,8 +65,10 @@ class ServingContext:
 class Servable:
     """A loaded model and its engine. It lives on the event loop; the engine's threads compute."""
 
-    def __init__(self, model: Computable, engine: Engine[Any], context: ServingContext) -> None:
+    def __init__(self, model: Computable, engine: RowEngine[Any], context: ServingContext) -> None:
         self.engine = engine
+        # The value of the header `x-sonde-model`, which is a name that requests can use.
+        self.label = model.metadata.label
         self._computes = model
         self._admission = context.admission
         self._fitted = context.fitted
@@ -77,11 +79,6 @@ class Servable:
     @property
     def metadata(self) -> ModelMetadata:
         return self._computes.metadata
-
-    @property
-    def label(self) -> str:
-        """The value of the header `x-sonde-model`, which is a name that requests can use."""
-        return f"{self.metadata.name}:{self.metadata.version}"
 
     def memory_bytes(self) -> int:
         """Bytes of the model on its device."""
@@ -112,8 +109,7 @@ class Servable:
         except asyncio.CancelledError:
             self.engine.cancel(request, ClientGone("the caller hung up"))
             raise
-        started = request.started if request.started is not None else request.submitted
-        return values, started - request.submitted, request.inference_s
+        return values, request.queue_s, request.inference_s
 
 
 async def _wait(request: Request) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from models.text.base import TextModel
 from models.text.tokenization import Side, TextProcessor
 from models.text.tokens import Explained, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
-from service.engine.engine import Engine
+from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
@@ -76,7 +76,7 @@ class ModelOutput(Timings):
 class ServedText(Servable):
     """A model that reads texts."""
 
-    def __init__(self, model: TextModel, engine: Engine[Tokens], context: ServingContext) -> None:
+    def __init__(self, model: TextModel, engine: RowEngine[Tokens], context: ServingContext) -> None:
         super().__init__(model, engine, context)
         self._model = model
 

@@ -17,14 +17,14 @@ from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.golden import ModelParts, read_parts
 from models.text.tokens import Tokens
-from service.config import Settings
-from service.engine.engine import Engine
+from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.metadata import sensor_metadata, text_metadata
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText
+from service.serving.text_sources import TextSource
 
 
 class VersionLoader:
@@ -33,14 +33,14 @@ class VersionLoader:
     def __init__(
         self,
         registry: Registry,
-        settings: Settings,
         engines: EngineFactory,
+        texts: TextSource,
         context: ServingContext,
         base_model: Callable[[str], ServedText | None],
     ) -> None:
         self._registry = registry
-        self._settings = settings
         self._engines = engines
+        self._texts = texts
         self._context = context
         self._base_model = base_model
 
@@ -95,7 +95,7 @@ class VersionLoader:
         if not (path / "encoder").is_dir():
             raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
         source = ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
-        model, engine = self._open_encoder(source)
+        model, engine = self._texts.open_version(source)
         without_head = manifest.task == "classification" and parts.head is None
         expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
         if model.metadata.task != expected or (
@@ -107,18 +107,8 @@ class VersionLoader:
             )
         return self._fine_tuned(model, engine, manifest, parts)
 
-    def _open_encoder(self, source: ModelSource) -> tuple[TextModel, Engine[Tokens]]:
-        """Load an encoder onto the device of the settings, beside models that serve."""
-        from models.loader import load
-        from models.runtime.placement import place
-
-        placement = place(self._settings.device, self._settings.dtype)
-        with self._engines.device(str(placement.device)).sharing():
-            model = load(source, placement)
-        return model, self._engines.start_text(model, alone=False)
-
     def _fine_tuned(
-        self, model: TextModel, engine: Engine[Tokens], manifest: Manifest, parts: ModelParts
+        self, model: TextModel, engine: RowEngine[Tokens], manifest: Manifest, parts: ModelParts
     ) -> FineTunedModel:
         encoder = _WithMetadata(model, text_metadata(model.metadata, manifest))
         return FineTunedModel(encoder, engine, manifest, parts, self._context)

@@ -252,3 +252,10 @@ def test_proxies_are_networks_however_they_are_given() -> None:
 def test_a_proxy_that_is_no_network_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"--trusted-proxies .* expected networks like 10\.0\.0\.0/8"):
         Settings.read({"trusted_proxies": [given]})
+
+
+def test_fronts_and_workers_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="expected one of them, got 2 and 3") as refused:
+        Settings.read({"fronts": 2, "workers": 3})
+    assert refused.value.param == "fronts"
+    assert Settings.read({"fronts": 2}).workers == 1

@@ -82,7 +82,8 @@ def prepare_for_cpu(layers: Sequence[Linear]) -> int:
     elif all(layer.weight.dtype == torch.float32 for layer in layers):
         for layer in layers:
             layer.lay_out_for_mkl()
-        if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
+        wins_few = has_onednn() and race_products().onednn_wins_few
+        if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
                 layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
     move_to_huge_pages(area for layer in layers for area in layer.memory())

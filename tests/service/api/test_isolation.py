@@ -22,7 +22,8 @@ from service.jobs.records import Checkpoint, Event, Job
 from service.jobs.tables import feedback, files, jobs
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.artifacts import NAME, train
+from tests.support.artifacts import NAME
+from tests.support.trained_models import train
 
 ROWS = b'{"text": "secret rows", "label": "b"}\n'
 BASE = FakeModel("fake")

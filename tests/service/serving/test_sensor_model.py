@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from models.errors import ArtifactError
 from models.sensors.base import Readings
 from service.config import Settings
+from service.engine.engine import Engine
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
 from service.serving.metadata import sensor_metadata
@@ -220,6 +222,7 @@ def test_its_signature_says_what_it_reads() -> None:
         "shape": ["n", 2],
         "columns": ["pressure", "flow"],
         "minimum_rows": 5,
+        "max_missing": 0.5,
     }
     assert (signature["kind"], signature["window"], signature["period_s"]) == ("series", 5, 60.0)
     forecaster = sensor_metadata(FakeForecaster(), sensor_manifest(LOAD, task="forecast")).signature()
@@ -269,7 +272,7 @@ def test_a_request_that_outlives_its_version_brings_no_series_back(manager: Mode
 @pytest.mark.slow
 def test_it_ends_when_nobody_needs_it(manager: ModelManager) -> None:
     served = put_in_service(manager, FakeSensor())
-    engine, gone = served.engine, weakref.ref(served)
+    engine, gone = cast(Engine[Any], served.engine), weakref.ref(served)
     manager.watcher._retire(served)
     manager.watcher.current = {}
     del served

@@ -40,7 +40,7 @@ class Setting:
         self.model = model
         self.metrics = Metrics()
         self.admission = Admission(max_items, 100_000, self.metrics)
-        engine: Engine[Tokens] = Engine(
+        self.engine: Engine[Tokens] = Engine(
             "fake",
             "0",
             model,
@@ -51,7 +51,7 @@ class Setting:
             device=ComputeDevice(),
         )
         context = ServingContext(self.admission, LruCache(100), pool, self.metrics, max_request_tokens)
-        self.served = ServedText(model, engine, context)
+        self.served = ServedText(model, self.engine, context)
 
     @property
     def computed(self) -> list[str]:
@@ -76,7 +76,7 @@ def serving(
     """A served fake whose engine runs, and is closed in the end."""
     with pool or ThreadPoolExecutor(2) as threads:
         made = Setting(model or FakeModel(), max_items, max_request_tokens, threads)
-        made.served.engine.start()
+        made.engine.start()
         try:
             yield made
         finally:

@@ -22,7 +22,8 @@ from service.jobs.backend import JobBackend
 from service.serving.model_manager import MAX_WAIT_S, ModelManager
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
+from tests.support.artifacts import MANIFEST, NAME
+from tests.support.trained_models import NORMAL, open_fake_encoders, own_encoder, train
 
 BASE = FakeModel("fake")
 

@@ -1,0 +1,190 @@
+"""Frames between the fronts and the engine: msgpack behind a length, over one socket for each front.
+
+A front opens models, submits token ids and cancels. The engine answers with rows as raw float32 bytes, or with the code
+of an error. Deadlines are seconds of the system's monotonic clock, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from models import errors as model_errors
+from models.base import ModelMetadata
+from models.errors import SondeError
+from service import errors
+
+# Both directions: the largest are the rows of 2,048 inputs, and the JSON of a multilingual tokeniser.
+MAX_FRAME_BYTES = 512 * 2**20
+_LENGTH = struct.Struct("<I")
+
+
+class Frame(msgspec.Struct, tag=True, array_like=True, gc=False):
+    """A frame; `number` is the front's own for the exchange."""
+
+    number: int
+
+
+class OpenConfigured(Frame):
+    """Wants the model at `index` of `--model`; answered by `Opened` or `Failed` once it is loaded."""
+
+    index: int
+
+
+class OpenVersion(Frame):
+    """Wants the encoder in a directory of the registry; `digest` is its version. Answered as `OpenConfigured`."""
+
+    name: str
+    path: str
+    origin: str
+    digest: str
+
+
+class CloseModel(Frame):
+    """Needs a model no longer."""
+
+    model: str
+
+
+class Submit(Frame):
+    """Token ids of one request, int32, one after the other; `lengths` int32 and `prompt_tokens` int32 are per item.
+
+    `types`, int32 like `ids`, is empty where no item has token types.
+    """
+
+    model: str
+    client: str
+    deadline: float | None
+    patience_s: float | None
+    ids: bytes
+    lengths: bytes
+    prompt_tokens: bytes
+    types: bytes
+
+
+class Cancel(Frame):
+    """The caller of a submission waits no longer."""
+
+
+class Opened(Frame):
+    """A model that the engine holds for this front: its metadata, and its tokeniser as JSON."""
+
+    metadata: ModelMetadata
+    memory_bytes: int
+    tokenizer: str
+
+
+class Rows(Frame):
+    """The rows of a submission, float32 [n, width], and the engine's speed now."""
+
+    rows: bytes
+    queue_s: float
+    inference_s: float
+    tokens_per_s: float
+
+
+class Deadline(Frame):
+    """A batch of a patient caller was computed: its deadline has moved."""
+
+    deadline: float
+
+
+class Failed(Frame):
+    """A submission or an opening has failed."""
+
+    code: str
+    message: str
+    param: str | None
+    retry_after_s: int | None
+
+
+class Draining(Frame):
+    """The engine ends: open submissions are answered, others go to the next engine."""
+
+
+ToEngine = OpenConfigured | OpenVersion | CloseModel | Submit | Cancel
+ToFront = Opened | Rows | Deadline | Failed | Draining
+to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+to_front: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
+_encoder = msgspec.msgpack.Encoder()
+
+# The errors that an engine raises, by their code.
+_ERRORS: dict[str, type[SondeError]] = {
+    kind.code: kind
+    for kind in (
+        model_errors.ModelError,
+        model_errors.ModelSourceError,
+        model_errors.UnsafeModelError,
+        model_errors.ModelOutOfMemory,
+        model_errors.DeviceLost,
+        model_errors.ArtifactError,
+        errors.Overloaded,
+        errors.Unavailable,
+        errors.DeadlineExceeded,
+        errors.ClientGone,
+        errors.BackendError,
+        errors.InvalidOutput,
+        errors.ConfigError,
+    )
+}
+
+
+class FrameTooLong(Exception):
+    """A length beyond the limit: the connection is of no use any more."""
+
+
+def encode(frame: ToEngine | ToFront) -> bytes:
+    """The bytes of a frame. Raises FrameTooLong."""
+    body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameTooLong(f"a frame of {len(body)} bytes, {MAX_FRAME_BYTES} are allowed")
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameBuffer:
+    """Collects received bytes and gives out whole frames."""
+
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        self._limit = limit
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that are complete now. Raises FrameTooLong at a length beyond the limit."""
+        received = self._received
+        received += data
+        at = 0
+        try:
+            while len(received) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(received, at)
+                if length > self._limit:
+                    raise FrameTooLong(f"a frame of {length} bytes, {self._limit} are allowed")
+                if len(received) - at - _LENGTH.size < length:
+                    return
+                body = bytes(received[at + _LENGTH.size : at + _LENGTH.size + length])
+                at += _LENGTH.size + length
+                yield body
+        finally:
+            del received[:at]
+
+    @property
+    def torn(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._received)
+
+
+def failure(number: int, error: BaseException) -> Failed:
+    """The frame of an error. An error that is not Sonde's is a BackendError to the front."""
+    if not isinstance(error, SondeError):
+        error = errors.BackendError("the engine failed on this request")
+    return Failed(number, error.code, error.message, error.param, getattr(error, "retry_after_s", None))
+
+
+def error_of(frame: Failed) -> SondeError:
+    """The error of a frame; one of an unknown code is a BackendError."""
+    kind = _ERRORS.get(frame.code, errors.BackendError)
+    error = kind(frame.message, param=frame.param)
+    if isinstance(error, errors.CapacityError) and frame.retry_after_s is not None:
+        error.retry_after_s = frame.retry_after_s
+    return error

@@ -1,0 +1,346 @@
+"""The engine process: one copy of each text model, for all fronts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import uvloop
+
+from models.errors import SondeError
+from models.source import ModelSource
+from service.config import Settings
+from service.engine.admission import Admission
+from service.engine.frames import (
+    Cancel,
+    CloseModel,
+    Deadline,
+    Draining,
+    FrameBuffer,
+    FrameTooLong,
+    OpenConfigured,
+    Opened,
+    OpenVersion,
+    Rows,
+    Submit,
+    ToFront,
+    encode,
+    failure,
+    to_engine,
+)
+from service.engine.request import Request
+from service.errors import ClientGone, ConfigError, Unavailable
+from service.metrics import Metrics
+from service.serving.engine_factory import EngineFactory
+from service.serving.text_sources import LocalTextSource, TextSource
+from service.serving.text_sources import Opened as OpenedModel
+from service.serving.token_frames import tokens_of
+
+if TYPE_CHECKING:
+    from service.processes.server_process import ServerProcess
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_DEADLINES_S = 1.0
+
+
+class EngineServer:
+    """Loads models, and serves the fronts that are connected, on the event loop.
+
+    A version of a fine-tuned model stays until no front holds it. One admission counts the requests of all fronts.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, process: ServerProcess, source: TextSource | None = None
+    ) -> None:
+        self.exit_code = 0
+        self.admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
+        self._settings = settings
+        self._process = process
+        self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+        self._configured: list[OpenedModel] = []
+        self._models: dict[str, OpenedModel] = {}
+        self._opening = asyncio.Lock()
+        self._fronts: set[FrontConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._draining = False
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> int:
+        """Serve until a signal or a failure; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal)
+        self.start()
+        await self._ended.wait()
+        await self.close()
+        return self.exit_code
+
+    def start(self) -> None:
+        """Load the models and take fronts."""
+        self._process.take_connections(lambda: FrontConnection(self))
+        self._start(self._load_configured())
+        self._start(self._tell_deadlines())
+
+    async def close(self) -> None:
+        """Leave all fronts, and end the engines."""
+        for front in list(self._fronts):
+            front.abort()
+        for task in self._tasks:
+            task.cancel()
+        for _, engine in self._models.values():
+            await asyncio.to_thread(engine.close)
+
+    def connected(self, front: FrontConnection) -> None:
+        """A front has come."""
+        self._fronts.add(front)
+
+    def disconnected(self, front: FrontConnection) -> None:
+        """A front has gone: give up what it alone held."""
+        self._fronts.discard(front)
+        self._process.closed()
+        for label in front.models:
+            self.release(label)
+
+    def find(self, label: str) -> OpenedModel | None:
+        """A model that is loaded."""
+        return self._models.get(label)
+
+    def open(self, front: FrontConnection, frame: OpenConfigured | OpenVersion) -> None:
+        """Load a model unless it is there, and send it to the front."""
+        self._start(self._open(front, frame))
+
+    def release(self, label: str) -> None:
+        """Unload a version that no front holds any more."""
+        held = any(label in front.models for front in self._fronts)
+        configured = any(label == model.metadata.label for model, _ in self._configured)
+        if not held and not configured and (found := self._models.pop(label, None)) is not None:
+            self._start(asyncio.to_thread(found[1].close))
+            log.info("model unloaded", extra={"model": label})
+
+    async def _open(self, front: FrontConnection, frame: OpenConfigured | OpenVersion) -> None:
+        try:
+            async with self._opening:
+                opened = await self._find_or_load(frame)
+                if front in self._fronts:
+                    front.models.add(opened[0].metadata.label)
+                else:
+                    self.release(opened[0].metadata.label)
+        except Exception as error:  # a broken model may make a library raise anything
+            log.warning("a model could not be opened: %s", error)
+            front.send(failure(frame.number, error))
+            return
+        model = opened[0]
+        tokenizer = await asyncio.to_thread(model.text.to_json)
+        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer))
+
+    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> OpenedModel:
+        if isinstance(frame, OpenConfigured):
+            return self._configured[frame.index]  # the lock is free once all are loaded
+        label = f"{frame.name}:{frame.digest}"
+        if label not in self._models:
+            source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
+            load = self._source.open_version
+            self._models[label] = await self._loop.run_in_executor(self._loading, load, source)
+        return self._models[label]
+
+    async def _load_configured(self) -> None:
+        def load() -> list[OpenedModel]:
+            opened = list(self._source.open_configured())
+            gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
+            return opened
+
+        # This thread computes with all threads, and must end: OpenMP counts those of a thread that is only idle, too,
+        # and then takes twice as long for one short text (decision 16).
+        thread = ThreadPoolExecutor(1, thread_name_prefix="open-models")
+        try:
+            async with self._opening:
+                self._configured = await self._loop.run_in_executor(thread, load)
+                self._models.update({opened[0].metadata.label: opened for opened in self._configured})
+        except Exception as error:  # any failure must end the process
+            message = getattr(error, "message", None)
+            log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
+            self._end(2 if isinstance(error, ConfigError) else 1)
+            return
+        finally:
+            thread.shutdown(wait=False)
+        self._process.tell("ready")
+
+    async def _tell_deadlines(self) -> None:
+        """Tell fronts about deadlines that have moved, a few times within the callers' patience."""
+        while True:
+            await asyncio.sleep(min(_DEADLINES_S, self._settings.default_timeout_s / 4))
+            for front in self._fronts:
+                front.tell_deadlines()
+
+    def _on_signal(self) -> None:
+        if self._draining:
+            self._end(0)
+            return
+        self._draining = True
+        self._process.tell("draining")
+        log.info("draining: %d fronts", len(self._fronts))
+        if self._process.has_parent:  # without one, the fronts drain by themselves
+            for front in self._fronts:
+                front.send(Draining(0))
+        self._start(self._drain())
+
+    async def _drain(self) -> None:
+        deadline = self._loop.time() + self._settings.shutdown_s
+        while self._fronts and self._loop.time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        self._end(0)
+
+    def _fail(self, error: Exception) -> None:
+        """End the process after a lost device. For any thread."""
+        self._loop.call_soon_threadsafe(self._end, 1)
+
+    def _end(self, code: int) -> None:
+        self.exit_code = max(self.exit_code, code)
+        self._ended.set()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class FrontConnection(asyncio.Protocol):
+    """One front's connection: its models and its open requests."""
+
+    def __init__(self, server: EngineServer) -> None:
+        self.models: set[str] = set()
+        self._server = server
+        self._buffer = FrameBuffer()
+        self._transport: asyncio.WriteTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[int, _Submission] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the front in."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._server.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the front's requests and models."""
+        self._transport = None
+        if self._buffer.torn:
+            log.warning("a front's connection ended within a frame")
+        for number in list(self._open):
+            self._cancel(number)
+        self._server.disconnected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Handle the frames that are complete. A frame that cannot be read ends this connection alone."""
+        try:
+            for body in self._buffer.feed(data):
+                self._receive(body)
+        except (FrameTooLong, msgspec.MsgspecError, ValueError) as error:
+            log.warning("a front sent a frame that cannot be read, its connection ends: %s", error)
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def send(self, frame: ToFront) -> None:
+        """Send a frame, unless the front has gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(frame))
+
+    def tell_deadlines(self) -> None:
+        """Send the deadlines that have moved since the last call."""
+        for number, submission in self._open.items():
+            if (moved := submission.moved_deadline()) is not None:
+                self.send(Deadline(number, moved))
+
+    def _receive(self, body: bytes) -> None:
+        frame = to_engine.decode(body)
+        if isinstance(frame, Submit):
+            self._submit(frame)
+        elif isinstance(frame, Cancel):
+            self._cancel(frame.number)
+        elif isinstance(frame, CloseModel):
+            self.models.discard(frame.model)
+            self._server.release(frame.model)
+        else:
+            self._server.open(self, frame)
+
+    def _submit(self, frame: Submit) -> None:
+        items = tokens_of(frame)
+        found = self._server.find(frame.model)
+        if found is None:
+            self.send(failure(frame.number, Unavailable(f"{frame.model} is not loaded", retry_after_s=2)))
+            return
+        engine, admitted = found[1], ExitStack()
+        try:
+            tokens = sum(item.count for item in items)
+            admitted.enter_context(self._server.admission.admit(len(items), tokens, lambda: engine.tokens_per_s))
+            request = engine.submit(items, client=frame.client, deadline=frame.deadline, patience_s=frame.patience_s)
+        except SondeError as error:
+            admitted.close()
+            self.send(failure(frame.number, error))
+            return
+        self._open[frame.number] = _Submission(found, request, admitted)
+        request.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._answer, frame.number))
+
+    def _answer(self, number: int) -> None:
+        submission = self._open.pop(number, None)
+        if submission is None:  # cancelled
+            return
+        submission.admitted.close()
+        request, (_, engine) = submission.request, submission.opened
+        if (error := request.future.exception()) is not None:
+            self.send(failure(number, error))
+            return
+        rows = request.future.result().tobytes()
+        self.send(Rows(number, rows, request.queue_s, request.inference_s, engine.tokens_per_s))
+
+    def _cancel(self, number: int) -> None:
+        submission = self._open.pop(number, None)
+        if submission is not None:
+            submission.admitted.close()
+            submission.opened[1].cancel(submission.request, ClientGone("the caller hung up"))
+
+
+class _Submission:
+    """A request of a front, the model that computes it, and its admission."""
+
+    __slots__ = ("_told", "admitted", "opened", "request")
+
+    def __init__(self, opened: OpenedModel, request: Request, admitted: ExitStack) -> None:
+        self.opened = opened
+        self.request = request
+        self.admitted = admitted
+        self._told = request.deadline
+
+    def moved_deadline(self) -> float | None:
+        """The deadline, where it has moved since the last call."""
+        if self.request.deadline == self._told:
+            return None
+        self._told = self.request.deadline
+        return self._told
+
+
+def serve_engine(settings: Settings, metrics: Metrics, process: ServerProcess) -> int:
+    """Run the engine process until a signal; return its exit code."""
+
+    async def run() -> int:
+        return await EngineServer(settings, metrics, process).run()
+
+    # As in a server: Python's default of 5 ms is as long as a whole batch takes.
+    sys.setswitchinterval(0.0001)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())

@@ -1,0 +1,67 @@
+"""Where the service gets text models and their engines from: here, from this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from models.source import ModelSource
+from models.text.base import TextModel
+from models.text.tokens import Tokens
+from service.config import Settings
+from service.engine.row_engine import RowEngine
+from service.serving.engine_factory import EngineFactory
+
+Opened = tuple[TextModel, RowEngine[Tokens]]
+
+
+class TextSource(Protocol):
+    """Opens text models with an engine each. Its methods block."""
+
+    # What the service says while an engine of it has failed.
+    lost: str
+
+    def open_configured(self) -> Iterator[Opened]:
+        """Open the models of `--model`, in order. Raises ModelError."""
+        ...
+
+    def open_version(self, source: ModelSource) -> Opened:
+        """Open the encoder of a fine-tuned model beside models that serve. Raises ModelError."""
+        ...
+
+    def close(self) -> None:
+        """End calls of other threads that still wait."""
+        ...
+
+
+class LocalTextSource:
+    """Loads models into this process."""
+
+    lost = "a device is lost; the service restarts"
+
+    def __init__(self, settings: Settings, engines: EngineFactory) -> None:
+        self._settings = settings
+        self._engines = engines
+
+    def open_configured(self) -> Iterator[Opened]:
+        """Load the models of `--model`. Raises ModelError."""
+        from models.loader import open_models
+        from models.runtime.kept_races import kept_races
+
+        settings = self._settings
+        kept_races.keep_in(settings.races_file)
+        for model in open_models(settings.model, settings.device, settings.dtype, settings.threads):
+            yield model, self._engines.start_text(model, alone=True)
+
+    def open_version(self, source: ModelSource) -> Opened:
+        """Load an encoder onto the device of the settings, with a runner's share of the threads."""
+        from models.loader import load
+        from models.runtime.placement import place
+
+        placement = place(self._settings.device, self._settings.dtype)
+        with self._engines.device(str(placement.device)).sharing():
+            model = load(source, placement)
+        return model, self._engines.start_text(model, alone=False)
+
+    def close(self) -> None:
+        """Nothing waits."""
