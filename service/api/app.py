@@ -19,14 +19,17 @@ from service.api.routes import (
     azure,
     classify,
     cohere,
+    console,
     embeddings,
     feedback,
+    file_check,
     files,
     forecast,
     health,
     held_out,
     huggingface,
     jobs,
+    kept_inputs,
     models,
     ollama,
     ownership,
@@ -39,6 +42,7 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.metrics import Metrics
+from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 from service.serving.token_ids import TokenDecoder
 
@@ -56,6 +60,7 @@ def create_app(
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
     app.state.jobs_migrated = False
+    app.state.kept_inputs = KeptInputs(settings.keep_inputs)
     app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
@@ -75,7 +80,8 @@ def _routes() -> APIRouter:
     """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
     made = APIRouter(strict_content_type=False)  # `service.api.json_body` checks it
     # Longer paths come first: /v1/models/{model} would match /v1/models/{model}/versions and …/owner too.
-    for module in (*_COMPUTING, ownership, held_out, registry, models, files, feedback, jobs, health):
+    operating = (ownership, held_out, registry, models, file_check, files, feedback, kept_inputs, jobs, health, console)
+    for module in (*_COMPUTING, *operating):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
     for route in made.routes:  # else FastAPI builds them during the first request, on the event loop

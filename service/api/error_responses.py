@@ -212,11 +212,12 @@ def _redirect(path: str, request: Request, message: str) -> Response:
 
 
 def _similar_path(request: Request) -> str | None:
-    """A path of a route, where the request's has /v1, /api or a slash too many or too few."""
-    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", request.scope["path"])).rstrip("/")
+    """Another path, which is a route's, where the request's has /v1, /api or a slash too many or too few."""
+    asked: str = request.scope["path"]
+    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", asked)).rstrip("/")
     for other in (path, path.removeprefix("/v1"), f"/v1{path}", path.removeprefix("/api")):
         scope = {"type": "http", "method": request.method, "path": other}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+        if other != asked and any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             return other
     return None
 

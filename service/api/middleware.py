@@ -31,6 +31,8 @@ log = logging.getLogger("sonde.requests")
 PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version", *PROBE_ALIASES}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
+# The console and the documentation with their files. They hold no data; browsers send no key to open a page.
+_OPEN_PAGES = {"console", "docs", "openapi.json", "static-offline-docs"}
 _UNMATCHED = "unmatched"
 _LONGEST_PATH = 200
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -62,7 +64,8 @@ class RequestContext:
 class ContextMiddleware:
     """Authenticates every request and reports on it.
 
-    Denied by default: as soon as a key exists, every path but the probes needs one, even a path that does not exist.
+    Denied by default: as soon as a key exists, every path needs one, even a path that does not exist. Probes and the
+    files of the console and the documentation are open.
     Without keys, web pages of other origins are refused.
     `admit` raises once a shutdown has begun. Requests that came before it are answered, however slow their bodies are.
     """
@@ -96,7 +99,7 @@ class ContextMiddleware:
         context: RequestContext = scope["state"]["context"]
         headers = Headers(scope=scope)
         try:
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not _is_open_page(scope):
                 context.key = self._keyring.authenticate(_secret(headers))
                 if context.key is ANYONE:
                     refuse_foreign_page(scope["method"], headers, self._settings)
@@ -127,7 +130,7 @@ class ContextMiddleware:
             self._metrics.client_gone.inc()
         if context.error_code == "deadline_exceeded":
             self._metrics.deadline_missed.inc()
-        quiet = scope["path"] in _WATCHING_PATHS
+        quiet = scope["path"] in _WATCHING_PATHS or _is_open_page(scope)
         if not quiet:
             self._count_use(context)
         log.log(
@@ -168,6 +171,16 @@ class _WatchedSend:
             headers["x-request-id"] = self._context.request_id
             self._context.error_code = headers.get("x-sonde-error", "")
         await self._send(message)
+
+
+def _is_open_page(scope: Scope) -> bool:
+    """Whether a request is for a page that needs no key: `/` for browsers, which Ollama's clients use otherwise."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return False
+    path: str = scope["path"]
+    if path == "/":
+        return "text/html" in Headers(scope=scope).get("accept", "")
+    return path[1:].partition("/")[0] in _OPEN_PAGES
 
 
 def _request_id(headers: Headers) -> str:

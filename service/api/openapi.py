@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from service.api.examples import EXAMPLES, PARAMETERS
+from service.api.examples import EXAMPLES, PARAMETERS, names_in_service, rename
 from service.api.middleware import OPEN_PATHS
 from service.api.schemas.base import ErrorEnvelope, ResponseBody
 from service.config import Settings
@@ -79,12 +79,17 @@ def path_parameter(name: str) -> dict[str, Any]:
 def describe(app: FastAPI, settings: Settings) -> None:
     """Have the application write its OpenAPI document with the limits in force."""
 
+    documented: dict[str, str] = {}
+
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
+        names = names_in_service(served.metadata for served in app.state.manager.all())
+        if app.openapi_schema is None or names != documented:
+            documented.clear()
+            documented.update(names)
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _put_envelopes(document)
             _hide_unions(document)
-            _put_examples(document)
+            _put_examples(document, names)
             _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
             app.openapi_schema = document
@@ -123,15 +128,15 @@ def _hide_unions(node: Any) -> None:
             node.update({"if": {}, "then": {"anyOf": node.pop("anyOf")}})
 
 
-def _put_examples(document: dict[str, Any]) -> None:
-    """Put an example into each JSON body and each parameter of a path."""
+def _put_examples(document: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Put an example into each JSON body and each parameter of a path, with models in service where there are any."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if (body := operation.get("requestBody", {}).get("content", {}).get("application/json")) is not None:
-                body["example"] = EXAMPLES[method, path]
+                body["example"] = rename(EXAMPLES[method, path], names)
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["example"] = PARAMETERS[parameter["name"]]
+                    parameter["example"] = rename(PARAMETERS[parameter["name"]], names)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -115,12 +115,6 @@ async def get_version() -> dict[str, str]:
     return {"version": version("sonde")}
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, dependencies=[INFER])
-async def greet() -> Response:
-    """What Ollama's clients ask to learn whether a server is there."""
-    return Response("Sonde is running", media_type="text/plain")
-
-
 def _vectors_answer(model: str, vectors: bytes, took_s: float = 0.0, tokens: int = 0) -> bytes:
     answer = {
         "model": model,

@@ -39,7 +39,10 @@ def test_without_keys_anyone_may_call(client: TestClient) -> None:
     assert client.get("/v1/models").status_code == 200
 
 
-def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
+OPEN_PAGES = {"/console", "/console/{path:path}", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+
+
+def test_every_route_but_the_probes_and_pages_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
     app = make_app()
     make_key(app, "infer")
     client = TestClient(app)
@@ -52,7 +55,7 @@ def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: Make
         for method, path in paths
     }
     assert {place for place, status in answers.items() if status != 401} == {
-        place for place in answers if place[1] in OPEN_PATHS
+        place for place in answers if place[1] in OPEN_PATHS | OPEN_PAGES
     }
 
 
@@ -77,7 +80,9 @@ def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -
         "//v1/models",
         "/V1/MODELS",
         "/v1/models/",
-        "/static-offline-docs/x.js",
+        "/consoles",
+        "/v1/console",
+        "//docs",
         "/health/../metrics",
     ],
 )
