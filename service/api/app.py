@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
-from service.api.fast_path import FastPathMiddleware
 from service.api.head import HeadMiddleware
-from service.api.middleware import ContextMiddleware
+from service.api.hot_path import HotPath
+from service.api.middleware import ContextMiddleware, RequestReports
 from service.api.openapi import describe
 from service.api.routes import (
     anomaly,
@@ -62,10 +63,12 @@ def create_app(
     app.router.redirect_slashes = False  # the 404 redirects, and says why
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
+    reports = RequestReports(metrics)
+    checks: dict[str, Any] = {"settings": settings, "keyring": keyring, "reports": reports, "admit": manager.admit}
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(FastPathMiddleware, routers=[module.router for module in _COMPUTING])
     app.add_middleware(ContentEncodingMiddleware)
-    app.add_middleware(ContextMiddleware, settings=settings, keyring=keyring, metrics=metrics, admit=manager.admit)
+    app.add_middleware(ContextMiddleware, **checks)
+    app.add_middleware(HotPath, routers=[module.router for module in _COMPUTING], **checks)
     describe(app, settings)
     return app
 

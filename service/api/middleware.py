@@ -7,20 +7,19 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import SondeError
 from service.api import error_responses
 from service.api.foreign_pages import allow_origins, refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
-from service.errors import ClientGone, ScopeDenied, Unavailable
+from service.errors import ClientGone, DeadlineExceeded, ScopeDenied
 from service.metrics import Metrics
 
 log = logging.getLogger("sonde.requests")
@@ -43,6 +42,7 @@ class RequestContext:
     status: int = 0
     error_code: str = ""
     facts: dict[str, object] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
 
     @staticmethod
     def of(request: Request) -> RequestContext:
@@ -57,6 +57,57 @@ class RequestContext:
             raise ScopeDenied(f"this needs a key with scope {scope!r}; {self.key.id} has: {held}")
 
 
+class RequestReports:
+    """Gives each request its context, counts it, and writes its log line."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def begin(self, scope: Scope, headers: Mapping[str, str]) -> RequestContext:
+        """The context of a request that has come."""
+        context = RequestContext(_request_id(headers))
+        scope.setdefault("state", {})["context"] = context
+        self._metrics.in_flight.inc()
+        return context
+
+    def end(self, scope: Scope, context: RequestContext) -> None:
+        """Report a request that was answered, or whose caller hung up."""
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
+        seconds = time.perf_counter() - context.began
+        self._metrics.in_flight.dec()
+        self._metrics.requests.labels(route, str(context.status)).inc()
+        self._metrics.latency.labels(route).observe(seconds)
+        if context.error_code:
+            self._count_error(context.error_code)
+        level = logging.DEBUG if scope["path"] in _WATCHING_PATHS else logging.INFO
+        if log.isEnabledFor(level):
+            log.handle(_log_record(level, scope, context, route, seconds))
+
+    def _count_error(self, code: str) -> None:
+        self._metrics.errors.labels(code).inc()
+        if code == ClientGone.code:
+            self._metrics.client_gone.inc()
+        if code == DeadlineExceeded.code:
+            self._metrics.deadline_missed.inc()
+
+
+def _log_record(level: int, scope: Scope, context: RequestContext, route: str, seconds: float) -> logging.LogRecord:
+    """The record of a request, made without a look at the stack, which takes longer than all else of it."""
+    record = logging.LogRecord(log.name, level, "", 0, "request", None, None)
+    record.__dict__.update(
+        request_id=context.request_id,
+        key=context.key.id,
+        method=scope["method"],
+        route=route,
+        status=context.status,
+        outcome=context.error_code or "ok",
+        seconds=round(seconds, 6),
+        **({"path": scope["path"][:_LONGEST_PATH]} if route == _UNMATCHED else {}),
+        **context.facts,
+    )
+    return record
+
+
 class ContextMiddleware:
     """Authenticates every request and reports on it.
 
@@ -66,12 +117,12 @@ class ContextMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, keyring: Keyring, metrics: Metrics, admit: Callable[[], None]
+        self, app: ASGIApp, settings: Settings, keyring: Keyring, reports: RequestReports, admit: Callable[[], None]
     ) -> None:
         self._app = app
         self._settings = settings
         self._keyring = keyring
-        self._metrics = metrics
+        self._reports = reports
         self._admit = admit
         self._answering = allow_origins(self._answer, settings.cors_origin)
 
@@ -80,61 +131,27 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(Headers(scope=scope)))
-        scope.setdefault("state", {})["context"] = context
-        began = time.perf_counter()
-        with self._metrics.in_flight.track_inprogress():
+        context = self._reports.begin(scope, Headers(scope=scope))
+        try:
             await self._answering(scope, receive, _WatchedSend(send, context))
-        self._report(scope, context, time.perf_counter() - began)
+        finally:
+            self._reports.end(scope, context)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope["state"]["context"]
         headers = Headers(scope=scope)
         try:
             if scope["path"] not in OPEN_PATHS:
-                context.key = self._keyring.authenticate(_secret(headers))
+                context.key = self._keyring.authenticate(secret_of(headers))
                 if context.key is ANYONE:
                     refuse_foreign_page(scope["method"], headers, self._settings)
                 if scope["path"] not in _WATCHING_PATHS:
                     self._admit()
             await self._app(scope, receive, send)
-        except SondeError as error:
-            await error_responses.error_response(error, scope["path"])(scope, receive, send)
-        except asyncio.CancelledError:  # uvicorn cancels requests at the end of a shutdown
+        except (Exception, asyncio.CancelledError) as error:
+            response = error_responses.response_to(error, scope["path"], context.request_id)
             if not context.status:
-                problem = Unavailable("the service is shutting down")
-                await error_responses.error_response(problem, scope["path"])(scope, receive, send)
-        except Exception:
-            log.exception("unexpected error", extra={"request_id": context.request_id})
-            if not context.status:
-                await error_responses.internal(scope["path"])(scope, receive, send)
-
-    def _report(self, scope: Scope, context: RequestContext, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", _UNMATCHED)
-        self._metrics.requests.labels(route, str(context.status)).inc()
-        self._metrics.latency.labels(route).observe(seconds)
-        if context.error_code:
-            self._metrics.errors.labels(context.error_code).inc()
-        if context.error_code == ClientGone.code:
-            self._metrics.client_gone.inc()
-        if context.error_code == "deadline_exceeded":
-            self._metrics.deadline_missed.inc()
-        quiet = scope["path"] in _WATCHING_PATHS
-        log.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "request",
-            extra={
-                "request_id": context.request_id,
-                "key": context.key.id,
-                "method": scope["method"],
-                "route": route,
-                "status": context.status,
-                "outcome": context.error_code or "ok",
-                "seconds": round(seconds, 6),
-                **({"path": scope["path"][:_LONGEST_PATH]} if route == _UNMATCHED else {}),
-                **context.facts,
-            },
-        )
+                await response(scope, receive, send)
 
 
 class _WatchedSend:
@@ -153,14 +170,15 @@ class _WatchedSend:
         await self._send(message)
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
-    # Not a secret: a random id without a system call, after which the thread would wait for Python's lock again.
-    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
-
-
-def _secret(headers: Headers) -> str | None:
+def secret_of(headers: Mapping[str, str]) -> str | None:
+    """The key that a request brings, wherever its client puts it."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
     return headers.get("x-api-key") or headers.get("api-key")  # the second is Azure OpenAI's
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id", "")
+    # Not a secret: a random id without a system call, after which the thread would wait for Python's lock again.
+    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

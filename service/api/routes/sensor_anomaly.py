@@ -10,7 +10,7 @@ import orjson
 from fastapi import Response
 
 from models.sensors.base import Drift, Readings, Scored, State
-from service.api.fast_path import ComputeCall
+from service.api.compute_route import ComputeCall
 from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings
 from service.api.schemas.anomaly import AnomalyBody

@@ -1,4 +1,4 @@
-"""Compute routes answer the same on the fast path as by FastAPI's way."""
+"""Compute routes answer the same on the hot path as by FastAPI's way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from service.api.app import _COMPUTING
-from service.api.fast_path import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, FastPathMiddleware, compute_route
-from service.api.middleware import RequestContext
+from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
+from service.api.hot_path import HotPath
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
@@ -116,13 +117,14 @@ def both(client: TestClient, path: str, content: bytes, **headers: str) -> list[
     return [client.post(path, content=content, headers={**given, **more}) for more in ({}, {TIMEOUT_HEADER: "60000"})]
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
 @pytest.mark.parametrize("path", GOOD)
-def test_good_requests_are_answered_alike(app: FastAPI, path: str) -> None:
+def test_good_requests_are_answered_alike(app: FastAPI, path: str, encoding: str) -> None:
     client, content = TestClient(app), json.dumps(GOOD[path]).encode()
     client.post(
         path, content=content, headers={"content-type": "application/json"}
     )  # what is kept of labels and references is there from now on
-    direct, other = both(client, path, content)
+    direct, other = both(client, path, content, **{"accept-encoding": encoding})
     assert direct.status_code == 200, direct.text
     assert seen(direct) == seen(other)
     assert direct.headers["x-request-id"]
@@ -155,15 +157,17 @@ def test_a_key_without_the_scope_is_refused_alike(app: FastAPI) -> None:
 def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     passed: list[str] = []
 
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+    async def general(scope: Scope, receive: Receive, send: Send) -> None:
         passed.append(scope["path"])
         await app(scope, receive, send)
 
+    stack = app.build_middleware_stack()
+    hot = next(layer for layer in layers(stack) if isinstance(layer, HotPath))
+    hot._app = general
+
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["app"] = app
-            scope.setdefault("state", {})["context"] = RequestContext("id")
-        await FastPathMiddleware(inner, [module.router for module in _COMPUTING])(scope, receive, send)
+        scope["app"] = app
+        await stack(scope, receive, send)
 
     client = TestClient(outer)
     for path, body in GOOD.items():
@@ -173,7 +177,17 @@ def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     others = [("POST", "/"), ("GET", "/v1/embeddings"), ("GET", "/v1/models"), ("POST", "/v1/feedback"), *named]
     for method, path in others:
         client.request(method, path, json={})
-    assert passed == [path for _, path in others]
+    for headers in ({"origin": "http://a"}, {"sec-fetch-site": "none"}, {"content-encoding": "gzip"}):
+        client.post("/v1/embeddings", json={}, headers=headers)
+    client.post("/v1/embeddings", json={}, headers=[("x-api-key", "a"), ("x-api-key", "b")])
+    assert passed == [path for _, path in others] + ["/v1/embeddings"] * 4
+
+
+def layers(app: Any) -> Iterator[Any]:
+    """An application and those that it calls, the outermost first."""
+    while app is not None:
+        yield app
+        app = getattr(app, "app", getattr(app, "_app", None))
 
 
 async def with_a_request(body: EmbeddingsBody, call: CallDep, request: Request) -> Response:
