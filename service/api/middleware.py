@@ -20,9 +20,10 @@ from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
 from service.errors import ClientGone, DeadlineExceeded, ScopeDenied
+from service.logs import REQUESTS
 from service.metrics import Metrics
 
-log = logging.getLogger("sonde.requests")
+log = logging.getLogger(REQUESTS)
 
 # Names by which other systems ask for the health.
 PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
