@@ -76,13 +76,15 @@ class ComputeCall:
         connection: TimeoutProtocol | None = self.request.scope["state"].get(CONNECTION)
         if connection is None:
             return await self._cancel_on_message(work)
+        connection.cancel_when_lost(asyncio.current_task())
         try:
-            with connection.cancelling_when_lost(asyncio.current_task()):
-                return await work
+            return await work
         except asyncio.CancelledError:
             if connection.is_lost:
                 raise ClientGone(_HUNG_UP) from None
             raise
+        finally:
+            connection.cancel_when_lost(None)
 
     async def _cancel_on_message(self, work: Coroutine[Any, Any, T]) -> T:
         """The same by ASGI's message, which takes a task: for servers whose connection is not ours."""

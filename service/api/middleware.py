@@ -92,10 +92,20 @@ class RequestReports:
             self._metrics.deadline_missed.inc()
 
 
+# A record of a request is made of it, because logging would look at the stack, the thread and the process for each.
+_RECORD = logging.makeLogRecord({"name": log.name, "msg": "request"}).__dict__
+
+
 def _log_record(level: int, scope: Scope, context: RequestContext, route: str, seconds: float) -> logging.LogRecord:
-    """The record of a request, made without a look at the stack, which takes longer than all else of it."""
-    record = logging.LogRecord(log.name, level, "", 0, "request", None, None)
+    """What the log says of a request."""
+    now = time.time()
+    record = logging.LogRecord.__new__(logging.LogRecord)
     record.__dict__.update(
+        _RECORD,
+        levelno=level,
+        levelname=logging.getLevelName(level),
+        created=now,
+        msecs=now % 1 * 1000,
         request_id=context.request_id,
         key=context.key.id,
         method=scope["method"],
@@ -103,9 +113,10 @@ def _log_record(level: int, scope: Scope, context: RequestContext, route: str, s
         status=context.status,
         outcome=context.error_code or "ok",
         seconds=round(seconds, 6),
-        **({"path": scope["path"][:_LONGEST_PATH]} if route == _UNMATCHED else {}),
         **context.facts,
     )
+    if route == _UNMATCHED:
+        record.path = scope["path"][:_LONGEST_PATH]
     return record
 
 

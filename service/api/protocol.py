@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -112,16 +111,11 @@ class TimeoutProtocol(HttpToolsProtocol):
         if self.on_closed is not None:
             self.on_closed()
 
-    @contextmanager
-    def cancelling_when_lost(self, task: asyncio.Task[Any] | None) -> Iterator[None]:
-        """Cancel a task of the request that is being answered, should the caller hang up meanwhile."""
+    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
+        """Cancel a task of the request that is being answered, should the caller hang up before the next call."""
+        self._working = task
         if self.is_lost and task is not None:
             task.cancel()
-        self._working = task
-        try:
-            yield
-        finally:
-            self._working = None
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: uvicorn would tell the operator to install a library for WebSockets."""

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from service.api.app import _COMPUTING
 from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
 from service.api.hot_path import HotPath
+from service.api.protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
 from tests.support.app import MakeApp
+from tests.support.call import HELD_S, held, wait_for_items
 from tests.support.sensors import LOAD, with_sensors
 
 PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}
@@ -240,3 +247,46 @@ def test_a_wrong_signature_is_refused_at_import(endpoint: Any) -> None:
 def test_each_route_that_computes_says_so() -> None:
     compute = [route for module in _COMPUTING for route in module.router.routes if isinstance(route, ComputeRoute)]
     assert {route.path for route in compute if "{" not in route.path} == set(GOOD)
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[int]:
+    """The port of an application behind our protocol."""
+    config = Config(app, log_config=None, access_log=False, ws="none", lifespan="off")
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: TimeoutProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(HELD_S):
+            while state.tasks:
+                await asyncio.sleep(0.001)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("headers", [b"", b"x-request-timeout-ms: 60000\r\n"])
+def test_a_hang_up_cancels_the_work_on_both_paths(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, headers: bytes
+) -> None:
+    caplog.set_level(logging.INFO, "sonde.requests")
+    app, model = held(make_app)
+    body = b'{"model":"fake","input":"w1"}'
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: testserver\r\ncontent-type: application/json\r\n"
+
+    async def send_and_hang_up() -> int:
+        async with listening(app) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + headers + b"content-length: %d\r\n\r\n" % len(body) + body)
+            await wait_for_items(app, 1)
+            tasks = len(asyncio.all_tasks())
+            writer.close()
+            await wait_for_items(app, 0)
+        return tasks
+
+    assert asyncio.run(send_and_hang_up()) == 2, "this one and the request: no task watches the connection"
+    model.gate.set()
+    lines = [record.__dict__ for record in caplog.records if record.name == "sonde.requests"]
+    assert [(line["status"], line["outcome"]) for line in lines] == [(499, "client_gone")]
