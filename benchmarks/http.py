@@ -34,7 +34,7 @@ from service.bench.workload import NAMED, Texts
 _SERVER_CORE, _GENERATOR_CORE = 0, 1
 # A load's name: texts of a request, clients.
 LOADS = {"short-1": (1, 32), "short-32": (32, 4)}
-_BODIES = {"short-1": 16_384, "short-32": 512}  # more than the row cache holds of the first
+_BODIES = {"short-1": 16_384, "short-32": 512}
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 
@@ -83,11 +83,11 @@ def served(kind: str, *, core: int | None = _SERVER_CORE) -> Iterator[Served]:
                 process.terminate()
 
 
-def requests(load: str, key: str) -> list[bytes]:
-    """Requests of a load as bytes, all different."""
+def requests(load: str, key: str, number: int) -> list[bytes]:
+    """`number` requests of a load as bytes, all different."""
     texts, count = Texts(NAMED["short"], seed=3), LOADS[load][0]
     made = []
-    for _ in range(_BODIES[load]):
+    for _ in range(number):
         taken = [texts.take()[0] for _ in range(count)]
         body = orjson.dumps({"model": NAME, "input": taken if count > 1 else taken[0]})
         head = f"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n"
@@ -170,7 +170,7 @@ def main() -> None:
         servers = {name: stack.enter_context(served(name)) for name in chosen.servers.split(",")}
         for load in chosen.loads.split(","):
             rounds: dict[str, list[Seen]] = {name: [] for name in servers}
-            contents = {name: requests(load, server.key) for name, server in servers.items()}
+            contents = {name: requests(load, server.key, _BODIES[load]) for name, server in servers.items()}
             for name in [*servers, *list(servers) * chosen.rounds]:
                 rounds[name].append(drive(servers[name], contents[name], LOADS[load][1], chosen.seconds))
             for name, seen in rounds.items():
