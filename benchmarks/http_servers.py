@@ -184,15 +184,20 @@ def _tokenizer() -> Tokenizer:
     return made
 
 
-def _serve_sonde(port: int, home: Path, *, as_front: bool) -> None:
-    """Serve with keys, limits, metrics and a log line for each request; prints the key once ready."""
-    logs.configure("info", form="json")
+def sonde(home: Path, port: int = 0, *, as_front: bool) -> tuple[FastAPI, Settings, ModelManager, str]:
+    """The application with a key, its settings, its manager, which the caller opens, and the key."""
     settings = Settings.read({"home": home, "port": port})
     keyring, metrics = Keyring(settings.keys_file), Metrics()
     _, secret = keyring.create(["infer"])
-    engines = None if as_front else EngineFactory(settings, metrics, lambda error: server.fail(error))
+    engines = None if as_front else EngineFactory(settings, metrics, lambda error: None)
     manager = ModelManager(settings, metrics, texts=FreeTextSource(engines))
-    app = create_app(settings, manager, keyring, metrics)
+    return create_app(settings, manager, keyring, metrics), settings, manager, secret
+
+
+def _serve_sonde(port: int, home: Path, *, as_front: bool) -> None:
+    """Serve with keys, limits, metrics and a log line for each request; prints the key once ready."""
+    logs.configure("info", form="json")
+    app, settings, manager, secret = sonde(home, port, as_front=as_front)
     server = Server(app, settings, manager, lambda url, _: print(secret, flush=True))
     with open_sockets(settings.host, settings.port, listening=False) as sockets:
         serve(server, manager, sockets)

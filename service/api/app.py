@@ -47,12 +47,16 @@ from service.serving.token_ids import TokenDecoder
 _COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tokens, tei, cohere, ollama, azure, huggingface)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
+# FastAPI would ask OpenTelemetry's libraries at each request whether they are set up. Sonde has metrics of its own.
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+
 
 def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
     """The application over a model manager, which the caller opens and closes. Raises ConfigError."""
-    app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
+    about = {"title": "Sonde", "version": version("sonde"), "description": _DESCRIPTION}
+    app: FastAPI = FastAPIOffline(**about, redoc_url=None, telemetry=_NO_TELEMETRY)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
