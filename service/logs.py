@@ -46,7 +46,8 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return printable(orjson.dumps(line, default=str).decode())
+            text = orjson.dumps(line, default=str).decode()
+            return text if text.isascii() and text.isprintable() else printable(text)
         except TypeError:  # half a surrogate pair, or a number beyond 64 bits
             return json.dumps(line, default=str, skipkeys=True)
 
