@@ -17,8 +17,8 @@ from benchmarks.http_servers import NAME, fastapi_app, sonde
 from service.bench.workload import NAMED, Texts
 from service.logs import REQUESTS, BatchingHandler, JsonFormatter
 
-# Processor time, Sonde : FastAPI with orjson; 3.7 where this was written, 5.8 before the hot path. Sonde also checks the
-# key, tokenises, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
+# Processor time, Sonde : FastAPI with orjson; 3.7 where this was written, 5.8 before the hot path. Sonde also checks
+# the key, tokenises, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
 MAX_RATIO = 4.6
 # So short that some bursts have the processor and its caches to themselves, whatever else runs: the least one counts.
 _BURST, _BURSTS = 20, 60
@@ -53,7 +53,7 @@ async def burst_s(app: Any, contents: list[bytes], key: str) -> float:
         messages = iter([{"type": "http.request", "body": content, "more_body": False}])
 
         async def receive(messages: Iterator[dict[str, Any]] = messages) -> dict[str, Any]:
-            return next(messages, None) or await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+            return next(messages, None) or await asyncio.get_running_loop().create_future()
 
         await app(scope(key, len(content)), receive, send)
     seconds = time.thread_time() - began
