@@ -179,7 +179,7 @@ def main() -> None:
     job = plant.train(normal, "pump", "anomaly", kind="series", detector=parsed.detector)
     model = job["fine_tuned_model"].rpartition(":")[0]
     print(f"{job['fine_tuned_model']}: {job['result']['decision']}, {job['result']['mode']}, {job['result']['why']}")
-    wait_for(plant, model)
+    wait_for(plant, job["fine_tuned_model"])  # an older version may serve under the name
     for name, readings in (("live", live()), ("remounted", remounted())):
         for alpha in (0.05, 0.01):
             print_findings(name, plant.stream(model, readings, later, alpha))

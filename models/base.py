@@ -13,7 +13,7 @@ class SensorSignature:
     """The inputs of a sensor model.
 
     `window` is the least number of readings of a call, `horizon` the most steps of a forecast, and `period_s` the
-    usual seconds between readings, where known.
+    usual seconds between readings, where known. A call may lack the share `max_missing` of its values.
     """
 
     kind: Literal["records", "series", "forecast"]
@@ -21,6 +21,7 @@ class SensorSignature:
     window: int
     horizon: int = 0
     period_s: float | None = None
+    max_missing: float = 0.0
 
     def signature(self) -> dict[str, Any]:
         """Shapes and dtypes, where n is the number of readings and h the number of steps."""
@@ -32,6 +33,7 @@ class SensorSignature:
             "shape": ["n", d],
             "columns": list(self.columns),
             "minimum_rows": self.window,
+            "max_missing": self.max_missing,
         }
         if self.kind == "forecast":
             outputs = [{"name": name, "dtype": "float32", "shape": ["h", d]} for name in ("mean", "quantiles")]

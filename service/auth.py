@@ -10,13 +10,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from service.errors import ConfigError, MissingKey
+from service.errors import ConfigError, ExpiredKey, MissingKey
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Key:
     """A key: its public id, its scopes, and the SHA-256 of its secret.
 
     The secret has 256 random bits, so a plain hash is safe from search; a slow hash would only slow every request.
+    `created` and `expires` are seconds since 1970. Limits are for each minute; None is no limit.
     """
 
     id: str
@@ -37,6 +38,13 @@ class Key:
     digest: str
     created: int
     name: str = ""
+    expires: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def has_expired(self, now: float) -> bool:
+        """Whether the key's time is over."""
+        return self.expires is not None and now >= self.expires
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key has a scope. `admin` includes the others."""
@@ -55,8 +63,15 @@ class Keyring:
     process that keys were made here, so a service without its keys does not start open; `made_before` tells it so too.
     """
 
-    def __init__(self, path: Path, *, open_without_keys: bool = True, made_before: bool = False) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        open_without_keys: bool = True,
+        made_before: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path, self._clock = path, clock
         self._file = str(path)
         self._made_before = made_before
         self._open_without_keys = open_without_keys
@@ -64,6 +79,11 @@ class Keyring:
         self._was_read = False
         self._keys: tuple[Key, ...] = ()
         self._last_problem = ""
+
+    @property
+    def path(self) -> Path:
+        """The file of the keys."""
+        return self._path
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -90,7 +110,7 @@ class Keyring:
         return bool(self._last_problem)
 
     def authenticate(self, secret: str | None) -> Key:
-        """The key of a secret. Compares with all keys in constant time. Raises MissingKey."""
+        """The key of a secret. Compares with all keys in constant time. Raises MissingKey and ExpiredKey."""
         keys = self.keys
         if self._open_without_keys and not self._were_made():
             return ANYONE
@@ -100,14 +120,32 @@ class Keyring:
         matches = [key for key in keys if hmac.compare_digest(key.digest, digest)]
         if not matches:
             raise MissingKey("this API key is not known here")
+        if matches[0].has_expired(self._clock()):
+            raise ExpiredKey(f"{matches[0].id} has expired: create another key")
         return matches[0]
 
-    def create(self, scopes: Iterable[Scope], name: str = "") -> tuple[Key, str]:
+    def create(
+        self,
+        scopes: Iterable[Scope],
+        name: str = "",
+        *,
+        expires_in_s: int | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> tuple[Key, str]:
         """Create a key and its secret, which is not kept."""
         chosen = tuple(dict.fromkeys(scopes))
         secret = _MARK + secrets.token_urlsafe(32)
+        now = int(self._clock())
         key = Key(
-            id="key-" + secrets.token_hex(6), scopes=chosen, digest=_digest(secret), created=int(time.time()), name=name
+            id="key-" + secrets.token_hex(6),
+            scopes=chosen,
+            digest=_digest(secret),
+            created=now,
+            name=name,
+            expires=None if expires_in_s is None else now + expires_in_s,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
         )
         with self._locked():
             self._write([*self.keys, key])
@@ -129,9 +167,15 @@ class Keyring:
         if stamp is None and self._was_read:
             raise ConfigError(f"{self._path} is gone: restore it, or create new keys")
         if stamp is not None and stamp != self._stamp:
-            self._keys = _read(self._path)
-            self._stamp, self._was_read = stamp, True
+            keys = _read(self._path)
+            self._log_change(keys)
+            self._keys, self._stamp, self._was_read = keys, stamp, True
         self._last_problem = ""
+
+    def _log_change(self, keys: tuple[Key, ...]) -> None:
+        before, now = ({key.id for key in each} for each in (self._keys, keys))
+        message = "keys have changed" if self._was_read else "keys are in force: every call needs one"
+        log.info(message, extra={"keys": len(now), "added": sorted(now - before), "removed": sorted(before - now)})
 
     def _were_made(self) -> bool:
         return self._made_before or self._was_read or self._lock_file.exists()
@@ -187,6 +231,9 @@ def _key(entry: dict[str, Any]) -> Key:
     key = Key(**{**entry, "scopes": tuple(entry["scopes"])})
     if not (isinstance(key.digest, str) and key.digest.isascii()):  # compare_digest takes no other text
         raise ValueError(f"the digest of {key.id!r} is not hexadecimal")
+    for limit in (key.expires, key.requests_per_minute, key.tokens_per_minute):
+        if not (limit is None or (isinstance(limit, int) and limit > 0)):
+            raise ValueError(f"{key.id!r} has a time or limit that is not a number above 0")
     return key
 
 

@@ -34,7 +34,7 @@ class Banner:
 
     def text(self, url: str, models: Sequence[ModelMetadata]) -> str:
         """The address, the models, a command that works as it is printed, and how to stop."""
-        ready = f"{READY} {url} (docs: {url}/docs)"
+        ready = f"{READY} {url} (console: {url}/console, docs: {url}/docs)"
         lines = [f"  serves  {_about(model)}" for model in models[:_MOST_MODELS]]
         if more := len(models[_MOST_MODELS:]):
             lines.append(f"  and {more} more: GET {url}/v1/models")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.validation_messages import describe_fault
@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
+    )
+
+    keep_inputs: int = Field(
+        0, ge=0, le=100_000, description="classified texts of each key to keep in memory for review; 0 keeps none"
     )
 
     database_url: str = Field("", description="postgresql://… for jobs of several hosts; empty is SQLite in the home")
@@ -175,6 +179,13 @@ class Settings(BaseSettings):
             raise ValueError("expected origins such as https://app.example without a path, or *")
         return origins
 
+    @field_validator("keep_inputs")
+    @classmethod
+    def _require_one_process(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("workers", 1) > 1:
+            raise ValueError("expected 0 with several --workers, because each process would keep texts of its own")
+        return value
+
     @property
     def loopback(self) -> bool:
         return self.host in _LOOPBACK
@@ -182,6 +193,10 @@ class Settings(BaseSettings):
     @property
     def keys_file(self) -> Path:
         return self.home / "keys.json"
+
+    @property
+    def races_file(self) -> Path:
+        return self.home / "races.json"
 
     @property
     def registry_directory(self) -> Path:

@@ -17,11 +17,13 @@ SondeError
 │   └── IdempotencyConflict   the key was used with another body
 ├── AuthError
 │   ├── MissingKey            no key, or an unknown one
+│   ├── ExpiredKey            a key whose time is over
 │   ├── ScopeDenied           the key may not do this
 │   ├── UnknownHost           without keys: a Host that is not this machine's
 │   └── ForeignOrigin         without keys: a web page of another origin wants a change
 ├── CapacityError             try again later
 │   ├── Overloaded            the queue is full
+│   │   ├── RateLimited       the key has used its requests or tokens of this minute
 │   │   └── TooManyJobs       a quota of unfinished jobs is used up
 │   ├── Unavailable           not ready, draining, or the device is gone
 │   │   └── Unservable        a trained model that cannot be loaded here
@@ -87,6 +89,10 @@ class MissingKey(AuthError):
     code = "invalid_api_key"
 
 
+class ExpiredKey(AuthError):
+    code = "expired_api_key"
+
+
 class ScopeDenied(AuthError):
     code = "insufficient_scope"
 
@@ -111,6 +117,10 @@ class CapacityError(SondeError):
 
 class Overloaded(CapacityError):
     code = "overloaded"
+
+
+class RateLimited(Overloaded):
+    code = "rate_limit_exceeded"
 
 
 class TooManyJobs(Overloaded):

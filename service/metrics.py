@@ -21,6 +21,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from models.base import ModelMetadata
 from service.errors import ConfigError
 
 MetricT = TypeVar("MetricT", Counter, Histogram)
@@ -34,6 +35,7 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
+MOST_KEYS = 100
 TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
 SHED_REASONS = ("items", "tokens", "not_ready")
 QUOTA_REASONS = ("key_jobs", "total_jobs", "key_bytes", "total_bytes", "key_feedback", "total_feedback")
@@ -77,6 +79,11 @@ class Metrics:
         self.errors = counter("sonde_errors", "Error answers by code", ["code"])
         self.shed = counter("sonde_shed", "Requests refused before any work", ["reason"])
         self.quota_refusals = counter("sonde_quota_refusals", "Jobs, files and feedback refused by a quota", ["reason"])
+        self.key_requests = counter(
+            "sonde_key_requests", "Requests by API key and outcome; the keys beyond 100 are `other`", ["key", "outcome"]
+        )
+        self.key_tokens = counter("sonde_key_tokens", "Tokens of answered requests by API key", ["key"])
+        self._known_keys: set[str] = set()
         self.client_gone = counter("sonde_client_gone", "Requests whose caller hung up before the answer")
         self.deadline_missed = counter("sonde_deadline_missed", "Requests that ran out of time")
 
@@ -111,7 +118,7 @@ class Metrics:
         )
         self.fitted_misses = counter("sonde_fitted_cache_misses", "Reference and label sets fitted anew", model)
         self.model_info = gauge(
-            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype"]
+            "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype", "reason"]
         )
         self.one_by_one = gauge(
             "sonde_model_one_by_one", "1 when a model's texts share no batch, because its answers depend on it", model
@@ -128,6 +135,14 @@ class Metrics:
         for reason in QUOTA_REASONS:
             self.quota_refusals.labels(reason)
 
+    def put_in_service(self, metadata: ModelMetadata) -> None:
+        """Say that a model is in service."""
+        self.model_info.labels(*_facts(metadata)).set(1)
+
+    def take_out_of_service(self, metadata: ModelMetadata) -> None:
+        """Say it no more."""
+        self.model_info.remove(*_facts(metadata))
+
     def announce(self, model: str) -> None:
         """Create all series of a model, with zeros."""
         for metric in (
@@ -142,10 +157,24 @@ class Metrics:
         for kind in BATCH_FAULTS:
             self.batch_faults.labels(model, kind)
 
+    def count_key(self, key: str, status: int, tokens: int, *, limited: bool) -> None:
+        """Count an answered request for its key. At most `MOST_KEYS` keys get series of their own."""
+        if key in self._known_keys or len(self._known_keys) < MOST_KEYS:
+            self._known_keys.add(key)
+        else:
+            key = "other"
+        self.key_requests.labels(key, "limited" if limited else "ok" if status < 400 else "failed").inc()
+        self.key_tokens.labels(key).inc(tokens)
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics in the format that an Accept header asks for, and its media type. Blocks for milliseconds."""
         encode, media_type = choose_encoder(accept)
         return encode(self.shown), media_type
+
+
+def _facts(metadata: ModelMetadata) -> tuple[str, ...]:
+    """The labels of `sonde_model_info`."""
+    return metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype, metadata.reason
 
 
 class SupervisorMetrics:

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Format = Literal["svg", "png"]
-NAMES = ("series", "forecast", "contributions", "horizon", "training")
+TITLES = {
+    "series": "Held-out readings, their scores and the alarms",
+    "forecast": "Forecasts of the held-out readings",
+    "contributions": "Columns to blame for the alarms",
+    "horizon": "Error by steps ahead",
+    "training": "Loss by epoch",
+}
 _WIDTH, _PANEL, _MAX_PANELS = 10.0, 1.3, 12
 _RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#777777"
 
 
 def available(plots: Mapping[str, Any]) -> list[str]:
-    """The plots that a report's `plots` has data for, in the order of NAMES."""
-    return [name for name in NAMES if plots.get(name)]
+    """The plots that a report's `plots` has data for, in the order of TITLES."""
+    return [name for name in TITLES if plots.get(name)]
 
 
 def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
@@ -31,7 +37,9 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
         "horizon": horizon,
         "training": training,
     }
-    return render(drawings[name](plots[name]), form)
+    figure = drawings[name](plots[name])
+    figure.suptitle(TITLES[name], fontsize=11)
+    return render(figure, form)
 
 
 def series(data: Mapping[str, Any]) -> Figure:
@@ -49,8 +57,9 @@ def series(data: Mapping[str, Any]) -> Figure:
         axis.plot(x, readings, color=_BLUE, linewidth=0.8)
         axis.set_ylabel(_printable(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
         _mark_anomalies(axis, x, readings, data["anomalies"])
-    _draw_scores(axes[-1], x, data)
+    axes[0].set_title("columns in the units of the file", loc="left", fontsize=8)
     _shade_labels(axes, x, data.get("labels"))
+    _draw_scores(axes[-1], x, data)
     _name_positions(axes[-1], data["x"], x)
     figure.autofmt_xdate()
     return figure
@@ -85,6 +94,7 @@ def forecast(data: Mapping[str, Any]) -> Figure:
             axis.axvline(x[begin], color=_GREY, linestyle=":", linewidth=0.7)
         axis.set_ylabel(_printable(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     axes[0].legend(loc="upper left", fontsize=8)
+    axes[0].set_title("columns in the units of the file; dotted lines begin a forecast", loc="left", fontsize=8)
     _name_positions(axes[-1], data["x"], x)
     figure.autofmt_xdate()
     return figure
@@ -99,7 +109,7 @@ def horizon(errors: Mapping[str, Sequence[float]]) -> Figure:
             range(1, len(steps) + 1), steps, style, color=color, marker="." if len(steps) == 1 else None, label=name
         )
     axis.set_xlabel("steps ahead")
-    axis.set_ylabel("mean squared error")
+    axis.set_ylabel("mean squared error (variances)")
     axis.set_ylim(bottom=0)
     axis.legend(loc="upper left", fontsize=8)
     return figure
@@ -112,7 +122,7 @@ def contributions(shares: Mapping[str, float]) -> Figure:
     axis = figure.subplots()
     axis.barh(range(len(ordered)), [share for _, share in ordered], color=_BLUE)
     axis.set_yticks(range(len(ordered)), [_printable(name) for name, _ in ordered], parse_math=False)
-    axis.set_xlabel("mean share of the score")
+    axis.set_xlabel("mean share of the score (0 to 1)")
     return figure
 
 
@@ -123,7 +133,7 @@ def training(curve: Mapping[str, Sequence[float]]) -> Figure:
     axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=_BLUE, marker=".", label="training")
     if losses := curve.get("validation"):
         axis.plot(range(len(losses)), losses, color=_RED, marker=".", label="validation")
-        axis.legend(fontsize=8)
+    axis.legend(fontsize=8)
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss")
     return figure
@@ -158,26 +168,29 @@ def new_figure(height: float) -> Figure:
 
 
 def _draw_scores(axis: Axes, x: Sequence[Any], data: Mapping[str, Any]) -> None:
-    axis.plot(x, data["scores"], color=_GREY, linewidth=0.8)
-    _mark_anomalies(axis, x, data["scores"], data["anomalies"])
+    axis.plot(x, data["scores"], color=_GREY, linewidth=0.8, label="score")
+    _mark_anomalies(axis, x, data["scores"], data["anomalies"], label="alarm")
     for style, (alpha, score) in zip(("--", ":", "-."), data["threshold"].items(), strict=False):
         if score is not None:
             axis.axhline(score, color=_RED, linestyle=style, linewidth=0.9, label=f"threshold at alpha {alpha}")
-    axis.set_ylabel("score")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper left", fontsize=8)
+    axis.set_ylabel("score (no unit)")
+    axis.legend(loc="upper left", fontsize=8)
 
 
-def _mark_anomalies(axis: Axes, x: Sequence[Any], values: Sequence[float], found: Sequence[int]) -> None:
-    axis.plot([x[at] for at in found], [values[at] for at in found], ".", color=_RED, markersize=4)
+def _mark_anomalies(
+    axis: Axes, x: Sequence[Any], values: Sequence[float], found: Sequence[int], label: str | None = None
+) -> None:
+    label = label if found else None
+    axis.plot([x[at] for at in found], [values[at] for at in found], ".", color=_RED, markersize=4, label=label)
 
 
 def _shade_labels(axes: Sequence[Axes], x: Sequence[Any], labels: Sequence[int] | None) -> None:
     """Shade the readings that the file labels as anomalies."""
     runs = _runs(labels or [])
     for axis in axes:
-        for first, last in runs:
-            axis.axvspan(x[first], x[last], color=_RED, alpha=0.12, linewidth=0)
+        for number, (first, last) in enumerate(runs):
+            label = "labelled as an anomaly" if axis is axes[-1] and not number else None
+            axis.axvspan(x[first], x[last], color=_RED, alpha=0.12, linewidth=0, label=label)
 
 
 def _runs(labels: Sequence[int]) -> list[tuple[int, int]]:
@@ -197,9 +210,10 @@ def _positions(values: Sequence[Any]) -> list[Any]:
 
 
 def _name_positions(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None:
-    """Label positions with their texts, where there is room, unless they are times."""
+    """Name the axis; label positions with their texts, where there is room, unless they are times."""
     from matplotlib.ticker import MaxNLocator
 
+    axis.set_xlabel("time" if len(x) and isinstance(x[0], datetime) else "line of the file")
     if list(values[:1]) == list(x[:1]) or isinstance(x[0], datetime):
         return
     # A dollar sign would start a formula.

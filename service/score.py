@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from models.sensors.base import LARGEST, AnomalyModel, Readings, SensorKind, lasting_threshold
-from models.sensors.timestamps import parser_of, to_iso
-from models.training.data.file_reader import FileReader, Record
+from models.sensors.base import AnomalyModel, Readings, SensorKind, lasting_threshold
+from models.training.csv_options import CsvOptions
+from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
 from service.printable import printable
+from service.score_output import ScoredRows, draw, each_stream, event_lines, summary, write
 
 # Rows and values of one request, well below a service's default limits: as JSON a value has up to 26 bytes.
 _MAX_ROWS = 10_000
 _MAX_VALUES = 200_000
 _TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreTable:
-    """A CSV's readings float64 [n, d], the line of each row, and the timestamps as written."""
-
-    readings: Readings
-    lines: list[int]
-    times: list[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRows:
-    """Scores [n], p-values [n] and shares by column [n, d] of a table's rows.
-
-    `calibrated_on` counts the normal readings behind the p-values. `threshold` is None where they are too few for
-    alpha, or where it moves with each row. `drift`, as of the last row, is None where it is unknown.
-    """
-
-    scores: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    shares: NDArray[np.float64]
-    threshold: float | None
-    calibrated_on: int
-    drift: bool | None
 
 
 class Scorer(Protocol):
@@ -68,7 +43,10 @@ class Scorer(Protocol):
     @property
     def columns(self) -> tuple[str, ...]: ...
 
-    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
+    @property
+    def window(self) -> int: ...
+
+    def score(self, table: Table, alpha: float) -> ScoredRows:
         """Score all rows."""
         ...
 
@@ -85,76 +63,70 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     scorer: Scorer = (
         _RemoteModel(parsed.url, parsed.model, parsed.key) if parsed.url else _LocalModel(settings, parsed.model)
     )
-    table = read(parsed.file, scorer.columns, parsed.timestamp)
-    if scorer.kind == "series":
-        _require_order(table, parsed.file.name, parsed.timestamp)
-    found = scorer.score(table, parsed.alpha)
+    csv = csv_options(parsed.csv or [])
+    table = read(parsed.file, ColumnRoles(scorer.columns, parsed.timestamp, parsed.group, csv=csv))
+    found = _score_streams(scorer, table, parsed) if scorer.kind == "series" else scorer.score(table, parsed.alpha)
     if parsed.out is not None:
         with _naming_flag("--out", parsed.out):
-            _write(parsed.out, table, found, scorer.columns, parsed.alpha)
+            write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
         with _naming_flag("--plot", parsed.plot):
-            _draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
-    print(*map(printable, _summary(found, scorer.columns, parsed.alpha)), sep="\n")
+            draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+    lines = summary(table, found, parsed.alpha)
+    if scorer.kind == "series":
+        lines += event_lines(table, found, scorer.window, parsed.alpha)
+    print(*map(printable, lines), sep="\n")
     return 0
 
 
-def read(path: Path, columns: Sequence[str], timestamp: str | None) -> ScoreTable:
-    """Read a CSV's columns. Raises InvalidRequest naming line and column of a wrong value."""
+def _score_streams(scorer: Scorer, table: Table, parsed: argparse.Namespace) -> ScoredRows:
+    """Score each group as a stream of its own; threshold and drift are the last one's."""
+    scores, p_values, shares = np.zeros(len(table)), np.ones(len(table)), np.zeros(table.readings.shape)
+    for _, rows in each_stream(table):
+        times = None if table.times is None else table.times[rows]
+        stream = Table(table.columns, table.readings[rows], table.lines[rows], times)
+        _require_order(stream, parsed.file.name, parsed.timestamp)
+        found = scorer.score(stream, parsed.alpha)
+        scores[rows], p_values[rows], shares[rows] = found.scores, found.p_values, found.shares
+    return replace(found, scores=scores, p_values=p_values, shares=shares)
+
+
+def read(path: Path, roles: ColumnRoles) -> Table:
+    """Read a CSV's columns, as a training job does. Raises InvalidRequest naming line and column of a wrong value."""
     try:
-        return _rows(FileReader(path, "csv", "file", max_rows=sys.maxsize).records(), columns, timestamp, path.name)
+        try:
+            return read_table(path, roles, param=path.name, max_rows=sys.maxsize)
+        except TrainingDataError as error:
+            if error.code != "wrong_type" or error.column is None or error.column != roles.timestamp:
+                raise
+            print(printable(f"{path.name}: {error.message}; rows are named by their lines"), file=sys.stderr)
+            return read_table(path, replace(roles, timestamp=None), param=path.name, max_rows=sys.maxsize)
     except TrainingDataError as error:
-        raise InvalidRequest(f"{path.name}, {error.message}", param="file") from error
+        where = "" if error.message.startswith(path.name) else f"{path.name}, "
+        raise InvalidRequest(f"{where}{error.message}", param="file") from error
     except OSError as error:
         raise InvalidRequest(f"{path.name} cannot be read: {error}", param="file") from error
 
 
-def _rows(records: Iterable[Record], columns: Sequence[str], timestamp: str | None, name: str) -> ScoreTable:
-    values, lines, times = list[list[float]](), list[int](), list[str]()
-    for line, row in records:
-        if not lines:
-            _require(row, (*columns, *([timestamp] if timestamp else [])), name)
-        values.append([_number(str(row[column]), f"{name}, line {line}, {column}") for column in columns])
-        lines.append(line)
-        times.append(str(row[timestamp]) if timestamp else "")
-    if not values:
-        raise InvalidRequest(f"{name}: no rows below its header", param="file")
-    return ScoreTable(np.array(values, dtype=np.float64), lines, times if timestamp else None)
-
-
-def _require(row: Mapping[str, object], columns: Sequence[str], name: str) -> None:
-    missing = [one for one in columns if one not in row]
-    if missing:
-        raise InvalidRequest(f"{name}: no column {missing[0]!r}; it has {', '.join(row)}", param="file")
-
-
-def _number(text: str, where: str) -> float:
+def csv_options(given: Sequence[str]) -> CsvOptions:
+    """The options of `--csv FIELD=VALUE`; values of `na_values` are separated by commas. Raises InvalidRequest."""
+    fields: dict[str, object] = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        fields[name] = [part for part in value.split(",") if part] if name == "na_values" else value
     try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) <= LARGEST:  # NaN, too
-        raise InvalidRequest(
-            f"{where}: expected a finite number of at most {LARGEST:g}, got {(text or 'nothing')[:40]!r}", param="file"
-        )
-    return value
+        return CsvOptions.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        known = ", ".join(CsvOptions.model_fields)
+        raise InvalidRequest(f"--csv {first['loc'][0]}: {first['msg']}; the fields are {known}") from error
 
 
-def _require_order(table: ScoreTable, name: str, column: str) -> None:
-    """Refuse a series that a service would refuse. Texts that are not times have no order."""
-    seconds = _seconds(table.times or [])
-    if seconds is not None and (at := first_disorder(np.array(seconds))) is not None:
-        why = order_error(seconds[at], seconds[at - 1], f"the one on line {table.lines[at - 1]}")
+def _require_order(table: Table, name: str, column: str) -> None:
+    """Refuse a series that a service would refuse."""
+    if table.times is not None and (at := first_disorder(table.times)) is not None:
+        why = order_error(table.times[at], table.times[at - 1], f"the one on line {table.lines[at - 1]}")
         raise InvalidRequest(f"{name}, line {table.lines[at]}, {column}: {why}", param="file")
-
-
-def _seconds(times: list[str]) -> list[float] | None:
-    """Parse times as training does; None where one is not a time."""
-    parse = parser_of(times)
-    try:
-        return [parse(time.strip()) for time in times]
-    except ValueError:
-        return None
 
 
 class _LocalModel:
@@ -176,11 +148,11 @@ class _LocalModel:
         if manifest.task != "anomaly" or manifest.encoder != "none":
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
         self._sensor = cast(AnomalyModel, load_sensor(path))
-        self.kind, self.columns = self._sensor.kind, self._sensor.columns
+        self.kind, self.columns, self.window = self._sensor.kind, self._sensor.columns, self._sensor.window
 
-    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
+    def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
-        _require_window(table, self._sensor.window)
+        _require_window(table, self.window)
         scored = self._sensor.score(table.readings, contributions=True)
         shares = (
             np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
@@ -205,11 +177,12 @@ class _RemoteModel:
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
         self.kind: SensorKind = self._signature["kind"]
         self.columns = tuple(self._signature["inputs"][0]["columns"])
+        self.window: int = self._signature["window"]
 
-    def score(self, table: ScoreTable, alpha: float) -> ScoredRows:
+    def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
-        _require_window(table, self._signature["window"])
-        answers = list(self._answers(table.readings.tolist(), alpha))
+        _require_window(table, self.window)
+        answers = list(self._answers(_to_json(table.readings), alpha))
         rows = [item for answer in answers for item in answer["data"]]
         shares = [[item["contributions"][column] for column in self.columns] for item in rows]
         scores, p_values = (np.array([item[name] for item in rows]) for name in ("score", "p_value"))
@@ -223,10 +196,10 @@ class _RemoteModel:
             None if drift is None else drift["detected"],
         )
 
-    def _answers(self, rows: list[list[float]], alpha: float) -> Iterator[Any]:
+    def _answers(self, rows: list[list[float | None]], alpha: float) -> Iterator[Any]:
         """Send the rows in several requests; a series continues from the state of the one before."""
         records = self.kind == "records"
-        state, step = None, rows_per_request(len(self.columns), self._signature["window"])
+        state, step = None, rows_per_request(len(self.columns), self.window)
         for at in range(0, len(rows), step):
             body = {
                 "model": self._name,
@@ -256,7 +229,16 @@ def rows_per_request(columns: int, window: int) -> int:
     return max(min(_MAX_ROWS, _MAX_VALUES // columns), window)
 
 
-def _require_window(table: ScoreTable, window: int) -> None:
+def _to_json(readings: Readings) -> list[list[float | None]]:
+    """Rows [n, d] with None where a reading is missing."""
+    missing = np.isnan(readings)
+    return [
+        [None if absent else value for value, absent in zip(row, lacks, strict=True)]
+        for row, lacks in zip(readings.tolist(), missing.tolist(), strict=True)
+    ]
+
+
+def _require_window(table: Table, window: int) -> None:
     if len(table.readings) < window:
         raise InvalidRequest(
             f"the file has {len(table.readings)} rows, the model needs at least {window}", param="file"
@@ -277,55 +259,3 @@ def _naming_flag(flag: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidRequest(f"{flag} {path}: {error.strerror}") from error
-
-
-def _write(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
-    times = table.times or [""] * len(table.lines)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["line", "timestamp", "score", "p_value", "is_anomaly", *(f"contribution_{column}" for column in columns)]
-        )
-        for place, line in enumerate(table.lines):
-            p_value = float(found.p_values[place])
-            shares = [round(float(share), 6) for share in found.shares[place]]
-            writer.writerow([line, times[place], float(found.scores[place]), p_value, int(p_value <= alpha), *shares])
-
-
-def _draw(path: Path, table: ScoreTable, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
-    from models.training.sensors.report_plots import highest_of_stretches
-    from service import plots
-
-    kept = highest_of_stretches(found.scores).tolist()
-    order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
-    data = {
-        "x": _plot_times([table.times[at] for at in kept]) if table.times else [table.lines[at] for at in kept],
-        "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
-        "scores": found.scores[kept].tolist(),
-        "threshold": {f"{alpha:g}": found.threshold},
-        "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
-    }
-    path.write_bytes(plots.render(plots.series(data), "png" if path.suffix == ".png" else "svg"))
-
-
-def _plot_times(times: list[str]) -> list[str]:
-    """Times for a plot; as written where one is not a time."""
-    seconds = _seconds(times)
-    return times if seconds is None else [to_iso(one) for one in seconds]
-
-
-def _summary(found: ScoredRows, columns: Sequence[str], alpha: float) -> list[str]:
-    """The lines for the terminal. A column's name may come from another person's file."""
-    anomalous = found.p_values <= alpha
-    share = 100 * float(anomalous.mean())
-    lines = [f"{len(anomalous)} rows, {int(anomalous.sum())} anomalies at alpha {alpha:g} ({share:.1f} %)"]
-    if anomalous.any():
-        shares = found.shares[anomalous].mean(axis=0)
-        largest = np.argsort(-shares, kind="stable")[:3].tolist()
-        named = ", ".join(f"{columns[column]} {100 * shares[column]:.0f} %" for column in largest)
-        lines.append(f"columns with the largest contribution: {named}")
-    if 1 / (1 + found.calibrated_on) > alpha:
-        lines.append(f"the model was calibrated on too few normal readings for alpha {alpha:g}")
-    if found.drift:
-        lines.append("drift: these readings have changed since the training; see docs/guides/sensors.md")
-    return lines

@@ -33,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     campaign.addoption("--seconds", type=float, help="length of the soak, and of the fuzzing of all parsers together")
     campaign.addoption("--minutes", help="file to which the soak adds a line each minute")
 
+    parser.addoption(
+        "--screenshots", type=Path, help="directory for the pictures of the console, as the docs show them"
+    )
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that start processes first: they take longest, and two workers should end with a short file."""

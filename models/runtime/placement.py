@@ -12,36 +12,42 @@ import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
 from models.runtime.memory import is_out_of_memory
-from models.runtime.product_race import ProductRace, race_products
+from models.runtime.product_race import FBGEMM, ProductRace, race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
 
-INT8_ENGINE = "fbgemm"  # PyTorch's library for integer products on x86
+INT8_ENGINE = FBGEMM
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """A device and a dtype, chosen once at load, with the reason.
 
-    With `int8`, linear layers multiply integers and `dtype` applies to the rest.
+    With `int8`, linear layers multiply integers and `dtype` applies to the rest. `auto_dtype` says that the dtype was
+    not asked for.
     """
 
     device: torch.device
     dtype: torch.dtype
     reason: str
     int8: bool = False
+    auto_dtype: bool = False
 
     @property
     def dtype_name(self) -> str:
         return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
 
     @property
-    def unrounded(self) -> Placement:
-        """The same without int8."""
-        return replace(self, int8=False)
+    def reference(self) -> Placement:
+        """The placement whose results this one must reproduce: without int8, and in a dtype that was asked for."""
+        return replace(self, int8=False, dtype=torch.float32 if self.auto_dtype else self.dtype)
+
+    def in_float32(self, why: str) -> Placement:
+        """The same in float32, with the reason."""
+        return replace(self, dtype=torch.float32, reason=f"{self.reason}; float32 since {why}", auto_dtype=False)
 
     def memory_bytes(self) -> int:
         """Bytes that tensors hold on the device; 0 where the device shares the process's memory."""
@@ -84,7 +90,7 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     if dtype == "int8":
         _require_int8(chosen)
     precision, why_dtype = _choose_dtype(chosen, dtype)
-    return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8")
+    return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8", auto_dtype=dtype == "auto")
 
 
 def place_sensor(device: DeviceName = "auto") -> Placement:

@@ -1,4 +1,4 @@
-"""Which way of multiplying is fastest here, measured once in a process.
+"""Which way of multiplying is fastest here, measured once on a machine.
 
 The processor's features say what it can multiply, not how fast: with `avx512_bf16` and no AMX, float32 is faster than
 bfloat16 on some processors and slower on others.
@@ -8,35 +8,44 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+from functools import cache, partial
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.kept_races import kept_races
+from models.runtime.timing import one_thread, time_in_turn
+
 log = logging.getLogger(__name__)
 
-Way = Literal["bfloat16", "onednn", "mkl"]
+FBGEMM = "fbgemm"  # PyTorch's library for integer products on x86
+Way = Literal["bfloat16", "onednn", "mkl", "int8"]
+_WAYS: tuple[Way, ...] = ("bfloat16", "onednn", "mkl", "int8")
+_Product = Callable[[Tensor], Tensor]
 # The first layer of a feed-forward network in MiniLM: inputs and outputs.
 _SHAPE = (384, 1536)
 # Rows of one short text, and of a batch.
 _FEW, _MANY = 16, 256
-# Bfloat16 rounds, and a race on a busy machine varies by some per cent; a smaller gain is worth neither.
+# Bfloat16 rounds, and a race varies by some per cent; a smaller gain is worth neither.
 MIN_BFLOAT16_GAIN = 1.15
-# A way is timed at least so often, and all of them together for about so many seconds.
-_MIN_ROUNDS, _SECONDS = 5, 0.06
+# int8 rounds more and is never chosen by itself. From this gain on it is pointed out.
+_MIN_INT8_GAIN = 1.3
+# Few rows are timed for so long, and so are many.
+_SECONDS = 0.06
 
 
 @dataclass(frozen=True, slots=True)
 class ProductTimes:
     """The least seconds of one product, of few rows and of many; infinite where it cannot be computed here."""
 
-    few: float
-    many: float
+    few: Annotated[float, Field(gt=0)]
+    many: Annotated[float, Field(gt=0)]
 
     def gain_over(self, other: ProductTimes) -> float:
         """How many times as fast as `other` this is, as a geometric mean of few and many rows."""
@@ -44,14 +53,21 @@ class ProductTimes:
             return 0.0
         return math.sqrt(other.few * other.many / (self.few * self.many))
 
+    def __str__(self) -> str:
+        return "none" if math.isinf(self.many) else f"{self.few * 1e6:.0f} and {self.many * 1e6:.0f} µs"
+
+
+_NEVER = ProductTimes(math.inf, math.inf)
+
 
 @dataclass(frozen=True, slots=True)
 class ProductRace:
-    """Times of oneDNN in bfloat16, and of oneDNN and MKL in float32."""
+    """Times of oneDNN in bfloat16, of oneDNN and MKL in float32, and of FBGEMM in int8."""
 
     bfloat16: ProductTimes
     onednn: ProductTimes
     mkl: ProductTimes
+    int8: ProductTimes = _NEVER
 
     @property
     def float32(self) -> ProductTimes:
@@ -69,28 +85,57 @@ class ProductRace:
         return self.bfloat16_gain >= MIN_BFLOAT16_GAIN
 
     @property
+    def preferred(self) -> Literal["bfloat16", "float32"]:
+        """The dtype that is chosen where none is asked for."""
+        return "bfloat16" if self.prefers_bfloat16 else "float32"
+
+    @property
+    def int8_gain(self) -> float:
+        """How many times as fast as the preferred one of float32 and bfloat16 int8 is; 0 where it cannot be had."""
+        return self.int8.gain_over(self.bfloat16 if self.prefers_bfloat16 else self.float32)
+
+    @property
+    def recommends_int8(self) -> bool:
+        """Whether int8 is so much faster that it is worth a try."""
+        return self.int8_gain >= _MIN_INT8_GAIN
+
+    @property
     def onednn_wins(self) -> bool:
         """Whether oneDNN multiplies many rows in float32 faster than MKL."""
-        return self.onednn.many <= self.mkl.many
+        return self.onednn.many < self.mkl.many
+
+    @property
+    def onednn_wins_few(self) -> bool:
+        """Whether oneDNN multiplies few rows in float32 faster than MKL."""
+        return self.onednn.few < self.mkl.few
+
+    def __str__(self) -> str:
+        ways = f"bfloat16 {self.bfloat16}, float32 by oneDNN {self.onednn}, by MKL {self.mkl}, int8 {self.int8}"
+        return f"{_FEW} and {_MANY} rows of {_SHAPE[0]} by {_SHAPE[1]} take {ways}"
 
 
 @cache
 def race_products() -> ProductRace:
-    """Race the ways in turn, in some 0.2 s. A way that PyTorch refuses here has infinite times.
+    """The times of this machine: kept, or measured in some 0.2 s.
 
-    One thread races, because on a busy machine several wait for each other, which hides the difference.
+    A way that PyTorch refuses here has infinite times. All ways have them where the race fails: PyTorch's own float32
+    product is then used for everything.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            ways = _prepare()
-            few, many = _time(ways, _FEW), _time(ways, _MANY)
-    finally:
-        torch.set_num_threads(threads)
-    times: dict[Way, ProductTimes] = {way: ProductTimes(few[way], many[way]) for way in few}
-    never = ProductTimes(math.inf, math.inf)
-    return ProductRace(times.get("bfloat16", never), times.get("onednn", never), times["mkl"])
+        race = kept_races.recall("products", ProductRace, _run)
+    except (MemoryError, RuntimeError) as error:
+        log.warning("the race of products failed, so PyTorch multiplies in float32: %s", error)
+        return ProductRace(_NEVER, _NEVER, _NEVER)
+    log.info("products: %s", race)
+    return race
+
+
+def _run() -> ProductRace:
+    with one_thread(), torch.inference_mode():
+        ways = _prepare()
+        few, many = _time(ways, _FEW), _time(ways, _MANY)
+    times = {way: ProductTimes(few[way], many[way]) for way in ways}
+    return ProductRace(**dict.fromkeys(_WAYS, _NEVER) | times)
 
 
 def pack_for_onednn(weight: Tensor) -> Tensor:
@@ -102,42 +147,50 @@ def pack_for_onednn(weight: Tensor) -> Tensor:
     return packed
 
 
-def _prepare() -> dict[Way, Callable[[Tensor], Tensor]]:
-    """The ways that this PyTorch can go on this processor: rows [n, in] → [n, out]."""
+def _prepare() -> dict[Way, _Product]:
+    """The ways that this PyTorch can go on this processor: rows float32 [n, in] → [n, out]."""
     inputs, outputs = _SHAPE
     weight, bias = torch.randn(inputs, outputs).t(), torch.randn(outputs)  # stored as [in, out], as MKL likes it
-    ways: dict[Way, Callable[[Tensor], Tensor]] = {"mkl": lambda rows: functional.linear(rows, weight, bias)}
-    dtypes: dict[Way, torch.dtype] = {"bfloat16": torch.bfloat16, "onednn": torch.float32}
-    for way, dtype in dtypes.items():
+    makers: dict[Way, Callable[[Tensor, Tensor], _Product]] = {
+        "bfloat16": lambda weight, bias: _by_onednn(weight.bfloat16(), bias.bfloat16()),
+        "onednn": _by_onednn,
+        "int8": _by_fbgemm,
+    }
+    ways: dict[Way, _Product] = {"mkl": lambda rows: functional.linear(rows, weight, bias)}
+    for way, make in makers.items():
         try:
-            ways[way] = _multiply_by_onednn(weight.to(dtype), bias.to(dtype))
+            product = make(weight, bias)
+            product(_rows_of(way, _FEW))
+            ways[way] = product
         except (RuntimeError, AttributeError) as error:  # this processor or this build has no such product
             log.info("%s takes no part in the race of products: %s", way, str(error).partition("\n")[0])
     return ways
 
 
-def _multiply_by_onednn(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
-    """A product by oneDNN's form of a weight, tried once. Raises RuntimeError or AttributeError."""
+def _by_onednn(weight: Tensor, bias: Tensor) -> _Product:
+    """A product by oneDNN's form of a weight. Raises RuntimeError or AttributeError."""
     packed = pack_for_onednn(weight)
-
-    def multiply(rows: Tensor) -> Tensor:
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")  # noqa: SLF001  # as torch's inductor calls it
-        return result
-
-    multiply(torch.zeros(_FEW, weight.shape[1], dtype=weight.dtype))
-    return multiply
+    return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")  # noqa: SLF001  # as torch's inductor calls it
 
 
-def _time(ways: Mapping[Way, Callable[[Tensor], Tensor]], count: int) -> dict[Way, float]:
-    """The least seconds of each way for `count` rows; they take turns, so that a busy moment strikes all of them."""
-    rows = torch.randn(count, _SHAPE[0])
-    inputs = {way: rows.bfloat16() if way == "bfloat16" else rows for way in ways}
-    least = dict.fromkeys(ways, math.inf)
-    ends, rounds = time.perf_counter() + _SECONDS, 0
-    while rounds < _MIN_ROUNDS or time.perf_counter() < ends:
-        rounds += 1
-        for way, multiply in ways.items():
-            began = time.perf_counter()
-            multiply(inputs[way])
-            least[way] = min(least[way], time.perf_counter() - began)
-    return least
+def _by_fbgemm(weight: Tensor, bias: Tensor) -> _Product:
+    """A product of 8-bit integers, from float32 to float32. Raises RuntimeError where PyTorch has no FBGEMM."""
+    before = torch.backends.quantized.engine
+    # PyTorch warns that it will drop such tensors one day; there is no other way to FBGEMM yet.
+    with warnings.catch_warnings(action="ignore"):
+        torch.backends.quantized.engine = FBGEMM
+        try:
+            rounded = torch.quantize_per_tensor(weight.contiguous(), 0.05, 0, torch.qint8)
+            packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        finally:
+            torch.backends.quantized.engine = before
+    return lambda rows: torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 0.05, 128, packed)
+
+
+def _rows_of(way: Way, count: int) -> Tensor:
+    return torch.randn(count, _SHAPE[0], dtype=torch.bfloat16 if way == "bfloat16" else torch.float32)
+
+
+def _time(ways: dict[Way, _Product], count: int) -> dict[Way, float]:
+    """The least seconds of each way for `count` rows."""
+    return time_in_turn({way: partial(product, _rows_of(way, count)) for way, product in ways.items()}, _SECONDS)

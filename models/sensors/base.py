@@ -69,8 +69,9 @@ class AnomalyModel(Protocol):
         ...
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d], finite, in the order of `columns`.
+        """Score readings float64 [n, d] in the order of `columns`, NaN where one is missing.
 
+        A missing one is the column's last value, and its median where there is none before (as in all records).
         Without a `state` a new stream begins. Records have an empty state.
         """
         ...
@@ -120,7 +121,7 @@ class Forecaster(Protocol):
         ...
 
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
-        """Forecast from readings float64 [n, d], n >= context."""
+        """Forecast from readings float64 [n, d], n >= context, NaN where one is missing."""
         ...
 
     def memory_bytes(self) -> int:

@@ -15,6 +15,7 @@ from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
 from models.sensors.drift import DriftMonitor
+from models.sensors.missing import continue_from
 from models.sensors.scaling import RobustScale
 
 Doubles = NDArray[np.float64]
@@ -92,15 +93,21 @@ class CalibratedDetector:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + self.calibration.scores.nbytes
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score finite readings float64 [n, d]. Raises ValueError for another shape or state."""
+        """Score readings float64 [n, d], NaN where one is missing. Raises ValueError for another shape or state.
+
+        A missing one is the column's last value, and its median where there is none before (as in all records).
+        """
         require_columns(readings, self.columns)
         if self.kind == "records":
-            scores, shares = self._score_windows(readings, contributions)
+            typical = self._typical()
+            filled = np.where(np.isnan(readings), typical, readings)
+            scores, shares = self._score_windows(filled, contributions)
             return Scored(scores, self.calibration.p_values(scores), shares, None, {})
         return self._score_series(readings, state, contributions)
 
     def _score_series(self, readings: Readings, state: State | None, contributions: bool) -> Scored:
         tail, monitor = self._open_state(state)
+        readings = continue_from(tail[-1] if len(tail) else self._typical(), readings)
         whole = np.concatenate([tail, readings])
         missing = min(max(self.window - 1 - len(tail), 0), len(readings))
         scores, shares = self._score_windows(whole, contributions)
@@ -111,6 +118,11 @@ class CalibratedDetector:
             shares = np.pad(shares, ((missing, 0), (0, 0)))
         kept = whole[max(len(whole) - self.window + 1, 0) :].copy()
         return Scored(scores, p_values, shares, drift, {"readings": kept, "drift": monitor.to_array()})
+
+    def _typical(self) -> Doubles:
+        """The medians of the training readings, [d]."""
+        medians: Doubles = self.model.scale.center.cpu().numpy()
+        return medians
 
     def _score_windows(
         self, whole: Readings, contributions: bool

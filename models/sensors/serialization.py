@@ -18,6 +18,7 @@ from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.missing import MAX_MISSING
 from models.sensors.scaling import RobustScale
 
 STATE, SETTINGS = "sensor.safetensors", "sensor.json"
@@ -34,6 +35,10 @@ def save_sensor(sensor: AnomalyModel | SeriesForecaster, directory: Path) -> Non
 
 def describe(sensor: AnomalyModel | SeriesForecaster) -> dict[str, Any]:
     """The content of `sensor.json`."""
+    return _description(sensor) | {"max_missing": MAX_MISSING}
+
+
+def _description(sensor: AnomalyModel | SeriesForecaster) -> dict[str, Any]:
     if isinstance(sensor, AdaptiveDetector | SeriesForecaster):
         return sensor.describe()
     calibrated = _require_calibrated(sensor)

@@ -20,7 +20,7 @@ _PRIOR_ROWS = 2.0
 _LEVEL = 0.95
 # A text this many standard deviations of the normal items' scores above their mean is in scope with probability ½, and
 # this many change the odds by e.
-_SCOPE_EDGE, _SCOPE_SLOPE = 3.0, 0.5
+SCOPE_EDGE, _SCOPE_SLOPE = 3.0, 0.5
 # Equal normal scores differ by rounding.
 _LEAST_DEVIATION = 1e-6
 
@@ -101,7 +101,7 @@ def ceiling_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> flo
     return float(1.0 - bounds.min())
 
 
-def in_scope(calibration: Tensor, scores: Tensor) -> Tensor:
+def in_scope(calibration: Tensor, scores: Tensor, *, edge: float = SCOPE_EDGE) -> Tensor:
     """The probability [n] that items with these anomaly scores [n] belong, by those of normal items [m].
 
     A logistic function of the distance from the normal items' mean score in their standard deviations. Its two
@@ -109,7 +109,7 @@ def in_scope(calibration: Tensor, scores: Tensor) -> Tensor:
     """
     distance = scores - calibration.mean()
     deviation = (calibration - calibration.mean()).square().mean().sqrt().clamp(min=_LEAST_DEVIATION)
-    return torch.sigmoid((_SCOPE_EDGE - distance / deviation) / _SCOPE_SLOPE)
+    return torch.sigmoid((edge - distance / deviation) / _SCOPE_SLOPE)
 
 
 def _loss(logits: Tensor, labels: Tensor, log_temperature: float) -> float:

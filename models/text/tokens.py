@@ -66,7 +66,7 @@ def require_untruncated(tokens: Sequence[Tokens], named: Callable[[int], str] = 
         if item.truncated:
             name = named(index)
             raise TextTooLong(
-                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it or set "
-                f"truncate=true",
+                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it, or let it "
+                f"be cut (truncate)",
                 param=name,
             )

@@ -9,9 +9,12 @@ SondeError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from models.errors import SondeError
 
 _QUOTED = 60
+_MAX_NAMED = 20
 
 
 class TrainingError(SondeError):
@@ -36,6 +39,12 @@ class TrainingDataError(TrainingError):
         super().__init__(code, message, param)
         self.line = line
         self.column = column
+
+    def add(self, others: Sequence[str]) -> None:
+        """Name other faults of the same file in the message, the first few in full."""
+        if others:
+            more = f"; and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+            self.message = "; ".join([self.message, *others[:_MAX_NAMED]]) + more
 
 
 class CheckFailed(TrainingError):

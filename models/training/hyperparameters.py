@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.training.csv_options import CsvOptions
 from models.training.errors import HyperparameterError
 from models.validation_messages import describe_fault
 
@@ -80,12 +81,13 @@ class _Tables(_Common):
     """What recipes on tables take.
 
     `columns` are the readings, by default all columns without another role. `timestamp` and `group` (one run of a
-    machine) name columns.
+    machine) name columns. `csv` says how a CSV file is written.
     """
 
     columns: tuple[_Name, ...] = Field((), max_length=512)
     timestamp: _Name | None = None
     group: _Name | None = None
+    csv: CsvOptions = CsvOptions()
     _roles: ClassVar[tuple[str, ...]] = ("timestamp", "group")
 
     @model_validator(mode="after")
@@ -317,7 +319,8 @@ def _to_error(task: str, chosen: type[Hyperparameters], error: ValidationError, 
     path = [str(part)[:60] for part in first["loc"] if unknown or not _is_branch(part)]
     param = ".".join([place, *path])
     if unknown:
-        fields: Any = Augmentation.model_fields if path[:-1] == ["augmentation"] else chosen.model_fields
+        nested: dict[str, type[BaseModel]] = {"augmentation": Augmentation, "csv": CsvOptions}
+        fields = nested.get(path[0] if path[1:] else "", chosen).model_fields
         message = f"{'.'.join(path)}: unknown for task {task}; known are {', '.join(sorted(fields))}"
         return HyperparameterError("unknown_hyperparameter", message, param)
     if first["type"] == "value_error":

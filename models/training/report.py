@@ -1,32 +1,21 @@
-"""The report of a job's checks, in five stages: JSON for programs, Markdown for people.
-
-Its JSON calls the five stages `rungs`.
-"""
+"""The report of a job's checks, in five stages. Its JSON calls the stages `rungs`."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import orjson
 
 from models.training.errors import CheckFailed
+from models.training.report_labels import STAGE_TITLES, check_label
 
 Stage = Literal["data", "forward", "loss", "gradient", "outcome"]
 Status = Literal["ok", "warn", "fail", "skipped"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 MAX_ROWS_NAMED = 50
-_MAX_ROWS_SHOWN = 10
-_TITLES: dict[Stage, str] = {
-    "data": "Data: can these rows teach anything?",
-    "forward": "Forward: does the model answer sensibly?",
-    "loss": "Loss: does it measure what is wanted?",
-    "gradient": "Gradient: does every weight learn?",
-    "outcome": "Outcome: is the result better than what is there?",
-}
 # What a client would change when a check fails, as OpenAI's `error.param` names it.
 _PARAMS: dict[Stage, str] = {
     "data": "training_file",
@@ -35,15 +24,15 @@ _PARAMS: dict[Stage, str] = {
     "gradient": "hyperparameters",
     "outcome": "training_file",
 }
-# What begins a tag, or the target of a link or image, in Markdown.
-_ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
-_MARKS: dict[Status, str] = {"ok": "fine", "warn": "look at this", "fail": "stop", "skipped": "skipped"}
 _WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; `rows` are lines of the file, `remedy` is what to do."""
+    """The result of one check; `rows` are lines of the file, `remedy` is what to do.
+
+    `subject` names the part that was checked, where a job checks several: a network, a head.
+    """
 
     stage: Stage
     check: str
@@ -53,6 +42,7 @@ class Finding:
     message: str
     remedy: str
     rows: tuple[int, ...] = ()
+    subject: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that JSON lacks become text."""
@@ -61,20 +51,16 @@ class Finding:
         for name in ("value", "threshold"):
             if isinstance(data[name], float) and not math.isfinite(data[name]):
                 data[name] = str(data[name])
-        return {"rung": stage} | data | {"rows": list(self.rows)}
+        return {"rung": stage, "label": check_label(self.check)} | data | {"rows": list(self.rows)}
 
-    def to_markdown(self) -> list[str]:
-        """Lines of a list; with rows and remedy, unless all is fine."""
-        lines = [f"{self.check}. {escape(self.message)}"]
-        if self.status in ("ok", "skipped"):
-            return [f"- {_MARKS[self.status]}: {lines[0]}"]
-        lines[0] = f"- **{_MARKS[self.status]}**: {lines[0]}"
-        if self.rows:
-            named, more = ", ".join(map(str, self.rows[:_MAX_ROWS_SHOWN])), len(self.rows) - _MAX_ROWS_SHOWN
-            lines.append(f"  Rows {named}" + (f" and {more} more." if more > 0 else "."))
-        if self.remedy:
-            lines.append(f"  What to do: {escape(self.remedy)}")
-        return lines
+    @classmethod
+    def from_json(cls, stage: Stage, data: Mapping[str, Any]) -> Finding:
+        """The finding of `to_json`, or of an older report, which lacks some keys."""
+        check, message, remedy, subject = (
+            str(data.get(name) or "") for name in ("check", "message", "remedy", "subject")
+        )
+        value, threshold, rows = data.get("value"), data.get("threshold"), tuple(data.get("rows") or ())
+        return cls(stage, check, data["status"], value, threshold, message, remedy, rows, subject)
 
     @classmethod
     def of(
@@ -93,11 +79,22 @@ class Finding:
         return cls(stage, check, status, value, threshold, message, kept, named_rows(rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a job chose, and why; `candidates` have the figures that decided, by name and label."""
+
+    what: str
+    chosen: str
+    reason: str
+    candidates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+
 class Report:
-    """Findings by stage; `plots` are those of a job on readings."""
+    """Findings by stage, and what was chosen; `plots` are those of a job on readings."""
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
+        self.choices: list[Choice] = []
         self.plots: dict[str, Any] | None = None
 
     def add(self, finding: Finding) -> None:
@@ -124,48 +121,70 @@ class Report:
         if failed:
             first, more = failed[0], len(failed) - 1
             others = f" ({more} more checks failed; see the report)" if more else ""
-            raise CheckFailed(first.check, f"{first.message} {first.remedy}{others}".strip(), _PARAMS[stage])
+            subject = f"{first.subject}: " if first.subject else ""
+            message = f"{subject}{first.message} {first.remedy}{others}".strip()
+            raise CheckFailed(first.check, message, _PARAMS[stage])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON: `{"status", "rungs": [{"rung", "status", "findings": […]}]}`."""
+        """Plain data for JSON: `{"status", "choices": […], "rungs": [{"rung", "status", "findings": […]}]}`."""
         rungs = [
-            {"rung": stage, "status": self.status(stage), "findings": [finding.to_json() for finding in self.of(stage)]}
+            {
+                "rung": stage,
+                "title": STAGE_TITLES[stage],
+                "status": self.status(stage),
+                "findings": [finding.to_json() for finding in self.of(stage)],
+            }
             for stage in STAGES
         ]
+        chosen = {"choices": [asdict(choice) for choice in self.choices]}
         plots = {} if self.plots is None else {"plots": self.plots}
-        return {"object": "fine_tuning.report", "status": self.status(), "rungs": rungs} | plots
+        return {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs} | plots
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
         return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-    def to_markdown(self) -> str:
-        """The stages in order: what was found, then what to do; short enough to be read aloud."""
-        lines = ["# Five checks", "", self._summary(), ""]
-        for number, stage in enumerate(STAGES, start=1):
-            section = [line for finding in self.of(stage) for line in finding.to_markdown()]
-            lines += [f"## {number}. {_TITLES[stage]}", "", *(section or ["Not run."]), ""]
-        return "\n".join(lines)
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Report:
+        """The report of `to_json`, or of an older version."""
+        rungs = content.get("rungs") or []
+        report = cls(Finding.from_json(rung["rung"], one) for rung in rungs for one in rung["findings"])
+        report.choices = [Choice(**choice) for choice in content.get("choices") or []]
+        report.plots = content.get("plots")
+        return report
 
-    def _summary(self) -> str:
+    def problems(self) -> list[Finding]:
+        """The findings that failed or need a look: failures first, else by stage."""
+        found = [finding for stage in STAGES for finding in self.of(stage) if finding.status in ("warn", "fail")]
+        return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.status))
+
+    def summary(self) -> str:
+        """How the checks went, in one sentence or two."""
         status = self.status()
         if status == "not run":
             return "Nothing was checked."
-        first = next((stage for stage in STAGES if self.status(stage) in ("warn", "fail")), None)
-        if first is None:
-            skipped = sum(finding.status == "skipped" for finding in self.findings)
-            passed = len(self.findings) - skipped
-            others = f" {skipped} could not run." if skipped else ""
-            return f"All {passed} check{'' if passed == 1 else 's'} that ran passed.{others}"
-        verdict = "At least one check failed." if status == "fail" else "Nothing failed, but something needs a look."
-        return f"{verdict} Start with the first check that did not pass: {first}."
+        skipped = sum(finding.status == "skipped" for finding in self.findings)
+        others = f" {skipped} could not run." if skipped else ""
+        ran, wrong = len(self.findings) - skipped, len(self.problems())
+        if not wrong:
+            return f"All {_counted(ran)} that ran passed.{others}"
+        failed = sum(finding.status == "fail" for finding in self.findings)
+        verdict = (
+            f"{_counted(failed)} failed" if failed else f"Nothing failed, but {wrong} of {_counted(ran)} need a look"
+        )
+        return f"{verdict}.{others}"
+
+
+def about(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, with the name of the part that they are about."""
+    for finding in findings:
+        yield replace(finding, subject=subject)
+
+
+def _counted(checks: int) -> str:
+    return f"{checks} check{'' if checks == 1 else 's'}"
 
 
 def named_rows(rows: Iterable[int]) -> tuple[int, ...]:
     """At most `MAX_ROWS_NAMED` different rows, in order: a sample, not the file."""
     return tuple(sorted({int(row) for row in rows})[:MAX_ROWS_NAMED])
-
-
-def escape(text: str) -> str:
-    """A message for Markdown; labels in it become neither tags, links nor lines."""
-    return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))

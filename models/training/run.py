@@ -22,6 +22,7 @@ from typing import TextIO
 from models.errors import SondeError
 from models.filesystem import is_full
 from models.loader import load
+from models.runtime.kept_races import kept_races
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import place
@@ -54,6 +55,7 @@ from models.training.job import (
 from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
 from models.training.recipes.bound_rows import bound_texts, measure_texts
 from models.training.report import Report
+from models.training.report_markdown import to_markdown
 
 # Serving has clients that wait: where both share cores, it goes first.
 _NICENESS = 10
@@ -107,7 +109,7 @@ def _write_report(directory: Path) -> Iterator[Report]:
         yield report
     finally:
         (directory / "report.json").write_bytes(report.to_bytes())
-        (directory / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+        (directory / "report.md").write_text(to_markdown(report), encoding="utf-8")
 
 
 def _train(directory: Path, events: Events, report: Report) -> None:
@@ -147,6 +149,7 @@ def _train_text(
 def _open_context(directory: Path, job: TrainingJob, events: Events, report: Report) -> TextContext:
     """Load the encoder on the job's device."""
     prepare(job, directory)
+    kept_races.keep_in(job.races)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
     source = locate(job.base_spec)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
@@ -13,21 +12,24 @@ from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.head import HeadMiddleware
 from service.api.hot_path import HotPath
-from service.api.middleware import ContextMiddleware, RequestReports
+from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports
 from service.api.openapi import describe
 from service.api.routes import (
     anomaly,
     azure,
     classify,
     cohere,
+    console,
     embeddings,
     feedback,
+    file_check,
     files,
     forecast,
     health,
     held_out,
     huggingface,
     jobs,
+    kept_inputs,
     models,
     ollama,
     ownership,
@@ -39,7 +41,9 @@ from service.api.routes import (
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
+from service.key_limits import KeyLimits
 from service.metrics import Metrics
+from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 from service.serving.token_ids import TokenDecoder
 
@@ -61,18 +65,22 @@ def create_app(
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
     app.state.jobs_migrated = False
+    app.state.kept_inputs = KeptInputs(settings.keep_inputs)
     app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
     app.router.redirect_slashes = False  # the 404 redirects, and says why
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
-    reports = RequestReports(metrics)
-    checks: dict[str, Any] = {"settings": settings, "keyring": keyring, "reports": reports, "admit": manager.admit}
+    # Each process counts for itself, and connections are shared out evenly.
+    limits = KeyLimits(1 / max(settings.workers, settings.fronts, 1))
+    reports = RequestReports(metrics, limits)
+    checks = RequestChecks(settings, keyring, limits, manager.admit)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(ContentEncodingMiddleware)
-    app.add_middleware(ContextMiddleware, **checks)
-    app.add_middleware(HotPath, routers=[module.router for module in _COMPUTING], **checks)
+    app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
+    routers = [module.router for module in _COMPUTING]
+    app.add_middleware(HotPath, routers=routers, settings=settings, checks=checks, reports=reports)
     describe(app, settings)
     return app
 
@@ -80,9 +88,12 @@ def create_app(
 @cache
 def _routes() -> APIRouter:
     """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
-    made = APIRouter()
+    made = APIRouter(strict_content_type=False)  # `service.api.json_body` checks it
     # Longer paths come first: /v1/models/{model} would match /v1/models/{model}/versions and …/owner too.
-    for module in (*_COMPUTING, ownership, held_out, registry, models, files, feedback, jobs, health):
+    operating = (ownership, held_out, registry, models, file_check, files, feedback, kept_inputs, jobs, health, console)
+    for module in (*_COMPUTING, *operating):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)
+    for route in made.routes:  # else FastAPI builds them during the first request, on the event loop
+        route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
     return made

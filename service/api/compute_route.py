@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -22,6 +22,7 @@ from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
 from service.api.schemas.fields import require_count
 from service.config import Settings
 from service.errors import ClientGone
+from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller, Servable, Timings
 
@@ -97,6 +98,11 @@ class ComputeCall:
             raise
         finally:
             watching.cancel()
+
+    def keep_for_review(self, served: Servable, texts: Sequence[str], answers: Sequence[Mapping[str, object]]) -> None:
+        """Keep classified texts with their answers, where the operator asks for it."""
+        kept: KeptInputs = self.request.app.state.kept_inputs
+        kept.add(RequestContext.of(self.request).key.id, served.label, texts, answers)
 
     def respond(self, body: bytes, served: Servable, *parts: Timings) -> Response:
         """A JSON answer with the model, the times and the number of cut inputs in its headers."""

@@ -18,6 +18,7 @@ from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.jobs.caller import Caller
 from service.metrics import Metrics
+from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 
 
@@ -72,4 +73,5 @@ JobsDep = Annotated[JobBackend, Depends(_get_jobs)]
 RegistryDep = Annotated[Registry, _state("registry")]
 CallerDep = Annotated[Caller, Depends(_get_caller)]
 ContextDep = Annotated[RequestContext, Depends(_get_context)]
+KeptInputsDep = Annotated[KeptInputs, _state("kept_inputs")]
 MetricsDep = Annotated[Metrics, _state("metrics")]

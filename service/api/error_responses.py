@@ -77,7 +77,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
-_OLLAMA = "/api/"
+# A base URL of other services ends in /api/v1.
+_OLLAMA, _NOT_OLLAMA = "/api/", "/api/v1/"
 _NOT_HERE = {"/v1/uploads": "files are uploaded in one request: POST /v1/files"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
@@ -124,7 +125,8 @@ def envelope(status: int, message: str, *, code: str, param: str | None = None, 
     """The one shape that all errors have; on Ollama's paths its clients' shape."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
     about = {"message": _encodable(message), "type": kind, "param": param and _encodable(param), "code": code}
-    body = {"error": about["message"] if path.startswith(_OLLAMA) else about}
+    plain = path.startswith(_OLLAMA) and not path.startswith(_NOT_OLLAMA)
+    body = {"error": about["message"] if plain else about}
     response = Response(orjson.dumps(body), status, media_type="application/json")
     response.headers["x-sonde-error"] = code
     return response
@@ -206,6 +208,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         message += f"; there is {other}: correct the client's base URL"
         if other == path.rstrip("/"):
             return _redirect(other, request, message)
+    elif error.status_code == 404:
+        message += "; /docs shows the routes"
     response = envelope(error.status_code, message, code=code, path=path)
     response.headers.update(error.headers or {})
     return response
@@ -219,11 +223,12 @@ def _redirect(path: str, request: Request, message: str) -> Response:
 
 
 def _similar_path(request: Request) -> str | None:
-    """A path of a route, where the request's has /v1 or a slash too many or too few."""
-    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", request.scope["path"])).rstrip("/")
-    for other in (path, path.removeprefix("/v1"), f"/v1{path}"):
+    """Another path, which is a route's, where the request's has /v1, /api or a slash too many or too few."""
+    asked: str = request.scope["path"]
+    path = re.sub(r"^(/v1)+(?=/)", "/v1", re.sub("/{2,}", "/", asked)).rstrip("/")
+    for other in (path, path.removeprefix("/v1"), f"/v1{path}", path.removeprefix("/api")):
         scope = {"type": "http", "method": request.method, "path": other}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+        if other != asked and any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             return other
     return None
 

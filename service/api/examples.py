@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-_ENCODER, _TRAINED = "all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:intents"
+from models.base import ModelMetadata
+
+# Names that stand for an encoder, a trained model and a forecaster, until such a model is in service.
+_ENCODER, _TRAINED, _FORECASTER = "all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:intents", "ft:sensors:local:load"
 _TEXTS = ["Where is my card?", "I want my money back."]
 _EMBED = {"model": _ENCODER, "input": _TEXTS}
 _COHERE_EMBED = {"model": _ENCODER, "texts": _TEXTS, "input_type": "search_document", "embedding_types": ["float"]}
@@ -16,7 +20,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/openai/deployments/{deployment}/embeddings"): {"input": _TEXTS},
     ("post", "/v1/classify"): {"model": _ENCODER, "input": _TEXTS, "labels": ["card", "refund"]},
     ("post", "/v1/anomaly/score"): {"model": _ENCODER, "input": "hello", "reference": _TEXTS},
-    ("post", "/v1/forecast"): {"model": "ft:sensors:local:load", "series": [[1.0], [2.0], [3.0]], "horizon": 2},
+    ("post", "/v1/forecast"): {"model": _FORECASTER, "series": [[1.0], [2.0], [3.0]], "horizon": 2},
     ("post", "/v1/rerank"): _RANK,
     ("post", "/v2/rerank"): _RANK,
     ("post", "/v1/tokenize"): {"model": _ENCODER, "input": _TEXTS},
@@ -40,6 +44,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/models/{model}/withdraw"): {"why": "not needed any more"},
     ("put", "/v1/aliases/{alias}"): {"target": _TRAINED},
     ("post", "/v1/feedback"): {"model": _TRAINED, "text": _TEXTS[0], "label": "refund", "correct_label": "card"},
+    ("post", "/v1/files/{file_id}/check"): {"task": "classification"},
     ("post", "/v1/fine_tuning/jobs"): {
         "model": _ENCODER,
         "training_file": "file-0123456789abcdef01234567",
@@ -56,3 +61,22 @@ PARAMETERS = {
     "fine_tuning_job_id": "ftjob-0123456789abcdef01234567",
     "plot": "training.svg",
 }
+
+
+def names_in_service(models: Iterable[ModelMetadata]) -> dict[str, str]:
+    """For each name that stands for a model in the examples, one in service of its kind, where there is one."""
+    found: dict[str, str] = {}
+    for model in models:
+        kind = {"embedding": _ENCODER, "forecast": _FORECASTER}.get(model.task)
+        if model.name.startswith("ft:") and model.task == "classification":
+            kind = _TRAINED
+        if kind is not None:
+            found.setdefault(kind, model.name)
+    return found
+
+
+def rename(example: Any, names: Mapping[str, str]) -> Any:
+    """An example with other names of models."""
+    if isinstance(example, dict):
+        return {key: rename(value, names) for key, value in example.items()}
+    return names.get(example, example) if isinstance(example, str) else example

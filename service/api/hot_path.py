@@ -7,7 +7,7 @@ callers share its event loop. Both ways give the same answers, by the same parts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
@@ -19,9 +19,9 @@ from service.api.compute_route import TIMEOUT_HEADER, ComputeCall, ComputeRoute
 from service.api.content_encoding import accepts_gzip, compressing
 from service.api.foreign_pages import require_own_host
 from service.api.json_body import read_json, takes_readings
-from service.api.middleware import RequestContext, RequestReports, secret_of
+from service.api.middleware import RequestChecks, RequestContext, RequestReports
 from service.api.schemas.base import RequestBody
-from service.auth import ANYONE, Keyring
+from service.auth import ANYONE
 from service.config import Settings
 
 # Headers of requests that take the general way: deadlines, packed bodies and web pages.
@@ -48,15 +48,13 @@ class HotPath:
         app: ASGIApp,
         routers: Iterable[APIRouter],
         settings: Settings,
-        keyring: Keyring,
+        checks: RequestChecks,
         reports: RequestReports,
-        admit: Callable[[], None],
     ) -> None:
         self._app = app
         self._settings = settings
-        self._keyring = keyring
+        self._checks = checks
         self._reports = reports
-        self._admit = admit
         routes = (route for router in routers for route in router.routes)
         compute = [route for route in routes if isinstance(route, ComputeRoute) and "{" not in route.path]
         self._routes = {route.path: _hot_route(route) for route in compute}
@@ -95,10 +93,10 @@ class HotPath:
     async def _compute(
         self, hot: _HotRoute, scope: Scope, receive: Receive, headers: dict[str, str], context: RequestContext
     ) -> Response:
-        context.key = self._keyring.authenticate(secret_of(headers))
+        context.key = self._checks.key_of(headers)
         if context.key is ANYONE:
             require_own_host([headers["host"]] if "host" in headers else [], self._settings)
-        self._admit()
+        self._checks.admit(context.key)
         request = await read_json(scope, receive, headers, self._settings, with_readings=hot.with_readings)
         context.require_scope("infer")
         try:

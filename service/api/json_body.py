@@ -130,7 +130,8 @@ async def _read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: i
 
 
 def _require_json(content_type: str) -> None:
-    if content_type == "application/json":  # as nearly all are
+    """Refuse other content types; some clients (LiteLLM for Voyage) name none."""
+    if content_type in ("", "application/json"):  # as nearly all are
         return
     kind = content_type.partition(";")[0].strip().lower()
     family, _, name = kind.partition("/")

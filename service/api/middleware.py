@@ -19,7 +19,9 @@ from service.api.foreign_pages import allow_origins, refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
-from service.errors import ClientGone, DeadlineExceeded, ScopeDenied
+from service.errors import ClientGone, DeadlineExceeded, RateLimited, ScopeDenied
+from service.key_limits import KeyLimits
+from service.key_use import KeyUse
 from service.logs import REQUESTS
 from service.metrics import Metrics
 
@@ -29,6 +31,8 @@ log = logging.getLogger(REQUESTS)
 PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version", *PROBE_ALIASES}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
+# The console and the documentation with their files. They hold no data; browsers send no key to open a page.
+_OPEN_PAGES = {"console", "docs", "openapi.json", "static-offline-docs"}
 _UNMATCHED = "unmatched"
 _LONGEST_PATH = 200
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -61,8 +65,9 @@ class RequestContext:
 class RequestReports:
     """Gives each request its context, counts it, and writes its log line."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, limits: KeyLimits) -> None:
         self._metrics = metrics
+        self._limits = limits
 
     def begin(self, scope: Scope, headers: Mapping[str, str]) -> RequestContext:
         """The context of a request that has come."""
@@ -80,7 +85,10 @@ class RequestReports:
         self._metrics.latency.labels(route).observe(seconds)
         if context.error_code:
             self._count_error(context.error_code)
-        level = logging.DEBUG if scope["path"] in _WATCHING_PATHS else logging.INFO
+        quiet = scope["path"] in _WATCHING_PATHS or _is_open_page(scope)
+        if not quiet:
+            self._count_use(context)
+        level = logging.DEBUG if quiet else logging.INFO
         if log.isEnabledFor(level):
             log.handle(_log_record(level, scope, context, route, seconds))
 
@@ -90,6 +98,13 @@ class RequestReports:
             self._metrics.client_gone.inc()
         if code == DeadlineExceeded.code:
             self._metrics.deadline_missed.inc()
+
+    def _count_use(self, context: RequestContext) -> None:
+        """Count a request and its tokens for its key, and against the key's limits."""
+        tokens = context.facts.get("tokens", 0)
+        used = tokens if isinstance(tokens, int) else 0
+        self._limits.charge(context.key, used)
+        self._metrics.count_key(context.key.id, context.status, used, limited=context.error_code == RateLimited.code)
 
 
 # A record of a request is made of it, because logging would look at the stack, the thread and the process for each.
@@ -120,22 +135,44 @@ def _log_record(level: int, scope: Scope, context: RequestContext, route: str, s
     return record
 
 
-class ContextMiddleware:
-    """Authenticates every request and reports on it.
+class RequestChecks:
+    """Knows callers by their keys, and refuses what must not come in.
 
-    Denied by default: as soon as a key exists, every path but the probes needs one, even a path that does not exist.
-    Without keys, web pages of other origins are refused.
     `admit` raises once a shutdown has begun. Requests that came before it are answered, however slow their bodies are.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, keyring: Keyring, reports: RequestReports, admit: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring, limits: KeyLimits, admit: Callable[[], None]) -> None:
+        self._keyring = keyring
+        self._use = KeyUse(settings.home)
+        self._limits = limits
+        self._admit = admit
+
+    def key_of(self, headers: Mapping[str, str]) -> Key:
+        """The caller's key, ANYONE where there are no keys. Raises MissingKey."""
+        key = self._keyring.authenticate(_secret(headers))
+        if key is not ANYONE:
+            self._use.note(key.id)
+        return key
+
+    def admit(self, key: Key) -> None:
+        """Raise Unavailable in a shutdown, and RateLimited above the key's limits."""
+        self._admit()
+        self._limits.admit(key)
+
+
+class ContextMiddleware:
+    """Authenticates every request and reports on it.
+
+    Denied by default: as soon as a key exists, every path needs one, even a path that does not exist. Probes and the
+    files of the console and the documentation are open.
+    Without keys, web pages of other origins are refused.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, checks: RequestChecks, reports: RequestReports) -> None:
         self._app = app
         self._settings = settings
-        self._keyring = keyring
+        self._checks = checks
         self._reports = reports
-        self._admit = admit
         self._answering = allow_origins(self._answer, settings.cors_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,12 +190,12 @@ class ContextMiddleware:
         context: RequestContext = scope["state"]["context"]
         headers = Headers(scope=scope)
         try:
-            if scope["path"] not in OPEN_PATHS:
-                context.key = self._keyring.authenticate(secret_of(headers))
+            if scope["path"] not in OPEN_PATHS and not _is_open_page(scope):
+                context.key = self._checks.key_of(headers)
                 if context.key is ANYONE:
                     refuse_foreign_page(scope["method"], headers, self._settings)
                 if scope["path"] not in _WATCHING_PATHS:
-                    self._admit()
+                    self._checks.admit(context.key)
             await self._app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
             response = error_responses.response_to(error, scope["path"], context.request_id)
@@ -182,7 +219,17 @@ class _WatchedSend:
         await self._send(message)
 
 
-def secret_of(headers: Mapping[str, str]) -> str | None:
+def _is_open_page(scope: Scope) -> bool:
+    """Whether a request is for a page that needs no key: `/` for browsers, which Ollama's clients use otherwise."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return False
+    path: str = scope["path"]
+    if path == "/":
+        return "text/html" in Headers(scope=scope).get("accept", "")
+    return path[1:].partition("/")[0] in _OPEN_PAGES
+
+
+def _secret(headers: Mapping[str, str]) -> str | None:
     """The key that a request brings, wherever its client puts it."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:

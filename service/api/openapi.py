@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
-from service.api.examples import EXAMPLES, PARAMETERS
+from service.api.examples import EXAMPLES, PARAMETERS, names_in_service, rename
 from service.api.middleware import OPEN_PATHS
 from service.api.schemas.base import ErrorEnvelope, ResponseBody
 from service.config import Settings
 
 _DESCRIPTIONS = {
     400: "the body is not JSON in UTF-8, or the state of the job or file does not allow this",
-    401: "the API key is missing or unknown",
+    401: "the API key is missing, unknown or expired",
     403: "the key lacks the scope for this",
     404: "no such model, job, file or route",
     409: "another request was faster, the version is in use, or the model's files changed since publication",
     413: "the body is too large",
     415: "the route does not read the body's content type",
     422: "JSON that breaks the contract; `param` says where",
-    429: "the queue is full, or there are too many unfinished jobs; Retry-After says when to come back",
+    429: "the queue is full, the key has used its rate, or it has too many unfinished jobs; see Retry-After",
     500: "the model failed on this input, the registry is damaged, or the service has a fault",
     503: "not ready, shutting down, or out of memory; Retry-After says when to come back",
     507: "no space left on disk, or a quota is used up",
@@ -58,9 +60,9 @@ def errors(*statuses: int, shape: type[ResponseBody] = ErrorEnvelope) -> dict[in
     return {status: {"model": shape, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
-READING = errors(401, 403)
+READING = errors(401, 403, 429)
 COMPUTING = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
-WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 500, 507)
+WRITING = errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 507)
 
 
 def answers(model: Any, error: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
@@ -77,18 +79,28 @@ def path_parameter(name: str) -> dict[str, Any]:
 def describe(app: FastAPI, settings: Settings) -> None:
     """Have the application write its OpenAPI document with the limits in force."""
 
+    documented: dict[str, str] = {}
+
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
+        names = names_in_service(served.metadata for served in app.state.manager.all())
+        if app.openapi_schema is None or names != documented:
+            documented.clear()
+            documented.update(names)
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _put_envelopes(document)
             _hide_unions(document)
-            _put_examples(document)
+            _put_examples(document, names)
             _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
             app.openapi_schema = document
         return app.openapi_schema
 
+    def serve_document(request: Request) -> Response:
+        return JSONResponse(openapi())
+
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    # FastAPI's own route would build the document on the event loop, which takes 0.4 s. This one runs in a thread.
+    app.router.routes.insert(0, Route("/openapi.json", serve_document, include_in_schema=False))
 
 
 def _put_envelopes(document: dict[str, Any]) -> None:
@@ -116,15 +128,15 @@ def _hide_unions(node: Any) -> None:
             node.update({"if": {}, "then": {"anyOf": node.pop("anyOf")}})
 
 
-def _put_examples(document: dict[str, Any]) -> None:
-    """Put an example into each JSON body and each parameter of a path."""
+def _put_examples(document: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Put an example into each JSON body and each parameter of a path, with models in service where there are any."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if (body := operation.get("requestBody", {}).get("content", {}).get("application/json")) is not None:
-                body["example"] = EXAMPLES[method, path]
+                body["example"] = rename(EXAMPLES[method, path], names)
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["example"] = PARAMETERS[parameter["name"]]
+                    parameter["example"] = rename(PARAMETERS[parameter["name"]], names)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

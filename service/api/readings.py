@@ -6,6 +6,7 @@ A valid request is converted in one step. Only an invalid one is checked value b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import SensorSignature
 from models.sensors.base import LARGEST, Readings
+from models.sensors.missing import count_missing
 from models.sensors.steps import recognise
 from models.sensors.timestamps import date_to_seconds, parser_of, to_iso, to_seconds
 from service.api.schemas.fields import LATEST_TIME_S, kind_of, shorten_name
@@ -23,13 +26,14 @@ from service.errors import InvalidRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = {int, float}
+_CELLS = {*_NUMBERS, type(None)}
 # Rows converted at a time, so that other threads get the interpreter's lock in between.
 _BLOCK_ROWS = 4096
 _SAME_STEP = 0.01
 
 
 def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings:
-    """Rows, or objects with a value a column, as float64 [n, d].
+    """Rows, or objects with a value a column, as float64 [n, d]; null, and what an object lacks, as NaN.
 
     Raises InvalidRequest for the first wrong value.
     """
@@ -44,23 +48,24 @@ def to_matrix(rows: list[Any], columns: tuple[str, ...], param: str) -> Readings
 def _convert_block(rows: list[Any], columns: tuple[str, ...]) -> Readings | None:
     """Rows of one form as float64 [n, d]; None where a value or the width is wrong."""
     values = _flatten(rows, columns)
-    if values is None or not set(map(type, values)) <= _NUMBERS:
+    if values is None or not set(map(type, values)) <= _CELLS:
         return None
     readings = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
-    return readings if np.abs(readings).max() <= LARGEST else None  # None for NaN, too
+    return None if (np.abs(readings) > LARGEST).any() else readings
 
 
 def _flatten(rows: list[Any], columns: tuple[str, ...]) -> list[Any] | None:
     """All values in order; None unless all rows have the right width and names."""
-    if set(map(len, rows)) != {len(columns)}:
-        return None
     if isinstance(rows[0], list):
-        return list(chain.from_iterable(rows))
+        return list(chain.from_iterable(rows)) if set(map(len, rows)) == {len(columns)} else None
     pick = itemgetter(*columns)
-    try:
-        return list(map(pick, rows)) if len(columns) == 1 else list(chain.from_iterable(map(pick, rows)))
-    except KeyError:
+    if set(map(len, rows)) == {len(columns)}:
+        with suppress(KeyError):
+            return list(map(pick, rows)) if len(columns) == 1 else list(chain.from_iterable(map(pick, rows)))
+    known = frozenset(columns)
+    if any(not known.issuperset(row) for row in rows):
         return None
+    return [row.get(column) for row in rows for column in columns]
 
 
 def _find_fault(rows: list[Any], columns: tuple[str, ...], param: str) -> InvalidRequest:
@@ -69,7 +74,7 @@ def _find_fault(rows: list[Any], columns: tuple[str, ...], param: str) -> Invali
         where = f"{param}[{index}]"
         if isinstance(row, dict):
             _check_names(row, columns, where)
-            row = [row[column] for column in columns]
+            row = [row.get(column) for column in columns]
         if not isinstance(row, list):
             message = f'{where}: {expected} as a list or an object, got {kind_of(row)}; shape ["n", {len(columns)}]'
             raise InvalidRequest(message, param=where)
@@ -83,13 +88,6 @@ def _find_fault(rows: list[Any], columns: tuple[str, ...], param: str) -> Invali
 
 
 def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
-    for name in columns:
-        if name not in row:
-            message = (
-                f"{where}.{name}: the column is missing; expected {', '.join(columns)}, got "
-                f"{', '.join(row)[:200] or 'none'}"
-            )
-            raise InvalidRequest(message, param=f"{where}.{name}")
     known = frozenset(columns)
     for name in row:
         if name not in known:
@@ -98,10 +96,29 @@ def _check_names(row: dict[str, Any], columns: tuple[str, ...], where: str) -> N
 
 
 def _check_value(value: object, where: str) -> None:
+    if value is None:
+        return
     if type(value) not in _NUMBERS:
-        raise InvalidRequest.at(where, f"expected a number (float64), got {kind_of(value)}")
-    if not abs(float(value)) <= LARGEST:  # type: ignore[arg-type]  # a number by now
+        raise InvalidRequest.at(where, f"expected a number (float64) or null, got {kind_of(value)}")
+    if abs(float(value)) > LARGEST:  # type: ignore[arg-type]  # a number by now
         raise InvalidRequest.at(where, f"expected a finite number of at most {LARGEST:g} (float64), got {value}")
+
+
+def missing_warnings(readings: Readings, signature: SensorSignature, param: str) -> list[str]:
+    """A warning for each column of readings [n, d] that lacks values.
+
+    Raises InvalidRequest where more values are missing than the model takes.
+    """
+    missing = count_missing(readings, signature.columns)
+    share = sum(missing.values()) / readings.size
+    if share > signature.max_missing:
+        most = f"the model takes at most {signature.max_missing:.0%}"
+        raise InvalidRequest.at(param, f"{share:.0%} of the values are missing (null, or no such column), {most}")
+    what = "the column's median" if signature.kind == "records" else "the value before it"
+    return [
+        f"{name}: {count} of {len(readings)} values are missing; each was replaced by {what}"
+        for name, count in missing.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +134,16 @@ class FutureTimes:
 class TimestampColumn:
     """Timestamps as Unix seconds float64 [n], strictly increasing.
 
-    `as_text`: they came as ISO 8601.
+    `as_text`: they came as ISO 8601. `rows` [n] are their rows in the request, where some were dropped.
     """
 
     seconds: NDArray[np.float64]
     as_text: bool
+    rows: NDArray[np.int64] | None = None
+
+    def show(self, seconds: float) -> str | float:
+        """A time in the form in which these came."""
+        return _to_iso(seconds) if self.as_text else seconds
 
     def after(self, steps: int, period_s: float | None) -> FutureTimes:
         """The next `steps` timestamps, in the form in which these came.
@@ -164,10 +186,11 @@ def _irregular(step: float) -> str:
     return f"timestamps follow no calendar and are not {step:g} s apart: those of the forecast are"
 
 
-def to_timestamps(values: list[Any], count: int, before: float | None) -> TimestampColumn:
+def to_timestamps(values: list[Any], count: int, before: float | None, *, drop_late: bool = False) -> TimestampColumn:
     """A request's timestamps, one a row. `before` is the last one of the call before.
 
-    Raises InvalidRequest for the first wrong one.
+    Raises InvalidRequest for the first wrong one. With `drop_late`, those that are not later than all before them are
+    left out instead.
     """
     if len(values) != count:
         expected = f"expected {count}, one a row of series, got {len(values)}"
@@ -175,11 +198,23 @@ def to_timestamps(values: list[Any], count: int, before: float | None) -> Timest
     values = _dates_of_digits(values)
     as_text = isinstance(values[0], str)
     seconds = np.array([_to_unix(value, index, as_text=as_text) for index, value in enumerate(values)], np.float64)
+    if drop_late:
+        return _later_ones(seconds, as_text, before)
     if before is not None and seconds[0] <= before:
         raise _wrong_order(0, seconds[0], before, "the last one of the call before")
     if (at := first_disorder(seconds)) is not None:
         raise _wrong_order(at, seconds[at], float(seconds[at - 1]), "the one before")
     return TimestampColumn(seconds, as_text)
+
+
+def _later_ones(seconds: NDArray[np.float64], as_text: bool, before: float | None) -> TimestampColumn:
+    """Those that are later than all before them. Raises InvalidRequest where none is."""
+    earlier = np.concatenate([[-np.inf if before is None else before], seconds[:-1]])
+    rows = np.flatnonzero(seconds > np.maximum.accumulate(earlier))
+    if not len(rows):
+        last = _to_iso(float(before or 0))
+        raise InvalidRequest.at("timestamps", f"none is later than the last one of the call before, {last}")
+    return TimestampColumn(seconds[rows], as_text, None if len(rows) == len(seconds) else rows)
 
 
 def first_disorder(seconds: NDArray[np.float64]) -> int | None:

@@ -162,17 +162,51 @@ class Finding(Answer):
     message: str
     remedy: str
     rows: list[int]
+    label: str = ""
+    subject: str = ""
+
+    @property
+    def name(self) -> str:
+        """The check in words, and the part of the model that it is about."""
+        return (self.label or self.check) + (f" ({self.subject})" if self.subject else "")
 
 
 class Rung(Answer):
     rung: str
+    title: str = ""
     status: str
     findings: list[Finding]
 
 
+class Choice(Answer):
+    """What a job chose, and why; `candidates` have the figures that decided, by name and label."""
+
+    what: str
+    chosen: str
+    reason: str
+    candidates: dict[str, dict[str, float | None]] = {}
+
+
+class Metric(Answer):
+    """A metric of the new model with the ends of its interval, and of the version that served before."""
+
+    name: str
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    served_before: float | None = None
+
+
 class Report(Answer):
+    """A job's report: the verdict in sentences, metrics, choices, and the findings of five checks (`rungs`)."""
+
     status: str
     rungs: list[Rung]
+    title: str = ""
+    verdict: list[str] = []
+    metrics: list[Metric] = []
+    choices: list[Choice] = []
     error: JobError | None = None
 
 

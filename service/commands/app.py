@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import typer
 
+from service.client.errors import ClientError, Unauthorized
 from service.commands import check, inference, jobs, registry, training
+
+_KEY_PROBLEMS = ("invalid_api_key", "expired_api_key")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -20,4 +23,8 @@ def run(arguments: Sequence[str]) -> int:
         if ended.code == 2:
             raise
         return int(ended.code or 0)
+    except Unauthorized as error:
+        if error.code in _KEY_PROBLEMS:
+            raise ClientError(f"{error.message.partition(':')[0]}: give a key with --key or SONDE_API_KEY") from error
+        raise
     return 0

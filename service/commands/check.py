@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet")],
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL, Parquet or XLSX")],
     task: Task = "classification",
     set_: Set = None,
     column: Columns = None,

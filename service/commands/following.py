@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from service.client import Client
 from service.client.answers import Job
 from service.commands.job_progress import JobProgress
+from service.commands.report_text import show_verdict
 from service.commands.screen import STATUS, Screen
 
 INTERRUPTED = 130
+# A service looks for promoted models each second, and loads a head in less.
+_LOAD_S, _POLL_S = 20.0, 0.2
 
 
 def follow(screen: Screen, client: Client, job_id: str) -> Job:
@@ -28,27 +33,32 @@ def follow(screen: Screen, client: Client, job_id: str) -> Job:
     return client.job(job_id)
 
 
-def show_outcome(screen: Screen, job: Job) -> None:
+def show_outcome(screen: Screen, client: Client, job: Job) -> None:
     """Print the verdict of a job that has ended, and what to do next. Exits with 1 unless it has succeeded."""
     if screen.as_json:
         screen.json(job)
+    elif job.status == "succeeded":
+        show_verdict(screen, client.report(job.id), "green" if _was_promoted(job) else "yellow")
+    elif job.error is not None:
+        screen.line(f"{job.id} failed ({job.error.code}): {job.error.message}", "red")
     else:
-        _show_verdict(screen, job)
+        screen.line(f"{job.id} is {job.status}", STATUS.get(job.status, ""))
+    if job.fine_tuned_model and _was_promoted(job):
+        _await_service(screen, client, job.fine_tuned_model)
+    screen.note(f"Report: sonde report {job.id}")
     if job.status != "succeeded":
         raise typer.Exit(1)
 
 
-def _show_verdict(screen: Screen, job: Job) -> None:
-    if job.error is not None:
-        screen.line(f"{job.id} failed ({job.error.code}): {job.error.message}", "red")
-    elif job.result is None:
-        screen.line(f"{job.id} is {job.status}", STATUS.get(job.status, ""))
-    else:
-        decision = str(job.result.get("decision"))
-        screen.line(f"{job.fine_tuned_model} was {decision}: {job.result.get('why')}", _DECISIONS.get(decision, ""))
-        metrics = job.result.get("metrics") or {}
-        screen.table(("metric", "value"), [(name, f"{value:.4g}") for name, value in metrics.items()])
-    screen.note(f"Report: sonde report {job.id}")
+def _await_service(screen: Screen, client: Client, model: str) -> None:
+    """Wait until a promoted model answers, so that the next command finds it."""
+    for _ in range(round(_LOAD_S / _POLL_S)):
+        if any(one.id == model for one in client.models().data):
+            screen.note(f"{model} is in service")
+            return
+        time.sleep(_POLL_S)
+    screen.note(f"{model} is not in service after {_LOAD_S:.0f} s: the log of the service says why", "yellow")
 
 
-_DECISIONS = {"promoted": "green", "held": "yellow"}
+def _was_promoted(job: Job) -> bool:
+    return (job.result or {}).get("decision") == "promoted"

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from service.client import Client
 from service.client.answers import Job
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Url, connect
@@ -31,7 +32,7 @@ class Action(StrEnum):
 def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.command(epilog="Examples: sonde jobs  |  sonde jobs ftjob-1 --follow  |  sonde jobs ftjob-1 cancel")(jobs)
-    app.command(epilog="Example: sonde report ftjob-1 --open")(report)
+    app.command(epilog="Examples: sonde report  |  sonde report ftjob-1 --open")(report)
 
 
 def jobs(
@@ -60,7 +61,7 @@ def jobs(
             return
         found = client.job(job) if action is None else getattr(client, action)(job)
         if follow_:
-            show_outcome(screen, follow(screen, client, job))
+            show_outcome(screen, client, follow(screen, client, job))
         elif json:
             screen.json(found)
         else:
@@ -68,7 +69,7 @@ def jobs(
 
 
 def report(
-    job: Annotated[str, typer.Argument(metavar="ID", help="the job")],
+    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="the job; by default the newest")] = None,
     html: Annotated[Path | None, typer.Option(help="write the report as a page into this file")] = None,
     open_: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     url: Url = DEFAULT_URL,
@@ -78,6 +79,7 @@ def report(
     """Show a job's report: the verdict, and what each check found."""
     screen = Screen(as_json=json)
     with connect(url, key) as client:
+        job = job or _newest(client)
         if html is not None or open_:
             path = _write(client.report_page(job), html, job)
             screen.note(f"written to {path}")
@@ -86,8 +88,16 @@ def report(
         elif json:
             screen.json(client.report(job))
         else:
-            about = client.job(job)
-            show_report(screen, client.report(job), title=f"Report of {job}: {about.fine_tuned_model or about.status}")
+            found = client.report(job)
+            show_report(screen, found, title=found.title or f"Report of {job}")
+
+
+def _newest(client: Client) -> str:
+    """The id of the newest job. Raises BadInput where there is none."""
+    jobs = client.jobs(limit=1).data
+    if not jobs:
+        raise BadInput("there is no job yet; 'sonde train FILE' starts one")
+    return jobs[0].id
 
 
 def _write(page: str, asked: Path | None, job: str) -> Path:

@@ -1,11 +1,11 @@
-"""A job's report on a terminal: the verdict, what needs a look, then the rest in short."""
+"""A job's report on a terminal: the verdict, what needs a look, what was chosen, then all checks in short."""
 
 from __future__ import annotations
 
-from service.client.answers import Finding, Report
+from service.client.answers import Choice, Finding, Metric, Report
 from service.commands.screen import STATUS, Screen
 
-_VERDICTS = {
+_SUMMARIES = {
     "ok": "All checks passed.",
     "warn": "Nothing failed, but something needs a look.",
     "fail": "At least one check failed.",
@@ -20,23 +20,59 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
     screen.line(title, "bold")
     if report.error is not None:
         screen.line(f"The job failed ({report.error.code}): {report.error.message}", "red")
-    screen.line(_VERDICTS.get(report.status, report.status), STATUS.get(report.status, ""))
+    show_verdict(screen, report)
+    screen.line(_SUMMARIES.get(report.status, report.status), STATUS.get(report.status, ""))
+    _show_problems(screen, report)
+    _show_choices(screen, report.choices)
     for rung in report.rungs:
-        if not rung.findings and not whole:
-            continue
-        screen.line("")
-        screen.line(f"{rung.rung}: {rung.status}", "bold")
+        if rung.findings or whole:
+            _heading(screen, f"{rung.title or rung.rung} ({rung.status})")
         for finding in rung.findings:
-            _show_finding(screen, finding)
+            screen.line(f"  {finding.status:7} {finding.name}: {finding.message}", STATUS.get(finding.status, ""))
 
 
-def _show_finding(screen: Screen, finding: Finding) -> None:
-    screen.line(f"  {finding.status:7} {finding.check}: {finding.message}", STATUS.get(finding.status, ""))
-    if finding.status in ("ok", "skipped"):
-        return
+def show_verdict(screen: Screen, report: Report, style: str = "bold") -> None:
+    """Print what became of the model and how good it is, then its metrics."""
+    for at, line in enumerate(report.verdict):
+        screen.line(line, "" if at else style)
+    if report.metrics:
+        screen.table(("metric", "value", "served before"), map(_metric, report.metrics))
+
+
+def _metric(metric: Metric) -> tuple[str, str, str]:
+    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.4g} to {metric.high:.4g})"
+    before = "" if metric.served_before is None else f"{metric.served_before:.4g}"
+    return metric.label, f"{metric.value:.4g}{interval}", before
+
+
+def _show_problems(screen: Screen, report: Report) -> None:
+    problems = [one for rung in report.rungs for one in rung.findings if one.status in ("fail", "warn")]
+    if problems:
+        _heading(screen, "What needs a look")
+    for finding in sorted(problems, key=lambda one: one.status):  # fail before warn
+        _show_problem(screen, finding)
+
+
+def _show_problem(screen: Screen, finding: Finding) -> None:
+    screen.line(f"  {finding.status:7} {finding.name}: {finding.message}", STATUS.get(finding.status, ""))
     if finding.rows:
         more = len(finding.rows) - _MOST_ROWS
         named = ", ".join(map(str, finding.rows[:_MOST_ROWS])) + (f" and {more} more" if more > 0 else "")
         screen.line(f"          rows {named}")
     if finding.remedy:
         screen.line(f"          what to do: {finding.remedy}")
+
+
+def _show_choices(screen: Screen, choices: list[Choice]) -> None:
+    if choices:
+        _heading(screen, "What was chosen")
+    for choice in choices:
+        screen.line(f"  {choice.what}: {choice.chosen}, because {choice.reason}.")
+        for name, figures in choice.candidates.items():
+            listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
+            screen.line(f"    {name}: {listed or 'not measured'}")
+
+
+def _heading(screen: Screen, text: str) -> None:
+    screen.line("")
+    screen.line(text, "bold")

@@ -63,7 +63,7 @@ def train(
         if not follow_:
             screen.json(job) if json else screen.line(job.id)
             return
-        show_outcome(screen, follow(screen, client, job.id))
+        show_outcome(screen, client, follow(screen, client, job.id))
 
 
 def feedback(

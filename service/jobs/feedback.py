@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +15,18 @@ from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.tables import feedback
 
 PREFIX = "feedback:"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """A report as it came; `seq` is its number."""
+
+    seq: int
+    created_at: float
+    model: str
+    text: str
+    label: str | None
+    correct_label: str
 
 
 class Feedback(SeenByCaller):
@@ -37,6 +50,14 @@ class Feedback(SeenByCaller):
         """The number of a model's newest row, on any version unless the name has one; None without rows."""
         with self._database.read() as connection:
             return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(self._is_visible(model))).scalar()
+
+    def page(self, model: str, after: int, limit: int) -> tuple[list[FeedbackRow], bool]:
+        """A page of a model's rows, oldest first, from those after number `after`, and whether there are more."""
+        query = sa.select(*(feedback.c[name] for name in FeedbackRow.__dataclass_fields__))
+        query = query.where(self._is_visible(model), feedback.c.seq > after).order_by(feedback.c.seq)
+        with self._database.read() as connection:
+            found = [FeedbackRow(*row) for row in connection.execute(query.limit(limit + 1))]
+        return found[:limit], len(found) > limit
 
     def export(self, model: str, until: int, path: Path) -> int:
         """Write a model's rows up to number `until` as JSONL of text and label; the number of rows written.

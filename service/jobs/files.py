@@ -23,7 +23,7 @@ from service.jobs.quotas import UNLIMITED, Quotas, Used
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
 
-FORMATS = ("jsonl", "csv", "parquet")
+FORMATS = ("jsonl", "csv", "parquet", "xlsx")
 _LONGEST_NAME = 255
 _PREFIX, _INCOMING = "file-", ".incoming-"
 
@@ -284,7 +284,7 @@ def format_of(filename: str) -> str:
     ending = filename.rpartition(".")[2].lower() if "." in filename else FORMATS[0]
     if ending not in FORMATS:
         raise InvalidRequest(
-            f"file: expected a name that ends in .jsonl, .csv or .parquet, got {filename[-100:]!r}", param="file"
+            f"file: expected a name that ends in .{', .'.join(FORMATS)}, got {filename[-100:]!r}", param="file"
         )
     return ending
 

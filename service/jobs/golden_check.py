@@ -1,4 +1,4 @@
-"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE`: check that an artifact reproduces its golden rows.
+"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE RACES`: check an artifact against its golden rows.
 
 It runs as a process of its own, so that the worker holds no model. A check that dies fails the promotion, not the
 worker.
@@ -27,7 +27,7 @@ def checker(settings: Settings) -> Check:
 
     def check(path: Path, spec: str) -> str | None:
         module = (sys.executable, "-m", "service.jobs.golden_check")
-        command = (*module, str(path), spec, settings.device, settings.dtype)
+        command = (*module, str(path), spec, settings.device, settings.dtype, str(settings.races_file))
         try:
             ended = subprocess.run(  # noqa: S603  # a command of ours, no shell
                 with_parent_death_signal(signal.SIGKILL, *command), capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -43,9 +43,9 @@ def checker(settings: Settings) -> Check:
 
 def main() -> int:
     """Exit code 0, or 4 with what is wrong on standard output."""
-    path, spec, device, dtype = sys.argv[1:]
+    path, spec, device, dtype, races = sys.argv[1:]
     try:
-        wrong = _check(Path(path), spec, device, dtype)
+        wrong = _check(Path(path), spec, device, dtype, Path(races))
     except SondeError as error:
         wrong = error.message
     if wrong is not None:
@@ -53,10 +53,11 @@ def main() -> int:
     return 0 if wrong is None else _WRONG
 
 
-def _check(path: Path, spec: str, device: str, dtype: str) -> str | None:
+def _check(path: Path, spec: str, device: str, dtype: str, races: Path) -> str | None:
     """What is wrong with the artifact's base. Raises SondeError when its rows are not reproduced."""
     from models.loader import load
     from models.registry.artifact import verify
+    from models.runtime.kept_races import kept_races
     from models.runtime.placement import DeviceName, DtypeName, place
     from models.source import locate
     from models.text.golden import reproduce
@@ -65,6 +66,7 @@ def _check(path: Path, spec: str, device: str, dtype: str) -> str | None:
     if manifest.encoder == "none":
         _reproduce_readings(path, manifest)
         return None
+    kept_races.keep_in(races)
     placement = place(cast(DeviceName, device), cast(DtypeName, dtype))
     model = load(locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec), placement)
     if manifest.encoder == "base" and model.metadata.version != manifest.base_version:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.training.report_labels import metric_label
+
 # By task, the metrics on the held-out rows that decide; higher is better. The first that both models have counts.
 DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy"),
@@ -49,7 +51,7 @@ def decide(
     not_permitted: str | None = None,
     withdrawn: bool = False,
 ) -> Decision:
-    """Promote a model that reproduces its golden rows, is calibrated, and is not worse than the baseline.
+    """Promote a model that reproduces its golden rows, is calibrated, finds faults, and is not worse than the baseline.
 
     The baseline is the model that served when training began, or last before a withdrawal. Without one, it is the base
     model where it was measured. On the rows bound to the name, it is the model that served. The first objection is the
@@ -77,6 +79,7 @@ def decide(
     objection = (
         wrong
         or _calibration_objection(result, max_ece)
+        or _power_objection(result["metrics"])
         or incomparable
         or (_bound_objection(result, bound) if bound else None)
         or _metric_objection(result["task"], _bound_metrics(result), judges)
@@ -103,6 +106,15 @@ def _calibration_objection(result: Mapping[str, Any], max_ece: float) -> str | N
         return None
     interval = f" ({low:.4f} or more beyond chance)" if "ece_low" in metrics else ""
     return f"its expected calibration error is {ece:.4f}{interval}, more than {max_ece:g}"
+
+
+def _power_objection(metrics: Mapping[str, Any]) -> str | None:
+    """Why a detector of readings raises no alarm where it should."""
+    if metrics.get("power") == 0:
+        return "it finds none of the faults that were put into the held-out rows, however large"
+    if metrics.get("recall") == 0 and metrics.get("auroc") is not None:
+        return "it finds none of the labelled faults in the held-out rows"
+    return None
 
 
 def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:
@@ -139,7 +151,8 @@ def _metric_objection(task: str, metrics: Mapping[str, Any], baseline: BaselineM
     if name is None:
         return f"it cannot be compared with {baseline.now}: they have no deciding number in common on {baseline.rows}"
     if not now >= then - _ROUNDING:  # false for NaN, which is not better than any number
-        return f"its {name} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
+        label = metric_label(name, task)
+        return f"its {label} on {baseline.rows} is {now:.4f}, less than the {then:.4f} of {baseline.now}"
     return None
 
 
@@ -164,4 +177,5 @@ def _describe_success(
 
 def _describe_lead(task: str, metrics: Mapping[str, Any], baseline: BaselineMetrics) -> str:
     name, now, then = _deciding_metric(task, metrics, baseline)
-    return f"{name} on {baseline.rows} is {now:.4f}, against {then:.4f} of {baseline.then}"
+    label = "its metric" if name is None else metric_label(name, task)
+    return f"{label} on {baseline.rows} is {now:.4f}, against {then:.4f} of {baseline.then}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from models.errors import RegistryError
 from models.registry.registry import Registry
@@ -56,10 +57,10 @@ class PromotionRights:
         keys = self._keyring.keys
         if not keys and not self._keyring.were_made:
             return ANYONE
-        return next((key for key in keys if key.id == job.owner), None)
+        return next((key for key in keys if key.id == job.owner and not key.has_expired(time.time())), None)
 
 
 def _describe_lost_key(job: Job) -> str:
     if job.owner in (None, ANYONE.id):
         return f"its job was started without a key, and keys are in use now: {_BY_HAND}"
-    return f"its key, {job.owner}, was revoked: {_BY_HAND}"
+    return f"its key, {job.owner}, was revoked or has expired: {_BY_HAND}"

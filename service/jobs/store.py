@@ -6,7 +6,6 @@ nothing once attempt 3 has begun, or once the lease of attempt 2 has expired. Al
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from service.errors import IdempotencyConflict, JobNotFound, JobState, LeaseLost
+from service.errors import JobState, LeaseLost
 from service.jobs import tables
-from service.jobs.caller import WORKER, Caller, SeenByCaller
+from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database, take_lock
+from service.jobs.idempotency import find_answer, keep_answer
+from service.jobs.job_rows import CANCELLED, JobRows
 from service.jobs.leases import in_force
 from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import (
@@ -34,12 +35,10 @@ from service.jobs.records import (
     Success,
     from_row,
 )
-from service.jobs.tables import idempotency, jobs, owners, worker_lease
+from service.jobs.tables import jobs, owners, worker_lease
 
-_KEEP_ANSWERS_S = 24 * 3600
 _TURNS_LOCK = 0x50DDF  # any number, the same in every process
 _NO_OWNER = ""  # takes turns for the jobs from before owners
-_CANCELLED = Event("info", "The job was cancelled")
 _PAUSED = Event("info", "The job was paused")
 _RESUMED = Event("info", "The job was resumed")
 _COMPLETED = Event("info", "The job has successfully completed")
@@ -47,16 +46,14 @@ _COMPLETED = Event("info", "The job has successfully completed")
 T = TypeVar("T", Event, Checkpoint)
 
 
-class JobStore(SeenByCaller):
+class JobStore(JobRows):
     """The jobs of one database."""
 
     def __init__(
         self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
     ) -> None:
-        self.database = database
+        super().__init__(database, lease_s, caller)
         self.home = home
-        super().__init__(caller)
-        self._lease_s = lease_s
         self._quotas = quotas
 
     def migrate(self) -> None:
@@ -82,8 +79,7 @@ class JobStore(SeenByCaller):
             self._add_event(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))
             answer = render(self._get(connection, new.id))
             if idempotency_key is not None:
-                row = {**asdict(idempotency_key), "answer": answer, "created_at": now}
-                connection.execute(idempotency.insert().values(**row))
+                keep_answer(connection, idempotency_key, answer, now)
             return answer
 
     def find_answer(self, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
@@ -123,7 +119,7 @@ class JobStore(SeenByCaller):
             if row.status in BEGUN and self._in_force(connection, row.lease):
                 self._update(connection, job, control=control)
             elif control == "cancel":
-                self._finish(connection, row, "cancelled", _CANCELLED)
+                self._finish(connection, row, "cancelled", CANCELLED)
             elif row.status != "paused":
                 self._release(connection, row, "paused", _PAUSED)
             return self._get(connection, job)
@@ -254,7 +250,7 @@ class JobStore(SeenByCaller):
     def cancel(self, job: Job) -> None:
         """End an attempt, and its job, because a caller cancelled it."""
         with self.database.write() as connection:
-            self._finish(connection, self._fence(connection, job), "cancelled", _CANCELLED)
+            self._finish(connection, self._fence(connection, job), "cancelled", CANCELLED)
 
     def pause(self, job: Job) -> Status:
         """End an attempt because a caller paused it; queue the job if the caller has resumed it meanwhile."""
@@ -280,6 +276,9 @@ class JobStore(SeenByCaller):
             self._release(connection, row, "queued", Event("warn", f"{failure.message}; {how}"))
 
     # Within a transaction.
+
+    def _find_answer(self, connection: sa.Connection, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
+        return find_answer(connection, idempotency_key, self.database.now(connection))
 
     def _next(self, connection: sa.Connection) -> Job | None:
         """The next owner's oldest job that no worker runs, locked. Jobs that others have locked are skipped."""
@@ -314,72 +313,6 @@ class JobStore(SeenByCaller):
         started_at = row.started_at or self.database.now(connection)
         self._update(connection, row.id, status="validating_files", started_at=started_at, **values)
         return self._get(connection, row.id)
-
-    def _find_answer(self, connection: sa.Connection, idempotency_key: IdempotencyKey) -> dict[str, Any] | None:
-        owner, key = idempotency_key.owner, idempotency_key.key
-        # Of two equal requests at once, the second waits for the first.
-        take_lock(connection, int(hashlib.sha256(f"{owner} {key}".encode()).hexdigest()[:15], 16))
-        oldest = self.database.now(connection) - _KEEP_ANSWERS_S
-        connection.execute(idempotency.delete().where(idempotency.c.created_at < oldest))
-        query = sa.select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)
-        row = connection.execute(query).first()
-        if row is None:
-            return None
-        if row.fingerprint != idempotency_key.fingerprint:
-            raise IdempotencyConflict("this Idempotency-Key was used with another body", param="Idempotency-Key")
-        answer: dict[str, Any] = row.answer
-        return answer
-
-    def _get(self, connection: sa.Connection, job: str, *, lock: bool = False) -> Job:
-        query = self._visible().where(jobs.c.id == job)
-        row = connection.execute(query.with_for_update() if lock else query).first()
-        if row is None:
-            raise JobNotFound(f"no fine-tuning job {job!r}", param="fine_tuning_job_id")
-        return from_row(Job, row)
-
-    def _visible(self) -> sa.Select[Any]:
-        return sa.select(jobs).where(self._caller.sees(jobs.c.owner))
-
-    def _in_force(self, connection: sa.Connection, lease: str | None) -> bool:
-        now = self.database.now(connection)
-        query = sa.select(worker_lease.c.id).where(worker_lease.c.id == lease, in_force(now, self._lease_s))
-        return connection.execute(query).first() is not None
-
-    def _fence(self, connection: sa.Connection, job: Job) -> Job:
-        row = self._get(connection, job.id, lock=True)
-        current = (row.attempt, row.lease) == (job.attempt, job.lease) and row.status in BEGUN
-        if not current or not self._in_force(connection, job.lease):
-            raise LeaseLost(f"attempt {job.attempt} of {job.id} is not the current one")
-        return row
-
-    def _update(self, connection: sa.Connection, job: str, **values: Any) -> None:
-        connection.execute(jobs.update().where(jobs.c.id == job).values(**values))
-
-    def _add_event(
-        self, connection: sa.Connection, job: str, attempt: int, event: Event, now: float | None = None
-    ) -> None:
-        row = {"level": event.level, "type": event.type, "message": event.message, "data": event.data}
-        created_at = self.database.now(connection) if now is None else now
-        connection.execute(tables.events.insert().values(job=job, attempt=attempt, created_at=created_at, **row))
-
-    def _finish(self, connection: sa.Connection, row: Job, status: Status, event: Event, **values: Any) -> None:
-        now = self.database.now(connection)
-        self._add_event(connection, row.id, row.attempt, event, now)
-        values |= {"control": None, "lease": None, "estimated_finish": None}
-        self._update(connection, row.id, status=status, finished_at=now, **values)
-
-    def _fail(self, connection: sa.Connection, row: Job, failure: Failure) -> None:
-        values = {"error_code": failure.code, "error_message": failure.message, "error_param": failure.param}
-        self._finish(connection, row, "failed", Event("error", failure.message), **values)
-
-    def _release(self, connection: sa.Connection, row: Job, status: Status, event: Event) -> None:
-        """Give a job the status queued or paused; a caller's request to pause or cancel it comes first."""
-        if row.control == "cancel":
-            self._finish(connection, row, "cancelled", _CANCELLED)
-            return
-        status = "paused" if row.control == "pause" else status
-        self._update(connection, row.id, status=status, control=None, lease=None, estimated_finish=None)
-        self._add_event(connection, row.id, row.attempt, event)
 
     def _page(self, kind: type[T], table: sa.Table, job: str, after: int | None, limit: int) -> tuple[list[T], bool]:
         with self.database.read() as connection:

@@ -9,6 +9,7 @@ from models.base import ModelMetadata, SensorSignature
 from models.errors import ArtifactError
 from models.registry.artifact import Manifest
 from models.sensors.base import AnomalyModel, Forecaster
+from models.sensors.missing import MAX_MISSING
 
 _UNCHECKED = "no golden inputs: its answers were not checked at load"
 
@@ -31,8 +32,11 @@ def text_metadata(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
 def sensor_metadata(model: AnomalyModel | Forecaster, manifest: Manifest) -> ModelMetadata:
     """The metadata of a sensor model. Raises ArtifactError for another task in the manifest."""
     about = manifest.sensor or {}
-    period = about.get("period_s")
-    signature = _signature(model, float(period) if isinstance(period, int | float) else None)
+    period, missing = about.get("period_s"), about.get("max_missing")
+    signature = replace(
+        _signature(model, float(period) if isinstance(period, int | float) else None),
+        max_missing=float(missing) if isinstance(missing, int | float) else MAX_MISSING,
+    )
     is_forecaster = signature.kind == "forecast"
     if is_forecaster != (manifest.task == "forecast") or manifest.task not in {"anomaly", "forecast"}:
         raise ArtifactError(f"its manifest says that it does {manifest.task}, and it is a model for {signature.kind}")

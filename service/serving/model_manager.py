@@ -101,9 +101,7 @@ class ModelManager:
         metadata = model.metadata
         served = ServedText(model, engine, self.context)
         self._configured[metadata.name] = served
-        self._metrics.model_info.labels(
-            metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype
-        ).set(1)
+        self._metrics.put_in_service(metadata)
         facts = {
             "device": metadata.device,
             "dtype": metadata.dtype,

@@ -272,7 +272,7 @@ class RegistryWatcher:
     def _retire(self, version: LiveVersion) -> None:
         """Take a version out of service; requests that hold it finish."""
         metadata = version.metadata
-        self._metrics.model_info.remove(metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype)
+        self._metrics.take_out_of_service(metadata)
         if isinstance(version, ServedSensor):
             self._metrics.drift.remove(metadata.name, metadata.version)
         self._retired.add(version)
@@ -280,9 +280,7 @@ class RegistryWatcher:
     def _export_metrics(self, version: LiveVersion) -> None:
         metadata = version.metadata
         self._metrics.announce(metadata.name)
-        self._metrics.model_info.labels(
-            metadata.name, metadata.version, metadata.task, metadata.device, metadata.dtype
-        ).set(1)
+        self._metrics.put_in_service(metadata)
 
     def _parse(self, asked: str) -> tuple[str, int | None] | None:
         """The name and version (None: the current one) of `asked`; None for an impossible name."""

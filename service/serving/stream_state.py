@@ -13,6 +13,7 @@ from base64 import b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
+from typing import Any
 
 import numpy as np
 import orjson
@@ -23,16 +24,20 @@ from service.errors import BackendError, InvalidState
 _VERSION = b"\x01"
 _MAC_BYTES = 16
 _LENGTH_BYTES = 4
-# Version, hash, header and base64's third on top.
-MAX_CHARACTERS = (MOST_STATE_BYTES + 8 * 2**10) * 4 // 3
+# Version, hash, header (with an open event's shares of 512 columns) and base64's third on top.
+MAX_CHARACTERS = (MOST_STATE_BYTES + 24 * 2**10) * 4 // 3
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """A stream's last timestamp (Unix seconds), and whether readings without one followed."""
+class StreamPosition:
+    """Where a stream stands: its last timestamp (Unix seconds), whether readings without one followed, its events.
+
+    `events` is what `EventTracker` keeps.
+    """
 
     last_s: float | None = None
     followed: bool = False
+    events: dict[str, Any] | None = None
 
     @property
     def of_last_reading_s(self) -> float | None:
@@ -40,20 +45,21 @@ class Clock:
         return None if self.followed else self.last_s
 
 
-def seal(state: State, digest: str, clock: Clock) -> str:
-    """Encode a detector's state and the stream's clock. Raises BackendError above 64 KiB."""
+def seal(state: State, digest: str, position: StreamPosition) -> str:
+    """Encode a detector's state and the stream's position. Raises BackendError above 64 KiB."""
     arrays = [(name, np.ascontiguousarray(state[name], dtype="<f8")) for name in sorted(state)]
     size = sum(array.nbytes for _, array in arrays)
     if size > MOST_STATE_BYTES:
         raise BackendError(f"the detector's state has {size} bytes, {MOST_STATE_BYTES} are allowed")
+    shapes = [[name, array.shape] for name, array in arrays]
     header = orjson.dumps(
-        {"at": clock.last_s, "followed": clock.followed, "arrays": [[name, array.shape] for name, array in arrays]}
+        {"at": position.last_s, "followed": position.followed, "events": position.events, "arrays": shapes}
     )
     rest = b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *(array.tobytes() for _, array in arrays)])
     return urlsafe_b64encode(_VERSION + _mac(rest, digest) + rest).decode().rstrip("=")
 
 
-def unseal(text: str, digest: str) -> tuple[State, Clock]:
+def unseal(text: str, digest: str) -> tuple[State, StreamPosition]:
     """Decode a text that `seal` made with the same digest. Raises InvalidState for others."""
     sealed = _decode_base64(text)
     if sealed[:1] != _VERSION:
@@ -72,7 +78,7 @@ def unseal(text: str, digest: str) -> tuple[State, Clock]:
         count = prod(shape)
         state[name] = np.frombuffer(rest, dtype="<f8", count=count, offset=start).reshape(shape).astype(np.float64)
         start += count * 8
-    return state, Clock(header["at"], header.get("followed", False))
+    return state, StreamPosition(header["at"], header.get("followed", False), header.get("events"))
 
 
 def _decode_base64(text: str) -> bytes:

@@ -46,8 +46,10 @@ class LocalTextSource:
     def open_configured(self) -> Iterator[Opened]:
         """Load the models of `--model`. Raises ModelError."""
         from models.loader import open_models
+        from models.runtime.kept_races import kept_races
 
         settings = self._settings
+        kept_races.keep_in(settings.races_file)
         for model in open_models(settings.model, settings.device, settings.dtype, settings.threads):
             yield model, self._engines.start_text(model, alone=True)
 

@@ -145,6 +145,7 @@ def _costly_forms() -> Iterator[Body]:
 
 def _costly_addresses() -> Iterator[Body]:
     jobs = "/v1/fine_tuning/jobs"
+    yield Body("the first OpenAPI document", "/openapi.json", bytes, method="GET")
     metadata = "&".join(f"metadata[k{number}]=v" for number in range(3000))
     yield Body("3,000 filters", f"{jobs}?{metadata}", bytes, method="GET")
     yield Body("a name of 8,000 letters", "/v1/models/" + "a" * 8000, bytes, method="GET")

@@ -15,7 +15,7 @@ import pytest
 from service.jobs.records import Job
 from tests.campaign.conftest import Figure
 from tests.support.jobs import JobHarness
-from tests.support.server import free_port, serving
+from tests.support.server import free_port, serving, wait_until
 from tests.support.size import Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(0)]
@@ -66,9 +66,11 @@ def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size
         caller.start()
     for _ in range(kills):
         with serving(tmp_path, "--port", str(port), *NO_QUOTA) as served:
-            time.sleep(dice.uniform(0.1, 1.0))
+            before = _answered(callers)
+            wait_until(lambda before=before: _answered(callers) > before, 60)  # type: ignore[misc]
+            time.sleep(dice.uniform(0.0, 0.5))
             os.kill(served.process.pid, signal.SIGKILL)
-            served.process.wait(30)
+            served.process.wait(300)  # the kernel ends it, as soon as a busy machine lets it
     for caller in callers:
         caller.stopped.set()
     with serving(tmp_path, "--port", str(port), *NO_QUOTA):
@@ -79,10 +81,14 @@ def test_kills_lose_no_answer_and_start_nothing_twice(tmp_path: Path, size: Size
     jobs = {job.id for job in _all(harness)}
     harness.close()
     figure(f"API: {kills} kills, {len(answered)} answers, {len(jobs) - len(answered)} jobs too many")
-    assert len(answered) > kills
+    assert len(answered) >= kills
     assert repeated == answered
     assert set(answered.values()) == jobs
     assert len(answered) == len(jobs)
+
+
+def _answered(callers: list[Caller]) -> int:
+    return sum(len(caller.answers) for caller in callers)
 
 
 def _all(harness: JobHarness) -> list[Job]:

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.jobs import JobHarness, workers
+from tests.support.jobs import JobHarness, WorkerProcess, workers
 from tests.support.processes import shifted_clock
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(600)]
@@ -21,12 +21,20 @@ HOUR_S = 3600.0
 
 @pytest.mark.parametrize("first", [HOUR_S, -HOUR_S], ids=["forth", "back"])
 def test_jobs_run_once_while_the_clock_jumps(tmp_path: Path, figure: Figure, first: float) -> None:
-    """All processes of the host see the jump at once, as they see one of NTP."""
+    """All processes of the host see the jump at once, as they see one of NTP.
+
+    Workers die right before the clock goes back: leases that then end in an hour must not keep their jobs.
+    """
     clock = tmp_path / "clock"
-    with shifted_clock(clock) as set_clock, workers(harness := JobHarness(tmp_path), 2, f"clock={clock}"):
+    flag = f"clock={clock}"
+    with shifted_clock(clock) as set_clock, workers(harness := JobHarness(tmp_path), 2, flag) as running:
         ids = [harness.submit(f"clock-{n}", steps=60, checkpoint_every=10, step_s=0.05) for n in range(3)]
-        for shift in (first, 0.0):
+        for before, shift in ((0.0, first), (first, 0.0)):
             harness.until_step(ids[0], 5)
+            if shift < before:
+                for worker in running:
+                    worker.kill()
+                running += [WorkerProcess(harness, flag) for _ in range(2)]
             set_clock(shift)
             time.sleep(1.0)
         ids += [harness.submit("clock-after", steps=2)]

@@ -15,8 +15,9 @@ import pytest
 from models.registry.registry import Registry
 from service.auth import Keyring
 from tests.campaign.conftest import Figure
+from tests.support.artifacts import NAME
 from tests.support.jobs import JobHarness
-from tests.support.one_write import NAME, REFUSED
+from tests.support.one_write import REFUSED
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.real, pytest.mark.timeout(1200)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,21 @@ from tests.clients.environment import CannotInstall, interpreter
 RunClient = Callable[[str, str], Any]
 # LiteLLM would ask GitHub for its list of prices.
 _OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+# Runs programs, one JSON text a line, and answers with what each assigns to `result`, or with its traceback. One
+# process runs them all: importing these libraries takes longer than the calls. What they print goes to stderr.
+_RUNNER = """
+import json, os, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+for line in sys.stdin:
+    names = {}
+    try:
+        exec(json.loads(line), names)
+        answer = {"result": names["result"]}
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    print(json.dumps(answer), file=answers, flush=True)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -29,29 +44,25 @@ def client_python() -> Path:
 @pytest.fixture(scope="session")
 def vocabularies(client_python: Path) -> Path:
     """A directory with OpenAI's vocabularies as tiktoken caches them; LiteLLM brings it along."""
-    code = "import litellm, pathlib; print(pathlib.Path(litellm.__file__).parent / 'litellm_core_utils/tokenizers')"
-    return Path(_run(client_python, code).strip().splitlines()[-1])
+    [found] = client_python.parents[1].glob("lib/python*/site-packages/litellm/litellm_core_utils/tokenizers")
+    return found
 
 
-@pytest.fixture
-def run_client(client_python: Path, vocabularies: Path) -> RunClient:
+@pytest.fixture(scope="session")
+def run_client(client_python: Path, vocabularies: Path) -> Iterator[RunClient]:
     """A function that runs a client's program with the service's `url`, and gives what it assigns to `result`."""
+    environment = {**os.environ, **_OFFLINE, "TIKTOKEN_CACHE_DIR": str(vocabularies)}
+    command = [str(client_python), "-c", _RUNNER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as runner:
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        programs, answers = runner.stdin, runner.stdout
 
-    def run(program: str, url: str) -> Any:
-        code = f"import json\nurl = {url!r}\n{program}\nprint(json.dumps(result))"
-        return json.loads(_run(client_python, code, TIKTOKEN_CACHE_DIR=str(vocabularies)).splitlines()[-1])
+        def run(program: str, url: str) -> Any:
+            print(json.dumps(f"url = {url!r}\n{program}"), file=programs, flush=True)
+            answer = json.loads(answers.readline())
+            assert "error" not in answer, answer["error"]
+            return answer["result"]
 
-    return run
-
-
-def _run(python: Path, code: str, **variables: str) -> str:
-    done = subprocess.run(
-        [python, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, **_OFFLINE, **variables},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+        yield run
+        programs.close()

@@ -8,38 +8,55 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
+from service.api.app import create_app
+from service.api.protocol import TimeoutProtocol
+from service.auth import Keyring
+from service.config import Settings
+from service.metrics import Metrics
 from tests.clients.environment import GENERATORS, NODE_GENERATORS, CannotInstall, interpreter, node_modules
 from tests.fakes.model import FakeModel
-from tests.support.app import MakeApp
+from tests.support.app import open_manager
 from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL, TEXTS = "all-MiniLM-L6-v2", ["w1 w2", "w3"]
+# What openapi-generator writes clients for, with its settings for each.
+LANGUAGES: dict[str, dict[str, object]] = {
+    "java": {"library": "native", "openApiNullable": False, "useJakartaEe": True},
+    "kotlin": {},
+    "go": {"isGoSubmodule": True, "packageName": "sonde"},
+    "typescript-fetch": {},
+}
 
 
-@pytest.fixture
-def url(make_app: MakeApp) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service over a fake encoder."""
-    server = uvicorn.Server(uvicorn.Config(make_app(FakeModel(MODEL)), port=0, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("home")}), Metrics()
+    with closing(open_manager(settings, metrics, FakeModel(MODEL))) as manager:
+        application = create_app(settings, manager, Keyring(settings.keys_file), metrics)
+        server = uvicorn.Server(uvicorn.Config(application, port=0, http=TimeoutProtocol, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
-@pytest.fixture
-def document(url: str, tmp_path: Path) -> Path:
-    path = tmp_path / "openapi.json"
-    path.write_bytes(httpx.get(f"{url}/openapi.json").content)
+@pytest.fixture(scope="module")
+def document(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("document") / "openapi.json"
+    path.write_bytes(httpx.get(f"{url}/openapi.json", timeout=60).content)
     return path
 
 
@@ -58,6 +75,20 @@ def node() -> Path:
         return node_modules(NODE_GENERATORS) / ".bin"
     except CannotInstall as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def generated(document: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a client for each of `LANGUAGES`, all from one run of openapi-generator."""
+    if shutil.which("java") is None:
+        pytest.skip("openapi-generator needs java")
+    made = tmp_path_factory.mktemp("generated")
+    for language, properties in LANGUAGES.items():
+        about = {"generatorName": language, "inputSpec": str(document), "outputDir": str(made / language)}
+        (made / f"{language}.json").write_text(json.dumps({**about, "additionalProperties": properties}))
+    configurations = [f"{language}.json" for language in LANGUAGES]
+    run(python.with_name("openapi-generator-cli"), "batch", "--fail-fast", *configurations, cwd=made)
+    return made
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -118,24 +149,16 @@ def test_openapi_typescript_writes_types_that_compile(document: Path, node: Path
     run(node / "tsc", "--noEmit", "--strict", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("language", ["java", "kotlin", "go", "typescript-fetch"])
-def test_openapi_generator_reads_the_document(document: Path, python: Path, tmp_path: Path, language: str) -> None:
-    if shutil.which("java") is None:
-        pytest.skip("openapi-generator needs java")
-    made = tmp_path / language
-    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", language, "-o", made, cwd=tmp_path)
-    sources = "\n".join(path.read_text() for path in made.rglob("*.java"))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_openapi_generator_reads_the_document(generated: Path, language: str) -> None:
+    sources = "\n".join(path.read_text() for path in (generated / language).rglob("*.java"))
     assert "getList<" not in sources, "a method with such a name does not compile"
     assert (language == "java") == bool(sources)
+    assert any((generated / language).rglob("*mbeddingsBody*"))
 
 
-def test_the_client_of_typescript_fetch_makes_calls(
-    document: Path, python: Path, node: Path, tmp_path: Path, url: str
-) -> None:
-    if shutil.which("java") is None:
-        pytest.skip("openapi-generator needs java")
-    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", "typescript-fetch",
-        "-o", tmp_path / "client", cwd=tmp_path)  # fmt: skip
+def test_the_client_of_typescript_fetch_makes_calls(generated: Path, node: Path, tmp_path: Path, url: str) -> None:
+    (tmp_path / "client").symlink_to(generated / "typescript-fetch")
     (tmp_path / "call.ts").write_text(f"""
 import {{ Configuration, OpenAIApi }} from './client';
 const api = new OpenAIApi(new Configuration({{ basePath: '{url}' }}));
@@ -146,12 +169,37 @@ api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
     assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)
 
 
-def test_the_client_for_go_makes_calls(document: Path, python: Path, tmp_path: Path, url: str) -> None:
-    if shutil.which("java") is None or shutil.which("go") is None:
-        pytest.skip("openapi-generator needs java, and its client for Go needs go")
-    made = tmp_path / "client"
-    run(python.with_name("openapi-generator-cli"), "generate", "-i", document, "-g", "go", "-o", made,
-        "--additional-properties", "isGoSubmodule=true,packageName=sonde", cwd=tmp_path)  # fmt: skip
+def test_the_client_for_java_makes_calls(generated: Path, python: Path, url: str) -> None:
+    libraries = [Path("/usr/share/java", name) for name in ("httpmime.jar", "jakarta-annotation-api.jar")]
+    if shutil.which("javac") is None or not all(library.exists() for library in libraries):
+        pytest.skip("its client for Java needs a JDK, libhttpmime-java and libjakarta-annotation-api-java")
+    made = generated / "java"
+    (made / "Call.java").write_text(f"""
+import org.openapitools.client.ApiClient;
+import org.openapitools.client.api.OpenAiApi;
+import org.openapitools.client.model.EmbeddingsBody;
+
+class Call {{
+    public static void main(String[] given) throws Exception {{
+        var client = new ApiClient();
+        client.updateBaseUri("{url}");
+        var body = new EmbeddingsBody().model("{MODEL}").input(new String[] {{"{'", "'.join(TEXTS)}"}});
+        var answer = new OpenAiApi(client).embeddingsV1EmbeddingsPost(body, null);
+        System.out.println(ApiClient.createDefaultObjectMapper().writeValueAsString(answer));
+    }}
+}}
+""")
+    [generator] = python.parent.parent.rglob("openapi-generator.jar")  # it brings Jackson and Apache's client
+    path = ":".join(map(str, [generator, *libraries, made]))
+    run("javac", "-nowarn", "-cp", path, *made.glob("src/main/**/*.java"), made / "Call.java", "-d", made, cwd=made)
+    answer = json.loads(run("java", "-cp", path, "Call", cwd=made))
+    np.testing.assert_allclose([item["embedding"] for item in answer["data"]], own_vectors(url), rtol=1e-6)
+
+
+def test_the_client_for_go_makes_calls(generated: Path, url: str) -> None:
+    if shutil.which("go") is None:
+        pytest.skip("the client for Go needs go")
+    made = generated / "go"
     (made / "call").mkdir()
     (made / "go.mod").write_text("module sonde\n\ngo 1.19\n")
     (made / "call" / "main.go").write_text(f"""

@@ -5,6 +5,7 @@ Each program is what `docs/clients.md` tells its users; its vectors or order are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ from openai import AzureOpenAI
 client = AzureOpenAI(azure_endpoint=url, api_key="none", api_version="2024-10-21")
 result = [item.embedding for item in client.embeddings.create(model=MODEL, input=TEXTS).data]
 """,
-    "openai, Azure v1": """
+    "openai, Azure (v1)": """
 from openai import OpenAI
 client = OpenAI(base_url=f"{url}/openai/v1/", api_key="none")
 result = [item.embedding for item in client.embeddings.create(model=MODEL, input=TEXTS).data]
 """,
-    "langchain-openai, texts": """
+    "langchain-openai": """
 from langchain_openai import OpenAIEmbeddings
 client = OpenAIEmbeddings(model=MODEL, base_url=f"{url}/v1", api_key="none", check_embedding_ctx_length=False)
 result = client.embed_documents(TEXTS)
@@ -51,13 +52,13 @@ client = AzureOpenAIEmbeddings(
     model=MODEL, azure_endpoint=url, api_key="none", api_version="2024-10-21", check_embedding_ctx_length=False)
 result = client.embed_documents(TEXTS)
 """,
-    "cohere v2": """
+    "cohere (v2)": """
 import cohere
 client = cohere.ClientV2("none", base_url=url)
 result = client.embed(texts=TEXTS, model=MODEL, input_type="search_document", embedding_types=["float"])
 result = result.embeddings.float_
 """,
-    "cohere v1": """
+    "cohere (v1)": """
 import cohere
 client = cohere.Client("none", base_url=url)
 result = client.embed(texts=TEXTS, model=MODEL, input_type="search_query").embeddings
@@ -69,7 +70,7 @@ assert client.list().models[0].model == MODEL
 assert client.show(MODEL).capabilities == ["embedding"]
 result = [list(vector) for vector in client.embed(model=MODEL, input=TEXTS).embeddings]
 """,
-    "ollama, older route": """
+    "ollama (older route)": """
 import ollama
 client = ollama.Client(host=url)
 result = [list(client.embeddings(model=MODEL, prompt=text).embedding) for text in TEXTS]
@@ -104,6 +105,19 @@ import litellm
 answer = litellm.embedding(model=f"cohere/{MODEL}", input=TEXTS, api_base=f"{url}/v1/embed", api_key="none")
 result = [item["embedding"] for item in answer.data]
 """,
+    **{
+        f"litellm, {provider}": f"""
+import litellm
+answer = litellm.embedding(model=f"{provider}/{{MODEL}}", input=TEXTS, api_base={base}, api_key="none")
+result = [item["embedding"] for item in answer.data]
+"""
+        for provider, base in {
+            "infinity": "url",
+            "jina_ai": 'f"{url}/v1/embeddings"',
+            "ollama": "url",
+            "voyage": 'f"{url}/v1/embeddings"',
+        }.items()
+    },
     "huggingface_hub": """
 from huggingface_hub import InferenceClient
 client = InferenceClient(f"{url}/models/{MODEL}")
@@ -112,18 +126,18 @@ result = client.feature_extraction(TEXTS).tolist()
 }
 
 RERANK = {
-    "cohere v2": """
+    "cohere (v2)": """
 import cohere
 answer = cohere.ClientV2("none", base_url=url).rerank(model=MODEL, query=QUERY, documents=DOCUMENTS)
 result = [[entry.index, entry.relevance_score, None] for entry in answer.results]
 """,
-    "cohere v1": """
+    "cohere (v1)": """
 import cohere
 client = cohere.Client("none", base_url=url)
 answer = client.rerank(model=MODEL, query=QUERY, documents=DOCUMENTS, return_documents=True)
 result = [[entry.index, entry.relevance_score, entry.document.text] for entry in answer.results]
 """,
-    "cohere v1, documents with fields": """
+    "cohere (v1, documents with fields)": """
 import cohere
 documents = [{"title": text, "text": "pizza"} for text in DOCUMENTS]
 client = cohere.Client("none", base_url=url)
@@ -266,3 +280,20 @@ def decoding(tmp_path_factory: pytest.TempPathFactory, vocabularies: Path) -> It
 def test_langchains_default_gives_the_vectors_of_its_texts(decoding: Served, run_client: RunClient) -> None:
     vectors = run_client(_GIVEN + LANGCHAIN_DEFAULT, decoding.url)
     np.testing.assert_allclose(vectors, own_vectors(decoding.url), atol=2e-3)
+
+
+def test_openais_client_lists_models_and_keeps_files_and_jobs(decoding: Served, run_client: RunClient) -> None:
+    rows = "".join(json.dumps({"text": text, "label": label}) + "\n" for text in TEXTS for label in ("a", "b"))
+    program = f"""
+from openai import OpenAI
+client = OpenAI(base_url=f"{{url}}/v1", api_key="none", max_retries=0)
+file = client.files.create(file={rows.encode()!r}, purpose="fine-tune")
+job = client.fine_tuning.jobs.create(model=MODEL, training_file=file.id, seed=7)
+assert job.training_file == file.id
+cancelled = client.fine_tuning.jobs.cancel(job.id)
+kept = client.files.content(file.id).text
+assert client.files.delete(file.id).deleted
+models = [model.id for model in client.models.list()]
+result = [models, kept, job.status, job.hyperparameters.n_epochs, cancelled.status]
+"""
+    assert run_client(_GIVEN + program, decoding.url) == [[MODEL], rows, "queued", "auto", "cancelled"]

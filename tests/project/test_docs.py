@@ -24,11 +24,14 @@ from tests.support.app import MakeApp
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+# Vietnamese puts a space between syllables, so its sentences have more words than the same ones in English.
+ENGLISH = [page for page in PAGES if not page.name.endswith(".vi.md")]
 DOCUMENTS = [
     *(
         ROOT / name
         for name in (
             "README.md",
+            "README.vi.md",
             "SECURITY.md",
             "CONTRIBUTING.md",
             "CHANGELOG.md",
@@ -193,7 +196,7 @@ def sentences(document: Path) -> list[str]:
 
 
 def test_sentences_are_short() -> None:
-    lengths = [len(re.sub(r"`[^`]*`|\([^)]*\)", "x", part).split()) for page in PAGES for part in sentences(page)]
+    lengths = [len(re.sub(r"`[^`]*`|\([^)]*\)", "x", part).split()) for page in ENGLISH for part in sentences(page)]
     assert sum(length > 25 for length in lengths) / len(lengths) < 0.05
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from service.auth import ANYONE, SCOPES, Key, Keyring, Scope
-from service.errors import ConfigError, MissingKey
+from service.errors import ConfigError, ExpiredKey, MissingKey
 
 
 @pytest.fixture
@@ -336,3 +336,58 @@ def test_keys_made_at_the_same_time_are_all_kept(keyring: Keyring) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(create, range(32)))
     assert sorted(key.id for key in keyring.keys) == sorted(made)
+
+
+def test_a_key_expires(keyring: Keyring) -> None:
+    now = [1000.0]
+    service = Keyring(file_of(keyring), clock=lambda: now[0])
+    key, secret = service.create(["infer"], expires_in_s=60)
+    assert (key.created, key.expires) == (1000, 1060)
+    now[0] = 1059.9
+    assert service.authenticate(secret) == key
+    now[0] = 1060.0
+    with pytest.raises(ExpiredKey, match=f"{key.id} has expired"):
+        service.authenticate(secret)
+
+
+def test_a_file_of_version_0_1_0_is_read(keyring: Keyring) -> None:
+    file_of(keyring).parent.mkdir()
+    digest = hashlib.sha256(b"sonde_old").hexdigest()
+    old = {"id": "key-1", "scopes": ["infer"], "digest": digest, "created": 1, "name": "old"}
+    file_of(keyring).write_text(json.dumps([old]))
+    found = keyring.authenticate("sonde_old")
+    assert (found.name, found.expires, found.requests_per_minute, found.tokens_per_minute) == ("old", None, None, None)
+
+
+def test_changes_of_the_keys_are_logged(keyring: Keyring, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    service = Keyring(file_of(keyring))
+    assert service.authenticate(None) is ANYONE
+    first, second = keyring.create(["infer"])[0], keyring.create(["infer"])[0]
+    caplog.clear()
+    assert [key.id for key in service.keys] == [first.id, second.id]
+    keyring.revoke(first.id)
+    caplog.clear()
+    assert [key.id for key in service.keys] == [second.id]
+    [record] = caplog.records
+    assert (record.message, record.__dict__["removed"]) == ("keys have changed", [first.id])
+
+
+def test_the_first_key_of_a_running_service_is_logged(keyring: Keyring, caplog: pytest.LogCaptureFixture) -> None:
+    service = Keyring(file_of(keyring))
+    assert service.authenticate(None) is ANYONE
+    key, _ = keyring.create(["infer"])
+    caplog.set_level("INFO")
+    assert service.keys == (key,)
+    [record] = caplog.records
+    assert (record.message, record.__dict__["added"]) == ("keys are in force: every call needs one", [key.id])
+
+
+@pytest.mark.parametrize("name", ["expires", "requests_per_minute", "tokens_per_minute"])
+@pytest.mark.parametrize("value", ["soon", 1.5, 0, -1, [1]])
+def test_a_file_with_other_limits_is_refused(keyring: Keyring, name: str, value: object) -> None:
+    keyring.create(["infer"])
+    [entry] = json.loads(file_of(keyring).read_text())
+    file_of(keyring).write_text(json.dumps([entry | {name: value}]))
+    with pytest.raises(ConfigError, match="has a time or limit that is not a number above 0"):
+        _ = Keyring(file_of(keyring)).keys

@@ -24,7 +24,7 @@ def lines(banner: Banner, *models: ModelMetadata) -> list[str]:
 
 def test_the_first_line_has_the_address_between_spaces() -> None:
     first = lines(Banner(keys=False))[0]
-    assert first == f"Sonde is ready on {URL} (docs: {URL}/docs)"
+    assert first == f"Sonde is ready on {URL} (console: {URL}/console, docs: {URL}/docs)"
     coloured = lines(Banner(keys=False, colours=True))[0]
     assert coloured == f"\x1b[1;32m{first}\x1b[0m"
 

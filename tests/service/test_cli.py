@@ -15,6 +15,8 @@ from service import cli
 from service.auth import Keyring
 from service.config import Settings
 from service.errors import MissingKey
+from service.flags import read_settings
+from service.key_use import KeyUse
 
 Sonde = Callable[..., int]
 
@@ -34,8 +36,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(cli, "_serve", start)
-    monkeypatch.setattr(cli, "_serve_together", start)
+    monkeypatch.setattr(cli, "serve_alone", start)
+    monkeypatch.setattr(cli, "serve_together", start)
     monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     return started
 
@@ -99,11 +101,58 @@ def test_keys_are_listed_without_their_secrets(
     assert sonde("keys", "list") == 0
     said = capsys.readouterr().out
     first, second = keyring(tmp_path).keys
-    assert [line.split() for line in said.splitlines()] == [
-        [first.id, "infer", "one"],
-        [second.id, "train,admin", "two"],
+    shown = [line.split("\t") for line in said.splitlines()]
+    assert shown[0] == ["id", "scopes", "created", "last used", "expires", "limits", "name"]
+    assert [(row[0], row[1], *row[3:]) for row in shown[1:]] == [
+        (first.id, "infer", "never", "never", "none", "one"),
+        (second.id, "train,admin", "never", "never", "none", "two"),
     ]
     assert not any(secret in said for secret in [*secrets, first.digest, second.digest])
+
+
+def test_a_key_may_expire_and_have_limits(sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--requests-per-minute", "60", "--tokens-per-minute", "9000")
+    assert sonde("keys", "create", "--scope", "infer", "--expires", "90d", *limits) == 0
+    [key] = keyring(tmp_path).keys
+    assert (key.expires, key.requests_per_minute, key.tokens_per_minute) == (key.created + 90 * 86400, 60, 9000)
+    KeyUse(tmp_path).note(key.id)
+    capsys.readouterr()
+    assert sonde("keys", "list") == 0
+    row = capsys.readouterr().out.splitlines()[1].split("\t")
+    assert row[3] != "never"
+    assert row[5] == "60 requests/min, 9000 tokens/min"
+
+
+@pytest.mark.parametrize(
+    "flags", [("--expires", "soon"), ("--expires", "0d"), ("--expires", "90"), ("--expires", "999999d")]
+)
+def test_other_times_to_expire_are_refused(
+    sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, str]
+) -> None:
+    assert sonde("keys", "create", "--scope", "infer", *flags) == 2
+    assert f"like 12h, 90d or 4w, got {flags[1]!r}" in capsys.readouterr().err
+    assert not (tmp_path / "keys.json").exists()
+
+
+@pytest.mark.parametrize("flag", ["--requests-per-minute", "--tokens-per-minute"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_limit_is_a_number_above_zero(sonde: Sonde, flag: str, value: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sonde("keys", "create", "--scope", "infer", f"{flag}={value}")
+    assert ended.value.code == 2
+
+
+def test_the_first_key_says_that_calls_need_one_now_and_how_to_undo_it(
+    sonde: Sonde, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for _ in range(2):
+        assert sonde("keys", "create", "--scope", "infer") == 0
+        said.append(capsys.readouterr().err)
+    assert "from now on every call needs one" in said[0]
+    undo = f"rm {tmp_path / 'keys.json'} {tmp_path / 'keys.lock'}  and restart the service"
+    assert undo in said[0]
+    assert "from now on" not in said[1]
 
 
 def test_without_keys_the_list_is_empty(sonde: Sonde, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +288,7 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
     assert getattr(settings, name) == value
     for command, passed in (("serve", serve), ("worker", worker)):
         parsed = cli.parser().parse_args([command, *passed])
-        assert not hasattr(parsed, name) or getattr(cli._settings(parsed), name) == value
+        assert not hasattr(parsed, name) or getattr(read_settings(parsed), name) == value
     assert any(name in vars(cli.parser().parse_args([command])) for command in ("serve", "worker"))
 
 

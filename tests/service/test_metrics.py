@@ -16,6 +16,7 @@ from service.metrics import (
     ATTEMPT_OUTCOMES,
     BATCH_FAULTS,
     JOB_STATUSES,
+    MOST_KEYS,
     SHED_REASONS,
     TASKS,
     JobMetrics,
@@ -25,7 +26,14 @@ from service.metrics import (
 
 # Their labels are known only when something happens, or when a model is in service.
 LATER = {"sonde_requests", "sonde_request_seconds", "sonde_errors", "sonde_model_info", "sonde_device_memory_bytes"}
-LATER |= {"sonde_model_generation", "sonde_reload_failures", "sonde_drift_detected", "sonde_model_one_by_one"}
+LATER |= {
+    "sonde_key_requests",
+    "sonde_key_tokens",
+    "sonde_model_generation",
+    "sonde_reload_failures",
+    "sonde_drift_detected",
+    "sonde_model_one_by_one",
+}
 BY_MODEL = {
     "sonde_batch_items": "histogram",
     "sonde_batch_padding_ratio": "histogram",
@@ -56,6 +64,8 @@ ALL = {
     "sonde_model_info": "gauge",
     "sonde_model_one_by_one": "gauge",
     "sonde_model_generation": "gauge",
+    "sonde_key_requests": "counter",
+    "sonde_key_tokens": "counter",
     "sonde_keys_stale": "gauge",
     "sonde_ready": "gauge",
     "sonde_registry_problems": "gauge",
@@ -121,6 +131,18 @@ def test_every_model_has_its_own_series(name: str) -> None:
 def test_every_kind_has_its_series(name: str, label: str, values: tuple[str, ...]) -> None:
     samples = [sample for sample in announced("m")[name].samples if sample.name == f"{name}_total"]
     assert sorted(sample.labels[label] for sample in samples) == sorted(values)
+
+
+def test_at_most_a_hundred_keys_have_series_of_their_own() -> None:
+    metrics = Metrics()
+    for number in range(MOST_KEYS + 5):
+        metrics.count_key(f"key-{number}", 200, 2, limited=False)
+    metrics.count_key("key-0", 429, 0, limited=True)
+    samples = [one for one in families(metrics.registry)["sonde_key_tokens"].samples if one.name.endswith("_total")]
+    assert len(samples) == MOST_KEYS + 1
+    assert {one.value for one in samples if one.labels["key"] == "other"} == {10.0}
+    asked = families(metrics.registry)["sonde_key_requests"].samples
+    assert {one.labels["outcome"] for one in asked if one.labels["key"] == "key-0"} == {"ok", "limited"}
 
 
 def test_what_happened_is_rendered() -> None:

@@ -79,7 +79,7 @@ def test_only_what_has_data_is_there() -> None:
 
 
 def test_every_plot_is_drawn_in_a_test() -> None:
-    assert set(PLOTS) | set(FORECAST_PLOTS) == set(plots.NAMES)
+    assert set(PLOTS) | set(FORECAST_PLOTS) == set(plots.TITLES)
 
 
 def test_a_forecast_of_one_step_and_many_columns_is_drawn() -> None:

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from models.registry.registry import Registry
 from models.sensors.adaptive.detector import fit_adaptive
+from models.sensors.fitting import fit_sensor
 from service.cli import main
 from service.config import Settings
 from service.score import rows_per_request
@@ -90,12 +91,14 @@ def test_a_series_by_a_service(
     rows = read_rows(out)
     assert len(rows) == 100
     assert [row["line"] for row in rows if row["is_anomaly"] == "1"] == ["52"]
-    assert rows[50]["timestamp"] == "2026-11-23T10:00:50"
+    assert rows[50]["timestamp"] == "2026-11-23T10:00:50+00:00"
     assert float(rows[50]["contribution_pressure"]) > 0.9
     assert plot.read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
     assert "columns with the largest contribution: pressure" in said
+    event = said.splitlines()[said.splitlines().index("1 event") + 2]
+    assert event.split()[:4] == ["2026-11-23T10:00:50+00:00", "2026-11-23T10:00:50+00:00", "1", "low"]
 
 
 def test_what_separates_cells_is_told_as_in_training(service: TestClient, table: Path, tmp_path: Path) -> None:
@@ -191,18 +194,14 @@ def test_the_registry_gives_what_the_service_gives(
 @pytest.mark.parametrize(
     ("content", "model", "flags", "said"),
     [
+        ("flow,pressure\n1,2\n1,x\n", RECORDS, (), "t.csv, line 3, column 'pressure': expected a number, got 'x'"),
         (
-            "flow,pressure\n1,2\n1,x\n",
+            "flow,pressure\n" + "1,2\n" * 70 + "-9999,2\n",
             RECORDS,
             (),
-            "t.csv, line 3, pressure: expected a finite number of at most 1e+15, got 'x'",
+            "column 'flow' has -9999 1 times, first on line 72, far from all other values",
         ),
-        (
-            "flow,pressure\n1,\n",
-            RECORDS,
-            (),
-            "line 2, pressure: expected a finite number of at most 1e+15, got 'nothing'",
-        ),
+        ("flow,pressure\n1,2\n", RECORDS, ("--csv", "decimals=,"), "--csv decimals"),
         ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
         ("flow,pressure\n1,2\n1,2,3\n", RECORDS, (), "t.csv, line 3: expected 2 cells as in the header, got 3"),
         ("flow,flow,pressure\n1,2,3\n", RECORDS, (), "t.csv, line 1, column 'flow': expected each column once"),
@@ -210,13 +209,13 @@ def test_the_registry_gives_what_the_service_gives(
             "flow,pressure\n-2e15,1\n",
             RECORDS,
             (),
-            "line 2, flow: expected a finite number of at most 1e+15, got '-2e15'",
+            "line 2, column 'flow': expected a number of at most 1e+15 either way, got -2000000000000000.0",
         ),
-        ("flow,pressure\nnan,1\n", RECORDS, (), "line 2, flow"),
-        ("flow\n1\n", RECORDS, (), "no column 'pressure'; it has flow"),
-        ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "no column 'at'"),
-        ("flow,pressure\n", RECORDS, (), "no rows"),
-        ("", RECORDS, (), "no rows"),
+        ("flow,pressure\ninf,1\n", RECORDS, (), "t.csv, line 2, column 'flow': expected a finite number, got inf"),
+        ("flow\n1\n", RECORDS, (), "t.csv: expected a column 'pressure', got 'flow'"),
+        ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "expected a column 'at', got 'flow', 'pressure'"),
+        ("flow,pressure\n", RECORDS, (), "t.csv: expected rows of readings, got none"),
+        ("", RECORDS, (), "no rows below an empty first line"),
         ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
         ("flow,pressure\n1,2\n", LOAD, (), "is not a sensor model that detects anomalies"),
         ("flow,pressure\n1,2\n", "fake", (), "is not a sensor model that detects anomalies"),
@@ -319,3 +318,23 @@ def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[
 def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert score(str(table), "--model", PUMP, "--home", str(tmp_path)) == 1
     assert "has no version in service" in capsys.readouterr().err
+
+
+def test_a_file_of_a_plant_is_scored_as_it_is_trained_on(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app()
+    normal = np.random.default_rng(0).normal(size=(600, 2))
+    put_in_service(app.state.manager, fit_sensor("series", "level", ("pressure", "flow"), [normal]))
+    reached(TestClient(app), monkeypatch)
+    rows = [f"27.11.2026 10:{at:02};{'' if at == 3 else '0,25'};{9 if at > 40 else '0,5'}" for at in range(60)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["Zeit;pressure;flow", ";bar;l/min", *rows]), encoding="cp1252")
+    out = tmp_path / "out.csv"
+    flags = ("--url", "http://localhost", "--timestamp", "Zeit", "--csv", "timezone=Europe/Berlin", "--out", str(out))
+    assert score(str(path), "--model", PUMP, *flags) == 0
+    said = capsys.readouterr().out
+    assert "read as: semicolon, a row of units left out (bar, l/min), decimal comma, day first, Europe/Berlin" in said
+    assert "pressure: 1 values are missing" in said
+    assert "open" in said.splitlines()[-1]
+    assert read_rows(out)[0]["timestamp"] == "2026-11-27T09:00:00+00:00"

@@ -62,9 +62,15 @@ FLAGS = ("--cache-mb", "0", "--receive-timeout-s", "0.5")
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, metrics_port: int) -> Iterator[Served]:
     """A service with a tiny model, for tests that leave it as it is."""
-    with serving(tmp_path_factory.mktemp("calm"), "--model", f"{MODEL}={tiny_model}", *FLAGS) as served:
+    flags = (*FLAGS, "--model", f"{MODEL}={tiny_model}", "--metrics-port", str(metrics_port))
+    with serving(tmp_path_factory.mktemp("calm"), *flags) as served:
         yield served
 
 
@@ -75,6 +81,10 @@ def brief(tmp_path: Path) -> Iterator[Served]:
     """
     with serving(tmp_path, "--cache-mb", "0") as served:
         yield served
+
+
+def test_metrics_may_have_a_port_of_their_own(calm: Served, metrics_port: int) -> None:
+    assert "sonde_ready 1.0" in httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
 
 
 def test_the_ready_line_works_as_it_is(calm: Served) -> None:
@@ -88,7 +98,11 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)  # with the one that asks
         assert brief.stop() == 0
         assert [answer.result().status_code for answer in waiting] == [200] * 4
-    assert "Traceback" not in (brief.home / "server.log").read_text()
+    log = (brief.home / "server.log").read_text()
+    assert "Traceback" not in log
+    lines = [json.loads(line) for line in log.splitlines()]  # a log that is no terminal is JSON alone
+    assert [line.get("route") for line in lines].count("/v1/embeddings") == 4
+    assert lines[-1]["message"] == "sonde serve has stopped"
 
 
 def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
@@ -325,22 +339,6 @@ def test_a_model_that_is_damaged_is_not_served(tmp_path: Path) -> None:
     assert "models cannot be loaded: model/model.safetensors: expected a header within its 2,000 bytes" in ended.stderr
 
 
-def test_several_models_are_served_side_by_side(tmp_path: Path) -> None:
-    cross, intents = tiny_models.cross_encoder(tmp_path / "cross"), tiny_models.classifier(tmp_path / "intents")
-    models = {"small": MODEL, "cross": cross, "intents": intents}
-    flags = [part for name, path in models.items() for part in ("--model", f"{name}={path}")]
-    with serving(tmp_path, *flags) as served:
-        listed = {model["id"]: model["task"] for model in httpx.get(f"{served.url}/v1/models").json()["data"]}
-        assert listed == {"small": "embedding", "cross": "rerank", "intents": "classification"}
-        assert httpx.post(f"{served.url}/embed", json={"inputs": "a"}).headers["x-sonde-model"].startswith("small:")
-        assert httpx.post(f"{served.url}/predict", json={"inputs": "a"}).headers["x-sonde-model"].startswith("intents:")
-        assert (
-            httpx.post(f"{served.url}/rerank", json={"query": "a", "texts": ["b"]})
-            .headers["x-sonde-model"]
-            .startswith("cross:")
-        )
-
-
 def test_logs_are_json_and_never_hold_what_was_sent(calm: Served) -> None:
     post(calm.url, input="xyzzy is a secret word", user="plugh")
     post(calm.url, input=["xyzzy", ""])
@@ -401,10 +399,3 @@ def test_one_connection_carries_many_requests(server: Served) -> None:
         local = local or connection.sock.getsockname()
         assert connection.sock.getsockname() == local
     connection.close()
-
-
-def test_metrics_may_have_a_port_of_their_own(tmp_path: Path) -> None:
-    port = free_port()
-    with serving(tmp_path, "--metrics-port", str(port)):
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    assert "sonde_ready 1.0" in text

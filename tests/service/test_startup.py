@@ -16,18 +16,18 @@ HEAVY = ("sentence_transformers", "transformers", "sklearn", "scipy", "pandas", 
 SERVE = f"""
 import sys
 from pathlib import Path
-from service import cli
 from service.api.app import create_app
 from service.api.server import Server
 from service.auth import Keyring
 from service.config import Settings
+from service.serve import make_banner
 from service.serving.model_manager import ModelManager
 from service.metrics import Metrics
 
 settings, metrics = Settings.read({{"home": Path(sys.argv[1])}}), Metrics()
 manager = ModelManager(settings, metrics)
 app = create_app(settings, manager, Keyring(settings.keys_file), metrics)
-Server(app, settings, manager, cli._banner(settings, Keyring(settings.keys_file)).show).config.load()
+Server(app, settings, manager, make_banner(settings, Keyring(settings.keys_file)).show).config.load()
 manager.open()
 assert manager.problem is None
 manager.close()

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from service.auth import Keyring
-from tests.support.server import metric, serving, wait_until
+from tests.support.server import metric, wait_until
 from tests.support.terminal import CTRL_C, Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -94,12 +94,3 @@ def test_a_second_ctrl_c_ends_a_busy_service_of_up_at_once(tmp_path: Path) -> No
             shown.process.wait(20)
             assert time.monotonic() - began < 10
     assert "ended at once: 1 requests get no answer" in shown.plain
-
-
-def test_a_log_that_is_no_terminal_is_json_alone(tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
-        httpx.get(f"{served.url}/v1/nowhere")
-        assert served.stop() == 0
-    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
-    assert [line["path"] for line in lines if "path" in line] == ["/v1/nowhere"]
-    assert lines[-1]["message"] == "sonde serve has stopped"

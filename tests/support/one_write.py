@@ -11,35 +11,17 @@ from pathlib import Path
 
 from models.errors import SondeError
 from models.filesystem import is_full
-from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from service.auth import Keyring
+from tests.support.artifacts import NAME, numbered
 
 REFUSED = 3
-NAME = "ft:fake:team:intents"
 
 
 def promote(home: Path) -> None:
     """Publish a version of `home/source` and put it in service."""
     registry = Registry(home / "models")
-    registry.promote(NAME, registry.publish(NAME, home / "source", manifest), by="job", why="it is better")
-
-
-def manifest(version: int) -> Manifest:
-    return Manifest(
-        name=NAME,
-        version=version,
-        task="classification",
-        base="fake",
-        base_version="0",
-        encoder="base",
-        labels=("yes", "no"),
-        metrics={"macro_f1": 0.9},
-        golden=Golden(("hello",), ((0.25, 0.75),), 1e-3),
-        created=1_700_000_000,
-        job="ftjob-1",
-        seed=7,
-    )
+    registry.promote(NAME, registry.publish(NAME, home / "source", numbered(owner=None)), by="job", why="it is better")
 
 
 def create_key(home: Path) -> None:

@@ -22,6 +22,7 @@ from models.sensors.adaptive.state import (
 )
 from models.sensors.adaptive.tails import BlockTails
 from models.sensors.base import Readings, Scored, State, require_columns
+from models.sensors.missing import continue_from
 from models.sensors.scaling import ROUNDING
 from models.sensors.seasonality import calendar, repeating
 
@@ -114,9 +115,10 @@ class AdaptiveDetector:
         return cls(columns, seasons, unit, start, None if period is None else float(period))
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score finite readings float64 [n, d] and adapt to them. Raises ValueError."""
+        """Score readings float64 [n, d] and adapt to them; NaN is the column's last value. Raises ValueError."""
         require_columns(readings, self.columns)
         state = dict(self.start) if state is None else copy_state(state, like=self.start)
+        readings = continue_from(state["last"], readings)
         starts = range(0, len(readings), _ROWS_AT_ONCE)
         parts = [self._score_part(readings[start : start + _ROWS_AT_ONCE], state) for start in starts]
         if not parts:

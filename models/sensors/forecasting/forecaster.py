@@ -13,6 +13,7 @@ from models.sensors.base import Forecast, Readings
 from models.sensors.forecasting.intervals import Intervals, typical_change
 from models.sensors.forecasting.networks import LinearForecast, PatchForecast, build_model
 from models.sensors.forecasting.windows import Windows
+from models.sensors.missing import continue_from
 
 
 class SeriesForecaster(nn.Module):
@@ -45,14 +46,15 @@ class SeriesForecaster(nn.Module):
         self.register_buffer("spread", spread.double())
 
     def forecast(self, readings: Readings, horizon: int, quantiles: tuple[float, ...]) -> Forecast:
-        """Forecast after readings float64 [n, d], n >= context. Raises ValueError."""
+        """Forecast after readings float64 [n, d], n >= context; NaN is the column's last value. Raises ValueError."""
         if readings.ndim != 2 or len(readings) < self.context or readings.shape[1] != len(self.columns):
             expected = f"[{self.context} or more, {len(self.columns)}]"
             raise ValueError(f"readings: expected finite numbers {expected}, got {list(readings.shape)}")
         if not 1 <= horizon <= self.horizon:
             raise ValueError(f"horizon: expected 1 to {self.horizon} steps, got {horizon}")
         with torch.inference_mode():
-            x = self.standardised(readings[-self.context :]).T[None]
+            filled = continue_from(self.centre.cpu().numpy(), readings[-self.context :])
+            x = self.standardised(filled).T[None]
             mean, change = self.model(x)[0], typical_change(x, self.horizon)[0]
             levels = {level: self._to_units(mean + change * self.intervals.at(level), horizon) for level in quantiles}
             return Forecast(self._to_units(mean, horizon), levels)

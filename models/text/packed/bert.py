@@ -169,7 +169,7 @@ class _Layer(nn.Module):
     def _self_attention(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Attention within each text: [tokens, 3 d] → [tokens, d]."""
         dtype = qkv.dtype
-        if self.bfloat16_attention:
+        if self.bfloat16_attention and blocks.sizes[-1] >= self.min_explicit_size:
             qkv = qkv.to(torch.bfloat16)
         row_of_slot, slot_of_row = blocks.row_of_slot, blocks.slot_of_row  # TorchScript narrows types of names only
         if row_of_slot is not None:
@@ -181,7 +181,11 @@ class _Layer(nn.Module):
             by_size.append(self._attend_blocks(qkv[begin:end], size, blocks.masks[number]))
             begin = end
         rows = by_size[0] if len(by_size) == 1 else torch.cat(by_size)
-        return (rows if slot_of_row is None else rows.index_select(0, slot_of_row)).to(dtype)
+        if slot_of_row is not None:
+            rows = rows.index_select(0, slot_of_row)
+        elif begin < len(qkv):
+            rows = functional.pad(rows, [0, 0, 0, len(qkv) - begin])  # fillers have no slots
+        return rows.to(dtype)
 
     def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
         """Attention within blocks of one size: [slots, 3 d] → [slots, d]."""

@@ -20,6 +20,7 @@ from models.errors import ModelError, Unsupported
 from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement, place
+from models.runtime.product_race import race_products
 from models.source import ModelSource
 from models.text.base import TextModel, text_metadata
 from models.text.encoder import Encoder
@@ -88,8 +89,9 @@ class PackedEncoder:
 def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
     """Load the packed encoder where it agrees with the general one, else the general one.
 
-    The metadata says which and why. The general path's vectors of the shipped model come with Sonde; for other models
-    the general encoder is loaded for the comparison. Raises ModelError where int8 is asked for and the packed encoder
+    The metadata says which and why. Where bfloat16 was not asked for and differs too much, the model gets float32. The
+    general path's vectors of the shipped model come with Sonde; for other models the general encoder is loaded for the
+    comparison. Raises ModelError where int8 is asked for and the packed encoder
     cannot be used, because the general one has no int8.
     """
     try:
@@ -98,13 +100,19 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
         return _general_encoder(source, placement, str(reason))
     expected = _shipped_vectors(source)
     if expected is None:
-        general = Encoder(source, placement.unrounded)
+        general = Encoder(source, placement.reference)
         expected = compute_probes(general)
     vectors = compute_probes(packed)
     cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
+        if placement.auto_dtype and placement.dtype == torch.bfloat16:
+            why = f"bfloat16 gave a least cosine of {cosine:.6f}"
+            log.warning("%s: %s, so it computes in float32", source.name, why)
+            return packed_or_general(source, placement.in_float32(why))
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
-    packed.metadata = replace(packed.metadata, forward=f"packed: least cosine to the general forward pass {cosine:.6f}")
+    forward = f"packed: least cosine to the general forward pass {cosine:.6f}"
+    notes = (*packed.metadata.notes, *_recommend_int8(placement))
+    packed.metadata = replace(packed.metadata, forward=forward, notes=notes)
     return packed
 
 
@@ -114,6 +122,14 @@ def compute_probes(model: TextModel) -> NDArray[np.float32]:
     long = "the quick brown fox jumps over the lazy dog " * (limit // 9 + 1)
     parts = model.text.encode(PROBES), model.text.encode([long], max_tokens=limit)
     return np.concatenate([model.forward(part) for part in parts])
+
+
+def _recommend_int8(placement: Placement) -> tuple[str, ...]:
+    """A note where int8 was not asked for and would gain much."""
+    race = race_products()
+    if placement.int8 or placement.device.type != "cpu" or not race.recommends_int8:
+        return ()
+    return (f"int8 multiplies {race.int8_gain:.1f} times as fast as {race.preferred} here: try --dtype int8",)
 
 
 def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:

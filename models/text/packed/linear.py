@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.runtime.huge_pages import move_to_huge_pages
 from models.runtime.product_race import pack_for_onednn, race_products
 
 # Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
@@ -60,6 +61,13 @@ class Linear(nn.Linear):
         """Store the weights as [in, out], which MKL multiplies faster; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
 
+    def memory(self) -> list[tuple[int, int]]:
+        """Address and bytes of each form of the weights."""
+        areas = [(self.weight.data_ptr(), self.weight.nbytes)]
+        if self._packed is not None:
+            areas.append((torch.ops.mkldnn.data_ptr(self._packed), torch.ops.mkldnn._nbytes(self._packed)))  # noqa: SLF001
+        return areas
+
 
 def prepare_for_cpu(layers: Sequence[Linear]) -> int:
     """Give a network's linear layers the forms that are fast on this CPU.
@@ -74,9 +82,11 @@ def prepare_for_cpu(layers: Sequence[Linear]) -> int:
     elif all(layer.weight.dtype == torch.float32 for layer in layers):
         for layer in layers:
             layer.lay_out_for_mkl()
-        if has_onednn() and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
+        wins_few = has_onednn() and race_products().onednn_wins_few
+        if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
                 layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
+    move_to_huge_pages(area for layer in layers for area in layer.memory())
     return max((layer.onednn_max_rows for layer in layers), default=0)
 
 

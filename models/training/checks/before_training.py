@@ -15,7 +15,7 @@ from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
 from models.training.data.dataset import DataSplit
 from models.training.job import TextContext
-from models.training.report import Finding
+from models.training.report import Finding, about
 
 _FORWARD_ROWS = 16
 _LOSS_ROWS = 256
@@ -32,10 +32,11 @@ def check_rows(context: TextContext, parts: DataSplit) -> None:
     context.report.raise_if_failed("data")
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
     if context.model.metadata.task == "embedding":
-        context.report.extend(_check_encoder(context, texts))
+        context.report.extend(about("encoder", _check_encoder(context, texts)))
         context.report.raise_if_failed("forward")
     if context.job.task == "classification" and parts.train.labels is not None:
-        context.report.extend(_check_head_loss(context, parts.train.texts[0], parts.train.labels))
+        findings = _check_head_loss(context, parts.train.texts[0], parts.train.labels)
+        context.report.extend(about("head on the frozen encoder", findings))
         context.report.raise_if_failed("loss")
 
 

@@ -19,6 +19,9 @@ _RESAMPLES = 200
 _LIMITS = "the largest robust z-score"
 _SERVED = "the served model"
 _DROP_MODEL = "Try another detector or add related columns; otherwise set a limit on each column instead of a model."
+_CHANGE_ALPHA = (
+    "The scores rank these rows better than limits do: choose an `alpha` that raises the alarms you can answer."
+)
 _KEEP_SERVED = "Keep the served model, or check what changed: other rows, other columns, another detector."
 
 Flags = NDArray[np.bool_]
@@ -46,8 +49,10 @@ def check_trivial(
 
     Intervals hold 95 % of a bootstrap over blocks of `stride` rows, because neighbouring rows are alike.
     """
+    remedy = _DROP_MODEL
     for check, lead, message in _compare_by_labels(ours, trivial, _LIMITS, anomalous, stride, seed):
-        yield _finding(f"{check}_trivial", lead.low <= 0, lead, message, _DROP_MODEL)
+        yield _finding(f"{check}_trivial", lead.low <= 0, lead, message, remedy)
+        remedy = _CHANGE_ALPHA if lead.low > 0 else _DROP_MODEL
 
 
 def check_incumbent(

@@ -139,7 +139,7 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
 def _check_baselines(baselines: Iterable[Baseline]) -> Iterator[Finding]:
     known = {baseline.name: baseline for baseline in baselines}
     for baseline in known.values():
-        message = f"{baseline.name}: {baseline.accuracy:.1%} of held-out rows right, macro-F1 {baseline.macro_f1:.3f}."
+        message = f"{baseline.accuracy:.1%} of held-out rows right, macro-F1 {baseline.macro_f1:.3f}."
         yield _finding(f"baseline_{baseline.name}", "ok", baseline.macro_f1, None, message)
     if "majority" in known and "tfidf" in known:
         floor, words = known["majority"].macro_f1, known["tfidf"].macro_f1

@@ -60,8 +60,8 @@ def check_leaks(train: TextRows, held_out: TextRows) -> Finding:
     rows = [known[key] for key in row_keys(held_out) if key in known]
     share = len(rows) / max(len(held_out), 1)
     message = (
-        f"{len(rows)} of {len(held_out)} held-out rows are also training rows (the lines of those are named). The "
-        f"limit is {MAX_LEAKS:.0%}."
+        f"{len(rows)} of {len(held_out)} held-out rows are also training rows (the lines of those are named). Each "
+        f"one flatters the figures; more than {MAX_LEAKS:.0%} end the job."
     )
     status: Status = "ok" if not rows else "fail" if share > MAX_LEAKS else "warn"
     remedy = "Remove these rows from one of the parts: the evaluation would reward memory."

@@ -21,7 +21,7 @@ from models.training.report import Finding, Status
 WATCHED_STEPS = 10
 LARGE_NORM = 1e3
 EXPLODED_NORM = 1e6
-# 1e-4 to 1e-2 is healthy; beyond ten times that is a warning.
+# A step of 1e-4 to 1e-2 is usual; beyond ten times that is a warning.
 SLOW, FAST, WILD = 1e-5, 1e-1, 2e-1
 _finding = partial(Finding.of, "gradient")
 
@@ -217,8 +217,12 @@ class GradientMonitor:
             return
         middle = median(ratios)
         status: Status = "ok" if SLOW <= middle <= FAST else "fail" if middle > WILD else "warn"
-        message = f"One step changes a weight matrix by {middle:.1e} of its size (median; 1e-4 to 1e-2 is healthy)."
-        remedy = "Lower the learning rate." if middle > FAST else "Raise the learning rate."
+        message = (
+            f"One step changes a weight matrix by {middle:.1e} of its size (median); expected {SLOW:.0e} to {FAST:.0e}."
+        )
+        remedy = "Raise the learning rate, unless another check asks to lower it."
+        if middle > FAST:
+            remedy = "Lower the learning rate."
         yield _finding("update_ratio", status, middle, FAST if middle > SLOW else SLOW, message, remedy)
 
 

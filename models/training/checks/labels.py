@@ -58,7 +58,7 @@ def _check_imbalance(counts: Counter[str]) -> Finding:
         f"The largest label, {most!r}, has {many} rows; the smallest, {least!r}, has {few}. The limit is "
         f"{MAX_IMBALANCE:.0f} to 1."
     )
-    remedy = "Collect more rows of the rare labels, or weight the classes; read macro-F1 rather than accuracy."
+    remedy = "Collect more rows of the rare labels; read macro-F1 rather than accuracy."
     ratio = many / few
     return _finding("imbalance", warn_if(ratio > MAX_IMBALANCE), ratio, MAX_IMBALANCE, message, remedy)
 

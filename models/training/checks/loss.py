@@ -166,7 +166,7 @@ def check_slope(losses: Sequence[float]) -> Finding:
     message = f"Over the first {len(losses)} steps the loss went from {start:.4g} to {end:.4g}, peak {peak:.4g}."
     if end > LEAP * first or peak > 5 * LEAP * first:
         return _finding("slope", "fail", max(ratio, peak / first), LEAP, message, _FIX_TOO_FAST)
-    remedy = _FIX_TOO_FAST if ratio > 1.05 else "Raise the learning rate, or look at the gradient checks."
+    remedy = _FIX_TOO_FAST if ratio > 1.05 else "Look at the gradient checks: they say whether the steps are too small."
     return _finding("slope", warn_if(ratio >= 1), ratio, 1.0, message, remedy)
 
 
@@ -224,7 +224,7 @@ def _check_first_value(first: float, classes: int | None) -> Iterator[Finding]:
         status: Status = "ok" if 0.5 <= ratio <= 1.5 else "warn" if 0.2 <= ratio <= 5 else "fail"
         message = (
             f"The first cross-entropy of a fresh head over {classes} classes is {first:.3f}; guessing gives "
-            f"ln({classes}) = {usual:.3f}."
+            f"ln({classes}) = {usual:.3f}, and {usual / 2:.3f} to {1.5 * usual:.3f} is fine."
         )
         remedy = "Check the number of classes, a softmax applied twice, and the scale of the head's weights and inputs."
         yield _finding("fresh_loss", status, first, usual, message, remedy)

@@ -126,7 +126,8 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
         f"The calibration error is {error:.3f} (the limit is {limit:.3f}): on average {mean:.1%} sure, {accuracy:.1%} "
         "right."
     )
-    remedy = f"The model is {'too sure' if mean > accuracy else 'not sure enough'}: scale its temperature."
+    sure = "too sure" if mean > accuracy else "not sure enough"
+    remedy = f"The model is {sure}: add rows, and choose `min_confidence` by the shares that this report lists."
     return _finding("calibration", warn_if(error > limit), error, limit, message, remedy)
 
 
@@ -163,13 +164,21 @@ def _check_lead(check: str, gain: Interval, measure: str, baseline: str, remedy:
 def _check_worst_classes(labels: list[str], truth: Ints, ours: Ints, lines: list[int]) -> Finding:
     scores, counts = class_f1(truth, ours, len(labels)), np.bincount(truth, minlength=len(labels))
     order = [int(index) for index in np.argsort(scores, kind="stable") if counts[index]]
+    judged = [index for index in order if counts[index] >= _MIN_ROWS_OF_CLASS]
+    listed = "; ".join(
+        _describe_class(labels, truth, ours, index, scores[index]) for index in (judged or order)[:_LISTED]
+    )
+    if not judged:
+        message = f"No class has the {_MIN_ROWS_OF_CLASS} held-out rows that would judge it. The lowest F1: {listed}."
+        return _finding("worst_classes", "skipped", None, None, message)
     limit = 0.5 * float(np.nanmean(scores))
-    bad = [index for index in order if counts[index] >= _MIN_ROWS_OF_CLASS and scores[index] < limit]
-    listed = "; ".join(_describe_class(labels, truth, ours, index, scores[index]) for index in order[:_LISTED])
-    message = f"The worst classes by F1 (the limit is {limit:.2f}): {listed}."
+    bad = [index for index in judged if scores[index] < limit]
+    few = len(order) - len(judged)
+    unjudged = f" {few} more have fewer than {_MIN_ROWS_OF_CLASS} held-out rows and are not judged." if few else ""
+    message = f"The lowest F1 of a class is {scores[judged[0]]:.2f}; expected at least {limit:.2f}. {listed}.{unjudged}"
     remedy = "Add rows of these classes, correct their labels, or merge classes that even people confuse."
     rows = [lines[row] for row in np.flatnonzero(np.isin(truth, bad) & (truth != ours))]
-    return _finding("worst_classes", warn_if(bad), float(scores[order[0]]), limit, message, remedy, rows)
+    return _finding("worst_classes", warn_if(bad), float(scores[judged[0]]), limit, message, remedy, rows)
 
 
 def _describe_class(labels: list[str], truth: Ints, ours: Ints, index: int, score: float) -> str:

@@ -25,6 +25,9 @@ _finding = partial(Finding.of, "data")
 
 def check_table(train: Segments, held_out: Segments, repairs: Imputation) -> Iterator[Finding]:
     """Check readings before training; findings name lines of the training file."""
+    if repairs.read_as:
+        message = f"The file was read as: {', '.join(repairs.read_as)}."
+        yield _finding("read_as", "ok", None, None, message, "If that is wrong, say how it is written in `csv`.")
     yield _check_row_count(train)
     yield _check_constant_columns(train)
     yield _check_missing(train, held_out, repairs)
@@ -48,6 +51,7 @@ def _check_row_count(train: Segments) -> Finding:
     remedy = f"Send at least {LEAST_ROWS} normal rows {where}."
     if status == "warn":
         remedy = f"Send {ENOUGH_ROWS} normal rows or more: a small alpha needs many."
+        return _finding("rows", status, float(count), float(ENOUGH_ROWS), message, remedy)
     return _finding("rows", status, float(enough), float(LEAST_ROWS), message, remedy)
 
 

@@ -25,7 +25,7 @@ def read_bound_readings(file: BoundFile) -> Segments:
         label, kind = None, "series"
     else:
         raise TrainingDataError("wrong_row_kind", f"file: expected rows of {file.task}, got readings", "file")
-    roles = ColumnRoles(settings.columns, settings.timestamp, settings.group, label)
+    roles = ColumnRoles(settings.columns, settings.timestamp, settings.group, label, settings.csv)
     return to_segments(read_table(file.path, roles, param="file"), kind, param="file")[0]
 
 

@@ -107,7 +107,7 @@ def read_rows(
     max_line_bytes: int = MAX_LINE_BYTES,
     param: str = "training_file",
 ) -> TextRows:
-    """Read a JSONL, CSV or Parquet file of texts.
+    """Read a JSONL, CSV, Parquet or XLSX file of texts.
 
     `columns` maps our column names to the file's; errors name `param`. Raises TrainingDataError for the first row
     that cannot be used, or that `task` does not take. `TextRows.notes` names the columns that are not used.

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from models.training.errors import TrainingDataError, data_error
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", "xlsx"]
 BOM = b"\xef\xbb\xbf"
 _FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, Format] = {
@@ -17,11 +17,14 @@ _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
 }
-_PARQUET = "a Parquet file"
+_PARQUET, _ZIP, _UTF_16 = "a Parquet file", "a zip archive", "UTF-16 text"
+# What the first bytes may be of a file of each format; of others, nothing that is known.
+_CONTENTS: dict[Format, tuple[str | None, ...]] = {"parquet": (_PARQUET,), "xlsx": (_ZIP,), "csv": (None, _UTF_16)}
 _SIGNATURES = {
-    b"PK\x03\x04": "a zip archive",
-    b"PK\x05\x06": "a zip archive",
+    b"PK\x03\x04": _ZIP,
+    b"PK\x05\x06": _ZIP,
     b"PAR1": _PARQUET,
     b"\x1f\x8b": "a gzip file",
     b"BZh": "a bzip2 file",
@@ -32,8 +35,8 @@ _SIGNATURES = {
     b"%PDF": "a PDF",
     b"SQLite format 3": "an SQLite database",
     b"ARROW1": "an Arrow file",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
 } | {b"\x80" + bytes([protocol]): "a pickle, which is never opened" for protocol in range(2, 6)}
 
 
@@ -45,11 +48,11 @@ def find_format(path: Path, asked: str | None, param: str) -> Format:
     except FileNotFoundError:
         raise TrainingDataError("file_not_found", f"{param}: the file is not there", param) from None
     if asked is not None and asked not in _FORMATS:
-        raise data_error(param, "unknown_format", "the format jsonl, csv or parquet", repr(asked[:40]))
+        raise data_error(param, "unknown_format", "the format jsonl, csv, parquet or xlsx", repr(asked[:40]))
     content = next((name for signature, name in _SIGNATURES.items() if start.startswith(signature)), None)
     chosen = next((known for known in _FORMATS if known == asked), None)
     chosen = chosen or _SUFFIXES.get(path.suffix.lower()) or _guess(start, content)
-    if start and content != (_PARQUET if chosen == "parquet" else None):
+    if start and content not in _CONTENTS.get(chosen, (None,)):
         raise data_error(param, "wrong_format", chosen, f"{content or 'something else'} (told by its first bytes)")
     return chosen
 

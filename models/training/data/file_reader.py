@@ -1,4 +1,4 @@
-"""The reader of JSONL, CSV and Parquet: records for texts, columns for readings.
+"""The reader of JSONL, CSV, Parquet and XLSX: records for texts, columns for readings.
 
 Nothing is unpickled. Columns of CSV are read by pyarrow. Where pyarrow refuses a file, the records are read line by
 line, so that the error names the line at fault.
@@ -30,6 +30,7 @@ from models.training.data.parquet_batches import (
     read_batches,
     to_python,
 )
+from models.training.data.xlsx import read_sheet
 from models.training.errors import TrainingDataError, data_error
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class FileColumns:
     table: pa.Table
     lines: NDArray[np.int64]
     unit: str
+    read_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class FileReader:
     """Reads one file within its limits; `param` is the parameter that errors name.
 
     `on_fault` takes the error of a row, which is then left out; without it, the first such error is raised.
+    `delimiter` separates the cells of CSV, by default what the header shows. `original` gives the lines of the file
+    that this one is a copy of.
     """
 
     path: Path
@@ -74,11 +78,13 @@ class FileReader:
     max_rows: int = MAX_ROWS
     max_line_bytes: int = MAX_LINE_BYTES
     on_fault: Callable[[TrainingDataError], None] | None = None
+    delimiter: str | None = None
+    original: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
 
     @property
     def unit(self) -> str:
         """What a record is found by: its first line, or its row."""
-        return "row" if self.format == "parquet" else "line"
+        return "row" if self.format in ("parquet", "xlsx") else "line"
 
     def records(self, wanted: Collection[str] = ()) -> Iterator[Record]:
         """Stream (line, record); of Parquet only `wanted` columns are read, others are None.
@@ -89,6 +95,7 @@ class FileReader:
             "jsonl": self._jsonl_records,
             "csv": self._csv_records,
             "parquet": lambda: self._parquet_records(wanted),
+            "xlsx": self._xlsx_records,
         }
         for count, record in enumerate(formats[self.format](), start=1):
             if count > self.max_rows:
@@ -100,6 +107,9 @@ class FileReader:
         self._require_bytes(self.path.stat().st_size, _MAX_TABLE_BYTES)
         if self.format == "parquet":
             found = self._parquet_columns()
+        elif self.format == "xlsx":
+            table, lines = read_sheet(self.path, self.param)
+            found = FileColumns(table, np.array(lines, dtype=np.int64), self.unit)
         else:
             found = (self._csv_columns() if self.format == "csv" else None) or self._record_columns()
         if not len(found.lines):
@@ -142,7 +152,7 @@ class FileReader:
         with self.path.open("rb") as file:
             lines = self._lines(file)
             header = self._require_header(next(lines, (1, ""))[1])
-            reader = _csv_reader(chain([header], (line for _, line in lines)), header)
+            reader = _csv_reader(chain([header], (line for _, line in lines)), self._delimiter(header))
             start, names = 1, list[str]()
             while True:
                 try:
@@ -180,11 +190,11 @@ class FileReader:
             start = file.readline(self.max_line_bytes).removeprefix(BOM)
         header = self._require_header(start.decode("utf-8", "replace"))
         try:
-            names = self._require_names(next(_csv_reader([header], header)))
+            names = self._require_names(next(_csv_reader([header], self._delimiter(header))))
             types = dict.fromkeys(names, pa.string())
             table = pyarrow.csv.read_csv(
                 self.path,
-                parse_options=pyarrow.csv.ParseOptions(delimiter=_delimiter(header)),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=self._delimiter(header)),
                 convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
             )
             if table.column_names != names or not _is_line_per_row(self.path, table.num_rows):
@@ -193,7 +203,7 @@ class FileReader:
             return None
         self._require_rows(table.num_rows)
         self._require_cells(table.num_rows, table.num_columns)
-        return FileColumns(table, np.arange(2, table.num_rows + 2), self.unit)
+        return FileColumns(table, self._original(np.arange(2, table.num_rows + 2)), self.unit)
 
     def _record_columns(self) -> FileColumns:
         """Columns of text from records; a key that a record lacks is null there."""
@@ -206,7 +216,12 @@ class FileReader:
             columns = {name: pa.array(column, pa.string()) for name, column in cells.items()}
             tables.append(pa.table({**columns, _LINES: [line for line, _ in batch]}))
         table = pa.concat_tables(tables, promote_options="default")
-        return FileColumns(table.drop_columns(_LINES), table.column(_LINES).to_numpy(), self.unit)
+        lines = self._original(table.column(_LINES).to_numpy())
+        return FileColumns(table.drop_columns(_LINES), lines, self.unit)
+
+    def _xlsx_records(self) -> Iterator[Record]:
+        table, lines = read_sheet(self.path, self.param)
+        yield from zip(lines, table.to_pylist(), strict=True)
 
     # Parquet
 
@@ -269,11 +284,18 @@ class FileReader:
             raise self._error("not_utf8", "UTF-8", "other bytes", line=row, column=name) from None
         return values
 
+    def _delimiter(self, header: str) -> str:
+        return self.delimiter or max(",;\t", key=header.count)
+
+    def _original(self, lines: NDArray[np.int64]) -> NDArray[np.int64]:
+        return lines if self.original is None else self.original(lines)
+
     # Limits
 
     def _error(
         self, code: str, expected: str, got: str, *, line: int | None = None, column: str | None = None
     ) -> TrainingDataError:
+        line = None if line is None else int(self._original(np.array([line]))[0])
         return data_error(self.param, code, expected, got, line=line, column=column, unit=self.unit)
 
     def _require_bytes(self, size: int, most: int, what: str = "") -> None:
@@ -311,14 +333,10 @@ class FileReader:
             seen.add(name)
 
 
-def _csv_reader(lines: Iterable[str], header: str) -> Reader:
+def _csv_reader(lines: Iterable[str], delimiter: str) -> Reader:
     # Python's own limit of a cell, 128 KiB, is below that of a line; this one ends a quote that is left open, too.
     csv.field_size_limit(MAX_LINE_BYTES)
-    return csv.reader(lines, delimiter=_delimiter(header), strict=True)
-
-
-def _delimiter(header: str) -> str:
-    return max(",;\t", key=header.count)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
 def _is_line_per_row(path: Path, rows: int) -> bool:

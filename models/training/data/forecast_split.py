@@ -45,14 +45,16 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Se
 
     Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context.
     """
-    table = read_table(job.training_file, ColumnRoles(settings.columns, settings.timestamp, settings.group))
+    table = read_table(
+        job.training_file, ColumnRoles(settings.columns, settings.timestamp, settings.group, csv=settings.csv)
+    )
     everything, imputation = to_segments(table, "series")
     whole, left_out = leave_out(everything, bound)
     groups = 1 if table.groups is None else len(set(table.groups))
     if job.validation_file is None:
         seen, held = divide_segments(whole, groups, settings.held_out)
     else:
-        roles = ColumnRoles(table.columns, settings.timestamp, settings.group)
+        roles = ColumnRoles(table.columns, settings.timestamp, settings.group, csv=settings.csv)
         later = read_table(job.validation_file, roles, param="validation_file")
         seen, (held, _) = whole, to_segments(later, "series", param="validation_file")
         whole = held

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.sensors.base import SensorKind
+from models.sensors.missing import MAX_MISSING, carry_forward
 from models.sensors.steps import recognise
 from models.sensors.timestamps import to_iso
 from models.training.data.table import Doubles, Table
@@ -18,7 +19,6 @@ Rows = NDArray[np.int64]
 
 # A gap of this many usual periods ends a segment.
 _GAP_PERIODS = 10.0
-_MOST_MISSING = 0.5
 # From this number of groups on, whole groups are held out, else the last part of each.
 _GROUPS_TO_HOLD_OUT = 5
 # Normal rows that a detector needs: of a series in one segment, of records in all.
@@ -89,7 +89,7 @@ class Segments:
 
 @dataclass(slots=True)
 class Imputation:
-    """What `to_segments` did to a table, for the report: counts, and lines of the file."""
+    """What was done to a table, for the report: how the file was read, counts, and lines of the file."""
 
     missing: dict[str, int] = field(default_factory=dict)
     missing_lines: list[int] = field(default_factory=list)
@@ -98,6 +98,7 @@ class Imputation:
     jitter: float = 0.0
     period_s: float | None = None
     step: str | None = None  # a calendar's
+    read_as: tuple[str, ...] = ()
 
 
 def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file") -> tuple[Segments, Imputation]:
@@ -105,7 +106,7 @@ def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file")
 
     Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
     """
-    imputation = Imputation()
+    imputation = Imputation(read_as=table.read_as)
     order, firsts = _order_by_group(table)
     if table.times is not None:
         order, firsts = _cut_at_gaps(table, table.times, order, firsts, imputation, param)
@@ -201,7 +202,7 @@ def _require_forwards(table: Table, order: Rows, steps: Doubles, inside: NDArray
 def _require_mostly_present(table: Table, readings: Doubles, param: str) -> None:
     share = np.isnan(readings).mean(axis=0)
     worst = int(share.argmax())
-    if share[worst] > _MOST_MISSING:
+    if share[worst] > MAX_MISSING:
         got = f"none in {share[worst]:.0%}; leave it out of `columns`"
         raise data_error(param, "mostly_missing", "numbers in most rows", got, column=table.columns[worst])
 
@@ -215,14 +216,7 @@ def _impute(readings: Doubles, starts: Rows | None) -> Doubles:
     if not missing.any():
         return readings
     medians = np.nanmedian(readings, axis=0)
-    if starts is None:
-        return np.where(missing, medians, readings)
-    # The row of the last value seen, never before the start of the segment.
-    rows = np.where(missing, -1, np.arange(len(readings))[:, None])
-    begins = np.repeat(starts, np.diff([*starts.tolist(), len(readings)]))[:, None]
-    last = np.maximum.accumulate(rows, axis=0)
-    seen = np.take_along_axis(readings, np.maximum(last, 0), axis=0)
-    return np.where(last >= begins, seen, medians)
+    return np.where(missing, medians, readings) if starts is None else carry_forward(readings, starts, medians)
 
 
 def _normal_parts(rows: Rows, labels: NDArray[np.bool_]) -> list[Rows]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,15 +15,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.sensors.base import LARGEST
-from models.sensors.timestamps import EXPECTED, parser_of, require_in_calendar
+from models.sensors.timestamps import EXPECTED, require_in_calendar
+from models.training.csv_options import CsvOptions
+from models.training.data.dates import DateColumn, DateError, read_dates
+from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import FileColumns, FileReader
+from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
+from models.training.data.numbers import MISSING, NumberFormat, find_number_format
+from models.training.data.suspects import is_counter, is_empty, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
 
 Doubles = NDArray[np.float64]
 MOST_COLUMNS = 512
-_MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
-_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *_MISSING)
+_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
 _ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _NUMBER = "a number"
@@ -33,12 +37,13 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class ColumnRoles:
-    """The role of each column; without `columns`, all without a role are readings."""
+    """The role of each column; without `columns`, all without a role are readings. `csv` says how a CSV is written."""
 
     columns: tuple[str, ...] = ()
     timestamp: str | None = None
     group: str | None = None
     label: str | None = None
+    csv: CsvOptions = field(default_factory=CsvOptions)
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -51,7 +56,8 @@ class Table:
     """Readings float64 [n, d] in the order of the file, NaN where one is missing.
 
     `lines` [n] are lines of the file (rows of a Parquet file). `times` [n] (seconds since 1970), `groups` [n] and
-    `labels` [n] (True: an anomaly) are None where the file has none.
+    `labels` [n] (True: an anomaly) are None where the file has none. `read_as` says how the file was understood, where
+    it is not plain.
     """
 
     columns: tuple[str, ...]
@@ -60,49 +66,105 @@ class Table:
     times: Doubles | None = None
     groups: tuple[str, ...] | None = None
     labels: NDArray[np.bool_] | None = None
+    read_as: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.readings)
 
 
-def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file") -> Table:
-    """Read a CSV, Parquet or JSONL file.
+def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file", max_rows: int = MAX_ROWS) -> Table:
+    """Read a CSV, Parquet, XLSX or JSONL file.
 
-    Raises TrainingDataError for the first cell, line or column that cannot be used.
+    Raises TrainingDataError for the first cell, line or column that cannot be used; it names the other columns' first
+    faults, too.
     """
-    file = FileReader(path, find_format(path, None, param), param).columns()
-    return _TableParser(file, param).parse(roles)
+    parser = _TableParser(_read_columns(path, roles.csv, param, max_rows), roles, param)
+    try:
+        return parser.parse()
+    except TrainingDataError as first:
+        first.add([fault.message for fault in parser.faults() if fault.message != first.message])
+        raise
 
 
 def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
     """The first fault of each column; none where all can be read. Raises TrainingDataError for the file as a whole."""
     param = "training_file"
-    return list(_TableParser(FileReader(path, find_format(path, None, param), param).columns(), param).faults(roles))
+    return list(_TableParser(_read_columns(path, roles.csv, param), roles, param).faults())
 
 
-@dataclass(frozen=True, slots=True)
+def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_ROWS) -> FileColumns:
+    kind = find_format(path, None, param)
+    if kind != "csv":
+        return FileReader(path, kind, param, max_rows).columns()
+    with plain(path, csv, param) as file:
+        reader = FileReader(file.path, kind, param, max_rows, delimiter=file.delimiter, original=file.original)
+        return replace(reader.columns(), read_as=file.read_as)
+
+
+@dataclass(slots=True)
 class _TableParser:
     file: FileColumns
+    roles: ColumnRoles
     param: str
+    numbers: NumberFormat = field(default_factory=NumberFormat)
 
-    def parse(self, roles: ColumnRoles) -> Table:
-        columns = roles.columns or tuple(name for name in self.file.table.column_names if name not in roles.others)
+    def parse(self) -> Table:
+        roles = self.roles
+        columns = roles.columns or self._without_role()
+        self.numbers = self._find_numbers(columns)
+        told = [*self.file.read_as, *self.numbers.read_as]
+        columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         for name in (*columns, *roles.others):
             self._require_column(name)
         if not 1 <= len(columns) <= MOST_COLUMNS:
             raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
+        readings = self._matrix(columns)
+        if roles.csv.na_values is None:
+            require_no_sentinels(columns, readings, self.file.lines, self.param)
+        dates = None if roles.timestamp is None else self._times(roles.timestamp)
         return Table(
             columns,
-            self._matrix(columns),
+            readings,
             self.file.lines,
-            None if roles.timestamp is None else self._times(roles.timestamp),
+            None if dates is None else np.array(dates.seconds, dtype=np.float64),
             None if roles.group is None else self._groups(roles.group),
             None if roles.label is None else self._labels(roles.label),
+            (*told, *([] if dates is None else dates.read_as), *left_out),
         )
 
-    def faults(self, roles: ColumnRoles) -> Iterator[TrainingDataError]:
+    def _without_role(self) -> tuple[str, ...]:
+        """The columns without a role; not one without a name and cells, as a separator at the end makes it."""
+        table, others = self.file.table, self.roles.others
+        return tuple(
+            name for name in table.column_names if name not in others and (name or not is_empty(table.column("")))
+        )
+
+    def _find_numbers(self, columns: tuple[str, ...]) -> NumberFormat:
+        known = [self.file.table.column(name) for name in columns if name in self.file.table.column_names]
+        return find_number_format([column for column in known if _is_text(column)], self.roles.csv, self.param)
+
+    def _without_counters(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+        """The columns that are no counters, and what to tell of those that are."""
+        counters = [name for name in columns if is_counter(self._numbers_or_none(name))]
+        if len(counters) == len(columns):
+            return columns, []
+        told = [f"left out {quote(name)}, which only counts up" for name in counters]
+        return tuple(name for name in columns if name not in counters), told
+
+    def _numbers_or_none(self, name: str) -> Doubles | None:
+        try:
+            return self._readings(name)
+        except TrainingDataError:
+            return None  # named with its line where the readings are read
+
+    def faults(self) -> Iterator[TrainingDataError]:
         """The first fault of each column."""
-        names = roles.columns or tuple(name for name in self.file.table.column_names if name not in roles.others)
+        roles = self.roles
+        names = roles.columns or self._without_role()
+        try:
+            self.numbers = self._find_numbers(names)
+        except TrainingDataError as error:
+            yield error
         others = ((roles.timestamp, self._times), (roles.group, self._groups), (roles.label, self._labels))
         readers: list[tuple[str | None, Callable[[str], object]]] = [
             *((name, self._readings) for name in names),
@@ -132,11 +194,9 @@ class _TableParser:
     def _readings(self, name: str) -> Doubles:
         """A column as float64 [n], NaN where a cell is empty."""
         column = self.file.table.column(name)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        if _is_text(column):
             self._require_short(name, column)
-            column = pc.utf8_trim_whitespace(column)
-            missing = pc.is_in(pc.utf8_lower(column), pa.array(_MISSING, column.type))
-            column = pc.if_else(missing, pa.scalar(None, column.type), column)
+            column = self.numbers.to_plain(column)
         try:
             numbers = pc.cast(column, pa.float64(), safe=False)
         except pa.ArrowException:
@@ -160,19 +220,21 @@ class _TableParser:
             raise self._error("too_large", row, name, f"a number of at most {LARGEST:g} either way", got)
         return values
 
-    def _times(self, name: str) -> Doubles:
-        """A column as seconds since 1970, float64 [n]; without a zone it is UTC."""
+    def _times(self, name: str) -> DateColumn:
+        """A column as seconds since 1970; without a zone it is UTC."""
         column = self.file.table.column(name)
         if pa.types.is_date(column.type):
             column = pc.cast(column, pa.timestamp("s"), safe=False)
         if not pa.types.is_timestamp(column.type):
             texts = ["" if cell is None else str(cell) for cell in column.to_pylist()]
-            parse = parser_of(texts)
-            return np.array(self._parse_each(name, texts, lambda text: parse(str(text)), EXPECTED), dtype=np.float64)
+            try:
+                return read_dates(texts, self.roles.csv, self.param)
+            except DateError as error:
+                raise self._error("wrong_type", error.row, name, EXPECTED, repr(texts[error.row])[:60]) from None
         # Counted in the file's own unit: a cast to another may overflow or lose digits.
         parse = partial(_count_to_seconds, per_second=_UNITS[column.type.unit])
         counts = pc.cast(column, pa.int64()).to_pylist()
-        return np.array(self._parse_each(name, counts, parse, EXPECTED), dtype=np.float64)
+        return DateColumn(self._parse_each(name, counts, parse, EXPECTED), [])
 
     def _groups(self, name: str) -> tuple[str, ...]:
         return tuple(map(str, self._parse_cells(name, _require_text, "a group's name")))
@@ -201,6 +263,10 @@ class _TableParser:
     def _error(self, code: str, row: int, name: str, expected: str, got: str) -> TrainingDataError:
         line = int(self.file.lines[row])
         return data_error(self.param, code, expected, got, line=line, column=name, unit=self.file.unit)
+
+
+def _is_text(column: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
 
 
 def _number_hint(got: str) -> str:

@@ -22,7 +22,7 @@ from models.training.recipes.encoder_comparison import ComparisonResult, Encoder
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
 from models.training.recipes.text_dataset import TextDataset
-from models.training.report import Finding
+from models.training.report import Choice, Finding
 
 _GOLDEN_TEXTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
@@ -45,6 +45,7 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
         rows = len(data.whole.texts)
         emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
     _write(context, winner, published)
+    context.report.choices.append(_detector_choice(settings, data, winner, frozen))
     context.report.extend(_findings(context, parts, data, winner, won))
     return Outcome(
         encoder="own" if winner.directory else "base",
@@ -55,6 +56,23 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
         golden=_golden(context, published, data),
         trained_tokens=sum(item.count for item in context.embedder.read(data.texts)),
     )
+
+
+def _detector_choice(
+    settings: ClassificationHyperparameters, data: TextDataset, winner: Candidate, frozen: Candidate
+) -> Choice:
+    auroc = "detector_auroc_"
+    ranking = {name.removeprefix(auroc): one for name, one in frozen.metrics.items() if name.startswith(auroc)}
+    judges = "the out-of-scope texts" if data.out_of_scope else "labels that were hidden from it"
+    reason = "there are too few labels and no out-of-scope texts to compare others by"
+    if ranking:
+        reason = f"it ranks {judges} best, or is the simplest within 0.002 of the best"
+    if winner is not frozen:
+        ranking, reason = {}, "tuned encoders take the one that uses both distances and logits"
+    if settings.detector != "auto":
+        reason = "the job asks for it"
+    figures = {name: {f"AUROC of {judges}": one} for name, one in ranking.items()}
+    return Choice("Out-of-scope detector", winner.detector.kind, reason, figures)
 
 
 def _write(context: TextContext, measured: Candidate, published: Candidate) -> None:

@@ -20,6 +20,7 @@ from models.training.hyperparameters import ClassificationHyperparameters, Detec
 from models.training.job import TextContext
 from models.training.recipes.candidate import Candidate
 from models.training.recipes.text_dataset import TextDataset
+from models.training.report import Choice
 from models.training.tuning.encoder_tuning import EncoderTuning, open_encoder
 
 # A fifth of these few rows cannot show a lead of one or two points: of Banking77 with 10 a class it is 154 rows, with a
@@ -106,9 +107,12 @@ class EncoderComparison:
         Raises TrainingError where a mode asked for by name cannot be done.
         """
         if self._settings.mode == "frozen":
+            self._choose("frozen", "the job asks for it")
             return None
         folds, auto = self._folds(), self._settings.mode == "auto"
-        if auto and not self._can_show_a_lead(folds):
+        if auto and (objection := self._objection(folds)) is not None:
+            self._emit(f"no tuned encoder: {objection}")
+            self._choose("frozen", objection)
             return None
         why = "a better one could show a lead over the frozen one" if auto else "the job asks for it"
         self._emit(f"tuning the encoder {self._context.job.base}, since {why}")
@@ -118,11 +122,17 @@ class EncoderComparison:
             if not auto:
                 raise
             self._emit(f"no tuned encoder: {error.message}; the frozen one stays", "warn")
+            self._choose("frozen", error.message)
             return None
         measured = f"{result.measure} on {len(result.rows)} rows that it was not tuned on {result.lead.value:+.4f}"
         verdict = "wins" if result.won else "does not win; the frozen encoder stays"
         self._emit(f"{result.tuned.mode}: {measured} against frozen, {self._interval(result.lead)}: {verdict}")
+        reason = f"the tuned one's lead in {result.measure} is {result.lead.value:+.4f} ({self._interval(result.lead)})"
+        self._choose(result.tuned.mode if result.won else "frozen", reason)
         return result
+
+    def _choose(self, encoder: str, reason: str) -> None:
+        self._context.report.choices.append(Choice("Encoder", encoder, reason))
 
     def refit(self, result: ComparisonResult) -> Candidate:
         """The tuned candidate made again with all rows, calibrated by the folds.
@@ -177,17 +187,15 @@ class EncoderComparison:
             numbers: Ints = head(torch.from_numpy(embed(texts)), embed.read(texts)).argmax(dim=1).numpy()
         return numbers
 
-    def _can_show_a_lead(self, folds: Sequence[Fold]) -> bool:
-        """Whether an encoder without errors would show a lead; tuning takes minutes. The events say why not."""
+    def _objection(self, folds: Sequence[Fold]) -> str | None:
+        """Why tuning, which takes minutes, cannot pay: not even an encoder without errors would show a lead."""
         rows, frozen = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("rows", "frozen"))
         truth = self._whole.y[rows]
         best = self._gain(truth, truth, frozen)
         if best.low > 0:
-            return True
+            return None
         errors = f"the frozen one is wrong on {int((frozen != truth).sum())} of {len(rows)} rows"
-        unseen = f"the lead of one without errors would not show ({self._interval(best)})"
-        self._emit(f"no tuned encoder: {errors}, and {unseen}")
-        return False
+        return f"{errors}, and the lead of one without errors would not show ({self._interval(best)})"
 
     def _tune_and_compare(self, folds: Sequence[Fold]) -> ComparisonResult:
         tuned, first = self._measure_tuned(folds[0])

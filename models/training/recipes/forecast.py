@@ -22,6 +22,7 @@ from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
+from models.training.report import Choice
 from models.training.sensors import report_plots
 from models.training.sensors.fit_forecaster import (
     ChosenForecaster,
@@ -37,6 +38,7 @@ from models.training.sensors.forecast_network import NetworkFit, NetworkSettings
 
 # Fewer losses show no slope.
 _LEAST_LOSSES = 4
+_NETWORK = "patch network"
 _TOLERANCE = 0.01
 # Float32 networks forecast standardised values; of columns of unlike spread the largest one's rounding counts.
 _ROUNDING = 1e-4
@@ -73,6 +75,7 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
     plan = _plan(settings, parts, context.job.seed)
     chosen = fit_forecaster(parts.train, parts.validation, plan, MonitoredTraining(context))
     emit(context.events, f"forecaster: {chosen.forecaster.model.kind}, since {chosen.reason}")
+    context.report.choices.append(_choice(chosen))
     measured = _measure(context, settings, chosen, parts)
     save_sensor(chosen.forecaster, context.result)
     return Outcome(
@@ -97,7 +100,7 @@ class MonitoredTraining:
     def __call__(self, network: NetworkFit, validation: Windows) -> None:
         """Check forward and loss, train, check the gradients. Raises CheckFailed."""
         report, losses = self.context.report, list[float]()
-        check_before_training(report, check_network(network))
+        check_before_training(report, _NETWORK, check_network(network))
         monitor = GradientMonitor(network.model, network.optimizer)
 
         def around_step(step: Callable[[], None], loss: float, number: int) -> None:
@@ -106,10 +109,16 @@ class MonitoredTraining:
             losses.append(loss)
 
         errors = network.train(lambda: errors_of(network.model, validation).mse, around_step)
-        check_after_training(report, [monitor], losses if len(losses) >= _LEAST_LOSSES else [])
+        check_after_training(report, _NETWORK, [monitor], losses if len(losses) >= _LEAST_LOSSES else [])
         curve = ", ".join(f"{error:.4f}" for error in errors)
         message = "the network's mean squared error on validation windows, before and after each epoch"
         emit(self.context.events, f"{message}: {curve}")
+
+
+def _choice(chosen: ChosenForecaster) -> Choice:
+    label = "mean squared error on validation windows"
+    errors: dict[str, dict[str, float | None]] = {kind: {label: error} for kind, error in chosen.validation.items()}
+    return Choice("Forecaster", chosen.forecaster.model.kind, chosen.reason, errors)
 
 
 def _plan(settings: ForecastHyperparameters, parts: SeriesParts, seed: int) -> ForecastPlan:

@@ -12,6 +12,7 @@ from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.serialization import describe, load_sensor, save_sensor
 from models.training.checks.comparison import ALPHA, Predictions, check_incumbent, check_trivial, limits
 from models.training.checks.false_alarms import check_false_alarms
+from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
 from models.training.events import emit, phase
@@ -21,6 +22,7 @@ from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
 from models.training.recipes.sensor_split import SensorSplit
+from models.training.report import Choice
 from models.training.sensors import report_plots
 from models.training.sensors.detector_selection import (
     ALPHAS,
@@ -30,6 +32,7 @@ from models.training.sensors.detector_selection import (
     metrics_of,
     score_runs,
 )
+from models.training.sensors.power import measure_power
 
 _GOLDEN_ROWS = 8
 _TOLERANCE = 0.01
@@ -59,8 +62,10 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     results = candidates.results(names)
     chosen, reason = choose(results)
     emit(context.events, _summary(chosen, reason, results))
+    context.report.choices.append(_choice(chosen, reason, results))
     p_values, sensor = chosen.normal_p_values(parts.held_out), chosen.sensor
     context.report.extend(check_false_alarms(p_values, sensor.stride, sensor.calibrated_on))
+    power = _measure_power(context, chosen, parts)
     incumbent = _incumbent(context, parts.held_out)
     _check_baselines(context, chosen, incumbent, parts)
     published = _publish(context, settings, candidates, chosen, parts)
@@ -69,13 +74,22 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
         encoder="none",
         mode=chosen.name,
         labels=(),
-        metrics=chosen.metrics | {f"detector_faults_{result.name}": result.faults for result in results},
+        metrics=chosen.metrics | power | {f"detector_faults_{result.name}": result.faults for result in results},
         incumbent_metrics=None if incumbent is None else incumbent.metrics,
         golden=_golden(context, parts.held_out),
         trained_tokens=len(parts.train),
         sensor=describe(published),
         bound=measure_readings(context, bound, parts.left_out),
     )
+
+
+def _measure_power(context: JobContext, chosen: DetectorResult, parts: SensorSplit) -> dict[str, float]:
+    """Report which faults it would find; the metric `power` is the share of columns in which it finds any."""
+    longest = max(parts.held_out.normal(), key=len, default=np.zeros((0, len(parts.held_out.columns))))
+    found = measure_power(chosen.sensor, longest, ALPHA)
+    context.report.add(check_power(found, ALPHA, parts.repairs.period_s))
+    share = power_share(found)
+    return {} if share is None else {"power": share}
 
 
 def _incumbent(context: JobContext, held_out: Segments) -> IncumbentDetector | None:
@@ -144,10 +158,20 @@ def _golden(context: JobContext, held_out: Segments) -> dict[str, object]:
     return golden_readings(first, scores[:, None], _TOLERANCE * max(float(np.abs(scores).max()), 1e-3))
 
 
+def _choice(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> Choice:
+    figures = {
+        one.name: {
+            "AUROC of labelled anomalies": one.metrics.get("auroc"),
+            "AUROC of injected faults": one.faults,
+            "false alarms at alpha 0.05": one.metrics.get("false_alarm_rate_0.05"),
+        }
+        for one in results
+    }
+    return Choice("Detector", chosen.name, reason, figures)
+
+
 def _summary(chosen: DetectorResult, reason: str, results: list[DetectorResult]) -> str:
     rate = chosen.metrics.get(f"false_alarm_rate_{ALPHAS[0]}")
     measured = "too few rows to tell" if rate is None else f"{rate:.3f}"
-    each = "; ".join(
-        f"{one.name} faults {one.faults:.3f}, miscalibrated by {one.miscalibration:.3f}" for one in results
-    )
+    each = "; ".join(f"{one.name}: AUROC of injected faults {one.faults:.3f}" for one in results)
     return f"detector: {chosen.name}, since {reason}; false alarms at alpha 0.05 on held-out rows: {measured} ({each})"

@@ -49,7 +49,7 @@ class SensorCandidates:
         """Check the forward pass and the loss of each fresh network. Raises CheckFailed."""
         kind, seed = self._settings.kind, self._context.job.seed
         for name in filter(self._is_network, names):
-            check_before_training(self._context.report, check_network(kind, name, self._normal, seed=seed))
+            check_before_training(self._context.report, name, check_network(kind, name, self._normal, seed=seed))
 
     def results(self, names: list[str]) -> list[DetectorResult]:
         """Fit and measure each detector; under `auto` those that need longer runs are left out.
@@ -94,7 +94,7 @@ class SensorCandidates:
             return monitors[-1]
 
         sensor = self.fit(name, self._normal, watch)
-        check_after_training(self._context.report, monitors, training_curve(sensor).steps)
+        check_after_training(self._context.report, name, monitors, training_curve(sensor).steps)
         return evaluate_detector(name, sensor, self._parts.held_out, self._context.job.seed)
 
     def _affordable(self) -> list[str]:

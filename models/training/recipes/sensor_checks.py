@@ -1,4 +1,4 @@
-"""Checks around the training of a sensor network; each ends the job where it fails."""
+"""Checks around the training of a sensor network, which they name; each ends the job where it fails."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Iterable, Sequence
 
 from models.training.checks.gradient import GradientMonitor
 from models.training.checks.loss import check_slope
-from models.training.report import Finding, Report
+from models.training.report import Finding, Report, about
 
 _SLOPE_STEPS = 100
 
 
-def check_before_training(report: Report, findings: Iterable[Finding]) -> None:
+def check_before_training(report: Report, network: str, findings: Iterable[Finding]) -> None:
     """Check the forward pass and the loss of a fresh network. Raises CheckFailed."""
-    report.extend(findings)
+    report.extend(about(network, findings))
     report.raise_if_failed("forward")
     report.raise_if_failed("loss")
 
 
-def check_after_training(report: Report, monitors: Iterable[GradientMonitor], losses: Sequence[float]) -> None:
+def check_after_training(
+    report: Report, network: str, monitors: Iterable[GradientMonitor], losses: Sequence[float]
+) -> None:
     """Check the gradients, and that the first losses fall. Raises CheckFailed."""
     for monitor in monitors:
-        report.extend(monitor.findings())
+        report.extend(about(network, monitor.findings()))
         report.raise_if_failed("gradient")
     if losses:
-        report.add(check_slope(losses[:_SLOPE_STEPS]))
+        report.extend(about(network, [check_slope(losses[:_SLOPE_STEPS])]))
         report.raise_if_failed("loss")

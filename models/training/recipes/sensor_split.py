@@ -30,13 +30,13 @@ class SensorSplit:
         """Read the job's files, without rows of the training file that are `bound` to the name.
 
         Raises TrainingDataError for files that cannot be used."""
-        wanted = ColumnRoles(settings.columns, settings.timestamp, settings.group, settings.label)
+        wanted = ColumnRoles(settings.columns, settings.timestamp, settings.group, settings.label, settings.csv)
         table = read_table(job.training_file, wanted)
         whole, repairs = to_segments(table, settings.kind)
         segments, left_out = leave_out(whole, bound)
         if job.validation_file is None:
             groups = 1 if table.groups is None else len(set(table.groups))
             return cls(*divide_segments(segments, groups, settings.held_out), repairs, left_out)
-        wanted = ColumnRoles(table.columns, settings.timestamp, settings.group, settings.label)
+        wanted = ColumnRoles(table.columns, settings.timestamp, settings.group, settings.label, settings.csv)
         later = read_table(job.validation_file, wanted, param="validation_file")
         return cls(segments, to_segments(later, settings.kind, param="validation_file")[0], repairs, left_out)

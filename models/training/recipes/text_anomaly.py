@@ -19,6 +19,7 @@ from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHype
 from models.training.job import Outcome, TextContext, golden_texts
 from models.training.metrics import miscalibration
 from models.training.recipes.incumbents import open_incumbent
+from models.training.report import Choice
 
 _STRENGTH = 10.0
 _GOLDEN_TEXTS = 8
@@ -37,6 +38,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     scores = {f"detector_auroc_{name}": score for name, score in ranking.items()}
     metrics = detector_metrics(detector, held_x, out_of_scope) | scores
     emit(context.events, _summary(kind, ranking, metrics))
+    context.report.choices.append(_choice(kind, ranking, asked=settings.detector != "auto"))
     save_detector(detector, context.result)
     context.report.extend(check_text_false_alarms(p_values(detector, held_x), len(detector.calibration)))
     if len(candidates) > 1:
@@ -124,6 +126,15 @@ def _golden(context: TextContext, held_texts: Sequence[str]) -> dict[str, object
     low, high = np.quantile(detector.calibration.numpy(), [0.01, 0.99])
     spread = float(max(high - low, 1e-3))
     return golden_texts(context, texts, rows, {dtype: share * spread for dtype, share in _TOLERANCE.items()})
+
+
+def _choice(kind: DetectorKind, ranking: Mapping[DetectorKind, float], *, asked: bool) -> Choice:
+    reason = "its false-alarm rate on held-out rows is nearest to alpha 0.05, or it is the simplest of equals"
+    if ranking:
+        reason = "it ranks the known anomalies best, or is the simplest within 0.002 of the best"
+    if asked:
+        reason = "the job asks for it"
+    return Choice("Detector", kind, reason, {name: {"AUROC of known anomalies": one} for name, one in ranking.items()})
 
 
 def _summary(kind: str, ranking: Mapping[DetectorKind, float], metrics: Mapping[str, float]) -> str:

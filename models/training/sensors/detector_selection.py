@@ -116,7 +116,7 @@ def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
     least = min(result.miscalibration for result in judged)
     calibrated = [result for result in judged if result.miscalibration <= least + _CALIBRATED]
     best = _simplest_best(calibrated, [result.faults for result in calibrated])
-    reason = "of those that keep their false-alarm rate on later readings it ranks injected faults best (AUROC)"
+    reason = "it ranks injected faults best (AUROC) of those that keep their false-alarm rate on later readings"
     return best, reason
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.runtime.placement import Placement
 from models.training.errors import TrainingError
-from models.training.events import Events
+from models.training.events import Events, emit
 from models.training.hyperparameters import PARAM
 from models.training.report import Report
 from models.training.tuning.batches import Batch, Batches, load_batches
@@ -27,6 +27,7 @@ from models.training.tuning.optimizer import build_optimizer, learning_rate, set
 from models.training.tuning.progress import TrainingProgress, TrainingRun
 from models.training.tuning.reproducibility import reproducible, seed_step
 from models.training.tuning.settings import TunerSettings
+from models.training.tuning.step_race import choose_autocast
 from models.training.tuning.stop_signal import TrainingStopped, stop_signal
 from models.training.tuning.training_checks import TrainingChecks
 
@@ -34,8 +35,7 @@ from models.training.tuning.training_checks import TrainingChecks
 class TrainingLoop:
     """One run over a plan of batches.
 
-    The forward pass runs under bfloat16 autocast where the placement computes in bfloat16; weights and optimizer are
-    float32.
+    The forward pass runs under bfloat16 autocast where `choose_autocast` says so; weights and optimizer are float32.
 
     Args:
         module: holds all that trains.
@@ -68,6 +68,8 @@ class TrainingLoop:
             raise TrainingError("no_steps", "there is no batch to train on", "training_file")
         self._module, self._loss, self._batches, self._settings = module, loss, batches, settings
         self._placement = placement
+        self._half, self._why = choose_autocast(placement)
+        self._events = events
         self._optimizer = build_optimizer(module, settings, placement)
         self._progress = TrainingProgress(len(batches), events)
         self._checks = TrainingChecks(module, self._optimizer, report, len(batches), fresh=fresh)
@@ -96,6 +98,7 @@ class TrainingLoop:
         return self._progress.result()
 
     def _begin(self, first: int) -> None:
+        emit(self._events, f"training in {'bfloat16' if self._half else 'float32'}: {self._why}")
         self._checks.begin(first)
         # Reading the earlier steps again gives the same augmented texts, and so their tokens.
         self._progress.begin(first, sum(self._batches[step].tokens for step in range(first)))
@@ -125,8 +128,7 @@ class TrainingLoop:
     def _compute_loss(self, step: int, batch: Batch) -> Tensor:
         # Seeded here and not once a step: the check of the first loss must not change the step's dropout.
         seed_step(self._settings.seed, step)
-        half = self._placement.dtype == torch.bfloat16
-        with torch.autocast(self._placement.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self._placement.device.type, torch.bfloat16, enabled=self._half):
             return self._loss(batch)
 
     def _backward(self, step: int, batch: Batch, rate: float) -> float:

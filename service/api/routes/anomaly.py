@@ -83,6 +83,7 @@ async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText)
         [_anomaly_object(outcome.scored, index, rows, body.alpha) for index in range(len(texts))],
         alpha=body.alpha,
         threshold=outcome.threshold,
+        events=None,
         drift=None,
         state=None,
         reference=outcome.reference,

@@ -80,6 +80,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 
     def write() -> bytes:
         data = [_classification_object(scored, index, body) for index in range(len(body.input))]
+        call.keep_for_review(served, body.input, data)
         return list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
 
     return call.respond(await served.run_in_pool(write), served, *scored.parts)

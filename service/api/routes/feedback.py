@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 
-from service.api.deps import JobsDep, requires
+from service.api.deps import CallerDep, JobsDep, KeptInputsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
-from service.api.schemas.jobs import FeedbackBody, FeedbackObject
+from service.api.responses import page_object
+from service.api.schemas.jobs import FeedbackBody, FeedbackList, FeedbackObject
+from service.jobs.feedback import FeedbackRow
 
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["Sonde"])
 
@@ -20,12 +22,41 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     response_model=FeedbackObject,
     summary="Report what a text's label should have been",
 )
-async def add_feedback(body: FeedbackBody, jobs: JobsDep) -> dict[str, Any]:
+async def add_feedback(body: FeedbackBody, jobs: JobsDep, kept: KeptInputsDep, caller: CallerDep) -> dict[str, Any]:
     """Keep feedback until a job trains on it: `training_file` `"feedback:MODEL"`.
 
     Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
     counts for the model as well.
     """
     number, when = await jobs.run(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
-    about = {"model": body.model, "text": body.text, "label": body.label, "correct_label": body.correct_label}
-    return {"id": f"feedback-{number}", "object": "feedback", "created_at": int(when), **about}
+    kept.forget(None if caller.sees_all else caller.id, body.text)
+    return _feedback_object(FeedbackRow(number, when, body.model, body.text, body.label, body.correct_label))
+
+
+@router.get(
+    "/v1/feedback", responses={**READING, **errors(422, 503)}, response_model=FeedbackList, summary="List feedback"
+)
+async def list_feedback(
+    jobs: JobsDep,
+    model: Annotated[str, Query(min_length=1, max_length=256, description="a model; any version, unless it names one")],
+    after: Annotated[
+        str | None, Query(pattern="^feedback-[0-9]{1,9}$", description="the last id of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> dict[str, Any]:
+    """A model's feedback that a job of your key would train on, oldest first."""
+    number = int(after.rpartition("-")[2]) if after else 0
+    found, more = await jobs.run(jobs.feedback.page, model, number, limit)
+    return page_object([_feedback_object(row) for row in found], has_more=more)
+
+
+def _feedback_object(row: FeedbackRow) -> dict[str, Any]:
+    return {
+        "id": f"feedback-{row.seq}",
+        "object": "feedback",
+        "created_at": int(row.created_at),
+        "model": row.model,
+        "text": row.text,
+        "label": row.label,
+        "correct_label": row.correct_label,
+    }

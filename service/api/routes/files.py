@@ -36,7 +36,7 @@ _UPLOAD = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "JSONL, CSV or Parquet, by the filename's ending; JSONL without one",
+                            "description": "JSONL, CSV, Parquet or XLSX, by the filename's ending; JSONL without one",
                         },
                         _ANCHOR: {"type": "string", "enum": ["created_at"]},
                         _SECONDS: {"type": "integer", "minimum": _LEAST_EXPIRY_S, "maximum": _MOST_EXPIRY_S},

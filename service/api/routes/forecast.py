@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from models.sensors.base import Forecast, Readings
 from service.api.compute_route import CallDep, compute_route
-from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
+from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody
 from service.api.schemas.fields import require_count
 from service.errors import InvalidRequest
@@ -22,9 +22,9 @@ async def forecast(body: ForecastBody, call: CallDep) -> Response:
     served = call.manager.require_readings(await call.manager.resolve(body.model), "forecast")
     require_count(len(body.series), call.settings.max_readings, "series")
     horizon = _choose_horizon(body, served)
-    readings, stamps = await served.run_in_pool(lambda: _read_series(body, served))
+    readings, stamps, missing = await served.run_in_pool(lambda: _read_series(body, served))
     made, timings = await call.cancel_on_disconnect(served.forecast(readings, call.caller, horizon, body.quantiles))
-    content = await served.run_in_pool(lambda: _forecast_body(body, served, made, stamps))
+    content = await served.run_in_pool(lambda: _forecast_body(body, served, made, stamps, missing))
     return call.respond(content, served, timings)
 
 
@@ -38,12 +38,16 @@ def _choose_horizon(body: ForecastBody, served: ServedSensor) -> int:
     return body.horizon or most
 
 
-def _read_series(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None]:
+def _read_series(body: ForecastBody, served: ServedSensor) -> tuple[Readings, TimestampColumn | None, list[str]]:
+    """Readings, timestamps, and warnings of missing values."""
     readings = to_matrix(body.series, served.signature.columns, "series")
-    return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(readings), None)
+    stamps = None if body.timestamps is None else to_timestamps(body.timestamps, len(readings), None)
+    return readings, stamps, missing_warnings(readings, served.signature, "series")
 
 
-def _forecast_body(body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None) -> bytes:
+def _forecast_body(
+    body: ForecastBody, served: ServedSensor, made: Forecast, stamps: TimestampColumn | None, missing: list[str]
+) -> bytes:
     period_s = served.signature.period_s
     future = None if stamps is None else stamps.after(len(made.mean), period_s)
     gaps = [] if stamps is None else gap_warnings(stamps.seconds, period_s)
@@ -55,7 +59,7 @@ def _forecast_body(body: ForecastBody, served: ServedSensor, made: Forecast, sta
         "step": None if future is None else future.step,
         "mean": made.mean.tolist(),
         "quantiles": {str(level): rows.tolist() for level, rows in made.quantiles.items()},
-        "warnings": [] if future is None else [*gaps, *future.warnings],
+        "warnings": missing if future is None else [*missing, *gaps, *future.warnings],
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(body.series)},
     }
     return orjson.dumps(content)

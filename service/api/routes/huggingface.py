@@ -19,6 +19,7 @@ from service.api.schemas.base import RequestBody
 from service.api.schemas.fields import SingleInput, name_inputs, require_few_scores
 from service.api.schemas.rerank import TeiRerankBody
 from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
+from service.errors import InvalidRequest
 from service.serving.text_model import TokenizeOptions
 
 router = APIRouter(route_class=JsonRoute, tags=["Hugging Face"])
@@ -64,11 +65,20 @@ async def _answer(sent: Any, call: ComputeCall, model: str | None) -> Response:
     kind, endpoint = _TASKS[await _task_of(sent, call, model)]
     if isinstance(sent, dict) and model is not None:
         sent = {**sent, "model": model}
+    _require_no_parameters(kind, sent)
     try:
         body = kind.model_validate(sent)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
     return await endpoint(body, call)
+
+
+def _require_no_parameters(kind: type[RequestBody], sent: Any) -> None:
+    """Say what the model does to a caller that asks for another task: of all tasks, embedding has no parameters."""
+    if kind is EmbedBody and isinstance(sent, dict) and sent.get("parameters") is not None:
+        raise InvalidRequest.at(
+            "parameters", "the model computes vectors and takes none: name another, or leave them out"
+        )
 
 
 async def _task_of(sent: Any, call: ComputeCall, model: str | None) -> str:

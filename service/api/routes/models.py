@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.deps import ManagerDep, SettingsDep, requires
 from service.api.openapi import READING, errors
-from service.api.schemas.models import Info, ModelList, ModelObject
+from service.api.schemas.models import Info, ModelList, OneModel
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import ServedSensor
@@ -40,7 +40,7 @@ async def list_models(manager: ManagerDep) -> dict[str, Any]:
 @router.get(
     "/v1/models/{model:path}",
     responses={**READING, **errors(404, 422, 503)},
-    response_model=ModelObject,
+    response_model=OneModel,
     tags=["OpenAI"],
     summary="One model",
 )
@@ -48,7 +48,8 @@ async def get_model(model: str, manager: ManagerDep) -> dict[str, Any]:
     """A model's contract: shapes, dtypes, its device and why; for a trained one, its metrics."""
     served = await manager.resolve(model)
     described = await run_in_threadpool(describe, served, manager)
-    return {**described, "id": model} if described["base"] is not None and model == served.label else described
+    full_name = described["base"] is not None and model == served.label
+    return described | _for_cohere(described) | ({"id": model, "name": model} if full_name else {})
 
 
 @router.get(
@@ -79,7 +80,7 @@ async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
 
 
 def _for_cohere(model: dict[str, Any]) -> dict[str, Any]:
-    """A model as Cohere lists it."""
+    """A model as Cohere's clients read it."""
     endpoints = {"embedding": ["embed", "rerank"], "rerank": ["rerank"], "classification": ["classify"]}
     return {
         "name": model["id"],

@@ -37,30 +37,28 @@ _CAPABILITIES = {"embedding": ["embedding"]}
 
 @compute_route(router, "/api/embed", OllamaVectors, "Embed texts (Ollama)", error=OllamaError)
 async def embed(body: OllamaEmbedBody, call: CallDep) -> Response:
-    """One vector per input, in order."""
+    """One vector per input, in order; none without inputs, which Ollama's clients send to have a model loaded."""
     served = await call.manager.resolve_for("embedding", _without_tag(body.model))
     call.require_inputs(len(body.input), "input")
     check_dimensions(body.dimensions, served)
+    if not body.input:
+        return call.respond(_vectors_answer(body.model, b"[]"), served)
     options = TokenizeOptions(served.prompt(None), body.truncate, name=name_inputs("input", body.input))
 
     def write(rows: ModelOutput) -> bytes:
-        vectors = finish_vectors(rows.values, dimensions=body.dimensions)
-        answer = {
-            "model": body.model,
-            "embeddings": orjson.Fragment(vectors_body(vectors)),
-            "total_duration": int(1e9 * (rows.tokenize_s + rows.queue_s + rows.inference_s)),
-            "load_duration": 0,
-            "prompt_eval_count": rows.token_count,
-        }
-        return orjson.dumps(answer)
+        vectors = vectors_body(finish_vectors(rows.values, dimensions=body.dimensions))
+        took_s = rows.tokenize_s + rows.queue_s + rows.inference_s
+        return _vectors_answer(body.model, vectors, took_s, rows.token_count)
 
     return await embed_inputs(body.input, served, call, options, write)
 
 
 @compute_route(router, "/api/embeddings", OllamaVector, "Embed one text (Ollama)", error=OllamaError)
 async def embed_prompt(body: OllamaEmbeddingsBody, call: CallDep) -> Response:
-    """The vector of the prompt."""
+    """The vector of the prompt, which is empty where the prompt is."""
     served = await call.manager.resolve_for("embedding", _without_tag(body.model))
+    if not body.prompt:
+        return call.respond(b'{"embedding":[]}', served)
     options = TokenizeOptions(served.prompt(None), param="prompt", name=name_by_index("prompt", alone=True))
 
     def write(rows: ModelOutput) -> bytes:
@@ -72,7 +70,7 @@ async def embed_prompt(body: OllamaEmbeddingsBody, call: CallDep) -> Response:
 @router.get(
     "/api/tags",
     dependencies=[INFER],
-    responses=errors(401, 403, 503, shape=OllamaError),
+    responses=errors(401, 403, 429, 503, shape=OllamaError),
     response_model=OllamaModels,
     summary="List models (Ollama)",
 )
@@ -108,7 +106,7 @@ async def show_model(body: OllamaShowBody, manager: ManagerDep) -> dict[str, Any
 @router.get(
     "/api/version",
     dependencies=[INFER],
-    responses=errors(401, 403, shape=OllamaError),
+    responses=errors(401, 403, 429, shape=OllamaError),
     response_model=OllamaVersion,
     summary="Version (Ollama)",
 )
@@ -117,10 +115,15 @@ async def get_version() -> dict[str, str]:
     return {"version": version("sonde")}
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, dependencies=[INFER])
-async def greet() -> Response:
-    """What Ollama's clients ask to learn whether a server is there."""
-    return Response("Sonde is running", media_type="text/plain")
+def _vectors_answer(model: str, vectors: bytes, took_s: float = 0.0, tokens: int = 0) -> bytes:
+    answer = {
+        "model": model,
+        "embeddings": orjson.Fragment(vectors),
+        "total_duration": int(1e9 * took_s),
+        "load_duration": 0,
+        "prompt_eval_count": tokens,
+    }
+    return orjson.dumps(answer)
 
 
 def _without_tag(name: str) -> str:

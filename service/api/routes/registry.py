@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
 from models.registry.names import ALIAS_PATTERN
@@ -22,6 +22,7 @@ from service.api.schemas.registry import (
     ModelDeleted,
     MoveBody,
     PromoteBody,
+    TrainedList,
     VersionList,
 )
 from service.api.trained_names import not_found, parse_or_404, require_in_service, require_known
@@ -37,6 +38,24 @@ _READ = [Depends(requires("infer"))]
 _WRITE = [Depends(requires("admin"))]
 _READING = {**READING, **errors(404, 500)}
 _REMOVING = {**READING, **errors(404, 409, 500, 507)}
+
+
+@router.get(
+    "/v1/trained_models",
+    dependencies=_READ,
+    responses={**READING, **errors(422, 500)},
+    response_model=TrainedList,
+    summary="Names of trained models",
+)
+def list_trained(
+    registry: RegistryDep,
+    after: Annotated[str | None, Query(description="the last name of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """All names that have versions, sorted, also those of which none is in service."""
+    later = [name for name in registry.names() if after is None or name > after]
+    data = [_trained_object(registry, name) for name in later[:limit]]
+    return {"object": "list", "data": data, "has_more": len(later) > limit}
 
 
 @router.get(
@@ -216,6 +235,18 @@ def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict
         "object": "model.pointer",
         "model": name,
         "version": now.version if now else None,
+        "generation": registry.generation(name),
+        "previous": registry.previous(name),
+    }
+
+
+def _trained_object(registry: Registry, name: str) -> dict[str, Any]:
+    now = registry.current(name)
+    return {
+        "id": name,
+        "object": "model.name",
+        "version": now.version if now else None,
+        "versions": registry.versions(name),
         "generation": registry.generation(name),
         "previous": registry.previous(name),
     }

@@ -75,8 +75,8 @@ async def rank_documents(
 
 
 def jina_answer(ranked: Ranked, body: DocumentsBody, documents: list[Document], served: ServedText) -> dict[str, Any]:
-    """Jina's answer, with documents as they came."""
-    answer = _as_jina(ranked, body, documents, served)
+    """Jina's answer; each document is the text that was ranked, as Infinity's clients read it."""
+    answer = _as_jina(ranked, body, [*body.document_texts(documents)], served)
     return {"id": str(uuid.uuid4()), "results": answer.pop("data"), **answer}
 
 

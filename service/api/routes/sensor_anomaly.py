@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from fastapi import Response
+from numpy.typing import NDArray
 
 from models.sensors.base import Drift, Readings, Scored, State
+from models.sensors.events import Event, EventRules, EventTracker, Moment
 from service.api.compute_route import ComputeCall
-from service.api.readings import TimestampColumn, gap_warnings, to_matrix, to_timestamps
+from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings
-from service.api.schemas.anomaly import AnomalyBody
+from service.api.schemas.anomaly import AnomalyBody, EventOptions
 from service.api.schemas.fields import require_count
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
-from service.serving.stream_state import Clock, seal, unseal
+from service.serving.stream_state import StreamPosition, seal, unseal
 
 T = TypeVar("T")
 _REMEDY = "train on more normal readings (at least {} to calibrate on)"
 # More rows are read and written in the pool, because they would hold up other callers on the event loop.
 _INLINE_ROWS = 128
+# Late readings that a warning names.
+_MAX_NAMED = 10
 # Rows written at a time, so that other threads get their turn in between.
 _CHUNK = 1024
 # Of the shares in one answer. Each row names each column again, so that long names make it many times the request.
@@ -37,14 +42,13 @@ async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSen
     require_count(len(rows), call.settings.max_readings, param)
     if body.contributions:
         _require_small_shares(len(rows), served.signature.columns)
-    state, clock = (None, Clock()) if body.state is None else unseal(body.state, served.manifest.digest)
-    readings, stamps = await _run_by_size(
-        served, len(rows), lambda: _read_rows(body, rows, served, param, clock.last_s)
-    )
-    _require_window(served, len(rows), state)
-    work = served.score(readings, call.caller, state=state, contributions=body.contributions)
+    state, place = (None, StreamPosition()) if body.state is None else unseal(body.state, served.manifest.digest)
+    read = await _run_by_size(served, len(rows), lambda: _read_rows(body, rows, served, param, place.last_s))
+    _require_window(served, len(read.readings), state)
+    contributions = body.contributions or bool(body.events)
+    work = served.score(read.readings, call.caller, state=state, contributions=contributions)
     scored, timings = await call.cancel_on_disconnect(work)
-    content = await _run_by_size(served, len(rows), lambda: _anomaly_body(body, served, scored, stamps, clock))
+    content = await _run_by_size(served, len(rows), lambda: _anomaly_body(body, served, scored, read, place))
     return call.respond(content, served, timings)
 
 
@@ -81,11 +85,40 @@ async def _run_by_size(served: ServedSensor, rows: int, work: Callable[[], T]) -
     return work() if rows <= _INLINE_ROWS else await served.run_in_pool(work)
 
 
-def _read_rows(
-    body: AnomalyBody, rows: list[Any], served: ServedSensor, param: str, before: float | None
-) -> tuple[Readings, TimestampColumn | None]:
+@dataclass(frozen=True, slots=True)
+class _ReadRows:
+    """A request's readings [n, d] and their timestamps; `warnings` name what is missing or was left out."""
+
+    readings: Readings
+    stamps: TimestampColumn | None
+    warnings: list[str]
+
+    def index(self, row: int) -> int:
+        """The place of a reading in the request, which had more where some came late."""
+        return row if row < 0 or self.stamps is None or self.stamps.rows is None else int(self.stamps.rows[row])
+
+    def show(self, seconds: float | None) -> str | float | None:
+        """A time in the form in which the timestamps came."""
+        return seconds if seconds is None or self.stamps is None else self.stamps.show(seconds)
+
+
+def _read_rows(body: AnomalyBody, rows: list[Any], served: ServedSensor, param: str, before: float | None) -> _ReadRows:
     readings = to_matrix(rows, served.signature.columns, param)
-    return readings, None if body.timestamps is None else to_timestamps(body.timestamps, len(rows), before)
+    warnings = missing_warnings(readings, served.signature, param)
+    if body.timestamps is None:
+        return _ReadRows(readings, None, warnings)
+    stamps = to_timestamps(body.timestamps, len(rows), before, drop_late=body.late == "drop")
+    if stamps.rows is not None:
+        readings = readings[stamps.rows]
+        warnings.append(_late_warning(len(rows), stamps.rows))
+    return _ReadRows(readings, stamps, warnings)
+
+
+def _late_warning(count: int, rows: NDArray[np.int64]) -> str:
+    """What says which of `count` readings were left out, where `rows` stayed."""
+    late = np.setdiff1d(np.arange(count), rows)
+    named = ", ".join(map(str, late[:_MAX_NAMED])) + (", …" if len(late) > _MAX_NAMED else "")
+    return f"{len(late)} readings were left out, since their timestamps are not later than those before: {named}"
 
 
 def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
@@ -96,35 +129,77 @@ def _require_window(served: ServedSensor, rows: int, state: State | None) -> Non
 
 
 def _anomaly_body(
-    body: AnomalyBody, served: ServedSensor, scored: Scored, stamps: TimestampColumn | None, clock: Clock
+    body: AnomalyBody, served: ServedSensor, scored: Scored, read: _ReadRows, place: StreamPosition
 ) -> bytes:
     """The answer as bytes, row by row.
 
     A pydantic object for each row would cost more than the detector.
     """
-    series = served.signature.kind == "series"
+    series, stamps = served.signature.kind == "series", read.stamps
     count = served.calibrated_on
-    warnings = alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
+    warnings = read.warnings + alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
     warnings += (
-        [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, clock.of_last_reading_s)
+        [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, place.of_last_reading_s)
     )
-    now = Clock(clock.last_s, followed=True) if stamps is None else Clock(float(stamps.seconds[-1]))
+    events, kept = _find_events(body, served, scored, read, place)
+    now = StreamPosition(
+        place.last_s if stamps is None else float(stamps.seconds[-1]), followed=stamps is None, events=kept
+    )
     rest = {
         "alpha": body.alpha,
         "threshold": served.threshold(body.alpha),
+        "events": events,
         "drift": _drift_object(scored.drift),
         "state": seal(scored.state, served.manifest.digest, now) if series else None,
         "reference": {"count": count, "cached": True, "truncated": 0},
         "warnings": warnings,
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
+    shown = scored if body.contributions else replace(scored, contributions=None)
     data = b",".join(
-        _write_rows(scored, at, served.signature.columns, body.alpha) for at in range(0, len(scored.scores), _CHUNK)
+        _write_rows(shown, at, served.signature.columns, body.alpha, read)
+        for at in range(0, len(scored.scores), _CHUNK)
     )
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
 
 
-def _write_rows(scored: Scored, at: int, columns: tuple[str, ...], alpha: float) -> bytes:
+def _find_events(
+    body: AnomalyBody, served: ServedSensor, scored: Scored, read: _ReadRows, place: StreamPosition
+) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
+    """The answer's events, and what the state keeps of them; None where none are asked for."""
+    if not body.events:
+        return None, None
+    options = body.events if isinstance(body.events, EventOptions) else EventOptions()
+    rules = EventRules(body.alpha, options.gap or served.signature.window, options.min_duration, options.cooldown)
+    tracker = EventTracker() if place.events is None else EventTracker.from_json(place.events)
+    before = tracker.row
+    found = tracker.update(scored, rules, None if read.stamps is None else read.stamps.seconds)
+
+    def moment(one: Moment) -> dict[str, Any]:
+        return {"index": read.index(one.row - before), "timestamp": read.show(one.seconds)}
+
+    return [_event_object(event, rules.alpha, served, moment) for event in found], tracker.to_json()
+
+
+def _event_object(
+    event: Event, alpha: float, served: ServedSensor, moment: Callable[[Moment], dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "object": "event",
+        "start": moment(event.start),
+        "end": None if event.open else moment(event.end),
+        "open": event.open,
+        "readings": event.readings,
+        "flagged": event.flagged,
+        "peak": {**moment(event.peak), "score": event.peak_score, "p_value": event.peak_p_value},
+        "p_value": event.p_value,
+        "severity": event.severity(alpha, served.calibrated_on),
+        "alert": event.alert,
+        "columns": [{"name": name, "share": share} for name, share in event.blamed(served.signature.columns)],
+    }
+
+
+def _write_rows(scored: Scored, at: int, columns: tuple[str, ...], alpha: float, read: _ReadRows) -> bytes:
     part = slice(at, at + _CHUNK)
     scores = scored.scores[part].astype(np.float64).tolist()
     p_values = scored.p_values[part].tolist()
@@ -132,7 +207,7 @@ def _write_rows(scored: Scored, at: int, columns: tuple[str, ...], alpha: float)
     rows = [
         {
             "object": "anomaly",
-            "index": index,
+            "index": read.index(index),
             "score": score,
             "p_value": p_value,
             "is_anomaly": p_value <= alpha,

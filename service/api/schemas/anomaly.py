@@ -23,6 +23,21 @@ from service.serving.stream_state import MAX_CHARACTERS
 _SOURCES = ("input", "records", "series")
 _MAX_QUANTILES = 99
 MAX_HORIZON = 100_000
+MAX_EVENT_ROWS = 1_000_000
+
+
+class EventOptions(RequestBody):
+    """Rules of events; each is a number of readings."""
+
+    gap: Annotated[int, Field(ge=1, le=MAX_EVENT_ROWS), BeforeValidator(to_integer)] | None = Field(
+        None, description="flagged readings at most so far apart are one event; without it, the model's window"
+    )
+    min_duration: Annotated[int, Field(ge=1, le=MAX_EVENT_ROWS), BeforeValidator(to_integer)] = Field(
+        1, description="shorter events are left out"
+    )
+    cooldown: Annotated[int, Field(ge=0, le=MAX_EVENT_ROWS), BeforeValidator(to_integer)] = Field(
+        0, description="an event that begins so soon after an alert is no alert itself"
+    )
 
 
 class AnomalyBody(RequestBody):
@@ -36,6 +51,16 @@ class AnomalyBody(RequestBody):
     series: SeriesRows = Field(None, description="readings, in the order of time")
     timestamps: Timestamps = Field(None, description="of a series, one a row: ISO 8601, or Unix seconds; increasing")
     state: str | None = Field(None, description="of a series: the state in the answer before, to continue from it")
+    late: Literal["reject", "drop"] = Field(
+        "reject",
+        description=(
+            "what to do with readings of a series whose timestamp is not later than all before: refuse the request, "
+            "or leave them out and say so in `warnings`"
+        ),
+    )
+    events: bool | EventOptions = Field(
+        False, description="of a series: flagged readings as events, which `state` carries over to the next call"
+    )
     contributions: bool = Field(False, description="of readings: each column's share of each score")
     reference: text_list("reference", least=2) | None = Field(  # type: ignore[valid-type]
         None, description="for an encoder: normal texts; 20 or more for alpha = 0.05"
@@ -53,7 +78,8 @@ class AnomalyBody(RequestBody):
             raise InvalidRequest(
                 f"give exactly one of {', '.join(_SOURCES)}: got {got}", param=given[1] if given else "input"
             )
-        for name, value in (("timestamps", self.timestamps), ("state", self.state)):
+        fields = {"timestamps": self.timestamps, "state": self.state, "events": self.events or None}
+        for name, value in fields.items():
             if value is not None and self.series is None:
                 raise InvalidRequest.at(name, "goes with series; texts and records are judged each by itself")
         return self
@@ -77,6 +103,40 @@ class AnomalyObject(ResponseBody):
     truncated: bool
 
 
+class MomentObject(ResponseBody):
+    index: int = Field(description="of the reading in this request; negative in requests before")
+    timestamp: str | float | None = Field(description="in the form in which timestamps came; null without")
+
+
+class PeakObject(MomentObject):
+    score: float
+    p_value: float
+
+
+class BlamedColumn(ResponseBody):
+    name: str
+    share: float = Field(description="of the event's scores")
+
+
+class EventObject(ResponseBody):
+    object: Literal["event"]
+    start: MomentObject = Field(description="of an open event: since when")
+    end: MomentObject | None = Field(description="the last flagged reading; null while it is open")
+    open: bool = Field(description="whether the next readings may belong to it")
+    readings: int = Field(description="from the start to the last flagged one")
+    flagged: int = Field(description="how many of them are anomalies")
+    peak: PeakObject = Field(description="the highest score")
+    p_value: float = Field(description="of the whole event: twice the mean of its readings' p-values, at most 1")
+    severity: Literal["low", "medium", "high"] = Field(
+        description=(
+            "high: the peak is stranger than all normal readings that calibrated the model; medium: its p-value is "
+            "at most a fifth of alpha"
+        )
+    )
+    alert: bool = Field(description="false for an event that begins within `cooldown` readings after an alert")
+    columns: list[BlamedColumn] = Field(description="the columns to blame, the first one most")
+
+
 class DriftObject(ResponseBody):
     detected: bool = Field(description="whether the detector no longer fits the readings")
     p_value: float = Field(description="small when recent p-values differ from those of normal readings")
@@ -93,6 +153,9 @@ class AnomalyAnswer(ResponseBody):
         )
     )
     data: list[AnomalyObject]
+    events: list[EventObject] | None = Field(
+        description="of a series, when asked for: those that ended in this request, and the open one"
+    )
     drift: DriftObject | None = Field(description="of readings: as of the last one")
     state: str | None = Field(
         description=f"of a series: send it with the next readings; at most {MAX_CHARACTERS} characters"

@@ -95,13 +95,16 @@ def check_ids(value: object, param: str) -> list[int]:
     return ids
 
 
-def text_or_texts(param: str) -> Any:
-    """A field type: one text or a list of texts. The value is a list."""
+def text_or_texts(param: str, least: int = 1) -> Any:
+    """A field type: one text or a list of texts, where `least` is 0 also an empty one. The value is a list."""
 
     def check(value: object) -> list[str]:
+        if not least and value in ("", []):
+            return []
         return SingleInput([check_text(value, param)]) if isinstance(value, str) else check_texts(value, param)
 
-    schema = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, **MAX_INPUTS}]}
+    one = {**TEXT_SCHEMA, "minLength": least}
+    schema = {"anyOf": [one, {"type": "array", "items": TEXT_SCHEMA, "minItems": least, **MAX_INPUTS}]}
     return Annotated[list[str], PlainValidator(check), WithJsonSchema(schema)]
 
 
@@ -121,9 +124,13 @@ def text_list(param: str, least: int = 1) -> Any:
     ]
 
 
-def one_text(param: str) -> Any:
-    """A field type: one text."""
-    return Annotated[str, PlainValidator(lambda value: check_text(value, param)), WithJsonSchema(TEXT_SCHEMA)]
+def one_text(param: str, least: int = 1) -> Any:
+    """A field type: one text; where `least` is 0, also an empty one."""
+
+    def check(value: object) -> str:
+        return "" if not least and value == "" else check_text(value, param)
+
+    return Annotated[str, PlainValidator(check), WithJsonSchema({**TEXT_SCHEMA, "minLength": least})]
 
 
 def texts_or_ids(param: str) -> Any:
@@ -188,8 +195,9 @@ def kind_of(value: object) -> str:
 
 LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
 _NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
-_ROW_SCHEMA = {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}
-_RECORD_SCHEMA = {"type": "object", "additionalProperties": _NUMBER_SCHEMA, "minProperties": 1}
+_VALUE_SCHEMA = {"anyOf": [_NUMBER_SCHEMA, {"type": "null"}]}
+_ROW_SCHEMA = {"type": "array", "items": _VALUE_SCHEMA, "minItems": 1}
+_RECORD_SCHEMA = {"type": "object", "additionalProperties": _VALUE_SCHEMA, "minProperties": 1}
 _UNIX_SCHEMA = {"type": "number", "maximum": LATEST_TIME_S, "minimum": 0}
 _TIME_SCHEMA = {"anyOf": [{"type": "string", "format": "date-time"}, _UNIX_SCHEMA]}
 

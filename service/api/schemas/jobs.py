@@ -75,10 +75,28 @@ class FeedbackObject(ResponseBody):
     correct_label: str
 
 
+class FeedbackList(ResponseBody):
+    object: Literal["list"]
+    data: list[FeedbackObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 class Supervised(RequestBody):
     task: Task = Field("classification", description="what the model is to do")
     hyperparameters: Hyperparameters = Field(default_factory=dict)
     columns: Columns = Field(default_factory=dict, description="field that is expected → column of the file")
+
+
+class FileCheckBody(Supervised):
+    pass
+
+
+class FileReport(ResponseBody):
+    object: Literal["fine_tuning.report"]
+    status: Literal["ok", "warn", "fail", "skipped", "not run"]
+    rungs: list[dict[str, Any]] = Field(description="stages with their findings, as in a job's report")
 
 
 class Method(RequestBody):

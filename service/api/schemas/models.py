@@ -36,10 +36,21 @@ class ModelObject(ResponseBody):
     signature: dict[str, Any] = Field(description="names, dtypes and shapes of what goes in and comes out")
 
 
+class CohereModel(ResponseBody):
+    name: str
+    endpoints: list[str] = Field(description="what Cohere's clients may ask it for")
+    finetuned: bool
+    context_length: int
+
+
+class OneModel(CohereModel, ModelObject):
+    """A model with the names that Cohere's clients read."""
+
+
 class ModelList(ResponseBody):
     object: Literal["list"]
     data: list[ModelObject]
-    models: list[dict[str, Any]] = Field(description="the same, as Cohere's clients read it")
+    models: list[CohereModel] = Field(description="the same, as Cohere's clients read it")
 
 
 class Info(ResponseBody):

@@ -23,13 +23,13 @@ class OllamaBody(CompatibleBody):
 
 
 class OllamaEmbedBody(OllamaBody):
-    input: text_or_texts("input")  # type: ignore[valid-type]
+    input: text_or_texts("input", least=0) = Field([], description="without any text, no vectors")  # type: ignore[valid-type]
     truncate: bool = TRUNCATE
     dimensions: Count | None = Field(None, description="number of leading dimensions to keep, renormalised")
 
 
 class OllamaEmbeddingsBody(OllamaBody):
-    prompt: one_text("prompt")  # type: ignore[valid-type]
+    prompt: one_text("prompt", least=0) = Field("", description="without a text, an empty vector")  # type: ignore[valid-type]
 
 
 class OllamaShowBody(CompatibleBody):

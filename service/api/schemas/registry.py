@@ -86,6 +86,21 @@ class VersionList(ResponseBody):
     has_more: bool
 
 
+class Trained(ResponseBody):
+    id: str = Field(description="the name")
+    object: Literal["model.name"]
+    version: int | None = Field(description="the version in service; null when none is")
+    versions: list[int]
+    generation: int = Field(description="the number of changes so far")
+    previous: int | None = Field(description="what a rollback leads to")
+
+
+class TrainedList(ResponseBody):
+    object: Literal["list"]
+    data: list[Trained]
+    has_more: bool
+
+
 class LedgerEntry(ResponseBody):
     at: int = Field(description="Unix seconds")
     action: Literal[

@@ -15,6 +15,7 @@ from service.api.schemas.fields import (
     Count,
     check_text,
     check_texts,
+    kind_of,
     one_text,
     text_list,
     to_integer,
@@ -30,7 +31,8 @@ Document = str | dict[str, Any]
 
 def _check_documents(value: object) -> list[Document]:
     if not isinstance(value, list) or not value:
-        raise InvalidRequest.at("documents", "expected a list of strings, or of objects with a text")
+        expected = "expected a list of at least one string or object with a text"
+        raise InvalidRequest.at("documents", f"{expected}, got {kind_of(value)}")
     if dict not in set(map(type, value)):
         return check_texts(value, "documents")  # type: ignore[return-value]  # lists are invariant
     return [

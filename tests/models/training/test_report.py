@@ -8,7 +8,9 @@ import orjson
 import pytest
 
 from models.training.errors import CheckFailed
-from models.training.report import STAGES, Finding, Report, named_rows
+from models.training.report import STAGES, Choice, Finding, Report, about, named_rows
+from models.training.report_labels import check_label, metric_label
+from models.training.report_markdown import to_markdown
 
 FINE = Finding("forward", "shape", "ok", "[4, 8]", "[4, 8]", "Outputs have the shape they should.", "")
 LOOK = Finding(
@@ -25,27 +27,82 @@ STOP = Finding("loss", "loss_finite", "fail", math.nan, None, "The first loss is
 
 
 def test_the_stages_stand_in_order_whatever_came_first() -> None:
-    text = Report([STOP, FINE, LOOK]).to_markdown()
+    text = to_markdown(Report([STOP, FINE, LOOK]))
     places = [text.index(f"## {number}.") for number in range(1, 6)]
     assert places == sorted(places)
-    assert text.index("imbalance") < text.index("shape") < text.index("loss_finite")
-    assert "Start with the first check that did not pass: data." in text
+    assert text.index("- look at this: imbalance") < text.index("- fine: shape") < text.index("- stop: loss finite")
     assert "Rows 3, 9." in text
     assert "What to do: Collect more of 'lost'." in text
     assert text.count("Not run.") == 2
 
 
+def test_what_needs_a_look_stands_before_all_checks_failures_first() -> None:
+    text = to_markdown(Report([FINE, LOOK, STOP]))
+    problems, _, checks = text.partition("## 1.")
+    assert "1 check failed." in problems
+    assert problems.index("**stop**: loss finite") < problems.index("**look at this**: imbalance")
+    assert "Rows 3, 9." not in checks
+
+
+def test_checks_of_two_networks_are_told_apart() -> None:
+    report = Report([*about("conv", [FINE]), *about("autoencoder", [FINE])])
+    assert "- fine: shape (conv)." in to_markdown(report)
+    assert "- fine: shape (autoencoder)." in to_markdown(report)
+    assert [one["subject"] for one in report.to_json()["rungs"][1]["findings"]] == ["conv", "autoencoder"]
+    failed = Report(about("conv", [STOP]))
+    with pytest.raises(CheckFailed, match=r"conv: The first loss is NaN\."):
+        failed.raise_if_failed("loss")
+
+
+def test_a_choice_is_shown_with_its_reason_and_the_figures_that_decided() -> None:
+    report = Report([FINE])
+    report.choices.append(
+        Choice("Detector", "level", "it is simpler", {"level": {"AUROC": 0.9}, "conv": {"AUROC": None}})
+    )
+    text = to_markdown(report)
+    assert "- Detector: **level**, because it is simpler.\n  - level: AUROC 0.900\n  - conv: not measured" in text
+
+
+def test_a_report_is_read_back_as_it_was_written_and_so_is_an_older_one() -> None:
+    report = Report([LOOK, *about("conv", [STOP])])
+    report.choices.append(Choice("Detector", "level", "it is simpler"))
+    assert Report.from_json(orjson.loads(report.to_bytes())).to_json() == report.to_json()
+    old = {"check": "leaks", "status": "warn", "message": "two", "remedy": "look", "value": None, "rows": [1]}
+    read = Report.from_json({"rungs": [{"rung": "data", "status": "warn", "findings": [old]}]})
+    assert (read.status(), read.problems()[0].rows) == ("warn", (1,))
+    assert Report.from_json({}).status() == "not run"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "label"),
+    [
+        ("primary", "anomaly", "false-alarm score"),
+        ("primary", "forecast", "skill"),
+        ("detector_faults_conv", "anomaly", "AUROC of detector conv on injected faults"),
+        ("base_ndcg_at_10", "rerank", "nDCG@10 of the base model"),
+        ("never_seen", "", "never seen"),
+    ],
+)
+def test_metrics_have_plain_labels(name: str, task: str, label: str) -> None:
+    assert metric_label(name, task) == label
+
+
+def test_checks_have_plain_labels() -> None:
+    assert check_label("against_trivial") == "against the trivial baseline"
+    assert check_label("false_alarm_rate_0.05") == "false alarms at alpha 0.05"
+
+
 def test_a_clean_report_says_so_in_one_line() -> None:
-    assert "All 1 check that ran passed." in Report([FINE]).to_markdown()
-    assert "Nothing was checked." in Report().to_markdown()
+    assert "All 1 check that ran passed." in to_markdown(Report([FINE]))
+    assert "Nothing was checked." in to_markdown(Report())
 
 
 def test_a_check_that_was_skipped_is_not_counted_as_fine() -> None:
     skipped = Finding.of("data", "label_errors", "skipped", None, None, "It needs 12 rows of each label.")
     report = Report([FINE, skipped])
-    text = report.to_markdown()
+    text = to_markdown(report)
     assert "All 1 check that ran passed. 1 could not run." in text
-    assert "- skipped: label_errors. It needs 12 rows of each label." in text
+    assert "- skipped: label errors. It needs 12 rows of each label." in text
     assert [report.status(stage) for stage in ("data", "forward")] == ["skipped", "ok"]
     assert report.status() == "ok"
 
@@ -54,7 +111,7 @@ def test_labels_of_the_file_become_no_markup() -> None:
     label = "<img src=x>\n# all is well\n[[click]](https://example.org) a < b"
     finding = Finding("data", "imbalance", "warn", 40.0, 10.0, f"Few of {label!s}.", f"More of {label!s}.")
     inert = r"\<img src=x> # all is well [[click]]\(https://example.org) a < b"
-    assert f"Few of {inert}.\n  What to do: More of {inert}." in Report([finding]).to_markdown()
+    assert f"Few of {inert}.\n  What to do: More of {inert}." in to_markdown(Report([finding]))
 
 
 def test_statuses_are_the_worst_of_a_stage() -> None:

@@ -114,11 +114,25 @@ def test_hugging_face_embeds_and_compares(server: Served) -> None:
 
 @pytest.fixture(scope="module")
 def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service with a classifier and a cross-encoder."""
+    """A service with a classifier, which answers at `/`, a cross-encoder and an encoder."""
     home = tmp_path_factory.mktemp("classifiers")
     intents, cross = tiny_models.classifier(home / "intents"), tiny_models.cross_encoder(home / "cross")
-    with serving(home, "--model", f"intents={intents}", "--model", f"cross={cross}") as served:
+    models = {"intents": intents, "cross": cross, "small": MODEL}
+    flags = [word for name, path in models.items() for word in ("--model", f"{name}={path}")]
+    with serving(home, *flags) as served:
         yield served
+
+
+def test_several_models_are_served_side_by_side(classifiers: Served) -> None:
+    with httpx.Client(base_url=classifiers.url) as http:
+        listed = {model["id"]: model["task"] for model in http.get("/v1/models").json()["data"]}
+        assert listed == {"small": "embedding", "intents": "classification", "cross": "rerank"}
+        for path, body, name in (
+            ("/embed", {"inputs": "a"}, "small"),
+            ("/predict", {"inputs": "a"}, "intents"),
+            ("/rerank", {"query": "a", "texts": ["b"]}, "cross"),
+        ):
+            assert http.post(path, json=body).headers["x-sonde-model"].startswith(f"{name}:")
 
 
 def test_hugging_face_classifies(classifiers: Served) -> None:

@@ -169,6 +169,7 @@ def test_long_values_are_not_sent_back(client: TestClient) -> None:
         ("POST", "/v1/predict", "/predict"),
         ("POST", "/classify", "/v1/classify"),
         ("GET", "/fine_tuning/jobs", "/v1/fine_tuning/jobs"),
+        ("POST", "/api/v1/embeddings", "/v1/embeddings"),
     ],
 )
 def test_a_wrong_base_url_is_hinted_at(client: TestClient, method: str, path: str, other: str) -> None:
@@ -182,3 +183,4 @@ def test_a_path_that_is_like_no_other_gets_no_hint(client: TestClient, path: str
     answer = client.post(f"http://testserver{path}", json={})
     assert answer.status_code in {404, 405}
     assert "there is" not in answer.json()["error"]["message"]
+    assert answer.status_code == 405 or "; /docs shows the routes" in answer.json()["error"]["message"]

@@ -146,7 +146,8 @@ def test_bad_requests_are_refused_alike(app: FastAPI, path: str, content: bytes)
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b"]
+    "kind",
+    ["application/a/b+json", "application/+json", "application/json+", "text/json", "application/x+json; a=b", "", ";"],
 )
 def test_content_types_are_read_or_refused_alike(app: FastAPI, kind: str) -> None:
     content = json.dumps(GOOD["/v1/embeddings"]).encode()

@@ -22,7 +22,8 @@ from service.jobs.records import Checkpoint, Event, Job
 from service.jobs.tables import feedback, files, jobs
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.artifacts import NAME, train
+from tests.support.artifacts import NAME
+from tests.support.trained_models import train
 
 ROWS = b'{"text": "secret rows", "label": "b"}\n'
 BASE = FakeModel("fake")
@@ -76,6 +77,10 @@ class Team:
         return claimed
 
 
+def body_of(method: str) -> dict[str, Any]:
+    return {"json": {}} if method == "POST" else {}
+
+
 def teams(make_app: MakeApp, **settings: object) -> Iterator[Team]:
     app = make_app(BASE, **settings)
     with TestClient(app) as client:
@@ -109,8 +114,8 @@ def test_what_is_anothers_answers_as_what_does_not_exist(team: Team, parameter: 
     assert len(found) >= 3
     for method, path in found:
         asked = path.replace("{plot}", "series.svg")
-        theirs = other.ask(method, asked.replace(f"{{{parameter}}}", real))
-        missing = other.ask(method, asked.replace(f"{{{parameter}}}", none))
+        theirs = other.ask(method, asked.replace(f"{{{parameter}}}", real), **body_of(method))
+        missing = other.ask(method, asked.replace(f"{{{parameter}}}", none), **body_of(method))
         assert theirs.status_code == missing.status_code == 404, (method, path)
         assert theirs.text.replace(real, none) == missing.text, (method, path)
         assert [*theirs.headers] == [*missing.headers]
@@ -155,7 +160,7 @@ def test_a_key_without_train_sees_none_of_it(team: Team) -> None:
     infer = team.key("infer")
     for parameter in ("file_id", "fine_tuning_job_id"):
         for method, path in routes(team.app, parameter):
-            assert infer.ask(method, path.replace("{plot}", "series.svg")).status_code == 403
+            assert infer.ask(method, path.replace("{plot}", "series.svg"), **body_of(method)).status_code == 403
 
 
 def test_what_was_made_before_owners_is_every_keys_and_what_was_made_without_keys_is_the_admins(
@@ -200,6 +205,13 @@ def test_a_job_trains_on_feedback_of_its_own_key(team: Team, tmp_path: Path) -> 
     assert other.ask("POST", "/v1/feedback", json={**FEEDBACK, "text": "late"}).status_code == 200
     assert texts(team, mine, tmp_path) == ["mine", "old"]
     assert texts(team, everyones, tmp_path) == ["mine", "theirs", "old"]
+
+
+def test_a_key_lists_its_own_feedback(team: Team) -> None:
+    owner, other, admin = team.key("train"), team.key("train"), team.key("admin")
+    owner.ask("POST", "/v1/feedback", json=FEEDBACK)
+    listed = [key.ask("GET", f"/v1/feedback?model={FEEDBACK['model']}").json()["data"] for key in (owner, other, admin)]
+    assert [len(rows) for rows in listed] == [1, 0, 1]
 
 
 def test_anothers_feedback_does_not_show_that_it_exists(team: Team) -> None:

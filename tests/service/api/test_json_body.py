@@ -52,15 +52,17 @@ def test_json_that_is_no_object_breaks_the_contract(client: TestClient, content:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None, "json"]
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", "/"]
 )
-def test_other_content_types_are_refused(client: TestClient, kind: str | None) -> None:
+def test_other_content_types_are_refused(client: TestClient, kind: str) -> None:
     answer = post(client, GOOD, kind)
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"])
-def test_json_by_any_of_its_names_is_read(client: TestClient, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", None, ""]
+)
+def test_json_by_any_of_its_names_or_none_is_read(client: TestClient, kind: str | None) -> None:
     assert post(client, GOOD, kind).status_code == 200
 
 

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from service.api.middleware import OPEN_PATHS, PROBE_ALIASES
 from service.auth import Keyring, Scope
+from service.key_use import KeyUse
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 
@@ -38,7 +39,10 @@ def test_without_keys_anyone_may_call(client: TestClient) -> None:
     assert client.get("/v1/models").status_code == 200
 
 
-def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
+OPEN_PAGES = {"/console", "/console/{path:path}", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+
+
+def test_every_route_but_the_probes_and_pages_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
     app = make_app()
     make_key(app, "infer")
     client = TestClient(app)
@@ -51,7 +55,7 @@ def test_every_route_but_the_probes_needs_a_key_once_there_is_one(make_app: Make
         for method, path in paths
     }
     assert {place for place, status in answers.items() if status != 401} == {
-        place for place in answers if place[1] in OPEN_PATHS
+        place for place in answers if place[1] in OPEN_PATHS | OPEN_PAGES
     }
 
 
@@ -76,7 +80,9 @@ def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -
         "//v1/models",
         "/V1/MODELS",
         "/v1/models/",
-        "/static-offline-docs/x.js",
+        "/consoles",
+        "/v1/console",
+        "//docs",
         "/health/../metrics",
     ],
 )
@@ -235,3 +241,38 @@ def test_a_fault_of_the_model_tells_the_caller_no_more(make_app: MakeApp) -> Non
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "backend_error")
     assert "secret" not in answer.text
+
+
+def test_an_expired_key_is_refused_and_says_so(make_app: MakeApp) -> None:
+    app = make_app()
+    secret = Keyring(app.state.settings.keys_file).create(["infer"], expires_in_s=0)[1]
+    answer = TestClient(app).get("/v1/models", headers={"X-API-Key": secret})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "expired_api_key")
+
+
+def test_a_key_beyond_its_rate_waits_and_other_keys_do_not(make_app: MakeApp) -> None:
+    app = make_app()
+    keyring = Keyring(app.state.settings.keys_file)
+    (slow, secret), (_, other) = keyring.create(["infer"], requests_per_minute=2), keyring.create(["infer"])
+    client, asks = TestClient(app), {"X-API-Key": secret}
+    answers = [client.get("/v1/models", headers=asks) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 30
+    assert client.get("/v1/models", headers={"X-API-Key": other}).status_code == 200
+    scraped = client.get("/metrics", headers=asks).text  # watching counts against no limit
+    assert f'sonde_key_requests_total{{key="{slow.id}",outcome="limited"}} 1.0' in scraped
+    assert f'sonde_key_requests_total{{key="{slow.id}",outcome="ok"}} 2.0' in scraped
+    assert KeyUse(app.state.settings.home).last(slow.id) is not None
+
+
+def test_tokens_count_against_the_rate_of_a_key(make_app: MakeApp) -> None:
+    app = make_app()
+    key, secret = Keyring(app.state.settings.keys_file).create(["infer"], tokens_per_minute=3)
+    with TestClient(app) as client:
+        body = {"model": "fake", "input": ["one two three four"]}
+        answers = [client.post("/v1/embeddings", json=body, headers={"X-API-Key": secret}) for _ in range(2)]
+        scraped = client.get("/metrics", headers={"X-API-Key": secret}).text
+    assert [answer.status_code for answer in answers] == [200, 429], answers[0].text
+    tokens = float(answers[0].json()["usage"]["total_tokens"])
+    assert f'sonde_key_tokens_total{{key="{key.id}"}} {tokens}' in scraped

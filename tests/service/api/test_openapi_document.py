@@ -84,6 +84,23 @@ def test_the_service_takes_the_examples(app: FastAPI, path: str) -> None:
     assert answer.status_code == 200 or answer.json()["error"]["code"] in refused, answer.text
 
 
+def test_examples_name_models_in_service(make_app: MakeApp) -> None:
+    """Also those that came since the document was last asked for."""
+    app = make_app(FakeModel("mine"))
+    client = TestClient(app)
+
+    def example(path: str) -> Any:
+        body = client.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]
+        return body["content"]["application/json"]["example"]
+
+    assert example("/v1/embeddings")["model"] == "mine"
+    answered = client.post("/v1/embeddings", json=example("/v1/embeddings"))
+    assert answered.status_code == 200, answered.text
+    trained = example("/v1/feedback")["model"]
+    app.state.manager.add(FakeModel("ft:mine:local:x", task="classification"))
+    assert trained != example("/v1/feedback")["model"] == "ft:mine:local:x"
+
+
 WRONG = [
     ("ExplainBody", {"model": "m", "input": "a", "text": "b"}),
     ("ExplainBody", {"model": "m"}),

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.base import SensorSignature
 from models.training.data.table import ColumnRoles, read_table
-from service.api.readings import gap_warnings, to_matrix, to_timestamps
+from service.api.readings import gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.errors import InvalidRequest
 
 COLUMNS = ("pressure", "flow")
@@ -40,21 +41,17 @@ GOOD = [1.0, 2.0]
         ([1], "[2]", 'expected 2 numbers (pressure, flow), got 1; shape ["n", 2], dtype float64'),
         ([1, 2, 3], "[2]", "got 3"),
         ([], "[2]", "got 0"),
-        ([1, "2"], "[2].flow", "expected a number (float64), got a string"),
+        ([1, "2"], "[2].flow", "expected a number (float64) or null, got a string"),
         ([True, 2], "[2].pressure", "got a boolean"),
-        ([None, 2], "[2].pressure", "got null"),
         ([1, [2]], "[2].flow", "got a list of 1"),
         ([1, {"a": 1}], "[2].flow", "got an object"),
         ([1, float("inf")], "[2].flow", "expected a finite number"),
-        ([float("nan"), 1], "[2].pressure", "expected a finite number"),
         ([1, -1.1e15], "[2].flow", "at most 1e+15"),
         (3, "[2]", "as a list or an object, got a number"),
         (None, "[2]", "got null"),
         ("ab", "[2]", "got a string"),
-        ({"pressure": 1}, "[2].flow", "the column is missing; expected pressure, flow, got pressure"),
-        ({}, "[2].pressure", "got none"),
         ({"pressure": 1, "flow": 1, "heat": 1}, "[2].heat", "no such column; the model has pressure, flow"),
-        ({"pressure": 1, "flow": None}, "[2].flow", "got null"),
+        ({"pressure": 1, "heat": 1}, "[2].heat", "no such column; the model has pressure, flow"),
     ],
 )
 def test_a_wrong_row_is_named(row: object, param: str, why: str) -> None:
@@ -63,6 +60,32 @@ def test_a_wrong_row_is_named(row: object, param: str, why: str) -> None:
         to_matrix([good, good, row, good], COLUMNS, "series")
     assert caught.value.param == f"series{param}"
     assert why in caught.value.message
+
+
+def test_null_and_an_absent_column_are_missing_values() -> None:
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert to_matrix([[1, None], [2, 3]], COLUMNS, "series").tolist() == [[1, nan], [2, 3]]
+    rows = [{"pressure": 1}, {"flow": 3, "pressure": None}, {}]
+    assert to_matrix(rows, COLUMNS, "series").tolist() == [[1, nan], [nan, 3], [nan, nan]]
+    assert to_matrix([{"flow": 2}, {}], ("flow",), "records").tolist() == [[2], [nan]]
+
+
+def _signature(kind: Any = "series") -> SensorSignature:
+    return SensorSignature(kind, COLUMNS, 3, max_missing=0.5)
+
+
+def test_missing_values_are_told_by_column() -> None:
+    readings = to_matrix([[1, None], [2, 3], [3, None], [4, 5]], COLUMNS, "series")
+    told = ["flow: 2 of 4 values are missing; each was replaced by the value before it"]
+    assert missing_warnings(readings, _signature(), "series") == told
+    assert "the column's median" in missing_warnings(readings, _signature("records"), "records")[0]
+    assert missing_warnings(readings[1:2], _signature(), "series") == []
+
+
+def test_too_many_missing_values_are_refused() -> None:
+    readings = to_matrix([[None, None], [2, None]], COLUMNS, "series")
+    with pytest.raises(InvalidRequest, match=r"series: 75% of the values are missing .* at most 50%"):
+        missing_warnings(readings, _signature(), "series")
 
 
 def test_long_names_of_columns_are_not_sent_back() -> None:

@@ -68,7 +68,7 @@ def of_floats(answer: Any) -> list[list[float]]:
 
 
 EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
-    "LiteLLM openai, Dify": ("/v1/embeddings", {"model": "m", "input": TEXTS, "encoding_format": None}, of_data, {}),
+    "Dify": ("/v1/embeddings", {"model": "m", "input": TEXTS, "encoding_format": None}, of_data, {}),
     "LiteLLM hosted_vllm, infinity": ("/embeddings", {"model": "m", "input": TEXTS}, of_data, {}),
     "openai-python": ("/v1/embeddings", {"model": "m", "input": TEXTS, "encoding_format": "base64"}, of_base64, {}),
     "openai-python AzureOpenAI": (
@@ -92,7 +92,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
     "Azure v1": ("/openai/v1/embeddings", {"model": "m", "input": TEXTS}, of_data, {}),
     "TEI's OpenAI route": ("/v1/embeddings", {"input": TEXTS, "model": None, "user": None}, of_data, {}),
     "langchain4j-jina": ("/v1/embeddings", {"model": "m", "late_chunking": False, "input": TEXTS}, of_data, {}),
-    "chroma-go jina": (
+    "chroma-go with Jina": (
         "/v1/embeddings",
         {
             "model": "m",
@@ -157,7 +157,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
         of_floats,
         {"prompt_name": "passage", "dimensions": 8},
     ),
-    "cohere-go, cohere-java v1": (
+    "cohere-go, cohere-java": (
         "/v1/embed",
         {"texts": TEXTS, "model": "m", "input_type": "search_document"},
         lambda answer: answer["embeddings"],
@@ -170,7 +170,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
         {"prompt_name": "query"},
     ),
     "ollama-python 0.6": ("/api/embed", {"model": "m", "input": TEXTS}, lambda answer: answer["embeddings"], {}),
-    "Open WebUI, langchain-ollama": (
+    "Open WebUI, Chroma, ollama for Go": (
         "/api/embed",
         {"model": "m:latest", "input": TEXTS, "truncate": True, "options": {"num_ctx": 2048}, "keep_alive": "5m"},
         lambda answer: answer["embeddings"],
@@ -188,9 +188,16 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any], Read, dict[str, Any]]] = {
         list,
         {},
     ),
-    "chroma-go hf": ("/m/pipeline/feature-extraction", {"inputs": TEXTS, "options": None}, list, {}),
+    "chroma-go with Hugging Face": ("/m/pipeline/feature-extraction", {"inputs": TEXTS, "options": None}, list, {}),
     "@huggingface/inference": ("/models/m", {"inputs": TEXTS}, list, {}),
     "TEI": ("/embed", {"inputs": TEXTS, "options": None, "truncate": None}, list, {}),
+    "TEI with options": ("/embed", {"inputs": TEXTS, "options": {"wait_for_model": True}}, list, {}),
+    "cohere v2, priority": (
+        "/v2/embed",
+        {"texts": TEXTS, "model": "m", "input_type": "search_query", "embedding_types": ["float"], "priority": 0},
+        of_floats,
+        {"prompt_name": "query"},
+    ),
     "TEI at the root": ("/", {"inputs": TEXTS, "options": {"wait_for_model": True}}, list, {}),
 }
 
@@ -207,12 +214,12 @@ def test_ollamas_older_route_embeds_one_prompt(client: TestClient) -> None:
 
 
 RERANK: dict[str, tuple[str, dict[str, Any], Read]] = {
-    "langchain CohereRerank (JS)": (
+    "LangChain.js CohereRerank": (
         "/v1/rerank",
         {"model": "m", "query": QUERY, "documents": DOCUMENTS, "top_n": 4, "max_chunks_per_doc": None},
         lambda answer: answer["results"],
     ),
-    "langchain-cohere 0.3": (
+    "langchain-cohere": (
         "/v1/rerank",
         {
             "model": "m",
@@ -224,13 +231,14 @@ RERANK: dict[str, tuple[str, dict[str, Any], Read]] = {
         },
         lambda answer: answer["results"],
     ),
-    "cohere-java v1": (
+    "cohere-go, cohere-java": (
         "/v1/rerank",
         {
             "model": "m",
             "query": QUERY,
             "documents": [{"title": text, "text": "pizza"} for text in DOCUMENTS],
             "rank_fields": ["title"],
+            "priority": 0,
             "max_chunks_per_doc": 10,
             "return_documents": True,
         },
@@ -304,6 +312,7 @@ def test_documents_come_back_in_each_clients_form(client: TestClient) -> None:
     sent = {"title": best, "text": "pizza", "id": 7}
     objects = {**body, "documents": [sent], "rank_fields": ["title", "missing"]}
     assert post(client, "/v1/rerank", objects)["results"][0]["document"] == sent
+    assert post(client, "/rerank", objects)["results"][0]["document"] == best
 
 
 def plain(labels: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -334,6 +343,13 @@ def test_hugging_face_classifies_without_training(client: TestClient, path: str,
     assert post(client, path, {"inputs": [QUERY], "parameters": parameters}) == [answer]
 
 
+def test_parameters_for_an_encoder_are_refused_in_words(client: TestClient) -> None:
+    """As huggingface_hub asks for labels, entities or text."""
+    answer = client.post("/models/m", json={"inputs": QUERY, "parameters": {"top_k": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "parameters")
+    assert "the model computes vectors" in answer.json()["error"]["message"]
+
+
 def test_a_template_describes_each_label(client: TestClient) -> None:
     parameters = {"candidate_labels": ["card lost", "rain"], "hypothesis_template": "the text is {}"}
     described = {"card lost": "the text is card lost", "rain": "the text is rain"}
@@ -359,6 +375,9 @@ def test_cohere_and_openai_list_the_same_models(client: TestClient) -> None:
         assert [model["name"] for model in answer["models"]] == [model["id"] for model in answer["data"]]
     assert answer["models"][0]["endpoints"] == ["embed", "rerank"]
     assert client.get("/models/cross").json() == client.get("/v1/models/cross").json()
+    for model in answer["models"]:
+        one = client.get(f"/v1/models/{model['name']}").json()
+        assert {key: one[key] for key in model} == model, "as cohere-python's models.get reads it"
 
 
 KEYED = [

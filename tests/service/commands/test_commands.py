@@ -15,6 +15,7 @@ import pytest
 
 from service import cli
 from service.client import Client
+from service.client.errors import Unauthorized
 from service.commands import CLIENT_COMMANDS, connection
 
 ESC = "\x1b[31mred\x1b[0m \u202e"
@@ -31,7 +32,33 @@ JOB = {
     "result": {"decision": "held", "why": ESC, "metrics": {"macro_f1": 0.5}},
 }
 FINDING = {"check": "leaks", "status": "warn", "message": ESC, "remedy": "remove", "rows": list(range(20))}
-REPORT = {"status": "warn", "rungs": [{"rung": "data", "status": "warn", "findings": [FINDING]}]}
+FINE = {
+    "check": "slope",
+    "label": "loss",
+    "subject": "conv",
+    "status": "ok",
+    "message": "It falls.",
+    "remedy": "",
+    "rows": [],
+}
+METRIC = {"name": "macro_f1", "label": "macro-F1", "value": 0.5, "low": 0.4, "high": 0.6, "served_before": 0.25}
+CHOICE = {
+    "what": "Detector",
+    "chosen": "conv",
+    "reason": ESC,
+    "candidates": {ESC: {"AUROC": 0.5, "false alarms": None}},
+}
+REPORT = {
+    "title": "Report of ft:x (ftjob-1)",
+    "status": "warn",
+    "verdict": ["It was held: " + ESC],
+    "metrics": [METRIC],
+    "choices": [CHOICE],
+    "rungs": [
+        {"rung": "data", "status": "warn", "findings": [FINDING]},
+        {"rung": "loss", "title": "Loss: does it?", "status": "ok", "findings": [FINE]},
+    ],
+}
 SCORES = {
     "model": "pump",
     "alpha": 0.05,
@@ -317,8 +344,8 @@ def test_train_sends_what_was_asked_for_and_prints_the_verdict(run: Run, service
         "hyperparameters": {"n_epochs": 2, "mode": "frozen"},
         "columns": {"text": "question"},
     }
-    assert out.startswith("ft:fake:local:x:v1 was held: \\u001b[31mred")
-    assert "macro_f1\t0.5" in out
+    assert out.startswith("It was held: \\u001b[31mred")
+    assert "macro-F1\t0.5 (0.4 to 0.6)\t0.25" in out
     assert "\\u001b[31mred" in err
     assert "step 1/None" in err
 
@@ -363,11 +390,56 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     assert service.bodies("POST /v1/fine_tuning/jobs/ftjob-1/cancel") == []
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("invalid_api_key", "a key is needed: give a key with --key or SONDE_API_KEY"),
+        ("insufficient_scope", "a key is needed: send it"),
+    ],
+)
+def test_a_refused_key_says_how_to_give_one(run: Run, monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    def refuse(client: Client) -> None:
+        raise Unauthorized("a key is needed: send it", status=401, code=code)
+
+    monkeypatch.setattr(Client, "models", refuse)
+    ended, _, err = run("embed", "hello")
+    assert (ended, err) == (1, f"sonde: {said}\n")
+
+
+def test_train_waits_until_a_promoted_model_answers(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.answers["GET /v1/fine_tuning/jobs/ftjob-1"] = JOB | {"result": {"decision": "promoted", "why": "first"}}
+    looks: list[float] = []
+
+    def appear(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS | {"id": JOB["fine_tuned_model"]}]}
+
+    monkeypatch.setattr("service.commands.following.time.sleep", appear)
+    assert "ft:fake:local:x:v1 is in service" in run("train", "texts.csv", "--model", "fake")[2]
+    assert len(looks) == 2
+    service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS]}
+    assert "is not in service after 20 s" in run("train", "texts.csv", "--model", "fake")[2]
+
+
 def test_a_report_begins_with_the_verdict_and_names_few_rows(run: Run) -> None:
     lines = run("report", "ftjob-1")[1].splitlines()
-    assert lines[:2] == ["Report of ftjob-1: ft:fake:local:x:v1", "Nothing failed, but something needs a look."]
-    assert "rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more" in lines[-2]
-    assert lines[-1].strip() == "what to do: remove"
+    assert lines[0] == "Report of ft:x (ftjob-1)"
+    assert lines[1].startswith("It was held: ")
+    assert lines[4] == "Nothing failed, but something needs a look."
+    assert "rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more" in lines[8]
+    assert lines[9].strip() == "what to do: remove"
+    assert lines[11] == "What was chosen"
+    assert lines[-2:] == ["Loss: does it? (ok)", "  ok      loss (conv): It falls."]
+
+
+def test_the_report_of_the_newest_job_needs_no_id(run: Run, service: Service) -> None:
+    assert run("report")[1] == run("report", "ftjob-1")[1]
+    service.answers["GET /v1/fine_tuning/jobs"] = {"data": []}
+    code, _, err = run("report")
+    assert (code, "there is no job yet" in err) == (1, True)
 
 
 def test_a_report_is_written_as_a_page_and_opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

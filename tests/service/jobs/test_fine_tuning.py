@@ -142,6 +142,7 @@ def test_bad_rows_fail_the_job_with_code_and_place(team: Team) -> None:
     assert "2" in done.error.message, "the line"
 
 
+@pytest.mark.long  # test_worker_deaths.py kills workers on PostgreSQL, too, with a trainer that learns nothing
 def test_two_workers_on_postgresql_one_of_them_killed(tmp_path: Path) -> None:
     with postgres() as server, ExitStack() as stack:
         url = server.new_database()

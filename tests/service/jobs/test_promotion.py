@@ -33,16 +33,19 @@ def decision(of: dict[str, Any], *, wrong: str | None = None, auto_promote: bool
     ("given", "why"),
     [
         (result(), "nothing served under this name before"),
-        (result(0.9, 0.8), "macro_f1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
-        (result(0.8, 0.8), "macro_f1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
+        (result(0.9, 0.8), "macro-F1 on the held-out rows is 0.9000, against 0.8000 of what served before"),
+        (result(0.8, 0.8), "macro-F1 on the held-out rows is 0.8000, against 0.8000 of what served before"),
         (result(ece=0.1), "nothing served under this name before"),
         (result(ece=0.3, ece_low=0.02), "nothing served under this name before"),  # eight rows say no more
         (
             {"task": "embedding", "metrics": {"mrr": 0.5}, "incumbent_metrics": None},
             "nothing served under this name before",
         ),
-        (tuned(0.5, base=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of the base model"),
-        (tuned(0.5, base=0.9, before=0.4), "mrr on the held-out rows is 0.5000, against 0.4000 of what served before"),
+        (tuned(0.5, base=0.4), "mean reciprocal rank on the held-out rows is 0.5000, against 0.4000 of the base model"),
+        (
+            tuned(0.5, base=0.9, before=0.4),
+            "mean reciprocal rank on the held-out rows is 0.5000, against 0.4000 of what served before",
+        ),
     ],
 )
 def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
@@ -52,16 +55,19 @@ def test_what_is_not_worse_is_promoted(given: dict[str, Any], why: str) -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (result(0.79, 0.8), "its macro_f1 on the held-out rows is 0.7900, less than the 0.8000 of what serves now"),
+        (result(0.79, 0.8), "its macro-F1 on the held-out rows is 0.7900, less than the 0.8000 of what serves now"),
         (
             result(float("nan"), 0.8),
-            "its macro_f1 on the held-out rows is nan, less than the 0.8000 of what serves now",
+            "its macro-F1 on the held-out rows is nan, less than the 0.8000 of what serves now",
         ),
         (
             result(0.9, float("nan")),
-            "its macro_f1 on the held-out rows is 0.9000, less than the nan of what serves now",
+            "its macro-F1 on the held-out rows is 0.9000, less than the nan of what serves now",
         ),
-        (tuned(0.5, base=0.6), "its mrr on the held-out rows is 0.5000, less than the 0.6000 of the base model"),
+        (
+            tuned(0.5, base=0.6),
+            "its mean reciprocal rank on the held-out rows is 0.5000, less than the 0.6000 of the base model",
+        ),
         (result(ece=0.11), "its expected calibration error is 0.1100, more than 0.1"),
         (
             result(ece=0.3, ece_low=0.2),
@@ -84,7 +90,7 @@ def test_what_does_not_reproduce_its_golden_rows_is_held_whatever_its_numbers() 
 def test_without_auto_promote_even_the_best_is_held() -> None:
     held = decision(result(0.9, 0.1), auto_promote=False)
     assert not held.promote
-    assert held.why.startswith("it passes the gate (macro_f1")
+    assert held.why.startswith("it passes the gate (macro-F1")
     assert held.why.endswith("auto_promote is off")
 
 
@@ -148,3 +154,17 @@ def test_what_serves_with_a_broken_manifest_is_not_replaced(tmp_path: Path) -> N
     assert (found.serves, found.path) == (True, None)
     assert found.objection is not None
     assert found.objection.startswith("what serves now cannot be compared: 1/manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "why"),
+    [
+        ({"power": 0.0}, "it finds none of the faults that were put into the held-out rows, however large"),
+        ({"recall": 0.0, "auroc": 0.5}, "it finds none of the labelled faults in the held-out rows"),
+    ],
+)
+def test_a_detector_that_sees_nothing_is_held(metrics: dict[str, float], why: str) -> None:
+    given = {"task": "anomaly", "metrics": {"primary": 1.0, **metrics}, "incumbent_metrics": None}
+    assert decision(given) == Decision(False, why)
+    seeing = {"primary": 1.0, "power": 0.5, "recall": 0.1, "auroc": 0.7}
+    assert decision({**given, "metrics": seeing}).promote

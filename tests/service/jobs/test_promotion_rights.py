@@ -139,7 +139,7 @@ def test_a_key_that_was_revoked_while_it_trained_is_held(team: Team, scope: str)
     team.keyring.revoke(key)
     held = team.finish(begun)
     assert (held["decision"], team.serving()) == ("held", 1)
-    assert held["why"].startswith(f"its key, {key}, was revoked: an admin promotes the version")
+    assert held["why"].startswith(f"its key, {key}, was revoked or has expired: an admin promotes the version")
 
 
 def test_without_keys_every_job_is_promoted(team: Team) -> None:
@@ -281,14 +281,14 @@ def test_what_loses_on_the_bound_rows_is_held_with_every_key(team: Team, sender:
     worse = team.finish(team.begin(owner), bound=measured(rows, 0.0, 1.0))
     assert (worse["decision"], team.serving()) == ("held", 1)
     assert worse["why"] == (
-        "its macro_f1 on the rows bound to this name is 0.0000, less than the 1.0000 of what serves now"
+        "its macro-F1 on the rows bound to this name is 0.0000, less than the 1.0000 of what serves now"
     )
     assert worse["bound"]["metrics"] == {"macro_f1": 0.0}
     better = team.finish(team.begin(owner), bound=measured(rows, 1.0, 1.0))
     assert better["decision"] == "promoted"
     assert better["why"] == (
-        "macro_f1 on the held-out rows is 1.0000, against 0.0000 of what served before; "
-        "macro_f1 on the rows bound to this name is 1.0000, against 1.0000 of what served before"
+        "macro-F1 on the held-out rows is 1.0000, against 0.0000 of what served before; "
+        "macro-F1 on the rows bound to this name is 1.0000, against 1.0000 of what served before"
     )
 
 
@@ -320,7 +320,8 @@ def test_what_was_not_measured_on_the_bound_rows_is_held(team: Team) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), [("owner", "does not own"), ("key", "was revoked"), ("rows", "rows were bound to this name")]
+    ("change", "why"),
+    [("owner", "does not own"), ("key", "was revoked or has expired"), ("rows", "rows were bound to this name")],
 )
 def test_what_changes_while_files_are_verified_counts(
     team: Team, change: str, why: str, monkeypatch: pytest.MonkeyPatch

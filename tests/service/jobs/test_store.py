@@ -25,12 +25,12 @@ from tests.support.jobs import claim_job, create_job, new_job, render_id
 
 @pytest.fixture
 def store(database: Database, tmp_path: Path) -> JobStore:
-    return JobStore(database, tmp_path, lease_s=1.0)
+    return JobStore(database, tmp_path, lease_s=15.0)
 
 
 @pytest.fixture
 def leases(database: Database) -> WorkerLeases:
-    return WorkerLeases(database, 1.0)
+    return WorkerLeases(database, 15.0)
 
 
 def expire(database: Database, by_s: float = 1000.0) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from models.registry.registry import Registry
+from models.source import DEFAULT_MODEL
 from service.auth import Keyring
 from service.jobs.held_out_binding import bind, find_upload
 from tests.models.training.test_run import Row, labelled
-from tests.support import tiny_models
 from tests.support.jobs import JobHarness
 from tests.support.processes import sonde_worker
 
@@ -25,11 +25,10 @@ _SWAPPED = {"fruit": "steel", "steel": "river", "river": "fruit"}
 
 
 class Home:
-    """A home with keys, jobs on a tiny encoder, and a worker."""
+    """A home with keys, jobs on the shipped encoder, and a worker."""
 
     def __init__(self, home: Path) -> None:
         self.harness = JobHarness(home, lease_s=15.0)
-        self.encoder = tiny_models.encoder(home / "tiny", normalize=True)
         self.registry = Registry(home / "models")
         self.keyring = Keyring(home / "keys.json")
 
@@ -39,7 +38,7 @@ class Home:
     def run(self, owner: str, rows: list[Row], judges: list[Row]) -> dict[str, Any]:
         new = replace(
             self.harness.new("support", mode="frozen"),
-            base_spec=f"tiny={self.encoder}",
+            base_spec=DEFAULT_MODEL,
             training_file=self.upload(rows),
             validation_file=self.upload(judges),
             owner=owner,
@@ -84,7 +83,7 @@ def test_swapped_labels_in_both_files_replace_no_model_of_another_key(home: Home
     stranger = home.keyring.create(["train"])[0].id
     why = attack(home, stranger)["why"]
     assert f"its key, {stranger}, does not own {NAME}" in why
-    assert "macro_f1 on the held-out rows is 1.0000, against 0.0000" in why, "by its own files it is better"
+    assert "macro-F1 on the held-out rows is 1.0000, against 0.0000" in why, "by its own files it is better"
 
 
 def test_swapped_labels_lose_on_the_bound_rows_even_with_the_key_of_an_admin(home: Home, owner: str) -> None:

@@ -18,10 +18,10 @@ from service.config import Settings
 from service.jobs.database import Database
 from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.worker import Worker
-from tests.support.artifacts import own_encoder
 from tests.support.control_characters import HOSTILE, forbidden
 from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
 from tests.support.server import free_port, metric, wait_until
+from tests.support.trained_models import own_encoder
 
 pytestmark = pytest.mark.real
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from models.registry.names import directory_of
+from tests.support.artifacts import tree
 from tests.support.databases import Postgres
 from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
 from tests.support.server import wait_until
@@ -115,6 +117,25 @@ def test_a_worker_paused_past_its_lease_stops_its_trainer_and_writes_nothing(har
     assert (harness.promotions(job), harness.versions(job)) == (1, 1)
 
 
+def test_a_worker_frozen_while_it_publishes_holds_no_name_and_writes_nothing(harness: JobHarness) -> None:
+    gate, models = harness.home / "gate", harness.home / "models"
+    with workers(harness, 1, f"publication_gate={gate}") as running:
+        job = harness.submit(steps=1)
+        wait_until(gate.with_suffix(".reached").exists, 60)
+        freeze(running[0], harness)
+        running.append(WorkerProcess(harness).ready())
+        done = harness.until(job, timeout_s=30)
+        assert (done.status, done.attempt, harness.promotions(job), harness.versions(job)) == ("succeeded", 2, 1, 1)
+        published = tree(models)
+        gate.touch()
+        running[0].send(signal.SIGCONT)
+        running[1].stop()
+        after = harness.submit("after", steps=1)  # the woken worker gives its attempt up, and takes the next job
+        assert harness.until(after).status == "succeeded"
+    changed = {Path(path).parts[0] for path, _ in tree(models).items() ^ published.items()}
+    assert changed == {directory_of(harness.get(after).name)}
+
+
 @BOTH_DATABASES
 def test_two_workers_run_every_job_once(harness: JobHarness) -> None:
     with workers(harness, 2):
@@ -159,7 +180,7 @@ def test_postgresql_goes_away_under_a_running_job(
 @BOTH_DATABASES
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_at_random_points_lose_nothing(harness: JobHarness, kills: int) -> None:
     """Each kill hits a training process or its worker while it trains, so that every one interrupts an attempt."""
     dice = random.Random(kills)

@@ -108,7 +108,7 @@ def test_the_next_in_its_place_goes_on_counting(keep: Keep, tmp_path: Path) -> N
 def test_what_all_have_in_common_is_not_added_up(keep: Keep, tmp_path: Path, series: str, expected: int) -> None:
     for name, drifts, generation in (("0", 0, 3), ("1", 1, 4)):
         metrics = Metrics()
-        metrics.model_info.labels("m", "1", "anomaly", "cpu", "float32").set(1)
+        metrics.model_info.labels("m", "1", "anomaly", "cpu", "float32", "as asked").set(1)
         metrics.drift.labels("m", "1").set(drifts)
         metrics.model_generation.labels("m").set(generation)
         keep(name, metrics)

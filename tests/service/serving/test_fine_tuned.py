@@ -27,17 +27,8 @@ from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager
-from tests.support.artifacts import (
-    MANIFEST,
-    NAME,
-    NORMAL,
-    TEXTS,
-    golden,
-    open_fake_encoders,
-    own_encoder,
-    staging,
-    train,
-)
+from tests.support.artifacts import MANIFEST, NAME, staging
+from tests.support.trained_models import NORMAL, TEXTS, golden, open_fake_encoders, own_encoder, train
 
 BASE = FakeModel("fake")
 CLASSIFIER = FakeModel("intents", task="classification", labels=("yes", "no"))

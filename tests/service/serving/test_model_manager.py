@@ -309,6 +309,7 @@ def test_the_metrics_tell_of_a_model_in_service() -> None:
     metrics = Metrics()
     with manager_of(ENCODER, metrics=metrics):
         about = {"model": "encoder", "version": "0", "task": "embedding", "device": "cpu", "dtype": "float32"}
+        about["reason"] = ENCODER.metadata.reason
         assert metrics.registry.get_sample_value("sonde_model_info", about) == 1
         assert metrics.registry.get_sample_value("sonde_device_memory_bytes", {"device": "cpu"}) == 0
 

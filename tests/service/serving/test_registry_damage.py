@@ -18,7 +18,8 @@ from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.artifacts import NAME, train
+from tests.support.artifacts import NAME
+from tests.support.trained_models import train
 
 BASE = FakeModel("fake")
 BY: dict[str, Any] = {"by": "test", "why": ""}

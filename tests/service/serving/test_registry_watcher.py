@@ -30,8 +30,9 @@ from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager, text_model
-from tests.support.artifacts import NAME, open_fake_encoders, own_encoder, train
+from tests.support.artifacts import NAME
 from tests.support.server import wait_until
+from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
 OTHER = "ft:fake:team:other"
 BY: dict[str, Any] = {"by": "test", "why": ""}

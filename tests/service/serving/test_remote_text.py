@@ -35,7 +35,7 @@ from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSou
 from service.serving.servable import Caller
 from service.serving.text_sources import LocalTextSource, Opened
 from tests.fakes.model import FakeModel
-from tests.support.artifacts import open_fake_encoders, own_encoder, train
+from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
 TIMEOUT_S = 20.0
 

@@ -222,6 +222,7 @@ def test_its_signature_says_what_it_reads() -> None:
         "shape": ["n", 2],
         "columns": ["pressure", "flow"],
         "minimum_rows": 5,
+        "max_missing": 0.5,
     }
     assert (signature["kind"], signature["window"], signature["period_s"]) == ("series", 5, 60.0)
     forecaster = sensor_metadata(FakeForecaster(), sensor_manifest(LOAD, task="forecast")).signature()

@@ -7,7 +7,7 @@ import pytest
 
 from models.sensors.base import MOST_STATE_BYTES, State
 from service.errors import BackendError, InvalidState
-from service.serving.stream_state import MAX_CHARACTERS, Clock, seal, unseal
+from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal, unseal
 
 STATE: State = {
     "window": np.arange(6, dtype=np.float64).reshape(3, 2),
@@ -17,9 +17,9 @@ STATE: State = {
 
 
 def test_it_comes_back_bit_by_bit() -> None:
-    text = seal(STATE, "abc", Clock(1_795_000_000.25, followed=True))
+    text = seal(STATE, "abc", StreamPosition(1_795_000_000.25, followed=True))
     state, clock = unseal(text, "abc")
-    assert clock == Clock(1_795_000_000.25, followed=True)
+    assert clock == StreamPosition(1_795_000_000.25, followed=True)
     assert state.keys() == STATE.keys()
     for name, array in STATE.items():
         assert state[name].dtype == np.float64
@@ -28,25 +28,27 @@ def test_it_comes_back_bit_by_bit() -> None:
 
 
 def test_it_may_be_changed_by_who_gets_it() -> None:
-    state, _ = unseal(seal(STATE, "abc", Clock()), "abc")
+    state, _ = unseal(seal(STATE, "abc", StreamPosition()), "abc")
     state["level"][0] = 7.0
     assert state["level"][0] == 7.0
 
 
 def test_it_is_text_that_goes_anywhere() -> None:
-    assert set(seal(STATE, "abc", Clock())) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert set(seal(STATE, "abc", StreamPosition())) <= set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    )
 
 
 def test_the_largest_one_fits_and_a_larger_one_is_never_written() -> None:
     largest = {f"part{number}": np.ones(MOST_STATE_BYTES // 64) for number in range(8)}
-    assert len(seal(largest, "abc", Clock(1.5))) <= MAX_CHARACTERS
+    assert len(seal(largest, "abc", StreamPosition(1.5))) <= MAX_CHARACTERS
     with pytest.raises(BackendError, match="65544 bytes, 65536 are allowed"):
-        seal({**largest, "more": np.ones(1)}, "abc", Clock(1.5))
+        seal({**largest, "more": np.ones(1)}, "abc", StreamPosition(1.5))
 
 
 @pytest.mark.parametrize("place", [0, 1, 5, 20, 30, 60, -1])
 def test_one_changed_character_is_seen(place: int) -> None:
-    text = seal(STATE, "abc", Clock(3.0))
+    text = seal(STATE, "abc", StreamPosition(3.0))
     changed = list(text)
     changed[place] = "A" if text[place] != "A" else "w"
     with pytest.raises(InvalidState):
@@ -56,8 +58,8 @@ def test_one_changed_character_is_seen(place: int) -> None:
 @pytest.mark.parametrize(
     ("text", "digest", "why"),
     [
-        (seal(STATE, "abc", Clock()), "abd", "another model or version"),
-        (seal(STATE, "abc", Clock())[:-8], "abc", "it was changed"),
+        (seal(STATE, "abc", StreamPosition()), "abd", "another model or version"),
+        (seal(STATE, "abc", StreamPosition())[:-8], "abc", "it was changed"),
         ("", "abc", "does not write this format"),
         ("Ag", "abc", "does not write this format"),
         ("not base64!", "abc", "not base64url"),

@@ -40,6 +40,14 @@ def embed(client: TestClient, given: Any, path: str = "/v1/embeddings") -> Any:
     return client.post(path, json={"model": "fake", "input": given})
 
 
+def test_the_vocabularies_are_tiktokens_own() -> None:
+    public = pytest.importorskip("tiktoken_ext.openai_public")
+    source = Path(public.__file__).read_text(encoding="utf-8")
+    for name, digest in token_ids._SHA256.items():
+        assert f'"{token_ids._URL.format(name)}"' in source
+        assert f'"{digest}"' in source
+
+
 def test_ids_are_decoded(vocabulary: str) -> None:
     decoder = TokenDecoder("cl100k_base", vocabulary)
     assert decoder.decode(ids("Grüße 🎉"), "input") == "Grüße 🎉"

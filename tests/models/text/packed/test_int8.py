@@ -113,6 +113,15 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
     assert cosines(vectors[0.0], vectors[math.inf]).min() > 0.999
 
 
+def test_attention_of_one_short_text_is_float32_everywhere(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = []
+    for needed in (0.0, math.inf):
+        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
+        model = PackedEncoder(rough, int8())
+        vectors.append(model.forward(texts([13], model.metadata.vocabulary)))
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+
+
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:
     factors = quantized._smoothing_factors(torch.tensor([100.0, 1.0]), torch.ones(3, 2))
     assert factors.tolist() == pytest.approx([2 * 10 / 11, 2 * 1 / 11])

@@ -104,8 +104,10 @@ def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
 
 @pytest.fixture
 def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor on which MKL wins."""
-    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=1.1))
+    """A processor on which MKL wins for many rows."""
+    never = ProductTimes(math.inf, math.inf)
+    race = ProductRace(never, ProductTimes(0.9, 1.1), ProductTimes(1.0, 1.0))
+    monkeypatch.setattr(linear, "race_products", lambda: race)
 
 
 @needs_onednn
@@ -129,6 +131,12 @@ def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> No
     assert [(one.onednn_max_rows, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
 
 
+@needs_onednn
+def test_where_onednn_loses_with_few_rows_too_pytorch_multiplies_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=1.1))
+    assert prepare_for_cpu([layer()]) == 0
+
+
 def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     one = layer()
@@ -140,3 +148,17 @@ def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
         assert prepare_for_cpu([one]) == 0
         assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
+
+
+@needs_onednn
+@pytest.mark.parametrize(("race", "forms"), [(a_race(onednn=0.9), 1), (a_race(onednn=1.1), 2)])
+def test_all_forms_of_the_weights_move_to_huge_pages(
+    race: ProductRace, forms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[int, int]] = []
+    monkeypatch.setattr(linear, "race_products", lambda: race)
+    monkeypatch.setattr(linear, "move_to_huge_pages", moved.extend)
+    prepare_for_cpu([layer(), layer()])
+    held = [(address, size) for address, size in moved if size]
+    assert len({address for address, _ in held}) == 2 * forms
+    assert all(address and size >= 24 * 40 * 4 for address, size in held)

@@ -63,12 +63,9 @@ def test_full_blocks_in_order_need_neither_slots_nor_mask(lengths: list[int]) ->
     assert (one.row_of_slot, one.slot_of_row, set(one.masks)) == (None, None, {None})
 
 
-def test_fillers_of_a_single_text_lie_in_its_block_behind_a_mask() -> None:
+def test_fillers_of_a_single_text_have_no_slots() -> None:
     one = lay_out(3, fillers=1)
-    assert (one.sizes, one.counts, one.row_of_slot, one.slot_of_row) == ([4], [1], None, None)
-    assert one.masks[0] is not None
-    within = (one.masks[0] == 0).squeeze().tolist()
-    assert within == [[True, True, True, False]] * 3 + [[False, False, False, True]]
+    assert (one.sizes, one.counts, one.masks, one.row_of_slot, one.slot_of_row) == ([3], [1], [None], None, None)
 
 
 def test_full_blocks_in_another_order_need_slots_alone() -> None:
@@ -96,7 +93,7 @@ def test_rows_of_slots_and_slots_of_rows_are_inverse(lengths: list[int], tile: i
     rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
     if one.row_of_slot is None or one.slot_of_row is None:
         assert one.row_of_slot is one.slot_of_row
-        assert sum(size * count for size, count in zip(one.sizes, one.counts, strict=True)) == len(rows) + fillers
+        assert sum(size * count for size, count in zip(one.sizes, one.counts, strict=True)) == len(rows)
         return
     blocked = rows[one.row_of_slot]
     assert len(blocked) == sum(size * count for size, count in zip(one.sizes, one.counts, strict=True))

@@ -151,7 +151,7 @@ def test_a_learning_rate_of_next_to_nothing_is_found() -> None:
     model = Network()
     found = watched(model, torch.optim.AdamW(model.parameters(), lr=1e-7))
     assert found["update_ratio"].status == "warn"
-    assert found["update_ratio"].remedy == "Raise the learning rate."
+    assert found["update_ratio"].remedy == "Raise the learning rate, unless another check asks to lower it."
 
 
 def test_weights_that_never_change_are_found() -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.training.checks.sensor_data import check_table
+from models.training.csv_options import CsvOptions
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, Doubles, Table, read_table
 from models.training.errors import TrainingDataError
@@ -78,7 +79,7 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3,x\n", "wrong_type", 3, "b", "expected a number, got 'x'"),
         ("a,b\n1,2\n\n3,x\n", "wrong_type", 4, "b", "line 4"),
-        ('a;b\n1;2\n3;"1,5"\n', "wrong_type", 3, "b", "decimal point"),
+        ("a;b\n1;2\n3;1,5 bar\n", "wrong_type", 3, "b", "expected a number, got '1,5 bar'"),
         ("a,b\n1,inf\n", "not_finite", 2, "b", "expected a finite number"),
         (
             "a,b\n1,2\n3,-1.5e15\n",
@@ -195,7 +196,8 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.parquet").write_bytes(b"PAR1 and nothing more")
     assert refused(tmp_path / "file.parquet").code == "invalid_parquet"
     (tmp_path / "file.csv").write_bytes(b"a,b\n1,\xff\n")
-    assert (refused(tmp_path / "file.csv").code, refused(tmp_path / "file.csv").line) == ("not_utf8", 2)
+    as_utf8 = refused(tmp_path / "file.csv", ColumnRoles(csv=CsvOptions(encoding="utf-8")))
+    assert (as_utf8.code, as_utf8.line) == ("not_utf8", 2)
 
 
 @pytest.mark.slow

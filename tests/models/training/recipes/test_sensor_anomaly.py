@@ -24,7 +24,7 @@ from models.training.errors import HyperparameterError
 from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
 from models.training.run import FAILED, run
 from service.errors import BackendError
-from service.serving.stream_state import MAX_CHARACTERS, Clock, seal
+from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal
 
 
 def job(
@@ -306,9 +306,9 @@ def test_the_most_columns_are_those_whose_state_is_sealed(detector: str) -> None
     window = build("series", detector, 1).window
     most = most_columns(window)
     state = {"readings": np.zeros((window - 1, most)), "drift": DriftMonitor().to_array()}
-    assert len(seal(state, "abc", Clock(1.5))) <= MAX_CHARACTERS
+    assert len(seal(state, "abc", StreamPosition(1.5))) <= MAX_CHARACTERS
     with pytest.raises(BackendError):
-        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", Clock(1.5))
+        seal({**state, "readings": np.zeros((window - 1, most + 1))}, "abc", StreamPosition(1.5))
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,14 @@ def test_rows_that_no_job_could_use_are_left_out_of_an_export(tmp_path: Path) ->
     assert rows.texts[0] == [one for text in odd for one in (text, f"{text}!")]
     assert rows.labels == [one for text in odd for one in ("a", text)]
     database.close()
+
+
+def test_feedback_is_listed_a_page_at_a_time(client: TestClient) -> None:
+    for number in range(3):
+        client.post("/v1/feedback", json={**ROW, "text": f"text {number}"}).raise_for_status()
+    client.post("/v1/feedback", json={**ROW, "model": "another"}).raise_for_status()
+    first = client.get("/v1/feedback", params={"model": "support", "limit": 2}).raise_for_status().json()
+    assert ([row["text"] for row in first["data"]], first["has_more"]) == (["text 0", "text 1"], True)
+    rest = client.get("/v1/feedback", params={"model": "support", "after": first["last_id"]}).raise_for_status().json()
+    assert ([row["text"] for row in rest["data"]], rest["has_more"]) == (["text 2"], False)
+    assert client.get("/v1/feedback").status_code == 422

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from models.training.report import Report
+from models.training.report import Finding, Report
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
@@ -214,6 +214,17 @@ def test_what_a_task_cannot_set_is_refused_before_the_job_is_queued(
     assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize("name", ["integrations", "metadata", "suffix", "seed", "method", "validation_file"])
+def test_what_an_answer_says_of_a_job_may_be_sent_again(http: TestClient, file: str, name: str) -> None:
+    body = {"model": "fake", "training_file": file}
+    made = http.post("/v1/fine_tuning/jobs", json=body).json()
+    again = http.post("/v1/fine_tuning/jobs", json={**body, name: made.get(name)})
+    assert again.status_code == 200, again.text
+    assert {key: again.json()[key] for key in ("method", "seed", name) if key in made} == {
+        key: made[key] for key in ("method", "seed", name) if key in made
+    }
+
+
 OPENAIS = {"batch_size", "learning_rate_multiplier", "n_epochs"}
 
 
@@ -364,25 +375,26 @@ def test_a_file_that_a_job_needs_is_kept(http: TestClient, file: str) -> None:
 @pytest.mark.parametrize(
     ("query", "accept", "kind", "content"),
     [
-        ("", "*/*", "application/json", b'{\n  "findings": []\n}'),
-        ("", "text/markdown", "text/markdown; charset=utf-8", b"# Report\n"),
-        ("?format=md", "*/*", "text/markdown; charset=utf-8", b"# Report\n"),
-        ("?format=json", "text/markdown", "application/json", b'{\n  "findings": []\n}'),
+        ("", "*/*", "application/json", '"message": "newest"'),
+        ("", "text/markdown", "text/markdown; charset=utf-8", "- fine: rows of each label. newest"),
+        ("?format=md", "*/*", "text/markdown; charset=utf-8", "- fine: rows of each label. newest"),
+        ("?format=json", "text/markdown", "application/json", '"message": "newest"'),
     ],
 )
 def test_the_newest_report_is_shown(
-    http: TestClient, backend: JobBackend, file: str, tmp_path: Path, query: str, accept: str, kind: str, content: bytes
+    http: TestClient, backend: JobBackend, file: str, tmp_path: Path, query: str, accept: str, kind: str, content: str
 ) -> None:
     job = http.post("/v1/fine_tuning/jobs", json={"model": "fake", "training_file": file}).json()["id"]
     missing = http.get(f"/v1/fine_tuning/jobs/{job}/report")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "job_not_found")
-    for attempt, json_report, markdown in ((2, b"old", b"old"), (10, b'{"findings": []}', b"# Report\n")):
+    newest = Report([Finding.of("data", "class_counts", "ok", 1.0, None, "newest")]).to_bytes()
+    for attempt, json_report in ((2, b"old"), (10, newest)):
         directory = tmp_path / "jobs" / job / f"attempt-{attempt}"
         directory.mkdir(parents=True)
         (directory / "report.json").write_bytes(json_report)
-        (directory / "report.md").write_bytes(markdown)
     answer = http.get(f"/v1/fine_tuning/jobs/{job}/report{query}", headers={"accept": accept})
-    assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, kind, content)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+    assert content in answer.text
 
 
 @pytest.mark.parametrize("checked", [True, False])
@@ -395,7 +407,6 @@ def test_the_report_of_a_failed_job_begins_with_the_reason(
         directory = tmp_path / "jobs" / job / "attempt-1"
         directory.mkdir(parents=True)
         (directory / "report.json").write_bytes(Report().to_bytes())
-        (directory / "report.md").write_text(Report().to_markdown())
     backend.store.fail(begun, Failure("one_class", "expected two labels, got <b>", "training_file"))
     path = f"/v1/fine_tuning/jobs/{job}/report"
     content = http.get(path).json()
@@ -405,11 +416,15 @@ def test_the_report_of_a_failed_job_begins_with_the_reason(
     )
     assert [rung["status"] for rung in content["rungs"]] == ["not run"] * 5
     markdown = http.get(f"{path}?format=md").text
-    begins = "# Five checks\n\n**The job failed** (one_class): expected two labels, got \\<b>\n\nNothing was checked."
+    title = markdown.partition("\n")[0].removeprefix("# ")
+    assert job in title
+    begins = f"# {title}\n\n**The job failed** (one_class): expected two labels, got \\<b>\n\nNothing was checked."
     assert markdown.startswith(begins)
     page = http.get(f"{path}?format=html").text
-    assert "<h1>" in page
-    assert "<p class=fail><b>The job failed</b> (one_class): expected two labels, got &lt;b&gt;<h2>data" in page
+    assert (
+        f"<h1>{title}</h1><p class=fail><b>The job failed</b> (one_class): expected two labels, got &lt;b&gt;</p>"
+        in page
+    )
 
 
 def test_a_queued_job_says_that_no_worker_is_running(http: TestClient, backend: JobBackend, file: str) -> None:
@@ -603,7 +618,6 @@ def reported(http: TestClient, tmp_path: Path, file: str) -> str:
     ]
     report = {"object": "fine_tuning.report", "status": "warn", "rungs": rungs, "plots": {**PLOTS, "training": None}}
     (directory / "report.json").write_text(json.dumps(report))
-    (directory / "report.md").write_text("# Five checks\n")
     return f"/v1/fine_tuning/jobs/{job}/report"
 
 
@@ -612,7 +626,10 @@ def test_a_report_leads_to_its_plots(http: TestClient, reported: str) -> None:
     assert files == {name: f"{reported}/plots/{name}.svg" for name in ("series", "contributions")}
     assert http.get(files["series"]).headers["content-type"] == "image/svg+xml"
     assert http.get(f"{reported}/plots/contributions.png").content.startswith(b"\x89PNG")
-    assert f"![series]({files['series']})" in http.get(f"{reported}?format=md").text
+    assert (
+        f"![Held-out readings, their scores and the alarms]({files['series']})"
+        in http.get(f"{reported}?format=md").text
+    )
     for missing in ("training.svg", "series.pdf", "series", "nothing.svg"):
         assert http.get(f"{reported}/plots/{missing}").status_code == 404
 
@@ -624,3 +641,38 @@ def test_a_report_is_a_page_that_needs_no_other_file(http: TestClient, reported:
         assert "<script>" not in page.text
         assert "&lt;script&gt;" in page.text
         assert "a &amp; b" in page.text
+
+
+def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
+    http: TestClient, backend: JobBackend, reported: str
+) -> None:
+    job = backend.store.get(reported.split("/")[-2])
+    metrics = {
+        "primary": 0.98,
+        "auroc": 0.9,
+        "auroc_low": 0.8,
+        "auroc_high": 0.97,
+        "detector_faults_conv": 0.8,
+        "held_out_rows": 300.0,
+    }
+    result = {"decision": "held", "why": "it is <worse>", "metrics": metrics, "incumbent_metrics": {"auroc": 0.95}}
+    begun = begin(backend, job.id)
+    backend.store.succeed(begun, Success(f"{job.name}:v1", 0, result), Event("info", "done"))
+    verdict = [
+        f"{job.name}:v1 was held, so it does not serve: it is <worse>.",
+        "In 90.0% of pairs, a known anomaly scores above a normal row.",
+    ]
+    title = f"Report of {job.name} ({job.id})"
+    read = http.get(reported).json()
+    assert (read["title"], read["verdict"]) == (title, verdict)
+    labels = {one["name"]: (one["label"], one["served_before"]) for one in read["metrics"]}
+    assert labels["primary"] == ("false-alarm score", None)
+    assert labels["auroc"] == ("AUROC", 0.95)
+    assert labels["detector_faults_conv"][0] == "AUROC of detector conv on injected faults"
+    markdown = http.get(f"{reported}?format=md").text
+    assert markdown.startswith(f"# {title}\n\n{verdict[0].replace('<', chr(92) + '<')}\n\n{verdict[1]}")
+    assert "| AUROC | 0.9 (0.8 to 0.97) | 0.95 |" in markdown
+    page = http.get(f"{reported}?format=html").text
+    assert page.index(f"<h1>{title}") < page.index("it is &lt;worse&gt;") < page.index("<h2>What needs a look")
+    assert page.index("<h2>What needs a look") < page.index("<h2>All checks</h2><details>")
+    assert "primary" not in page

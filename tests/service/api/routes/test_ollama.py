@@ -28,12 +28,23 @@ def test_the_root_and_the_version_answer(client: TestClient) -> None:
     assert client.get("/api/version").json() == {"version": version("sonde")}
 
 
+@pytest.mark.parametrize("given", ["", [], None])
+def test_without_a_text_there_is_no_vector(client: TestClient, given: Any) -> None:
+    """Ollama's clients send such a request to have a model loaded."""
+    answer = client.post("/api/embed", json={"model": "fake", "input": given})
+    assert (answer.status_code, answer.json()["embeddings"], answer.json()["prompt_eval_count"]) == (200, [], 0)
+    older = client.post("/api/embeddings", json={"model": "fake", "prompt": given or None})
+    assert (older.status_code, older.json()) == (200, {"embedding": []})
+    assert client.post("/api/embeddings", json={"model": "fake", "prompt": ""}).json() == {"embedding": []}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
         ("/api/embed", {"model": "none", "input": "a"}, 404),
-        ("/api/embed", {"model": "fake", "input": ""}, 422),
-        ("/api/embed", {"model": "fake"}, 422),
+        ("/api/embed", {"model": "fake", "input": ["a", ""]}, 422),
+        ("/api/embed", {"model": "none", "input": ""}, 404),
+        ("/api/embed", {"model": "fake", "input": 7}, 422),
         ("/api/embed", {"model": "fake", "input": "a", "dimensions": 17}, 422),
         ("/api/embeddings", {"model": "fake", "prompt": 7}, 422),
         ("/api/show", {"model": "none"}, 404),

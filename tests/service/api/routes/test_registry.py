@@ -22,7 +22,8 @@ from service.jobs.backend import JobBackend
 from service.serving.model_manager import MAX_WAIT_S, ModelManager
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.artifacts import MANIFEST, NAME, NORMAL, open_fake_encoders, own_encoder, train
+from tests.support.artifacts import MANIFEST, NAME
+from tests.support.trained_models import NORMAL, open_fake_encoders, own_encoder, train
 
 BASE = FakeModel("fake")
 
@@ -590,3 +591,22 @@ def test_a_change_does_not_wait_for_another_for_long(house: House) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_busy")
     assert answer.headers["retry-after"] == "1"
     house.ask("POST", f"/v1/models/{NAME}/promote", {"version": 1, "why": "test"})
+
+
+def test_every_trained_name_is_listed_also_without_one_in_service(house: House) -> None:
+    house.train()
+    house.train(promote=False)
+    others = [NAME.replace(NAME.rpartition(":")[2], suffix) for suffix in ("aa", "zz")]
+    for name in others:
+        house.train(promote=False, name=name)
+    listed = house.ask("GET", "/v1/trained_models")
+    assert {one["id"]: (one["version"], one["versions"]) for one in listed["data"]} == {
+        others[0]: (None, [1]),
+        NAME: (1, [1, 2]),
+        others[1]: (None, [1]),
+    }
+    first = house.ask("GET", "/v1/trained_models?limit=2")
+    assert first["has_more"]
+    rest = house.ask("GET", f"/v1/trained_models?limit=2&after={first['data'][-1]['id']}")
+    assert first["data"] + rest["data"] == listed["data"]
+    assert not rest["has_more"]

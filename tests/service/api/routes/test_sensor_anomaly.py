@@ -125,6 +125,7 @@ def test_records_as_objects_or_rows(client: TestClient) -> None:
         "data",
         "alpha",
         "threshold",
+        "events",
         "drift",
         "state",
         "reference",
@@ -253,15 +254,14 @@ def test_a_wrong_row_is_named_with_shape_and_dtype(client: TestClient) -> None:
     refused(
         client,
         "series[2].flow",
-        "expected a number (float64), got a string",
+        "expected a number (float64) or null, got a string",
         model=PUMP,
         series=[[1, 2], [1, 2], [1, "x"]],
     )
-    refused(client, "records[0].flow", "the column is missing", model=RECORDS, records=[{"pressure": 1}])
     refused(client, "records[0].heat", "no such column", model=RECORDS, records=[{"pressure": 1, "flow": 2, "heat": 3}])
     many = rows(3000)
-    many[2500][1] = None  # type: ignore[call-overload]
-    refused(client, "records[2500].flow", "got null", model=RECORDS, records=many)
+    many[2500][1] = True
+    refused(client, "records[2500].flow", "got a boolean", model=RECORDS, records=many)
 
 
 def raw(client: TestClient, body: str) -> Any:
@@ -431,7 +431,8 @@ def test_a_forecast_by_default(client: TestClient) -> None:
     ("param", "change"),
     [
         ("series", {"series": [[1, 2]] * 3}),
-        ("series[3].flow", {"series": [[1, 2]] * 3 + [[1, None]]}),
+        ("series[3].flow", {"series": [[1, 2]] * 3 + [[1, "2"]]}),
+        ("series", {"series": [[None, 2], [1, None], [None, None], [None, 1]]}),
         ("series", {"series": []}),
         ("series", {"series": None}),
         ("horizon", {"horizon": 9}),
@@ -478,3 +479,71 @@ def test_only_forecasters_forecast(client: TestClient) -> None:
             model=model,
             series=[[1, 2]],
         )
+
+
+def test_missing_readings_are_filled_and_told(make_app: MakeApp) -> None:
+    app = make_app(FakeModel())
+    put_in_service(app.state.manager, trained("level"))
+    client = TestClient(app)
+    series: list[Any] = [{"pressure": a, "flow": b} for a, b in rows(60)]
+    series[40] = {"flow": series[39]["flow"]}
+    answer = score(client, model=PUMP, series=series)
+    assert answer["warnings"] == ["pressure: 1 of 60 values are missing; each was replaced by the value before it"]
+    repeated = score(client, model=PUMP, series=[*series[:40], series[39], *series[41:]])
+    assert answer["data"] == repeated["data"]
+    refused(client, "series", "68% of the values are missing", model=PUMP, series=[{}] * 40 + series[40:])
+
+
+def test_a_missing_value_is_carried_over_from_the_call_before(make_app: MakeApp) -> None:
+    app = make_app(FakeModel())
+    put_in_service(app.state.manager, trained("level"))
+    client = TestClient(app)
+    series: list[Any] = rows(40)
+    state = score(client, model=PUMP, series=series)["state"]
+    carried = score(client, model=PUMP, series=[[None, 5.0]], state=state)
+    said = score(client, model=PUMP, series=[[series[-1][0], 5.0]], state=state)
+    assert carried["data"] == said["data"]
+    assert carried["warnings"] == ["pressure: 1 of 1 values are missing; each was replaced by the value before it"]
+
+
+def test_late_readings_are_left_out_where_that_is_asked_for(client: TestClient) -> None:
+    body = {"model": PUMP, "series": rows(6), "timestamps": [10, 11, 11, 12, 9, 13]}
+    refused = client.post(SCORE, json=body)
+    assert refused.json()["error"]["param"] == "timestamps[2]"
+    answer = score(client, **body, late="drop")
+    assert [row["index"] for row in answer["data"]] == [0, 1, 3, 5]
+    told = "2 readings were left out, since their timestamps are not later than those before: 2, 4"
+    assert told in answer["warnings"]
+    plain = {"model": PUMP, "series": [row for at, row in enumerate(rows(6)) if at not in {2, 4}]}
+    kept = score(client, **plain, timestamps=[10, 11, 12, 13])
+    assert [row["score"] for row in answer["data"]] == [row["score"] for row in kept["data"]]
+    again = client.post(SCORE, json={**body, "late": "drop", "state": answer["state"]})
+    assert again.status_code == 422
+    assert "none is later than" in again.json()["error"]["message"]
+
+
+def test_events_are_carried_over_calls(client: TestClient) -> None:
+    normal = [[0.0, 0.0]] * 10
+    series = [*normal, [0.0, 90.0], [0.0, 95.0], *normal, [80.0, 0.0]]
+    stamps = [f"2026-11-29T10:{minute:02}:00Z" for minute in range(len(series))]
+    answer = score(client, model=PUMP, series=series, timestamps=stamps, events={"gap": 3})
+    first, second = answer["events"]
+    assert (first["start"]["timestamp"], first["open"]) == ("2026-11-29T10:10:00Z", False)
+    assert first["start"]["index"] == 10
+    assert first["columns"][0]["name"] == "flow"
+    assert (second["start"], second["end"], second["open"]) == (
+        {"index": 22, "timestamp": "2026-11-29T10:22:00Z"},
+        None,
+        True,
+    )
+    later = [f"2026-11-29T10:{23 + minute:02}:00Z" for minute in range(10)]
+    ended = score(client, model=PUMP, series=normal, timestamps=later, events={"gap": 3}, state=answer["state"])
+    assert ended["events"][0]["start"] == {"index": -1, "timestamp": "2026-11-29T10:22:00Z"}
+    assert ended["events"][0]["open"] is False
+    assert answer["data"][0]["contributions"] is None, "not asked for"
+
+
+def test_without_events_there_are_none_and_records_have_none(client: TestClient) -> None:
+    assert score(client, model=PUMP, series=rows(5))["events"] is None
+    answer = client.post(SCORE, json={"model": RECORDS, "records": rows(5), "events": True})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "events")

@@ -1,0 +1,1 @@
+"""A plant of three pumps, whose data logger writes CSV files as such devices do."""

@@ -1,0 +1,52 @@
+"""Ways to compute the same, timed in turn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+WayT = TypeVar("WayT")
+
+# Each way is timed at least so often, except one that takes so many times as long as the fastest.
+_MIN_ROUNDS, _HOPELESS = 4, 2.0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, and draw random numbers that nothing else misses afterwards.
+
+    On a busy machine several threads wait for each other, which hides the difference between two ways.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def time_in_turn(ways: Mapping[WayT, Callable[[], object]], seconds: float) -> dict[WayT, float]:
+    """The least processor time of each way in seconds, after rounds for some `seconds`; call it in `one_thread`.
+
+    The time of this thread alone counts, so that other work on the machine hardly changes it.
+    """
+    for compute in ways.values():  # the first time, libraries prepare themselves
+        compute()
+    least = dict.fromkeys(ways, math.inf)
+    ends, rounds = time.thread_time() + seconds, 0
+    while rounds < _MIN_ROUNDS or time.thread_time() < ends:
+        rounds += 1
+        fastest = min(least.values())
+        for way, compute in ways.items():
+            if math.isfinite(fastest) and least[way] > _HOPELESS * fastest:
+                continue
+            began = time.thread_time()
+            compute()
+            least[way] = min(least[way], time.thread_time() - began)
+    return least

@@ -1,0 +1,233 @@
+"""The dialect of a CSV file: its encoding, its separator, and the lines in it that are not rows.
+
+A file that is plain CSV in UTF-8 is read where it is. Another one is copied: as UTF-8, without those lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.training.csv_options import CsvOptions
+from models.training.data.file_format import BOM
+from models.training.errors import data_error, shorten
+
+# In the order in which they are preferred: numbers and texts have commas, too.
+DELIMITERS = "\t;|,"
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Of Western Europe, which is what spreadsheets there write.
+_FALLBACK = "cp1252"
+_SAMPLE_LINES = 200
+_SAMPLE_BYTES = 1 << 20
+_COMMENT = "#"
+# Lines above the header are recognised where so many later lines agree.
+_LEAST_ROWS = 3
+_NUMBER = re.compile(r"[+-]?[0-9][0-9.,' \u00a0\u202f]*(?:[eE][+-]?[0-9]+)?%?")
+# Units have digits, too: m3/h.
+_DATE_LIKE = re.compile(r"[0-9]{4}|[0-9]{1,2}[-./:][0-9]")
+_EMPTY = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "#n/a"))
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """A file in UTF-8 whose lines are a header and rows, as `delimiter` separates them.
+
+    `dropped` are the lines of the original, counted from 1, that it lacks; `read_as` says how the original is written.
+    """
+
+    path: Path
+    delimiter: str
+    dropped: tuple[int, ...] = ()
+    read_as: tuple[str, ...] = ()
+
+    def original(self, lines: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The original's lines of lines of this file, both counted from 1."""
+        # The k-th dropped line (from 0) has dropped[k] - 1 - k lines of this file before it.
+        before = np.array(self.dropped, dtype=np.int64) - 1 - np.arange(len(self.dropped))
+        return lines + np.searchsorted(before, lines - 1, side="right")
+
+
+@contextmanager
+def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
+    """The file itself, or a plain copy of it while the context is open.
+
+    Raises TrainingDataError for bytes that are not of the encoding asked for.
+    """
+    encoding, told = _find_encoding(path, options)
+    with path.open("rb") as file:
+        sample = _decode_sample(file.read(_SAMPLE_BYTES), encoding).splitlines(keepends=True)[:_SAMPLE_LINES]
+    layout = _Layout.find(sample, options)
+    told = [*told, *layout.told]
+    if encoding == "utf-8" and layout.is_plain:
+        yield PlainFile(path, layout.delimiter, (), tuple(told))
+        return
+    with tempfile.TemporaryDirectory(prefix="sonde-csv-") as folder:
+        copy = Path(folder) / "plain.csv"
+        dropped = _write_plain(path, copy, encoding, layout, param)
+        yield PlainFile(copy, layout.delimiter, tuple(dropped), tuple(told))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Lines above the header, whether a line of units follows it, and how comments begin."""
+
+    delimiter: str
+    skipped: int = 0
+    units: bool = False
+    comment: str | None = None
+    trailing: bool = False
+    told: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        return not (self.skipped or self.units or self.comment or self.trailing)
+
+    @classmethod
+    def find(cls, sample: Sequence[str], options: CsvOptions) -> _Layout:
+        comment = options.comment or (_COMMENT if any(_is_comment(line, _COMMENT) for line in sample[1:]) else None)
+        comment = comment or (_COMMENT if sample and _is_preamble(sample[0], sample[1:]) else None)
+        numbered = [
+            (number, line)
+            for number, line in enumerate(sample)
+            if number >= (options.skip_rows or 0) and line.strip() and not (comment and _is_comment(line, comment))
+        ]
+        rows = [line for _, line in numbered]
+        delimiter = options.delimiter or _find_delimiter(rows)
+        header = 0 if options.skip_rows is not None else _find_header(rows, delimiter)
+        skipped = numbered[header][0] if header or options.skip_rows else 0
+        body = [_cells(line, delimiter) for line in rows[header:]]
+        units = options.units_row if options.units_row is not None else _has_units(body)
+        trailing = len(body) > _LEAST_ROWS and all(len(row) == len(body[0]) + 1 and not row[-1] for row in body[1:])
+        told = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
+        told += [f"{skipped} lines above the header left out"] if skipped else []
+        told += [f"lines that begin with {comment} left out"] if comment else []
+        told += [f"a row of units left out ({shorten(', '.join(filter(None, body[1])))})"] if units and body[1:] else []
+        told += ["a separator at the end of each row"] if trailing else []
+        return cls(delimiter, skipped, units, comment, trailing, tuple(told))
+
+
+def _find_encoding(path: Path, options: CsvOptions) -> tuple[str, list[str]]:
+    """A codec, and what to tell of it."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        if options.encoding is not None:
+            return options.encoding, [options.encoding] if options.encoding != "utf-8" else []
+        if start.startswith(_UTF_16):
+            return "utf-16", ["UTF-16"]
+        file.seek(0)
+        if b"\0" in start or _is_utf8(file):  # a NUL byte is refused where rows are read
+            return "utf-8", []
+    return _FALLBACK, [f"{_FALLBACK}, since it is not UTF-8"]
+
+
+def _is_utf8(file: BinaryIO) -> bool:
+    rest = b""
+    while part := file.read(1 << 20):
+        whole = rest + part
+        # A character has at most four bytes: one that the part cuts waits for the next.
+        end = max((at for at in range(max(len(whole) - 3, 0), len(whole)) if whole[at] >= 0xC0), default=len(whole))
+        try:
+            whole[:end].decode()
+        except UnicodeDecodeError:
+            return False
+        rest = whole[end:]
+    try:
+        rest.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decode_sample(content: bytes, encoding: str) -> str:
+    return content.removeprefix(BOM).decode(encoding, "replace")
+
+
+def _is_comment(line: str, mark: str) -> bool:
+    return line.lstrip().startswith(mark)
+
+
+def _is_preamble(line: str, rest: Iterable[str]) -> bool:
+    """Whether a first line with `#` is a comment, and not a header whose first name begins with it."""
+    following = next((one for one in rest if one.strip()), "")
+    delimiter = _find_delimiter([following])
+    return _is_comment(line, _COMMENT) and line.count(delimiter) != following.count(delimiter)
+
+
+def _find_delimiter(rows: Sequence[str]) -> str:
+    """The separator that most rows have, each equally often; the comma where there is none."""
+
+    def agreement(mark: str) -> int:
+        counts = [line.count(mark) for line in rows]
+        common = max(set(counts), key=counts.count, default=0)
+        return counts.count(common) if common else sum(count > 0 for count in counts) - len(rows)
+
+    return max(DELIMITERS, key=agreement) if any(mark in line for line in rows for mark in DELIMITERS) else ","
+
+
+def _find_header(rows: Sequence[str], delimiter: str) -> int:
+    """The index of the header: the rows above it have fewer cells than all later ones."""
+    counts = [len(_cells(line, delimiter)) for line in rows]
+    for start, count in enumerate(counts[:50]):
+        later = counts[start:]
+        if count > 1 and len(later) > _LEAST_ROWS and all(one in (count, count + 1) for one in later):
+            return start if all(one < count for one in counts[:start]) else 0
+    return 0
+
+
+def _has_units(body: Sequence[Sequence[str]]) -> bool:
+    """Whether no cell of the first row is a number, where all filled cells of a column below it are."""
+    if len(body) <= _LEAST_ROWS or len(body[0]) != len(body[1]):
+        return False
+    first, rest = body[1], body[2:]
+    columns = [[row[at].strip() for row in rest if at < len(row)] for at in range(len(first))]
+    numeric = [
+        any(cell.lower() not in _EMPTY for cell in column)
+        and all(cell.lower() in _EMPTY or _NUMBER.fullmatch(cell) for cell in column)
+        for column in columns
+    ]
+    named = [cell.strip() for cell, is_number in zip(first, numeric, strict=True) if is_number]
+    unlike = [cell for cell in named if cell.lower() not in _EMPTY and not _NUMBER.fullmatch(cell)]
+    return bool(unlike) and not any(map(_NUMBER.fullmatch, named)) and not any(map(_DATE_LIKE.search, first))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return line.split(delimiter)
+
+
+def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: str) -> list[int]:
+    """Copy the lines that are a header or rows; return the numbers of the others."""
+    dropped, kept = list[int](), 0
+    with path.open(encoding=encoding, newline="") as file, copy.open("w", encoding="utf-8", newline="") as target:
+        try:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix("\ufeff") if number == 1 else line
+                comment = layout.comment is not None and _is_comment(text, layout.comment)
+                is_row = number > layout.skipped and not comment and bool(text.strip())
+                kept += is_row
+                if number <= layout.skipped or comment or (layout.units and is_row and kept == 2):
+                    dropped.append(number)
+                else:
+                    target.write(_without_last(text, layout.delimiter) if layout.trailing and kept > 1 else text)
+        except UnicodeDecodeError as error:
+            got = f"the byte 0x{error.object[error.start]:02x}; name its encoding in `csv`"
+            raise data_error(param, "wrong_encoding", f"text in {encoding}", got) from None
+    return dropped
+
+
+def _without_last(line: str, delimiter: str) -> str:
+    """The line without the separator at its end."""
+    body = line.rstrip("\r\n")
+    return body.removesuffix(delimiter) + line[len(body) :]

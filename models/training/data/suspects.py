@@ -1,0 +1,65 @@
+"""Columns and values of a table that are probably no readings: counters, and numbers that stand for none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.training.errors import TrainingDataError, quote
+
+Doubles = NDArray[np.float64]
+# Loggers and buses write these where they have no reading: nines, and the ends of 16 and 32 bits.
+_SENTINELS = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -999.99, 9999.0, 99999.0, 999999.0)
+_BITS = (-32768.0, 32767.0, 65535.0, -2147483648.0, 2147483647.0, 4294967295.0)
+# A sentinel is this many times the range of the other values away from them.
+_FAR = 3.0
+# Fewer rows count up by chance.
+_LEAST_ROWS = 64
+_GROWING = 0.9
+
+
+def is_empty(column: pa.ChunkedArray) -> bool:
+    """Whether no cell of a column has anything in it."""
+    texts = pc.cast(column, pa.string())
+    return bool(pc.all(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)).as_py())
+
+
+def is_counter(values: Doubles | None) -> bool:
+    """Whether values [n] never fall and mostly rise: a clock, a row number, a meter."""
+    if values is None or len(values) < _LEAST_ROWS or np.isnan(values).any():
+        return False
+    steps = np.diff(values)
+    return bool((steps >= 0).all() and (steps > 0).mean() >= _GROWING)
+
+
+def require_no_sentinels(columns: tuple[str, ...], readings: Doubles, lines: NDArray[np.int64], param: str) -> None:
+    """Refuse numbers that probably stand for no reading, until the job says what they are."""
+    found = []
+    for name, values in zip(columns, readings.T, strict=True):
+        present = values[~np.isnan(values)]
+        for sentinel in (*_SENTINELS, *_BITS):
+            same = present == sentinel
+            if same.any() and _is_far(sentinel, present[~same]):
+                line = int(lines[np.flatnonzero(values == sentinel)[0]])
+                found.append((name, sentinel, int(same.sum()), line))
+    if not found:
+        return
+    listed = "; ".join(
+        f"column {quote(name)} has {sentinel:g} {count} times, first on line {line}"
+        for name, sentinel, count, line in found[:20]
+    )
+    values = ", ".join(f'"{sentinel:g}"' for sentinel in dict.fromkeys(one[1] for one in found))
+    message = (
+        f"{param}: {listed}, far from all other values. If they mean that there is no reading, set "
+        f"`csv: {{na_values: [{values}]}}`; if they are readings, set `csv: {{na_values: []}}`"
+    )
+    raise TrainingDataError("sentinel", message, param, line=found[0][3], column=found[0][0])
+
+
+def _is_far(value: float, others: Doubles) -> bool:
+    if len(others) < 2:
+        return False
+    low, high = float(others.min()), float(others.max())
+    return not low - _FAR * (high - low) <= value <= high + _FAR * (high - low)

@@ -1,0 +1,66 @@
+"""A report as Markdown: what needs a look, what was chosen, then all five checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from models.training.report import STAGES, Choice, Finding, Report
+from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
+
+MAX_ROWS_SHOWN = 10
+# What begins a tag, or the target of a link or image, in Markdown.
+_ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
+
+
+def to_markdown(report: Report, title: str = "Five checks", head: str = "") -> str:
+    """The report as a document; `head` follows its title and ends with a line of its own."""
+    return "\n".join([f"# {title}", "", *([head, ""] if head else []), report.summary(), "", *_sections(report)])
+
+
+def _sections(report: Report) -> Iterator[str]:
+    if problems := report.problems():
+        yield from ("## What needs a look", "")
+        for finding in problems:
+            yield from _problem(finding)
+        yield ""
+    if report.choices:
+        yield from ("## What was chosen", "")
+        for choice in report.choices:
+            yield from _choice(choice)
+        yield ""
+    for number, stage in enumerate(STAGES, start=1):
+        found = [f"- {STATUS_WORDS[one.status]}: {named(one)}. {escape(one.message)}" for one in report.of(stage)]
+        yield from (f"## {number}. {STAGE_TITLES[stage]}", "", *(found or ["Not run."]), "")
+
+
+def named(finding: Finding) -> str:
+    """The check's label, and the part that it is about."""
+    subject = f" ({finding.subject})" if finding.subject else ""
+    return escape(f"{check_label(finding.check)}{subject}")
+
+
+def rows_text(rows: tuple[int, ...]) -> str:
+    """The first rows by number."""
+    more = len(rows) - MAX_ROWS_SHOWN
+    return ", ".join(map(str, rows[:MAX_ROWS_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _problem(finding: Finding) -> Iterator[str]:
+    yield f"- **{STATUS_WORDS[finding.status]}**: {named(finding)}. {escape(finding.message)}"
+    if finding.rows:
+        yield f"  Rows {rows_text(finding.rows)}."
+    if finding.remedy:
+        yield f"  What to do: {escape(finding.remedy)}"
+
+
+def _choice(choice: Choice) -> Iterator[str]:
+    yield f"- {choice.what}: **{escape(choice.chosen)}**, because {escape(choice.reason)}."
+    for name, figures in choice.candidates.items():
+        listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
+        yield f"  - {escape(name)}: {listed or 'not measured'}"
+
+
+def escape(text: str) -> str:
+    """A message for Markdown; labels in it become neither tags, links nor lines."""
+    return _ACTIVE.sub(r"\\\g<0>", " ".join(text.splitlines()))

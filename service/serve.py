@@ -1,0 +1,129 @@
+"""Servers of this process: alone, one of several that a parent supervises, or the engine of several fronts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.auth import Keyring
+from service.banner import Banner
+from service.config import Settings
+from service.console import takes_colours
+
+if TYPE_CHECKING:
+    import socket
+
+    from service.metrics import Metrics
+    from service.processes.server_process import ServerProcess
+    from service.serving.text_sources import TextSource
+
+
+# Measured in benchmarks/NOTES.md.
+_TORCH_ENVIRONMENT = {
+    # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. Where
+    # another process (such as a training job) uses the cores too, each wait then costs a time slice.
+    "GOMP_SPINCOUNT": "10000",
+    # Two caches of compiled kernels, one kernel per shape. Batches have hundreds of shapes; the default of a thousand
+    # kernels takes 200 MB.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
+}
+
+
+def serve_alone(settings: Settings, keyring: Keyring) -> int:
+    """Serve as one process, this one."""
+    prepare_torch()
+    from service.processes.sockets import open_sockets
+
+    # A port in use is said before PyTorch loads.
+    with open_sockets(settings.host, settings.port, listening=False) as sockets:
+        return _run_server(settings, keyring, None, sockets)
+
+
+def serve_together(settings: Settings, flags: Sequence[str]) -> int:
+    """Supervise several server processes."""
+    from service.processes.supervisor import supervise
+
+    return supervise(settings, flags)
+
+
+def serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
+    """Serve as one of several processes; the parent passes `spec`."""
+    from service.processes.server_process import ProcessSpec, ServerProcess
+
+    process = ServerProcess(ProcessSpec.load(spec))
+    configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
+    prepare_torch()
+    try:
+        if process.role == "engine":
+            return _serve_engine(process.take_share(settings), process)
+        return _run_server(process.take_share(settings), keyring, process, [])  # its parent sends it connections
+    finally:
+        process.close()
+
+
+def _serve_engine(settings: Settings, process: ServerProcess) -> int:
+    """Compute for the fronts; the parent has started this process for that."""
+    from service.metrics import Metrics
+    from service.serving.engine_server import serve_engine
+
+    metrics = Metrics()
+    process.publish(metrics)
+    return serve_engine(settings, metrics, process)
+
+
+def _run_server(
+    settings: Settings, keyring: Keyring, process: ServerProcess | None, sockets: list[socket.socket]
+) -> int:
+    # Imported here because it loads PyTorch, which `sonde keys` does not need.
+    from service.api.app import create_app
+    from service.api.server import Server
+    from service.api.server import serve as run
+    from service.metrics import Metrics, listen
+    from service.serving.model_manager import ModelManager
+
+    metrics = Metrics()
+    texts = None if process is None else _engine_process_models(settings, metrics, process, lambda e: server.fail(e))
+    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error), texts=texts)
+    if process is not None:
+        process.publish(metrics)
+    banner = make_banner(settings, keyring)
+    announce = banner.show if process is None else process.announcing(banner.text)
+    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
+    listen(metrics.registry, settings.host, settings.metrics_port)
+    return run(server, manager, sockets)
+
+
+def _engine_process_models(
+    settings: Settings, metrics: Metrics, process: ServerProcess, on_failure: Callable[[Exception], None]
+) -> TextSource | None:
+    """The models of the engine process, for a front; None for a process that loads its own."""
+    if process.role != "front":
+        return None
+    from service.serving.engine_link import EngineLink
+    from service.serving.remote_text import RemoteTextSource
+
+    link = EngineLink(lambda: process.tell("connect"), on_failure)
+    process.link = lambda: link
+    return RemoteTextSource(settings, link, metrics)
+
+
+def make_banner(settings: Settings, keyring: Keyring) -> Banner:
+    """What a terminal shows when the server is ready."""
+    home = f" --home {shlex.quote(str(settings.home))}" if "home" in settings.changed() else ""
+    return Banner(keys=keyring.were_made, home=home, colours=takes_colours(sys.stdout))
+
+
+def prepare_torch() -> None:
+    """Set the variables that OpenMP and oneDNN read when they load, here or in a child."""
+    for name, value in _TORCH_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def configure_logs(settings: Settings, always: Mapping[str, object] | None = None) -> None:
+    """Log as the settings say, with the fields `always` on each line."""
+    logs.configure(settings.log_level, always, form=settings.log_format, access=settings.access_log)

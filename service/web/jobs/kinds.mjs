@@ -1,0 +1,44 @@
+// Kinds of jobs, as a person chooses among them: what each reads from a file.
+
+/** `fields` are columns of texts; sensor kinds read a `timestamp` and numbers. `example` shows the header of a file. */
+export const KINDS = {
+  classification: { title: "Classify texts", task: "classification", fields: ["text", "label"] },
+  anomaly: { title: "Find unusual texts", task: "anomaly", fields: ["text"] },
+  embedding: { title: "Tune an encoder on pairs", task: "embedding", fields: ["anchor", "positive"] },
+  rerank: { title: "Rank documents", task: "rerank", fields: ["query", "document", "label"] },
+  series: { title: "Watch sensors over time", task: "anomaly", sensors: { kind: "series" } },
+  records: { title: "Watch parts or batches, without an order", task: "anomaly", sensors: { kind: "records" } },
+  forecast: { title: "Forecast a series", task: "forecast", sensors: {} },
+};
+
+const NAMES = {
+  text: ["text", "utterance", "sentence", "message", "question", "content", "input"],
+  label: ["label", "intent", "class", "category", "target", "correct_label"],
+  anchor: ["anchor", "query", "question"],
+  positive: ["positive", "answer", "document", "passage"],
+  query: ["query", "question"],
+  document: ["document", "passage", "text"],
+};
+
+/** The kind that fits the columns of a file best, by their names and what is in them. */
+export function guessKind(columns, { timestamp, numbers }) {
+  const lower = columns.map((name) => name.toLowerCase());
+  if (numbers.length && numbers.length >= columns.length - 2 && (timestamp || numbers.length > 1)) return "series";
+  const texts = ["classification", "embedding", "rerank"];
+  return texts.find((kind) => KINDS[kind].fields.every((field) => lower.includes(field))) ?? (columns.length > 1 ? "classification" : "anomaly");
+}
+
+/** For each field of a kind the column that is probably meant. */
+export function guessColumns(kind, columns) {
+  const fields = KINDS[kind].fields ?? [];
+  const byName = (field) => NAMES[field]?.map((name) => columns.find((one) => one.toLowerCase() === name)).find(Boolean);
+  return Object.fromEntries(fields.map((field, at) => [field, byName(field) ?? columns[at] ?? ""]));
+}
+
+/** `method.supervised` of a job. Columns that have the expected name are not mapped. */
+export function supervised(kind, mapping, { timestamp, hyperparameters = {} }) {
+  const { task, fields, sensors } = KINDS[kind];
+  if (sensors) return { task, hyperparameters: { ...sensors, ...(timestamp ? { timestamp } : {}), ...hyperparameters } };
+  const columns = Object.fromEntries(fields.map((field) => [field, mapping[field]]).filter(([field, column]) => column && column !== field));
+  return { task, hyperparameters, ...(Object.keys(columns).length ? { columns } : {}) };
+}

@@ -1,0 +1,11 @@
+// Models in service, each once.
+import { get } from "./api.mjs";
+
+const VERSION = /:v?\d+$/;
+
+/** The list of models, where a trained one stands by its name and again by its version: by its name alone. */
+export async function loadModels(aborted) {
+  const { data } = await get("v1/models", { signal: aborted });
+  const names = new Set(data.map((one) => one.id));
+  return data.filter((one) => !(one.base !== null && VERSION.test(one.id) && names.has(one.id.replace(VERSION, ""))));
+}

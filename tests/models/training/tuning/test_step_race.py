@@ -1,0 +1,60 @@
+"""Training takes autocast where a race of training steps or the user says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.runtime.placement import Placement, place
+from models.training.tuning import step_race
+from models.training.tuning.step_race import StepRace, choose_autocast, race_steps
+
+AUTO = replace(place("cpu", "float32"), auto_dtype=True)
+AUTO_BFLOAT16 = replace(AUTO, dtype=torch.bfloat16)
+GPU = Placement(torch.device("cuda"), torch.bfloat16, "a CUDA device is present", auto_dtype=True)
+
+
+@pytest.mark.parametrize("placement", [AUTO, AUTO_BFLOAT16])
+@pytest.mark.parametrize(("gain", "half"), [(1.5, True), (1.1, False), (0.5, False)])
+def test_a_race_decides_where_no_dtype_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, placement: Placement, gain: float, half: bool
+) -> None:
+    monkeypatch.setattr(step_race, "race_steps", lambda: StepRace(1.0, gain))
+    assert choose_autocast(placement) == (
+        half,
+        f"a training step in bfloat16 is {gain:.2f} times as fast as in float32 here",
+    )
+
+
+@pytest.mark.parametrize(
+    ("placement", "half"), [(place("cpu", "float32"), False), (place("cpu", "bfloat16"), True), (GPU, True)]
+)
+def test_what_was_asked_for_is_taken_and_gpus_do_not_race(
+    monkeypatch: pytest.MonkeyPatch, placement: Placement, half: bool
+) -> None:
+    monkeypatch.setattr(step_race, "race_steps", lambda: pytest.fail("no race was needed"))
+    assert choose_autocast(placement)[0] is half
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
+def test_a_race_that_fails_leaves_float32(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(step_race, "_step", fail)
+    monkeypatch.setattr(step_race, "race_steps", race_steps.__wrapped__)
+    assert choose_autocast(AUTO_BFLOAT16) == (False, "the race of training steps failed")
+    assert "so training is in float32" in caplog.text
+
+
+def test_the_race_leaves_threads_and_random_numbers_as_they_were() -> None:
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
+    race = race_steps.__wrapped__()
+    assert 0 < race.float32 < 10
+    assert 0 < race.bfloat16 < 10
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before)

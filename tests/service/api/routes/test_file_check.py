@@ -1,0 +1,56 @@
+"""The data checks of an uploaded file over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.routes import file_check
+
+ROWS = "text,label\n" + "".join(f"text number {at},{'even' if at % 2 == 0 else 'odd'}\n" for at in range(60))
+
+
+def upload(client: TestClient, content: str, name: str = "rows.csv") -> str:
+    answer = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": (name, content)})
+    identity: str = answer.raise_for_status().json()["id"]
+    return identity
+
+
+def check(client: TestClient, file: str, **body: Any) -> Any:
+    return client.post(f"/v1/files/{file}/check", json=body)
+
+
+def test_a_good_file_has_findings_of_the_first_stage(client: TestClient) -> None:
+    report = check(client, upload(client, ROWS)).json()
+    assert report["status"] in {"ok", "warn"}
+    assert report["rungs"][0]["rung"] == "data"
+    assert report["rungs"][0]["findings"]
+
+
+def test_all_faulty_rows_are_named(client: TestClient) -> None:
+    report = check(client, upload(client, ROWS + ",even\n,odd\n")).json()
+    assert report["status"] == "fail"
+    assert [finding["rows"] for finding in report["rungs"][0]["findings"]] == [[62], [63]]
+
+
+def test_columns_are_mapped(client: TestClient) -> None:
+    file = upload(client, ROWS.replace("text,label", "said,meant", 1))
+    assert check(client, file).json()["status"] == "fail"
+    assert check(client, file, columns={"text": "said", "label": "meant"}).json()["status"] != "fail"
+
+
+@pytest.mark.parametrize("content", ["\x00\x01\x02", "no header", "\n\n"])
+def test_what_is_no_table_is_a_finding(client: TestClient, content: str) -> None:
+    assert check(client, upload(client, content)).json()["status"] == "fail"
+
+
+def test_wrong_requests_are_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = upload(client, ROWS)
+    assert check(client, "file-none").status_code == 404
+    assert check(client, file, task="dance").status_code == 422
+    assert check(client, file, hyperparameters={"dance": 1}).status_code == 422
+    monkeypatch.setattr(file_check, "MAX_BYTES", 100)
+    refused = check(client, file)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "file_id")

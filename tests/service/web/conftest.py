@@ -1,0 +1,76 @@
+"""A browser, and the console in it; both are skipped where the browser is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.clients.environment import CannotInstall, node_modules
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+AXE = Path(__file__).with_name("axe.json")
+Visit = Callable[..., "Visitor"]
+
+
+class Visitor:
+    """A page of the console, and what went wrong in it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._on_message)
+
+    def open(self, path: str = "overview") -> Page:
+        """Show a page of the console."""
+        self.page.goto(f"{self.url}/console#/{path}")
+        self.page.get_by_role("heading", level=1).first.wait_for()
+        return self.page
+
+    def _on_message(self, message: Any) -> None:
+        # Chromium reports each answer that is an error; the page must say these in words of its own.
+        if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
+            self.errors.append(message.text)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("the browser is missing: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """A function that makes a visitor of a service: `visit(url, width=360)`. None of them may see an error."""
+    visitors = []
+
+    def make(url: str, width: int = 1100, **options: Any) -> Visitor:
+        context = browser.new_context(viewport={"width": width, "height": 800}, locale="en-GB", **options)
+        visitors.append(Visitor(context.new_page(), url))
+        return visitors[-1]
+
+    yield make
+    for visitor in visitors:
+        visitor.page.context.close()
+    assert [visitor.errors for visitor in visitors if visitor.errors] == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script that finds what people cannot read or reach."""
+    try:
+        return (node_modules(AXE) / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    except CannotInstall as error:
+        pytest.skip(str(error))

@@ -1,0 +1,238 @@
+"""Each page of the console on an application over fakes: what it shows, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.auth import Keyring
+from tests.fakes.model import FakeModel
+from tests.service.web.conftest import Visit, Visitor
+from tests.support.app import MakeApp
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
+
+pytestmark = pytest.mark.slow
+
+ORIGIN = "http://testserver"
+PAGES = ["overview", "playground/embed", "playground/classify", "playground/sensors", "jobs", "models", "review"]
+EVIL = "<img src=x onerror=\"document.title='run'\"> \x1b[31mred"
+Answer = Callable[[], dict[str, Any]]
+Open = Callable[..., Visitor]
+
+
+@pytest.fixture
+def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
+    """A function that makes a visitor of an application, without a server: `console(answers={path: answer})`."""
+    clients = []
+
+    def make(app: FastAPI | None = None, answers: dict[str, Answer] | None = None, **options: Any) -> Visitor:
+        client = TestClient(app or make_app(FakeModel(), keep_inputs=10))
+        clients.append(client)
+        visitor = visit(ORIGIN, **options)
+        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}))
+        return visitor
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def pass_on(route: Route, client: TestClient, answers: dict[str, Answer]) -> None:
+    """Answer a request of the browser, by `answers` where they have its path."""
+    request = route.request
+    if (path := urlsplit(request.url).path) in answers:
+        route.fulfill(**answers[path]())
+        return
+    got = client.request(request.method, request.url, headers=request.headers, content=request.post_data_buffer)
+    headers = {name: value for name, value in got.headers.items() if name not in {"content-encoding", "content-length"}}
+    route.fulfill(status=got.status_code, headers=headers, body=got.content)
+
+
+def fail(status: int, message: str) -> Answer:
+    return lambda: {"status": status, "json": {"error": {"message": message, "code": "some_code", "param": None}}}
+
+
+def says(page: Page, text: str) -> None:
+    """Wait until the page shows a text."""
+    page.get_by_text(text).first.wait_for(timeout=15_000)
+
+
+def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> None:
+    page = console(width=360).page
+    for path in PAGES:
+        page.goto(f"{ORIGIN}/console#/{path}")
+        page.get_by_role("heading", level=1).wait_for()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert [one for one in run_axe(page, axe) if one["impact"] in {"serious", "critical"}] == [], (path, scheme)
+
+
+def run_axe(page: Page, source: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = page.evaluate(f"{source}\n;axe.run().then((found) => found.violations)")
+    return found
+
+
+def test_the_keyboard_alone_reaches_the_pages_and_the_tabs(console: Open) -> None:
+    page = console().open("playground/embed")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.get_by_role("tab", name="Embed and compare").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("tab", name="Classify", selected=True).wait_for()
+
+
+def test_a_key_is_asked_for_sent_and_forgotten(console: Open, make_app: MakeApp) -> None:
+    app = make_app()
+    secret = Keyring(app.state.settings.keys_file).create(["infer"])[1]
+    page = console(app).open()
+    says(page, "This service needs a key")
+    for given, answer in (("sonde_wrong", "this API key is not known here"), (secret, "Nothing is wrong.")):
+        page.get_by_label("API key").fill(given)
+        page.keyboard.press("Enter")
+        says(page, answer)
+    assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+    page.goto(f"{ORIGIN}/console#/jobs")
+    says(page, "this needs a key with scope 'train'")
+    page.get_by_role("button", name="Change key").click()
+    says(page, "This service needs a key")
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_what_comes_from_elsewhere_is_text(console: Open) -> None:
+    page = console().open("playground/classify")
+    page.get_by_label("Labels").fill(f"{EVIL}\nother")
+    page.get_by_label("Texts").fill(EVIL)
+    page.locator("form").get_by_role("button", name="Classify").click()
+    page.locator("meter").first.wait_for()
+    assert page.locator("main img").count() == 0
+    assert "\x1b" not in page.locator("main").inner_text()
+    says(page, "␛[31mred")
+    assert page.title() == "Playground · Sonde"
+
+
+def test_requests_are_shown_for_three_languages(console: Open) -> None:
+    page = console().open("playground/embed")
+    page.get_by_label("Texts").fill("it's one\ntwo")
+    page.locator("form").get_by_role("button").click()
+    says(page, "2 vectors")
+    page.get_by_text("This request in").click()
+    for language, piece in (
+        ("curl", r"it'\''s one"),
+        ("Python", 'json={"model": "fake"'),
+        ("JavaScript", "await fetch("),
+    ):
+        page.get_by_role("tab", name=language).click()
+        assert piece in page.locator("pre").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", b"\x7fELF\x00\x01\xff\xfe", "is not a text in UTF-8"),
+        ("rows.jsonl", b"no json\n", "Line 1 is not JSON"),
+        ("rows.csv", b"a,b\n1,2,3\n", "expected 2 columns as in the header, got 3"),
+        ("rows.csv", b"", "Expected a CSV with a header"),
+    ],
+)
+def test_a_file_that_no_job_could_use_is_named(console: Open, name: str, content: bytes, message: str) -> None:
+    page = console().open("jobs")
+    page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
+    says(page, message)
+
+
+def test_rows_that_no_job_could_use_are_named(console: Open) -> None:
+    rows = "said,meant\n" + "".join(f"text {at},label {at % 2}\n" for at in range(40)) + ",label 1\n"
+    page = console().open("jobs")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "rows.csv", "mimeType": "text/csv", "buffer": rows.encode()}
+    )
+    page.get_by_label("Column of text").select_option("said")
+    page.get_by_label("Column of label").select_option("meant")
+    page.get_by_role("button", name="Check the file and start").click()
+    says(page, "Rows 42.")
+    says(page, "A job would fail on this file.")
+
+
+def test_a_huge_table_is_refused_by_the_playground_and_begun_by_jobs(console: Open, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.csv"
+    with huge.open("wb") as stream:
+        stream.write(b"time,pressure\n" + 50_000 * b"2026-11-01T00:00:00Z,1.5\n")
+        stream.truncate(200 * 2**20)
+    sensor = {"id": "ft:sensors:local:pump", "task": "anomaly", "base": "sensors", "labels": [], "notes": []}
+    signature = {"inputs": [{"name": "series", "columns": ["pressure"]}], "kind": "series"}
+    models = {"json": {"data": [{**sensor, "signature": signature}]}}
+    page = console(answers={"/v1/models": lambda: models}).open("playground/sensors")
+    page.locator("input[type=file]").set_input_files(huge)
+    says(page, "expected at most 8 MiB here")
+    page.goto(f"{ORIGIN}/console#/jobs")
+    page.locator("input[type=file]").set_input_files(huge)
+    assert page.get_by_label("Column of time").input_value() == "time"
+
+
+def test_a_restart_of_the_service_is_said_and_ends(console: Open) -> None:
+    visitor = console()
+    page = visitor.open("jobs")
+    says(page, "No job yet")
+    page.route("**/v1/**", lambda route: route.abort())
+    page.get_by_role("link", name="Models").click()
+    says(page, "The service does not answer.")
+    page.unroute("**/v1/**")
+    page.get_by_role("link", name="Jobs").click()
+    says(page, "No job yet")
+    assert page.get_by_role("alert").count() == 0
+
+
+def test_a_job_that_is_gone_is_said(console: Open) -> None:
+    page = console().page
+    page.goto(f"{ORIGIN}/console#/jobs/ftjob-000000000000000000000000")
+    says(page, "This job is gone")
+
+
+def test_ten_thousand_models_come_a_page_at_a_time(console: Open) -> None:
+    model = {"task": "embedding", "version": "1", "device": "cpu", "dtype": "float32", "base": None}
+    data: list[dict[str, Any]] = [{**model, "id": f"model-{at:05}", "labels": [], "notes": []} for at in range(10_000)]
+    page = console(answers={"/v1/models": lambda: {"json": {"data": data}}}).open()
+    says(page, "Page 1 of 400")
+    assert page.locator("tbody tr").count() == 25
+    page.get_by_role("button", name="Next").click()
+    says(page, "model-00025")
+    page.get_by_label("Filter").fill("model-0999")
+    says(page, "model-09990")
+    assert page.locator("tbody tr").count() == 10
+
+
+def test_many_jobs_are_asked_for_a_page_at_a_time(console: Open) -> None:
+    job = {
+        "object": "fine_tuning.job", "status": "failed", "created_at": 1, "method": {"supervised": {"task": "anomaly"}},
+        "error": {"code": "x", "message": EVIL, "param": None}, "result": None,
+    }  # fmt: skip
+    asked = []
+
+    def answer() -> dict[str, Any]:
+        asked.append(1)
+        rows = [{**job, "id": f"ftjob-{len(asked)}-{at}", "fine_tuned_model": None} for at in range(25)]
+        return {"json": {"data": rows, "has_more": True}}
+
+    page = console(answers={"/v1/fine_tuning/jobs": answer}).open("jobs")
+    says(page, "ftjob-1-0")
+    assert page.locator("main img").count() == 0
+    with page.expect_request(re.compile("after=ftjob-1-24")):
+        page.get_by_role("button", name="Older").click()
+
+
+def test_an_error_of_the_service_is_shown_in_its_words(console: Open) -> None:
+    answers = {"/v1/kept_inputs": fail(503, "the database does not answer: <b>try again</b>")}
+    says(console(answers=answers).open("review"), "the database does not answer: <b>try again</b>")
