@@ -111,6 +111,21 @@ def test_a_key_is_asked_for_sent_and_forgotten(console: Open, make_app: MakeApp)
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_a_late_answer_to_a_call_without_the_key_does_not_ask_again(console: Open, make_app: MakeApp) -> None:
+    app = make_app()
+    secret = Keyring(app.state.settings.keys_file).create(["infer"])[1]
+    visitor = console(app)
+    late: list[Route] = []
+    visitor.page.route("**/metrics", late.append, times=1)
+    page = visitor.open()
+    page.get_by_label("API key").fill(secret)
+    page.keyboard.press("Enter")
+    says(page, "Nothing is wrong.")
+    late[0].fulfill(**fail(401, "an API key is needed")())
+    page.wait_for_timeout(300)
+    assert page.get_by_text("This service needs a key").count() == 0
+
+
 def test_what_comes_from_elsewhere_is_text(console: Open) -> None:
     page = console().open("playground/classify")
     page.get_by_label("Labels").fill(f"{EVIL}\nother")
