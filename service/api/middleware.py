@@ -103,7 +103,8 @@ class RequestReports:
         """Count a request and its tokens for its key, and against the key's limits."""
         tokens = context.facts.get("tokens", 0)
         used = tokens if isinstance(tokens, int) else 0
-        self._limits.charge(context.key, used)
+        if context.key is not ANYONE:
+            self._limits.charge(context.key, used)
         self._metrics.count_key(context.key.id, context.status, used, limited=context.error_code == RateLimited.code)
 
 
@@ -157,7 +158,8 @@ class RequestChecks:
     def admit(self, key: Key) -> None:
         """Raise Unavailable in a shutdown, and RateLimited above the key's limits."""
         self._admit()
-        self._limits.admit(key)
+        if key is not ANYONE:
+            self._limits.admit(key)
 
 
 class ContextMiddleware:
