@@ -19,7 +19,7 @@ from service.api.foreign_pages import allow_origins, refuse_foreign_page
 from service.auth import ANYONE, Key, Keyring
 from service.auth import Scope as KeyScope
 from service.config import Settings
-from service.errors import ClientGone, DeadlineExceeded, RateLimited, ScopeDenied
+from service.errors import ClientGone, DeadlineExceeded, ExpiredKey, MissingKey, RateLimited, ScopeDenied
 from service.key_limits import KeyLimits
 from service.key_use import KeyUse
 from service.logs import REQUESTS
@@ -192,17 +192,27 @@ class ContextMiddleware:
         context: RequestContext = scope["state"]["context"]
         headers = Headers(scope=scope)
         try:
-            if scope["path"] not in OPEN_PATHS and not _is_open_page(scope):
-                context.key = self._checks.key_of(headers)
-                if context.key is ANYONE:
-                    refuse_foreign_page(scope["method"], headers, self._settings)
-                if scope["path"] not in _WATCHING_PATHS:
-                    self._checks.admit(context.key)
+            if scope["path"] not in OPEN_PATHS:
+                self._let_in(scope, headers, context)
             await self._app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
             response = error_responses.response_to(error, scope["path"], context.request_id)
             if not context.status:
                 await response(scope, receive, send)
+
+    def _let_in(self, scope: Scope, headers: Headers, context: RequestContext) -> None:
+        """Set the caller's key. Raises MissingKey (not for open pages), and what refuses foreign pages and too many."""
+        page = _is_open_page(scope)
+        try:
+            context.key = self._checks.key_of(headers)
+        except (MissingKey, ExpiredKey):
+            if page:
+                return
+            raise
+        if context.key is ANYONE:
+            refuse_foreign_page(scope["method"], headers, self._settings)
+        if not page and scope["path"] not in _WATCHING_PATHS:
+            self._checks.admit(context.key)
 
 
 class _WatchedSend:
