@@ -75,7 +75,7 @@ class Plant:
     """A client of the service that needs the standard library alone."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return a JSON answer."""
@@ -84,7 +84,7 @@ class Plant:
 
     def bytes(self, path: str, data: bytes | None = None, kind: str = "application/json") -> bytes:
         """Return an answer's bytes."""
-        request = urllib.request.Request(self._url + path, data, {"content-type": kind})
+        request = urllib.request.Request(self.url + path, data, {"content-type": kind})
         with urllib.request.urlopen(request, timeout=120) as answer:
             content: bytes = answer.read()
         return content

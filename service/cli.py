@@ -56,8 +56,8 @@ def command() -> NoReturn:
     so the process exits at once where threads are left.
     """
     code = main()
+    logging.shutdown()
     if threading.active_count() > 1:
-        logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

@@ -6,14 +6,22 @@ import json
 import logging
 import os
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 import orjson
 
 from service.console import BUILT_IN, ConsoleFormatter, takes_colours
 from service.printable import printable
+
+# The logger of a line for each request.
+REQUESTS = "sonde.requests"
+# For so long, these lines gather before they are written.
+_GATHER_S = 0.05
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -38,9 +46,69 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return printable(orjson.dumps(line, default=str).decode())
+            text = orjson.dumps(line, default=str).decode()
+            return text if text.isascii() and text.isprintable() else printable(text)
         except TypeError:  # half a surrogate pair, or a number beyond 64 bits
             return json.dumps(line, default=str, skipkeys=True)
+
+
+class BatchingHandler(logging.StreamHandler[TextIO]):
+    """Gathers the lines of requests, and has a thread write them: a write for each would hold up the event loop.
+
+    All other lines are written at once, after those before them. `close`, which `logging.shutdown` calls, writes the
+    rest.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._has_lines = threading.Event()
+        self._writing = threading.RLock()
+        self._writer: threading.Thread | None = None
+        self._closed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record of a request for the next batch; write any other."""
+        self._waiting.append(record)
+        if record.name != REQUESTS or self._closed:
+            self.flush()
+        elif not self._has_lines.is_set():
+            self._has_lines.set()
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_batches, name="log-writer", daemon=True)
+                self._writer.start()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._writing:
+            lines = []
+            while self._waiting:
+                record = self._waiting.popleft()
+                try:
+                    lines.append(self.format(record) + self.terminator)
+                except Exception:  # as logging does: it says on standard error what cannot be written
+                    self.handleError(record)
+            try:
+                self.stream.write("".join(lines))
+                self.stream.flush()  # without the handler's lock, which `close` holds
+            except (OSError, ValueError):  # a full disk or a closed pipe, which must not end a request
+                self.handleError(logging.makeLogRecord({"msg": "lines of the log cannot be written"}))
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        self._closed = True
+        self._has_lines.set()
+        if self._writer is not None:
+            self._writer.join()
+        self.flush()
+        super().close()
+
+    def _write_batches(self) -> None:
+        while not self._closed:
+            self._has_lines.wait()
+            time.sleep(0 if self._closed else _GATHER_S)
+            self._has_lines.clear()
+            self.flush()
 
 
 def configure(
@@ -55,7 +123,7 @@ def configure(
     console = form == "console" or (form == "auto" and terminal)
     if not console or not terminal or always:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it, too
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BatchingHandler(sys.stderr)
     handler.setFormatter(
         ConsoleFormatter(always, colours=takes_colours(sys.stderr), bars=terminal) if console else JsonFormatter(always)
     )
@@ -66,7 +134,7 @@ def configure(
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    logging.getLogger("sonde.requests").setLevel("NOTSET" if access else "WARNING")
+    logging.getLogger(REQUESTS).setLevel("NOTSET" if access else "WARNING")
     # Sonde's own line per request replaces uvicorn's; libraries would log each file that they open.
     for name, least in {
         "uvicorn.access": "ERROR",

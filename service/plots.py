@@ -174,7 +174,8 @@ def _draw_scores(axis: Axes, x: Sequence[Any], data: Mapping[str, Any]) -> None:
         if score is not None:
             axis.axhline(score, color=_RED, linestyle=style, linewidth=0.9, label=f"threshold at alpha {alpha}")
     axis.set_ylabel("score (no unit)")
-    axis.legend(loc="upper left", fontsize=8)
+    # Above the axes, where it hides no peak.
+    axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=5, frameon=False, fontsize=8)
 
 
 def _mark_anomalies(

@@ -30,7 +30,7 @@ hypothesis.settings.register_profile("free", max_examples=1000, deadline=None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     campaign = parser.getgroup("campaign")
     campaign.addoption("--full", action="store_true", help="run the campaign's checks with all their numbers")
-    campaign.addoption("--seconds", type=float, help="length of the soak, and of the fuzzing of all parsers together")
+    campaign.addoption("--seconds", type=float, help="length of the soak, the loads and the fuzzing")
     campaign.addoption("--minutes", help="file to which the soak adds a line each minute")
 
     parser.addoption(

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FBGEMM = "fbgemm"  # PyTorch's library for integer products on x86
 Way = Literal["bfloat16", "onednn", "mkl", "int8"]
-_WAYS: tuple[Way, ...] = ("bfloat16", "onednn", "mkl", "int8")
+_WAYS: tuple[Way, ...] = get_args(Way)
 _Product = Callable[[Tensor], Tensor]
 # The first layer of a feed-forward network in MiniLM: inputs and outputs.
 _SHAPE = (384, 1536)

@@ -10,9 +10,9 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
-from service.api.fast_path import FastPathMiddleware
 from service.api.head import HeadMiddleware
-from service.api.middleware import ContextMiddleware
+from service.api.hot_path import HotPath
+from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports
 from service.api.openapi import describe
 from service.api.routes import (
     anomaly,
@@ -41,6 +41,7 @@ from service.api.routes import (
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
+from service.key_limits import KeyLimits
 from service.metrics import Metrics
 from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
@@ -50,12 +51,16 @@ from service.serving.token_ids import TokenDecoder
 _COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tokens, tei, cohere, ollama, azure, huggingface)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
+# FastAPI would ask OpenTelemetry's libraries at each request whether they are set up. Sonde has metrics of its own.
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+
 
 def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
     """The application over a model manager, which the caller opens and closes. Raises ConfigError."""
-    app: FastAPI = FastAPIOffline(title="Sonde", version=version("sonde"), description=_DESCRIPTION, redoc_url=None)
+    about = {"title": "Sonde", "version": version("sonde"), "description": _DESCRIPTION}
+    app: FastAPI = FastAPIOffline(**about, redoc_url=None, telemetry=_NO_TELEMETRY)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
@@ -67,10 +72,15 @@ def create_app(
     app.router.redirect_slashes = False  # the 404 redirects, and says why
     app.router.routes.extend(_routes().routes)
     error_responses.install(app)
+    # Each process counts for itself, and connections are shared out evenly.
+    limits = KeyLimits(1 / max(settings.workers, settings.fronts, 1))
+    reports = RequestReports(metrics, limits)
+    checks = RequestChecks(settings, keyring, limits, manager.admit)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(FastPathMiddleware, routers=[module.router for module in _COMPUTING])
     app.add_middleware(ContentEncodingMiddleware)
-    app.add_middleware(ContextMiddleware, settings=settings, keyring=keyring, metrics=metrics, admit=manager.admit)
+    app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
+    routers = [module.router for module in _COMPUTING]
+    app.add_middleware(HotPath, routers=routers, settings=settings, checks=checks, reports=reports)
     describe(app, settings)
     return app
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
@@ -105,20 +106,14 @@ class ContentEncodingMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._compressing = GZipMiddleware(
-            app,
-            minimum_size=_LEAST_BYTES,
-            compresslevel=_LEVEL,
-            thread_minimum_size=_THREAD_BYTES,
-            exclude_content_types=_UNCOMPRESSED_TYPES,
-        )
+        self._compressing = compressing(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. Raises UnsupportedMedia for an encoding that is not known."""
         app, encoding = self._app, b""
         if scope["type"] == "http":
             for name, value in scope["headers"]:
-                if name == b"accept-encoding" and _allows_gzip(value):
+                if name == b"accept-encoding" and accepts_gzip(value.decode("latin-1")):
                     app = self._compressing
                 elif name == b"content-encoding":
                     encoding = value
@@ -126,6 +121,17 @@ class ContentEncodingMiddleware:
             receive = _UnpackingReceive(receive, decompressor, _name(encoding))
             scope["headers"] = _headers_of_unpacked(scope["headers"])
         await app(scope, receive, send)
+
+
+def compressing(app: ASGIApp) -> ASGIApp:
+    """The application, or one response, whose answers are compressed by gzip where that is worth it."""
+    return GZipMiddleware(
+        app,
+        minimum_size=_LEAST_BYTES,
+        compresslevel=_LEVEL,
+        thread_minimum_size=_THREAD_BYTES,
+        exclude_content_types=_UNCOMPRESSED_TYPES,
+    )
 
 
 class _UnpackingReceive:
@@ -199,9 +205,11 @@ def _headers_of_unpacked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes
     return [*(header for header in headers if header[0] not in about_packed), (b"transfer-encoding", b"chunked")]
 
 
-def _allows_gzip(accepted: bytes) -> bool:
-    for part in accepted.split(b","):
-        name, _, weight = part.partition(b";")
-        if name.strip() == b"gzip":
-            return weight.replace(b" ", b"").rstrip(b"0.") != b"q="
+@lru_cache(maxsize=64)
+def accepts_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not with the weight 0."""
+    for part in accepted.split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "").rstrip("0.") != "q="
     return False

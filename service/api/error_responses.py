@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import re
@@ -85,6 +86,16 @@ _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 def status_of(error: SondeError) -> int | None:
     """The HTTP status of an error; None when callers must not see it."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
+
+
+def response_to(error: BaseException, path: str, request_id: str) -> Response:
+    """The response to whatever ended a request. uvicorn cancels requests at the end of a shutdown."""
+    if isinstance(error, SondeError):
+        return error_response(error, path)
+    if isinstance(error, asyncio.CancelledError):
+        return error_response(e.Unavailable("the service is shutting down"), path)
+    log.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    return internal(path)
 
 
 def error_response(error: SondeError, path: str = "") -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -52,11 +53,7 @@ def refuse_foreign_page(method: str, headers: Headers, settings: Settings) -> No
     Raises UnknownHost and ForeignOrigin.
     """
     hosts = headers.getlist("host")
-    if not settings.insecure and not all(_is_ours(host, settings.host) for host in hosts):
-        raise UnknownHost(
-            f"expected the host localhost or {settings.host}, got {hosts[0][:80]!r}: call the service by one of these,"
-            " create a key with 'sonde keys create', or pass --insecure"
-        )
+    require_own_host(hosts, settings)
     if method not in _SAFE_METHODS and _is_foreign(headers, hosts) and not _is_allowed(headers, settings.cors_origin):
         origin = headers.get("origin", "another site")
         raise ForeignOrigin(
@@ -65,6 +62,16 @@ def refuse_foreign_page(method: str, headers: Headers, settings: Settings) -> No
         )
 
 
+def require_own_host(hosts: Sequence[str], settings: Settings) -> None:
+    """Refuse a request without a key that came under another name than loopback's or `--host`. Raises UnknownHost."""
+    if not settings.insecure and not all(_is_ours(host, settings.host) for host in hosts):
+        raise UnknownHost(
+            f"expected the host localhost or {settings.host}, got {hosts[0][:80]!r}: call the service by one of these,"
+            " create a key with 'sonde keys create', or pass --insecure"
+        )
+
+
+@lru_cache(maxsize=16)
 def _is_ours(host: str, listening: str) -> bool:
     """Whether a Host header names loopback or the address to listen on, with any port."""
     found = _HOST.fullmatch(host)

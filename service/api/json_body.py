@@ -6,7 +6,7 @@ import asyncio
 import gc
 import math
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from fastapi import Request, Response
 from fastapi._compat import ModelField
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
@@ -50,8 +50,10 @@ _WITH_BODY = {"POST", "PUT", "PATCH"}
 class JsonRequest(Request):
     """A request whose JSON body is already read."""
 
-    raw: bytes = b""
-    parsed: Any = None
+    def __init__(self, scope: Scope, receive: Receive, raw: bytes, parsed: Any) -> None:
+        super().__init__(scope, receive)
+        self.raw = raw
+        self.parsed = parsed
 
     async def body(self) -> bytes:
         """The bytes that came."""
@@ -62,18 +64,18 @@ class JsonRequest(Request):
         return self.parsed
 
 
-async def read_json(request: Request, body_field: ModelField | None = None) -> JsonRequest:
-    """Read and parse the body of a route.
+async def read_json(
+    scope: Scope, receive: Receive, headers: Mapping[str, str], settings: Settings, *, with_readings: bool
+) -> JsonRequest:
+    """Read and parse the body of a route, which may have readings.
 
     Raises UnsupportedMedia, BodyTooLarge, MalformedBody, InvalidRequest for too many items, and ClientGone.
     """
-    prepared = JsonRequest(request.scope, request.receive)
-    settings = request.app.state.settings
-    prepared.raw = await _read_bytes(request, settings.max_body_bytes)
-    prepared.parsed = _cut_fields(await _parse(prepared.raw, _takes_readings(body_field), settings))
-    if len(prepared.raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
-        _require_few_items(prepared.parsed, "", "", settings)
-    return prepared
+    raw = await _read_bytes(receive, headers, settings.max_body_bytes)
+    parsed = _cut_fields(await _parse(raw, with_readings, settings))
+    if len(raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
+        _require_few_items(parsed, "", "", settings)
+    return JsonRequest(scope, receive, raw, parsed)
 
 
 class JsonRoute(APIRoute):
@@ -83,42 +85,53 @@ class JsonRoute(APIRoute):
         """FastAPI's handler, given a request whose body is already read."""
         handle = super().get_route_handler()
         optional = self.body_field is None or not self.body_field.field_info.is_required()
+        with_readings = takes_readings(self.body_field)
 
         async def read_then_handle(request: Request) -> Response:
             if request.method not in _WITH_BODY or (optional and _has_no_body(request)):
                 return await handle(request)
-            return await handle(await read_json(request, self.body_field))
+            settings: Settings = request.app.state.settings
+            read = read_json(request.scope, request.receive, request.headers, settings, with_readings=with_readings)
+            return await handle(await read)
 
         return read_then_handle
+
+
+def takes_readings(body_field: ModelField | None) -> bool:
+    """Whether the body may have readings, whose columns are strings too."""
+    kind = body_field.field_info.annotation if body_field is not None else None
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and not kind.model_fields.keys().isdisjoint(READINGS)
 
 
 def _has_no_body(request: Request) -> bool:
     return "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+async def _read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
     """Read the body, and stop at the first byte too many.
 
     The stated length only serves to refuse early.
     """
-    _require_json(request.headers.get("content-type", ""))
-    stated = request.headers.get("content-length", "0")
+    _require_json(headers.get("content-type", ""))
+    stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
         raise _body_too_large(max_bytes)
     body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise _body_too_large(max_bytes)
-    except ClientDisconnect:
-        raise ClientGone("the caller hung up while sending") from None
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the caller hung up while sending")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > max_bytes:
+            raise _body_too_large(max_bytes)
     return bytes(body)
 
 
 def _require_json(content_type: str) -> None:
     """Refuse other content types; some clients (LiteLLM for Voyage) name none."""
-    if not content_type:
+    if content_type in ("", "application/json"):  # as nearly all are
         return
     kind = content_type.partition(";")[0].strip().lower()
     family, _, name = kind.partition("/")
@@ -128,12 +141,6 @@ def _require_json(content_type: str) -> None:
 
 def _body_too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body may have {max_bytes} bytes: send fewer inputs a request")
-
-
-def _takes_readings(body_field: ModelField | None) -> bool:
-    """Whether the body may have readings, whose columns are strings too."""
-    kind = body_field.field_info.annotation if body_field is not None else None
-    return isinstance(kind, type) and issubclass(kind, BaseModel) and not kind.model_fields.keys().isdisjoint(READINGS)
 
 
 async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 MOST_HEAD_BYTES = 64 * 2**10
 # The first bytes of a client that speaks HTTP/2 without asking, and what it is answered.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"
+# The key of a request's state under which its connection is.
+CONNECTION = "connection"
 _SETTINGS, _GOAWAY, _HTTP_1_1_REQUIRED = 4, 7, 13
 
 
@@ -33,6 +35,8 @@ class TimeoutProtocol(HttpToolsProtocol):
     min_receive_bytes_per_s = 4096
     on_closed: Callable[[], None] | None = None
     parser: RequestParser
+    is_lost = False
+    _working: asyncio.Task[Any] | None = None
     _timer: asyncio.TimerHandle | None = None
     _arrived_bytes = 0
     _head_bytes = 0
@@ -69,6 +73,7 @@ class TimeoutProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start the timer for the rest of this request."""
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self
         self._made_progress = True
         self._in_head = True
         self._arrived_bytes = 0
@@ -99,9 +104,18 @@ class TimeoutProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer, and report the closed connection."""
         self._stop_timer()
+        self.is_lost = True
         super().connection_lost(exc)
+        if self._working is not None:
+            self._working.cancel()
         if self.on_closed is not None:
             self.on_closed()
+
+    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
+        """Cancel a task of the request that is being answered, should the caller hang up before the next call."""
+        self._working = task
+        if self.is_lost and task is not None:
+            task.cancel()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: uvicorn would tell the operator to install a library for WebSockets."""

@@ -31,6 +31,7 @@ class Queue:
         self._name = name
         self._runners = runners
         self._metrics = metrics
+        self._queue_items, self._queue_tokens = metrics.queue_items.labels(name), metrics.queue_tokens.labels(name)
         self._clock = clock
         self._scheduler = Scheduler(limits)
         self._lock = threading.Lock()
@@ -141,5 +142,5 @@ class Queue:
 
     def _report(self) -> None:
         self.urgent[0] = self._scheduler.interactive_items > 0
-        self._metrics.queue_items.labels(self._name).set(self._scheduler.items)
-        self._metrics.queue_tokens.labels(self._name).set(self._scheduler.tokens)
+        self._queue_items.set(self._scheduler.items)
+        self._queue_tokens.set(self._scheduler.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -114,13 +115,48 @@ class Servable:
 
 async def _wait(request: Request) -> NDArray[np.float32]:
     """The rows of a request. Raises TimeoutError at its deadline, which moves with each batch of a patient caller."""
-    rows = asyncio.wrap_future(request.future)
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake_up(_: object) -> None:
+        if threading.get_ident() == thread:  # a front's rows come on its event loop
+            _end(ended)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(_end, ended)
+
+    request.future.add_done_callback(wake_up)
+    timer = _Timer(request, ended)
     try:
-        while not rows.done():
-            remaining = None if request.deadline is None else request.deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                raise TimeoutError
-            await asyncio.wait([rows], timeout=remaining)
-        return rows.result()
+        await ended
+        return request.future.result()
     finally:
-        rows.cancel()
+        timer.stop()
+        request.future.cancel()
+
+
+class _Timer:
+    """Ends a wait at the deadline of a request, wherever that is by then."""
+
+    def __init__(self, request: Request, ended: asyncio.Future[None]) -> None:
+        self._request = request
+        self._ended = ended
+        self._handle: asyncio.TimerHandle | None = None
+        self._check()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _check(self) -> None:
+        if self._request.deadline is None or self._ended.done():
+            return
+        remaining = self._request.deadline - time.monotonic()
+        if remaining <= 0:
+            self._ended.set_exception(TimeoutError())
+        else:
+            self._handle = self._ended.get_loop().call_later(remaining, self._check)
+
+
+def _end(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

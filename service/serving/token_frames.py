@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +23,8 @@ def submission(model: str, request: Request, items: Sequence[Tokens], patience_s
         request.deadline,
         patience_s,
         b"".join(item.ids.tobytes() for item in items),
-        _int32(item.count for item in items).tobytes(),
-        _int32(item.prompt_tokens for item in items).tobytes(),
+        _int32([item.count for item in items]),
+        _int32([item.prompt_tokens for item in items]),
         b"".join(_types(item).tobytes() for item in items) if typed else b"",
     )
 
@@ -45,8 +46,8 @@ def tokens_of(frame: Submit) -> list[Tokens]:
     return tokens
 
 
-def _int32(values: object) -> NDArray[np.int32]:
-    return np.fromiter(values, dtype=np.int32)  # type: ignore[call-overload, no-any-return]
+def _int32(values: list[int]) -> bytes:
+    return struct.pack(f"={len(values)}i", *values)
 
 
 def _array(part: bytes) -> NDArray[np.int32]:

@@ -3,7 +3,7 @@
 python -m tests.campaign [--only CHECK …] [--quick] [--write] [--seconds N] [--minutes FILE]
 
 `--quick` takes the numbers of the suite. `--write` keeps the results and writes `docs/reliability.md` anew. `--seconds`
-is the length of the soak, and of the fuzzing of all parsers together.
+is the length of the soak, of each load of `overload`, and of the fuzzing of all parsers together.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CHECK", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="take the numbers of the suite")
     parser.add_argument("--write", action="store_true", help="keep the results and write docs/reliability.md anew")
-    parser.add_argument("--seconds", type=float, help="length of the soak and of the fuzzing")
+    parser.add_argument("--seconds", type=float, help="length of the soak, the loads and the fuzzing")
     parser.add_argument("--minutes", help="file to which the soak adds a line each minute")
     chosen = parser.parse_args()
     checks = [check for check in CHECKS if check.name in chosen.only]
@@ -77,7 +77,8 @@ def main() -> int:
     flags += [f"--minutes={chosen.minutes}"] if chosen.minutes else []
     tests = [test for check in checks for test in check.tests]
     pytest.main(["-q", "-m", "", "--timeout=0", *flags, *tests], plugins=[recorder])
-    found = recorder.results("quick" if chosen.quick else "full")
+    length = f" for {chosen.seconds:g} s" if chosen.seconds else ""
+    found = recorder.results(("quick" if chosen.quick else "full") + length)
     for check in checks:
         result = found.get(check.name)
         print(f"{check.name:16} {'passed' if result and result.passed else 'FAILED'}  {result and result.figure}")

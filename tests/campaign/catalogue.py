@@ -27,7 +27,7 @@ def _own(name: str, aim: str, guard: str = "") -> Check:
 CHECKS = (
     _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms", "the limit of admission"),
     _own("deadlines", "requests that expire in the queue cost no forward pass", "both removals from the queue"),
-    _own("hang-ups", "1,000 callers hang up: no work, place or socket is left"),
+    _own("hang-ups", "1,000 callers hang up: no work, place or socket is left", "the watch for callers that hang up"),
     _own("poison", "1 text of 32 that fails the model fails alone", "the halving of a failed batch"),
     _own(
         "out-of-memory",
@@ -42,6 +42,7 @@ CHECKS = (
         "swaps",
         "50 promotions under load fail no request and mix no versions",
         (f"{WATCHER}::test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions",),
+        "the wait for requests that hold the old version",
     ),
     _own(
         "soak", "2 h of all kinds of requests: memory grows by ≤ 50 MB", "no guard: a leak of 1 MB a request was put in"
@@ -56,6 +57,7 @@ CHECKS = (
             f"{JOBS}/test_hung_databases.py",
             f"{JOBS}/test_leases.py",
         ),
+        "the server's limit of time for a statement",
     ),
     Check(
         "kills",
@@ -89,10 +91,18 @@ CHECKS = (
         ),
         "the look-up of the earlier answer",
     ),
-    _own("clock", "the clock jumps an hour forth and back: jobs run once, deadlines hold"),
+    _own(
+        "clock",
+        "the clock jumps an hour forth and back, as workers die: jobs run once, deadlines hold",
+        "the latest end of a lease",
+    ),
     _own("identities", "every route of the OpenAPI document with every identity", "the check of the scope"),
     Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",)),
-    _own("hostile-corpus", "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB"),
+    _own(
+        "hostile-corpus",
+        "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB",
+        "the counts before a body is parsed",
+    ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained", "the explanation of a finding"),
     _own("homes", "two services on one home, a taken port, a deleted home"),

@@ -15,7 +15,7 @@ _BEGIN, _END = "<!-- campaign -->\n", "<!-- end of campaign -->"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check measured, and when; `size` is "full" or "quick"."""
+    """What a check measured, and when; `size` is "full" or "quick", and "for N s"."""
 
     passed: bool
     figure: str

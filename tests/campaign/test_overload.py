@@ -68,7 +68,7 @@ def test_goodput_and_refusals_at_twice_the_capacity(
     goodput, a_cpu_second = offered.per_s / possible, offered.per_cpu_s / min(before.per_cpu_s, after.per_cpu_s)
     p50_ms, p99_ms = percentile(refused, 50), percentile(refused, 99)
     figure(
-        f"goodput {100 * goodput:.0f} % of {possible:.0f} requests/s for {seconds:.0f} s, {100 * a_cpu_second:.0f} % a "
+        f"goodput {100 * goodput:.0f} % of {possible:.0f} requests/s, {100 * a_cpu_second:.0f} % a "
         f"second of CPU time; refusals' p99 {p99_ms:.0f} ms"
     )
     # The suite's other tests take the processor, too, but they change neither its use a request nor the median.

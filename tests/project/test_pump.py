@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -13,6 +14,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 
+from examples.plant import simulate
 from examples.pump import COLUMNS, FAULT, START, Plant, live, pump, remounted, wait_for, write
 from service.cli import main as sonde
 from tests.support.processes import sonde_up
@@ -97,7 +99,7 @@ def test_the_command_line_scores_a_file(plant: Plant, job: dict[str, Any], tmp_p
     path = write(tmp_path / "live.csv", live(), START)
     out, plot = tmp_path / "out.csv", tmp_path / "out.png"
     flags = ["--timestamp", "time", "--out", str(out), "--plot", str(plot), "--alpha", "0.01"]
-    assert sonde(["score", str(path), "--model", PUMP, "--url", plant._url, *flags]) == 0
+    assert sonde(["score", str(path), "--model", PUMP, "--url", plant.url, *flags]) == 0
     with out.open(newline="") as stream:
         found = [int(row["is_anomaly"]) for row in csv.DictReader(stream)]
     assert np.mean(found[FAULT]) > 0.5
@@ -141,3 +143,41 @@ def test_a_forecaster_is_trained_and_asked(plant: Plant, normal: Path) -> None:
     for path in report["plot_files"].values():
         assert b"</svg>" in plant.bytes(path)
         assert plant.bytes(path.replace(".svg", ".png")).startswith(b"\x89PNG")
+
+
+def test_a_plants_log_becomes_a_list_of_events(
+    plant: Plant, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three machines in one file, as a logger writes it: each fault is found, and its sensor blamed first."""
+    simulate.write_files(tmp_path)
+    written = {"timezone": "Europe/Berlin", "na_values": ["-9999"]}
+    given = {"kind": "series", "timestamp": "Zeit", "group": "Maschine", "detector": "combined", "csv": written}
+    done = plant.train(tmp_path / "normal.csv", "pumps", "anomaly", **given)
+    assert done["result"]["decision"] == "promoted", done["result"]
+    model = "ft:sensors:local:pumps"
+    wait_for(plant, model)
+    flags = [
+        "--timestamp",
+        "Zeit",
+        "--group",
+        "Maschine",
+        "--csv",
+        "timezone=Europe/Berlin",
+        "--csv",
+        "na_values=-9999",
+    ]
+    assert (
+        sonde(["score", str(tmp_path / "live.csv"), "--model", model, "--url", plant.url, "--alpha", "0.01", *flags])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "decimal comma" in said
+    events = [line.split() for line in said.splitlines() if line.startswith("P-10")]
+    for fault in simulate.FAULTS:
+        begins = simulate.START + (simulate.NORMAL_READINGS + fault.rows.start) * simulate.PERIOD
+        found = [line for line in events if line[0] == fault.machine and line[4] == "high"]
+        assert [line[6] for line in found if _is_near(line[1], begins)] == [fault.column], said
+
+
+def _is_near(text: str, moment: datetime) -> bool:
+    return abs((datetime.fromisoformat(text) - moment).total_seconds()) < 3600

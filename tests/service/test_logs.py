@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from service import logs
+from tests.support.server import wait_until
 
 NAMES = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "sentence_transformers")
 
@@ -139,3 +141,54 @@ def test_libraries_say_only_what_matters(capsys: pytest.CaptureFixture[str]) -> 
         logging.getLogger(name).info("chatter")
     logging.getLogger("uvicorn.access").warning("a line a request")
     assert written(capsys) == []
+
+
+def access_line(number: int) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": logs.REQUESTS, "levelno": logging.INFO, "msg": f"request {number}"})
+
+
+class SlowStream(io.StringIO):
+    """Counts writes."""
+
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += bool(text)
+        return super().write(text)
+
+
+def test_lines_of_requests_are_written_together_soon() -> None:
+    handler = logs.BatchingHandler(stream := SlowStream())
+    for number in range(100):
+        handler.handle(access_line(number))
+    assert stream.getvalue() == ""
+    wait_until(lambda: stream.getvalue().count("\n") == 100)
+    assert stream.writes == 1
+    handler.close()
+
+
+def test_another_line_is_written_at_once_after_those_before_it() -> None:
+    handler = logs.BatchingHandler(stream := io.StringIO())
+    handler.handle(access_line(1))
+    handler.handle(logging.makeLogRecord({"name": "service", "msg": "ours"}))
+    assert stream.getvalue() == "request 1\nours\n"
+    handler.close()
+
+
+def test_the_end_of_the_process_loses_no_line() -> None:
+    handler = logs.BatchingHandler(stream := io.StringIO())
+    handler.handle(access_line(1))
+    handler.acquire()  # as logging.shutdown does
+    handler.close()
+    handler.release()
+    handler.handle(access_line(2))
+    assert stream.getvalue() == "request 1\nrequest 2\n"
+
+
+def test_a_line_that_cannot_be_written_is_told_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logs.BatchingHandler(stream := io.StringIO())
+    handler.handle(logging.makeLogRecord({"name": "service", "msg": "%d", "args": ("no number",)}))
+    handler.handle(logging.makeLogRecord({"name": "service", "msg": "ours"}))
+    assert stream.getvalue() == "ours\n"
+    assert "no number" in capsys.readouterr().err
+    handler.close()

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 
 from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
-from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api.fast_path import CallDep, compute_route
+from service.api.compute_route import CallDep, compute_route
 from service.api.openapi import path_parameter
 from service.api.routes import embeddings as openai
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody

@@ -15,7 +15,7 @@ from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
 from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody

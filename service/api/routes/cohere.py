@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.linalg import Vectors, quantize
-from service.api.fast_path import CallDep, compute_route
+from service.api.compute_route import CallDep, compute_route
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, to_base64, vectors_body
 from service.api.schemas.cohere import CohereEmbedBody, CohereEmbeddings, EmbeddingType
 from service.serving.text_model import ModelOutput, Purpose, TokenizeOptions

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from service.api.fast_path import INFER
+from service.api.compute_route import INFER
 
 router = APIRouter(include_in_schema=False)
 _FILES = StaticFiles(directory=Path(__file__).parents[2] / "web")

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from models.linalg import normalize, quantize, shorten
-from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest

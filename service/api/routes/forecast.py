@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.sensors.base import Forecast, Readings
-from service.api.fast_path import CallDep, compute_route
+from service.api.compute_route import CallDep, compute_route
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody
 from service.api.schemas.fields import require_count

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from models.linalg import normalize
 from models.text.tokenization import Side
 from models.text.tokens import Explained
-from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
 from service.api.routes.classify import classifier_prompt, rank_labels, score_own_labels
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body

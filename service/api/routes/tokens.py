@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.text.tokens import Explained
-from service.api.fast_path import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body
 from service.api.schemas.tokens import CohereText, CohereTokens, DetokenizeBody, ExplainAnswer, ExplainBody
 from service.serving.text_model import ServedText

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from models.errors import NotRegistered, RegistryConflict, RegistryDamaged
-from models.registry.registry import Pointer, Registry
+from models.registry.reader import Pointer
+from models.registry.registry import Registry
 from tests.support.artifacts import NAME, numbered, staging
 
 BY: dict[str, Any] = {"by": "key-1", "why": "a test"}

@@ -15,7 +15,8 @@ import pytest
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict, RegistryError
 from models.registry.names import check_alias, model_name, parse_name
 from models.registry.pointer_history import PointerHistory
-from models.registry.registry import Pointer, Registry
+from models.registry.reader import Pointer
+from models.registry.registry import Registry
 from tests.support.artifacts import NAME, PowerCut, cut_power, numbered, staging, tree
 
 OTHER = "ft:fake:team:other"

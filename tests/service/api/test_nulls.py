@@ -8,11 +8,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import _COMPUTING
-from service.api.fast_path import ComputeRoute
+from service.api.compute_route import ComputeRoute
 from service.api.schemas.base import CompatibleBody, RequestBody
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
-from tests.service.api.test_fast_path import GOOD
+from tests.service.api.test_hot_path import GOOD
 from tests.support.app import MakeApp
 from tests.support.sensors import LOAD, with_sensors
 

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.base import Task
 from models.errors import DeviceLost, ModelSourceError
+from models.runtime.kept_races import kept_races
 from models.text.tokens import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
@@ -303,6 +305,15 @@ def test_a_model_that_cannot_be_loaded_leaves_it_unready(monkeypatch: pytest.Mon
         with pytest.raises(ModelSourceError, match="nothing there"):
             manager.open()
         assert manager.problem == "models are loading"
+
+
+def test_races_are_kept_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept: list[Path | None] = []
+    monkeypatch.setattr(kept_races, "keep_in", kept.append)
+    monkeypatch.setattr("models.loader.open_models", lambda *_: iter([FakeModel("a")]))
+    with empty_manager(home=tmp_path, model=("a",)) as manager:
+        manager.open()
+    assert kept == [tmp_path / "races.json"]
 
 
 def test_the_metrics_tell_of_a_model_in_service() -> None:

@@ -114,12 +114,12 @@ def test_attention_is_bfloat16_where_the_processor_multiplies_that(
 
 
 def test_attention_of_one_short_text_is_float32_everywhere(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = []
+    vectors: list[NDArray[np.float32]] = []
     for needed in (0.0, math.inf):
         monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
         model = PackedEncoder(rough, int8())
         vectors.append(model.forward(texts([13], model.metadata.vocabulary)))
-    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], vectors[1])
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -151,7 +152,9 @@ def test_other_dtypes_and_devices_stay_as_they_are() -> None:
 
 
 @needs_onednn
-@pytest.mark.parametrize(("race", "forms"), [(a_race(onednn=0.9), 1), (a_race(onednn=1.1), 2)])
+@pytest.mark.parametrize(
+    ("race", "forms"), [(a_race(onednn=0.9), 1), (replace(a_race(onednn=1.1), onednn=ProductTimes(0.9, 1.1)), 2)]
+)
 def test_all_forms_of_the_weights_move_to_huge_pages(
     race: ProductRace, forms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

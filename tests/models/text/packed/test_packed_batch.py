@@ -87,6 +87,7 @@ def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int
         assert block.count(text) == length
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
 def test_rows_of_slots_and_slots_of_rows_are_inverse(lengths: list[int], tile: int, fillers: int) -> None:
     one = lay_out(*lengths, tile=tile, fillers=fillers)

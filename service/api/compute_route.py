@@ -1,29 +1,23 @@
-"""Routes that compute: what they are given, how they answer, and the fast path to them.
-
-FastAPI's way from a request to its route (exit stacks, dependencies solved anew, nested handlers) takes a quarter of
-the event loop's time for a short text, and all callers share the event loop.
-"""
+"""Routes that compute: what they are given, and how they answer."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import WithJsonSchema
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api import error_responses
 from service.api.deps import requires
-from service.api.json_body import JsonRoute, read_json
+from service.api.json_body import JsonRoute
 from service.api.middleware import RequestContext
 from service.api.openapi import answers
+from service.api.protocol import CONNECTION, TimeoutProtocol
 from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
 from service.api.schemas.fields import require_count
 from service.config import Settings
@@ -37,6 +31,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS = 3_600_000
 _CLIENT_TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+_HUNG_UP = "the caller hung up"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -48,16 +43,16 @@ class ComputeCall:
     caller: Caller
 
     @classmethod
-    def of(cls, request: Request, timeout_ms: int | None = None) -> ComputeCall:
+    def of(cls, request: Request, headers: Mapping[str, str], timeout_ms: int | None = None) -> ComputeCall:
         """The call of a request.
 
         Fairness is between keys, or between addresses where keys are not in use.
         """
-        key = RequestContext.of(request).key
-        client = key.id if key.digest else request.client.host if request.client else ""
+        key, address = RequestContext.of(request).key, request.scope["client"]
+        client = key.id if key.digest else address[0] if address else ""
         if timeout_ms is not None:
             return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000))
-        seconds = max(request.app.state.settings.default_timeout_s, _patience_of_client(request))
+        seconds = max(request.app.state.settings.default_timeout_s, _patience_of_client(headers))
         return cls(request, Caller(client, time.monotonic() + seconds, seconds))
 
     @property
@@ -79,12 +74,27 @@ class ComputeCall:
 
         Raises ClientGone then.
         """
+        connection: TimeoutProtocol | None = self.request.scope["state"].get(CONNECTION)
+        if connection is None:
+            return await self._cancel_on_message(work)
+        connection.cancel_when_lost(asyncio.current_task())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if connection.is_lost:
+                raise ClientGone(_HUNG_UP) from None
+            raise
+        finally:
+            connection.cancel_when_lost(None)
+
+    async def _cancel_on_message(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same by ASGI's message, which takes a task: for servers whose connection is not ours."""
         watching = asyncio.ensure_future(_cancel_when_disconnected(self.request, asyncio.current_task()))
         try:
             return await work
         except asyncio.CancelledError:
             if watching.done():
-                raise ClientGone("the caller hung up") from None
+                raise ClientGone(_HUNG_UP) from None
             raise
         finally:
             watching.cancel()
@@ -96,14 +106,8 @@ class ComputeCall:
 
     def respond(self, body: bytes, served: Servable, *parts: Timings) -> Response:
         """A JSON answer with the model, the times and the number of cut inputs in its headers."""
-        response = Response(body, media_type="application/json")
         truncated = sum(rows.truncated for rows in parts)
         tokenize, queue, inference = (1000 * max(times) for times in zip((0.0,) * 3, *map(_times, parts), strict=True))
-        response.headers["x-sonde-model"] = served.label
-        response.headers["x-sonde-truncated"] = str(truncated)
-        response.headers["server-timing"] = (
-            f"tokenize;dur={tokenize:.2f}, queue;dur={queue:.2f}, inference;dur={inference:.2f}"
-        )
         RequestContext.of(self.request).facts.update(
             model=served.label,
             inputs=sum(rows.inputs for rows in parts),
@@ -113,13 +117,33 @@ class ComputeCall:
             queue_ms=round(queue, 3),
             inference_ms=round(inference, 3),
         )
-        return response
+        timing = b"tokenize;dur=%.2f, queue;dur=%.2f, inference;dur=%.2f" % (tokenize, queue, inference)
+        return _Computed(
+            body,
+            [
+                (b"content-length", b"%d" % len(body)),
+                (b"content-type", b"application/json"),
+                (b"x-sonde-model", served.label.encode("latin-1")),
+                (b"x-sonde-truncated", b"%d" % truncated),
+                (b"server-timing", timing),
+            ],
+        )
 
 
-def _patience_of_client(request: Request) -> float:
+class _Computed(Response):
+    """A response whose headers are bytes already: Starlette's would be encoded one by one."""
+
+    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status_code = 200
+        self.body = body
+        self.raw_headers = headers
+        self.background = None
+
+
+def _patience_of_client(headers: Mapping[str, str]) -> float:
     """The seconds for which OpenAI's clients say that they wait; 0 where they do not say."""
     for name in _CLIENT_TIMEOUT_HEADERS:
-        given = request.headers.get(name, "")
+        given = headers.get(name, "")
         if given and _SECONDS.fullmatch(given):
             return min(float(given), _MAX_TIMEOUT_MS / 1000)
     return 0.0
@@ -150,7 +174,7 @@ async def _get_call(
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_TIMEOUT_MS}),
     ] = None,
 ) -> ComputeCall:
-    return ComputeCall.of(request, timeout_ms)
+    return ComputeCall.of(request, request.headers, timeout_ms)
 
 
 CallDep = Annotated[ComputeCall, Depends(_get_call)]
@@ -158,7 +182,7 @@ INFER = Depends(requires("infer"))
 
 
 class ComputeRoute(JsonRoute):
-    """A route that `compute_route` made, so that the fast path can call it."""
+    """A route that `compute_route` made, so that the hot path can call it."""
 
 
 def compute_route(
@@ -172,7 +196,7 @@ def compute_route(
 ) -> Callable[[Endpoint], Endpoint]:
     """Register a coroutine `(body: …Body, call: CallDep) -> Response` for POST.
 
-    Raises TypeError at import for another signature, because the fast path passes just these two arguments.
+    Raises TypeError at import for another signature, because the hot path passes just these two arguments.
     """
 
     def register(endpoint: Endpoint) -> Endpoint:
@@ -198,39 +222,3 @@ def _require_signature(endpoint: Callable[..., Any]) -> None:
     takes_body = isinstance(body, type) and issubclass(body, RequestBody)
     if not (iscoroutinefunction(endpoint) and takes_body and hints == {"call": CallDep, "return": Response}):
         raise TypeError(f"{endpoint.__qualname__}: expected async def (body: RequestBody, call: CallDep) -> Response")
-
-
-class FastPathMiddleware:
-    """Calls compute routes directly, and answers as FastAPI would.
-
-    Everything else goes on to FastAPI, as do paths with parameters, and requests with a timeout, because FastAPI
-    reads these.
-    """
-
-    def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
-        self._app = app
-        routes = (route for router in routers for route in router.routes)
-        compute = [route for route in routes if isinstance(route, ComputeRoute)]
-        self._routes = {route.path: route for route in compute if "{" not in route.path}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
-        route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if route is None or TIMEOUT_HEADER in Headers(scope=scope):
-            await self._app(scope, receive, send)
-            return
-        scope["route"] = route
-        response = await _call_route(route, Request(scope, receive))
-        await response(scope, receive, send)
-
-
-async def _call_route(route: ComputeRoute, request: Request) -> Response:
-    prepared = await read_json(request, route.body_field)
-    RequestContext.of(request).require_scope("infer")
-    if route.body_field is None:
-        raise TypeError(f"{route.path} takes a body")
-    body, errors = route.body_field.validate(prepared.parsed, loc=("body",))
-    if errors:
-        return error_responses.validation_response(errors, route.path)
-    response: Response = await route.endpoint(body, ComputeCall.of(prepared))
-    return response

@@ -1,26 +1,34 @@
-"""Compute routes answer the same on the fast path as by FastAPI's way."""
+"""Compute routes answer the same on the hot path as by FastAPI's way."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from service.api.app import _COMPUTING
-from service.api.fast_path import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, FastPathMiddleware, compute_route
-from service.api.middleware import RequestContext
+from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
+from service.api.hot_path import HotPath
+from service.api.protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
 from tests.support.app import MakeApp
+from tests.support.call import HELD_S, held, wait_for_items
 from tests.support.sensors import LOAD, with_sensors
 
 PAIRS = {"query": "w1", "documents": ["w1 w2", "w3"]}
@@ -116,13 +124,14 @@ def both(client: TestClient, path: str, content: bytes, **headers: str) -> list[
     return [client.post(path, content=content, headers={**given, **more}) for more in ({}, {TIMEOUT_HEADER: "60000"})]
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
 @pytest.mark.parametrize("path", GOOD)
-def test_good_requests_are_answered_alike(app: FastAPI, path: str) -> None:
+def test_good_requests_are_answered_alike(app: FastAPI, path: str, encoding: str) -> None:
     client, content = TestClient(app), json.dumps(GOOD[path]).encode()
     client.post(
         path, content=content, headers={"content-type": "application/json"}
     )  # what is kept of labels and references is there from now on
-    direct, other = both(client, path, content)
+    direct, other = both(client, path, content, **{"accept-encoding": encoding})
     assert direct.status_code == 200, direct.text
     assert seen(direct) == seen(other)
     assert direct.headers["x-request-id"]
@@ -156,15 +165,17 @@ def test_a_key_without_the_scope_is_refused_alike(app: FastAPI) -> None:
 def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     passed: list[str] = []
 
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+    async def general(scope: Scope, receive: Receive, send: Send) -> None:
         passed.append(scope["path"])
         await app(scope, receive, send)
 
+    stack = app.build_middleware_stack()
+    hot = next(layer for layer in layers(stack) if isinstance(layer, HotPath))
+    hot._app = general
+
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["app"] = app
-            scope.setdefault("state", {})["context"] = RequestContext("id")
-        await FastPathMiddleware(inner, [module.router for module in _COMPUTING])(scope, receive, send)
+        scope["app"] = app
+        await stack(scope, receive, send)
 
     client = TestClient(outer)
     for path, body in GOOD.items():
@@ -174,7 +185,17 @@ def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     others = [("POST", "/"), ("GET", "/v1/embeddings"), ("GET", "/v1/models"), ("POST", "/v1/feedback"), *named]
     for method, path in others:
         client.request(method, path, json={})
-    assert passed == [path for _, path in others]
+    for headers in ({"origin": "http://a"}, {"sec-fetch-site": "none"}, {"content-encoding": "gzip"}):
+        client.post("/v1/embeddings", json={}, headers=headers)
+    client.post("/v1/embeddings", json={}, headers=[("x-api-key", "a"), ("x-api-key", "b")])
+    assert passed == [path for _, path in others] + ["/v1/embeddings"] * 4
+
+
+def layers(app: Any) -> Iterator[Any]:
+    """An application and those that it calls, the outermost first."""
+    while app is not None:
+        yield app
+        app = getattr(app, "app", getattr(app, "_app", None))
 
 
 async def with_a_request(body: EmbeddingsBody, call: CallDep, request: Request) -> Response:
@@ -227,3 +248,46 @@ def test_a_wrong_signature_is_refused_at_import(endpoint: Any) -> None:
 def test_each_route_that_computes_says_so() -> None:
     compute = [route for module in _COMPUTING for route in module.router.routes if isinstance(route, ComputeRoute)]
     assert {route.path for route in compute if "{" not in route.path} == set(GOOD)
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[int]:
+    """The port of an application behind our protocol."""
+    config = Config(app, log_config=None, access_log=False, ws="none", lifespan="off")
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: TimeoutProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(HELD_S):
+            while state.tasks:
+                await asyncio.sleep(0.001)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("headers", [b"", b"x-request-timeout-ms: 60000\r\n"])
+def test_a_hang_up_cancels_the_work_on_both_paths(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, headers: bytes
+) -> None:
+    caplog.set_level(logging.INFO, "sonde.requests")
+    app, model = held(make_app)
+    body = b'{"model":"fake","input":"w1"}'
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: testserver\r\ncontent-type: application/json\r\n"
+
+    async def send_and_hang_up() -> int:
+        async with listening(app) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + headers + b"content-length: %d\r\n\r\n" % len(body) + body)
+            await wait_for_items(app, 1)
+            tasks = len(asyncio.all_tasks())
+            writer.close()
+            await wait_for_items(app, 0)
+        return tasks
+
+    assert asyncio.run(send_and_hang_up()) == 2, "this one and the request: no task watches the connection"
+    model.gate.set()
+    lines = [record.__dict__ for record in caplog.records if record.name == "sonde.requests"]
+    assert [(line["status"], line["outcome"]) for line in lines] == [(499, "client_gone")]
