@@ -54,9 +54,9 @@ export async function call(method, path, { json, form, headers = {}, as = "json"
 }
 
 async function toError(response, withKey) {
-  const { error } = await response.json().catch(() => ({}));
+  const { error, reason } = await response.json().catch(() => ({}));
   const about = typeof error === "string" ? { message: error } : (error ?? {});
-  const message = about.message ?? `The service answered ${response.status}.`;
+  const message = about.message ?? reason ?? `The service answered ${response.status}.`;
   // A late answer to a call with an earlier key says nothing about this one.
   if (response.status === 401 && withKey === key.value) keyProblem.value = message;
   return new ApiError(response.status, message, about.code, about.param);

@@ -1,7 +1,7 @@
 // The frame around all pages: navigation, the question for a key, and the page of the address.
-import { forgetKey, isUnreachable, key, keyProblem, useKey } from "./api.mjs";
+import { forgetKey, get, isUnreachable, key, keyProblem, useKey } from "./api.mjs";
 import { html, render, useEffect, useRef, useState } from "./html.mjs";
-import { Button, ErrorNotice, Field, Loading, Notice } from "./parts/basics.mjs";
+import { Button, ErrorNotice, Field, Loading, Notice, useEvery } from "./parts/basics.mjs";
 import { route } from "./route.mjs";
 
 const PAGES = {
@@ -14,6 +14,8 @@ const PAGES = {
 
 function App() {
   const { page } = route.value;
+  // Any answer says that the service is back; while there is none, the notice below says so.
+  useEvery(isUnreachable.value ? 2 : 0, () => get("health/live").catch(() => {}));
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <header class="bar">

@@ -6,7 +6,7 @@ export function problems(first, last, { health, jobs, models }) {
   const grew = (name, wanted) => growth(first, last, name, wanted);
   const found = [];
   const say = (kind, holds, message) => holds && found.push({ kind, message });
-  say("bad", health.status !== "ok", `The service takes no requests: ${health.reason ?? "it is not ready"}.`);
+  say("bad", health.status !== "ok", `The service takes no requests: ${health.reason}.`);
   say("bad", total(last, "sonde_keys_stale"), "The keys file cannot be read. The keys read before stay in force; see the log.");
   say("bad", total(last, "sonde_registry_problems"), "A trained model or an alias file cannot be followed; see its notes under Models and the log.");
   const faults = grew("sonde_requests_total", ({ status }) => Number(status) >= 500);

@@ -31,6 +31,7 @@ function Plan({ file, table }) {
   const [timestamp, setTimestamp] = useState(roles.timestamp ?? "");
   const [base, setBase] = useState(null);
   const [suffix, name] = useState(file.name.replace(/\.\w+$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64));
+  const [horizon, reach] = useState("24");
   const [settings, configure] = useState("{}");
   const [stage, report] = useState("");
   const { sensors, fields = [] } = KINDS[kind];
@@ -38,11 +39,12 @@ function Plan({ file, table }) {
   const model = sensors ? "sensors" : (base ?? bases[0]);
 
   function body(uploaded) {
+    const hyperparameters = { ...(kind === "forecast" ? { horizon: Number(horizon) } : {}), ...readSettings(settings) };
     return {
       model,
       training_file: uploaded.id,
       ...(suffix ? { suffix } : {}),
-      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp, hyperparameters: readSettings(settings) }) },
+      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp, hyperparameters }) },
     };
   }
   const [checked, check] = useAction(async () => {
@@ -72,6 +74,7 @@ function Plan({ file, table }) {
         ${table && fields.map((field) => html`<${Field} label=${`Column of ${field}`}><${Select} value=${mapping[field]} options=${columns}
           onChange=${(column) => map({ ...mapping, [field]: column })} /><//>`)}
         ${sensors && table && html`<${Field} label="Column of time"><${Select} value=${timestamp} options=${[["", "none"], ...columns]} onChange=${setTimestamp} /><//>`}
+        ${kind === "forecast" && html`<${Field} label="Steps to forecast"><input type="number" min="1" required value=${horizon} onInput=${(event) => reach(event.target.value)} /><//>`}
         <${Field} label="Name" hint="The last part of the new model's name."><input value=${suffix} pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*" maxlength="64"
           onInput=${(event) => name(event.target.value)} /><//>
       </div>

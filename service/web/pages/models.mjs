@@ -5,6 +5,7 @@ import { Button, Card, Confirm, ErrorNotice, Field, Loading, Notice, Table, numb
 import { link, route } from "../route.mjs";
 
 const PAGE = 50;
+const SHOWN_VERSIONS = 6;
 
 export default function Models() {
   const name = route.value.rest.join("/");
@@ -73,7 +74,7 @@ function TrainedModel({ name }) {
       get(`${path}/ledger`, { signal: aborted }),
       get(path, { signal: aborted }).catch((error) => ([404, 503].includes(error.status) ? null : Promise.reject(error))),
     ]);
-    return { versions, ledger, served };
+    return { versions: { ...versions, data: await withDecisions(versions.data, aborted) }, ledger, served };
   }, [name]);
   if (!about.data) return about.error ? html`<p><a href="#/models">All models</a></p><${ErrorNotice} error=${about.error} />` : html`<${Loading} />`;
   const { versions, ledger, served } = about.data;
@@ -86,6 +87,16 @@ function TrainedModel({ name }) {
     ${served && html`<${Contract} model=${served} />`}
     <${History} entries=${ledger.data} />
   `;
+}
+
+/** The newest versions with what the gate decided and why, where their jobs are there for this key. */
+function withDecisions(versions, aborted) {
+  const decide = async (one, at) => {
+    if (!one.job || at >= SHOWN_VERSIONS) return one;
+    const job = await get(`v1/fine_tuning/jobs/${part(one.job)}`, { signal: aborted }).catch((error) => ([403, 404].includes(error.status) ? null : Promise.reject(error)));
+    return { ...one, decision: job?.result && `${job.result.decision}: ${job.result.why}` };
+  };
+  return Promise.all(versions.map(decide));
 }
 
 /** The versions, and what can be done with each; every change asks first. */
@@ -106,7 +117,7 @@ function Moves({ path, versions, onDone }) {
   const columns = [
     ["Version", (one) => html`v${one.version} ${one.in_service && html`<span class="tag good-text">in service</span>`}`],
     ["Trained", (one) => time(one.created)],
-    ["Base", (one) => plain(one.base ?? "–")],
+    ["Gate", (one) => plain(one.decision ?? "–")],
     ["Job", (one) => (one.job ? html`<a href=${link("jobs", one.job)}>report</a>` : "–")],
     ["Change", (one) => (one.in_service ? "" : one.error ? plain(one.error) : html`<${Button} quiet onClick=${() => promote(one)}>Promote v${one.version}<//>`)],
   ];
@@ -121,7 +132,7 @@ function Moves({ path, versions, onDone }) {
 }
 
 function Metrics({ versions }) {
-  const shown = versions.slice(0, 6);
+  const shown = versions.slice(0, SHOWN_VERSIONS);
   const names = [...new Set(shown.flatMap((one) => Object.keys(one.metrics)))];
   const columns = [["Metric", (name) => plain(name.replaceAll("_", " "))], ...shown.map((one) => [`v${one.version}`, (name) => number(one.metrics[name] ?? "–")])];
   return html`

@@ -34,7 +34,7 @@ async function loadService(aborted) {
   const [models, health, jobs] = await Promise.all([
     loadModels(aborted),
     // 503 is an answer here: it says what is not ready.
-    call("GET", "health", { signal: aborted }).catch((error) => (error.status === 503 ? { status: "unavailable" } : Promise.reject(error))),
+    call("GET", "health", { signal: aborted }).catch((error) => (error.status === 503 ? { status: "unavailable", reason: error.message } : Promise.reject(error))),
     get("v1/fine_tuning/jobs?limit=20", { signal: aborted }).catch((error) => (error.status === 403 ? null : Promise.reject(error))),
   ]);
   return { models, health, jobs: jobs?.data ?? [] };

@@ -1,6 +1,6 @@
 // Review: the texts that the service was least certain about, corrected by keyboard, and a job on the corrections.
 import { get, post } from "../api.mjs";
-import { html, useEffect, useRef, useState } from "../html.mjs";
+import { html, useEffect, useLayoutEffect, useState } from "../html.mjs";
 import { look, looks, samples } from "../metrics.mjs";
 import { loadModels } from "../models.mjs";
 import { Button, Card, ErrorNotice, Field, Loading, Notice, Select, Table, percent, plain, useAction, useLoad } from "../parts/basics.mjs";
@@ -49,30 +49,35 @@ function Queue({ model, labels }) {
 
 /** One text with its labels, which the keys 1 to 9 choose. */
 function Choice({ item, labels, left, hasMore, onDone }) {
-  const place = useRef(null);
   const [other, write] = useState("");
   const guessed = item.labels.map((one) => one.label);
   const offered = [...guessed, ...labels.filter((one) => !guessed.includes(one))].slice(0, 9);
   const [state, say] = useAction(async (correct) => {
     await post("v1/feedback", { model: item.model, text: item.text, label: guessed[0], correct_label: correct });
     onDone();
+    return true;
   });
-  useEffect(() => place.current?.focus(), []);
+  const isSaid = state.isBusy || state.data === true; // until the next text is here
   function press(event) {
     const chosen = offered[Number(event.key) - 1];
-    if (chosen && !(event.target instanceof HTMLInputElement)) say(chosen);
+    const isForThis = !event.target.closest("input, select, textarea") && !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (chosen && isForThis && !isSaid) say(chosen);
   }
+  useLayoutEffect(() => {
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  });
   return html`
-    <section class="card" onKeyDown=${press} tabindex="-1" ref=${place} aria-label="The text to label">
+    <section class="card" aria-label="The text to label">
       <h2>${plain(item.text)}</h2>
       <p class="faint">The model says ${plain(guessed[0])} with ${percent(item.labels[0].score)}. ${left}${hasMore ? "+" : ""} texts wait. Press a number, or choose:</p>
       <div class="row">
-        ${offered.map((label, at) => html`<${Button} quiet=${at > 0} disabled=${state.isBusy} onClick=${() => say(label)}>${at + 1}. ${plain(label)}<//>`)}
+        ${offered.map((label, at) => html`<${Button} quiet=${at > 0} disabled=${isSaid} onClick=${() => say(label)}>${at + 1}. ${plain(label)}<//>`)}
       </div>
       <form class="row" onSubmit=${(event) => (event.preventDefault(), other.trim() && say(other.trim()))}>
         <${Field} label="Another label"><input list="labels" value=${other} onInput=${(event) => write(event.target.value)} maxlength="256" /><//>
         <datalist id="labels">${labels.map((label) => html`<option value=${label} />`)}</datalist>
-        <${Button} type="submit" quiet disabled=${!other.trim()}>Use it<//>
+        <${Button} type="submit" quiet disabled=${isSaid || !other.trim()}>Use it<//>
       </form>
       <${ErrorNotice} error=${state.error} />
     </section>

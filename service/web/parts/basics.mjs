@@ -1,5 +1,5 @@
 // Small parts of every page.
-import { key } from "../api.mjs";
+import { isUnreachable, key } from "../api.mjs";
 import { html, useCallback, useEffect, useId, useRef, useState } from "../html.mjs";
 import { cloneElement, toChildArray } from "../vendor/preact.mjs";
 
@@ -138,7 +138,7 @@ export function Confirm({ title, action, onYes, onNo, children }) {
   `;
 }
 
-/** The answer of `load(signal)`: `{data, error, isLoading, reload}`; loaded anew for other `inputs`, and another key. */
+/** The answer of `load(signal)`: `{data, error, isLoading, reload}`; loaded anew for other `inputs`, another key, and a service that is back. */
 export function useLoad(load, inputs = []) {
   const [state, set] = useState({ isLoading: true });
   const [round, reload] = useState(0);
@@ -150,7 +150,7 @@ export function useLoad(load, inputs = []) {
       (error) => abort.signal.aborted || set((before) => ({ data: before.data, error })),
     );
     return () => abort.abort();
-  }, [round, key.value, ...inputs]);
+  }, [round, key.value, isUnreachable.value, ...inputs]);
   return { ...state, reload: useCallback(() => reload((before) => before + 1), []) };
 }
 

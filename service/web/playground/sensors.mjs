@@ -1,6 +1,6 @@
 // Readings of sensors: what is strange, since when, and which column is to blame.
 import { html, useState } from "../html.mjs";
-import { Card, Field, Notice, Table, number, percent, plain } from "../parts/basics.mjs";
+import { Card, Field, Notice, PagedTable, number, percent, plain } from "../parts/basics.mjs";
 import { Plot } from "../parts/plot.mjs";
 import { RequestForm, useRequest } from "./form.mjs";
 import { ReadingsField, places, readRows, useReadings } from "./readings.mjs";
@@ -49,7 +49,7 @@ function Scores({ data: { body, answer }, columns }) {
     ${answer.warnings.map((warning) => html`<${Notice} kind="warn">${plain(warning)}<//>`)}
     <${Card} title="Readings"><${Plot} label="Readings over time; dots are anomalies" x=${drawn.x} isTime=${drawn.isTime} lines=${drawn.readings} /><//>
     <${Card} title="Score"><${Plot} label="Score and threshold over time" x=${drawn.x} isTime=${drawn.isTime} lines=${drawn.scores} height=${160} /><//>
-    <${Card} title="Anomalies"><${Table} label="Anomalies" rows=${strange.slice(0, 100)} columns=${table} numbers=${[0, 2]} empty="None." /><//>
+    <${Card} title="Anomalies"><${PagedTable} label="Anomalies" rows=${strange} text=${(one) => `${one.index + 1} ${body.timestamps?.[one.index] ?? ""}`} columns=${table} numbers=${[0, 2]} empty="None." /><//>
   `;
 }
 
