@@ -500,7 +500,7 @@ def test_an_anomaly_job_takes_plain_and_labelled_texts(encoder: Path, tmp_path: 
     assert len(result["golden"]["rows"][0]) == 1
     assert sorted(path.name for path in (directory / "result").iterdir()) == ["detector.json", "detector.safetensors"]
     checks = [found["check"] for found in findings(directory)]
-    assert (checks[0], checks[-1]) == ("false_alarm_rate_0.05", "detector_choice")
+    assert {"false_alarm_rate_0.05", "detector_choice"} <= set(checks)
 
 
 def findings(directory: Path) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ def test_the_job_tells_what_it_did(team: Team, model: str) -> None:
     assert report["status"] in ("ok", "warn")
     run = [rung["rung"] for rung in report["rungs"] if rung["findings"]]
     assert set(run) >= {"data", "forward", "outcome"}
-    assert "# Five checks" in httpx.get(f"{team.url}/v1/fine_tuning/jobs/{job.id}/report?format=md").text
+    assert "## 1. Data" in httpx.get(f"{team.url}/v1/fine_tuning/jobs/{job.id}/report?format=md").text
 
 
 def test_the_model_is_better_than_zero_shot_on_rows_it_never_saw(team: Team, model: str) -> None:
