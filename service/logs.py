@@ -68,9 +68,9 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
         self._closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record of a request for the next batch; write any other."""
+        """Keep the record of a request for the next batch; write any other, and what is wrong, at once."""
         self._waiting.append(record)
-        if record.name != REQUESTS or self._closed:
+        if record.name != REQUESTS or record.levelno > logging.INFO or self._closed:
             self.flush()
         elif not self._has_lines.is_set():
             self._has_lines.set()

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow]
 
 OPEN = {"/health", "/health/live", "/health/ready", "/version"}
 # What changes the models in service needs `admin`, jobs and what they learn from need `train`, all else `infer`.
-TRAIN = re.compile(r"/v1/(files|fine_tuning|feedback|models/.*/held_out)")
+TRAIN = re.compile(r"/v1/(files|fine_tuning|feedback|kept_inputs|models/.*/held_out)")
 TRAIN_READS = re.compile(r"/v1/models/.*/owner")
 CHANGES = {"post", "put", "delete"}
 ADMIN = re.compile(r"/v1/(models/.*|aliases/.*)")

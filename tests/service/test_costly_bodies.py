@@ -21,6 +21,7 @@ ROUTES = ("/v1/embeddings", "/v1/anomaly/score", "/v1/forecast")
 OTHER_ROUTES = (
     *("/v1/classify", "/v1/rerank", "/v2/rerank", "/embed", "/predict", "/rerank", "/similarity", "/tokenize"),
     *("/v1/tokenize", "/decode", "/v1/feedback", "/v1/fine_tuning/jobs", "/v1/aliases/{alias}"),
+    "/v1/files/{file_id}/check",
     *("/v1/models/{model}/promote", "/v1/models/{model}/rollback", "/v1/models/{model}/withdraw"),
     *("/v1/models/{model}/owner", "/v1/models/{model}/held_out", "/v1/detokenize", "/v1/embed", "/v2/embed"),
     *("/api/embed", "/api/embeddings", "/api/show", "/models/{model}/pipeline/feature-extraction"),

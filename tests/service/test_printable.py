@@ -36,7 +36,8 @@ def test_the_name_of_a_key_controls_no_terminal(tmp_path: Path, capsys: pytest.C
     Keyring(tmp_path / "keys.json").create(["infer"], HOSTILE + "\ud800")
     assert main(["keys", "list", "--home", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert not forbidden(out.removesuffix("\n"))
+    assert not forbidden(out.replace("\t", "").replace("\n", ""))
+    assert len(out.splitlines()) == 2, "a line of headings, and one for the key"
     assert "\\u001b[2J" in out
 
 

@@ -67,7 +67,7 @@ def _check_rate(alpha: float, rate: float, chance: float, remedy: str) -> Findin
     message = f"At alpha {alpha}, {rate:.2%} of the held-out normal rows are alarms; chance allows {allowed}."
     if chance > alpha and rate <= alpha + chance:  # any rate up to twice alpha would pass: that is no evidence
         message += " So wide a range is no evidence that alpha is kept."
-        return Finding.of("outcome", f"false_alarm_rate_{alpha}", "skipped", rate, alpha, message, remedy)
+        return Finding.of("outcome", f"false_alarm_rate_{alpha}", "skipped", rate, alpha, message)
     status = warn_if(abs(rate - alpha) > chance)
     remedy = (
         remedy if rate > alpha else f"Faults may be missed at this `alpha`, because its alarms are too few. {remedy}"

@@ -13,8 +13,11 @@ def check_power(found: Sequence[Power], alpha: float, period_s: float | None) ->
     """Say which fault of each column is found; `period_s` is the time between readings, where known."""
     steps = [power for power in found if power.kind == "step"]
     if not steps:
-        message = "The held-out normal rows have too few quiet stretches to tell which faults it would find."
-        return Finding.of("outcome", "power", "skipped", None, FOUND, message, "Hold out a longer normal run.")
+        message = (
+            "The held-out normal rows have too few quiet stretches to tell which faults it would find; a longer run "
+            "would tell."
+        )
+        return Finding.of("outcome", "power", "skipped", None, FOUND, message)
     seen = [power for power in steps if power.smallest is not None]
     share = len(seen) / len(steps)
     message = (

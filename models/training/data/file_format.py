@@ -21,7 +21,7 @@ _SUFFIXES: dict[str, Format] = {
 }
 _PARQUET, _ZIP, _UTF_16 = "a Parquet file", "a zip archive", "UTF-16 text"
 # What the first bytes may be of a file of each format; of others, nothing that is known.
-_CONTENTS: dict[Format, tuple[str | None, ...]] = {"parquet": (_PARQUET,), "xlsx": (_ZIP,), "csv": (None, _UTF_16)}
+_CONTENTS: dict[Format, str] = {"parquet": _PARQUET, "xlsx": _ZIP}
 _SIGNATURES = {
     b"PK\x03\x04": _ZIP,
     b"PK\x05\x06": _ZIP,
@@ -40,8 +40,8 @@ _SIGNATURES = {
 } | {b"\x80" + bytes([protocol]): "a pickle, which is never opened" for protocol in range(2, 6)}
 
 
-def find_format(path: Path, asked: str | None, param: str) -> Format:
-    """Find the format. Raises TrainingDataError where the first bytes contradict it."""
+def find_format(path: Path, asked: str | None, param: str, *, utf_16: bool = False) -> Format:
+    """Find the format; `utf_16` allows it for CSV. Raises TrainingDataError where the first bytes contradict it."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -52,7 +52,8 @@ def find_format(path: Path, asked: str | None, param: str) -> Format:
     content = next((name for signature, name in _SIGNATURES.items() if start.startswith(signature)), None)
     chosen = next((known for known in _FORMATS if known == asked), None)
     chosen = chosen or _SUFFIXES.get(path.suffix.lower()) or _guess(start, content)
-    if start and content not in _CONTENTS.get(chosen, (None,)):
+    expected = _UTF_16 if utf_16 and chosen == "csv" and content == _UTF_16 else _CONTENTS.get(chosen)
+    if start and content != expected:
         raise data_error(param, "wrong_format", chosen, f"{content or 'something else'} (told by its first bytes)")
     return chosen
 

@@ -93,7 +93,7 @@ def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
 
 
 def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_ROWS) -> FileColumns:
-    kind = find_format(path, None, param)
+    kind = find_format(path, None, param, utf_16=True)
     if kind != "csv":
         return FileReader(path, kind, param, max_rows).columns()
     with plain(path, csv, param) as file:

@@ -7,7 +7,6 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends
 
-from models.training.file_check import check_file
 from service.api.deps import JobsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
@@ -31,6 +30,8 @@ async def check(file_id: str, body: FileCheckBody, jobs: JobsDep) -> dict[str, A
 
     A job runs the same checks by itself. Files of more than 8 MiB are left to it.
     """
+    from models.training.file_check import check_file  # loads what training needs
+
     size = (await jobs.run(jobs.files.get, file_id)).bytes
     if size > MAX_BYTES:
         raise InvalidRequest(

@@ -40,8 +40,9 @@ class Visitor:
             self.errors.append(message.text)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of a module, since other tests of the process could run no event loop while it is there."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
     chromium = shutil.which("chromium")
     if chromium is None:
