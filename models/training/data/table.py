@@ -201,7 +201,10 @@ class _TableParser:
             numbers = pc.cast(column, pa.float64(), safe=False)
         except pa.ArrowException:
             numbers = pa.array(self._parse_each(name, column.to_pylist(), _parse_number, _NUMBER), pa.float64())
-        return self._require_finite(name, np.array(pc.fill_null(numbers, math.nan), dtype=np.float64))
+        values = np.array(pc.fill_null(numbers, math.nan), dtype=np.float64)
+        if missing := self.numbers.missing_numbers:
+            values = np.where(np.isin(values, missing), math.nan, values)
+        return self._require_finite(name, values)
 
     def _require_short(self, name: str, column: pa.ChunkedArray) -> None:
         """Refuse a text that is too long for a number, before copies of it are made."""
