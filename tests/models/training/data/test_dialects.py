@@ -347,3 +347,42 @@ def test_all_sentinels_of_a_column_are_named_at_once(tmp_path: Path) -> None:
     path.write_text("a\n" + "\n".join(str(20 + at % 7) for at in range(100)) + "\n-999\n-9999\n65535\n")
     with pytest.raises(TrainingDataError, match=r'na_values: \["65535", "-9999", "-999"\]'):
         read_table(path, ColumnRoles())
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "lines"),
+    [
+        ("a,b\n1,5\n#N/A,6\n3,7\n", ("a", "b"), [2, 3, 4]),
+        ("a\n1\n#DIV/0!\n3\n", ("a",), [2, 3, 4]),
+        ("tag,b\n#1,5\n#2,6\n#3,7\n", ("b",), [2, 3, 4]),
+        ("sep=;\na;b\n1,5;2\n2,5;3\n3,5;4\n4,5;5\n", ("a", "b"), [3, 4, 5, 6]),
+        ("sep=,\r\na,b\r\n1,2\r\n2,3\r\n", ("a", "b"), [3, 4]),
+        ("#time,b\n1,5\n# stopped\n3,7\n", ("#time", "b"), [2, 4]),
+        ("# kiln 4, north\na,b\n1,5\n3,7\n", ("a", "b"), [3, 4]),
+        ("Logger\x0c4711\n\na,b\n1,5\n2,6\n3,7\n", ("a", "b"), [4, 5, 6]),
+        ('msg,b\n"x;, y",1\n"x;",2\n"x;, y, z",3\n', ("b",), [2, 3, 4]),
+    ],
+)
+def test_no_row_and_no_header_is_taken_for_something_else(
+    tmp_path: Path, text: str, columns: tuple[str, ...], lines: list[int]
+) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text, newline="")
+    named = ("b",) if columns == ("b",) else ()
+    table = read_table(path, ColumnRoles(named))
+    assert table.columns == columns
+    assert table.lines.tolist() == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\n0,5\n1,5\n2,5\n3,5\n", "line 2: expected 1 cells as in the header, got 2"),
+        ("pump,a\nA,Bad\nA,1\nA,2\nA,3\n", "line 2, column 'a'"),
+    ],
+)
+def test_a_row_is_no_header_and_no_row_of_units(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    with pytest.raises(TrainingDataError, match=says):
+        read_table(path, ColumnRoles(("a",)))
