@@ -43,6 +43,11 @@ class NumberFormat:
     na_values: tuple[str, ...] = ()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a cast reads the numbers as they are."""
+        return self.decimal == "." and not self.thousands
+
+    @property
     def read_as(self) -> list[str]:
         """What a report tells of it."""
         told = ["decimal comma"] if self.decimal == "," else []
@@ -84,12 +89,14 @@ def find_number_format(columns: Sequence[pa.ChunkedArray], options: CsvOptions, 
         chosen = NumberFormat(decimal, options.thousands or "", na_values)
     else:
         chosen = _find_marks(columns, na_values, param)
+        if chosen.is_plain:
+            return chosen
     _require_fitting(columns, chosen, param)
     return chosen
 
 
 def _find_marks(columns: Sequence[pa.ChunkedArray], na_values: tuple[str, ...], param: str) -> NumberFormat:
-    columns = [column for column in columns if _has_marks(column)]
+    columns = [column for column in columns if cast_plain(column) is None and _has_marks(column)]
     decimal_comma, thousands_comma = _first(columns, _DECIMAL_COMMA), _first(columns, _THOUSANDS_COMMA)
     if decimal_comma and thousands_comma:
         raise _ambiguous(param, f"a decimal comma in {quote(decimal_comma)}, one between thousands in", thousands_comma)
@@ -104,6 +111,14 @@ def _find_marks(columns: Sequence[pa.ChunkedArray], na_values: tuple[str, ...], 
         "'": _first(columns, _THOUSANDS_QUOTE),
     }
     return NumberFormat(decimal, next((mark for mark, cell in found.items() if cell), ""), na_values)
+
+
+def cast_plain(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Texts as float64, where each is a number with no mark but a decimal point; else None."""
+    try:
+        return pc.cast(column, pa.float64())
+    except pa.ArrowException:
+        return None
 
 
 def _has_marks(column: pa.ChunkedArray) -> bool:

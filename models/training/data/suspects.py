@@ -27,12 +27,16 @@ def is_empty(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)).as_py())
 
 
+def never_falls(values: Doubles) -> bool:
+    """Whether no value [n] is less than the one before it, or missing."""
+    return bool((np.diff(values) >= 0).all())
+
+
 def is_counter(values: Doubles | None) -> bool:
     """Whether values [n] never fall and mostly rise: a clock, a row number, a meter."""
-    if values is None or len(values) < _LEAST_ROWS or np.isnan(values).any():
+    if values is None or len(values) < _LEAST_ROWS or not never_falls(values):
         return False
-    steps = np.diff(values)
-    return bool((steps >= 0).all() and (steps > 0).mean() >= _GROWING)
+    return bool((np.diff(values) > 0).mean() >= _GROWING)
 
 
 def require_no_sentinels(columns: tuple[str, ...], readings: Doubles, lines: NDArray[np.int64], param: str) -> None:
