@@ -6,11 +6,13 @@ A file that is plain CSV in UTF-8 is read where it is. Another one is copied: as
 from __future__ import annotations
 
 import csv
+import io
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +32,11 @@ _FALLBACK = "cp1252"
 _SAMPLE_LINES = 200
 _SAMPLE_BYTES = 1 << 20
 _COMMENT = "#"
+# The line in which a spreadsheet writes its separator.
+_DECLARED = re.compile(r"\"?sep=(.)\"?[,;]*", re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
+# Cells of a spreadsheet that begin as a comment does.
+_ERRORS = frozenset(("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"))
 # Lines above the header are recognised where so many later lines agree.
 _LEAST_ROWS = 3
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,' \u00a0\u202f]*(?:[eE][+-]?[0-9]+)?%?")
@@ -65,7 +72,7 @@ def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
     """
     encoding, told = _find_encoding(path, options)
     with path.open("rb") as file:
-        sample = _decode_sample(file.read(_SAMPLE_BYTES), encoding).splitlines(keepends=True)[:_SAMPLE_LINES]
+        sample = _decode_sample(file.read(_SAMPLE_BYTES), encoding)
     layout = _Layout.find(sample, options)
     told = [*told, *layout.told]
     if encoding == "utf-8" and layout.is_plain:
@@ -79,41 +86,81 @@ def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Lines above the header, whether a line of units follows it, and how comments begin."""
+    """Lines above the header, whether a line of units follows it, and which lines are comments."""
 
     delimiter: str
+    comments: _Comments
     skipped: int = 0
     units: bool = False
-    comment: str | None = None
     trailing: bool = False
     told: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
-        return not (self.skipped or self.units or self.comment or self.trailing)
+        return not (self.skipped or self.units or self.comments.mark or self.trailing)
 
     @classmethod
     def find(cls, sample: Sequence[str], options: CsvOptions) -> _Layout:
-        comment = options.comment or (_COMMENT if any(_is_comment(line, _COMMENT) for line in sample[1:]) else None)
-        comment = comment or (_COMMENT if sample and _is_preamble(sample[0], sample[1:]) else None)
+        below = [line for line in sample[options.skip_rows or 0 :] if line.strip()]
+        declared = _DECLARED.fullmatch(below[0].rstrip("\r\n")) if below and options.skip_rows is None else None
+        delimiter = options.delimiter or (declared[1] if declared else _find_delimiter(_without_marked(below, options)))
+        comments = _Comments.find(sample, delimiter, options)
         numbered = [
             (number, line)
             for number, line in enumerate(sample)
-            if number >= (options.skip_rows or 0) and line.strip() and not (comment and _is_comment(line, comment))
+            if number >= (options.skip_rows or 0) and line.strip() and not comments.include(number + 1, line)
         ]
         rows = [line for _, line in numbered]
-        delimiter = options.delimiter or _find_delimiter(rows)
-        header = 0 if options.skip_rows is not None else _find_header(rows, delimiter)
+        first = int(declared is not None and len(rows) > 1)
+        header = 0 if options.skip_rows is not None else first + _find_header(rows[first:], delimiter)
         skipped = numbered[header][0] if header or options.skip_rows else 0
         body = [_cells(line, delimiter) for line in rows[header:]]
         units = options.units_row if options.units_row is not None else _has_units(body)
         trailing = len(body) > _LEAST_ROWS and all(len(row) == len(body[0]) + 1 and not row[-1] for row in body[1:])
         told = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
         told += [f"{skipped} lines above the header left out"] if skipped else []
-        told += [f"lines that begin with {comment} left out"] if comment else []
+        told += [f"lines that begin with {comments.mark} left out"] if comments.mark else []
         told += [f"a row of units left out ({shorten(', '.join(filter(None, body[1])))})"] if units and body[1:] else []
         told += ["a separator at the end of each row"] if trailing else []
-        return cls(delimiter, skipped, units, comment, trailing, tuple(told))
+        return cls(delimiter, comments, skipped, units, trailing, tuple(told))
+
+
+@dataclass(frozen=True, slots=True)
+class _Comments:
+    """Which lines are comments: all that begin with `mark`, or below the line `above` those that are no rows.
+
+    `widths` are the numbers of separators that rows have; None where the job names the mark.
+    """
+
+    mark: str | None
+    delimiter: str
+    above: int = 0
+    widths: frozenset[int] | None = None
+
+    @classmethod
+    def find(cls, sample: Sequence[str], delimiter: str, options: CsvOptions) -> _Comments:
+        if options.comment is not None:
+            return cls(options.comment, delimiter)
+        rows = [line for line in sample if line.strip() and not _is_comment(line, _COMMENT)]
+        above = next((at for at, line in enumerate(sample) if line.strip() and not _is_comment(line, _COMMENT)), 0)
+        marked = [at for at in range(above) if _is_comment(sample[at], _COMMENT)]
+        # A header may begin with the mark. Then rows follow, which have numbers.
+        if marked and _is_header(sample[marked[-1]], rows[0], delimiter):
+            above = marked[-1]
+        widths = frozenset(_count(line, delimiter) for line in [*rows, *sample[above : above + 1]])
+        found = cls(_COMMENT, delimiter, above, widths)
+        has_some = any(found.include(number, line) for number, line in enumerate(sample, start=1))
+        return found if has_some else cls(None, delimiter)
+
+    def include(self, number: int, line: str) -> bool:
+        """Whether the line with this number, counted from 1, is a comment."""
+        if self.mark is None or not _is_comment(line, self.mark):
+            return False
+        if self.widths is None or number <= self.above:
+            return True
+        separators = _count(line, self.delimiter)
+        is_row = separators > 0 and separators in self.widths
+        return not is_row and line.split(self.delimiter)[0].strip().strip('"').lower() not in _ERRORS
 
 
 def _find_encoding(path: Path, options: CsvOptions) -> tuple[str, list[str]]:
@@ -148,26 +195,41 @@ def _is_utf8(file: BinaryIO) -> bool:
     return True
 
 
-def _decode_sample(content: bytes, encoding: str) -> str:
-    return content.removeprefix(BOM).decode(encoding, "replace")
+def _decode_sample(content: bytes, encoding: str) -> list[str]:
+    """The first lines, as a text file has them: `splitlines` would end them at form feeds, too."""
+    text = content.removeprefix(BOM).decode(encoding, "replace")
+    return list(islice(io.StringIO(text, newline=""), _SAMPLE_LINES))
 
 
 def _is_comment(line: str, mark: str) -> bool:
     return line.lstrip().startswith(mark)
 
 
-def _is_preamble(line: str, rest: Iterable[str]) -> bool:
-    """Whether a first line with `#` is a comment, and not a header whose first name begins with it."""
-    following = next((one for one in rest if one.strip()), "")
-    delimiter = _find_delimiter([following])
-    return _is_comment(line, _COMMENT) and line.count(delimiter) != following.count(delimiter)
+def _without_marked(lines: Sequence[str], options: CsvOptions) -> Sequence[str]:
+    """The lines that do not begin as comments do; all where none is left."""
+    return [line for line in lines if not _is_comment(line, options.comment or _COMMENT)] or lines
+
+
+def _is_header(line: str, row: str, delimiter: str) -> bool:
+    """Whether a line with `#` names the cells of the row below it, some of which are numbers or dates."""
+    like_data = any(_is_number(cell) or _DATE_LIKE.match(cell.strip()) for cell in _cells(row, delimiter))
+    return like_data and abs(_count(line, delimiter) - _count(row, delimiter)) <= int(_count(line, delimiter) > 0)
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _count(line: str, delimiter: str) -> int:
+    """The separators of a line outside of quotes."""
+    return _QUOTED.sub("", line).count(delimiter)
 
 
 def _find_delimiter(rows: Sequence[str]) -> str:
     """The separator that most rows have, each equally often; the comma where there is none."""
 
     def agreement(mark: str) -> int:
-        counts = [line.count(mark) for line in rows]
+        counts = [_count(line, mark) for line in rows]
         common = max(set(counts), key=counts.count, default=0)
         return counts.count(common) if common else sum(count > 0 for count in counts) - len(rows)
 
@@ -180,7 +242,8 @@ def _find_header(rows: Sequence[str], delimiter: str) -> int:
     for start, count in enumerate(counts[:50]):
         later = counts[start:]
         if count > 1 and len(later) > _LEAST_ROWS and all(one in (count, count + 1) for one in later):
-            return start if all(one < count for one in counts[:start]) else 0
+            named = not any(map(_is_number, _cells(rows[start], delimiter)))
+            return start if named and all(one < count for one in counts[:start]) else 0
     return 0
 
 
@@ -197,6 +260,9 @@ def _has_units(body: Sequence[Sequence[str]]) -> bool:
     ]
     named = [cell.strip() for cell, is_number in zip(first, numeric, strict=True) if is_number]
     unlike = [cell for cell in named if cell.lower() not in _EMPTY and not _NUMBER.fullmatch(cell)]
+    filled = zip(map(str.strip, first), numeric, columns, strict=True)
+    if any(cell and cell in column for cell, is_number, column in filled if not is_number):
+        return False  # a text of rows, such as the name of a machine
     return bool(unlike) and not any(map(_NUMBER.fullmatch, named)) and not any(map(_DATE_LIKE.search, first))
 
 
@@ -214,7 +280,7 @@ def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: 
         try:
             for number, line in enumerate(file, start=1):
                 text = line.removeprefix("\ufeff") if number == 1 else line
-                comment = layout.comment is not None and _is_comment(text, layout.comment)
+                comment = layout.comments.include(number, text)
                 is_row = number > layout.skipped and not comment and bool(text.strip())
                 kept += is_row
                 if number <= layout.skipped or comment or (layout.units and is_row and kept == 2):

@@ -21,8 +21,8 @@ from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
-from models.training.data.numbers import MISSING, NumberFormat, find_number_format
-from models.training.data.suspects import is_counter, is_empty, require_no_sentinels
+from models.training.data.numbers import MISSING, NumberFormat, cast_plain, find_number_format
+from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
 
 Doubles = NDArray[np.float64]
@@ -31,6 +31,7 @@ _NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
 _ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _NUMBER = "a number"
+_FIRST_ROWS = 256
 _LONGEST_NUMBER = 1000  # bytes, with spaces around it
 _Value = TypeVar("_Value")
 
@@ -145,11 +146,17 @@ class _TableParser:
 
     def _without_counters(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
         """The columns that are no counters, and what to tell of those that are."""
-        counters = [name for name in columns if is_counter(self._numbers_or_none(name))]
+        counters = [name for name in columns if self._may_count(name) and is_counter(self._numbers_or_none(name))]
         if len(counters) == len(columns):
             return columns, []
         told = [f"left out {quote(name)}, which only counts up" for name in counters]
         return tuple(name for name in columns if name not in counters), told
+
+    def _may_count(self, name: str) -> bool:
+        """Whether the first cells never fall, where they are numbers: few columns are then read twice."""
+        first = self.file.table.column(name).slice(0, _FIRST_ROWS)
+        values = cast_plain(first) if _is_text(first) and self.numbers.is_plain else None
+        return values is None or never_falls(values.to_numpy())
 
     def _numbers_or_none(self, name: str) -> Doubles | None:
         try:
@@ -194,14 +201,22 @@ class _TableParser:
     def _readings(self, name: str) -> Doubles:
         """A column as float64 [n], NaN where a cell is empty."""
         column = self.file.table.column(name)
+        numbers = cast_plain(column) if _is_text(column) and self.numbers.is_plain else None
+        if numbers is None:
+            numbers = self._cast(name, column)
+        values = np.array(pc.fill_null(numbers, math.nan), dtype=np.float64)
+        if missing := self.numbers.missing_numbers:
+            values = np.where(np.isin(values, missing), math.nan, values)
+        return self._require_finite(name, values)
+
+    def _cast(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if _is_text(column):
             self._require_short(name, column)
             column = self.numbers.to_plain(column)
         try:
-            numbers = pc.cast(column, pa.float64(), safe=False)
+            return pc.cast(column, pa.float64(), safe=False)
         except pa.ArrowException:
-            numbers = pa.array(self._parse_each(name, column.to_pylist(), _parse_number, _NUMBER), pa.float64())
-        return self._require_finite(name, np.array(pc.fill_null(numbers, math.nan), dtype=np.float64))
+            return pa.array(self._parse_each(name, column.to_pylist(), _parse_number, _NUMBER), pa.float64())
 
     def _require_short(self, name: str, column: pa.ChunkedArray) -> None:
         """Refuse a text that is too long for a number, before copies of it are made."""

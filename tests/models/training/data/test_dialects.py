@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.training.csv_options import CsvOptions
@@ -301,3 +303,86 @@ def test_an_archive_that_is_no_workbook_or_too_large_is_refused(
     monkeypatch.setattr(xlsx, "_MAX_BYTES", 1000)
     with pytest.raises(TrainingDataError, match="at most 1,000 bytes unpacked"):
         read_table(path, ColumnRoles())
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "says"),
+    [
+        ("1.234,5;1.5", CsvOptions(), "a point that is not between thousands in '1.5'"),
+        ("1.234.567;1.5", CsvOptions(), "a point that is not between thousands in '1.5'"),
+        ("1 234;12 5", CsvOptions(), "a space that is not between thousands in '12 5'"),
+        ("1,5;1.234", CsvOptions(), "a point that could be decimal or between thousands in '1.234'"),
+        ("2;1.5", CsvOptions(thousands="."), "a point that is not between thousands in '1.5'"),
+        ("2;1,5", CsvOptions(thousands=","), "a comma that is not between thousands in '1,5'"),
+        ("2;1.234", CsvOptions(decimal=","), "a point that could be decimal or between thousands in '1.234'"),
+    ],
+)
+def test_marks_never_make_another_number_of_a_cell(tmp_path: Path, cells: str, options: CsvOptions, says: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(f"a;b\n{cells}\n{cells}\n{cells}\n")
+    with pytest.raises(TrainingDataError) as caught:
+        read_table(path, ColumnRoles(csv=options))
+    assert caught.value.code == "ambiguous_numbers"
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize(("cell", "asked"), [("-9999.00", "-9999"), ("2147483647", "2147483647")])
+def test_a_sentinel_is_found_in_each_way_to_write_it(tmp_path: Path, cell: str, asked: str) -> None:
+    path = sentinel_file(tmp_path, cell)
+    with pytest.raises(TrainingDataError, match=rf'na_values: \["{asked}"\]'):
+        read_table(path, ColumnRoles())
+    table = read_table(path, ColumnRoles(csv=CsvOptions(na_values=(asked,))))
+    assert np.flatnonzero(np.isnan(table.readings[:, 0])).tolist() == [40, 41]
+
+
+def test_a_sentinel_of_a_parquet_file_is_missing_where_the_job_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"a": [1.0, -9999.0, 2.0]}), path)
+    table = read_table(path, ColumnRoles(csv=CsvOptions(na_values=("-9999",))))
+    assert np.isnan(table.readings[:, 0]).tolist() == [False, True, False]
+
+
+def test_all_sentinels_of_a_column_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("a\n" + "\n".join(str(20 + at % 7) for at in range(100)) + "\n-999\n-9999\n65535\n")
+    with pytest.raises(TrainingDataError, match=r'na_values: \["65535", "-9999", "-999"\]'):
+        read_table(path, ColumnRoles())
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "lines"),
+    [
+        ("a,b\n1,5\n#N/A,6\n3,7\n", ("a", "b"), [2, 3, 4]),
+        ("a\n1\n#DIV/0!\n3\n", ("a",), [2, 3, 4]),
+        ("tag,b\n#1,5\n#2,6\n#3,7\n", ("b",), [2, 3, 4]),
+        ("sep=;\na;b\n1,5;2\n2,5;3\n3,5;4\n4,5;5\n", ("a", "b"), [3, 4, 5, 6]),
+        ("sep=,\r\na,b\r\n1,2\r\n2,3\r\n", ("a", "b"), [3, 4]),
+        ("#time,b\n1,5\n# stopped\n3,7\n", ("#time", "b"), [2, 4]),
+        ("# kiln 4, north\na,b\n1,5\n3,7\n", ("a", "b"), [3, 4]),
+        ("Logger\x0c4711\n\na,b\n1,5\n2,6\n3,7\n", ("a", "b"), [4, 5, 6]),
+        ('msg,b\n"x;, y",1\n"x;",2\n"x;, y, z",3\n', ("b",), [2, 3, 4]),
+    ],
+)
+def test_no_row_and_no_header_is_taken_for_something_else(
+    tmp_path: Path, text: str, columns: tuple[str, ...], lines: list[int]
+) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text, newline="")
+    named = ("b",) if columns == ("b",) else ()
+    table = read_table(path, ColumnRoles(named))
+    assert table.columns == columns
+    assert table.lines.tolist() == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\n0,5\n1,5\n2,5\n3,5\n", "line 2: expected 1 cells as in the header, got 2"),
+        ("pump,a\nA,Bad\nA,1\nA,2\nA,3\n", "line 2, column 'a'"),
+    ],
+)
+def test_a_row_is_no_header_and_no_row_of_units(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    with pytest.raises(TrainingDataError, match=says):
+        read_table(path, ColumnRoles(("a",)))
