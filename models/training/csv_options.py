@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import re
+from datetime import datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+# Python's codecs of other things than files of text.
+_NO_FILES = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7")
 _Mark = Annotated[str, Field(min_length=1, max_length=1)]
 _Text = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -42,10 +46,38 @@ class CsvOptions(BaseModel):
         if name is None:
             return None
         try:
-            "".encode(name)  # codecs that are none of texts refuse it
-            return codecs.lookup(name).name
+            known = codecs.lookup(name).name
+            if known not in _NO_FILES:
+                "".encode(name)  # codecs that are none of texts refuse it
+                return known
         except LookupError:
-            raise ValueError(f"csv.encoding: expected the name of an encoding such as cp1252, got {name!r}") from None
+            pass
+        raise ValueError(f"csv.encoding: expected the name of an encoding such as cp1252, got {name!r}")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _usable_delimiter(cls, mark: str | None) -> str | None:
+        if mark is not None and (not mark.isascii() or mark.isalnum() or mark in '"\r\n\0'):
+            raise ValueError(f"csv.delimiter: expected an ASCII mark such as ; or a tab, got {mark!r}")
+        return mark
+
+    @field_validator("date_format")
+    @classmethod
+    def _usable_format(cls, form: str | None) -> str | None:
+        try:
+            if form not in (None, "excel"):
+                datetime.strptime("", form)  # noqa: DTZ007
+        except re.error:
+            raise ValueError(f"csv.date_format: expected each directive once, got {form!r}") from None
+        except ValueError:
+            pass  # the text is no date
+        return form
+
+    @model_validator(mode="after")
+    def _two_marks(self) -> CsvOptions:
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(f"csv: expected different marks in decimal and thousands, got {self.decimal!r} in both")
+        return self
 
     @field_validator("timezone")
     @classmethod

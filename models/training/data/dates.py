@@ -18,6 +18,8 @@ _EXCEL_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  (a local time)
 # Serial dates of the years 1982 to 2064, written with a time of day.
 _SERIAL = re.compile(r"[3-5][0-9]{4}[.,][0-9]+|[3-5][0-9]{4}")
 _LEAST_SERIAL = 3
+# Days need four digits for a minute. Seconds since a start, such as 30000.5, rarely have as many.
+_FINE_SERIAL = re.compile(r"[0-9]{5}[.,][0-9]{4,}")
 _PARTS = re.compile(
     r"(?P<a>[0-9]{1,4})(?P<mark>[./-])(?P<b>[0-9]{1,2})(?P=mark)(?P<c>[0-9]{4}|[0-9]{2})"
     r"(?:[ T,]+(?P<hour>[0-9]{1,2})[:.](?P<minute>[0-9]{2})"
@@ -74,7 +76,7 @@ def _choose(texts: Sequence[str], options: CsvOptions, param: str) -> tuple[Pars
         return (lambda text: datetime.strptime(text, form)), [f"dates as {form}"]  # noqa: DTZ007  (a local time)
     filled = [text.strip() for text in texts if text.strip()]
     serial = len(filled) >= _LEAST_SERIAL and all(map(_SERIAL.fullmatch, filled))
-    if options.date_format == EXCEL or (serial and any("." in text or "," in text for text in filled)):
+    if options.date_format == EXCEL or (serial and any(map(_FINE_SERIAL.fullmatch, filled))):
         return _from_serial, ["a spreadsheet's serial dates"]
     found = [_PARTS.fullmatch(text) for text in filled[:1]]
     if not found or found[0] is None or len(found[0]["a"]) > 2:
@@ -151,7 +153,10 @@ def _localise(moments: Sequence[datetime | float], zone: tzinfo) -> tuple[list[f
         early, late = (moment.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
         lost, doubled = lost + (early > late), doubled + (early < late)
         second = early < late and seconds and early <= seconds[-1] < late
-        seconds.append(require_in_calendar(late if second else early))
+        try:
+            seconds.append(require_in_calendar(late if second else early))
+        except ValueError:
+            raise DateError(len(seconds)) from None
     told = [f"{doubled} times of an hour that comes twice, taken in the order of the rows"] if doubled else []
     told += [f"{lost} times of an hour that the clock left out, taken as an hour later"] if lost else []
     return seconds, told

@@ -287,8 +287,9 @@ def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: 
                     dropped.append(number)
                 else:
                     target.write(_without_last(text, layout.delimiter) if layout.trailing and kept > 1 else text)
-        except UnicodeDecodeError as error:
-            got = f"the byte 0x{error.object[error.start]:02x}; name its encoding in `csv`"
+        except UnicodeError as error:  # UTF-16 without a byte order mark gives no byte
+            byte = f"the byte 0x{error.object[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else error
+            got = f"{byte}; name its encoding in `csv`"
             raise data_error(param, "wrong_encoding", f"text in {encoding}", got) from None
     return dropped
 

@@ -13,6 +13,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from models.training.csv_options import CsvOptions
 from models.training.data import xlsx
@@ -386,3 +387,46 @@ def test_a_row_is_no_header_and_no_row_of_units(tmp_path: Path, text: str, says:
     path.write_text(text)
     with pytest.raises(TrainingDataError, match=says):
         read_table(path, ColumnRoles(("a",)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoding": "idna"},
+        {"encoding": "punycode"},
+        {"encoding": "undefined"},
+        {"encoding": "zlib"},
+        {"delimiter": "\0"},
+        {"delimiter": "é"},
+        {"date_format": "%Y%Y"},
+        {"decimal": ",", "thousands": ","},
+    ],
+)
+def test_options_that_no_file_has_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        CsvOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("time", "options", "code"),
+    [
+        ("2024-01-01", CsvOptions(encoding="utf-16"), "wrong_encoding"),
+        ("01.01.0001 00:00", CsvOptions(timezone="Asia/Tokyo"), "wrong_type"),
+    ],
+)
+def test_what_an_option_cannot_read_is_an_error_of_the_file(
+    tmp_path: Path, time: str, options: CsvOptions, code: str
+) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(f"t,a\n{time},1\n")
+    with pytest.raises(TrainingDataError) as caught:
+        read_table(path, ColumnRoles(timestamp="t", csv=options))
+    assert caught.value.code == code
+
+
+def test_seconds_since_a_start_are_no_serial_dates(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("t,a\n30000.0,1\n30000.5,2\n30001.0,3\n")
+    table = read_table(path, ColumnRoles(timestamp="t"))
+    assert table.times is not None
+    assert table.times.tolist() == [30000.0, 30000.5, 30001.0]
