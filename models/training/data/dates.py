@@ -89,6 +89,10 @@ def _is_day_first(filled: Sequence[str], options: CsvOptions, param: str) -> boo
     if options.dayfirst is not None:
         return options.dayfirst
     parts = [match for text in filled if (match := _PARTS.fullmatch(text)) is not None]
+    first, last = (sum(a[part] != b[part] for a, b in pairwise(parts)) for part in "ac")
+    if last > first and all(len(match["c"]) == 2 for match in parts):
+        message = f"{param}: {quote(filled[0])} could begin with the year; set `date_format` or `dayfirst` in `csv`"
+        raise TrainingDataError("ambiguous_dates", message, param)
     if any(int(match["a"]) > _MONTHS for match in parts) or all(match["mark"] == "." for match in parts):
         return True
     if any(int(match["b"]) > _MONTHS for match in parts):

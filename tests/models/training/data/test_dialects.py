@@ -172,6 +172,7 @@ def test_it_is_read_as_it_was_meant(tmp_path: Path, name: str) -> None:
         ("a;b\n1,234;1\n2,345;2\n3,456;3\n4,567;4\n", CsvOptions(), "ambiguous_numbers", "set `decimal`"),
         ('a;b\n1,5;"1,234.5"\n', CsvOptions(), "ambiguous_numbers", "a decimal comma in '1,5'"),
         ("t,a\n01/02/2024,1\n01/02/2024,2\n", CsvOptions(), "ambiguous_dates", "set `dayfirst`"),
+        ("t,a\n24/01/15,1\n24/01/16,2\n", CsvOptions(), "ambiguous_dates", "could begin with the year"),
         ("t,a\n31/02/2024,1\n", CsvOptions(), "wrong_type", "line 2, column 't'"),
         ("# made\nt,a\n2024-01-01,1\n2024-01-02,x\n2024-01-03,1\n2024-01-04,1\n", CsvOptions(), "wrong_type", "line 4"),
         ("t,a\n2024-01-01,\xff\n", CsvOptions(encoding="ascii"), "wrong_encoding", "text in ascii"),
