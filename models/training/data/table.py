@@ -112,15 +112,15 @@ class _TableParser:
     def parse(self) -> Table:
         roles = self.roles
         columns = roles.columns or self._without_role()
-        self.numbers = self._find_numbers(columns)
-        told = [*self.file.read_as, *self.numbers.read_as]
-        columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         for name in (*columns, *roles.others):
             self._require_column(name)
         if not 1 <= len(columns) <= MOST_COLUMNS:
             raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
+        self.numbers = self._find_numbers(columns)
+        told = [*self.file.read_as, *self.numbers.read_as]
+        columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
-        if roles.csv.na_values is None:
+        if not roles.csv.names_numbers:
             require_no_sentinels(columns, readings, self.file.lines, self.param)
         dates = None if roles.timestamp is None else self._times(roles.timestamp)
         return Table(
@@ -245,7 +245,8 @@ class _TableParser:
             try:
                 return read_dates(texts, self.roles.csv, self.param)
             except DateError as error:
-                raise self._error("wrong_type", error.row, name, EXPECTED, repr(texts[error.row])[:60]) from None
+                got = f"{repr(texts[error.row])[:60]}; `date_format` in `csv` can name another form"
+                raise self._error("wrong_type", error.row, name, EXPECTED, got) from None
         # Counted in the file's own unit: a cast to another may overflow or lose digits.
         parse = partial(_count_to_seconds, per_second=_UNITS[column.type.unit])
         counts = pc.cast(column, pa.int64()).to_pylist()

@@ -223,6 +223,8 @@ def test_numbers_that_stand_for_nothing_are_refused_until_said(tmp_path: Path, s
     assert f'na_values: ["{sentinel}"]' in caught.value.message
     table = read_table(path, ColumnRoles(csv=CsvOptions(na_values=(sentinel,))))
     assert np.flatnonzero(np.isnan(table.readings[:, 0])).tolist() == [40, 41]
+    with pytest.raises(TrainingDataError, match="far from all other values"):
+        read_table(path, ColumnRoles(csv=CsvOptions(na_values=("bad",))))
     kept = read_table(path, ColumnRoles(csv=CsvOptions(na_values=())))
     assert kept.readings[40, 0] == float(sentinel)
 
