@@ -13,10 +13,17 @@ import pytest
 import torch
 
 from models.runtime import product_race
+from models.runtime.kept_races import KeptRaces
 from models.runtime.product_race import ProductRace, ProductTimes, race_products
 
 NEVER = ProductTimes(math.inf, math.inf)
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever other tests of this process kept, these measure."""
+    monkeypatch.setattr(product_race, "kept_races", KeptRaces())
 
 
 def test_a_gain_is_the_geometric_mean_over_few_rows_and_many() -> None:

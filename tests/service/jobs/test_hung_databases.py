@@ -250,11 +250,11 @@ def test_a_worker_outlives_a_database_that_hangs_longer_than_its_lease(
 ) -> None:
     harness = JobHarness(tmp_path, own_postgres.new_database() if how == "frozen" else "")
     with workers(harness) as (worker,):
-        job = harness.submit(steps=80, step_s=0.1)
+        job = harness.submit(steps=120, step_s=0.1)
         harness.until_step(job, 5)
         hang = own_postgres.frozen() if how == "frozen" else locked_by_another_process(tmp_path / "sonde.sqlite")
         with hang:
-            time.sleep(5)  # its lease is 2 s
+            time.sleep(7)  # its lease is 2 s, and a call that hangs is given up after 5 s at most
             seen = len(harness.trace(job))
             time.sleep(1)
             assert len(harness.trace(job)) == seen, "without a lease it stops training"
