@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +22,14 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         # `setsid --ctty` gives the process the terminal, so that the bytes of Ctrl-C become SIGINT.
         command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "service.cli", *words]
+        # Ctrl-C counts, as in a terminal, also where these tests run in the background and inherit that it does not.
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **(environment or {})}
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, **(environment or {})},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.raw = ""
