@@ -191,7 +191,7 @@ def _judge_scores(sure: Tensor, right: Tensor, inside: int, scope: Tensor, flagg
         "answered": float((score[:inside] >= _SURE).double().mean()),
         "below": float((score[inside:] < _SURE).double().mean()),
         "caught": float((flagged | (score < _SURE))[inside:].double().mean()),
-        # Texts in and out of scope count alike, whatever their numbers.
+        # Texts in scope have the same weight together as texts out of scope.
         "brier": float((_brier(score[:inside], right[:inside]) + _brier(score[inside:], right[inside:])) / 2),
     }
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
-# The name in Linux's mman-common.h. Linux has it since 6.1, whatever it is set to do with huge pages by itself.
+# The name in Linux's mman-common.h. Linux has it since 6.1, under every setting of huge pages.
 _MADV_COLLAPSE = 25
 PAGE_BYTES = 2 * 2**20
 

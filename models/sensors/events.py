@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,25 +95,24 @@ class EventTracker:
     event: Event | None = None
     pending: float = 0.0
     alerted: int | None = None
-    found: list[Event] = field(default_factory=list)
 
     def update(self, scored: Scored, rules: EventRules, seconds: Doubles | None = None) -> list[Event]:
         """The events that ended with these readings, and last the open one, in the order of time.
 
         `scored` has contributions; `seconds` [n] are the times of its readings.
         """
-        self.found = []
+        found: list[Event] = []
         sums = np.concatenate([[0.0], np.cumsum(scored.p_values)])
         done = 0
         for index in np.flatnonzero(scored.p_values <= rules.alpha).tolist():
-            self._end_before(self.row + index, rules)
+            found += self._end_before(self.row + index, rules)
             self._flag(scored, index, self.pending + float(sums[index + 1] - sums[done]), rules, seconds)
             self.pending, done = 0.0, index + 1
         count = len(scored.p_values)
         self.pending += float(sums[count] - sums[done])
         self.row += count
-        self._end_before(self.row, rules)
-        return [*self.found, *([self.event] if self.event is not None and _lasts(self.event, rules) else [])]
+        found += self._end_before(self.row, rules)
+        return [*found, *([self.event] if self.event is not None and _lasts(self.event, rules) else [])]
 
     def _flag(self, scored: Scored, index: int, p_sum: float, rules: EventRules, seconds: Doubles | None) -> None:
         """Add a flagged reading; `p_sum` is that of the p-values since the open event's end."""
@@ -135,15 +134,16 @@ class EventTracker:
         if score > before.peak_score:
             self.event = replace(self.event, peak=now, peak_score=score, peak_p_value=p_value)
 
-    def _end_before(self, row: int, rules: EventRules) -> None:
-        """End the open event where the reading `row` is too far from its last flagged one."""
+    def _end_before(self, row: int, rules: EventRules) -> list[Event]:
+        """End the open event where the reading `row` is too far from its last flagged one; give it where it lasted."""
         event = self.event
         if event is None or row - event.end.row <= rules.gap:
-            return
+            return []
         self.event = None
-        if _lasts(event, rules):
-            self.alerted = event.end.row if event.alert else self.alerted
-            self.found.append(replace(event, open=False))
+        if not _lasts(event, rules):
+            return []
+        self.alerted = event.end.row if event.alert else self.alerted
+        return [replace(event, open=False)]
 
     def to_json(self) -> dict[str, Any]:
         """What the next call needs."""

@@ -40,11 +40,6 @@ class CsvOptions(BaseModel):
     units_row: bool | None = None
     comment: _Mark | None = None
 
-    @property
-    def names_numbers(self) -> bool:
-        """Whether `na_values` says which numbers mean no reading, or that none does."""
-        return self.na_values is not None and (not self.na_values or any(map(_is_number, self.na_values)))
-
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
@@ -93,11 +88,3 @@ class CsvOptions(BaseModel):
             except (OSError, ValueError):
                 raise ValueError(f"csv.timezone: expected a zone such as Europe/Berlin, got {name!r}") from None
         return name
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -89,7 +89,7 @@ def status_of(error: SondeError) -> int | None:
 
 
 def response_to(error: BaseException, path: str, request_id: str) -> Response:
-    """The response to whatever ended a request. uvicorn cancels requests at the end of a shutdown."""
+    """The response to the error that ended a request. uvicorn cancels requests at the end of a shutdown."""
     if isinstance(error, SondeError):
         return error_response(error, path)
     if isinstance(error, asyncio.CancelledError):

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.http_servers import NAME, fastapi_app, sonde
 from service.bench.workload import NAMED, Texts
 from service.logs import REQUESTS, BatchingHandler, JsonFormatter
+from tests.support.call import embeddings_scope
 
 # Processor time, Sonde : FastAPI with orjson; 3.7 where this was written, 5.8 before the hot path. Sonde also checks
 # the key, tokenises, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
@@ -69,21 +70,7 @@ def scope(key: str, length: int) -> dict[str, Any]:
         "content-type": "application/json",
         "content-length": str(length),
     }
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/v1/embeddings",
-        "raw_path": b"/v1/embeddings",
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        "client": ("127.0.0.1", 5000),
-        "server": ("127.0.0.1", 8000),
-        "state": {},
-    }
+    return {**embeddings_scope(headers), "state": {}}
 
 
 @pytest.mark.usefixtures("log_lines")

@@ -23,21 +23,7 @@ class Call:
         self._incoming.put_nowait({"type": "http.request", "body": json.dumps(body).encode(), "more_body": False})
         self.sent: list[Message] = []
         given = {"content-type": "application/json", **(headers or {})}
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": "/v1/embeddings",
-            "raw_path": b"/v1/embeddings",
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
-            "client": ("127.0.0.1", 5000),
-            "server": ("127.0.0.1", 8000),
-        }
-        self.task = asyncio.ensure_future(app(scope, self._incoming.get, self._send))
+        self.task = asyncio.ensure_future(app(embeddings_scope(given), self._incoming.get, self._send))
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -69,3 +55,21 @@ async def wait_for_items(app: FastAPI, count: int) -> None:
     async with asyncio.timeout(HELD_S):
         while app.state.manager.find("fake")._admission.items < count:
             await asyncio.sleep(0.001)
+
+
+def embeddings_scope(headers: dict[str, str]) -> dict[str, Any]:
+    """The ASGI scope of a request for embeddings."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/embeddings",
+        "raw_path": b"/v1/embeddings",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 5000),
+        "server": ("127.0.0.1", 8000),
+    }

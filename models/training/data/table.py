@@ -120,7 +120,7 @@ class _TableParser:
         told = [*self.file.read_as, *self.numbers.read_as]
         columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
-        if not roles.csv.names_numbers:
+        if roles.csv.na_values != () and not self.numbers.missing_numbers:
             require_no_sentinels(columns, readings, self.file.lines, self.param)
         dates = None if roles.timestamp is None else self._times(roles.timestamp)
         return Table(

@@ -22,7 +22,7 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever other tests of this process kept, these measure."""
+    """These tests measure anew, since other tests of the process may have kept races."""
     monkeypatch.setattr(product_race, "kept_races", KeptRaces())
 
 
