@@ -6,11 +6,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.server import wait_until
+import httpx
+
+from tests.support.jobs import exists
+from tests.support.server import Served, metric, wait_until
 
 SONDE = (sys.executable, "-m", "service.cli")
 
@@ -45,6 +49,24 @@ def sonde_worker(home: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def embed(client: httpx.Client, *texts: str) -> httpx.Response:
+    """Ask the default model for vectors."""
+    return client.post("/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": list(texts)})
+
+
+def require_clean_stop(served: Served, processes: Iterable[int]) -> None:
+    """SIGTERM amid four requests answers them, ends all `processes` and leaves no traceback in the log."""
+    texts = [f"{number} where is what I ordered two weeks ago?" for number in range(200)]
+    with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
+        clients = [stack.enter_context(httpx.Client(base_url=served.url, timeout=60)) for _ in range(4)]
+        waiting = [pool.submit(embed, client, *texts) for client in clients]
+        wait_until(lambda: metric(served.url, "sonde_requests_in_flight") >= 5, 20)  # with the one that asks
+        assert served.stop() == 0
+        assert [answer.result().status_code for answer in waiting] == [200] * 4
+    assert not any(exists(pid) for pid in processes)
+    assert "Traceback" not in (served.home / "server.log").read_text()
 
 
 def children(pid: int) -> list[int]:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,17 +13,13 @@ import httpx
 import pytest
 
 from tests.support.jobs import exists
-from tests.support.processes import children, sonde_up
+from tests.support.processes import children, embed, require_clean_stop, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--fronts", "2", "--metrics-port")
-
-
-def embed(client: httpx.Client, *texts: str) -> httpx.Response:
-    return client.post("/v1/embeddings", json={"model": MODEL, "input": list(texts)})
 
 
 def processes(pid: int) -> dict[str, int]:
@@ -100,16 +95,7 @@ def test_a_front_that_is_killed_is_replaced_while_the_other_serves(fronts: Serve
 
 
 def test_sigterm_answers_those_inside_and_the_engine_ends_last(fronts: Served) -> None:
-    texts = [f"{number} where is what I ordered two weeks ago?" for number in range(200)]
-    all_of_them = processes(fronts.process.pid).values()
-    with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
-        clients = [stack.enter_context(httpx.Client(base_url=fronts.url, timeout=60)) for _ in range(4)]
-        waiting = [pool.submit(embed, client, *texts) for client in clients]
-        wait_until(lambda: metric(fronts.url, "sonde_requests_in_flight") >= 5, 20)  # with the one that asks
-        assert fronts.stop() == 0
-        assert [answer.result().status_code for answer in waiting] == [200] * 4
-    assert not any(exists(pid) for pid in all_of_them)
-    assert "Traceback" not in (fronts.home / "server.log").read_text()
+    require_clean_stop(fronts, processes(fronts.process.pid).values())
 
 
 def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.jobs import exists
-from tests.support.processes import sonde_up
+from tests.support.processes import children, embed, require_clean_stop, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -26,18 +26,8 @@ MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--workers", "2", "--cache-mb", "0")
 
 
-def embed(client: httpx.Client, *texts: str) -> httpx.Response:
-    return client.post("/v1/embeddings", json={"model": MODEL, "input": list(texts)})
-
-
 def lines(served: Served) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (served.home / "server.log").read_text().splitlines() if line.startswith("{")]
-
-
-def children(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
 
 
 def series(client: httpx.Client, name: str) -> float:
@@ -91,16 +81,7 @@ def test_a_process_that_is_killed_comes_back_and_nothing_is_lost(pair: Served) -
 
 
 def test_sigterm_answers_those_inside_of_all(pair: Served) -> None:
-    texts = [f"{number} where is what I ordered two weeks ago?" for number in range(200)]
-    both = children(pair.process.pid)
-    with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
-        clients = [stack.enter_context(httpx.Client(base_url=pair.url, timeout=60)) for _ in range(4)]
-        waiting = [pool.submit(embed, client, *texts) for client in clients]
-        wait_until(lambda: metric(pair.url, "sonde_requests_in_flight") >= 5, 20)  # with the one that asks
-        assert pair.stop() == 0
-        assert [answer.result().status_code for answer in waiting] == [200] * 4
-    assert not any(exists(pid) for pid in both)
-    assert "Traceback" not in (pair.home / "server.log").read_text()
+    require_clean_stop(pair, children(pair.process.pid))
 
 
 def test_up_passes_it_on_and_nothing_is_left_when_all_is_killed(tmp_path: Path) -> None:
