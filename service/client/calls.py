@@ -32,8 +32,8 @@ from service.client.call import Call
 from service.client.errors import BadInput
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
-# Rows of numbers, or dictionaries with a number for each column.
-Readings = Sequence[Sequence[float]] | Sequence[Mapping[str, float]]
+# Rows of numbers, or dictionaries with a number for each column; None where one is missing.
+Readings = Sequence[Sequence[float | None]] | Sequence[Mapping[str, float | None]]
 M = TypeVar("M", bound=BaseModel)
 _JOBS = "/v1/fine_tuning/jobs"
 
