@@ -28,6 +28,8 @@ _CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
 _LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+# Characters of a wrong value that an error shows.
+_LONGEST_SHOWN = 200
 
 
 class Settings(BaseSettings):
@@ -255,7 +257,7 @@ class Settings(BaseSettings):
             place = f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()})"
             if cls.origins(flags).get(name) == str(CONFIG_FILE):
                 place = f"{CONFIG_FILE}: {name}"
-            message = f"{place}: {describe_fault(first)}, got {first['input']!r}"
+            message = f"{place}: {describe_fault(first)}, got {first['input']!r:.{_LONGEST_SHOWN}}"
             raise ConfigError(message, param=name) from error
         if settings.fronts and settings.workers > 1:
             message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
