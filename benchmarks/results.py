@@ -41,6 +41,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "forward": ("In one process", tables.forward),
     "roofline": ("What the machine can do", tables.roofline),
     "gpu": ("On a GPU", tables.gpu),
+    "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 
 
