@@ -22,7 +22,7 @@ class TextSource(Protocol):
     lost: str
 
     def open_configured(self) -> Iterator[Opened]:
-        """Open the models of `--model`, in order. Raises ModelError."""
+        """Open the models of `--model` that read texts, in order. Raises ModelError."""
         ...
 
     def open_version(self, source: ModelSource) -> Opened:
@@ -44,13 +44,13 @@ class LocalTextSource:
         self._engines = engines
 
     def open_configured(self) -> Iterator[Opened]:
-        """Load the models of `--model`. Raises ModelError."""
+        """Load the models of `--model` that read texts. Raises ModelError."""
         from models.loader import open_models
         from models.runtime.kept_races import kept_races
 
         settings = self._settings
         kept_races.keep_in(settings.races_file)
-        for model in open_models(settings.model, settings.device, settings.dtype, settings.threads):
+        for model in open_models(settings.text_models, settings.device, settings.dtype, settings.threads):
             yield model, self._engines.start_text(model, alone=True)
 
     def open_version(self, source: ModelSource) -> Opened:
