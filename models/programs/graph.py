@@ -218,12 +218,12 @@ def _item(values: Sequence[Any], at: int) -> Any:
 
 def _choose(condition: Any, if_true: FxModule, if_false: FxModule, operands: Sequence[Any]) -> Any:
     """torch.cond: one of two graphs."""
-    return (if_true if condition else if_false)(*operands)
+    return (if_true if condition else if_false).forward(*operands)
 
 
 def _call_without_grad(_: bool, graph: FxModule, *operands: Any) -> Any:
     """A part under torch.no_grad or torch.enable_grad: nothing is differentiated here."""
-    return graph(*operands)
+    return graph.forward(*operands)
 
 
 def _call_with_autocast(
@@ -232,7 +232,7 @@ def _call_with_autocast(
     """A part under torch.autocast, on the device where it runs."""
     where = next((one.device.type for one in operands if isinstance(one, torch.Tensor)), device_type)
     with torch.autocast(where, dtype, enabled, cache):
-        return graph(*operands)
+        return graph.forward(*operands)
 
 
 _CONTROL_FLOW: dict[str, Callable[..., Any]] = {
