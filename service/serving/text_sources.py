@@ -29,7 +29,7 @@ class TextSource(Protocol):
         ...
 
     def open_configured(self) -> Iterator[Opened]:
-        """Open the models of `--model`, in order. Raises ModelError."""
+        """Open the models of `--model` that read texts, in order. Raises ModelError."""
         ...
 
     def open_version(self, source: ModelSource) -> Opened:
@@ -61,12 +61,12 @@ class LocalTextSource:
             race_products()
 
     def open_configured(self) -> Iterator[Opened]:
-        """Load the models of `--model`. Raises ModelError."""
+        """Load the models of `--model` that read texts. Raises ModelError."""
         from models.loader import open_models
 
         self.measure()
         settings = self._settings
-        for model in open_models(settings.model, settings.device, settings.dtype, settings.threads):
+        for model in open_models(settings.text_models, settings.device, settings.dtype, settings.threads):
             yield model, self._engines.start_text(model, alone=True)
 
     def open_version(self, source: ModelSource) -> Opened:
