@@ -18,6 +18,7 @@ TITLES = {
     "contributions": "Columns to blame for the alarms",
     "horizon": "Error by steps ahead",
     "training": "Loss by epoch",
+    "calibration": "Confidence against accuracy",
 }
 _WIDTH, _PANEL, _MAX_PANELS = 10.0, 1.3, 12
 _RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#777777"
@@ -36,6 +37,7 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
         "contributions": contributions,
         "horizon": horizon,
         "training": training,
+        "calibration": calibration,
     }
     figure = drawings[name](plots[name])
     figure.suptitle(TITLES[name], fontsize=11)
@@ -136,6 +138,24 @@ def training(curve: Mapping[str, Sequence[float]]) -> Figure:
     axis.legend(fontsize=8)
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss")
+    return figure
+
+
+def calibration(curve: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the accuracy of rows of like confidence with its 95 % interval; a calibrated model is on the diagonal."""
+    figure = new_figure(5.0)
+    axis = figure.subplots()
+    accuracy = curve["accuracy"]
+    below = [value - low for value, low in zip(accuracy, curve["low"], strict=True)]
+    above = [high - value for value, high in zip(accuracy, curve["high"], strict=True)]
+    axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=0.9, label="calibrated")
+    axis.errorbar(
+        curve["confidence"], accuracy, (below, above), fmt="o", color=_BLUE, capsize=3, label="accuracy, 95 % interval"
+    )
+    for x, y, rows in zip(curve["confidence"], accuracy, curve["rows"], strict=True):
+        axis.annotate(f"{rows} rows", (x, y), (6, -11), textcoords="offset points", fontsize=8)
+    axis.set(xlim=(0, 1.08), ylim=(0, 1.04), xlabel="mean confidence (0 to 1)", ylabel="share of rows that are right")
+    axis.legend(loc="upper left", fontsize=8)
     return figure
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import entropy, rankdata, spearmanr
+from scipy.stats import binomtest, entropy, rankdata, spearmanr
 
 from models.training.hyperparameters import Metric
 
@@ -48,6 +48,12 @@ def accuracy(truth: Ints, predicted: Ints) -> float:
     return float(np.mean(truth == predicted))
 
 
+def share_of(count: int, rows: int) -> Interval:
+    """A share of rows with its 95 % interval, which holds for few rows and for 0 % and 100 % (Wilson, 1927)."""
+    found = binomtest(count, rows).proportion_ci(0.95, method="wilson")
+    return Interval(count / rows, float(found.low), float(found.high))
+
+
 def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
     """Expected calibration error: the gap between confidence [n] and accuracy (`right` [n]).
 
@@ -74,6 +80,23 @@ def calibration_interval(confidence: Floats, right: NDArray[np.bool_], *, seed: 
     """The calibration error with an interval at 95 %: chance alone moves a calibrated model's by half its width."""
     error, noise = calibration_error(confidence, right), calibration_noise(confidence, seed=seed)
     return Interval(error, max(error - noise, 0.0), min(error + noise, 1.0))
+
+
+def calibration_curve(confidence: Floats, right: NDArray[np.bool_], bins: int = 10) -> dict[str, list[float]]:
+    """Confidence [n] against accuracy (`right` [n]), of each of `bins` equal bins that has rows.
+
+    Lists of mean `confidence`, of `accuracy` with its 95 % interval (`low`, `high`), and of the number of `rows`.
+    """
+    bin_of = np.minimum((np.asarray(confidence, np.float64) * bins).astype(np.int64), bins - 1)
+    parts = [bin_of == number for number in np.unique(bin_of)]
+    shares = [share_of(int(right[part].sum()), int(part.sum())) for part in parts]
+    return {
+        "confidence": [float(np.mean(confidence[part])) for part in parts],
+        "accuracy": [share.value for share in shares],
+        "low": [share.low for share in shares],
+        "high": [share.high for share in shares],
+        "rows": [int(part.sum()) for part in parts],
+    }
 
 
 def coverage(scores: Floats, right: NDArray[np.bool_], least: float) -> tuple[float, float]:

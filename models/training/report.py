@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from models.training.confusion import Confusion
 from models.training.errors import CheckFailed
 from models.training.report_labels import STAGE_TITLES, check_label
 
@@ -90,11 +91,15 @@ class Choice:
 
 
 class Report:
-    """Findings by stage, and what was chosen; `plots` are those of a job on readings."""
+    """Findings by stage, and what was chosen.
+
+    `confusion` is that of a classifier on held-out rows; `plots` has the data of the plots, by name.
+    """
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
         self.choices: list[Choice] = []
+        self.confusion: Confusion | None = None
         self.plots: dict[str, Any] | None = None
 
     def add(self, finding: Finding) -> None:
@@ -137,8 +142,9 @@ class Report:
             for stage in STAGES
         ]
         chosen = {"choices": [asdict(choice) for choice in self.choices]}
+        confusion = {} if self.confusion is None else {"confusion": asdict(self.confusion)}
         plots = {} if self.plots is None else {"plots": self.plots}
-        return {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs} | plots
+        return {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs} | confusion | plots
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
@@ -150,6 +156,8 @@ class Report:
         rungs = content.get("rungs") or []
         report = cls(Finding.from_json(rung["rung"], one) for rung in rungs for one in rung["findings"])
         report.choices = [Choice(**choice) for choice in content.get("choices") or []]
+        confusion = content.get("confusion")
+        report.confusion = None if confusion is None else Confusion.from_json(confusion)
         report.plots = content.get("plots")
         return report
 

@@ -2,6 +2,7 @@
 import { get } from "../api.mjs";
 import { html, useEffect, useState } from "../html.mjs";
 import { Card, ErrorNotice, Notice, Table, number, plain, useLoad } from "../parts/basics.mjs";
+import { Confusion } from "./confusion.mjs";
 import { Findings } from "../parts/findings.mjs";
 
 export function Report({ path, job }) {
@@ -15,6 +16,7 @@ export function Report({ path, job }) {
       <${Findings} report=${data} />
       <${Metrics} rows=${data.metrics?.length ? data.metrics : metricsOf(job)} />
       ${data.choices?.map((choice) => html`<p><b>${plain(choice.what)}: ${plain(choice.chosen)}.</b> ${plain(choice.reason)}</p>`)}
+      ${data.confusion && html`<${Confusion} confusion=${data.confusion} />`}
       ${Object.entries(data.plot_files ?? {}).map(([name, address]) => html`<${Picture} name=${name} address=${address} />`)}
     <//>
   `;
