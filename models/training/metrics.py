@@ -14,29 +14,36 @@ from models.training.hyperparameters import Metric
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
+# Fewer independent rows tell nothing beyond their count: of 9 rows that are right, a resample is right, too.
+FEW_ROWS = 10
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its bootstrap percentile interval."""
+    """A value and its bootstrap percentile interval, which a few independent rows make too narrow (`is_few`)."""
 
     value: float
     low: float
     high: float
+    is_few: bool = False
 
     @classmethod
-    def of(cls, value: float, resampled: Sequence[float] | Floats, level: float) -> Interval:
-        """The interval that holds the share `level` of the resampled values."""
+    def of(cls, value: float, resampled: Sequence[float] | Floats, level: float, rows: int) -> Interval:
+        """The interval that holds the share `level` of the values, which were resampled from independent `rows`."""
         low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-        return cls(value, float(low), float(high))
+        return cls(value, float(low), float(high), rows < FEW_ROWS)
 
     def __str__(self) -> str:
+        if self.is_few:
+            return f"{self.value:.3f} (too few independent rows for an interval)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
     @property
     def verdict(self) -> str:
         """What the interval says of a lead, in words."""
+        if self.is_few:
+            return "too few rows to tell"
         if self.low > 0:
             return "better beyond chance"
         return "worse beyond chance" if self.high < 0 else "no difference beyond chance"
@@ -97,12 +104,6 @@ def calibration_curve(confidence: Floats, right: NDArray[np.bool_], bins: int = 
         "high": [share.high for share in shares],
         "rows": [int(part.sum()) for part in parts],
     }
-
-
-def coverage(scores: Floats, right: NDArray[np.bool_], least: float) -> tuple[float, float]:
-    """The share of rows [n] with a score of `least` or more, and the accuracy of these (NaN where there are none)."""
-    answered = scores >= least
-    return float(answered.mean()), float(right[answered].mean()) if answered.any() else float("nan")
 
 
 def auroc(normal: Floats, strange: Floats) -> float:
@@ -193,7 +194,7 @@ def macro_f1_gain(
 
     rng, count = np.random.default_rng(seed), len(truth)
     gains = [gain(rng.integers(0, count, count)) for _ in range(resamples)]
-    return Interval.of(gain(np.arange(count)), gains, level)
+    return Interval.of(gain(np.arange(count)), gains, level, count)
 
 
 def gain_in(
@@ -217,7 +218,7 @@ def mean_gain(
         lead[rng.integers(0, len(lead), (_ROWS_AT_ONCE, len(lead)))].mean(axis=1)
         for _ in range(-(-resamples // _ROWS_AT_ONCE))
     ]
-    return Interval.of(float(lead.mean()), np.concatenate(means), level)
+    return Interval.of(float(lead.mean()), np.concatenate(means), level, len(lead))
 
 
 def effective_rank(x: Floats) -> float:

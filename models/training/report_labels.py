@@ -17,6 +17,8 @@ _METRICS = {
     "ece": "calibration error",
     "held_out_rows": "held-out rows",
     "held_out_windows": "held-out windows",
+    "known_anomalies": "known anomalies",
+    "oos_known_anomalies": "out-of-scope texts",
     "calibrated_on": "rows that calibrate",
     "C": "strength of the head (C)",
     "lexical": "weight of word pieces",

@@ -17,7 +17,7 @@ from models.training.checks.duplicates import (
     check_near_leaks,
 )
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
-from models.training.checks.wording import warn_if
+from models.training.checks.wording import share_text, warn_if
 from models.training.data.baselines import Baseline, majority, word_counts
 from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
 from models.training.report import Finding, Status
@@ -139,7 +139,9 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
 def _check_baselines(baselines: Iterable[Baseline]) -> Iterator[Finding]:
     known = {baseline.name: baseline for baseline in baselines}
     for baseline in known.values():
-        message = f"{baseline.accuracy:.1%} of held-out rows right, macro-F1 {baseline.macro_f1:.3f}."
+        rows = len(baseline.predictions)
+        right = share_text(round(baseline.accuracy * rows), rows)
+        message = f"Macro-F1 {baseline.macro_f1:.3f}, right for {right}."
         yield _finding(f"baseline_{baseline.name}", "ok", baseline.macro_f1, None, message)
     if "majority" in known and "tfidf" in known:
         floor, words = known["majority"].macro_f1, known["tfidf"].macro_f1

@@ -75,10 +75,12 @@ class Candidate:
     def summary(self) -> str:
         """The metrics in one sentence, for the job's events."""
         known = self.metrics
-        macro_f1 = f"{known['macro_f1']:.4f} ({known['macro_f1_low']:.4f} to {known['macro_f1_high']:.4f})"
+        interval = "too few rows for an interval"
+        if "macro_f1_low" in known:
+            interval = f"{known['macro_f1_low']:.4f} to {known['macro_f1_high']:.4f}"
         return (
-            f"{self.mode}: accuracy {known['accuracy']:.4f}, macro-F1 {macro_f1}, "
-            f"calibration error {known['ece']:.4f} on held-out rows"
+            f"{self.mode}: accuracy {known['accuracy']:.4f}, macro-F1 {known['macro_f1']:.4f} ({interval}), "
+            f"calibration error {known['ece']:.4f} on {known['held_out_rows']:.0f} held-out rows"
         )
 
 
@@ -89,8 +91,7 @@ def held_out_metrics(truth: Ints, probabilities: Floats) -> dict[str, float]:
     return {
         "accuracy": measures.accuracy(truth, predicted),
         "macro_f1": macro_f1.value,
-        "macro_f1_low": macro_f1.low,
-        "macro_f1_high": macro_f1.high,
+        **({} if macro_f1.is_few else {"macro_f1_low": macro_f1.low, "macro_f1_high": macro_f1.high}),
         **calibration_metrics(truth, probabilities),
         "held_out_rows": float(len(truth)),
     }

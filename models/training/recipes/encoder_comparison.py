@@ -69,8 +69,8 @@ class ComparisonResult:
 
     @property
     def won(self) -> bool:
-        """Whether the whole interval of the lead lies above 0."""
-        return self.lead.low > 0
+        """Whether the whole interval of the lead lies above 0, by enough rows to tell."""
+        return self.lead.low > 0 and not self.lead.is_few
 
     @property
     def rows(self) -> Ints:
@@ -248,6 +248,8 @@ class EncoderComparison:
         return metrics.gain_in(settings.metric, truth, ours, theirs, classes, seed=seed, level=settings.confidence)
 
     def _interval(self, lead: metrics.Interval) -> str:
+        if lead.is_few:
+            return "too few rows for an interval"
         return f"{100 * self._settings.confidence:g} % interval {lead.low:+.4f} to {lead.high:+.4f}"
 
     def _emit(self, message: str, level: Level = "info") -> None:
