@@ -48,9 +48,10 @@ def series(data: Mapping[str, Any]) -> Figure:
     """Draw readings, and below them scores, thresholds and anomalies.
 
     `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or
-    None), `anomalies` (indices into x) and optionally `labels` (0 or 1).
+    None), `anomalies` (indices into x) and optionally `labels` (0 or 1) and `marks` (name → the anomalies that it is
+    to blame for; each column has all anomalies without them).
     """
-    x = _positions(data["x"])
+    x, marks = _positions(data["x"]), data.get("marks")
     columns = list(data["columns"].items())[:_MAX_PANELS]
     figure = new_figure(_PANEL * (len(columns) + 2))
     grid = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])
@@ -58,8 +59,9 @@ def series(data: Mapping[str, Any]) -> Figure:
     for axis, (name, readings) in zip(axes, columns, strict=False):
         axis.plot(x, readings, color=_BLUE, linewidth=0.8)
         axis.set_ylabel(_printable(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
-        _mark_anomalies(axis, x, readings, data["anomalies"])
-    axes[0].set_title("columns in the units of the file", loc="left", fontsize=8)
+        _mark_anomalies(axis, x, readings, data["anomalies"] if marks is None else marks.get(name, ()))
+    marked = "" if marks is None else "; dots are alarms, on the columns to blame"
+    axes[0].set_title(f"columns in the units of the file{marked}", loc="left", fontsize=8)
     _shade_labels(axes, x, data.get("labels"))
     _draw_scores(axes[-1], x, data)
     _name_positions(axes[-1], data["x"], x)
@@ -232,10 +234,17 @@ def _positions(values: Sequence[Any]) -> list[Any]:
 
 def _name_positions(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None:
     """Name the axis; label positions with their texts, where there is room, unless they are times."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_xlabel("time" if len(x) and isinstance(x[0], datetime) else "line of the file")
-    if list(values[:1]) == list(x[:1]) or isinstance(x[0], datetime):
+    is_time = len(x) > 0 and isinstance(x[0], datetime)
+    axis.set_xlabel("time" if is_time else "line of the file")
+    if is_time:
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]  # matplotlib has no types here
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=x[0].tzinfo))  # type: ignore[no-untyped-call]
+        return
+    if list(values[:1]) == list(x[:1]):
         return
     # A dollar sign would start a formula.
     names = [_printable(str(value)).replace("$", r"\$") for value in values]

@@ -12,6 +12,7 @@ import orjson
 from models.training.confusion import Confusion
 from models.training.errors import CheckFailed
 from models.training.report_labels import STAGE_TITLES, check_label
+from models.training.reported_events import ReportedEvents
 
 Stage = Literal["data", "forward", "loss", "gradient", "outcome"]
 Status = Literal["ok", "warn", "fail", "skipped"]
@@ -93,13 +94,15 @@ class Choice:
 class Report:
     """Findings by stage, and what was chosen.
 
-    `confusion` is that of a classifier on held-out rows; `plots` has the data of the plots, by name.
+    `confusion` is that of a classifier on held-out rows, and `events` are what a detector finds in held-out readings.
+    `plots` has the data of the plots, by name.
     """
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
         self.choices: list[Choice] = []
         self.confusion: Confusion | None = None
+        self.events: ReportedEvents | None = None
         self.plots: dict[str, Any] | None = None
 
     def add(self, finding: Finding) -> None:
@@ -143,8 +146,10 @@ class Report:
         ]
         chosen = {"choices": [asdict(choice) for choice in self.choices]}
         confusion = {} if self.confusion is None else {"confusion": asdict(self.confusion)}
+        events = {} if self.events is None else {"events": asdict(self.events)}
         plots = {} if self.plots is None else {"plots": self.plots}
-        return {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs} | confusion | plots
+        data = {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs}
+        return data | confusion | events | plots
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
@@ -156,8 +161,10 @@ class Report:
         rungs = content.get("rungs") or []
         report = cls(Finding.from_json(rung["rung"], one) for rung in rungs for one in rung["findings"])
         report.choices = [Choice(**choice) for choice in content.get("choices") or []]
-        confusion = content.get("confusion")
-        report.confusion = None if confusion is None else Confusion.from_json(confusion)
+        if content.get("confusion") is not None:
+            report.confusion = Confusion.from_json(content["confusion"])
+        if content.get("events") is not None:
+            report.events = ReportedEvents.from_json(content["events"])
         report.plots = content.get("plots")
         return report
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report
 from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
+from models.training.reported_events import ReportedEvents
 
 MAX_ROWS_SHOWN = 10
 NOTHING_CONFUSED = "No held-out row was taken for another label."
@@ -33,6 +34,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield ""
     if report.confusion is not None:
         yield from _confusion(report.confusion)
+    if report.events is not None:
+        yield from _events(report.events)
     for number, stage in enumerate(STAGES, start=1):
         found = [f"- {STATUS_WORDS[one.status]}: {named(one)}. {escape(one.message)}" for one in report.of(stage)]
         yield from (f"## {number}. {STAGE_TITLES[stage]}", "", *(found or ["Not run."]), "")
@@ -73,6 +76,17 @@ def _confusion(confusion: Confusion) -> Iterator[str]:
     if not confusion.pairs:
         yield NOTHING_CONFUSED
     yield ""
+
+
+def _events(events: ReportedEvents) -> Iterator[str]:
+    yield from (f"## {events.title}", "")
+    if events.shown:
+        header, *rows = events.table()
+        yield from (_table_row(header), _table_row(["---"] * len(header)), *map(_table_row, rows), "")
+
+
+def _table_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(escape(cell).replace('|', '&#124;') for cell in cells)} |"
 
 
 def pair_text(pair: ConfusedPair) -> str:

@@ -14,6 +14,7 @@ from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report, Stage
 from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
 from models.training.report_markdown import NOTHING_CONFUSED, pair_text, rows_text
+from models.training.reported_events import ReportedEvents
 from service import plots
 from service.api.report_summary import Metric, Summary
 
@@ -37,6 +38,7 @@ def report_page(summary: Summary, report: Report, reason: str | None) -> str:
         _problems(report.problems()),
         _choices(report.choices),
         _confusion(report.confusion),
+        _events(report.events),
         _plots(report.plots),
     )
     stages = "".join(_stage(report, stage) for stage in STAGES)
@@ -105,6 +107,17 @@ def _pair(pair: ConfusedPair) -> str:
 
 def _shade(share: float) -> str:
     return f"background:rgb(44 111 187/{60 * share:.0f}%)"
+
+
+def _events(events: ReportedEvents | None) -> Iterator[str]:
+    if events is None:
+        return
+    yield f"<h2>{escape(events.title)}</h2>"
+    if events.shown:
+        header, *rows = events.table()
+        yield "<div class=wide><table><tr>" + "".join(f"<th>{escape(cell)}" for cell in header)
+        yield from ("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+        yield "</table></div>"
 
 
 def _plots(found: dict[str, Any] | None) -> Iterator[str]:

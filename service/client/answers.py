@@ -213,6 +213,26 @@ class Confusion(Answer):
     pairs: list[ConfusedPair] = []
 
 
+class ReportedEvent(Answer):
+    """An event in the held-out readings; places are timestamps, or lines of a file without times."""
+
+    start: str | int
+    end: str | int
+    readings: int
+    severity: str
+    p_value: float
+    columns: list[str]
+    labelled: bool | None = None
+
+
+class ReportedEvents(Answer):
+    """How many events a detector found in the held-out readings at `alpha`, and the strangest of them."""
+
+    found: int
+    alpha: float
+    shown: list[ReportedEvent]
+
+
 class Metric(Answer):
     """A metric of the new model with the ends of its interval, and of the version that served before."""
 
@@ -227,7 +247,7 @@ class Metric(Answer):
 class Report(Answer):
     """A job's report: the verdict in sentences, metrics, choices, and the findings of five checks (`rungs`).
 
-    `confusion` is there for classifiers; `plots` has the data of each plot by its name.
+    `confusion` is there for classifiers, `events` for detectors; `plots` has the data of each plot by its name.
     """
 
     status: str
@@ -237,6 +257,7 @@ class Report(Answer):
     metrics: list[Metric] = []
     choices: list[Choice] = []
     confusion: Confusion | None = None
+    events: ReportedEvents | None = None
     plots: dict[str, Any] | None = None
     error: JobError | None = None
 

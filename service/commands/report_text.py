@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.client.answers import Choice, Confusion, Finding, Metric, Report
+from service.client.answers import Choice, Confusion, Finding, Metric, Report, ReportedEvent, ReportedEvents
 from service.commands.screen import STATUS, Screen
 
 _SUMMARIES = {
@@ -33,6 +33,8 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
         _show_confusion(screen, report.confusion)
     if curve := (report.plots or {}).get("calibration"):
         _show_calibration(screen, curve)
+    if report.events is not None:
+        _show_events(screen, report.events)
     for rung in report.rungs:
         if rung.findings or whole:
             _heading(screen, f"{rung.title or rung.rung} ({rung.status})")
@@ -96,6 +98,18 @@ def _show_confusion(screen: Screen, confusion: Confusion) -> None:
         screen.table(("label \\ predicted", *confusion.labels), ((label, *counts) for label, counts in rows))
     else:
         screen.line("  The page has the confusion matrix: add --open or --html FILE.")
+
+
+def _show_events(screen: Screen, events: ReportedEvents) -> None:
+    some = f": the {len(events.shown)} strangest" if events.found > len(events.shown) else ""
+    _heading(screen, f"Events in the held-out readings at alpha {events.alpha:g}: {events.found}{some}")
+    if events.shown:
+        rows = ((*_event(one), "" if one.labelled is None else ("no", "yes")[one.labelled]) for one in events.shown)
+        screen.table(("start", "end", "readings", "severity", "p-value of the peak", "columns", "labelled"), rows)
+
+
+def _event(one: ReportedEvent) -> tuple[object, ...]:
+    return one.start, one.end, one.readings, one.severity, f"{one.p_value:.2g}", ", ".join(one.columns)
 
 
 def _show_calibration(screen: Screen, curve: Mapping[str, Any]) -> None:

@@ -59,8 +59,7 @@ def test_of_few_rows_no_lead_is_told_and_no_share(rows: int, is_told: bool) -> N
     truth, wrong = truth[:rows], wrong[:rows]
     sure = np.ones(rows)
     found = {
-        one.check: one
-        for one in check_outcome(truth, truth, confidence=sure, scores=sure, trivial=wrong, resamples=50)
+        one.check: one for one in check_outcome(truth, truth, confidence=sure, scores=sure, trivial=wrong, resamples=50)
     }
     assert found["against_trivial"].status == ("ok" if is_told else "skipped")
     assert ("better beyond chance" in found["against_trivial"].message) is is_told
