@@ -59,6 +59,7 @@ _PATTERNS = (
 )
 _CHECKS = {
     "parse": "rows read",
+    "header": "names of the columns",
     "class_counts": "rows of each label",
     "constant_columns": "columns that never vary",
     "tfidf": "word counts",

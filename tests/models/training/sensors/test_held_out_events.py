@@ -24,12 +24,16 @@ def held_out(rows: int, *, labels: list[int] | None = None) -> Segments:
     marked = None if labels is None else np.isin(np.arange(rows), labels)
     places = np.arange(rows)
     starts = np.array([0, rows // 2])
-    return Segments(("flow", "pres|sure"), np.zeros((rows, 2)), places + 2, starts, np.asarray(places, np.float64) * 60, marked)
+    return Segments(
+        ("flow", "pres|sure"), np.zeros((rows, 2)), places + 2, starts, np.asarray(places, np.float64) * 60, marked
+    )
 
 
 def scored(rows: int, flagged: list[int], shares: tuple[float, float] = (0.1, 0.9)) -> Scored:
     p_values = np.where(np.isin(np.arange(rows), flagged), 1e-3, 0.5)
-    return Scored((1 - p_values).astype(np.float32), p_values, np.tile(np.array(shares, np.float32), (rows, 1)), None, {})
+    return Scored(
+        (1 - p_values).astype(np.float32), p_values, np.tile(np.array(shares, np.float32), (rows, 1)), None, {}
+    )
 
 
 def test_events_are_of_segments_and_name_their_columns() -> None:
