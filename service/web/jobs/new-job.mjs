@@ -118,8 +118,14 @@ function Checked({ report, onStart, isBusy }) {
   `;
 }
 
+/** Names that also occur below: a file without a header loses its first row to the names. */
+const repeatedNames = ({ columns, rows }) => columns.filter((name, at) => name && rows.some((row) => row[at]?.trim() === name));
+
 function Sample({ table }) {
+  const repeated = repeatedNames(table);
   const cells = table.columns.map((name, at) => [plain(name), (row) => plain(String(row[at] ?? "").slice(0, 120))]);
-  return html`<p class="faint">${table.columns.length} columns. The first rows:</p>
+  return html`
+    ${repeated.length > 0 && html`<${Notice} kind="warn">The first line looks like a row, not like names of columns: “${plain(repeated[0].slice(0, 60))}” occurs below it, too. Write a line of names above it, or this row is lost.<//>`}
+    <p class="faint">${table.columns.length} columns. The first rows:</p>
     <${Table} label="The first rows of the file" columns=${cells} rows=${table.rows.slice(0, SHOWN_ROWS)} />`;
 }
