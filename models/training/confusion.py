@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from models.training.errors import shorten
 
-
 MAX_LABELS, MAX_PAIRS, MAX_EXAMPLES = 30, 20, 3
 _MAX_CHARACTERS = 200
 
