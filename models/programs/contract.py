@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from models.errors import TensorError
 from models.programs.expressions import Expression
-from models.programs.tensors import HostTensor
 
 # A number, or arithmetic of sizes that vary; None where an output's arithmetic is unknown.
 Size = int | Expression | None
+
+
+class Shaped(Protocol):
+    """What a contract is about: a tensor, or what a request says of one before its values are read."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class Contract:
         """The most rows of one run; None without a bound."""
         return self.limits[self.batch].most if self.batch else None
 
-    def check(self, tensors: Mapping[str, HostTensor]) -> None:
+    def check(self, tensors: Mapping[str, Shaped]) -> None:
         """Raise TensorError naming the first input that is not as the contract has it."""
         for name in tensors:
             if name not in {spec.name for spec in self.inputs}:
@@ -98,7 +107,7 @@ class Contract:
         """A shape with the names of sizes that vary; the batch is called `batch`."""
         return [size if isinstance(size, int) else self._size(size) for size in spec.shape]
 
-    def _check_one(self, spec: TensorSpec, got: HostTensor, sizes: dict[str, int]) -> None:
+    def _check_one(self, spec: TensorSpec, got: Shaped, sizes: dict[str, int]) -> None:
         """Compare dtype and sizes; note those that vary in `sizes`."""
         expected = self._expected(spec)
         if got.dtype != spec.dtype:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.programs.contract import Contract
+from models.programs.contract import Contract, Shaped
 from models.programs.program import Program
 from models.programs.tensors import HostTensor
 from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
-# Numbers of an input that take about as long as one token of a small encoder. An integer is a token, as ids are.
+# Numbers of an input that take about as long as one token of a small encoder. An id is a token.
 ELEMENTS_PER_TOKEN = 256
 # Tokens of one item. A larger request is several items, with other requests in between.
 TOKENS_PER_ITEM = 256
+# Dtypes of ids.
+_IDS = {"int16", "int32", "int64"}
 _item_numbers = itertools.count()
 Tensors = Mapping[str, HostTensor]
 
@@ -39,8 +42,8 @@ class TensorItem:
 
     @property
     def rows(self) -> int:
-        """The size of the first dimension."""
-        return len(next(iter(self.tensors.values())).values)
+        """The size of the first dimension; 1 where there is none."""
+        return [*next(iter(self.tensors.values())).shape, 1][0]
 
     def finished(self) -> Tensors:
         """The outputs, once the engine has answered."""
@@ -127,17 +130,20 @@ class ServedProgram(Servable):
         """The names, dtypes and shapes of its inputs and outputs."""
         return self._contract
 
-    async def infer(self, tensors: Tensors, caller: Caller) -> ProgramOutput:
-        """Check the inputs against the contract, queue them, and wait for the outputs.
+    def check(self, tensors: Mapping[str, Shaped]) -> None:
+        """Check inputs, whose values need not be read yet, against the contract.
 
-        Raises TensorError naming an input that does not fit, Overloaded before any work, and DeadlineExceeded.
+        Raises TensorError naming an input that does not fit, and InvalidRequest for too much work.
         """
         self._contract.check(tensors)
+        self._require_room(cost_in_tokens(tensors), "inputs")
+
+    async def infer(self, tensors: Tensors, caller: Caller) -> ProgramOutput:
+        """Queue inputs that were checked, and wait for the outputs. Raises Overloaded, and DeadlineExceeded."""
         items = self._cut({spec.name: tensors[spec.name] for spec in self._contract.inputs})
         cost = sum(item.count for item in items)
-        self._require_room(cost, "inputs")
         with self._admission.admit(len(items), cost, lambda: self.engine.tokens_per_s):
-            rows = items[0].rows if self._contract.batch is None else sum(item.rows for item in items)
+            rows = sum(item.rows for item in items)
             self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(rows)
             _, queue_s, inference_s = await self._compute_rows(items, caller)
         outputs = join([item.finished() for item in items])
@@ -159,14 +165,14 @@ class ServedProgram(Servable):
         return [TensorItem(part, cost_in_tokens(part)) for part in parts]
 
 
-def cost_in_tokens(tensors: Tensors) -> int:
+def cost_in_tokens(tensors: Mapping[str, Shaped]) -> int:
     """The cost of inputs for the scheduler: that of the largest one."""
     return max(_tokens(tensor) for tensor in tensors.values())
 
 
-def _tokens(tensor: HostTensor) -> int:
-    per_token = ELEMENTS_PER_TOKEN if "float" in tensor.dtype or tensor.dtype in ("uint8", "bool") else 1
-    return max(-(-tensor.values.size // per_token), 1)
+def _tokens(tensor: Shaped) -> int:
+    per_token = 1 if tensor.dtype in _IDS else ELEMENTS_PER_TOKEN
+    return max(-(-math.prod(tensor.shape) // per_token), 1)
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
