@@ -30,8 +30,14 @@ Answer = Callable[[], dict[str, Any]]
 Open = Callable[..., Visitor]
 
 
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Answer]:
+    """The files of the console that were served before, by path: each is read once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
+def console(make_app: MakeApp, visit: Visit, modules: dict[str, Answer]) -> Iterator[Open]:
     """A function that makes a visitor of an application, without a server: `console(answers={path: answer})`."""
     clients = []
 
@@ -39,7 +45,7 @@ def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
         client = TestClient(app or make_app(FakeModel(), keep_inputs=10))
         clients.append(client)
         visitor = visit(ORIGIN, **options)
-        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}))
+        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}, modules))
         return visitor
 
     yield make
@@ -47,15 +53,19 @@ def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
         client.close()
 
 
-def pass_on(route: Route, client: TestClient, answers: dict[str, Answer]) -> None:
-    """Answer a request of the browser, by `answers` where they have its path."""
+def pass_on(route: Route, client: TestClient, answers: dict[str, Answer], modules: dict[str, Answer]) -> None:
+    """Answer a request of the browser, by `answers` or `modules` where they have its path."""
     request = route.request
-    if (path := urlsplit(request.url).path) in answers:
-        route.fulfill(**answers[path]())
+    path = urlsplit(request.url).path
+    if (known := answers.get(path) or modules.get(path)) is not None:
+        route.fulfill(**known())
         return
     got = client.request(request.method, request.url, headers=request.headers, content=request.post_data_buffer)
     headers = {name: value for name, value in got.headers.items() if name not in {"content-encoding", "content-length"}}
-    route.fulfill(status=got.status_code, headers=headers, body=got.content)
+    answer = {"status": got.status_code, "headers": headers, "body": got.content}
+    if path.startswith("/console/"):
+        modules[path] = lambda: answer
+    route.fulfill(**answer)
 
 
 def fail(status: int, message: str) -> Answer:
@@ -265,10 +275,9 @@ def test_a_report_shows_confusions_and_events(console: Open) -> None:
 
 def test_sensors_show_events_and_mark_the_columns_to_blame(console: Open) -> None:
     shares = {"flow": 0.9, "pressure": 0.1}
-    data = [
-        {"index": at, "score": 4.0 * (at == 2), "p_value": 0.5 - 0.499 * (at == 2), "is_anomaly": at == 2, "contributions": shares}
-        for at in range(4)
-    ]  # fmt: skip
+    normal = {"score": 0.0, "p_value": 0.5, "is_anomaly": False, "contributions": shares}
+    strange = {**normal, "score": 4.0, "p_value": 0.001, "is_anomaly": True}
+    data = [{"index": at, **(strange if at == 2 else normal)} for at in range(4)]
     moment = {"index": 2, "timestamp": "2026-11-01T00:02:00Z"}
     event = {
         "start": moment, "end": None, "open": True, "readings": 1, "peak": {**moment, "score": 4.0, "p_value": 0.001},
