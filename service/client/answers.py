@@ -68,13 +68,44 @@ class Score(Answer):
     contributions: dict[str, float] | None = None
 
 
+class Moment(Answer):
+    """A reading by its place in the request, negative in an earlier one, and its time."""
+
+    index: int
+    timestamp: str | float | None = None
+
+
+class Peak(Moment):
+    score: float
+    p_value: float
+
+
+class Blame(Answer):
+    name: str
+    share: float
+
+
+class AnomalyEvent(Answer):
+    """Anomalies of a series that belong together; `end` is None while it is open, `columns` are to blame."""
+
+    start: Moment
+    end: Moment | None
+    open: bool
+    readings: int
+    peak: Peak
+    p_value: float
+    severity: str
+    alert: bool
+    columns: list[Blame]
+
+
 class Drift(Answer):
     detected: bool
     p_value: float
 
 
 class Scores(Answer):
-    """Scores of texts or readings; `state` continues a series."""
+    """Scores of texts or readings; `state` continues a series, and `events` are there where they were asked for."""
 
     model: str
     data: list[Score]
@@ -83,6 +114,7 @@ class Scores(Answer):
     drift: Drift | None
     state: str | None
     warnings: list[str]
+    events: list[AnomalyEvent] | None = None
 
 
 class Forecast(Answer):

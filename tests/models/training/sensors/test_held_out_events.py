@@ -44,7 +44,7 @@ def test_events_are_of_segments_and_name_their_columns() -> None:
     found = report_events(SENSOR, events, part)
     assert (found.found, [one.labelled for one in found.shown]) == (3, [False, False, True])
     last = found.shown[-1]
-    assert (last.start, last.end, last.readings) == ("1970-01-01T00:25:00Z", "1970-01-01T00:27:00Z", 3)
+    assert (last.start, last.end, last.readings) == ("1970-01-01T00:25:00+00:00", "1970-01-01T00:27:00+00:00", 3)
     assert (last.severity, last.columns) == ("high", ("pres|sure",))
 
 
@@ -65,7 +65,7 @@ def test_the_strangest_are_shown_in_the_order_of_time() -> None:
     assert (found.found, len(found.shown)) == (100, 50)
     starts = [one.start for one in found.shown]
     assert starts == sorted(starts)
-    assert min(found.shown, key=lambda one: one.p_value).start == "1970-01-01T08:20:00Z"
+    assert min(found.shown, key=lambda one: one.p_value).start == "1970-01-01T08:20:00+00:00"
     assert found.title == "100 events in the held-out readings at alpha 0.05: the 50 strangest"
 
 
@@ -75,6 +75,6 @@ def test_a_report_keeps_and_shows_them(flagged: list[int]) -> None:
     events = find_events(SENSOR, [ExplainedRun(slice(0, 20), scored(20, flagged))])
     report.events = report_events(SENSOR, events, held_out(40))
     assert Report.from_json(orjson.loads(report.to_bytes())).events == report.events
-    row = "| 1970-01-01T00:03:00Z | 1970-01-01T00:03:00Z | 1 | high | 0.001 | pres&#124;sure |"
+    row = "| 1970-01-01T00:03:00+00:00 | 1970-01-01T00:03:00+00:00 | 1 | high | 0.001 | pres&#124;sure |"
     assert (row in to_markdown(report)) is bool(flagged)
     assert "in the held-out readings at alpha 0.05" in to_markdown(report)
