@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Container, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -74,8 +75,29 @@ class ModelManager:
         self._texts = texts or LocalTextSource(settings, self.engines)
         loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
+        self._opening: Future[None] | None = None
         self.opened = False
         self.draining = False
+
+    def start_opening(self) -> Future[None]:
+        """Call `open` in a thread, unless that has begun; the result says when it has ended, or raises why it failed.
+
+        Only what is measured first blocks. The thread computes with all threads, and must end: OpenMP counts those of
+        a thread that is only idle, too, and then takes twice as long for one short text (decision 16).
+        """
+        if self._opening is None:
+            self._opening = Future()
+            self._texts.measure()
+            threading.Thread(target=self._open_for, args=(self._opening,), name="open-models", daemon=True).start()
+        return self._opening
+
+    def _open_for(self, opening: Future[None]) -> None:
+        try:
+            self.open()
+        except Exception as error:  # whoever waits gets it
+            opening.set_exception(error)
+        else:
+            opening.set_result(None)
 
     def open(self) -> None:
         """Load the models of the settings, then those in the registry, and keep watching it.

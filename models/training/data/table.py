@@ -21,6 +21,7 @@ from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
+from models.training.data.header import require_header
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain, find_number_format
 from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
@@ -111,6 +112,7 @@ class _TableParser:
 
     def parse(self) -> Table:
         roles = self.roles
+        self._require_header()
         columns = roles.columns or self._without_role()
         for name in (*columns, *roles.others):
             self._require_column(name)
@@ -132,6 +134,12 @@ class _TableParser:
             None if roles.label is None else self._labels(roles.label),
             (*told, *([] if dates is None else dates.read_as), *left_out),
         )
+
+    def _require_header(self) -> None:
+        """Refuse a row in place of names, unless the job itself names the columns."""
+        table = self.file.table
+        if not self.roles.columns and all(map(_is_text, table.columns)):
+            require_header(table, self.param)
 
     def _without_role(self) -> tuple[str, ...]:
         """The columns without a role; not one without a name and cells, as a separator at the end makes it."""
@@ -169,6 +177,7 @@ class _TableParser:
         roles = self.roles
         names = roles.columns or self._without_role()
         try:
+            self._require_header()
             self.numbers = self._find_numbers(names)
         except TrainingDataError as error:
             yield error
