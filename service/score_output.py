@@ -93,11 +93,12 @@ def _places(table: Table) -> list[str] | list[int]:
 def event_lines(table: Table, found: ScoredRows, window: int, alpha: float) -> list[str]:
     """A table of events: from when to when, how long, how strange, and the columns to blame."""
     places = [str(place) for place in _places(table)]
+    order = (table.lines if table.times is None else table.times).tolist()
     events = _all_events(table, found, window, alpha)
     if not events:
         return []
     lines = [("", "start", "end", "readings", "severity", "p-value of the peak", "columns")]
-    for name, rows, event in sorted(events, key=lambda one: places[one[1][one[2].start.row]])[:_MAX_EVENTS]:
+    for name, rows, event in sorted(events, key=lambda one: order[one[1][one[2].start.row]])[:_MAX_EVENTS]:
         blamed = ", ".join(f"{column} {share:.0%}" for column, share in event.blamed(table.columns)[:3])
         end = "open" if event.open else places[rows[event.end.row]]
         start, peak = places[rows[event.start.row]], f"{event.peak_p_value:.2g}"

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.training.errors import shorten
-from models.training.metrics import Ints
 
 MAX_LABELS, MAX_PAIRS, MAX_EXAMPLES = 30, 20, 3
 _MAX_CHARACTERS = 200
@@ -48,7 +50,12 @@ class Confusion:
 
     @classmethod
     def of(
-        cls, labels: Sequence[str], truth: Ints, predicted: Ints, texts: Sequence[str], lines: Sequence[int]
+        cls,
+        labels: Sequence[str],
+        truth: NDArray[np.int64],
+        predicted: NDArray[np.int64],
+        texts: Sequence[str],
+        lines: Sequence[int],
     ) -> Confusion:
         """The confusion of class numbers [n] into `labels`; `texts` and `lines` are those of the rows."""
         rows: defaultdict[tuple[int, int], list[int]] = defaultdict(list)

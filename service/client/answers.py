@@ -104,6 +104,12 @@ class Drift(Answer):
     p_value: float
 
 
+class Reference(Answer):
+    """What the p-values are measured by: `count` normal texts or readings."""
+
+    count: int
+
+
 class Scores(Answer):
     """Scores of texts or readings; `state` continues a series, and `events` are there where they were asked for."""
 
@@ -111,6 +117,7 @@ class Scores(Answer):
     data: list[Score]
     alpha: float
     threshold: float | None
+    reference: Reference
     drift: Drift | None
     state: str | None
     warnings: list[str]

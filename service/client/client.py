@@ -11,7 +11,7 @@ import httpx
 
 from service.client import calls
 from service.client.answers import Event, Scores
-from service.client.call import Call, Wait, exchange
+from service.client.call import Call, Wait, address_of, exchange, key_headers
 from service.client.event_log import EventLog
 from service.client.frames import forecast_frame, readings_of, scores_frame
 from service.client.series import Series
@@ -48,9 +48,8 @@ class Client:
         timeout_s: float = 60.0,
         http: httpx.Client | None = None,
     ) -> None:
-        headers: Mapping[str, str] = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = http or httpx.Client(base_url=url.rstrip("/"), timeout=timeout_s)
-        self._http.headers.update(headers)
+        self._http = http or httpx.Client(base_url=address_of(url), timeout=timeout_s)
+        self._http.headers.update(key_headers(key))
 
     embed = blocking(calls.embed)
     classify = blocking(calls.classify)

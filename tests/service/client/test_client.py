@@ -15,7 +15,15 @@ from service.client import AsyncClient, Client, ClientError, NotFound, Refused, 
 from service.client.errors import BadInput, UnexpectedAnswer
 
 Script = list[httpx.Response | Exception]
-SCORES = {"model": "m", "data": [], "alpha": 0.05, "threshold": None, "drift": None, "warnings": []}
+SCORES = {
+    "model": "m",
+    "data": [],
+    "alpha": 0.05,
+    "threshold": None,
+    "reference": {"count": 9},
+    "drift": None,
+    "warnings": [],
+}
 JOB = {"id": "ftjob-1", "status": "running", "paused": False, "model": "m", "fine_tuned_model": None, "created_at": 1}
 
 
@@ -237,3 +245,24 @@ def test_the_asynchronous_client_does_the_same() -> None:
 def test_both_clients_have_the_same_methods() -> None:
     names = {name for name in dir(Client) if not name.startswith("_")}
     assert names == {name for name in dir(AsyncClient) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc", "http://[::1", "nowhere", "file:///etc/passwd", ""])
+def test_what_is_no_address_is_refused(kind: type[Client | AsyncClient], url: str) -> None:
+    with pytest.raises(BadInput, match="expected an address"):
+        kind(url)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["ключ", "a\nb", "a\x7f"])
+def test_what_cannot_be_a_key_is_refused_and_not_shown(kind: type[Client | AsyncClient], key: str) -> None:
+    with pytest.raises(BadInput, match="sonde keys create") as caught:
+        kind(key=key)
+    assert key not in caught.value.message
+
+
+def test_an_error_too_deep_to_read_is_an_error_of_its_status() -> None:
+    service = Service(httpx.Response(500, content=b'{"error":' * 100_000))
+    with pytest.raises(Refused, match="HTTP status 500"):
+        client_of(service).models()

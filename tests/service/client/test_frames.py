@@ -49,7 +49,14 @@ def test_scores_come_back_by_the_frames_index() -> None:
         {"index": at, "score": 4.0, "p_value": 0.01, "is_anomaly": True, "contributions": {"flow": 1.0}}
         for at in (0, 1)
     ]
-    more: dict[str, object] = {"alpha": 0.05, "threshold": None, "drift": None, "state": None, "warnings": []}
+    more: dict[str, object] = {
+        "alpha": 0.05,
+        "threshold": None,
+        "reference": {"count": 9},
+        "drift": None,
+        "state": None,
+        "warnings": [],
+    }
     found = scores_frame(Scores.model_validate({"model": "m", "data": data, **more}), frame())
     assert list(found.columns) == ["score", "p_value", "is_anomaly", "contribution_flow"]
     assert found.index.equals(frame().index)
