@@ -79,6 +79,7 @@ REPORT = {
     ],
 }
 SCORES = {
+    "reference": {"count": 400},
     "model": "pump",
     "alpha": 0.05,
     "threshold": 1.0,
@@ -223,7 +224,7 @@ def test_every_command_prints_text_without_control_characters_and_pure_json(
     run: Run, arguments: tuple[str, ...]
 ) -> None:
     code, out, err = run(*arguments)
-    assert (code, out != "") == (0, True)
+    assert (code, out != "") == (0, True), err
     assert "\x1b" not in out + err
     assert "\u202e" not in out + err
     code, out, err = run(*arguments, "--json")
