@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast"]
+Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "inference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class ModelMetadata:
     """A model's identity, place and shapes.
 
     `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. Sensor models have
-    a `sensor` signature; their `max_tokens` and `vocabulary` are 0. A model `pads` when every text of a batch takes as
+    a `sensor` signature, and programs the signature of their `tensors`; both have no tokens, so their `max_tokens` and
+    `vocabulary` are 0. A model `pads` when every text of a batch takes as
     long as the longest. `input_limits` are the most tokens of inputs by purpose, `query` or `document`. `batches` says
     what the check at load found, and `one_by_one` that texts share no batch.
     """
@@ -81,6 +83,7 @@ class ModelMetadata:
     pads: bool = True
     notes: tuple[str, ...] = ()
     sensor: SensorSignature | None = None
+    tensors: dict[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -91,6 +94,8 @@ class ModelMetadata:
         """Shapes and dtypes of inputs and outputs, where n is the number of texts."""
         if self.sensor is not None:
             return self.sensor.signature()
+        if self.tensors is not None:
+            return deepcopy(self.tensors)
         output = {
             "embedding": "embedding",
             "rerank": "relevance_score",

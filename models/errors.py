@@ -10,6 +10,7 @@ SondeError
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
 │   ├── NoTokens              a text in which the tokeniser finds no token
 │   └── BadTokens             token ids outside the vocabulary
+├── TensorError               a tensor does not fit the program's contract
 └── RegistryError             the registry of trained models cannot do this
     ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
     ├── BadName               an invalid name of a trained model or an alias
@@ -70,6 +71,10 @@ class NoTokens(TextError):
 
 class BadTokens(TextError):
     code = "invalid_tokens"
+
+
+class TensorError(SondeError):
+    code = "invalid_tensor"
 
 
 class RegistryError(SondeError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from models.errors import ModelError, ModelSourceError
+from models.programs.program import Program
+from models.programs.reader import read_program
+from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
-from models.source import ModelSource, locate
+from models.source import ModelSource, locate, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
 from models.text.packed.encoder import packed_or_general
@@ -35,11 +38,25 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
     return check_batches(packed_or_general(source, placement))
 
 
+def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
+    """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError."""
+    for source, placement in _located(map(locate_program, specs), device, dtype, threads):
+        yield check_rows(Program(source, read_program(source.path, placement.device), placement))
+
+
 def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:
     """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
+    for source, placement in _located(map(locate, specs), device, dtype, threads):
+        yield load(source, placement)
+
+
+def _located(
+    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
+) -> Iterator[tuple[ModelSource, Placement]]:
+    """The sources, once PyTorch is set up, and the placement of all of them."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     placement = place(device, dtype)
-    for spec in specs:
-        yield load(locate(spec), placement)
+    for source in sources:
+        yield source, placement

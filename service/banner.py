@@ -49,6 +49,8 @@ class Banner:
         print(self.text(url, models), flush=True)
 
     def _command(self, url: str, model: ModelMetadata) -> str:
+        if model.task == "inference":
+            return f"curl {url}/v2/models/{model.name}"
         path, body = _EXAMPLES[model.task]
         data = shlex.quote(json.dumps({"model": model.name, **body}))
         key = ' -H "authorization: Bearer $SONDE_API_KEY"' if self.keys else ""

@@ -71,7 +71,8 @@ async def read_json(
 
     Raises UnsupportedMedia, BodyTooLarge, MalformedBody, InvalidRequest for too many items, and ClientGone.
     """
-    raw = await _read_bytes(receive, headers, settings.max_body_bytes)
+    _require_json(headers.get("content-type", ""))
+    raw = await read_bytes(receive, headers, settings.max_body_bytes)
     parsed = _cut_fields(await _parse(raw, with_readings, settings))
     if len(raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
         _require_few_items(parsed, "", "", settings)
@@ -107,12 +108,11 @@ def _has_no_body(request: Request) -> bool:
     return "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
 
 
-async def _read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """Read the body, and stop at the first byte too many.
+async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """Read the body, and stop at the first byte too many. Raises BodyTooLarge, and ClientGone.
 
     The stated length only serves to refuse early.
     """
-    _require_json(headers.get("content-type", ""))
     stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
         raise _body_too_large(max_bytes)

@@ -54,6 +54,7 @@ _UP_TO_THE_READINGS = (
     "reads series",
     "expected 2 numbers",
     "column is missing",
+    "no such column",
     "needs at least",
     "readings at least",
     "objects or lists throughout",
