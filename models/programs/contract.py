@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from models.errors import TensorError
 from models.programs.expressions import Expression
+from models.programs.tensors import HostTensor
 
 # A number, or arithmetic of sizes that vary; None where an output's arithmetic is unknown.
 Size = int | Expression | None
@@ -51,13 +52,15 @@ class Contract:
     """What a program takes and gives.
 
     `limits` has the bounds of each size that varies. `conditions` must hold between sizes; they are what torch.export
-    took for granted. `batch` is the size that all tensors begin with, where there is one.
+    took for granted. `ids` has the bounds of inputs that are looked up in a table. `batch` is the size that all tensors
+    begin with, where there is one.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     limits: Mapping[str, Limits]
     conditions: tuple[Expression, ...] = ()
+    ids: Mapping[str, Limits] = field(default_factory=dict)
     batch: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,14 @@ class Contract:
         if (broken := self.broken_condition({name: one.shape for name, one in tensors.items()})) is not None:
             shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in tensors.items())
             raise TensorError(f"inputs: expected sizes with {broken.text}, got {shapes}", param="inputs")
+
+    def check_values(self, tensors: Mapping[str, HostTensor]) -> None:
+        """Raise TensorError for ids that a table has no row for: a GPU would be lost by them."""
+        for name, limits in self.ids.items():
+            values = tensors[name].values
+            wrong = values[(values < limits.least) | (values > (limits.most or 0))]
+            if wrong.size:
+                raise TensorError(f"{name}: expected ids {limits}, got {wrong.flat[0]}", param=name)
 
     def broken_condition(self, shapes: Mapping[str, tuple[int, ...]]) -> Expression | None:
         """The first condition that does not hold for inputs of these shapes."""
@@ -136,7 +147,10 @@ class Contract:
         return f"expected {spec.dtype} {self.shape_of(spec)}".replace("'", "")
 
     def _shown(self, spec: TensorSpec) -> dict[str, Any]:
-        return {"name": spec.name, "dtype": spec.dtype, "shape": self.shape_of(spec)}
+        shown: dict[str, Any] = {"name": spec.name, "dtype": spec.dtype, "shape": self.shape_of(spec)}
+        if (limits := self.ids.get(spec.name)) is not None:
+            shown.update(minimum=limits.least, maximum=limits.most)
+        return shown
 
     def _size(self, size: Expression | str | None) -> str:
         if size is None:

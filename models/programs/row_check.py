@@ -47,7 +47,7 @@ def _find_dependence(program: Program) -> str:
     """Why rows must not share a batch; empty where they may."""
     contract = program.contract
     most = contract.most_rows
-    together = _sample(contract, _ROWS if most is None else min(_ROWS, most))
+    together = sample_inputs(contract, _ROWS if most is None else min(_ROWS, most))
     if together is not None:
         try:
             expected = program.run(together)
@@ -91,8 +91,8 @@ def _difference(got: HostTensor, expected: HostTensor) -> float:
     return float(np.abs(a - b).max(initial=0.0) / (np.abs(b).max(initial=0.0) or 1.0))
 
 
-def _sample(contract: Contract, rows: int) -> dict[str, HostTensor] | None:
-    """Random inputs that keep to the contract; None where no sizes were found for them."""
+def sample_inputs(contract: Contract, rows: int) -> dict[str, HostTensor] | None:
+    """Random inputs of `rows` rows that keep to the contract; None where no sizes were found for them."""
     random = np.random.default_rng(0)
     for size in _SIZES:
         sizes = {name: max(size, limits.least) for name, limits in contract.limits.items()}

@@ -139,7 +139,11 @@ class ServedProgram(Servable):
         self._require_room(cost_in_tokens(tensors), "inputs")
 
     async def infer(self, tensors: Tensors, caller: Caller) -> ProgramOutput:
-        """Queue inputs that were checked, and wait for the outputs. Raises Overloaded, and DeadlineExceeded."""
+        """Queue inputs whose shapes were checked, and wait for the outputs.
+
+        Raises TensorError for an id without a row in its table, Overloaded before any work, and DeadlineExceeded.
+        """
+        self._contract.check_values(tensors)
         items = self._cut({spec.name: tensors[spec.name] for spec in self._contract.inputs})
         cost = sum(item.count for item in items)
         with self._admission.admit(len(items), cost, lambda: self.engine.tokens_per_s):
