@@ -25,6 +25,14 @@ class Shaped(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """The dtype and shape of a tensor whose values are not there yet."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The least and the most that a size may be."""
 
@@ -101,7 +109,7 @@ class Contract:
         if not self.conditions:
             return None
         sizes = {f"{name}[{at}]": size for name, shape in shapes.items() for at, size in enumerate(shape)}
-        return next((one for one in self.conditions if not _holds(one, sizes)), None)
+        return next((one for one in self.conditions if not _value_of(one, sizes)), None)
 
     def signature(self) -> dict[str, Any]:
         """Names, dtypes and shapes as JSON; a size that varies has its name and its limits."""
@@ -139,9 +147,12 @@ class Contract:
 
     def _check_formulas(self, spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
         for at, (size, actual) in enumerate(zip(spec.shape, shape, strict=True)):
-            if isinstance(size, Expression) and size.symbol is None and actual != size.value(sizes):
+            if not isinstance(size, Expression) or size.symbol is not None:
+                continue
+            expected = _value_of(size, sizes)
+            if actual != expected:
                 wrong = f"{spec.name}: {self._expected(spec)}, got {list(shape)}: dimension {at} is {actual}"
-                raise TensorError(f"{wrong}, expected {size.value(sizes)}", param=spec.name)
+                raise TensorError(f"{wrong}, expected {'another' if expected is None else expected}", param=spec.name)
 
     def _expected(self, spec: TensorSpec) -> str:
         return f"expected {spec.dtype} {self.shape_of(spec)}".replace("'", "")
@@ -159,12 +170,12 @@ class Contract:
         return "batch" if text == self.batch else text
 
 
-def _holds(condition: Expression, sizes: Mapping[str, int]) -> bool:
-    """Whether a condition holds; one that divides by zero does not."""
+def _value_of(expression: Expression, sizes: Mapping[str, int]) -> int | None:
+    """The value of an expression, or whether a condition holds; None where it divides by zero or is too large."""
     try:
-        return bool(condition.value(sizes))
+        return expression.value(sizes)
     except ArithmeticError:
-        return False
+        return None
 
 
 def _batch_symbol(specs: list[TensorSpec]) -> str | None:

@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch.fx import GraphModule as FxModule
 
-from models.errors import ModelError, ModelSourceError
+from models.errors import ModelError, ModelOutOfMemory, ModelSourceError
 from models.programs import schema
 from models.programs.archive import Archive
 from models.programs.contract import Contract, Limits, Size, TensorSpec
@@ -50,8 +50,10 @@ def read_program(path: Path, device: torch.device) -> ReadProgram:
     try:
         with Archive(path) as archive:
             return _read(archive, device)
-    except (ModelError, torch.OutOfMemoryError):
+    except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise ModelOutOfMemory(f"{path.name}: its weights do not fit the memory of {device}") from error
     except UnknownOperator as error:
         message = f"{path.name}: the operator {str(error)[:120]!r} is not one of those that are run"
         raise ModelSourceError(message, param="model") from error

@@ -15,6 +15,7 @@ from models.programs.program import Program
 from models.programs.tensors import HostTensor
 from service.config import Settings
 from service.engine.row_engine import RowEngine
+from service.errors import InvalidOutput
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 # Numbers of an input that take about as long as one token of a small encoder. An id is a token.
@@ -72,6 +73,9 @@ class ProgramBackend:
         if len(items) == 1:
             items[0].result = outputs
             return
+        rows = sum(item.rows for item in items)
+        if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
+            raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
         begin = 0
         for item in items:
             end = begin + item.rows

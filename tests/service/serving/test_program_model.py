@@ -102,6 +102,13 @@ def test_rows_that_depend_on_others_are_computed_alone() -> None:
     assert program.shapes == [(2, 16), (3, 16)]
 
 
+def test_a_program_that_gives_other_than_its_rows_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Counting("mlp")
+    monkeypatch.setattr(program, "run", lambda tensors: {"output": _rows(4, 4)})
+    with pytest.raises(InvalidOutput, match="the program gave other than 5 rows of output"):
+        _forward(program, [TensorItem({"x": _rows(2)}, 1), TensorItem({"x": _rows(3)}, 1)])
+
+
 def test_a_large_request_is_several_items(manager: ModelManager) -> None:
     served = _program(manager, "words")
     ids = host(np.arange(60 * 16).reshape(60, 16) % 50, "int64")
