@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from models.base import Task
+from models.images.base import ImageModel
+from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import parse_spec
 from models.text.base import TextModel
-from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache
@@ -22,6 +24,7 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
+from service.serving.image_model import ReadsImages, serve_images
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -30,6 +33,8 @@ from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
+
+ServedT = TypeVar("ServedT", bound=Servable)
 
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
@@ -56,7 +61,7 @@ class ModelManager:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._configured: dict[str, ServedText] = {}
+        self._configured: dict[str, Servable] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
@@ -85,7 +90,10 @@ class ModelManager:
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
         for model, engine in self._texts.open_configured():
-            self._serve(model, engine)
+            if isinstance(model, ImageModel):
+                self._register(self._images(model, engine))
+            else:
+                self._register(ServedText(model, engine, self.context))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -95,11 +103,20 @@ class ModelManager:
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
         _require_free_name(model.metadata.name, self._configured)
-        return self._serve(model, self.engines.start_text(model, alone=not self.opened))
+        engine = self.engines.start_text(model, alone=not self.opened)
+        return self._register(ServedText(model, engine, self.context))
 
-    def _serve(self, model: TextModel, engine: RowEngine[Tokens]) -> ServedText:
-        metadata = model.metadata
-        served = ServedText(model, engine, self.context)
+    def add_images(self, model: ImageModel) -> Servable:
+        """The same for a model of images."""
+        _require_free_name(model.metadata.name, self._configured)
+        return self._register(self._images(model, self.engines.start_images(model, alone=not self.opened)))
+
+    def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
+        limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
+        return serve_images(model, engine, self.context, limits)
+
+    def _register(self, served: ServedT) -> ServedT:
+        metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
         facts = {
@@ -146,13 +163,28 @@ class ModelManager:
         return self.find_for(task, None) if name is None else self.require_task(await self.resolve(name), task)
 
     async def resolve_texts(self, name: str | None) -> ServedText:
-        """Resolve a text model. Raises WrongTask for a sensor model."""
+        """Resolve a text model. Raises WrongTask for a model of readings or images."""
         served = await self.resolve(name)
         if not isinstance(served, ServedText):
             name = served.metadata.name
-            message = f"{name} reads sensor readings, not texts; GET /v1/models/{name} has its signature"
-            raise WrongTask(message, param="model")
+            reads = "sensor readings" if isinstance(served, ServedSensor) else "images"
+            raise WrongTask(f"{name} reads {reads}, not texts; GET /v1/models/{name} has its signature", param="model")
         return served
+
+    async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
+        """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
+        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        if name is None:
+            self.require_ready()
+            if not readers:
+                raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
+            return readers[0]
+        served = await self.resolve(name)
+        if isinstance(served, ReadsImages) and served.metadata.task == task:
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        does = f"{served.metadata.task} with {_describe_inputs(served)}"
+        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -169,7 +201,8 @@ class ModelManager:
         if isinstance(served, ServedText) and _does(served, task):
             return served
         able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with readings"
+        inputs = "" if isinstance(served, ServedText) else f" with {_describe_inputs(served)}"
+        does = f"{served.metadata.task}{inputs}"
         raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
@@ -178,7 +211,7 @@ class ModelManager:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
         able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        reads = "readings" if isinstance(served, ServedSensor) else "texts"
+        reads = _describe_inputs(served)
         message = (
             f"{served.metadata.name} does {served.metadata.task} with {reads}; models for {task} of readings: {able}"
         )
@@ -230,7 +263,7 @@ class ModelManager:
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
 
-    def _find_configured(self, name: str) -> ServedText | None:
+    def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
             return exact
@@ -250,6 +283,13 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
         )
     if name in taken:
         raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
+
+
+def _describe_inputs(served: Servable) -> str:
+    """What a model reads."""
+    if isinstance(served, ServedSensor):
+        return "readings"
+    return "texts" if isinstance(served, ServedText) else "images"
 
 
 def _does(served: ServedText, task: Task) -> bool:

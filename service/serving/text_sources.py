@@ -1,10 +1,11 @@
-"""Where the service gets text models and their engines from: here, from this process."""
+"""Where the service gets models and their engines from: here, from this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
+from models.images.base import ImageModel
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -13,6 +14,7 @@ from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 
 Opened = tuple[TextModel, RowEngine[Tokens]]
+OpenedImages = tuple[ImageModel, RowEngine[Any]]
 
 
 class TextSource(Protocol):
@@ -21,7 +23,7 @@ class TextSource(Protocol):
     # What the service says while an engine of it has failed.
     lost: str
 
-    def open_configured(self) -> Iterator[Opened]:
+    def open_configured(self) -> Iterator[Opened | OpenedImages]:
         """Open the models of `--model`, in order. Raises ModelError."""
         ...
 
@@ -43,7 +45,7 @@ class LocalTextSource:
         self._settings = settings
         self._engines = engines
 
-    def open_configured(self) -> Iterator[Opened]:
+    def open_configured(self) -> Iterator[Opened | OpenedImages]:
         """Load the models of `--model`. Raises ModelError."""
         from models.loader import open_models
         from models.runtime.kept_races import kept_races
@@ -51,7 +53,10 @@ class LocalTextSource:
         settings = self._settings
         kept_races.keep_in(settings.races_file)
         for model in open_models(settings.model, settings.device, settings.dtype, settings.threads):
-            yield model, self._engines.start_text(model, alone=True)
+            if isinstance(model, ImageModel):
+                yield model, self._engines.start_images(model, alone=True)
+            else:
+                yield model, self._engines.start_text(model, alone=True)
 
     def open_version(self, source: ModelSource) -> Opened:
         """Load an encoder onto the device of the settings, with a runner's share of the threads."""
