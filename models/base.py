@@ -71,7 +71,7 @@ class ModelMetadata:
     a `sensor` signature, models of images an `image` one; without texts, `max_tokens` and `vocabulary` are 0. A model
     `pads` when every text of a batch takes as long as the longest. `input_limits` are the most tokens of inputs by
     purpose, `query` or `document`. `batches` says what the check at load found, and `one_by_one` that inputs share no
-    batch.
+    batch. `zero_shot` has scale and bias from cosines of texts and images to logits.
     """
 
     name: str
@@ -99,6 +99,7 @@ class ModelMetadata:
     notes: tuple[str, ...] = ()
     sensor: SensorSignature | None = None
     image: ImageSignature | None = None
+    zero_shot: tuple[float, float] = (1.0, 0.0)
 
     @property
     def label(self) -> str:

@@ -53,6 +53,7 @@ class TextImageEncoder:
             max_tokens=limit,
             vocabulary=self.text.vocabulary,
             pads=True,
+            zero_shot=(float(self._network.logit_scale.exp()), float(getattr(self._network, "logit_bias", 0.0))),
         )
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from models.images.base import ImageItem, ImageModel
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from service.engine.row_engine import RowEngine
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
-from service.serving.text_model import ServedText
+from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 # Encoded images, or what gives them: base64 is decoded in the pool, too.
 Encoded = Callable[[], bytes]
@@ -65,6 +65,25 @@ class ReadsImages(Servable):
             tokens=items,
         )
 
+    async def mixed_rows(
+        self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
+    ) -> ImageOutput:
+        """The rows of images and texts in the order of the request. Raises as `image_rows` and `ServedText.rows` do."""
+        texts = [index for index, item in enumerate(inputs) if isinstance(item, str)]
+        images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, str)]
+        parts: list[ImageOutput | ModelOutput] = []
+        if texts:
+            of_texts = replace(options, name=lambda at: options.named(texts[at]))
+            parts.append(await self._text_rows([str(inputs[index]) for index in texts], caller, task, of_texts))
+        if images:
+            encoded, places = [item for _, item in images], [index for index, _ in images]
+            parts.append(await self.image_rows(encoded, caller, task, lambda at: options.named(places[at])))
+        return _in_order(parts, texts + [index for index, _ in images], self.metadata.width)
+
+    async def _text_rows(self, texts: list[str], caller: Caller, task: str, options: TokenizeOptions) -> ModelOutput:
+        """The rows of texts. Raises InvalidRequest where the model reads none."""
+        raise InvalidRequest.at(options.named(0), f"{self.metadata.name} reads images alone, got a text")
+
     def _read(self, encoded: Encoded, name: str) -> ImageItem:
         return self.images.read(encoded(), self.image_limits, name)
 
@@ -85,6 +104,26 @@ class ServedTextImages(ReadsImages, ServedText):
         ServedText.__init__(self, model, engine, context)
         self.images = model.images
         self.image_limits = limits
+
+    async def _text_rows(self, texts: list[str], caller: Caller, task: str, options: TokenizeOptions) -> ModelOutput:
+        return await self.rows(texts, caller, task, options)
+
+
+def _in_order(parts: Sequence[ImageOutput | ModelOutput], places: list[int], width: int) -> ImageOutput:
+    """Parts of one request as one, with each row in its place."""
+    values = np.empty((len(places), width), dtype=np.float32)
+    values[places] = np.concatenate([part.values for part in parts])
+    items = [item for part in parts for item in part.tokens]
+    return ImageOutput(
+        inputs=len(places),
+        token_count=sum(part.token_count for part in parts),
+        truncated=sum(part.truncated for part in parts),
+        tokenize_s=sum(part.tokenize_s for part in parts),
+        queue_s=max(part.queue_s for part in parts),
+        inference_s=sum(part.inference_s for part in parts),
+        values=values,
+        tokens=[items[at] for at in np.argsort(places)],
+    )
 
 
 def serve_images(
