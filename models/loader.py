@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from models.errors import ModelError, ModelSourceError
+from models.filesystem import read_json
 from models.images.base import ImageModel
 from models.kinds import image_kind
+from models.lite_weights import ARCHITECTURE
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
 from models.source import ModelSource, locate
@@ -51,8 +53,11 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
     from models.images.batch_check import check_image_batches
     from models.images.classifier import ImageClassifier
     from models.images.encoder import ImageEncoder
+    from models.images.lite_encoder import LiteEncoder
     from models.images.text_image_encoder import TextImageEncoder
 
+    if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
+        return check_image_batches(LiteEncoder(source, placement))
     if kind == "classifier":
         return check_image_batches(ImageClassifier(source, placement))
     return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))

@@ -13,6 +13,7 @@ from models.errors import ModelSourceError, SondeError
 from models.images.base import ImageItem, ImageModel
 from models.images.classifier import ImageClassifier
 from models.images.encoder import ImageEncoder
+from models.images.lite_encoder import LiteEncoder
 from models.images.processor import probe_image
 from models.images.text_image_encoder import TextImageEncoder
 from models.preemption import NO_PREEMPTION, Preemption
@@ -20,6 +21,7 @@ from models.text.batch_check import TOLERANCE
 
 log = logging.getLogger(__name__)
 
+LoadedImageModel = ImageClassifier | ImageEncoder | LiteEncoder | TextImageEncoder
 Rows = NDArray[np.float32]
 _SHORT, _LONG = "a", "a photo of a card on the table"
 
@@ -27,7 +29,7 @@ _SHORT, _LONG = "a", "a photo of a card on the table"
 class OneImageByOne:
     """A model whose rows depend on the batch, so that it computes each input alone."""
 
-    def __init__(self, model: ImageClassifier | ImageEncoder | TextImageEncoder) -> None:
+    def __init__(self, model: LoadedImageModel) -> None:
         self._model = model
         self.metadata = model.metadata
         self.images = model.images
@@ -49,7 +51,7 @@ class OneTextOrImageByOne(OneImageByOne):
         self.text = model.text
 
 
-def check_image_batches(model: ImageClassifier | ImageEncoder | TextImageEncoder) -> ImageModel:
+def check_image_batches(model: LoadedImageModel) -> ImageModel:
     """The model, where inputs have the same rows alone and in company; else the model one input at a time.
 
     The metadata says what was found. Raises ModelSourceError for a model that cannot compute an input alone.

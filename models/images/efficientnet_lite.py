@@ -69,7 +69,8 @@ class _Block(nn.Module):
         out = functional.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
         out = functional.relu6(self._bn1(self._depthwise_conv(out)))
         out = self._bn2(self._project_conv(out))
-        return out + x if self._adds_input else out
+        added: Tensor = out + x if self._adds_input else out
+        return added
 
 
 class EfficientNetLite0(nn.Module):
@@ -90,10 +91,10 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = nn.BatchNorm2d(_HEAD, eps=_EPSILON)
         self._fc = nn.Linear(_HEAD, LABELS)
 
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        """The outputs of the stages for images [n, 3, h, w]: seven maps [n, width, h / s, w / s]."""
+    def maps(self, pixels: Tensor, last: int = len(STAGES) - 1) -> list[Tensor]:
+        """The outputs of the stages up to `last` for images [n, 3, h, w]: maps [n, width, h / s, w / s]."""
         x, found = functional.relu6(self._bn0(self._conv_stem(pixels))), []
-        for number, block in enumerate(self._blocks):
+        for number, block in enumerate(self._blocks[: self._ends[last] + 1]):
             x = block(x)
             if number in self._ends:
                 found.append(x)
@@ -102,7 +103,8 @@ class EfficientNetLite0(nn.Module):
     def vectors(self, pixels: Tensor) -> Tensor:
         """Vectors [n, 1280] of images [n, 3, h, w]."""
         last = functional.relu6(self._bn1(self._conv_head(self.maps(pixels)[-1])))
-        return last.mean(dim=(2, 3))
+        pooled: Tensor = last.mean(dim=(2, 3))
+        return pooled
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits [n, 1000] of ImageNet's labels."""

@@ -45,6 +45,14 @@ class ImageEncoder:
                 rows[places] = self._vectors(images).float().cpu().numpy()
         return rows
 
+    def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
+        """Two maps of the middle layers, float32 [n, channels, h, w], the finer first."""
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+            pixels = to_tensor(images, self.images, self._placement)
+            layers = self._network(pixel_values=pixels, output_hidden_states=True).hidden_states
+        middle = len(layers) // 2
+        return [_to_map(layers[at], pixels).float() for at in (middle, middle + 1)]
+
     def memory_bytes(self) -> int:
         """Bytes held on the device."""
         return self._placement.memory_bytes()
@@ -53,3 +61,13 @@ class ImageEncoder:
         output = self._network(pixel_values=to_tensor(images, self.images, self._placement))
         pooled: Tensor | None = output.get("pooler_output") if self._network.has_pooler else None
         return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+
+
+def _to_map(layer: Tensor, pixels: Tensor) -> Tensor:
+    """A layer's output as a map [n, channels, h, w]; tokens before those of the patches are left out."""
+    if layer.dim() == 4:
+        return layer
+    height, width = pixels.shape[2:]
+    rows = int((layer.shape[1] * height / width) ** 0.5)
+    columns = rows * width // height
+    return layer[:, -rows * columns :].transpose(1, 2).reshape(len(layer), -1, rows, columns)

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.base import ModelMetadata
 from models.images.base import ImageItem, ImageModel
+from models.images.patches import PatchModel
 from models.images.processor import probe_image
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -51,6 +52,10 @@ class EngineFactory:
             with self.device(model.metadata.device).computing(alone=alone):
                 model.forward([blank] * items)
         return self._start_rows(model)
+
+    def start_patches(self, model: PatchModel) -> Engine[ImageItem]:
+        """Start the engine of an encoder's patch features, whose rows are too large for the cache."""
+        return self._start(model.metadata, model, model.metadata.width, RowCache(0))
 
     def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:
         """Start the engine of a sensor model."""

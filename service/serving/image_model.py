@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images.base import ImageItem, ImageModel
+from models.images.detectors.base import CalibratedImageDetector, Patches
+from models.images.patches import PatchModel
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
+from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
@@ -20,6 +24,9 @@ from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 # Encoded images, or what gives them: base64 is decoded in the pool, too.
 Encoded = Callable[[], bytes]
+
+
+FitImages = Callable[[Patches], CalibratedImageDetector]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,12 @@ class ReadsImages(Servable):
 
     images: ImageProcessor
     image_limits: ImageLimits
+    patches: ServedPatches | None = None
+
+    @property
+    def engines(self) -> list[RowEngine[Any]]:
+        """The engine of its rows, and that of its patch features."""
+        return [self.engine, *([] if self.patches is None else [self.patches.engine])]
 
     async def image_rows(
         self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
@@ -95,6 +108,36 @@ class ServedImages(ReadsImages):
         super().__init__(model, engine, context)
         self.images = model.images
         self.image_limits = limits
+
+
+class ServedPatches(ServedImages):
+    """The patch features of an encoder of images, and the detectors that were fitted to them."""
+
+    def __init__(self, model: PatchModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+        super().__init__(model, engine, context, limits)
+        self.model = model
+
+    async def fitted(
+        self, kind: str, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], fit: FitImages
+    ) -> tuple[CalibratedImageDetector, list[ImageOutput]]:
+        """Fit a detector to normal images, or take it from the cache.
+
+        Returns the detector and the outputs computed for it, none if it was in the cache.
+        """
+        key = await self.run_in_pool(lambda: content_key(f"{kind} {self.label}", [_digest(one) for one in images]))
+        found = self._fitted.get(key)
+        if isinstance(found, CalibratedImageDetector):
+            self._metrics.fitted_hits.labels(self.metadata.name).inc()
+            return found, []
+        self._metrics.fitted_misses.labels(self.metadata.name).inc()
+        rows = await self.image_rows(images, caller, "anomaly", name)
+        made = await self.run_in_pool(lambda: fit(self.model.unflatten(rows.values)))
+        self._fitted.put(key, made, made.size_bytes)
+        return made, [rows]
+
+
+def _digest(encoded: Encoded) -> str:
+    return hashlib.blake2b(encoded(), digest_size=16).hexdigest()
 
 
 class ServedTextImages(ReadsImages, ServedText):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from models.base import Task
 from models.images.base import ImageModel
+from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
@@ -24,7 +25,7 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, serve_images
+from service.serving.image_model import ReadsImages, ServedPatches, serve_images
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -113,7 +114,11 @@ class ModelManager:
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
         limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
-        return serve_images(model, engine, self.context, limits)
+        served = serve_images(model, engine, self.context, limits)
+        if isinstance(model, PatchEncoder):
+            patches = PatchModel(model)
+            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
+        return served
 
     def _register(self, served: ServedT) -> ServedT:
         metadata = served.metadata
@@ -230,7 +235,7 @@ class ModelManager:
     def _unready(self) -> str | None:
         if not self.opened:
             return "models are loading"
-        if any(served.engine.failure for served in self.all()):
+        if any(engine.failure for served in self.all() for engine in served.engines):
             return self._texts.lost
         return None
 
@@ -250,7 +255,8 @@ class ModelManager:
     def stop(self) -> None:
         """Stop the settings' models after their batches; waiting requests get Unavailable."""
         for served in self._configured.values():
-            served.engine.close()
+            for engine in served.engines:
+                engine.close()
 
     def close(self) -> None:
         """Stop all engines and threads."""

@@ -61,7 +61,10 @@ def check_images(value: object, param: str, least: int = 1) -> list[EncodedImage
         return SingleInput([check_image(value, param)])
     if not isinstance(value, list) or len(value) < least:
         raise InvalidRequest.at(param, f"expected a list of at least {least} images, got {kind_of(value)}")
-    return [check_image(item, f"{param}[{index}]") for index, item in enumerate(value)]
+    return [
+        item if isinstance(item, EncodedImage) else check_image(item, f"{param}[{index}]")
+        for index, item in enumerate(value)
+    ]
 
 
 def image_or_images(param: str, least: int = 1) -> Any:
