@@ -71,7 +71,8 @@ def _write(
     version = call.request.url.path[2]
     by_type = version == "2" or body.embedding_types is not None
     vectors = finish_vectors(rows.values, dimensions=body.output_dimension)
-    billed = {"input_tokens": rows.token_count, "images": sum(not isinstance(item, str) for item in inputs)}
+    images = sum(not isinstance(item, str) for item in inputs)
+    billed = {"input_tokens": rows.token_count} | ({"images": images} if images else {})
     answer: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "response_type": "embeddings_by_type" if by_type else "embeddings_floats",

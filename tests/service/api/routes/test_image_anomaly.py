@@ -92,7 +92,7 @@ def test_the_map_shows_where(client: TestClient) -> None:
     grey = np.asarray(Image.open(io.BytesIO(b64decode(content))))
     assert head == "data:image/png;base64"
     assert grey.shape == (32, 32)
-    assert grey.max() == 255
+    assert grey.max() > 200
     assert grey[:16, :16].mean() > grey[16:, 16:].mean() + 10
     assert score(client)["data"][1]["anomaly_map"] is None
 
