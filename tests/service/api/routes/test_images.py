@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any, cast
@@ -17,6 +18,7 @@ from models.images.reader import ImageLimits
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
+from service.banner import Banner
 from service.serving.model_manager import ModelManager
 from tests.support.app import MakeApp
 from tests.support.images import encoded, hostile, picture
@@ -207,3 +209,17 @@ def test_models_say_what_they_read(client: TestClient) -> None:
     found = answer(client.get("/v1/models/vit"))
     assert found["signature"]["inputs"][0]["shape"] == ["n", 3, 32, 32]
     assert found["labels"] == list(LABELS)
+
+
+@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
+def test_the_command_of_the_banner_works(client: TestClient, loaded: dict[str, ImageModel], model: str) -> None:
+    [command] = [line for line in Banner(keys=False).text("", [loaded[model].metadata]).split("\n") if "curl" in line]
+    _, _, path, *_, data = shlex.split(command)
+    answer(client.post(path, content=data, headers={"content-type": "application/json"}))
+
+
+@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
+def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str) -> None:
+    response = client.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": "file-0"})
+    assert response.status_code == 422, response.text
+    assert "reads images" in response.json()["error"]["message"]
