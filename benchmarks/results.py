@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks import tables
+from benchmarks.families.tables import families
 from benchmarks.plot import bars
 from service.bench.report import processor
 
@@ -41,6 +42,8 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "forward": ("In one process", tables.forward),
     "roofline": ("What the machine can do", tables.roofline),
     "gpu": ("On a GPU", tables.gpu),
+    "families": ("Sensor detectors on families of plants", families),
+    "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 
 

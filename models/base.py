@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast"]
+Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "inference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,11 @@ class ModelMetadata:
     """A model's identity, place and shapes.
 
     `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. Sensor models have
-    a `sensor` signature, models of images an `image` one; without texts, `max_tokens` and `vocabulary` are 0. A model
-    `pads` when every text of a batch takes as long as the longest. `input_limits` are the most tokens of inputs by
-    purpose, `query` or `document`. `batches` says what the check at load found, and `one_by_one` that inputs share no
-    batch. `zero_shot` has scale and bias from cosines of texts and images to logits.
+    a `sensor` signature, models of images an `image` one, and programs that of their `tensors`; without texts,
+    `max_tokens` and `vocabulary` are 0. A model `pads` when every text of a batch takes as long as the longest.
+    `input_limits` are the most tokens of inputs by purpose, `query` or `document`. `batches` says what the check at
+    load found, and `one_by_one` that inputs share no batch. `zero_shot` has scale and bias from cosines of texts and
+    images to logits.
     """
 
     name: str
@@ -100,6 +102,7 @@ class ModelMetadata:
     sensor: SensorSignature | None = None
     image: ImageSignature | None = None
     zero_shot: tuple[float, float] = (1.0, 0.0)
+    tensors: dict[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -110,6 +113,8 @@ class ModelMetadata:
         """Shapes and dtypes of inputs and outputs, where n is the number of texts or images."""
         if self.sensor is not None:
             return self.sensor.signature()
+        if self.tensors is not None:
+            return deepcopy(self.tensors)
         output = {
             "embedding": "embedding",
             "rerank": "relevance_score",

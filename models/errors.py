@@ -13,6 +13,7 @@ SondeError
 ├── ImageError                an image cannot be decoded, or does not fit the model
 │   ├── UnsupportedImage      not one of the formats that are read
 │   └── ImageTooLarge         more bytes, pixels, frames or metadata than allowed
+├── TensorError               a tensor does not fit the program's contract
 └── RegistryError             the registry of trained models cannot do this
     ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
     ├── BadName               an invalid name of a trained model or an alias
@@ -85,6 +86,10 @@ class UnsupportedImage(ImageError):
 
 class ImageTooLarge(ImageError):
     code = "image_too_large"
+
+
+class TensorError(SondeError):
+    code = "invalid_tensor"
 
 
 class RegistryError(SondeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -11,9 +11,12 @@ from models.filesystem import read_json
 from models.images.base import ImageModel
 from models.kinds import image_kind
 from models.lite_weights import ARCHITECTURE
+from models.programs.program import Program
+from models.programs.reader import read_program
+from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
-from models.source import ModelSource, locate
+from models.source import ModelSource, locate, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
 from models.text.packed.encoder import packed_or_general
@@ -63,14 +66,27 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
     return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))
 
 
+def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
+    """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError."""
+    for source, placement in _located(map(locate_program, specs), device, dtype, threads):
+        yield check_rows(Program(source, read_program(source.path, placement.device), placement))
+
+
 def open_models(
     specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[TextModel | ImageModel]:
     """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
+    for source, placement in _located(map(locate, specs), device, dtype, threads):
+        yield load_images(source, placement) or load(source, placement)
+
+
+def _located(
+    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
+) -> Iterator[tuple[ModelSource, Placement]]:
+    """The sources, once PyTorch is set up, and the placement of all of them."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     placement = place(device, dtype)
-    for spec in specs:
-        source = locate(spec)
-        yield load_images(source, placement) or load(source, placement)
+    for source in sources:
+        yield source, placement

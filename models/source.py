@@ -21,6 +21,8 @@ IMAGE_MODEL = "image-default"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_NAMES = {DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"}
 _SHIPPED = "shipped with Sonde"
+# The suffix of exported programs.
+PROGRAM = ".pt2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SERVED_NAME = re.compile(r"[\w./-]+")
 # The files that loading needs; everything else on a hub (pickles, ONNX exports, code) is not downloaded.
@@ -52,7 +54,7 @@ def parse_spec(spec: str) -> tuple[str, str]:
     name, separator, place = spec.partition("=")
     if not separator:
         place = spec
-        name = Path(place).name if place not in _DEFAULT_NAMES else DEFAULT_MODEL
+        name = Path(place).name.removesuffix(PROGRAM) if place not in _DEFAULT_NAMES else DEFAULT_MODEL
     if not place or not _SERVED_NAME.fullmatch(name):
         raise ModelSourceError(
             f"--model takes a directory or hub id, or NAME=it with letters, digits, '.', '_', '-', '/' in NAME; got "
@@ -60,6 +62,17 @@ def parse_spec(spec: str) -> tuple[str, str]:
             param="model",
         )
     return name, place
+
+
+def locate_program(spec: str) -> ModelSource:
+    """Find the file of an exported program. Raises ModelSourceError when there is none."""
+    name, place = parse_spec(spec)
+    path = Path(place)
+    if not path.is_file():
+        raise ModelSourceError(
+            f"--model: expected a program of torch.export, and there is no file {place!r}", param="model"
+        )
+    return ModelSource(name, path, f"file {place}", sha256_of(path)[:12])
 
 
 def locate(spec: str) -> ModelSource:

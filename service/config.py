@@ -27,7 +27,11 @@ _CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
 # Kubernetes and Docker describe a service whose name begins with "sonde" by such names, or values.
 _LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
+# The suffix of exported programs.
+_PROGRAM = ".pt2"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+# Characters of a wrong value that an error shows.
+_LONGEST_SHOWN = 200
 
 
 class Settings(BaseSettings):
@@ -63,7 +67,7 @@ class Settings(BaseSettings):
     model: Annotated[tuple[str, ...], NoDecode] = Field(
         ("all-MiniLM-L6-v2",),
         min_length=1,
-        description="directory or Hub id, or NAME=it; may be repeated (the variable takes commas)",
+        description="directory, Hub id or .pt2 file, or NAME=it; may be repeated (the variable takes commas)",
     )
     registry_poll_s: float = Field(
         1.0, gt=0, le=3600, description="seconds between looks at the registry of fine-tuned models"
@@ -197,6 +201,16 @@ class Settings(BaseSettings):
         return self.home / "keys.json"
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """The models that are exported programs."""
+        return tuple(spec for spec in self.model if spec.endswith(_PROGRAM))
+
+    @property
+    def text_models(self) -> tuple[str, ...]:
+        """The other models."""
+        return tuple(spec for spec in self.model if not spec.endswith(_PROGRAM))
+
+    @property
     def races_file(self) -> Path:
         return self.home / "races.json"
 
@@ -257,10 +271,13 @@ class Settings(BaseSettings):
             place = f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()})"
             if cls.origins(flags).get(name) == str(CONFIG_FILE):
                 place = f"{CONFIG_FILE}: {name}"
-            message = f"{place}: {describe_fault(first)}, got {first['input']!r}"
+            message = f"{place}: {describe_fault(first)}, got {first['input']!r:.{_LONGEST_SHOWN}}"
             raise ConfigError(message, param=name) from error
         if settings.fronts and settings.workers > 1:
             message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
+            raise ConfigError(message, param="fronts")
+        if settings.fronts and settings.programs:
+            message = f"--fronts: expected 0 with exported programs, got {settings.fronts}: take --workers"
             raise ConfigError(message, param="fronts")
         return settings
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol, cast
-from urllib.parse import quote
+from typing import Protocol, cast
 
 import numpy as np
 from pydantic import ValidationError
 
 from models.sensors.base import AnomalyModel, Readings, SensorKind, lasting_threshold
+from models.sensors.missing import MAX_MISSING
 from models.training.csv_options import CsvOptions
 from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
+from service.client import Client
+from service.client.answers import Scores
+from service.client.errors import UnexpectedAnswer
 from service.config import Settings
-from service.errors import InvalidRequest, ModelNotFound, RequestError, WrongTask
+from service.errors import InvalidRequest, ModelNotFound, WrongTask
 from service.printable import printable
 from service.score_output import ScoredRows, draw, each_stream, event_lines, summary, write
 
@@ -71,7 +70,8 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
             write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
         with _naming_flag("--plot", parsed.plot):
-            draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+            window = scorer.window if scorer.kind == "series" else None
+            draw(parsed.plot, table, found, scorer.columns, parsed.alpha, window)
     lines = summary(table, found, parsed.alpha)
     if scorer.kind == "series":
         lines += event_lines(table, found, scorer.window, parsed.alpha)
@@ -153,6 +153,7 @@ class _LocalModel:
     def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self.window)
+        _require_values(table)
         scored = self._sensor.score(table.readings, contributions=True)
         shares = (
             np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
@@ -168,60 +169,41 @@ class _RemoteModel:
     """A model of a running service."""
 
     def __init__(self, url: str, name: str, key: str | None) -> None:
-        self._url, self._name, self._key = url.rstrip("/"), name, key
-        about = self._call(f"/v1/models/{quote(name, safe='')}")
-        if not (isinstance(about, dict) and isinstance(about.get("signature"), dict)):
-            raise RequestError(f"{self._url} is not a Sonde service: expected a model with its signature")
-        self._signature = about["signature"]
-        if about["task"] != "anomaly" or "kind" not in self._signature:
+        self._client, self._name = Client(url, key, timeout_s=_TIMEOUT_S), name
+        about = self._client.model(name)
+        if about.task != "anomaly" or "kind" not in about.signature:
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
-        self.kind: SensorKind = self._signature["kind"]
-        self.columns = tuple(self._signature["inputs"][0]["columns"])
-        self.window: int = self._signature["window"]
+        self.kind: SensorKind = about.signature["kind"]
+        self.columns = tuple(about.signature["inputs"][0]["columns"])
+        self.window: int = about.signature["window"]
 
     def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self.window)
         answers = list(self._answers(_to_json(table.readings), alpha))
-        rows = [item for answer in answers for item in answer["data"]]
-        shares = [[item["contributions"][column] for column in self.columns] for item in rows]
-        scores, p_values = (np.array([item[name] for item in rows]) for name in ("score", "p_value"))
-        drift, count = answers[-1]["drift"], answers[-1]["reference"]["count"]
+        rows, last = [item for answer in answers for item in answer.data], answers[-1]
+        if len(rows) != len(table):
+            raise UnexpectedAnswer(f"expected {len(table)} scores, one a reading, got {len(rows)}")
+        shares = [[(item.contributions or {}).get(column, 0.0) for column in self.columns] for item in rows]
         return ScoredRows(
-            scores,
-            p_values,
+            np.array([item.score for item in rows]),
+            np.array([item.p_value for item in rows]),
             np.array(shares),
-            answers[-1]["threshold"],
-            count,
-            None if drift is None else drift["detected"],
+            last.threshold,
+            last.reference.count,
+            None if last.drift is None else last.drift.detected,
         )
 
-    def _answers(self, rows: list[list[float | None]], alpha: float) -> Iterator[Any]:
+    def _answers(self, rows: list[list[float | None]], alpha: float) -> Iterator[Scores]:
         """Send the rows in several requests; a series continues from the state of the one before."""
-        records = self.kind == "records"
-        state, step = None, rows_per_request(len(self.columns), self.window)
+        stream = self._client.stream(self._name, alpha=alpha, contributions=True)
+        step = rows_per_request(len(self.columns), self.window)
         for at in range(0, len(rows), step):
-            body = {
-                "model": self._name,
-                "alpha": alpha,
-                "contributions": True,
-                "records" if records else "series": rows[at : at + step],
-            }
-            answer = self._call("/v1/anomaly/score", body if records else {**body, "state": state})
-            state = answer["state"]
-            yield answer
-
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310  # the address that the user gave
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise RequestError(f"{self._url}{path}: {_service_error(error)}") from error
-        except (OSError, ValueError, HTTPException) as error:
-            raise RequestError(f"{self._url} does not answer: {error}") from error
+            part = rows[at : at + step]
+            if self.kind == "series":
+                yield stream.score(part)
+            else:
+                yield self._client.anomaly(model=self._name, records=part, alpha=alpha, contributions=True)
 
 
 def rows_per_request(columns: int, window: int) -> int:
@@ -245,11 +227,12 @@ def _require_window(table: Table, window: int) -> None:
         )
 
 
-def _service_error(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP status {error.code}"
+def _require_values(table: Table) -> None:
+    """Refuse a file that lacks more values than a service takes."""
+    share = np.isnan(table.readings).mean()
+    if share > MAX_MISSING:
+        message = f"{share:.0%} of the values are missing, the model takes at most {MAX_MISSING:.0%}"
+        raise InvalidRequest(message, param="file")
 
 
 @contextmanager

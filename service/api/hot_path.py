@@ -56,6 +56,8 @@ class HotPath:
         self._settings = settings
         self._checks = checks
         self._reports = reports
+        # Answers to pages of these origins differ, so that caches must not mix them up.
+        self._vary = [(b"vary", b"Origin")] if settings.cors_origin else []
         routes = (route for router in routers for route in router.routes)
         compute = [route for route in routes if isinstance(route, ComputeRoute) and "{" not in route.path]
         self._routes = {route.path: _hot_route(route) for route in compute}
@@ -67,14 +69,13 @@ class HotPath:
         if hot is None or headers is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = hot.route
         context = self._reports.begin(scope, headers)
         try:
             response = await self._respond(hot, scope, receive, headers, context)
             context.status = response.status_code
             if context.status >= 400:
                 context.error_code = response.headers["x-sonde-error"]
-            response.raw_headers.append((b"x-request-id", context.request_id.encode()))
+            response.raw_headers += [(b"x-request-id", context.request_id.encode()), *self._vary]
             if accepts_gzip(headers.get("accept-encoding", "")):
                 await compressing(response)(scope, receive, send)
             else:
@@ -98,6 +99,7 @@ class HotPath:
         if context.key is ANYONE:
             require_own_host([headers["host"]] if "host" in headers else [], self._settings)
         self._checks.admit(context.key)
+        scope["route"] = hot.route  # for the log and the metrics, as FastAPI does once a request may come in
         request = await read_json(
             scope, receive, headers, self._settings, with_readings=hot.with_readings, image_field=hot.image_field
         )

@@ -82,7 +82,7 @@ async def read_json(
     is_image = image_field is not None and is_image_body(headers)
     if not is_image:
         _require_json(headers.get("content-type", ""))
-    raw = await _read_bytes(receive, headers, settings.max_body_bytes)
+    raw = await read_bytes(receive, headers, settings.max_body_bytes)
     if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
         fields = read_image_body(raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs)
         return JsonRequest(_as_json(scope), receive, raw, fields)
@@ -143,8 +143,8 @@ def _has_no_body(request: Request) -> bool:
     return "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
 
 
-async def _read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """Read the body, and stop at the first byte too many.
+async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """Read the body, and stop at the first byte too many. Raises BodyTooLarge, and ClientGone.
 
     The stated length only serves to refuse early.
     """

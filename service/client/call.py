@@ -56,6 +56,24 @@ class Wait:
     seconds: float
 
 
+def address_of(url: str) -> httpx.URL:
+    """The base of all paths. Raises BadInput for what is no address."""
+    try:
+        address = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise BadInput(f"url: expected an address like http://127.0.0.1:8000, got {url!r}: {error}") from error
+    if address.scheme not in ("http", "https"):
+        raise BadInput(f"url: expected an address like http://127.0.0.1:8000, got {url!r}")
+    return address
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """The header that brings a key. Raises BadInput for what cannot be one."""
+    if key and not (key.isascii() and key.isprintable()):
+        raise BadInput("key: expected the text that 'sonde keys create' shows, got one with other characters")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
 Exchange = Generator[dict[str, Any] | Wait, httpx.Response | httpx.TransportError | None, T]
 
 
@@ -102,7 +120,7 @@ def _refusal(response: httpx.Response) -> Refused:
     try:
         told = response.json()["error"]
         message, code, param = str(told["message"]), str(told.get("code")), told.get("param")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         message, code, param = f"{response.url} answered with HTTP status {response.status_code}", "http_error", None
     after = response.headers.get("retry-after", "")
     retry_after_s = float(after) if after.isdecimal() else None

@@ -9,6 +9,7 @@ from models.base import ModelMetadata
 from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchModel
 from models.images.processor import probe_image
+from models.programs.program import Program
 from models.text.base import TextModel
 from models.text.tokens import Tokens
 from service.config import Settings
@@ -18,6 +19,7 @@ from service.engine.engine import Engine
 from service.engine.runner import Backend
 from service.engine.scheduler import BatchLimits
 from service.metrics import Metrics
+from service.serving.program_model import ProgramBackend, TensorItem
 from service.serving.sensor_model import ReadingsBackend, ReadingsItem
 
 _CPU_BATCH_TOKENS = 512
@@ -60,6 +62,13 @@ class EngineFactory:
     def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:
         """Start the engine of a sensor model."""
         return self._start(metadata, ReadingsBackend(), 1, RowCache(0))
+
+    def start_program(self, program: Program) -> Engine[TensorItem]:
+        """Start the engine of an exported program, which the check at load has warmed up."""
+        metadata = program.metadata
+        self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
+        self._metrics.device_memory.labels(metadata.device).set_function(program.memory_bytes)
+        return self._start(metadata, ProgramBackend(program), 1, RowCache(0))
 
     def device(self, name: str) -> ComputeDevice:
         """The device that all engines on `name` share."""

@@ -40,6 +40,7 @@ class ImageOutput(Timings):
 class ReadsImages(Servable):
     """What models of images have in service. Decoding is bounded by the pool's threads and by the limits."""
 
+    reads = "images"
     images: ImageProcessor
     image_limits: ImageLimits
     patches: ServedPatches | None = None
@@ -142,6 +143,8 @@ def _digest(encoded: Encoded) -> str:
 
 class ServedTextImages(ReadsImages, ServedText):
     """A model that reads texts and images, whose rows are of one space."""
+
+    reads = "texts and images"
 
     def __init__(self, model: Any, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
         ServedText.__init__(self, model, engine, context)

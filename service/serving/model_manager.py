@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Container, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_model import ReadsImages, ServedPatches, serve_images
+from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -35,7 +37,7 @@ from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
 
-ServedT = TypeVar("ServedT", bound=Servable)
+ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
@@ -76,10 +78,31 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
+        self._opening: Future[None] | None = None
         self.opened = False
         self.draining = False
+
+    def start_opening(self) -> Future[None]:
+        """Call `open` in a thread, unless that has begun; the result says when it has ended, or raises why it failed.
+
+        Only what is measured first blocks. The thread computes with all threads, and must end: OpenMP counts those of
+        a thread that is only idle, too, and then takes twice as long for one short text (decision 16).
+        """
+        if self._opening is None:
+            self._opening = Future()
+            self._texts.measure()
+            threading.Thread(target=self._open_for, args=(self._opening,), name="open-models", daemon=True).start()
+        return self._opening
+
+    def _open_for(self, opening: Future[None]) -> None:
+        try:
+            self.open()
+        except Exception as error:  # whoever waits gets it
+            opening.set_exception(error)
+        else:
+            opening.set_result(None)
 
     def open(self) -> None:
         """Load the models of the settings, then those in the registry, and keep watching it.
@@ -92,9 +115,11 @@ class ModelManager:
             _require_free_name(name, names[:number])
         for model, engine in self._texts.open_configured():
             if isinstance(model, ImageModel):
-                self._register(self._images(model, engine))
+                self._serve(self._images(model, engine))
             else:
-                self._register(ServedText(model, engine, self.context))
+                self._serve(ServedText(model, engine, self.context))
+        for program in open_programs(self._settings):
+            self._serve(ServedProgram(program, self.engines.start_program(program), self.context))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -105,12 +130,12 @@ class ModelManager:
         """Warm a model up and put it in service."""
         _require_free_name(model.metadata.name, self._configured)
         engine = self.engines.start_text(model, alone=not self.opened)
-        return self._register(ServedText(model, engine, self.context))
+        return self._serve(ServedText(model, engine, self.context))
 
     def add_images(self, model: ImageModel) -> Servable:
         """The same for a model of images."""
         _require_free_name(model.metadata.name, self._configured)
-        return self._register(self._images(model, self.engines.start_images(model, alone=not self.opened)))
+        return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
         limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
@@ -120,7 +145,7 @@ class ModelManager:
             served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
         return served
 
-    def _register(self, served: ServedT) -> ServedT:
+    def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
@@ -172,8 +197,8 @@ class ModelManager:
         served = await self.resolve(name)
         if not isinstance(served, ServedText):
             name = served.metadata.name
-            reads = "sensor readings" if isinstance(served, ServedSensor) else "images"
-            raise WrongTask(f"{name} reads {reads}, not texts; GET /v1/models/{name} has its signature", param="model")
+            message = f"{name} reads {served.reads}, not texts; GET /v1/models/{name} has its signature"
+            raise WrongTask(message, param="model")
         return served
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
@@ -188,7 +213,7 @@ class ModelManager:
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
         able = ", ".join(other.metadata.name for other in readers) or "none here"
-        does = f"{served.metadata.task} with {_describe_inputs(served)}"
+        does = f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
@@ -206,8 +231,7 @@ class ModelManager:
         if isinstance(served, ServedText) and _does(served, task):
             return served
         able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        inputs = "" if isinstance(served, ServedText) else f" with {_describe_inputs(served)}"
-        does = f"{served.metadata.task}{inputs}"
+        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
@@ -216,10 +240,15 @@ class ModelManager:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
         able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        reads = _describe_inputs(served)
-        message = (
-            f"{served.metadata.name} does {served.metadata.task} with {reads}; models for {task} of readings: {able}"
-        )
+        does = f"{served.metadata.task} with {served.reads}"
+        raise WrongTask(f"{served.metadata.name} does {does}; models for {task} of readings: {able}", param="model")
+
+    def require_program(self, served: Servable) -> ServedProgram:
+        """The same model. Raises WrongTask naming others, unless it is an exported program."""
+        if isinstance(served, ServedProgram):
+            return served
+        able = ", ".join(other.metadata.name for other in self.all() if isinstance(other, ServedProgram)) or "none here"
+        message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
         raise WrongTask(message, param="model")
 
     def all(self) -> Iterable[Servable]:
@@ -269,6 +298,11 @@ class ModelManager:
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
 
+    def _find_base(self, name: str) -> ServedText | None:
+        """The settings' model that a head sits on."""
+        found = self._find_configured(name)
+        return found if isinstance(found, ServedText) else None
+
     def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
@@ -289,13 +323,6 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
         )
     if name in taken:
         raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
-
-
-def _describe_inputs(served: Servable) -> str:
-    """What a model reads."""
-    if isinstance(served, ServedSensor):
-        return "readings"
-    return "texts" if isinstance(served, ServedText) else "images"
 
 
 def _does(served: ServedText, task: Task) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,9 @@ class ServingContext:
 
 class Servable:
     """A loaded model and its engine. It lives on the event loop; the engine's threads compute."""
+
+    # What its inputs are.
+    reads: ClassVar[str]
 
     def __init__(self, model: Computable, engine: RowEngine[Any], context: ServingContext) -> None:
         self.engine = engine

@@ -22,7 +22,7 @@ from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.metadata import sensor_metadata, text_metadata
 from service.serving.sensor_model import SensorModel, ServedSensor
-from service.serving.servable import Servable, ServingContext
+from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_sources import TextSource
 
@@ -36,7 +36,7 @@ class VersionLoader:
         engines: EngineFactory,
         texts: TextSource,
         context: ServingContext,
-        base_model: Callable[[str], Servable | None],
+        base_model: Callable[[str], ServedText | None],
     ) -> None:
         self._registry = registry
         self._engines = engines
@@ -80,8 +80,6 @@ class VersionLoader:
         base = self._base_model(manifest.base)
         if base is None:
             raise ArtifactError(f"it is a head on {manifest.base}, which is not served here: start it with --model")
-        if not isinstance(base, ServedText):
-            raise ArtifactError(f"it is a head on {manifest.base}, which reads no texts here: start the encoder again")
         if base.metadata.version != manifest.base_version:
             raise ArtifactError(
                 f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is "

@@ -38,7 +38,7 @@ def test_it_judges_the_tiles_and_writes_maps(
     app.state.manager.add_images(model)
     save_tiles(tmp_path / "tiles" / "MT_Free", 60)
     save_tiles(tmp_path / "tiles" / "MT_Break", 8, defect=True)
-    monkeypatch.setattr(inspect_tiles.httpx, "Client", lambda **_: TestClient(app))
+    monkeypatch.setattr("httpx.Client", lambda **_: TestClient(app))
     maps = tmp_path / "maps"
     monkeypatch.setattr(sys, "argv", ["inspect_tiles", "--tiles", str(tmp_path / "tiles"), "--maps", str(maps)])
     inspect_tiles.main()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from io import BytesIO
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -20,6 +17,7 @@ from models.registry.registry import Registry
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.fitting import fit_sensor
 from service.cli import main
+from service.client import Client
 from service.config import Settings
 from service.score import rows_per_request
 from tests.fakes.sensor import FakeForecaster, FakeSensor
@@ -30,28 +28,27 @@ from tests.support.sensors import LOAD, PUMP, RECORDS, put_in_service, sensor_ma
 
 @pytest.fixture
 def service(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """A service that urllib reaches without a socket."""
+    """A service that is called without a socket."""
     models = (PUMP, FakeSensor("series", window=3)), (RECORDS, FakeSensor()), (LOAD, FakeForecaster())
     return reached(TestClient(with_sensors(make_app(), *models)), monkeypatch)
 
 
 def reached(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """What urllib opens from now on."""
+    """The service of all clients from now on."""
 
-    @contextmanager
-    def opened(request: urllib.request.Request, timeout: float) -> Iterator[BytesIO]:
-        path = urlsplit(request.full_url).path
-        if request.data is None:
-            answer = client.get(path)
-        else:
-            assert isinstance(request.data, bytes)
-            answer = client.post(path, content=request.data, headers=dict(request.header_items()))
-        if answer.status_code != 200:
-            raise HTTPError(request.full_url, answer.status_code, "", answer.headers, BytesIO(answer.content))  # type: ignore[arg-type]
-        yield BytesIO(answer.content)
+    def pass_on(request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode()
+        answer = client.request(request.method, path, content=request.content, headers=dict(request.headers))
+        return httpx.Response(answer.status_code, content=answer.content)
 
-    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    connect_by(pass_on, monkeypatch)
     return client
+
+
+def connect_by(answer: Callable[[httpx.Request], httpx.Response], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all clients ask a function instead of a socket."""
+    http = httpx.Client(base_url="http://localhost", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr("service.score.Client", partial(Client, http=http))
 
 
 @pytest.fixture
@@ -191,6 +188,17 @@ def test_the_registry_gives_what_the_service_gives(
         assert by_registry.read_text() == by_service.read_text()
 
 
+def test_a_file_that_lacks_most_values_is_refused_either_way(
+    service: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path)
+    monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: FakeSensor("series", window=3))
+    (tmp_path / "t.csv").write_text("flow,pressure\n" + "1,2\n" * 4 + ",\n1,\n" * 6)
+    for where in (("--url", "http://localhost"), ("--home", str(tmp_path / "home"))):
+        assert score(str(tmp_path / "t.csv"), "--model", PUMP, *where) == 1
+        assert "56% of the values are missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "model", "flags", "said"),
     [
@@ -300,19 +308,74 @@ def test_where_nothing_can_be_written_nothing_is_scored(
     assert f"{flag}: expected a file in a directory that exists, got {table.parent / place}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("answer", [b"[]", b'{"object":"model","id":"m"}'])
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: httpx.Response) -> list[httpx.Request]:
+    """The requests to a service that answers as scripted."""
+    asked, script = list[httpx.Request](), iter(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return next(script)
+
+    connect_by(answer, monkeypatch)
+    return asked
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'{"object":"model","id":"m"}', b"[" * 100_000])
 def test_a_service_of_another_kind(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes
 ) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: nullcontext(BytesIO(answer)))
+    answering(monkeypatch, httpx.Response(200, content=answer))
     assert score(str(table), "--model", PUMP, "--url", "http://other") == 1
-    assert "http://other is not a Sonde service" in capsys.readouterr().err
+    assert "is not a route of Sonde" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:abc", "http://[::1", "nowhere"])
-def test_a_service_that_is_not_there(table: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+def test_a_key_is_not_sent_where_a_service_redirects(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = answering(monkeypatch, httpx.Response(302, headers={"location": "http://elsewhere/"}))
+    assert score(str(table), "--model", PUMP, "--url", "http://other", "--key", "secret") == 1
+    assert "HTTP status 302" in capsys.readouterr().err
+    assert [request.url.host for request in asked] == ["localhost"]
+
+
+@pytest.mark.parametrize("count", [0, 99, 101])
+def test_an_answer_with_another_number_of_scores_is_refused(
+    service: TestClient, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    item = {"index": 0, "score": 1.0, "p_value": 0.5, "is_anomaly": False, "contributions": None}
+    about = service.get(f"/v1/models/{RECORDS}").json()
+    scores = {"model": RECORDS, "data": [item] * count, "alpha": 0.05, "threshold": None, "reference": {"count": 9},
+              "drift": None, "state": None, "warnings": []}  # fmt: skip
+    answering(monkeypatch, httpx.Response(200, json=about), httpx.Response(200, json=scores))
+    assert score(str(table), "--model", RECORDS, "--url", "http://other") == 1
+    assert f"expected 100 scores, one a reading, got {count}" in capsys.readouterr().err
+
+
+def test_events_are_in_the_order_of_the_file(
+    service: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{at % 3},{90 if at in (5, 95, 110) else at % 2}" for at in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["flow,pressure", *rows]))
+    assert score(str(tmp_path / "t.csv"), "--model", PUMP, "--url", "http://localhost", "--alpha", "0.02") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[lines.index("3 events") + 2 :]] == ["7", "97", "112"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1", "no answer from the service"),
+        ("http://127.0.0.1:abc", "expected an address like"),
+        ("http://[::1", "expected an address like"),
+        ("nowhere", "expected an address like"),
+    ],
+)
+def test_a_service_that_is_not_there(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, said: str
+) -> None:
+    monkeypatch.setattr("service.client.client.time.sleep", lambda seconds: None)
     assert score(str(table), "--model", PUMP, "--url", url) == 1
-    assert f"{url} does not answer" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_a_registry_without_the_model(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,4 +400,4 @@ def test_a_file_of_a_plant_is_scored_as_it_is_trained_on(
     assert "read as: semicolon, a row of units left out (bar, l/min), decimal comma, day first, Europe/Berlin" in said
     assert "pressure: 1 values are missing" in said
     assert "open" in said.splitlines()[-1]
-    assert read_rows(out)[0]["timestamp"] == "2026-11-27T09:00:00+00:00"
+    assert read_rows(out)[0]["timestamp"] == "2026-11-27T10:00:00+01:00"

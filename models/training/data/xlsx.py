@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pyarrow as pa
@@ -16,7 +20,16 @@ from models.training.errors import data_error
 # Of all parts of the workbook, unpacked: the archive states it, and unpacking a part stops there.
 _MAX_BYTES = 1 << 30
 _MOST_ROWS, _MOST_COLUMNS = 1_000_000, 1000
+# The last row that a sheet can have. A file may name a later one, and openpyxl would count all rows before it.
+_LAST_ROW = 1 << 20
 _BATCH = 4096
+# What openpyxl and zipfile raise for a file that is no workbook: SyntaxError is of its XML, RuntimeError of encryption.
+_UNREADABLE = (
+    *(KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, EOFError, SyntaxError, RuntimeError),
+    ArithmeticError,
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+_Rows = Iterator[tuple[int, Sequence[object]]]
 
 
 def read_sheet(path: Path, param: str) -> tuple[pa.Table, list[int]]:
@@ -28,30 +41,43 @@ def read_sheet(path: Path, param: str) -> tuple[pa.Table, list[int]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheet = book.worksheets[0]
-        rows = ((number, row) for number, row in enumerate(sheet.iter_rows(values_only=True), start=1) if any_cell(row))
-        return _to_table(rows, param)
-    except (KeyError, IndexError, ValueError, TypeError, OSError, SyntaxError, zipfile.BadZipFile) as error:
+        sheet.reset_dimensions()  # else rows and columns beyond those that the file states are left out
+        return _to_table(partial(_rows, sheet, param), param)
+    except _UNREADABLE as error:
         got = f"one that cannot be read ({str(error)[:200] or type(error).__name__})"
         raise data_error(param, "invalid_xlsx", "an XLSX workbook", got) from None
 
 
-def any_cell(row: Sequence[object]) -> bool:
-    """Whether a row has a cell with something in it."""
+def _rows(sheet: Any, param: str, first: int, width: int) -> _Rows:
+    """The number and cells of each row that is not empty, from the row `first` on."""
+    for number, row in enumerate(sheet.iter_rows(first, max_col=width, values_only=True), start=first):
+        if number > _LAST_ROW:
+            raise data_error(param, "too_many_rows", f"rows up to {_LAST_ROW:,}", "more")
+        if _has_content(row):
+            yield number, row
+
+
+def _has_content(row: Sequence[object]) -> bool:
     return any(cell is not None and cell != "" for cell in row)
 
 
-def _require_small(path: Path, param: str) -> None:
+def unpacked_bytes(path: Path, param: str) -> int:
+    """The bytes of all parts of a workbook, unpacked. Raises TrainingDataError for a file that is no archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(part.file_size for part in archive.infolist())
+            return sum(part.file_size for part in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise data_error(param, "invalid_xlsx", "an XLSX workbook", "a file that is no ZIP archive") from None
-    if size > _MAX_BYTES:
+
+
+def _require_small(path: Path, param: str) -> None:
+    if (size := unpacked_bytes(path, param)) > _MAX_BYTES:
         raise data_error(param, "file_too_large", f"at most {_MAX_BYTES:,} bytes unpacked", f"{size:,}")
 
 
-def _to_table(rows: Iterator[tuple[int, Sequence[object]]], param: str) -> tuple[pa.Table, list[int]]:
-    _, header = next(rows, (0, ()))
+def _to_table(rows_from: Callable[[int, int], _Rows], param: str) -> tuple[pa.Table, list[int]]:
+    """The table of rows that are read from a first one on, to a width."""
+    first, header = next(rows_from(1, _MOST_COLUMNS + 1), (0, ()))
     width = max((at + 1 for at, cell in enumerate(header) if cell is not None), default=0)
     if not 1 <= width <= _MOST_COLUMNS:
         raise data_error(param, "wrong_columns", f"1 to {_MOST_COLUMNS:,} columns", f"{width:,}")
@@ -60,11 +86,12 @@ def _to_table(rows: Iterator[tuple[int, Sequence[object]]], param: str) -> tuple
         if names.count(name) > 1:
             raise data_error(param, "duplicate_key", "each column once", "it twice", column=name)
     schema, batches, lines = pa.schema([(name, pa.string()) for name in names]), [], list[int]()
+    rows = rows_from(first + 1, width)
     while part := list(islice(rows, _BATCH)):
         lines += [number for number, _ in part]
         if len(lines) > _MOST_ROWS:
             raise data_error(param, "too_many_rows", f"at most {_MOST_ROWS:,} rows", "more")
-        cells = [[_text(row[at]) if at < len(row) else None for _, row in part] for at in range(width)]
+        cells = [[_text(row[at]) for _, row in part] for at in range(width)]
         batches.append(pa.record_batch([pa.array(column, pa.string()) for column in cells], schema=schema))
     return pa.Table.from_batches(batches, schema), lines
 
@@ -75,4 +102,6 @@ def _text(cell: object) -> str | None:
         return cell
     if isinstance(cell, bool):
         return str(cell).lower()
+    if isinstance(cell, timedelta):
+        return str(cell)  # "1 day, 12:00:00"
     return cell.isoformat() if isinstance(cell, datetime | date | time) else repr(cell)

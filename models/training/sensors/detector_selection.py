@@ -99,7 +99,8 @@ def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[s
     alarms = found.p_values <= ALPHAS[0]
     values = precision_recall_fscore_support(anomalous, alarms, average="binary", zero_division=0.0)[:3]
     auroc = evaluation.auroc(found.scores[~anomalous], found.scores[anomalous])
-    return {"auroc": auroc} | dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
+    known = {"auroc": auroc, "known_anomalies": float(anomalous.sum())}
+    return known | dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
 
 
 def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends
 
+from models.training.errors import TrainingDataError
 from service.api.deps import JobsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
@@ -16,6 +18,8 @@ from service.errors import InvalidRequest
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["Sonde"])
 # A check computes for seconds beside the models that serve, so there is one at a time, and none of a large file.
 MAX_BYTES = 8 * 2**20
+# Of a workbook, whose XML has about four bytes for each of a CSV. A small file may unpack to a thousand times its size.
+MAX_UNPACKED_BYTES = 4 * MAX_BYTES
 _ONE_AT_A_TIME = CapacityLimiter(1)
 
 
@@ -30,17 +34,26 @@ async def check(file_id: str, body: FileCheckBody, jobs: JobsDep) -> dict[str, A
 
     A job runs the same checks by itself. Files of more than 8 MiB are left to it.
     """
+    from models.training.data.xlsx import unpacked_bytes
     from models.training.file_check import check_file  # loads what training needs
 
-    size = (await jobs.run(jobs.files.get, file_id)).bytes
-    if size > MAX_BYTES:
-        raise InvalidRequest(
-            f"file_id: expected at most {MAX_BYTES} bytes to check, got {size}: start the job, which checks the file,"
-            " or run 'sonde check' on it",
-            param="file_id",
-        )
+    _require_small((await jobs.run(jobs.files.get, file_id)).bytes, MAX_BYTES, "bytes")
     path = await jobs.run(jobs.files.path, file_id)
+    if path.suffix == ".xlsx":
+        with suppress(TrainingDataError):  # the check reports a file that is no workbook
+            _require_small(
+                await to_thread.run_sync(unpacked_bytes, path, "file_id"), MAX_UNPACKED_BYTES, "bytes unpacked"
+            )
     report = await to_thread.run_sync(
         check_file, path, body.task, body.hyperparameters, body.columns, limiter=_ONE_AT_A_TIME
     )
     return report.to_json()
+
+
+def _require_small(size: int, most: int, unit: str) -> None:
+    if size > most:
+        raise InvalidRequest(
+            f"file_id: expected at most {most} {unit} to check, got {size}: start the job, which checks the file,"
+            " or run 'sonde check' on it",
+            param="file_id",
+        )

@@ -162,6 +162,25 @@ def test_a_key_without_the_scope_is_refused_alike(app: FastAPI) -> None:
     assert seen(direct) == seen(other)
 
 
+@pytest.mark.parametrize("secret", ["known", "unknown"])
+def test_requests_are_counted_and_logged_alike(app: FastAPI, caplog: pytest.LogCaptureFixture, secret: str) -> None:
+    caplog.set_level(logging.INFO, "sonde.requests")
+    _, known = Keyring(app.state.settings.keys_file).create(["infer"])
+    content = json.dumps(GOOD["/v1/embeddings"]).encode()
+    key = known if secret == "known" else secret
+    both(TestClient(app), "/v1/embeddings", content, authorization=f"Bearer {key}")
+    direct, other = ({**record.__dict__} for record in caplog.records if record.name == "sonde.requests")
+    assert [(line["route"], line.get("path")) for line in (direct, other)] == [
+        ("/v1/embeddings", None) if secret == "known" else ("unmatched", "/v1/embeddings")
+    ] * 2
+
+
+def test_answers_say_alike_that_they_depend_on_the_origin(make_app: MakeApp) -> None:
+    app = make_app(cors_origin=["http://a"])
+    direct, other = both(TestClient(app), "/v1/embeddings", json.dumps(GOOD["/v1/embeddings"]).encode())
+    assert direct.headers["vary"] == other.headers["vary"] == "Origin"
+
+
 def test_routes_that_compute_are_reached_without_fastapi(app: FastAPI) -> None:
     passed: list[str] = []
 

@@ -15,7 +15,15 @@ from service.client import AsyncClient, Client, ClientError, NotFound, Refused, 
 from service.client.errors import BadInput, UnexpectedAnswer
 
 Script = list[httpx.Response | Exception]
-SCORES = {"model": "m", "data": [], "alpha": 0.05, "threshold": None, "drift": None, "warnings": []}
+SCORES = {
+    "model": "m",
+    "data": [],
+    "alpha": 0.05,
+    "threshold": None,
+    "reference": {"count": 9},
+    "drift": None,
+    "warnings": [],
+}
 JOB = {"id": "ftjob-1", "status": "running", "paused": False, "model": "m", "fine_tuned_model": None, "created_at": 1}
 
 
@@ -172,6 +180,23 @@ def test_named_columns_are_sent_by_name_and_checked() -> None:
     assert service.body()["series"] == [{"flow": 1.0, "pressure": 2.0}]
     with pytest.raises(BadInput, match="row 1: expected a list of 2 numbers, for flow, pressure"):
         client_of(service).anomaly(model="m", series=[[1.0, 2.0], [1.0]], columns=["flow", "pressure"])
+    with pytest.raises(BadInput, match="columns: expected each name once, got flow, flow"):
+        client_of(service).anomaly(model="m", series=[[1.0, 2.0]], columns=["flow", "flow"])
+
+
+NAMED: list[dict[str, Any]] = [{"series": [[1.0, 2.0]], "columns": ["flow", "pressure"]}, {"series": [{"flow": 1.0}]}]
+
+
+@pytest.mark.parametrize("first", NAMED)
+def test_rows_without_names_are_refused_after_rows_with_names(first: dict[str, Any]) -> None:
+    service = Service(answer(SCORES | {"state": "one"}), answer(SCORES | {"state": "two"}))
+    stream = client_of(service).stream("m", events={"gap": 3})
+    stream.score(**first)
+    with pytest.raises(BadInput, match="expected the columns' names, as in the pieces before \\(flow"):
+        stream.score([[2.0, 1.0]])
+    stream.score([[2.0, 1.0]], columns=["pressure", "flow"])
+    assert service.body(1)["series"] == [{"pressure": 2.0, "flow": 1.0}]
+    assert service.body(1)["events"] == {"gap": 3}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
@@ -220,3 +245,24 @@ def test_the_asynchronous_client_does_the_same() -> None:
 def test_both_clients_have_the_same_methods() -> None:
     names = {name for name in dir(Client) if not name.startswith("_")}
     assert names == {name for name in dir(AsyncClient) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc", "http://[::1", "nowhere", "file:///etc/passwd", ""])
+def test_what_is_no_address_is_refused(kind: type[Client | AsyncClient], url: str) -> None:
+    with pytest.raises(BadInput, match="expected an address"):
+        kind(url)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["ключ", "a\nb", "a\x7f"])
+def test_what_cannot_be_a_key_is_refused_and_not_shown(kind: type[Client | AsyncClient], key: str) -> None:
+    with pytest.raises(BadInput, match="sonde keys create") as caught:
+        kind(key=key)
+    assert key not in caught.value.message
+
+
+def test_an_error_too_deep_to_read_is_an_error_of_its_status() -> None:
+    service = Service(httpx.Response(500, content=b'{"error":' * 100_000))
+    with pytest.raises(Refused, match="HTTP status 500"):
+        client_of(service).models()

@@ -139,8 +139,13 @@ def test_events_and_report_say_why_the_detector_was_chosen(trained: tuple[Path, 
     said = " ".join(str(event.get("message", "")) for event in events)
     assert "since it ranks the labelled anomalies best" in said
     assert "no network is tried" in said
-    plots = read(directory / "report.json")["plots"]
+    report = read(directory / "report.json")
+    plots, found = report["plots"], report["events"]
+    assert found["found"] >= len(found["shown"]) > 0
+    assert any(one["labelled"] and one["columns"][0] == "b" for one in found["shown"])
     series = plots["series"]
+    assert series["marks"]["b"]
+    assert set(series["marks"]["b"]) <= set(series["anomalies"])
     assert set(series["columns"]) == {"a", "b", "c"}
     assert (
         len(series["x"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from service.api.routes import file_check
 ROWS = "text,label\n" + "".join(f"text number {at},{'even' if at % 2 == 0 else 'odd'}\n" for at in range(60))
 
 
-def upload(client: TestClient, content: str, name: str = "rows.csv") -> str:
+def upload(client: TestClient, content: str | bytes, name: str = "rows.csv") -> str:
     answer = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": (name, content)})
     identity: str = answer.raise_for_status().json()["id"]
     return identity
@@ -54,3 +56,13 @@ def test_wrong_requests_are_refused(client: TestClient, monkeypatch: pytest.Monk
     monkeypatch.setattr(file_check, "MAX_BYTES", 100)
     refused = check(client, file)
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "file_id")
+
+
+def test_a_workbook_is_measured_unpacked(client: TestClient) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/sharedStrings.xml", bytes(file_check.MAX_UNPACKED_BYTES + 1))
+    refused = check(client, upload(client, stream.getvalue(), "rows.xlsx"))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "file_id")
+    assert "bytes unpacked" in refused.json()["error"]["message"]
+    assert check(client, upload(client, b"PK\x03\x04 no archive", "rows.xlsx")).json()["status"] == "fail"
