@@ -44,6 +44,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "gpu": ("On a GPU", tables.gpu),
     "families": ("Sensor detectors on families of plants", families),
     "choice": ("A configuration chosen without each family", choice),
+    "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 
 

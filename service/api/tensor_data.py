@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
+from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.schemas.open_inference import InferBody, InferInput
 from service.errors import InvalidRequest, MalformedBody
@@ -31,14 +31,6 @@ DATATYPES = {
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """The dtype and shape of a tensor whose values are not read yet."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memoryview]:
