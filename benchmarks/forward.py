@@ -19,6 +19,7 @@ import torch
 from benchmarks import results, rivals
 from benchmarks.roofline import best_rate
 from models.loader import load
+from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, place
 from models.source import locate
 from models.text.base import TextModel
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     results.add_flags(parser)
     chosen = parser.parse_args()
+    keep_freed_memory()  # as the service does
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     names = chosen.backends.split(",") if chosen.backends else default_backends(chosen.device)

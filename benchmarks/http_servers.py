@@ -119,6 +119,9 @@ class FreeTextSource:
     def __init__(self, engines: EngineFactory | None) -> None:
         self._engines = engines
 
+    def measure(self) -> None:
+        """Nothing depends on the machine."""
+
     def open_configured(self) -> Iterator[Opened]:
         """The free model."""
         model = FreeModel()

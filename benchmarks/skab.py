@@ -56,18 +56,44 @@ class Counts:
             self.passes + other.passes,
         )
 
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall."""
+        return 2 * self.hits / max(2 * self.hits + self.false_alarms + self.misses, 1)
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """The share of normal rows that are flagged."""
+        return self.false_alarms / max(self.false_alarms + self.passes, 1)
+
+    @property
+    def missing_alarm_rate(self) -> float:
+        """The share of anomalous rows that are not flagged."""
+        return self.misses / max(self.misses + self.hits, 1)
+
     def __str__(self) -> str:
-        f1 = 2 * self.hits / max(2 * self.hits + self.false_alarms + self.misses, 1)
-        false, missing = (
-            self.false_alarms / max(self.false_alarms + self.passes, 1),
-            self.misses / max(self.misses + self.hits, 1),
+        return (
+            f"F1 {self.f1:.3f}  false-alarm rate {self.false_alarm_rate:.1%}  "
+            f"missing-alarm rate {self.missing_alarm_rate:.1%}"
         )
-        return f"F1 {f1:.3f}  false-alarm rate {false:.1%}  missing-alarm rate {missing:.1%}"
+
+
+def read(path: Path) -> Table:
+    """Readings and labels of a file."""
+    return read_table(path, ColumnRoles(COLUMNS, "datetime", label="anomaly"))
+
+
+def files(data: Path) -> list[Path]:
+    """The files with faults, by folder and number."""
+    return sorted(
+        (path for path in (data / "skab/data").glob("*/*.csv") if path.parent.name != "anomaly-free"),
+        key=lambda path: (path.parent.name, int(path.stem)),
+    )
 
 
 def evaluate(path: Path, detector: str, alpha: float) -> Counts:
     """Train on the first 400 rows of a file, and judge the rest by its labels."""
-    table = read_table(path, ColumnRoles(COLUMNS, "datetime", label="anomaly"))
+    table = read(path)
     first = Table(table.columns, table.readings[:TRAIN_ROWS], table.lines[:TRAIN_ROWS])
     runs, _ = to_segments(first, "series")
     sensor = fit_sensor("series", detector, runs.columns, runs.normal())
@@ -85,13 +111,8 @@ def main() -> None:
     parser.add_argument("--detector", default="level")
     parser.add_argument("--alpha", type=float, default=0.05)
     asked = parser.parse_args()
-    folders = [
-        folder
-        for folder in sorted((asked.data / "skab" / "data").iterdir())
-        if folder.is_dir() and folder.name != "anomaly-free"
-    ]
     total = Counts(0, 0, 0, 0)
-    for path in (path for folder in folders for path in sorted(folder.glob("*.csv"), key=lambda path: int(path.stem))):
+    for path in files(asked.data):
         counts = evaluate(path, asked.detector, asked.alpha)
         total += counts
         print(f"{path.parent.name}/{path.name:8} {counts}")

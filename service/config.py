@@ -27,6 +27,8 @@ _CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
 # Kubernetes and Docker describe a service whose name begins with "sonde" by such names, or values.
 _LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
+# The suffix of exported programs.
+_PROGRAM = ".pt2"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 # Characters of a wrong value that an error shows.
 _LONGEST_SHOWN = 200
@@ -65,7 +67,7 @@ class Settings(BaseSettings):
     model: Annotated[tuple[str, ...], NoDecode] = Field(
         ("all-MiniLM-L6-v2",),
         min_length=1,
-        description="directory or Hub id, or NAME=it; may be repeated (the variable takes commas)",
+        description="directory, Hub id or .pt2 file, or NAME=it; may be repeated (the variable takes commas)",
     )
     registry_poll_s: float = Field(
         1.0, gt=0, le=3600, description="seconds between looks at the registry of fine-tuned models"
@@ -90,6 +92,8 @@ class Settings(BaseSettings):
     max_readings: int = Field(100_000, ge=1, description="readings of one request")
     max_request_tokens: int = Field(300_000, ge=1, description="tokens of one request")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
+    max_image_bytes: int = Field(20 * 2**20, ge=1, description="bytes of one image, as it is sent")
+    max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image, before it is scaled")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
     )
@@ -197,6 +201,16 @@ class Settings(BaseSettings):
         return self.home / "keys.json"
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """The models that are exported programs."""
+        return tuple(spec for spec in self.model if spec.endswith(_PROGRAM))
+
+    @property
+    def text_models(self) -> tuple[str, ...]:
+        """The other models."""
+        return tuple(spec for spec in self.model if not spec.endswith(_PROGRAM))
+
+    @property
     def races_file(self) -> Path:
         return self.home / "races.json"
 
@@ -261,6 +275,9 @@ class Settings(BaseSettings):
             raise ConfigError(message, param=name) from error
         if settings.fronts and settings.workers > 1:
             message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
+            raise ConfigError(message, param="fronts")
+        if settings.fronts and settings.programs:
+            message = f"--fronts: expected 0 with exported programs, got {settings.fronts}: take --workers"
             raise ConfigError(message, param="fronts")
         return settings
 

@@ -36,7 +36,7 @@ _ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
 MOST_KEYS = 100
-TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast")
+TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast", "inference")
 SHED_REASONS = ("items", "tokens", "not_ready")
 QUOTA_REASONS = ("key_jobs", "total_jobs", "key_bytes", "total_bytes", "key_feedback", "total_feedback")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")
@@ -87,9 +87,13 @@ class Metrics:
         self.client_gone = counter("sonde_client_gone", "Requests whose caller hung up before the answer")
         self.deadline_missed = counter("sonde_deadline_missed", "Requests that ran out of time")
 
-        self.inputs = counter("sonde_inputs", "Texts or readings received", ["model", "task"])
+        self.inputs = counter("sonde_inputs", "Texts, readings or rows of tensors received", ["model", "task"])
         self.truncated = counter("sonde_truncated_inputs", "Texts cut to the model's length", ["model", "task"])
-        self.tokens = counter("sonde_tokens", "Tokens computed, without padding; 16 readings count as one token", model)
+        self.tokens = counter(
+            "sonde_tokens",
+            "Tokens computed, without padding; 16 readings or 256 numbers of a program count as one token",
+            model,
+        )
         self.tokenize = seconds("sonde_tokenize_seconds", "Time to tokenise one request", model)
         self.queue_wait = seconds("sonde_queue_wait_seconds", "Time from submission to the first batch", model)
         self.inference = seconds("sonde_inference_seconds", "Time of one batch on the device", model)
@@ -121,7 +125,7 @@ class Metrics:
             "sonde_model_info", "Models in service", ["model", "version", "task", "device", "dtype", "reason"]
         )
         self.one_by_one = gauge(
-            "sonde_model_one_by_one", "1 when a model's texts share no batch, because its answers depend on it", model
+            "sonde_model_one_by_one", "1 when a model's inputs share no batch, because its answers depend on it", model
         )
         self.device_memory = gauge("sonde_device_memory_bytes", "Memory of tensors on the device", ["device"])
         self.model_generation = gauge("sonde_model_generation", "Promotions and rollbacks of a model so far", model)

@@ -18,6 +18,7 @@ TITLES = {
     "contributions": "Columns to blame for the alarms",
     "horizon": "Error by steps ahead",
     "training": "Loss by epoch",
+    "calibration": "Confidence against accuracy",
 }
 _WIDTH, _PANEL, _MAX_PANELS = 10.0, 1.3, 12
 _RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#777777"
@@ -36,6 +37,7 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
         "contributions": contributions,
         "horizon": horizon,
         "training": training,
+        "calibration": calibration,
     }
     figure = drawings[name](plots[name])
     figure.suptitle(TITLES[name], fontsize=11)
@@ -46,9 +48,10 @@ def series(data: Mapping[str, Any]) -> Figure:
     """Draw readings, and below them scores, thresholds and anomalies.
 
     `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or
-    None), `anomalies` (indices into x) and optionally `labels` (0 or 1).
+    None), `anomalies` (indices into x) and optionally `labels` (0 or 1) and `marks` (name → the anomalies that it is
+    to blame for; each column has all anomalies without them).
     """
-    x = _positions(data["x"])
+    x, marks = _positions(data["x"]), data.get("marks")
     columns = list(data["columns"].items())[:_MAX_PANELS]
     figure = new_figure(_PANEL * (len(columns) + 2))
     grid = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])
@@ -56,8 +59,9 @@ def series(data: Mapping[str, Any]) -> Figure:
     for axis, (name, readings) in zip(axes, columns, strict=False):
         axis.plot(x, readings, color=_BLUE, linewidth=0.8)
         axis.set_ylabel(_printable(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
-        _mark_anomalies(axis, x, readings, data["anomalies"])
-    axes[0].set_title("columns in the units of the file", loc="left", fontsize=8)
+        _mark_anomalies(axis, x, readings, data["anomalies"] if marks is None else marks.get(name, ()))
+    marked = "" if marks is None else "; dots are alarms, on the columns to blame"
+    axes[0].set_title(f"columns in the units of the file{marked}", loc="left", fontsize=8)
     _shade_labels(axes, x, data.get("labels"))
     _draw_scores(axes[-1], x, data)
     _name_positions(axes[-1], data["x"], x)
@@ -139,6 +143,24 @@ def training(curve: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
+def calibration(curve: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the accuracy of rows of like confidence with its 95 % interval; a calibrated model is on the diagonal."""
+    figure = new_figure(5.0)
+    axis = figure.subplots()
+    accuracy = curve["accuracy"]
+    below = [value - low for value, low in zip(accuracy, curve["low"], strict=True)]
+    above = [high - value for value, high in zip(accuracy, curve["high"], strict=True)]
+    axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=0.9, label="calibrated")
+    axis.errorbar(
+        curve["confidence"], accuracy, (below, above), fmt="o", color=_BLUE, capsize=3, label="accuracy, 95 % interval"
+    )
+    for x, y, rows in zip(curve["confidence"], accuracy, curve["rows"], strict=True):
+        axis.annotate(f"{rows} rows", (x, y), (6, -11), textcoords="offset points", fontsize=8)
+    axis.set(xlim=(0, 1.08), ylim=(0, 1.04), xlabel="mean confidence (0 to 1)", ylabel="share of rows that are right")
+    axis.legend(loc="upper left", fontsize=8)
+    return figure
+
+
 def line(points: Sequence[tuple[float, float]], ticks: Mapping[float, str]) -> Figure:
     """Draw a line from (0, 0) on, with the given labels at places of the x axis."""
     figure = new_figure(3.5)
@@ -212,10 +234,17 @@ def _positions(values: Sequence[Any]) -> list[Any]:
 
 def _name_positions(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None:
     """Name the axis; label positions with their texts, where there is room, unless they are times."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_xlabel("time" if len(x) and isinstance(x[0], datetime) else "line of the file")
-    if list(values[:1]) == list(x[:1]) or isinstance(x[0], datetime):
+    is_time = len(x) > 0 and isinstance(x[0], datetime)
+    axis.set_xlabel("time" if is_time else "line of the file")
+    if is_time:
+        locator = AutoDateLocator(tz=x[0].tzinfo)  # type: ignore[no-untyped-call]  # matplotlib has no types here
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=x[0].tzinfo))  # type: ignore[no-untyped-call]
+        return
+    if list(values[:1]) == list(x[:1]):
         return
     # A dollar sign would start a formula.
     names = [_printable(str(value)).replace("$", r"\$") for value in values]

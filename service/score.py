@@ -70,7 +70,8 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
             write(parsed.out, table, found, scorer.columns, parsed.alpha)
     if parsed.plot is not None:
         with _naming_flag("--plot", parsed.plot):
-            draw(parsed.plot, table, found, scorer.columns, parsed.alpha)
+            window = scorer.window if scorer.kind == "series" else None
+            draw(parsed.plot, table, found, scorer.columns, parsed.alpha, window)
     lines = summary(table, found, parsed.alpha)
     if scorer.kind == "series":
         lines += event_lines(table, found, scorer.window, parsed.alpha)

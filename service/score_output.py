@@ -49,8 +49,8 @@ def write(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], a
             writer.writerow([line, times[place], float(found.scores[place]), p_value, int(p_value <= alpha), *shares])
 
 
-def draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], alpha: float) -> None:
-    """Draw readings, scores and anomalies into a file that ends in .png or .svg."""
+def draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], alpha: float, window: int | None) -> None:
+    """Draw readings, scores and anomalies into a file that ends in .png or .svg; `window` is that of a series."""
     from models.training.sensors.report_plots import highest_of_stretches
     from service import plots
 
@@ -62,23 +62,39 @@ def draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], al
         "scores": found.scores[kept].tolist(),
         "threshold": {f"{alpha:g}": found.threshold},
         "anomalies": [place for place, at in enumerate(kept) if found.p_values[at] <= alpha],
+        "marks": _marks(table, found, kept, window, alpha),
     }
     path.write_bytes(plots.render(plots.series(data), "png" if path.suffix == ".png" else "svg"))
 
 
+def _marks(
+    table: Table, found: ScoredRows, kept: Sequence[int], window: int | None, alpha: float
+) -> dict[str, list[int]] | None:
+    """By column, the anomalies (indices into `kept`) of the events for which it is to blame; None for records."""
+    if window is None:
+        return None
+    marks: dict[str, list[int]] = {}
+    for _, rows, event in _all_events(table, found, window, alpha):
+        own = set(rows[event.start.row : event.end.row + 1].tolist())
+        inside = [place for place, at in enumerate(kept) if at in own and found.p_values[at] <= alpha]
+        for column in event.main_columns(table.columns):
+            marks.setdefault(column, []).extend(inside)
+    return marks
+
+
 def _places(table: Table) -> list[str] | list[int]:
-    """Each row's time in ISO 8601, or its line where there are no times."""
+    """Each row's time in ISO 8601 and the file's zone, or its line where there are no times."""
     if table.times is None:
         lines: list[int] = table.lines.tolist()
         return lines
-    return [to_iso(seconds) for seconds in table.times.tolist()]
+    return [to_iso(seconds, table.zone) for seconds in table.times.tolist()]
 
 
 def event_lines(table: Table, found: ScoredRows, window: int, alpha: float) -> list[str]:
     """A table of events: from when to when, how long, how strange, and the columns to blame."""
     places = [str(place) for place in _places(table)]
     order = (table.lines if table.times is None else table.times).tolist()
-    events = [one for name, rows in each_stream(table) for one in _events(name, rows, found, window, alpha)]
+    events = _all_events(table, found, window, alpha)
     if not events:
         return []
     lines = [("", "start", "end", "readings", "severity", "p-value of the peak", "columns")]
@@ -103,6 +119,12 @@ def each_stream(table: Table) -> Iterator[tuple[str, NDArray[np.int64]]]:
     names = np.array(table.groups)
     for name in dict.fromkeys(table.groups):
         yield name, np.flatnonzero(names == name)
+
+
+def _all_events(
+    table: Table, found: ScoredRows, window: int, alpha: float
+) -> list[tuple[str, NDArray[np.int64], Event]]:
+    return [one for name, rows in each_stream(table) for one in _events(name, rows, found, window, alpha)]
 
 
 def _events(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -17,6 +18,7 @@ from service.console import takes_colours
 if TYPE_CHECKING:
     import socket
 
+    from service.api.server import Server
     from service.metrics import Metrics
     from service.processes.server_process import ServerProcess
     from service.serving.text_sources import TextSource
@@ -79,23 +81,34 @@ def _serve_engine(settings: Settings, process: ServerProcess) -> int:
 def _run_server(
     settings: Settings, keyring: Keyring, process: ServerProcess | None, sockets: list[socket.socket]
 ) -> int:
+    gc.disable()  # the server enables it once PyTorch and the models are loaded: a million objects that stay
+    # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
+    sys.setswitchinterval(0.0001)
     # Imported here because it loads PyTorch, which `sonde keys` does not need.
-    from service.api.app import create_app
-    from service.api.server import Server
-    from service.api.server import serve as run
     from service.metrics import Metrics, listen
     from service.serving.model_manager import ModelManager
 
     metrics = Metrics()
-    texts = None if process is None else _engine_process_models(settings, metrics, process, lambda e: server.fail(e))
-    manager = ModelManager(settings, metrics, on_failure=lambda error: server.fail(error), texts=texts)
+    server: Server | None = None
+
+    def fail(error: Exception) -> None:
+        if server is not None:  # before that, opening the models fails with it
+            server.fail(error)
+
+    texts = None if process is None else _engine_process_models(settings, metrics, process, fail)
+    manager = ModelManager(settings, metrics, on_failure=fail, texts=texts)
+    manager.start_opening()
+    # Most of loading a model is no work of the interpreter's, which has time to import the rest.
+    from service.api.app import create_app
+    from service.api.server import Server, serve
+
     if process is not None:
         process.publish(metrics)
     banner = make_banner(settings, keyring)
     announce = banner.show if process is None else process.announcing(banner.text)
     server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
     listen(metrics.registry, settings.host, settings.metrics_port)
-    return run(server, manager, sockets)
+    return serve(server, manager, sockets)
 
 
 def _engine_process_models(

@@ -15,6 +15,7 @@ Severity = Literal["low", "medium", "high"]
 Doubles = NDArray[np.float64]
 # From this share of alpha on, an event is of medium severity.
 _MEDIUM = 0.2
+_MAIN_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Event:
         total = sum(self.shares) or 1.0
         shares = [(name, share / total) for name, share in zip(columns, self.shares, strict=True) if share > 0]
         return sorted(shares, key=lambda one: -one[1])
+
+    def main_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns to blame: at most three, each with at least half of the largest share."""
+        first = self.blamed(columns)[:_MAIN_COLUMNS]
+        return tuple(name for name, share in first if share >= first[0][1] / 2)
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ def _findings(job: TrainingJob, settings: Hyperparameters) -> list[Finding]:
         series = divide_series(job, settings)
         return list(check_table(series.seen, series.held_rows, series.repairs))
     parts = dataset.read_split(job, settings)
-    return list(check_data(parts.train, parts.held_out, same_file=parts.same_file))
+    return list(check_data(parts.train, parts.held_out, columns=job.columns, same_file=parts.same_file))
 
 
 def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingDataError) -> list[TrainingDataError]:

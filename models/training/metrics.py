@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import entropy, rankdata, spearmanr
+from scipy.stats import binomtest, entropy, rankdata, spearmanr
 
 from models.training.hyperparameters import Metric
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
+# Fewer independent rows tell nothing beyond their count: of 9 rows that are right, a resample is right, too.
+FEW_ROWS = 10
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its bootstrap percentile interval."""
+    """A value and its bootstrap percentile interval, which a few independent rows make too narrow (`is_few`)."""
 
     value: float
     low: float
     high: float
+    is_few: bool = False
 
     @classmethod
-    def of(cls, value: float, resampled: Sequence[float] | Floats, level: float) -> Interval:
-        """The interval that holds the share `level` of the resampled values."""
+    def of(cls, value: float, resampled: Sequence[float] | Floats, level: float, rows: int) -> Interval:
+        """The interval that holds the share `level` of the values, which were resampled from independent `rows`."""
         low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-        return cls(value, float(low), float(high))
+        return cls(value, float(low), float(high), rows < FEW_ROWS)
 
     def __str__(self) -> str:
+        if self.is_few:
+            return f"{self.value:.3f} (too few independent rows for an interval)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
     @property
     def verdict(self) -> str:
         """What the interval says of a lead, in words."""
+        if self.is_few:
+            return "too few rows to tell"
         if self.low > 0:
             return "better beyond chance"
         return "worse beyond chance" if self.high < 0 else "no difference beyond chance"
@@ -46,6 +53,12 @@ def accuracy(truth: Ints, predicted: Ints) -> float:
     """The share of rows [n] predicted right."""
     _require_same_length(truth, predicted)
     return float(np.mean(truth == predicted))
+
+
+def share_of(count: int, rows: int) -> Interval:
+    """A share of rows with its 95 % interval, which holds for few rows and for 0 % and 100 % (Wilson, 1927)."""
+    found = binomtest(count, rows).proportion_ci(0.95, method="wilson")
+    return Interval(count / rows, float(found.low), float(found.high))
 
 
 def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
@@ -76,10 +89,21 @@ def calibration_interval(confidence: Floats, right: NDArray[np.bool_], *, seed: 
     return Interval(error, max(error - noise, 0.0), min(error + noise, 1.0))
 
 
-def coverage(scores: Floats, right: NDArray[np.bool_], least: float) -> tuple[float, float]:
-    """The share of rows [n] with a score of `least` or more, and the accuracy of these (NaN where there are none)."""
-    answered = scores >= least
-    return float(answered.mean()), float(right[answered].mean()) if answered.any() else float("nan")
+def calibration_curve(confidence: Floats, right: NDArray[np.bool_], bins: int = 10) -> dict[str, list[float]]:
+    """Confidence [n] against accuracy (`right` [n]), of each of `bins` equal bins that has rows.
+
+    Lists of mean `confidence`, of `accuracy` with its 95 % interval (`low`, `high`), and of the number of `rows`.
+    """
+    bin_of = np.minimum((np.asarray(confidence, np.float64) * bins).astype(np.int64), bins - 1)
+    parts = [bin_of == number for number in np.unique(bin_of)]
+    shares = [share_of(int(right[part].sum()), int(part.sum())) for part in parts]
+    return {
+        "confidence": [float(np.mean(confidence[part])) for part in parts],
+        "accuracy": [share.value for share in shares],
+        "low": [share.low for share in shares],
+        "high": [share.high for share in shares],
+        "rows": [int(part.sum()) for part in parts],
+    }
 
 
 def auroc(normal: Floats, strange: Floats) -> float:
@@ -161,7 +185,8 @@ def macro_f1_gain(
 ) -> Interval:
     """Macro-F1 of `ours`, or its lead over `theirs`, with a paired bootstrap over rows.
 
-    Efron and Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13.
+    Efron and Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Where all rows are right, each resample
+    is, too; then the interval is that of the share of right rows.
     """
 
     def gain(rows: Ints) -> float:
@@ -169,8 +194,10 @@ def macro_f1_gain(
         return macro_f1(truth[rows], ours[rows], classes) - other
 
     rng, count = np.random.default_rng(seed), len(truth)
+    if theirs is None and (truth == ours).all():
+        return replace(share_of(count, count), is_few=count < FEW_ROWS)
     gains = [gain(rng.integers(0, count, count)) for _ in range(resamples)]
-    return Interval.of(gain(np.arange(count)), gains, level)
+    return Interval.of(gain(np.arange(count)), gains, level, count)
 
 
 def gain_in(
@@ -194,7 +221,7 @@ def mean_gain(
         lead[rng.integers(0, len(lead), (_ROWS_AT_ONCE, len(lead)))].mean(axis=1)
         for _ in range(-(-resamples // _ROWS_AT_ONCE))
     ]
-    return Interval.of(float(lead.mean()), np.concatenate(means), level)
+    return Interval.of(float(lead.mean()), np.concatenate(means), level, len(lead))
 
 
 def effective_rank(x: Floats) -> float:

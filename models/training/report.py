@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from models.training.confusion import Confusion
 from models.training.errors import CheckFailed
 from models.training.report_labels import STAGE_TITLES, check_label
+from models.training.reported_events import ReportedEvents
 
 Stage = Literal["data", "forward", "loss", "gradient", "outcome"]
 Status = Literal["ok", "warn", "fail", "skipped"]
@@ -90,11 +92,17 @@ class Choice:
 
 
 class Report:
-    """Findings by stage, and what was chosen; `plots` are those of a job on readings."""
+    """Findings by stage, and what was chosen.
+
+    `confusion` is that of a classifier on held-out rows, and `events` are what a detector finds in held-out readings.
+    `plots` has the data of the plots, by name.
+    """
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
         self.findings: list[Finding] = list(findings)
         self.choices: list[Choice] = []
+        self.confusion: Confusion | None = None
+        self.events: ReportedEvents | None = None
         self.plots: dict[str, Any] | None = None
 
     def add(self, finding: Finding) -> None:
@@ -137,8 +145,11 @@ class Report:
             for stage in STAGES
         ]
         chosen = {"choices": [asdict(choice) for choice in self.choices]}
+        confusion = {} if self.confusion is None else {"confusion": asdict(self.confusion)}
+        events = {} if self.events is None else {"events": asdict(self.events)}
         plots = {} if self.plots is None else {"plots": self.plots}
-        return {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs} | plots
+        data = {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs}
+        return data | confusion | events | plots
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
@@ -150,6 +161,10 @@ class Report:
         rungs = content.get("rungs") or []
         report = cls(Finding.from_json(rung["rung"], one) for rung in rungs for one in rung["findings"])
         report.choices = [Choice(**choice) for choice in content.get("choices") or []]
+        if content.get("confusion") is not None:
+            report.confusion = Confusion.from_json(content["confusion"])
+        if content.get("events") is not None:
+            report.events = ReportedEvents.from_json(content["events"])
         report.plots = content.get("plots")
         return report
 

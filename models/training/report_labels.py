@@ -17,6 +17,8 @@ _METRICS = {
     "ece": "calibration error",
     "held_out_rows": "held-out rows",
     "held_out_windows": "held-out windows",
+    "known_anomalies": "known anomalies",
+    "oos_known_anomalies": "out-of-scope texts",
     "calibrated_on": "rows that calibrate",
     "C": "strength of the head (C)",
     "lexical": "weight of word pieces",
@@ -57,6 +59,7 @@ _PATTERNS = (
 )
 _CHECKS = {
     "parse": "rows read",
+    "header": "names of the columns",
     "class_counts": "rows of each label",
     "constant_columns": "columns that never vary",
     "tfidf": "word counts",

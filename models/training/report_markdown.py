@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report
 from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
+from models.training.reported_events import ReportedEvents
 
 MAX_ROWS_SHOWN = 10
+NOTHING_CONFUSED = "No held-out row was taken for another label."
 # What begins a tag, or the target of a link or image, in Markdown.
 _ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(")
 
@@ -29,6 +32,10 @@ def _sections(report: Report) -> Iterator[str]:
         for choice in report.choices:
             yield from _choice(choice)
         yield ""
+    if report.confusion is not None:
+        yield from _confusion(report.confusion)
+    if report.events is not None:
+        yield from _events(report.events)
     for number, stage in enumerate(STAGES, start=1):
         found = [f"- {STATUS_WORDS[one.status]}: {named(one)}. {escape(one.message)}" for one in report.of(stage)]
         yield from (f"## {number}. {STAGE_TITLES[stage]}", "", *(found or ["Not run."]), "")
@@ -59,6 +66,32 @@ def _choice(choice: Choice) -> Iterator[str]:
     for name, figures in choice.candidates.items():
         listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
         yield f"  - {escape(name)}: {listed or 'not measured'}"
+
+
+def _confusion(confusion: Confusion) -> Iterator[str]:
+    yield from ("## What is taken for what", "")
+    for pair in confusion.pairs:
+        yield f"- {escape(pair_text(pair))}"
+        yield from (f"  - row {one.line}: {escape(one.text)}" for one in pair.examples)
+    if not confusion.pairs:
+        yield NOTHING_CONFUSED
+    yield ""
+
+
+def _events(events: ReportedEvents) -> Iterator[str]:
+    yield from (f"## {events.title}", "")
+    if events.shown:
+        header, *rows = events.table()
+        yield from (_table_row(header), _table_row(["---"] * len(header)), *map(_table_row, rows), "")
+
+
+def _table_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(escape(cell).replace('|', '&#124;') for cell in cells)} |"
+
+
+def pair_text(pair: ConfusedPair) -> str:
+    """A confused pair in one sentence."""
+    return f"{pair.label!r} was taken for {pair.taken_for!r} in {pair.rows} of its {pair.of} held-out rows."
 
 
 def escape(text: str) -> str:

@@ -32,6 +32,7 @@ from service.api.routes import (
     kept_inputs,
     models,
     ollama,
+    open_inference,
     ownership,
     registry,
     rerank,
@@ -48,7 +49,20 @@ from service.serving.model_manager import ModelManager
 from service.serving.token_ids import TokenDecoder
 
 # Last come the paths that begin with a model's name.
-_COMPUTING = (embeddings, classify, anomaly, forecast, rerank, tokens, tei, cohere, ollama, azure, huggingface)
+_COMPUTING = (
+    embeddings,
+    classify,
+    anomaly,
+    forecast,
+    rerank,
+    tokens,
+    tei,
+    cohere,
+    ollama,
+    open_inference,
+    azure,
+    huggingface,
+)
 _DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
 # FastAPI would ask OpenTelemetry's libraries at each request whether they are set up. Sonde has metrics of its own.

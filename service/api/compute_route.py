@@ -104,8 +104,8 @@ class ComputeCall:
         kept: KeptInputs = self.request.app.state.kept_inputs
         kept.add(RequestContext.of(self.request).key.id, served.label, texts, answers)
 
-    def respond(self, body: bytes, served: Servable, *parts: Timings) -> Response:
-        """A JSON answer with the model, the times and the number of cut inputs in its headers."""
+    def respond(self, body: bytes, served: Servable, *parts: Timings, media_type: str = "application/json") -> Response:
+        """An answer with the model, the times and the number of cut inputs in its headers."""
         truncated = sum(rows.truncated for rows in parts)
         tokenize, queue, inference = (1000 * max(times) for times in zip((0.0,) * 3, *map(_times, parts), strict=True))
         RequestContext.of(self.request).facts.update(
@@ -122,7 +122,7 @@ class ComputeCall:
             body,
             [
                 (b"content-length", b"%d" % len(body)),
-                (b"content-type", b"application/json"),
+                (b"content-type", media_type.encode()),
                 (b"x-sonde-model", served.label.encode("latin-1")),
                 (b"x-sonde-truncated", b"%d" % truncated),
                 (b"server-timing", timing),

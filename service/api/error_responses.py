@@ -19,13 +19,17 @@ from models.errors import (
     ArtifactError,
     BadName,
     DeviceLost,
+    ImageError,
+    ImageTooLarge,
     ModelOutOfMemory,
     NotRegistered,
     RegistryBusy,
     RegistryConflict,
     RegistryDamaged,
     SondeError,
+    TensorError,
     TextError,
+    UnsupportedImage,
 )
 from models.filesystem import is_full
 from models.training.errors import HyperparameterError
@@ -59,6 +63,10 @@ STATUS: dict[type[SondeError], int] = {
     e.ClientGone: 499,
     e.BackendError: 500,
     TextError: 422,
+    ImageError: 422,
+    UnsupportedImage: 415,
+    ImageTooLarge: 413,
+    TensorError: 422,
     HyperparameterError: 422,
     BadName: 422,
     NotRegistered: 404,
@@ -79,6 +87,8 @@ _TYPES = {
 _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 # A base URL of other services ends in /api/v1.
 _OLLAMA, _NOT_OLLAMA = "/api/", "/api/v1/"
+# Cohere's routes are below /v2, too.
+_OPEN_INFERENCE = ("/v2/models", "/v2/health")
 _NOT_HERE = {"/v1/uploads": "files are uploaded in one request: POST /v1/files"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
@@ -122,14 +132,18 @@ def error_response(error: SondeError, path: str = "") -> Response:
 
 
 def envelope(status: int, message: str, *, code: str, param: str | None = None, path: str = "") -> Response:
-    """The one shape that all errors have; on Ollama's paths its clients' shape."""
+    """The one shape that all errors have; on some paths the shape that their clients read."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
     about = {"message": _encodable(message), "type": kind, "param": param and _encodable(param), "code": code}
-    plain = path.startswith(_OLLAMA) and not path.startswith(_NOT_OLLAMA)
-    body = {"error": about["message"] if plain else about}
+    body = {"error": about["message"] if _takes_plain_errors(path) else about}
     response = Response(orjson.dumps(body), status, media_type="application/json")
     response.headers["x-sonde-error"] = code
     return response
+
+
+def _takes_plain_errors(path: str) -> bool:
+    """Whether clients of a path read an error as a text: Ollama's, and those of the Open Inference Protocol."""
+    return (path.startswith(_OLLAMA) and not path.startswith(_NOT_OLLAMA)) or path.startswith(_OPEN_INFERENCE)
 
 
 def _encodable(text: str) -> str:

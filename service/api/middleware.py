@@ -28,7 +28,7 @@ from service.metrics import Metrics
 log = logging.getLogger(REQUESTS)
 
 # Names by which other systems ask for the health.
-PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping"}
+PROBE_ALIASES = {"/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"}
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/version", *PROBE_ALIASES}
 _WATCHING_PATHS = OPEN_PATHS | {"/metrics"}
 # The console and the documentation with their files. They hold no data; browsers send no key to open a page.

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
+from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report, Stage
 from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
-from models.training.report_markdown import rows_text
+from models.training.report_markdown import NOTHING_CONFUSED, pair_text, rows_text
+from models.training.reported_events import ReportedEvents
 from service import plots
 from service.api.report_summary import Metric, Summary
 
@@ -20,6 +22,7 @@ _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color-scheme:light dark}"
     "img{max-width:100%;background:#fff}figure{margin:1em 0}table{border-collapse:collapse}"
     "td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #8884}"
+    ".wide{overflow-x:auto}.matrix td{text-align:center;font-variant-numeric:tabular-nums}"
     ".fail{color:light-dark(#b00020,#ff8a80)}.warn{color:light-dark(#8a5300,#ffb74d)}"
 )
 
@@ -30,7 +33,14 @@ def report_page(summary: Summary, report: Report, reason: str | None) -> str:
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
     failure = f"<p class=fail><b>The job failed</b> {escape(reason)}</p>" if reason else ""
     verdict = "".join(f"<p>{escape(line)}</p>" for line in summary.verdict)
-    parts = (_metrics(summary.metrics), _problems(report.problems()), _choices(report.choices), _plots(report.plots))
+    parts = (
+        _metrics(summary.metrics),
+        _problems(report.problems()),
+        _choices(report.choices),
+        _confusion(report.confusion),
+        _events(report.events),
+        _plots(report.plots),
+    )
     stages = "".join(_stage(report, stage) for stage in STAGES)
     body = f"<h1>{title}</h1>{failure}{verdict}<p>{escape(report.summary())}</p>{''.join(map(''.join, parts))}"
     return f"{head}{body}<h2>All checks</h2>{stages}"
@@ -70,6 +80,44 @@ def _choice(choice: Choice) -> str:
     )
     reason = f"<b>{escape(choice.chosen)}</b>, because {escape(choice.reason)}."
     return f"<li>{escape(choice.what)}: {reason}" + (f"<ul>{figures}</ul>" if figures else "")
+
+
+def _confusion(confusion: Confusion | None) -> Iterator[str]:
+    """The worst pairs with examples, and the matrix folded: it may be wide."""
+    if confusion is None:
+        return
+    yield "<h2>What is taken for what</h2>"
+    yield f"<ul>{''.join(map(_pair, confusion.pairs))}</ul>" if confusion.pairs else f"<p>{NOTHING_CONFUSED}"
+    yield "<details><summary>Confusion matrix: rows of a label by the label that was predicted</summary>"
+    if confusion.left_out:
+        yield f"<p>The {len(confusion.labels)} labels that were confused most; {confusion.left_out} more are left out."
+    yield "<div class=wide><table class=matrix><tr><th>"
+    yield from (f"<th>{escape(label)}" for label in confusion.labels)
+    for label, counts in zip(confusion.labels, confusion.counts, strict=True):
+        yield f"<tr><th>{escape(label)}"
+        most = max(*counts, 1)
+        yield from (f"<td style='{_shade(count / most)}'>{count or ''}" for count in counts)
+    yield "</table></div></details>"
+
+
+def _pair(pair: ConfusedPair) -> str:
+    examples = "".join(f"<li>row {one.line}: {escape(one.text)}" for one in pair.examples)
+    return f"<li>{escape(pair_text(pair))}<ul>{examples}</ul>"
+
+
+def _shade(share: float) -> str:
+    return f"background:rgb(44 111 187/{60 * share:.0f}%)"
+
+
+def _events(events: ReportedEvents | None) -> Iterator[str]:
+    if events is None:
+        return
+    yield f"<h2>{escape(events.title)}</h2>"
+    if events.shown:
+        header, *rows = events.table()
+        yield "<div class=wide><table><tr>" + "".join(f"<th>{escape(cell)}" for cell in header)
+        yield from ("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+        yield "</table></div>"
 
 
 def _plots(found: dict[str, Any] | None) -> Iterator[str]:

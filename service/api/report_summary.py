@@ -6,17 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.training.checks.wording import share_text
+from models.training.metrics import FEW_ROWS
 from models.training.report import Report
 from models.training.report_labels import metric_label
 from service.jobs.promotion import DECIDING
 from service.jobs.records import Job
-
-# How good a model is, in one sentence, by task and metric.
-_SENTENCES = {
-    ("classification", "accuracy"): "It labels {value:.1%} of {rows} held-out rows right.",
-    ("anomaly", "auroc"): "In {value:.1%} of pairs, a known anomaly scores above a normal row.",
-    ("anomaly", "false_alarm_rate_0.05"): "At alpha 0.05, {value:.1%} of the held-out normal rows are alarms.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,8 @@ def _verdict(job: Job, report: Report) -> Iterator[str]:
         return
     yield _decision(job, job.result)
     yield from _quality(job.task, job.result.get("metrics") or {})
-    yield from (one.message for one in report.of("outcome") if one.check.startswith("against_"))
+    told = ("against_", "false_alarm_rate_0.05")
+    yield from (one.message for one in report.of("outcome") if one.check.startswith(told))
 
 
 def _decision(job: Job, result: Mapping[str, Any]) -> str:
@@ -73,9 +69,10 @@ def _decision(job: Job, result: Mapping[str, Any]) -> str:
 
 def _quality(task: str, metrics: Mapping[str, float]) -> Iterator[str]:
     rows = f"{metrics.get('held_out_rows', 0):.0f}"
-    for (of_task, name), sentence in _SENTENCES.items():
-        if of_task == task and name in metrics:
-            yield sentence.format(value=metrics[name], rows=rows)
+    if task == "classification" and "accuracy" in metrics and (count := round(metrics.get("held_out_rows", 0))):
+        yield f"Its label is right for {share_text(round(metrics['accuracy'] * count), count)}."
+    if task == "anomaly" and "auroc" in metrics:
+        yield _ranking(metrics["auroc"], metrics.get("known_anomalies"))
     if task == "forecast" and (skill := metrics.get("primary")) is not None:
         side = "below" if skill >= 0 else "above"
         yield f"Its squared error is {abs(skill):.1%} {side} that of the best naive forecast."
@@ -83,6 +80,15 @@ def _quality(task: str, metrics: Mapping[str, float]) -> Iterator[str]:
         for name in [one for one in DECIDING[task] if one in metrics and f"base_{one}" in metrics][:1]:
             label, ours, base = metric_label(name, task), metrics[name], metrics[f"base_{name}"]
             yield f"Its {label} is {ours:.3f}, that of the base model {base:.3f} ({rows} held-out rows)."
+
+
+def _ranking(auroc: float, anomalies: float | None) -> str:
+    """How a detector ranks; results of earlier versions do not say how many anomalies are known."""
+    pairs = f"In {auroc:.1%} of pairs, a known anomaly scores above a normal row"
+    if anomalies is None:
+        return f"{pairs}."
+    few = ", too few to say more" if anomalies < FEW_ROWS else ""
+    return f"{pairs} ({anomalies:.0f} known{few})."
 
 
 def _metrics(job: Job) -> Iterator[Metric]:

@@ -8,7 +8,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -106,13 +105,16 @@ class Server(uvicorn.Server):
 
     def _open(self) -> None:
         try:
-            with _without_garbage_collection():
-                self._manager.open()
+            self._manager.start_opening().result()
         except Exception as error:  # the end of the thread: any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
             self.fail(error)
             return
+        # PyTorch and the models are a million objects that stay. One traversal of them takes 0.1 s, so they are
+        # excluded from garbage collection.
+        gc.freeze()
+        gc.enable()
         self._announce(self._url(), [served.metadata for served in self._manager.all()])
 
     def _url(self) -> str:
@@ -153,21 +155,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Exclude all objects made meanwhile from Python's garbage collection.
-
-    PyTorch and the models are a million objects that stay. One traversal of them takes 0.1 s; it would happen several
-    times while they load, and again while requests are served.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def _protocol(settings: Settings, member: ServerProcess | None) -> type[TimeoutProtocol]:
     """The protocol with the timeouts of the settings."""
     attributes: dict[str, Any] = {
@@ -181,8 +168,6 @@ def _protocol(settings: Settings, member: ServerProcess | None) -> type[TimeoutP
 
 def serve(server: Server, manager: ModelManager, sockets: list[socket.socket]) -> int:
     """Run until a signal or a failure; return the exit code."""
-    # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
-    sys.setswitchinterval(0.0001)
     try:
         server.run(sockets)
     finally:

@@ -68,6 +68,37 @@ class Score(Answer):
     contributions: dict[str, float] | None = None
 
 
+class Moment(Answer):
+    """A reading by its place in the request, negative in an earlier one, and its time."""
+
+    index: int
+    timestamp: str | float | None = None
+
+
+class Peak(Moment):
+    score: float
+    p_value: float
+
+
+class Blame(Answer):
+    name: str
+    share: float
+
+
+class AnomalyEvent(Answer):
+    """Anomalies of a series that belong together; `end` is None while it is open, `columns` are to blame."""
+
+    start: Moment
+    end: Moment | None
+    open: bool
+    readings: int
+    peak: Peak
+    p_value: float
+    severity: str
+    alert: bool
+    columns: list[Blame]
+
+
 class Drift(Answer):
     detected: bool
     p_value: float
@@ -80,7 +111,7 @@ class Reference(Answer):
 
 
 class Scores(Answer):
-    """Scores of texts or readings; `state` continues a series."""
+    """Scores of texts or readings; `state` continues a series, and `events` are there where they were asked for."""
 
     model: str
     data: list[Score]
@@ -90,6 +121,7 @@ class Scores(Answer):
     drift: Drift | None
     state: str | None
     warnings: list[str]
+    events: list[AnomalyEvent] | None = None
 
 
 class Forecast(Answer):
@@ -194,6 +226,52 @@ class Choice(Answer):
     candidates: dict[str, dict[str, float | None]] = {}
 
 
+class Example(Answer):
+    """A held-out text, shortened, and its line in the file."""
+
+    line: int
+    text: str
+
+
+class ConfusedPair(Answer):
+    """A label and another that it was taken for: in `rows` of its `of` held-out rows."""
+
+    label: str
+    taken_for: str
+    rows: int
+    of: int
+    examples: list[Example] = []
+
+
+class Confusion(Answer):
+    """The labels that a classifier confused most, `counts` of rows by true and by predicted label, the worst pairs."""
+
+    labels: list[str]
+    counts: list[list[int]]
+    left_out: int = 0
+    pairs: list[ConfusedPair] = []
+
+
+class ReportedEvent(Answer):
+    """An event in the held-out readings; places are timestamps, or lines of a file without times."""
+
+    start: str | int
+    end: str | int
+    readings: int
+    severity: str
+    p_value: float
+    columns: list[str]
+    labelled: bool | None = None
+
+
+class ReportedEvents(Answer):
+    """How many events a detector found in the held-out readings at `alpha`, and the strangest of them."""
+
+    found: int
+    alpha: float
+    shown: list[ReportedEvent]
+
+
 class Metric(Answer):
     """A metric of the new model with the ends of its interval, and of the version that served before."""
 
@@ -206,7 +284,10 @@ class Metric(Answer):
 
 
 class Report(Answer):
-    """A job's report: the verdict in sentences, metrics, choices, and the findings of five checks (`rungs`)."""
+    """A job's report: the verdict in sentences, metrics, choices, and the findings of five checks (`rungs`).
+
+    `confusion` is there for classifiers, `events` for detectors; `plots` has the data of each plot by its name.
+    """
 
     status: str
     rungs: list[Rung]
@@ -214,6 +295,9 @@ class Report(Answer):
     verdict: list[str] = []
     metrics: list[Metric] = []
     choices: list[Choice] = []
+    confusion: Confusion | None = None
+    events: ReportedEvents | None = None
+    plots: dict[str, Any] | None = None
     error: JobError | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -14,6 +14,7 @@ from service.client.answers import Event, Scores
 from service.client.call import Call, Wait, address_of, exchange, key_headers
 from service.client.event_log import EventLog
 from service.client.frames import forecast_frame, readings_of, scores_frame
+from service.client.series import Series
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -114,10 +115,17 @@ class AsyncClient:
                 await asyncio.sleep(poll_s)
 
     def stream(
-        self, model: str, *, alpha: float = 0.05, contributions: bool = False, state: str | None = None
+        self,
+        model: str,
+        *,
+        alpha: float = 0.05,
+        contributions: bool = False,
+        events: bool | Mapping[str, int] = False,
+        state: str | None = None,
     ) -> AsyncStream:
-        """A series that is scored piece by piece."""
-        return AsyncStream(self, model, alpha=alpha, contributions=contributions, state=state)
+        """A series that is scored piece by piece; `events` as in `anomaly`."""
+        series = Series(model, alpha=alpha, contributions=contributions, events=events, state=state)
+        return AsyncStream(self, series)
 
     async def forecast_frame(self, frame: DataFrame, *, model: str, horizon: int | None = None) -> DataFrame:
         """The next steps of a frame's columns; see `frames.forecast_frame`."""
@@ -133,11 +141,13 @@ class AsyncClient:
 class AsyncStream:
     """A series of readings; each piece continues from the `state` after the one before."""
 
-    def __init__(
-        self, client: AsyncClient, model: str, *, alpha: float, contributions: bool, state: str | None
-    ) -> None:
-        self.state = state
-        self._client, self._model, self._alpha, self._contributions = client, model, alpha, contributions
+    def __init__(self, client: AsyncClient, series: Series) -> None:
+        self._client, self._series = client, series
+
+    @property
+    def state(self) -> str | None:
+        """What the next piece continues from."""
+        return self._series.state
 
     async def score(
         self,
@@ -147,17 +157,7 @@ class AsyncStream:
         timestamps: Sequence[str | float] | None = None,
     ) -> Scores:
         """Score the next readings. After an error, `state` is as before, so the piece can be sent again."""
-        scores = await self._client.anomaly(
-            model=self._model,
-            series=series,
-            columns=columns,
-            timestamps=timestamps,
-            state=self.state,
-            alpha=self._alpha,
-            contributions=self._contributions,
-        )
-        self.state = scores.state
-        return scores
+        return self._series.take(await self._client.send(self._series.call(series, columns, timestamps)))
 
     async def score_frame(self, frame: DataFrame) -> DataFrame:
         """Score the next rows of a frame; see `frames.scores_frame`."""

@@ -63,10 +63,12 @@ def anomaly(
     state: str | None = None,
     alpha: float = 0.05,
     contributions: bool = False,
+    events: bool | Mapping[str, int] = False,
 ) -> Call[Scores]:
     """Scores of texts, records or a series.
 
-    `columns` names the numbers of rows that are lists; the service then finds each by name, in any order.
+    `columns` names the numbers of rows that are lists; the service then finds each by name, in any order. `events` of a
+    series joins anomalies; it may have `gap`, `min_duration` and `cooldown`, in readings.
     """
     body = {
         "model": model,
@@ -78,6 +80,7 @@ def anomaly(
         "state": state,
         "alpha": alpha,
         "contributions": contributions,
+        "events": events or None,
     }
     return _post("/v1/anomaly/score", Scores, body)
 
@@ -239,9 +242,14 @@ def _texts(texts: str | Sequence[str]) -> list[str]:
 
 
 def _named(rows: Readings | None, columns: Sequence[str] | None) -> object:
-    """The rows, as dictionaries where their columns have names. Raises BadInput for a row of another length."""
+    """The rows, as dictionaries where their columns have names.
+
+    Raises BadInput for a row of another length, and for a name that is there twice.
+    """
     if rows is None or columns is None:
         return rows
+    if len(set(columns)) < len(columns):
+        raise BadInput(f"columns: expected each name once, got {', '.join(columns)}")
     for index, row in enumerate(rows):
         if isinstance(row, Mapping) or len(row) != len(columns):
             raise BadInput(f"row {index}: expected a list of {len(columns)} numbers, for {', '.join(columns)}")

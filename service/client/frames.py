@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class FrameReadings(TypedDict):
     """The readings of a frame as `anomaly` and `forecast` take them."""
 
-    series: list[dict[str, float]]
+    series: list[dict[str, float | None]]
     timestamps: NotRequired[list[str]]
 
 
 def readings_of(frame: DataFrame) -> FrameReadings:
-    """The rows by column name, with the times of a DatetimeIndex. Raises BadInput."""
+    """The rows by column name, None where a number is missing, with the times of a DatetimeIndex. Raises BadInput."""
     import pandas as pd
 
     columns = [str(name) for name in frame.columns]
@@ -28,10 +28,8 @@ def readings_of(frame: DataFrame) -> FrameReadings:
     for name, column in zip(columns, (frame.iloc[:, at] for at in range(len(columns))), strict=True):
         if not pd.api.types.is_numeric_dtype(column):
             raise BadInput(f"column {name!r}: expected numbers, got {column.dtype}; make times the index of the frame")
-        if column.isna().any():
-            row = int(column.isna().to_numpy().argmax())
-            raise BadInput(f"column {name!r}, row {row}: expected a number, got none; fill or drop such rows")
-    rows: list[Any] = frame.astype("float64").to_numpy().tolist()
+    numbers = frame.astype("float64")
+    rows: list[Any] = numbers.astype(object).where(numbers.notna(), None).to_numpy().tolist()
     found: FrameReadings = {"series": [dict(zip(columns, row, strict=True)) for row in rows]}
     if isinstance(frame.index, pd.DatetimeIndex):
         found["timestamps"] = [time.isoformat() for time in frame.index]

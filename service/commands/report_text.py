@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from service.client.answers import Choice, Finding, Metric, Report
+from collections.abc import Mapping
+from typing import Any
+
+from service.client.answers import Choice, Confusion, Finding, Metric, Report, ReportedEvent, ReportedEvents
 from service.commands.screen import STATUS, Screen
 
 _SUMMARIES = {
@@ -13,6 +16,8 @@ _SUMMARIES = {
     "not run": "Nothing was checked.",
 }
 _MOST_ROWS = 10
+# A wider matrix does not fit a terminal; the page has it.
+_MOST_LABELS = 10
 
 
 def show_report(screen: Screen, report: Report, *, title: str, whole: bool = True) -> None:
@@ -24,6 +29,12 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
     screen.line(_SUMMARIES.get(report.status, report.status), STATUS.get(report.status, ""))
     _show_problems(screen, report)
     _show_choices(screen, report.choices)
+    if report.confusion is not None:
+        _show_confusion(screen, report.confusion)
+    if curve := (report.plots or {}).get("calibration"):
+        _show_calibration(screen, curve)
+    if report.events is not None:
+        _show_events(screen, report.events)
     for rung in report.rungs:
         if rung.findings or whole:
             _heading(screen, f"{rung.title or rung.rung} ({rung.status})")
@@ -71,6 +82,44 @@ def _show_choices(screen: Screen, choices: list[Choice]) -> None:
         for name, figures in choice.candidates.items():
             listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
             screen.line(f"    {name}: {listed or 'not measured'}")
+
+
+def _show_confusion(screen: Screen, confusion: Confusion) -> None:
+    _heading(screen, "What is taken for what")
+    if not confusion.pairs:
+        screen.line("  No held-out row was taken for another label.")
+        return
+    for pair in confusion.pairs:
+        screen.line(f"  {pair.label!r} was taken for {pair.taken_for!r} in {pair.rows} of its {pair.of} held-out rows.")
+        for example in pair.examples:
+            screen.line(f"    row {example.line}: {example.text}")
+    if len(confusion.labels) <= _MOST_LABELS:
+        rows = zip(confusion.labels, confusion.counts, strict=True)
+        screen.table(("label \\ predicted", *confusion.labels), ((label, *counts) for label, counts in rows))
+    else:
+        screen.line("  The page has the confusion matrix: add --open or --html FILE.")
+
+
+def _show_events(screen: Screen, events: ReportedEvents) -> None:
+    some = f": the {len(events.shown)} strangest" if events.found > len(events.shown) else ""
+    _heading(screen, f"Events in the held-out readings at alpha {events.alpha:g}: {events.found}{some}")
+    if events.shown:
+        rows = ((*_event(one), "" if one.labelled is None else ("no", "yes")[one.labelled]) for one in events.shown)
+        screen.table(("start", "end", "readings", "severity", "p-value of the peak", "columns", "labelled"), rows)
+
+
+def _event(one: ReportedEvent) -> tuple[object, ...]:
+    return one.start, one.end, one.readings, one.severity, f"{one.p_value:.2g}", ", ".join(one.columns)
+
+
+def _show_calibration(screen: Screen, curve: Mapping[str, Any]) -> None:
+    _heading(screen, "Confidence against accuracy")
+    columns = (curve[name] for name in ("confidence", "accuracy", "low", "high", "rows"))
+    shown = (
+        (f"{confidence:.0%}", f"{accuracy:.0%}", f"{low:.0%} to {high:.0%}", rows)
+        for confidence, accuracy, low, high, rows in zip(*columns, strict=True)
+    )
+    screen.table(("confidence", "right", "95 % interval", "rows"), shown)
 
 
 def _heading(screen: Screen, text: str) -> None:

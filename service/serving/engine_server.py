@@ -17,7 +17,9 @@ import msgspec
 import uvloop
 
 from models.errors import SondeError
+from models.images.base import ImageModel
 from models.source import ModelSource
+from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.frames import (
@@ -38,6 +40,7 @@ from service.engine.frames import (
     to_engine,
 )
 from service.engine.request import Request
+from service.engine.row_engine import RowEngine
 from service.errors import BackendError, ClientGone, ConfigError, Unavailable
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
@@ -157,7 +160,7 @@ class EngineServer:
 
     async def _load_configured(self) -> None:
         def load() -> list[OpenedModel]:
-            opened = list(self._source.open_configured())
+            opened = [_require_texts(*one) for one in self._source.open_configured()]
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
 
@@ -214,6 +217,17 @@ class EngineServer:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _require_texts(model: TextModel | ImageModel, engine: RowEngine[Any]) -> OpenedModel:
+    """Raise ConfigError for a model of images: fronts send token ids alone."""
+    if isinstance(model, ImageModel):
+        name = model.metadata.name
+        raise ConfigError(
+            f"--fronts serves texts alone, and {name} reads images: leave --fronts out, or use --workers",
+            param="fronts",
+        )
+    return model, engine
 
 
 class FrontConnection(asyncio.Protocol):

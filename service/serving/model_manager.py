@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Container, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from models.base import Task
+from models.images.base import ImageModel
+from models.images.patches import PatchEncoder, PatchModel
+from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import parse_spec
 from models.text.base import TextModel
-from models.text.tokens import Tokens
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache
@@ -22,6 +26,8 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
+from service.serving.image_model import ReadsImages, ServedPatches, serve_images
+from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -30,6 +36,8 @@ from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
+
+ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
@@ -56,7 +64,7 @@ class ModelManager:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._configured: dict[str, ServedText] = {}
+        self._configured: dict[str, Servable] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
@@ -70,10 +78,31 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
+        self._opening: Future[None] | None = None
         self.opened = False
         self.draining = False
+
+    def start_opening(self) -> Future[None]:
+        """Call `open` in a thread, unless that has begun; the result says when it has ended, or raises why it failed.
+
+        Only what is measured first blocks. The thread computes with all threads, and must end: OpenMP counts those of
+        a thread that is only idle, too, and then takes twice as long for one short text (decision 16).
+        """
+        if self._opening is None:
+            self._opening = Future()
+            self._texts.measure()
+            threading.Thread(target=self._open_for, args=(self._opening,), name="open-models", daemon=True).start()
+        return self._opening
+
+    def _open_for(self, opening: Future[None]) -> None:
+        try:
+            self.open()
+        except Exception as error:  # whoever waits gets it
+            opening.set_exception(error)
+        else:
+            opening.set_result(None)
 
     def open(self) -> None:
         """Load the models of the settings, then those in the registry, and keep watching it.
@@ -85,7 +114,12 @@ class ModelManager:
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
         for model, engine in self._texts.open_configured():
-            self._serve(model, engine)
+            if isinstance(model, ImageModel):
+                self._serve(self._images(model, engine))
+            else:
+                self._serve(ServedText(model, engine, self.context))
+        for program in open_programs(self._settings):
+            self._serve(ServedProgram(program, self.engines.start_program(program), self.context))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -95,11 +129,24 @@ class ModelManager:
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
         _require_free_name(model.metadata.name, self._configured)
-        return self._serve(model, self.engines.start_text(model, alone=not self.opened))
+        engine = self.engines.start_text(model, alone=not self.opened)
+        return self._serve(ServedText(model, engine, self.context))
 
-    def _serve(self, model: TextModel, engine: RowEngine[Tokens]) -> ServedText:
-        metadata = model.metadata
-        served = ServedText(model, engine, self.context)
+    def add_images(self, model: ImageModel) -> Servable:
+        """The same for a model of images."""
+        _require_free_name(model.metadata.name, self._configured)
+        return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
+
+    def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
+        limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
+        served = serve_images(model, engine, self.context, limits)
+        if isinstance(model, PatchEncoder):
+            patches = PatchModel(model)
+            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
+        return served
+
+    def _serve(self, served: ConfiguredT) -> ConfiguredT:
+        metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
         facts = {
@@ -146,13 +193,28 @@ class ModelManager:
         return self.find_for(task, None) if name is None else self.require_task(await self.resolve(name), task)
 
     async def resolve_texts(self, name: str | None) -> ServedText:
-        """Resolve a text model. Raises WrongTask for a sensor model."""
+        """Resolve a text model. Raises WrongTask for a model of readings or images."""
         served = await self.resolve(name)
         if not isinstance(served, ServedText):
             name = served.metadata.name
-            message = f"{name} reads sensor readings, not texts; GET /v1/models/{name} has its signature"
+            message = f"{name} reads {served.reads}, not texts; GET /v1/models/{name} has its signature"
             raise WrongTask(message, param="model")
         return served
+
+    async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
+        """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
+        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        if name is None:
+            self.require_ready()
+            if not readers:
+                raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
+            return readers[0]
+        served = await self.resolve(name)
+        if isinstance(served, ReadsImages) and served.metadata.task == task:
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        does = f"{served.metadata.task} with {served.reads}"
+        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -169,7 +231,7 @@ class ModelManager:
         if isinstance(served, ServedText) and _does(served, task):
             return served
         able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with readings"
+        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
@@ -178,10 +240,15 @@ class ModelManager:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
         able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        reads = "readings" if isinstance(served, ServedSensor) else "texts"
-        message = (
-            f"{served.metadata.name} does {served.metadata.task} with {reads}; models for {task} of readings: {able}"
-        )
+        does = f"{served.metadata.task} with {served.reads}"
+        raise WrongTask(f"{served.metadata.name} does {does}; models for {task} of readings: {able}", param="model")
+
+    def require_program(self, served: Servable) -> ServedProgram:
+        """The same model. Raises WrongTask naming others, unless it is an exported program."""
+        if isinstance(served, ServedProgram):
+            return served
+        able = ", ".join(other.metadata.name for other in self.all() if isinstance(other, ServedProgram)) or "none here"
+        message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
         raise WrongTask(message, param="model")
 
     def all(self) -> Iterable[Servable]:
@@ -197,7 +264,7 @@ class ModelManager:
     def _unready(self) -> str | None:
         if not self.opened:
             return "models are loading"
-        if any(served.engine.failure for served in self.all()):
+        if any(engine.failure for served in self.all() for engine in served.engines):
             return self._texts.lost
         return None
 
@@ -217,7 +284,8 @@ class ModelManager:
     def stop(self) -> None:
         """Stop the settings' models after their batches; waiting requests get Unavailable."""
         for served in self._configured.values():
-            served.engine.close()
+            for engine in served.engines:
+                engine.close()
 
     def close(self) -> None:
         """Stop all engines and threads."""
@@ -230,7 +298,12 @@ class ModelManager:
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
 
-    def _find_configured(self, name: str) -> ServedText | None:
+    def _find_base(self, name: str) -> ServedText | None:
+        """The settings' model that a head sits on."""
+        found = self._find_configured(name)
+        return found if isinstance(found, ServedText) else None
+
+    def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
             return exact

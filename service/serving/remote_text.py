@@ -100,6 +100,9 @@ class RemoteTextSource:
         self._link = link
         self._metrics = metrics
 
+    def measure(self) -> None:
+        """The engine measures."""
+
     def open_configured(self) -> Iterator[OpenedModel]:
         """Wait for the models of `--model`, which the engine loads."""
         for index in range(len(self._settings.model)):

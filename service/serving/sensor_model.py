@@ -93,6 +93,7 @@ class Monitored(AnomalyModel, Protocol):
 class ServedSensor(Servable):
     """A version of a sensor model, with one drift check over all requests for records."""
 
+    reads = "readings"
     owns_engine = True
 
     def __init__(

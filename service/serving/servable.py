@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,9 @@ class ServingContext:
 class Servable:
     """A loaded model and its engine. It lives on the event loop; the engine's threads compute."""
 
+    # What its inputs are.
+    reads: ClassVar[str]
+
     def __init__(self, model: Computable, engine: RowEngine[Any], context: ServingContext) -> None:
         self.engine = engine
         # The value of the header `x-sonde-model`, which is a name that requests can use.
@@ -80,6 +83,11 @@ class Servable:
     @property
     def metadata(self) -> ModelMetadata:
         return self._computes.metadata
+
+    @property
+    def engines(self) -> list[RowEngine[Any]]:
+        """Its engines, of which most models have one."""
+        return [self.engine]
 
     def memory_bytes(self) -> int:
         """Bytes of the model on its device."""

@@ -76,6 +76,8 @@ class ModelOutput(Timings):
 class ServedText(Servable):
     """A model that reads texts."""
 
+    reads = "texts"
+
     def __init__(self, model: TextModel, engine: RowEngine[Tokens], context: ServingContext) -> None:
         super().__init__(model, engine, context)
         self._model = model

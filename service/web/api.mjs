@@ -29,15 +29,20 @@ export function forgetKey() {
   keyProblem.value = "Give the key that this page shall send.";
 }
 
-/** The answer to a call: JSON, or what `as` says (`text`, `blob`). Throws ApiError. */
-export async function call(method, path, { json, form, headers = {}, as = "json", signal: aborted } = {}) {
+/**
+ * The answer to a call: JSON, or what `as` says (`text`, `blob`). Throws ApiError.
+ * `onProgress` is told the share of a form that has been sent, 0 to 1.
+ */
+export async function call(method, path, { json, form, headers = {}, as = "json", signal: aborted, onProgress } = {}) {
   const sent = { ...headers };
   const withKey = key.value;
   if (withKey) sent.authorization = `Bearer ${withKey}`;
   if (json !== undefined) sent["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers: sent, body: form ?? (json && JSON.stringify(json)), signal: aborted });
+    response = onProgress
+      ? await upload(method, path, sent, form, onProgress)
+      : await fetch(path, { method, headers: sent, body: form ?? (json && JSON.stringify(json)), signal: aborted });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     isUnreachable.value = true;
@@ -51,6 +56,19 @@ export async function call(method, path, { json, form, headers = {}, as = "json"
     if (error.name === "AbortError") throw error;
     throw new ApiError(response.status, "The answer broke off, or it is not what the service sends.", "bad_answer");
   }
+}
+
+/** As `fetch`, which tells nothing of what it has sent. */
+function upload(method, path, headers, form, onProgress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(method, path);
+    Object.entries(headers).forEach(([name, value]) => request.setRequestHeader(name, value));
+    request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
+    request.onload = () => resolve(new Response(request.responseText, { status: request.status }));
+    request.onerror = () => reject(new TypeError("no answer"));
+    request.send(form);
+  });
 }
 
 async function toError(response, withKey) {

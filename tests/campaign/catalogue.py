@@ -105,6 +105,11 @@ CHECKS = (
         "the counts before a body is parsed",
     ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
+    _own(
+        "program-archives",
+        "100,000 changed .pt2 files are refused or computed: no code runs, nothing crashes",
+        "the checksums of parts",
+    ),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained", "the explanation of a finding"),
     _own("homes", "two services on one home, a taken port, a deleted home", "the exclusive use of a port"),
     Check(

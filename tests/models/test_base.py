@@ -29,6 +29,7 @@ def metadata(task: Task = "embedding", width: int = 384) -> ModelMetadata:
         dtype="float32",
         reason="as asked",
         sensor=SensorSignature("forecast", ("a", "b"), 4, 8) if task == "forecast" else None,
+        tensors={"inputs": [dict(TEXT)], "outputs": []} if task == "inference" else None,
     )
 
 

@@ -16,7 +16,11 @@ from tests.service.api.routes import test_ollama
 
 PAGE = Path("docs/clients.md").read_text(encoding="utf-8")
 GENERATORS = "Clients of your own"
-_PACKAGES = {"huggingface_hub": "huggingface-hub", "openapi-generator": "openapi-generator-cli"}
+_PACKAGES = {
+    "tritonclient": "tritonclient[http]",
+    "huggingface_hub": "huggingface-hub",
+    "openapi-generator": "openapi-generator-cli",
+}
 _VECTORS, _ORDER = "embeddings", "rerank"
 
 
@@ -54,6 +58,7 @@ TESTS = {
             ("voyageai", "int8 vectors"): (
                 test_python_clients.test_vectors_of_integers_are_read_as_voyage_and_cohere_send_them
             ),
+            ("tritonclient, http", "tensors"): test_python_clients.test_tritons_client_sends_tensors,
             ("huggingface_hub", "similarity"): test_clients.test_hugging_face_embeds_and_compares,
             ("huggingface_hub", "classification"): test_clients.test_hugging_face_classifies,
             ("huggingface_hub", "zero-shot"): test_python_clients.test_hugging_face_classifies_without_training,

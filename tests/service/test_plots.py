@@ -41,8 +41,20 @@ FORECAST_PLOTS: dict[str, Any] = {
 }
 
 
+LABEL_PLOTS: dict[str, Any] = {
+    "calibration": {
+        "confidence": [0.55, 1.0],
+        "accuracy": [0.5, 1.0],
+        "low": [0.2, 0.8],
+        "high": [0.8, 1.0],
+        "rows": [6, 9],
+    }
+}
+EVERY = (PLOTS, FORECAST_PLOTS, LABEL_PLOTS)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "data"), [(name, data) for data in (PLOTS, FORECAST_PLOTS) for name in data])
+@pytest.mark.parametrize(("name", "data"), [(name, data) for data in EVERY for name in data])
 def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: dict[str, Any]) -> None:
     drawn = plots.draw(name, data, "svg")
     assert drawn.startswith(b"<?xml")
@@ -66,6 +78,23 @@ def test_places_that_are_no_times_are_labels_and_those_beyond_them_none() -> Non
     assert np.asarray(named.lines[0].get_xdata()).tolist() == list(range(40))
 
 
+def test_only_the_columns_to_blame_are_marked() -> None:
+    def dots(marks: dict[str, list[int]] | None) -> list[list[float]]:
+        panels = plots.series({**SERIES, "marks": marks}).axes[:-1]
+        return [np.asarray(panel.lines[1].get_ydata()).tolist() for panel in panels]
+
+    assert dots({"pressure": [39]}) == [[4.0], []]
+    assert dots(None) == [[4.0], [1.0]]
+
+
+def test_the_ticks_of_local_times_are_at_local_midnight() -> None:
+    x = [f"2026-11-{day:02}T{hour:02}:00:00+05:30" for day in (1, 2, 3) for hour in range(24)]
+    data = {**SERIES, "x": x, "columns": {"pressure": [1.0] * 72}, "scores": [0.1] * 72, "labels": None}
+    axis = plots.series(data).axes[-1]
+    labels = axis.xaxis.get_major_formatter().format_ticks(list(axis.get_xticks()))
+    assert {"Nov-02", "Nov-03"} <= set(labels)
+
+
 def test_nothing_to_draw_is_drawn() -> None:
     empty = {**SERIES, "x": [], "columns": {"pressure": []}, "scores": [], "anomalies": [], "labels": []}
     assert plots.draw("series", {"series": empty}, "svg").startswith(b"<?xml")
@@ -79,7 +108,7 @@ def test_only_what_has_data_is_there() -> None:
 
 
 def test_every_plot_is_drawn_in_a_test() -> None:
-    assert set(PLOTS) | set(FORECAST_PLOTS) == set(plots.TITLES)
+    assert {name for data in EVERY for name in data} == set(plots.TITLES)
 
 
 def test_a_forecast_of_one_step_and_many_columns_is_drawn() -> None:

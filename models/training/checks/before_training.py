@@ -50,6 +50,7 @@ def _check_data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
         truncated=lambda texts: truncated_texts(context.embedder.read(texts)),
         unknown=lambda texts: unknown_token_shares(context.embedder.read(texts), context.model.text),
         baselines=parts.baselines if uses_embeddings else None,
+        columns=context.job.columns,
         same_file=parts.same_file,
         seed=context.job.seed,
     )

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training import metrics
-from models.training.checks.wording import warn_if
+from models.training.checks.wording import lead_status, loss_status
 from models.training.data.table import Doubles
 from models.training.metrics import Interval
-from models.training.report import Finding
+from models.training.report import Finding, Status
 
 ALPHA = 0.05
 _RESAMPLES = 200
@@ -51,8 +51,9 @@ def check_trivial(
     """
     remedy = _DROP_MODEL
     for check, lead, message in _compare_by_labels(ours, trivial, _LIMITS, anomalous, stride, seed):
-        yield _finding(f"{check}_trivial", lead.low <= 0, lead, message, remedy)
-        remedy = _CHANGE_ALPHA if lead.low > 0 else _DROP_MODEL
+        status = lead_status(lead, fails=False)
+        yield _finding(f"{check}_trivial", status, lead, message, remedy)
+        remedy = _CHANGE_ALPHA if status == "ok" else _DROP_MODEL
 
 
 def check_incumbent(
@@ -64,14 +65,14 @@ def check_incumbent(
     """
     if anomalous.any() and not anomalous.all():
         for check, lead, message in _compare_by_labels(ours, theirs, _SERVED, anomalous, stride, seed):
-            yield _finding(f"{check}_incumbent", lead.high < 0, lead, message, _KEEP_SERVED)
+            yield _finding(f"{check}_incumbent", loss_status(lead), lead, message, _KEEP_SERVED)
         return
     lead = _lead(alarm_rate_error, ours, theirs, anomalous, stride, seed)
     message = (
         f"The false-alarm rate at alpha {ALPHA} is {ours.alarms.mean():.2%}, that of {_SERVED} "
         f"{theirs.alarms.mean():.2%}; it is nearer to alpha by {lead}: {lead.verdict}."
     )
-    yield _finding("against_incumbent", lead.high < 0, lead, message, _KEEP_SERVED)
+    yield _finding("against_incumbent", loss_status(lead), lead, message, _KEEP_SERVED)
 
 
 def auroc(predictions: Predictions, anomalous: Flags) -> float:
@@ -132,8 +133,8 @@ def _lead(
         drawn = np.concatenate([blocks[block] for block in random.integers(0, len(blocks), len(blocks))])
         if len(np.unique(anomalous[drawn])) == len(np.unique(anomalous)):
             leads.append(measure(ours.of(drawn), anomalous[drawn]) - measure(theirs.of(drawn), anomalous[drawn]))
-    return Interval.of(leads[0], leads, 0.95)
+    return Interval.of(leads[0], leads, 0.95, len(blocks))
 
 
-def _finding(check: str, wrong: bool, lead: Interval, message: str, remedy: str) -> Finding:
-    return Finding.of("outcome", check, warn_if(wrong), lead.value, 0.0, message, remedy)
+def _finding(check: str, status: Status, lead: Interval, message: str, remedy: str) -> Finding:
+    return Finding.of("outcome", check, status, lead.value, 0.0, message, remedy)

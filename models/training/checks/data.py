@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -17,7 +17,7 @@ from models.training.checks.duplicates import (
     check_near_leaks,
 )
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
-from models.training.checks.wording import warn_if
+from models.training.checks.wording import share_text, warn_if
 from models.training.data.baselines import Baseline, majority, word_counts
 from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
 from models.training.report import Finding, Status
@@ -39,6 +39,7 @@ def check_data(
     truncated: Shares | None = None,
     unknown: Shares | None = None,
     baselines: Sequence[Baseline] | None = None,
+    columns: Mapping[str, str] | None = None,
     same_file: bool = True,
     seed: int = 0,
 ) -> Iterator[Finding]:
@@ -53,10 +54,12 @@ def check_data(
         truncated: whether each text exceeds the model's limit (1.0 or 0.0).
         unknown: the share of each text's tokens that the vocabulary lacks.
         baselines: baselines that are already computed.
+        columns: our names of the file's columns, as the job maps them.
         same_file: whether the held-out rows come from the training file.
         seed: seeds the folds of the label check and the baselines.
     """
     yield _check_parsing(train)
+    yield from _check_header(train, columns or {})
     yield from _check_constant_columns(train)
     if train.labels is not None:
         yield from check_class_counts(train, held_out, same_file=same_file)
@@ -91,6 +94,17 @@ def _check_constant_columns(train: TextRows) -> Iterator[Finding]:
         message = f"The column {name!r} {what}; a model cannot learn from it."
         remedy = "Check how the file was made, and `columns`."
         yield _finding("constant_columns", "fail", name, None, message, remedy, train.lines)
+
+
+def _check_header(train: TextRows, columns: Mapping[str, str]) -> Iterator[Finding]:
+    """Warn of a column whose name is also one of its cells, as in a file without a header."""
+    cells = dict(zip(TEXT_COLUMNS[train.kind], train.texts, strict=True)) | {"label": train.labels or []}
+    for ours, name in columns.items():
+        same = [line for line, cell in zip(train.lines, cells.get(ours, ()), strict=False) if cell == name]
+        if same:
+            message = f"The column for {ours} is called {name!r}, and {len(same)} of its cells are the same."
+            remedy = "If the file has no header, write a line of names above its first row, which is lost otherwise."
+            yield _finding("header", "warn", float(len(same)), 0.0, message, remedy, [1, *same])
 
 
 def _check_identical_pairs(train: TextRows) -> Iterator[Finding]:
@@ -139,7 +153,9 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
 def _check_baselines(baselines: Iterable[Baseline]) -> Iterator[Finding]:
     known = {baseline.name: baseline for baseline in baselines}
     for baseline in known.values():
-        message = f"{baseline.accuracy:.1%} of held-out rows right, macro-F1 {baseline.macro_f1:.3f}."
+        rows = len(baseline.predictions)
+        right = share_text(round(baseline.accuracy * rows), rows)
+        message = f"Macro-F1 {baseline.macro_f1:.3f}, right for {right}."
         yield _finding(f"baseline_{baseline.name}", "ok", baseline.macro_f1, None, message)
     if "majority" in known and "tfidf" in known:
         floor, words = known["majority"].macro_f1, known["tfidf"].macro_f1

@@ -59,12 +59,16 @@ def _check_rates(normal: NDArray[np.float64], stride: int, calibrated_on: int, r
     for alpha in _ALPHAS:
         if len(normal) and _resolves(alpha, calibrated_on):
             chance = _STANDARD_ERRORS * float(np.sqrt(alpha * (1 - alpha) * (1 / independent + 1 / calibrating)))
-            yield _check_rate(alpha, float((normal <= alpha).mean()), chance, remedy)
+            yield _check_rate(alpha, int((normal <= alpha).sum()), len(normal), chance, remedy)
 
 
-def _check_rate(alpha: float, rate: float, chance: float, remedy: str) -> Finding:
+def _check_rate(alpha: float, alarms: int, rows: int, chance: float, remedy: str) -> Finding:
+    rate = alarms / rows
     allowed = f"{max(alpha - chance, 0.0):.2%} to {alpha + chance:.2%}"
-    message = f"At alpha {alpha}, {rate:.2%} of the held-out normal rows are alarms; chance allows {allowed}."
+    message = (
+        f"At alpha {alpha}, {alarms} of the {rows} held-out normal rows are alarms ({rate:.2%}); chance allows "
+        f"{allowed}."
+    )
     if chance > alpha and rate <= alpha + chance:  # any rate up to twice alpha would pass: that is no evidence
         message += " So wide a range is no evidence that alpha is kept."
         return Finding.of("outcome", f"false_alarm_rate_{alpha}", "skipped", rate, alpha, message)

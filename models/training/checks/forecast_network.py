@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss, check_overfit
-from models.training.checks.wording import lead_status, warn_if
+from models.training.checks.wording import lead_status, loss_status, warn_if
 from models.training.metrics import Floats, Interval, mean_gain
 from models.training.report import Finding
 from models.training.sensors.fit_forecaster import LEAST_ERROR
@@ -54,7 +54,7 @@ def check_incumbent(ours: Errors, theirs: Errors, horizon: int, *, seed: int) ->
         f"{gain}: {gain.verdict}."
     )
     remedy = "Keep the served model, or check what changed: other rows, another context, another model."
-    return Finding.of("outcome", "against_incumbent", warn_if(gain.high < 0), gain.value, 0.0, message, remedy)
+    return Finding.of("outcome", "against_incumbent", loss_status(gain), gain.value, 0.0, message, remedy)
 
 
 def check_forecasts(

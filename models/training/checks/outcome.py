@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.checks.wording import lead_status, warn_if
+from models.training.checks.wording import lead_status, percent, share_text, warn_if
 from models.training.metrics import (
     Floats,
     Interval,
@@ -17,7 +17,6 @@ from models.training.metrics import (
     calibration_error,
     calibration_noise,
     class_f1,
-    coverage,
     effective_rank,
     encoded,
     macro_f1_gain,
@@ -121,26 +120,32 @@ def check_calibration(confidence: Floats, right: NDArray[np.bool_], *, seed: int
     """Check the calibration error against a calibrated model's on the same number of rows."""
     error = calibration_error(confidence, right)
     limit = max(MAX_CALIBRATION_ERROR, calibration_noise(confidence, seed=seed))
-    mean, accuracy = float(np.mean(confidence)), float(np.mean(right))
+    mean = float(np.mean(confidence))
     message = (
-        f"The calibration error is {error:.3f} (the limit is {limit:.3f}): on average {mean:.1%} sure, {accuracy:.1%} "
-        "right."
+        f"The calibration error is {error:.3f} (the limit is {limit:.3f}): on average {mean:.1%} sure, and right for "
+        f"{share_text(int(right.sum()), len(right))}."
     )
-    sure = "too sure" if mean > accuracy else "not sure enough"
+    sure = "too sure" if mean > np.mean(right) else "not sure enough"
     remedy = f"The model is {sure}: add rows, and choose `min_confidence` by the shares that this report lists."
     return _finding("calibration", warn_if(error > limit), error, limit, message, remedy)
 
 
 def check_coverage(scores: Floats, right: NDArray[np.bool_]) -> Finding:
     """The share of rows [n] that a `min_confidence` would answer, against the accuracy of these."""
-    steps = [(least, *coverage(scores, right, least)) for least in MIN_CONFIDENCES]
-    listed = "; ".join(
-        f"{least:g} answers {share:.0%}" + (f", {accuracy:.1%} of them right" if share else "")
-        for least, share, accuracy in steps
+    listed = "; ".join(_describe_step(scores, right, least) for least in MIN_CONFIDENCES)
+    rows = len(right)
+    message = (
+        f"`min_confidence` against accuracy on {rows} held-out rows: 0 answers all, {percent(int(right.sum()), rows)} "
+        f"of them right; {listed}."
     )
-    message = f"`min_confidence` against accuracy on {len(right)} held-out rows: 0 answers all, {right.mean():.1%} of "
-    message += f"them right; {listed}."
-    return _finding("coverage", "ok", steps[-1][1], None, message)
+    return _finding("coverage", "ok", float((scores >= MIN_CONFIDENCES[-1]).mean()), None, message)
+
+
+def _describe_step(scores: Floats, right: NDArray[np.bool_], least: float) -> str:
+    answered = scores >= least
+    count = int(answered.sum())
+    accuracy = f", {percent(int(right[answered].sum()), count)} of them right" if count else ""
+    return f"{least:g} answers {percent(count, len(right))}{accuracy}"
 
 
 def check_rank(embeddings: Floats, before: Floats | None = None) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
+from models.training.data.header import require_header
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain, find_number_format
 from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
@@ -58,7 +59,7 @@ class Table:
 
     `lines` [n] are lines of the file (rows of a Parquet file). `times` [n] (seconds since 1970), `groups` [n] and
     `labels` [n] (True: an anomaly) are None where the file has none. `read_as` says how the file was understood, where
-    it is not plain.
+    it is not plain. `zone` is the one in which its times are local; None for UTC.
     """
 
     columns: tuple[str, ...]
@@ -68,6 +69,7 @@ class Table:
     groups: tuple[str, ...] | None = None
     labels: NDArray[np.bool_] | None = None
     read_as: tuple[str, ...] = ()
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -111,6 +113,7 @@ class _TableParser:
 
     def parse(self) -> Table:
         roles = self.roles
+        self._require_header()
         columns = roles.columns or self._without_role()
         for name in (*columns, *roles.others):
             self._require_column(name)
@@ -131,7 +134,14 @@ class _TableParser:
             None if roles.group is None else self._groups(roles.group),
             None if roles.label is None else self._labels(roles.label),
             (*told, *([] if dates is None else dates.read_as), *left_out),
+            roles.csv.timezone,
         )
+
+    def _require_header(self) -> None:
+        """Refuse a row in place of names, unless the job itself names the columns."""
+        table = self.file.table
+        if not self.roles.columns and all(map(_is_text, table.columns)):
+            require_header(table, self.param)
 
     def _without_role(self) -> tuple[str, ...]:
         """The columns without a role; not one without a name and cells, as a separator at the end makes it."""
@@ -169,6 +179,7 @@ class _TableParser:
         roles = self.roles
         names = roles.columns or self._without_role()
         try:
+            self._require_header()
             self.numbers = self._find_numbers(names)
         except TrainingDataError as error:
             yield error

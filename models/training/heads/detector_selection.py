@@ -205,8 +205,15 @@ def p_values(detector: TextDetector, x: Floats) -> NDArray[np.float64]:
 
 
 def out_of_scope_metrics(detector: TextDetector, unseen: Floats, out_of_scope: Floats) -> dict[str, float]:
-    """`auroc` and `recall_at_95` of out-of-scope items [k, d] against unseen normal items [m, d]; empty without any."""
+    """`auroc` and `recall_at_95` of out-of-scope items [k, d] against unseen normal items [m, d], and their number.
+
+    Empty without any.
+    """
     if not len(out_of_scope):
         return {}
     normal, strange = (detector(torch.from_numpy(x)).numpy() for x in (unseen, out_of_scope))
-    return {"auroc": metrics.auroc(normal, strange), "recall_at_95": metrics.recall_at_in_scope(normal, strange)}
+    return {
+        "auroc": metrics.auroc(normal, strange),
+        "recall_at_95": metrics.recall_at_in_scope(normal, strange),
+        "known_anomalies": float(len(strange)),
+    }

@@ -21,8 +21,9 @@ from models.training.recipes.text_dataset import TextDataset
 class Candidate:
     """An encoder with a head and a detector, and their metrics on the held-out rows.
 
-    `probabilities` float32 [m, labels] are those of the held-out rows. `scores` [m] are those of the predicted labels
-    as an answer has them: times that of being in scope. `directory` has a tuned encoder.
+    `probabilities` float32 [m, labels] are those of the held-out rows, by a calibration that has not seen them.
+    `scores` [m] are those of the predicted labels as an answer has them: times that of being in scope. `directory` has
+    a tuned encoder.
     """
 
     mode: str
@@ -65,28 +66,39 @@ class Candidate:
         return numbers
 
     @property
+    def confidence(self) -> Floats:
+        """The probability [m] of each predicted class."""
+        highest: Floats = self.probabilities.max(axis=1)
+        return highest
+
+    @property
     def summary(self) -> str:
         """The metrics in one sentence, for the job's events."""
         known = self.metrics
-        macro_f1 = f"{known['macro_f1']:.4f} ({known['macro_f1_low']:.4f} to {known['macro_f1_high']:.4f})"
+        interval = "too few rows for an interval"
+        if "macro_f1_low" in known:
+            interval = f"{known['macro_f1_low']:.4f} to {known['macro_f1_high']:.4f}"
         return (
-            f"{self.mode}: accuracy {known['accuracy']:.4f}, macro-F1 {macro_f1}, "
-            f"calibration error {known['ece']:.4f} on held-out rows"
+            f"{self.mode}: accuracy {known['accuracy']:.4f}, macro-F1 {known['macro_f1']:.4f} ({interval}), "
+            f"calibration error {known['ece']:.4f} on {known['held_out_rows']:.0f} held-out rows"
         )
 
 
 def held_out_metrics(truth: Ints, probabilities: Floats) -> dict[str, float]:
     """Accuracy, and macro-F1 and calibration error with their intervals, of probabilities [m, labels]."""
     predicted = probabilities.argmax(axis=1)
-    calibration = measures.calibration_interval(probabilities.max(axis=1), predicted == truth, seed=0)
     macro_f1 = measures.macro_f1_gain(truth, predicted, None, probabilities.shape[1], seed=0)
     return {
         "accuracy": measures.accuracy(truth, predicted),
         "macro_f1": macro_f1.value,
-        "macro_f1_low": macro_f1.low,
-        "macro_f1_high": macro_f1.high,
-        "ece": calibration.value,
-        "ece_low": calibration.low,
-        "ece_high": calibration.high,
+        **({} if macro_f1.is_few else {"macro_f1_low": macro_f1.low, "macro_f1_high": macro_f1.high}),
+        **calibration_metrics(truth, probabilities),
         "held_out_rows": float(len(truth)),
     }
+
+
+def calibration_metrics(truth: Ints, probabilities: Floats) -> dict[str, float]:
+    """The calibration error of probabilities [m, labels] with its interval."""
+    right = probabilities.argmax(axis=1) == truth
+    found = measures.calibration_interval(probabilities.max(axis=1), right, seed=0)
+    return {"ece": found.value, "ece_low": found.low, "ece_high": found.high}

@@ -11,12 +11,14 @@ import torch
 from models.text.detectors.serialization import save_detector
 from models.text.lexical_head import load_head
 from models.training.checks.outcome import check_frozen, check_outcome
+from models.training.confusion import Confusion
 from models.training.data.dataset import DataSplit
 from models.training.embeddings import Embedder
 from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.job import Outcome, TextContext, golden_texts
+from models.training.metrics import calibration_curve
 from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
@@ -47,6 +49,9 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
     _write(context, winner, published)
     context.report.choices.append(_detector_choice(settings, data, winner, frozen))
     context.report.extend(_findings(context, parts, data, winner, won))
+    lines = parts.held_out.lines
+    context.report.confusion = Confusion.of(data.labels, data.held_y, winner.predicted, data.held_texts, lines)
+    context.report.plots = {"calibration": calibration_curve(winner.confidence, winner.predicted == data.held_y)}
     return Outcome(
         encoder="own" if winner.directory else "base",
         mode=winner.mode,
@@ -100,7 +105,7 @@ def _findings(
     yield from check_outcome(
         [data.labels[row] for row in data.held_y],
         [data.labels[row] for row in winner.predicted],
-        confidence=winner.probabilities.max(axis=1),
+        confidence=winner.confidence,
         scores=winner.scores,
         trivial=parts.baselines[-1].predictions,
         embeddings=winner.embedder(data.held_texts),

@@ -18,7 +18,7 @@ from models.training.heads import detector_selection, lexical_head, linear_head
 from models.training.heads.linear_head import Floats, Ints, calibrate, linear_logits
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
 from models.training.job import TextContext
-from models.training.recipes.candidate import Candidate
+from models.training.recipes.candidate import Candidate, calibration_metrics
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice
 from models.training.tuning.encoder_tuning import EncoderTuning, open_encoder
@@ -69,8 +69,8 @@ class ComparisonResult:
 
     @property
     def won(self) -> bool:
-        """Whether the whole interval of the lead lies above 0."""
-        return self.lead.low > 0
+        """Whether the whole interval of the lead lies above 0, by enough rows to tell."""
+        return self.lead.low > 0 and not self.lead.is_few
 
     @property
     def rows(self) -> Ints:
@@ -220,8 +220,9 @@ class EncoderComparison:
         detector = detector_selection.calibrate_on(self._uncalibrated_detector(examples, head), held_x)
         mode = "contrastive" if settings.mode == "auto" else settings.mode
         measured = Candidate.measured(mode, embedder, head, detector, data, {"C": self._strength}, directory)
-        honest = {**measured.metrics, **_crossed_calibration(plain, logits, data.held_y)}
-        return replace(measured, metrics=honest), FoldResult(fold, held_x, logits, detector)
+        rows = _crossed_probabilities(plain, logits, data.held_y)
+        honest = {**measured.metrics, **calibration_metrics(data.held_y, rows)}
+        return replace(measured, probabilities=rows, metrics=honest), FoldResult(fold, held_x, logits, detector)
 
     def _results(self, folds: Sequence[Fold]) -> Iterator[FoldResult]:
         """The result of each further fold: encoder, head and detector are fitted without its rows."""
@@ -247,19 +248,20 @@ class EncoderComparison:
         return metrics.gain_in(settings.metric, truth, ours, theirs, classes, seed=seed, level=settings.confidence)
 
     def _interval(self, lead: metrics.Interval) -> str:
+        if lead.is_few:
+            return "too few rows for an interval"
         return f"{100 * self._settings.confidence:g} % interval {lead.low:+.4f} to {lead.high:+.4f}"
 
     def _emit(self, message: str, level: Level = "info") -> None:
         emit(self._context.events, message, level)
 
 
-def _crossed_calibration(head: LinearHead, logits: Floats, y: Ints) -> dict[str, float]:
-    """Calibration error of held-out rows, each half with the confidence that the other half gave."""
+def _crossed_probabilities(head: LinearHead, logits: Floats, y: Ints) -> Floats:
+    """Probabilities [m, labels] of held-out rows, each half with the confidence that the other half gave."""
     half_of = linear_head.stratified(y, 2, 0)
     rows = np.empty_like(logits)
     for half in (0, 1):
         own, other = half_of == half, half_of != half
         confidence = calibrate(head, logits[other], y[other]).confidence
         rows[own] = confidence.probabilities(torch.from_numpy(logits[own]) / confidence.temperature).numpy()
-    found = metrics.calibration_interval(rows.max(axis=1), rows.argmax(axis=1) == y, seed=0)
-    return {"ece": found.value, "ece_low": found.low, "ece_high": found.high}
+    return rows

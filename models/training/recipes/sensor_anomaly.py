@@ -32,6 +32,7 @@ from models.training.sensors.detector_selection import (
     metrics_of,
     score_runs,
 )
+from models.training.sensors.held_out_events import explain, find_events, report_events
 from models.training.sensors.power import measure_power
 
 _GOLDEN_ROWS = 8
@@ -69,7 +70,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     incumbent = _incumbent(context, parts.held_out)
     _check_baselines(context, chosen, incumbent, parts)
     published = _publish(context, settings, candidates, chosen, parts)
-    context.report.plots = report_plots.detector_plots(chosen, results, parts.held_out)
+    _describe(context, chosen, results, parts.held_out)
     return Outcome(
         encoder="none",
         mode=chosen.name,
@@ -81,6 +82,15 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
         sensor=describe(published),
         bound=measure_readings(context, bound, parts.left_out),
     )
+
+
+def _describe(context: JobContext, chosen: DetectorResult, results: list[DetectorResult], held_out: Segments) -> None:
+    """Add the events that it finds in the held-out part, and the plots, to the report."""
+    runs = explain(chosen.sensor, held_out)
+    events = find_events(chosen.sensor, runs)
+    if held_out.kind == "series":
+        context.report.events = report_events(chosen.sensor, events, held_out)
+    context.report.plots = report_plots.detector_plots(chosen, results, held_out, runs, events)
 
 
 def _measure_power(context: JobContext, chosen: DetectorResult, parts: SensorSplit) -> dict[str, float]:

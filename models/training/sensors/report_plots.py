@@ -5,7 +5,7 @@
 - `series`: at most 2,000 points of the held-out part, each the row with the highest score of its stretch: `x` (ISO
   timestamps, or lines of a file without times), `columns` ({name: readings}, the 12 that contribute most), `scores`,
   `p_values`, `threshold` ({"0.05": score or null, "0.01": …}), `anomalies` (indices into `x` with p ≤ 0.05), `labels`
-  (0 or 1, or null).
+  (0 or 1, or null), `marks` ({column: those of `anomalies` for which it is to blame}; null for records).
 - `contributions`: {column: mean share} over the anomalies, or over all points where there is none.
 - `training`: {"loss": [mean loss of each epoch]}, or null without a trained network.
 - `candidates`: [{"detector", "chosen", "false_alarm_rate_0.05", "faults", "auroc"}], null where unknown.
@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,35 +39,50 @@ from models.training.data.forecast_split import SeriesParts
 from models.training.data.segments import Segments
 from models.training.sensors.detector_selection import ALPHAS, DetectorResult
 from models.training.sensors.fit_forecaster import ChosenForecaster, ForecastErrors
+from models.training.sensors.held_out_events import ExplainedRun, HeldOutEvent
 
 _MAX_POINTS, _MAX_COLUMNS, _MAX_FORECASTS = 2000, 12, 4
 _LEVELS = {"low": 0.1, "median": 0.5, "high": 0.9}
 Rows = NDArray[np.int64]
 
 
-def detector_plots(chosen: DetectorResult, judged: Sequence[DetectorResult], held_out: Segments) -> dict[str, Any]:
-    """The plots of a chosen detector and its candidates on the held-out part."""
+def detector_plots(
+    chosen: DetectorResult,
+    judged: Sequence[DetectorResult],
+    held_out: Segments,
+    runs: Sequence[ExplainedRun],
+    events: Sequence[HeldOutEvent],
+) -> dict[str, Any]:
+    """The plots of a chosen detector and its candidates on the held-out part, whose scores and events are given."""
     points = highest_of_stretches(chosen.scores.scores)
-    mean = _mean_contributions(chosen, held_out)
+    mean = _mean_contributions(chosen, held_out, runs)
     losses = training_curve(chosen.sensor).epochs
     return {
-        "series": _series(chosen, held_out, points, mean),
+        "series": _series(chosen, held_out, points, mean, events),
         "contributions": dict(zip(held_out.columns, mean.tolist(), strict=True)),
         "training": {"loss": list(losses)} if losses else None,
         "candidates": [_candidate(result, chosen) for result in judged],
     }
 
 
-def _series(chosen: DetectorResult, held_out: Segments, points: Rows, shares: NDArray[np.floating]) -> dict[str, Any]:
+def _series(
+    chosen: DetectorResult,
+    held_out: Segments,
+    points: Rows,
+    shares: NDArray[np.floating],
+    events: Sequence[HeldOutEvent],
+) -> dict[str, Any]:
     rows, p_values = chosen.scores.rows[points], chosen.scores.p_values[points]
     shown = np.sort(np.argsort(-shares, kind="stable")[:_MAX_COLUMNS])
+    anomalies = np.flatnonzero(p_values <= ALPHAS[0])
     return {
         "x": held_out.places(rows),
         "columns": {held_out.columns[column]: held_out.readings[rows, column].tolist() for column in shown.tolist()},
         "scores": chosen.scores.scores[points].tolist(),
         "p_values": p_values.tolist(),
         "threshold": {str(alpha): lasting_threshold(chosen.sensor, alpha) for alpha in ALPHAS},
-        "anomalies": np.flatnonzero(p_values <= ALPHAS[0]).tolist(),
+        "anomalies": anomalies.tolist(),
+        "marks": None if held_out.kind == "records" else _marks(anomalies, rows, events, held_out.columns),
         "labels": None if held_out.labels is None else held_out.labels[rows].astype(int).tolist(),
     }
 
@@ -77,9 +93,23 @@ def highest_of_stretches(scores: NDArray[np.floating]) -> Rows:
     return np.array([part[int(scores[part].argmax())] for part in stretches], dtype=np.int64)
 
 
-def _mean_contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[np.floating]:
+def _marks(
+    anomalies: Rows, rows: Rows, events: Sequence[HeldOutEvent], columns: tuple[str, ...]
+) -> dict[str, list[int]]:
+    """By column, the anomalies (indices into `rows`) of the events for which it is to blame."""
+    marks: defaultdict[str, list[int]] = defaultdict(list)
+    for one in events:
+        inside = anomalies[(rows[anomalies] >= one.rows.start) & (rows[anomalies] < one.rows.stop)]
+        for column in one.event.main_columns(columns):
+            marks[column] += inside.tolist()
+    return dict(marks)
+
+
+def _mean_contributions(
+    chosen: DetectorResult, held_out: Segments, runs: Sequence[ExplainedRun]
+) -> NDArray[np.floating]:
     """Each column's mean share [d] of the anomalies' scores; of all scores without any."""
-    shares = _contributions(chosen, held_out)
+    shares = _contributions(chosen, held_out, runs)
     if not len(shares):
         return np.zeros(len(held_out.columns))
     anomalies = chosen.scores.p_values <= ALPHAS[0]
@@ -87,14 +117,11 @@ def _mean_contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[n
     return mean
 
 
-def _contributions(chosen: DetectorResult, held_out: Segments) -> NDArray[np.float32]:
-    """Contributions [n, d] of the scored rows."""
-    found = [np.zeros((0, len(held_out.columns)), np.float32)]
-    for run in held_out.each():
-        scored = chosen.sensor.score(held_out.readings[run], contributions=True)
-        if scored.contributions is not None:
-            found.append(scored.contributions[chosen.sensor.window - 1 :])
-    return np.concatenate(found)
+def _contributions(chosen: DetectorResult, held_out: Segments, runs: Sequence[ExplainedRun]) -> NDArray[np.float32]:
+    """Contributions [n, d] of the rows that complete a window."""
+    none = np.zeros((0, len(held_out.columns)), np.float32)
+    found = [run.scored.contributions for run in runs if run.scored.contributions is not None]
+    return np.concatenate([none, *(shares[chosen.sensor.window - 1 :] for shares in found)])
 
 
 def _candidate(result: DetectorResult, chosen: DetectorResult) -> dict[str, Any]:

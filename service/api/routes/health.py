@@ -19,6 +19,7 @@ _NOT_READY = {"model": Health, "description": "not ready; the reason is in the b
 
 
 @router.get("/livez", include_in_schema=False)
+@router.get("/v2/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=Health, summary="Is the process alive?")
 async def live() -> dict[str, object]:
     """200 while the process answers at all."""
@@ -27,6 +28,7 @@ async def live() -> dict[str, object]:
 
 @router.get("/ping", include_in_schema=False)
 @router.get("/readyz", include_in_schema=False)
+@router.get("/v2/health/ready", include_in_schema=False)
 @router.get("/healthz", include_in_schema=False)
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")

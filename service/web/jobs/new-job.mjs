@@ -34,6 +34,7 @@ function Plan({ file, table }) {
   const [horizon, reach] = useState("24");
   const [settings, configure] = useState("{}");
   const [stage, report] = useState("");
+  const [sent, progress] = useState(null);
   const { sensors, fields = [] } = KINDS[kind];
   const bases = (models.data ?? []).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
   const model = sensors ? "sensors" : (base ?? bases[0]);
@@ -53,7 +54,8 @@ function Plan({ file, table }) {
     const form = new FormData();
     form.set("purpose", "fine-tune");
     form.set("file", file);
-    const uploaded = await call("POST", "v1/files", { form }).finally(() => report(""));
+    progress(0);
+    const uploaded = await call("POST", "v1/files", { form, onProgress: progress }).finally(() => (report(""), progress(null)));
     report("Checking …");
     const found = await checkFile(uploaded, body(uploaded).method.supervised).finally(() => report(""));
     if (found.status === "ok") await start(uploaded);
@@ -83,6 +85,7 @@ function Plan({ file, table }) {
         <${Field} label="Hyperparameters" hint="A JSON object, like {&quot;mode&quot;: &quot;frozen&quot;}."><textarea class="mono" value=${settings} onInput=${(event) => configure(event.target.value)} /><//>
       </details>
       <${Button} type="submit" disabled=${checked.isBusy || started.isBusy || !model}>${stage || "Check the file and start"}<//>
+      ${sent !== null && html`<progress value=${sent} max="1" aria-label=${`Uploaded of ${bytes(file.size)}`} />`}
     </form>
     <${ErrorNotice} error=${checked.error ?? started.error ?? models.error} />
     ${checked.data && html`<${Checked} ...${checked.data} onStart=${() => start(checked.data.uploaded)} isBusy=${started.isBusy} />`}
@@ -118,8 +121,14 @@ function Checked({ report, onStart, isBusy }) {
   `;
 }
 
+/** Names that also occur below: a file without a header loses its first row to the names. */
+const repeatedNames = ({ columns, rows }) => columns.filter((name, at) => name && rows.some((row) => row[at]?.trim() === name));
+
 function Sample({ table }) {
+  const repeated = repeatedNames(table);
   const cells = table.columns.map((name, at) => [plain(name), (row) => plain(String(row[at] ?? "").slice(0, 120))]);
-  return html`<p class="faint">${table.columns.length} columns. The first rows:</p>
+  return html`
+    ${repeated.length > 0 && html`<${Notice} kind="warn">The first line looks like a row, not like names of columns: “${plain(repeated[0].slice(0, 60))}” occurs below it, too. Write a line of names above it, or this row is lost.<//>`}
+    <p class="faint">${table.columns.length} columns. The first rows:</p>
     <${Table} label="The first rows of the file" columns=${cells} rows=${table.rows.slice(0, SHOWN_ROWS)} />`;
 }

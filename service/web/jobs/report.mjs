@@ -2,7 +2,9 @@
 import { get } from "../api.mjs";
 import { html, useEffect, useState } from "../html.mjs";
 import { Card, ErrorNotice, Notice, Table, number, plain, useLoad } from "../parts/basics.mjs";
+import { Events } from "../parts/events.mjs";
 import { Findings } from "../parts/findings.mjs";
+import { Confusion } from "./confusion.mjs";
 
 export function Report({ path, job }) {
   const report = useLoad((aborted) => get(`${path}/report`, { headers: { accept: "application/json" }, signal: aborted }), [path]);
@@ -15,6 +17,8 @@ export function Report({ path, job }) {
       <${Findings} report=${data} />
       <${Metrics} rows=${data.metrics?.length ? data.metrics : metricsOf(job)} />
       ${data.choices?.map((choice) => html`<p><b>${plain(choice.what)}: ${plain(choice.chosen)}.</b> ${plain(choice.reason)}</p>`)}
+      ${data.confusion && html`<${Confusion} confusion=${data.confusion} />`}
+      ${data.events && html`<${HeldOutEvents} events=${data.events} />`}
       ${Object.entries(data.plot_files ?? {}).map(([name, address]) => html`<${Picture} name=${name} address=${address} />`)}
     <//>
   `;
@@ -33,6 +37,12 @@ function Metrics({ rows }) {
     ["Served before", (one) => (one.served_before === null ? "–" : number(one.served_before))],
   ];
   return html`<details><summary>Metrics</summary><${Table} label="Metrics" columns=${columns} rows=${rows} numbers=${[1, 2]} /></details>`;
+}
+
+function HeldOutEvents({ events: { found, alpha, shown } }) {
+  const rows = shown.map((one) => ({ ...one, pValue: one.p_value, start: one.labelled ? `${one.start} (labelled)` : one.start }));
+  const some = found > shown.length ? `, the ${shown.length} strangest` : "";
+  return html`<h3>${found} events in the held-out readings at alpha ${alpha}${some}</h3><${Events} rows=${rows} />`;
 }
 
 /** A plot that the service draws. It is an image, so nothing in it runs. */

@@ -1,6 +1,7 @@
 // Texts as vectors: how similar each two are, and a map of all.
 import { html, useState } from "../html.mjs";
 import { Card, plain } from "../parts/basics.mjs";
+import { Matrix } from "../parts/matrix.mjs";
 import { RequestForm, Texts, requireTexts, useRequest } from "./form.mjs";
 import { cosines, project } from "./vectors.mjs";
 
@@ -31,35 +32,21 @@ function Vectors({ texts, answer }) {
   return html`
     <p>${note}</p>
     <div class="halves">
-      ${texts.length > 1 && html`<${Card} title="Similarity"><${Matrix} texts=${texts} matrix=${matrix} /><//>`}
+      ${texts.length > 1 && html`<${Card} title="Similarity"><${Similarity} texts=${texts} matrix=${matrix} /><//>`}
       ${texts.length > 2 && html`<${Card} title="Map"><${TextMap} texts=${texts} points=${points} /><//>`}
     </div>
   `;
 }
 
-function Matrix({ texts, matrix }) {
+function Similarity({ texts, matrix }) {
   const shown = texts.slice(0, MOST_IN_MATRIX);
   return html`
     ${texts.length > shown.length && html`<p class="faint">The first ${shown.length} texts.</p>`}
-    <div class="scroll" tabindex="0" role="region" aria-label="Similarity of each two texts">
-      <table class="matrix">
-        <thead><tr><th scope="col">Text</th>${shown.map((_, at) => html`<th scope="col">${at + 1}</th>`)}</tr></thead>
-        <tbody>
-          ${shown.map(
-            (text, at) => html`
-              <tr>
-                <th scope="row" title=${text}>${at + 1}. ${plain(text.slice(0, 28))}</th>
-                ${shown.map((_, other) => html`<td style=${shade(matrix[at][other])}>${matrix[at][other].toFixed(2)}</td>`)}
-              </tr>
-            `,
-          )}
-        </tbody>
-      </table>
-    </div>
+    <${Matrix} label="Similarity of each two texts" corner="Text" names=${shown.map((text, at) => `${at + 1}. ${plain(text.slice(0, 28))}`)}
+      columns=${shown.map((_, at) => at + 1)} values=${shown.map((_, at) => matrix[at].slice(0, shown.length))}
+      share=${(value) => value} show=${(value) => value.toFixed(2)} />
   `;
 }
-
-const shade = (value) => ({ background: `rgb(31 138 148 / ${Math.round(55 * Math.max(value, 0))}%)` });
 
 function TextMap({ texts, points }) {
   const isLabelled = texts.length <= 40;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import platform
 import re
 import sys
@@ -30,7 +31,11 @@ def huge_bytes_at(address: int) -> int:
 
 @pytest.mark.skipif(LINUX < (6, 1), reason="Linux moves memory on demand from 6.1 on")
 def test_weights_move_and_stay_as_they_are() -> None:
-    weights = torch.arange(8 * PAGE_BYTES // 4, dtype=torch.float32)
+    memory = mmap.mmap(-1, 8 * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # or the system may give huge pages from the start
+    weights = torch.frombuffer(memory, dtype=torch.float32)
+    weights.copy_(torch.arange(len(weights)))
+    memory.madvise(mmap.MADV_HUGEPAGE)
     address = weights.data_ptr()
     before = huge_bytes_at(address + PAGE_BYTES)
     moved = move_to_huge_pages([(address, weights.nbytes)])

@@ -192,7 +192,14 @@ def test_the_report_has_the_rungs_that_a_frozen_encoder_has(trained: tuple[Path,
         "gradient": False,
         "outcome": True,
     }
-    assert "# Five checks" in (trained[0] / "report.md").read_text(encoding="utf-8")
+    markdown = (trained[0] / "report.md").read_text(encoding="utf-8")
+    assert "# Five checks" in markdown
+    assert "## What is taken for what" in markdown
+    confusion, curve = report["confusion"], report["plots"]["calibration"]
+    held = read(trained[0] / "result.json")["metrics"]["held_out_rows"]
+    assert sum(map(sum, confusion["counts"])) == sum(curve["rows"]) == held
+    wrong = sum(sum(row) - row[at] for at, row in enumerate(confusion["counts"]))
+    assert wrong == sum(pair["rows"] for pair in confusion["pairs"])
 
 
 def test_the_same_job_gives_the_same_bytes(

@@ -180,6 +180,23 @@ def test_named_columns_are_sent_by_name_and_checked() -> None:
     assert service.body()["series"] == [{"flow": 1.0, "pressure": 2.0}]
     with pytest.raises(BadInput, match="row 1: expected a list of 2 numbers, for flow, pressure"):
         client_of(service).anomaly(model="m", series=[[1.0, 2.0], [1.0]], columns=["flow", "pressure"])
+    with pytest.raises(BadInput, match="columns: expected each name once, got flow, flow"):
+        client_of(service).anomaly(model="m", series=[[1.0, 2.0]], columns=["flow", "flow"])
+
+
+NAMED: list[dict[str, Any]] = [{"series": [[1.0, 2.0]], "columns": ["flow", "pressure"]}, {"series": [{"flow": 1.0}]}]
+
+
+@pytest.mark.parametrize("first", NAMED)
+def test_rows_without_names_are_refused_after_rows_with_names(first: dict[str, Any]) -> None:
+    service = Service(answer(SCORES | {"state": "one"}), answer(SCORES | {"state": "two"}))
+    stream = client_of(service).stream("m", events={"gap": 3})
+    stream.score(**first)
+    with pytest.raises(BadInput, match="expected the columns' names, as in the pieces before \\(flow"):
+        stream.score([[2.0, 1.0]])
+    stream.score([[2.0, 1.0]], columns=["pressure", "flow"])
+    assert service.body(1)["series"] == [{"pressure": 2.0, "flow": 1.0}]
+    assert service.body(1)["events"] == {"gap": 3}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])

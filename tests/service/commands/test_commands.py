@@ -48,18 +48,38 @@ CHOICE = {
     "reason": ESC,
     "candidates": {ESC: {"AUROC": 0.5, "false alarms": None}},
 }
+CONFUSION = {
+    "labels": [ESC, "b"],
+    "counts": [[7, 3], [0, 9]],
+    "left_out": 0,
+    "pairs": [{"label": ESC, "taken_for": "b", "rows": 3, "of": 10, "examples": [{"line": 4, "text": ESC}]}],
+}
+EVENT = {
+    "start": "2026-11-01T00:00:00Z",
+    "end": "2026-11-01T01:00:00Z",
+    "readings": 5,
+    "severity": "high",
+    "p_value": 0.001,
+    "columns": [ESC, "flow"],
+    "labelled": True,
+}
+CURVE = {"confidence": [0.55], "accuracy": [0.5], "low": [0.2], "high": [0.8], "rows": [6]}
 REPORT = {
     "title": "Report of ft:x (ftjob-1)",
     "status": "warn",
     "verdict": ["It was held: " + ESC],
     "metrics": [METRIC],
     "choices": [CHOICE],
+    "confusion": CONFUSION,
+    "events": {"found": 60, "alpha": 0.05, "shown": [EVENT]},
+    "plots": {"calibration": CURVE},
     "rungs": [
         {"rung": "data", "status": "warn", "findings": [FINDING]},
         {"rung": "loss", "title": "Loss: does it?", "status": "ok", "findings": [FINE]},
     ],
 }
 SCORES = {
+    "reference": {"count": 400},
     "model": "pump",
     "alpha": 0.05,
     "threshold": 1.0,
@@ -204,7 +224,7 @@ def test_every_command_prints_text_without_control_characters_and_pure_json(
     run: Run, arguments: tuple[str, ...]
 ) -> None:
     code, out, err = run(*arguments)
-    assert (code, out != "") == (0, True)
+    assert (code, out != "") == (0, True), err
     assert "\x1b" not in out + err
     assert "\u202e" not in out + err
     code, out, err = run(*arguments, "--json")
@@ -433,6 +453,16 @@ def test_a_report_begins_with_the_verdict_and_names_few_rows(run: Run) -> None:
     assert lines[9].strip() == "what to do: remove"
     assert lines[11] == "What was chosen"
     assert lines[-2:] == ["Loss: does it? (ok)", "  ok      loss (conv): It falls."]
+
+
+def test_a_report_shows_confusions_calibration_and_events(run: Run) -> None:
+    out = run("report", "ftjob-1")[1]
+    assert "was taken for 'b' in 3 of its 10 held-out rows." in out
+    assert "    row 4: " in out
+    assert "b\t0\t9" in out
+    assert "55%\t50%\t20% to 80%\t6" in out
+    assert "Events in the held-out readings at alpha 0.05: 60: the 1 strangest" in out
+    assert "5\thigh\t0.001" in out
 
 
 def test_the_report_of_the_newest_job_needs_no_id(run: Run, service: Service) -> None:

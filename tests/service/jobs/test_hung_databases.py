@@ -26,6 +26,7 @@ from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.databases import Postgres, postgres
 from tests.support.jobs import JobHarness, workers
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -248,16 +249,20 @@ def test_a_job_that_is_stored_is_answered_whatever_the_database_does_next(
 def test_a_worker_outlives_a_database_that_hangs_longer_than_its_lease(
     tmp_path: Path, own_postgres: Postgres, how: str
 ) -> None:
-    harness = JobHarness(tmp_path, own_postgres.new_database() if how == "frozen" else "")
-    with workers(harness) as (worker,):
+    url = own_postgres.new_database() if how == "frozen" else ""
+    with closing(JobHarness(tmp_path, url)) as harness, workers(harness) as (worker,):
         job = harness.submit(steps=120, step_s=0.1)
         harness.until_step(job, 5)
         hang = own_postgres.frozen() if how == "frozen" else locked_by_another_process(tmp_path / "sonde.sqlite")
-        with hang:
-            time.sleep(7)  # its lease is 2 s, and a call that hangs is given up after 5 s at most
-            seen = len(harness.trace(job))
-            time.sleep(1)
-            assert len(harness.trace(job)) == seen, "without a lease it stops training"
+        with hang:  # a call that hangs is given up after 6 s at most, and the lease of 2 s is over by then
+            wait_until(lambda: stands_for_a_second(harness, job), 15)
+            assert len(harness.trace(job)) < 120, "without a lease it stops training"
         assert worker.running
         assert harness.until(job).status == "succeeded"
-    harness.close()
+
+
+def stands_for_a_second(harness: JobHarness, job: str) -> bool:
+    """Whether a job trains no step within a second."""
+    steps = len(harness.trace(job))
+    time.sleep(1)
+    return len(harness.trace(job)) == steps

@@ -68,7 +68,8 @@ def test_a_process_that_is_killed_comes_back_and_nothing_is_lost(pair: Served) -
         counted = series(client, f'sonde_inputs_total{{model="{MODEL}",task="embedding"}}')
     first = children(pair.process.pid)
     os.kill(first[0], signal.SIGKILL)
-    wait_until(lambda: not exists(first[0]))
+    # Until all of its threads have ended its sockets are open, and a connection that is handed to it is lost with it.
+    wait_until(lambda: any("ended with -9 and is started again" in line["message"] for line in lines(pair)))
     for number in range(20):
         with httpx.Client(base_url=pair.url, timeout=60) as client:
             assert embed(client, f"text {number}").status_code == 200
@@ -77,7 +78,6 @@ def test_a_process_that_is_killed_comes_back_and_nothing_is_lost(pair: Served) -
     assert len(set(children(pair.process.pid)) - set(first)) == 1
     with httpx.Client(base_url=pair.url, timeout=60) as client:
         assert series(client, f'sonde_inputs_total{{model="{MODEL}",task="embedding"}}') == counted + 20
-    assert any("ended with -9 and is started again" in line["message"] for line in lines(pair))
 
 
 def test_sigterm_answers_those_inside_of_all(pair: Served) -> None:

@@ -21,6 +21,7 @@ from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, 
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
+from service.serving.text_sources import LocalTextSource
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager, text_model
 
@@ -305,6 +306,36 @@ def test_a_model_that_cannot_be_loaded_leaves_it_unready(monkeypatch: pytest.Mon
         with pytest.raises(ModelSourceError, match="nothing there"):
             manager.open()
         assert manager.problem == "models are loading"
+
+
+def test_models_are_opened_once_in_a_thread_after_the_machine_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[tuple[str, str]] = []
+
+    def note(what: str) -> None:
+        order.append((what, threading.current_thread().name))
+
+    def load(*_: object) -> Iterator[FakeModel]:
+        note("load")
+        yield FakeModel("a")
+
+    monkeypatch.setattr(LocalTextSource, "measure", lambda source: note("measure"))
+    monkeypatch.setattr("models.loader.open_models", load)
+    with empty_manager(model=("a",)) as manager:
+        opening = manager.start_opening()
+        assert manager.start_opening() is opening
+        opening.result(WAIT_S)
+        assert manager.problem is None
+    here = threading.current_thread().name
+    assert order == [("measure", here), ("measure", "open-models"), ("load", "open-models")]
+
+
+def test_whoever_waits_for_the_models_gets_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> Iterator[FakeModel]:
+        raise ModelSourceError("nothing there")
+
+    monkeypatch.setattr("models.loader.open_models", load)
+    with empty_manager() as manager, pytest.raises(ModelSourceError, match="nothing there"):
+        manager.start_opening().result(WAIT_S)
 
 
 def test_races_are_kept_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

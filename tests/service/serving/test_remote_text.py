@@ -51,6 +51,8 @@ class FakeSource:
         self.versions: dict[str, FakeModel] = {}
         self.loads = 0
 
+    def measure(self) -> None: ...
+
     def open_configured(self) -> Iterator[Opened]:
         yield from map(self._start, self.models)
 

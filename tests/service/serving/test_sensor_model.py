@@ -205,7 +205,7 @@ def test_texts_and_numbers_are_not_mistaken_for_each_other(manager: ModelManager
     for task in ("embedding", "classification", "rerank"):
         with pytest.raises(WrongTask, match="does anomaly with readings"):
             manager.find_for(task, PUMP)
-    with pytest.raises(WrongTask, match="reads sensor readings, not texts"):
+    with pytest.raises(WrongTask, match="reads readings, not texts"):
         asyncio.run(manager.resolve_texts(PUMP))
     with pytest.raises(WrongTask, match=f"models for forecast of readings: {LOAD}"):
         manager.require_readings(manager.find("fake"), "forecast")

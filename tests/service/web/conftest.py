@@ -12,7 +12,7 @@ import pytest
 from tests.clients.environment import CannotInstall, node_modules
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 AXE = Path(__file__).with_name("axe.json")
 Visit = Callable[..., "Visitor"]
@@ -53,19 +53,28 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """What all pages of a module share; a page keeps its key to itself."""
+    made = browser.new_context(locale="en-GB")
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
+def visit(context: BrowserContext) -> Iterator[Visit]:
     """A function that makes a visitor of a service: `visit(url, width=360)`. None of them may see an error."""
     visitors = []
 
-    def make(url: str, width: int = 1100, **options: Any) -> Visitor:
-        context = browser.new_context(viewport={"width": width, "height": 800}, locale="en-GB", **options)
-        visitors.append(Visitor(context.new_page(), url))
+    def make(url: str, width: int = 1100) -> Visitor:
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 800})
+        visitors.append(Visitor(page, url))
         return visitors[-1]
 
     yield make
     for visitor in visitors:
-        visitor.page.context.close()
+        visitor.page.close()
     assert [visitor.errors for visitor in visitors if visitor.errors] == []
 
 

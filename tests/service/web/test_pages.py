@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +30,14 @@ Answer = Callable[[], dict[str, Any]]
 Open = Callable[..., Visitor]
 
 
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Answer]:
+    """The files of the console that were served before, by path: each is read once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
+def console(make_app: MakeApp, visit: Visit, modules: dict[str, Answer]) -> Iterator[Open]:
     """A function that makes a visitor of an application, without a server: `console(answers={path: answer})`."""
     clients = []
 
@@ -38,7 +45,7 @@ def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
         client = TestClient(app or make_app(FakeModel(), keep_inputs=10))
         clients.append(client)
         visitor = visit(ORIGIN, **options)
-        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}))
+        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}, modules))
         return visitor
 
     yield make
@@ -46,15 +53,19 @@ def console(make_app: MakeApp, visit: Visit) -> Iterator[Open]:
         client.close()
 
 
-def pass_on(route: Route, client: TestClient, answers: dict[str, Answer]) -> None:
-    """Answer a request of the browser, by `answers` where they have its path."""
+def pass_on(route: Route, client: TestClient, answers: dict[str, Answer], modules: dict[str, Answer]) -> None:
+    """Answer a request of the browser, by `answers` or `modules` where they have its path."""
     request = route.request
-    if (path := urlsplit(request.url).path) in answers:
-        route.fulfill(**answers[path]())
+    path = urlsplit(request.url).path
+    if (known := answers.get(path) or modules.get(path)) is not None:
+        route.fulfill(**known())
         return
     got = client.request(request.method, request.url, headers=request.headers, content=request.post_data_buffer)
     headers = {name: value for name, value in got.headers.items() if name not in {"content-encoding", "content-length"}}
-    route.fulfill(status=got.status_code, headers=headers, body=got.content)
+    answer = {"status": got.status_code, "headers": headers, "body": got.content}
+    if path.startswith("/console/"):
+        modules[path] = lambda: answer
+    route.fulfill(**answer)
 
 
 def fail(status: int, message: str) -> Answer:
@@ -71,7 +82,7 @@ def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> Non
     for path in PAGES:
         page.goto(f"{ORIGIN}/console#/{path}")
         page.get_by_role("heading", level=1).wait_for()
-        page.wait_for_load_state("networkidle")
+        page.get_by_text("Loading …").wait_for(state="detached")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
@@ -121,8 +132,10 @@ def test_a_late_answer_to_a_call_without_the_key_does_not_ask_again(console: Ope
     page.get_by_label("API key").fill(secret)
     page.keyboard.press("Enter")
     says(page, "Nothing is wrong.")
-    late[0].fulfill(**fail(401, "an API key is needed")())
-    page.wait_for_timeout(300)
+    with page.expect_response("**/metrics") as got:
+        late[0].fulfill(**fail(401, "an API key is needed")())
+    got.value.finished()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.get_by_text("This service needs a key").count() == 0
 
 
@@ -181,14 +194,128 @@ def test_rows_that_no_job_could_use_are_named(console: Open) -> None:
     says(page, "A job would fail on this file.")
 
 
+def drop_rows(page: Page, rows: str) -> None:
+    page.locator("input[type=file]").set_input_files(
+        {"name": "rows.csv", "mimeType": "text/csv", "buffer": rows.encode()}
+    )
+
+
+def test_a_file_without_a_header_is_told(console: Open) -> None:
+    page = console().open("jobs")
+    drop_rows(page, "Where is it?,lost\n" + "".join(f"text {at},lost\n" for at in range(5)))
+    says(page, "The first line looks like a row, not like names of columns: “lost” occurs below it, too.")
+    drop_rows(page, "said,meant\n" + "".join(f"text {at},lost\n" for at in range(5)))
+    page.get_by_text("The first line looks like a row").wait_for(state="detached")
+
+
+def test_an_upload_has_a_bar(console: Open) -> None:
+    page = console().open("jobs")
+    held: list[Route] = []
+    page.route("**/v1/files", lambda route: held.append(route), times=1)
+    drop_rows(page, "text,label\n" + "".join(f"text {at},label {at % 2}\n" for at in range(40)))
+    page.get_by_role("button", name="Check the file and start").click()
+    bar = page.get_by_role("progressbar", name="Uploaded of 0.6 kB")
+    bar.wait_for()
+    held[0].fulfill(**fail(413, "the file is too large: <b>send less</b>")())
+    says(page, "the file is too large: <b>send less</b>")
+    assert bar.count() == 0
+
+
+def test_a_job_is_paused_resumed_and_cancelled(console: Open, make_app: MakeApp) -> None:
+    app = make_app(FakeModel())
+    with TestClient(app) as client:
+        rows = "".join(f"text {at},label {at % 2}\n" for at in range(40))
+        file = client.post(
+            "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("rows.csv", f"text,label\n{rows}")}
+        ).json()["id"]
+        method = {"type": "supervised", "supervised": {"task": "classification"}}
+        body = {"model": "fake", "training_file": file, "method": method}
+        job = client.post("/v1/fine_tuning/jobs", json=body).json()["id"]
+        page = console(app).open(f"jobs/{job}")
+        for click, then in (("Pause", "Resume"), ("Resume", "Pause")):
+            page.get_by_role("button", name=click, exact=True).click()
+            page.get_by_role("button", name=then, exact=True).wait_for()
+            assert client.get(f"/v1/fine_tuning/jobs/{job}").json()["paused"] is (click == "Pause")
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_role("button", name="Leave it as it is").click()
+        assert client.get(f"/v1/fine_tuning/jobs/{job}").json()["status"] != "cancelled"
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_role("button", name="Cancel the job").click()
+        says(page, "cancelled")
+        page.get_by_role("button", name="Pause", exact=True).wait_for(state="detached")
+        assert client.get(f"/v1/fine_tuning/jobs/{job}").json()["status"] == "cancelled"
+
+
+def test_a_report_shows_confusions_and_events(console: Open) -> None:
+    job = {
+        "object": "fine_tuning.job", "id": "ftjob-1", "status": "succeeded", "created_at": 1, "error": None,
+        "method": {"supervised": {"task": "classification"}}, "result": None, "fine_tuned_model": "ft:x", "model": "m",
+    }  # fmt: skip
+    pair = {"label": EVIL, "taken_for": "b", "rows": 3, "of": 10, "examples": [{"line": 4, "text": EVIL}]}
+    event = {
+        "start": "2026-11-01T00:00:00Z", "end": "2026-11-01T01:00:00Z", "peak": "2026-11-01T00:30:00Z", "readings": 5,
+        "severity": "high", "p_value": 0.001, "columns": [EVIL], "labelled": True,
+    }  # fmt: skip
+    report = {
+        "status": "ok", "rungs": [],
+        "confusion": {"labels": [EVIL, "b"], "counts": [[7, 3], [0, 9]], "left_out": 12, "pairs": [pair]},
+        "events": {"found": 60, "alpha": 0.05, "shown": [event]},
+    }  # fmt: skip
+    path = "/v1/fine_tuning/jobs/ftjob-1"
+    bodies = {path: job, f"{path}/report": report, f"{path}/events": {"data": [], "has_more": False}}
+    page = console(answers={one: lambda body=body: {"json": body} for one, body in bodies.items()}).open("jobs/ftjob-1")
+    says(page, "was taken for “b” in 3 of its 10 held-out rows.")
+    page.get_by_text("was taken for").click()
+    says(page, "Row 4")
+    page.get_by_text("Confusion matrix", exact=True).click()
+    says(page, "These 2 labels were confused most; 12 more are left out.")
+    assert page.get_by_role("region", name="Confusion matrix").locator("td").all_inner_texts() == ["7", "3", "", "9"]
+    says(page, "60 events in the held-out readings at alpha 0.05, the 1 strangest")
+    page.get_by_role("cell", name="2026-11-01T00:00:00Z (labelled)").wait_for()
+    assert page.locator("main img").count() == 0
+
+
+def test_sensors_show_events_and_mark_the_columns_to_blame(console: Open) -> None:
+    shares = {"flow": 0.9, "pressure": 0.1}
+    normal = {"score": 0.0, "p_value": 0.5, "is_anomaly": False, "contributions": shares}
+    strange = {**normal, "score": 4.0, "p_value": 0.001, "is_anomaly": True}
+    data = [{"index": at, **(strange if at == 2 else normal)} for at in range(4)]
+    moment = {"index": 2, "timestamp": "2026-11-01T00:02:00Z"}
+    event = {
+        "start": moment, "end": None, "open": True, "readings": 1, "peak": {**moment, "score": 4.0, "p_value": 0.001},
+        "severity": "high", "columns": [{"name": name, "share": share} for name, share in shares.items()],
+    }  # fmt: skip
+    scores = {"data": data, "threshold": 3.0, "events": [event], "drift": None, "warnings": []}
+    answers: dict[str, Answer] = {
+        "/v1/models": lambda: {"json": {"data": [sensor("pressure", "flow")]}},
+        "/v1/anomaly/score": lambda: {"json": scores},
+    }
+    page = console(answers=answers).open("playground/sensors")
+    rows = "".join(f"2026-11-01T00:0{at}:00Z,2.5,{10 + at}\n" for at in range(4))
+    page.get_by_label("Readings", exact=True).fill(f"time,pressure,flow\n{rows}")
+    with page.expect_request("**/v1/anomaly/score") as sent:
+        page.get_by_role("button", name="Score").click()
+    assert json.loads(sent.value.post_data or "{}")["events"] is True
+    cells = page.get_by_role("region", name="Events").locator("td")
+    cells.first.wait_for()
+    assert cells.all_inner_texts() == ["2026-11-01T00:02:00Z", "open", "1", "high", "0.001", "flow"]
+    says(page, "anomaly: flow")
+    assert page.get_by_text("anomaly: pressure").count() == 0
+
+
+def sensor(*columns: str) -> dict[str, Any]:
+    """A sensor model as `/v1/models` lists it."""
+    signature = {"inputs": [{"name": "series", "columns": columns}], "kind": "series"}
+    about = {"id": "ft:sensors:local:pump", "task": "anomaly", "base": "sensors", "labels": [], "notes": []}
+    return about | {"signature": signature}
+
+
 def test_a_huge_table_is_refused_by_the_playground_and_begun_by_jobs(console: Open, tmp_path: Path) -> None:
     huge = tmp_path / "huge.csv"
     with huge.open("wb") as stream:
         stream.write(b"time,pressure\n" + 50_000 * b"2026-11-01T00:00:00Z,1.5\n")
         stream.truncate(200 * 2**20)
-    sensor = {"id": "ft:sensors:local:pump", "task": "anomaly", "base": "sensors", "labels": [], "notes": []}
-    signature = {"inputs": [{"name": "series", "columns": ["pressure"]}], "kind": "series"}
-    models = {"json": {"data": [{**sensor, "signature": signature}]}}
+    models = {"json": {"data": [sensor("pressure")]}}
     page = console(answers={"/v1/models": lambda: models}).open("playground/sensors")
     page.locator("input[type=file]").set_input_files(huge)
     says(page, "expected at most 8 MiB here")

@@ -53,6 +53,22 @@ def test_a_result_worse_than_the_trivial_one_fails() -> None:
     assert judged(guesses(0.8), trivial=guesses(0.8, 3))["against_trivial"].status == "warn"
 
 
+@pytest.mark.parametrize(("rows", "is_told"), [(2, False), (9, False), (10, True)])
+def test_of_few_rows_no_lead_is_told_and_no_share(rows: int, is_told: bool) -> None:
+    truth, wrong = ["a", "b"] * (rows // 2 + 1), ["b", "a"] * (rows // 2 + 1)
+    truth, wrong = truth[:rows], wrong[:rows]
+    sure = np.ones(rows)
+    found = {
+        one.check: one for one in check_outcome(truth, truth, confidence=sure, scores=sure, trivial=wrong, resamples=50)
+    }
+    assert found["against_trivial"].status == ("ok" if is_told else "skipped")
+    assert ("better beyond chance" in found["against_trivial"].message) is is_told
+    assert ("too few independent rows for an interval" in found["macro_f1"].message) is not is_told
+    assert (f"{rows} of {rows} held-out rows, too few to say more" in found["calibration"].message) is not is_told
+    lost = {one.check: one for one in check_outcome(truth, wrong, trivial=truth, resamples=50)}
+    assert lost["against_trivial"].status == ("fail" if is_told else "warn")
+
+
 def test_probabilities_that_are_too_sure_are_found() -> None:
     found = judged(guesses(0.7), confidence=np.full(400, 0.95))["calibration"]
     assert found.status == "warn"
@@ -64,9 +80,11 @@ def test_the_report_shows_coverage_against_accuracy() -> None:
     scores = np.repeat([0.95, 0.55], 200)
     found = check_coverage(scores, np.arange(400) < 300)
     assert "0 answers all, 75.0% of them right" in found.message
-    assert "0.5 answers 100%, 75.0% of them right; 0.6 answers 50%, 100.0% of them right" in found.message
-    assert "0.9 answers 50%" in found.message
-    assert "0.9 answers 0%." in check_coverage(np.full(4, 0.5), np.ones(4, dtype=np.bool_)).message
+    assert "0.5 answers 100.0%, 75.0% of them right; 0.6 answers 50.0%, 100.0% of them right" in found.message
+    assert "0.9 answers 50.0%" in found.message
+    few = check_coverage(np.array([0.95, 0.7, 0.5, 0.5]), np.ones(4, dtype=np.bool_)).message
+    assert "0 answers all, 4 of 4 of them right; 0.5 answers 4 of 4, 4 of 4 of them right" in few
+    assert few.endswith("0.9 answers 1 of 4, 1 of 1 of them right.")
     assert "coverage" in {finding.check for finding in check_outcome(TRUTH, TRUTH, scores=np.ones(400), resamples=50)}
 
 

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from models.training.confusion import Confusion
 from models.training.report import Finding, Report
+from models.training.reported_events import ReportedEvent, ReportedEvents
+from service.api.report_summary import Summary
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
@@ -21,7 +25,7 @@ from service.jobs.leases import WorkerLeases
 from service.jobs.records import Checkpoint, Event, Failure, Job, Success
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
-from tests.service.test_plots import PLOTS
+from tests.service.test_plots import LABEL_PLOTS, PLOTS
 from tests.support.app import MakeApp
 from tests.support.sensors import put_in_service
 
@@ -641,6 +645,53 @@ def test_a_report_is_a_page_that_needs_no_other_file(http: TestClient, reported:
         assert "<script>" not in page.text
         assert "&lt;script&gt;" in page.text
         assert "a &amp; b" in page.text
+
+
+def test_a_page_shows_what_is_taken_for_what_and_the_events(http: TestClient, tmp_path: Path, file: str) -> None:
+    job: str = sensor_job(http, file, kind="series").json()["id"]
+    directory = tmp_path / "jobs" / job / "attempt-1"
+    directory.mkdir(parents=True)
+    evil, report = "<b>card|[x](y)", Report()
+    report.confusion = Confusion.of([evil, "top up"], np.array([0, 0, 1]), np.array([1, 0, 1]), [evil] * 3, [2, 3, 4])
+    event = ReportedEvent(
+        "2026-11-01T00:00:00Z", "2026-11-01T01:00:00Z", "2026-11-01T00:30:00Z", 5, "high", 0.001, (evil,), None
+    )
+    report.events = ReportedEvents(1, 0.05, (event,))
+    report.plots = {"calibration": LABEL_PLOTS["calibration"]}
+    (directory / "report.json").write_bytes(report.to_bytes())
+    address = f"/v1/fine_tuning/jobs/{job}/report"
+    read = http.get(address).json()
+    assert read["confusion"]["pairs"][0]["examples"] == [{"line": 2, "text": evil}]
+    assert (read["events"]["found"], list(read["plot_files"])) == (1, ["calibration"])
+    page = http.get(f"{address}?format=html").text
+    assert "<b>card" not in page
+    assert "&#x27;&lt;b&gt;card|[x](y)&#x27; was taken for &#x27;top up&#x27; in 1 of its 2 held-out rows." in page
+    assert "<td>high<td>0.001<td>&lt;b&gt;card" in page
+    assert "<td style='background:rgb(44 111 187/60%)'>1" in page
+    markdown = http.get(f"{address}?format=md").text
+    assert "| 5 | high | 0.001 |" in markdown
+    assert "  - row 2: \\<b>card|[x]\\(y)" in markdown
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"accuracy": 1.0, "held_out_rows": 2.0}, "Its label is right for 2 of 2 held-out rows, too few to say more."),
+        (
+            {"accuracy": 0.95, "held_out_rows": 100.0},
+            "Its label is right for 95.0% of 100 held-out rows (95 % interval 89% to 98%).",
+        ),
+    ],
+)
+def test_a_share_of_few_rows_is_a_count(
+    backend: JobBackend, http: TestClient, file: str, metrics: dict[str, float], said: str
+) -> None:
+    job = backend.store.get(sensor_job(http, file, "classification", "fake").json()["id"])
+    begun = begin(backend, job.id)
+    backend.store.succeed(
+        begun, Success(f"{job.name}:v1", 0, {"decision": "held", "metrics": metrics}), Event("info", "done")
+    )
+    assert said in Summary.of(backend.store.get(job.id), Report()).verdict
 
 
 def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(

@@ -1,0 +1,68 @@
+"""An exported program in memory: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from models.base import ModelMetadata
+from models.programs.reader import ReadProgram
+from models.programs.tensors import HostTensor
+from models.runtime.placement import Placement
+from models.source import ModelSource
+
+Tensors = Mapping[str, HostTensor]
+
+
+class Program:
+    """A program, its contract and its metadata. It computes in the dtypes of its file."""
+
+    def __init__(self, source: ModelSource, read: ReadProgram, placement: Placement) -> None:
+        self.contract = read.contract
+        self._module = read.module
+        self._outputs = read.outputs
+        self._placement = placement
+        floating = [tensor.dtype for tensor in self.weights() if tensor.is_floating_point()]
+        dtype = str(floating[0]).removeprefix("torch.") if floating else self.contract.inputs[0].dtype
+        self.metadata = ModelMetadata(
+            name=source.name,
+            version=source.version,
+            task="inference",
+            origin=source.origin,
+            architecture=read.written_by,
+            width=0,
+            max_tokens=0,
+            vocabulary=0,
+            device=str(placement.device),
+            dtype=dtype,
+            reason=f"{placement.reason.partition(';')[0]}; {dtype} as the program has it",
+            forward="as exported",
+            pads=False,
+            tensors=self.contract.signature(),
+        )
+
+    def weights(self) -> list[torch.Tensor]:
+        """All weights."""
+        return [tensor for module in self._module.modules() for tensor in module.buffers(recurse=False)]
+
+    def run(self, tensors: Tensors) -> dict[str, HostTensor]:
+        """Compute the outputs, by name, for inputs that keep to the contract.
+
+        Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, and what PyTorch raises.
+        """
+        with self._placement.inference_mode():
+            device = self._placement.device
+            values = [tensors[spec.name].to_torch().to(device) for spec in self.contract.inputs]
+            results = self._module.forward(*values)  # calling the module would load the compiler to report a failure
+            made = [HostTensor.of(results[at]) for at in self._outputs]
+        return {spec.name: one for spec, one in zip(self.contract.outputs, made, strict=True)}
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+    def describe(self, **fields: object) -> None:
+        """Record in the metadata what was found at load."""
+        self.metadata = replace(self.metadata, **fields)  # type: ignore[arg-type]
