@@ -107,7 +107,8 @@ class _Builder:
             if (found := by_name.get(argument.name)) is None:
                 continue
             value = self._value_of(found.arg)
-            if argument.kwarg_only or found.kind == _KEYWORD or len(positional) < _position(argument, declared):
+            follows_a_gap = declared[len(positional)].name != argument.name
+            if argument.kwarg_only or found.kind == _KEYWORD or follows_a_gap:
                 keywords[argument.name] = value
             else:
                 positional.append(value)
@@ -189,11 +190,6 @@ class _Builder:
         self._subgraphs += 1
         self._module.add_module(name, builder.finish(sub.graph, values))
         return self.graph.get_attr(name)
-
-
-def _position(argument: Any, declared: Sequence[Any]) -> int:
-    """The place of an argument among those that an operator takes by position."""
-    return next(at for at, one in enumerate(declared) if one.name == argument.name)
 
 
 def _names(argument: Argument) -> Iterator[str | None]:

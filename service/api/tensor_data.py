@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
+from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.schemas.open_inference import InferBody, InferInput
 from service.errors import InvalidRequest, MalformedBody
@@ -31,14 +31,6 @@ DATATYPES = {
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """The dtype and shape of a tensor whose values are not read yet."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memoryview]:
@@ -97,13 +89,16 @@ def read_tensors(body: InferBody, binary: memoryview) -> dict[str, HostTensor]:
     return tensors
 
 
+def require_json_form(name: str, dtype: str) -> None:
+    """Raise InvalidRequest for an output whose values JSON cannot say."""
+    if dtype in _BINARY_ALONE:
+        raise InvalidRequest.at(name, f"{DATATYPES[dtype]} has no form in JSON: ask for binary_data")
+
+
 def write_outputs(
     about: Mapping[str, Any], tensors: Mapping[str, HostTensor], in_binary: Sequence[str]
 ) -> tuple[bytes, int | None]:
-    """A response's body, and the length of its JSON where raw values follow. `in_binary` are the outputs sent so.
-
-    Raises InvalidRequest for an output whose values JSON cannot say.
-    """
+    """A response's body, and the length of its JSON where raw values follow. `in_binary` are the outputs sent so."""
     parts: list[bytes] = []
     outputs = []
     for name, tensor in tensors.items():
@@ -111,8 +106,6 @@ def write_outputs(
         if name in in_binary:
             parts.append(np.ascontiguousarray(tensor.values).tobytes())
             output["parameters"] = {"binary_data_size": len(parts[-1])}
-        elif tensor.dtype in _BINARY_ALONE:
-            raise InvalidRequest.at(name, f"{DATATYPES[tensor.dtype]} has no form in JSON: ask for binary_data")
         else:
             output["data"] = np.ascontiguousarray(tensor.values).ravel()
         outputs.append(output)

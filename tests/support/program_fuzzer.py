@@ -24,7 +24,7 @@ import torch
 
 from models.errors import SondeError
 from models.programs.program import Program, Tensors
-from models.programs.row_check import _sample, check_rows
+from models.programs.row_check import check_rows, sample_inputs
 from tests.support.programs import open_program, read_parts, write_parts
 
 NAMES = ("mlp", "convolution", "branches", "multiples", "doubled", "words", "half")
@@ -94,7 +94,7 @@ class Fuzzer:
 
     def _run(self, program: Program, like: Program | None = None) -> Tensors | None:
         contract = (like or program).contract
-        sample = _sample(contract, 3)
+        sample = sample_inputs(contract, 3)
         if sample is None or program.contract.signature() != contract.signature():
             return None
         torch.manual_seed(0)
