@@ -41,7 +41,7 @@ from service.engine.frames import (
 )
 from service.engine.request import Request
 from service.engine.row_engine import RowEngine
-from service.errors import ClientGone, ConfigError, Unavailable
+from service.errors import BackendError, ClientGone, ConfigError, Unavailable
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.text_sources import LocalTextSource, TextSource
@@ -270,9 +270,14 @@ class FrontConnection(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, frame: ToFront) -> None:
-        """Send a frame, unless the front has gone."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(frame))
+        """Send a frame, unless the front has gone; in place of one that is too long, its failure."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            content = encode(frame)
+        except FrameTooLong as error:
+            content = encode(failure(frame.number, BackendError(f"the answer is {error}: send fewer inputs a request")))
+        self._transport.write(content)
 
     def tell_deadlines(self) -> None:
         """Send the deadlines that have moved since the last call."""
