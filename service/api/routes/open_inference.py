@@ -13,7 +13,14 @@ from service.api.compute_route import INFER, CallDep
 from service.api.deps import ManagerDep
 from service.api.json_body import read_bytes
 from service.api.schemas.open_inference import InferBody
-from service.api.tensor_data import DATATYPES, describe_inputs, read_tensors, split_body, write_outputs
+from service.api.tensor_data import (
+    DATATYPES,
+    describe_inputs,
+    read_tensors,
+    require_json_form,
+    split_body,
+    write_outputs,
+)
 from service.errors import InvalidRequest
 from service.serving.program_model import ServedProgram
 
@@ -89,18 +96,19 @@ def _label(model: str, number: str) -> str:
 
 
 def _wanted(body: InferBody, served: ServedProgram) -> dict[str, bool]:
-    """The outputs that a caller wants, and whether as raw values. Raises InvalidRequest for an unknown one."""
+    """The outputs that a caller wants, and whether as raw values.
+
+    Raises InvalidRequest for an unknown one, and for one that has no form in JSON.
+    """
     by_default = body.parameters.binary_data_output
-    known = [spec.name for spec in served.contract.outputs]
-    for one in body.outputs:
-        if one.name not in known:
-            raise InvalidRequest.at("outputs", f"no output {one.name!r}; the model has: {', '.join(known)}")
-    if not body.outputs:
-        return dict.fromkeys(known, by_default)
-    return {
-        one.name: by_default if one.parameters.binary_data is None else one.parameters.binary_data
-        for one in body.outputs
-    }
+    dtypes = {spec.name: spec.dtype for spec in served.contract.outputs}
+    wanted = {one.name: one.parameters.binary_data for one in body.outputs} or dict.fromkeys(dtypes)
+    for name, is_binary in wanted.items():
+        if name not in dtypes:
+            raise InvalidRequest.at("outputs", f"no output {name!r}; the model has: {', '.join(dtypes)}")
+        if not (by_default if is_binary is None else is_binary):
+            require_json_form(name, dtypes[name])
+    return {name: by_default if is_binary is None else is_binary for name, is_binary in wanted.items()}
 
 
 def _tensor_metadata(spec: TensorSpec, contract: Contract) -> dict[str, Any]:
