@@ -315,7 +315,9 @@ def test_texts_and_readings_are_not_mistaken(client: TestClient) -> None:
     )
     refused(client, "model", "reads texts, not readings", code="wrong_task", model="fake", records=[[1, 2]])
     refused(client, "model", "with readings", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
-    refused(client, "model", "reads readings, not texts", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
+    refused(
+        client, "model", "reads readings, not texts", code="wrong_task", path="/v1/classify", model=PUMP, input="hello"
+    )
     refused(
         client, "model", "with readings", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"]
     )
