@@ -190,7 +190,7 @@ def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveDetector) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rest": None}, "expected .*, recent, rest, rhythm, .*, got .*, recent, rhythm, "),
+        ({"rest": None}, "expected busy, .*, rest, .*, got busy, .*, recent, rhythm, "),
         ({"rest": np.zeros(2)}, r"rest: expected finite numbers of the shape \[1\], got \[2\]"),
         ({"last": np.array([np.nan])}, "last: expected finite numbers"),
         ({"open": np.zeros((BLOCK, len(NEWEST.features)))}, f"open: expected at most {BLOCK - 1} rows, got {BLOCK}"),
