@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+INFERENCE = Path(__file__).with_name("inference.txt")
 GENERATORS = Path(__file__).with_name("generators.txt")
 NODE_CLIENTS = Path(__file__).with_name("clients.json")
 NODE_GENERATORS = Path(__file__).with_name("generators.json")
@@ -73,6 +74,7 @@ if __name__ == "__main__":
     problems = []
     for find in (
         interpreter,
+        partial(interpreter, INFERENCE),
         partial(interpreter, GENERATORS),
         partial(node_modules, NODE_CLIENTS),
         partial(node_modules, NODE_GENERATORS),
