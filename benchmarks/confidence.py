@@ -1,6 +1,6 @@
 """Whether probabilities are honest: the edge of the scope, and ways to calibrate a head.
 
-python -m benchmarks.confidence [--data ../shared/data] [--cache DIR] [--draws 3] [--only scope|scaling|aims]
+python -m benchmarks.confidence [--data ../shared/data] [--cache DIR] [--draws 3] [--only scope|scaling|aims] [--write]
 
 `scope` leaves labels out and asks how sure heads of the others are of their texts, at several edges of the scope.
 `scaling` compares one temperature with vector and Dirichlet scaling of the logits out of fold, with a penalty that
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks import results
 from benchmarks.training import MODEL, Pairs, banking, clinc, few, train
 from models.calibration import conformal_p_values
 from models.loader import load
@@ -296,8 +297,10 @@ def _judge(probabilities: Floats, truth: Ints) -> dict[str, float]:
     }
 
 
-def report_scaling(data: Path, embed: Embedder, draws: int) -> None:
-    """One line for each data set, number of labels and of rows a label."""
+def report_scaling(data: Path, embed: Embedder, draws: int, *, write: bool) -> None:
+    """One line for each data set, number of labels and of rows a label, and a table of them."""
+    found = results.Rounds("scaling", {"model": MODEL, "draws": draws}, append=False)
+    found.begin()
     clinc_rows, clinc_unseen, _ = clinc(data)
     sets = {"Banking77": banking(data), "CLINC150": (clinc_rows, clinc_unseen), "SIB-200": sib(data, "eng_Latn")}
     for name, (rows, unseen) in sets.items():
@@ -309,10 +312,9 @@ def report_scaling(data: Path, embed: Embedder, draws: int) -> None:
                 kept = labels if count == len(labels) else random.Random(seed).sample(labels, count)
                 measured.append(compare_scalings(leave_out(rows, unseen, kept, each, seed), embed, seed))
             means = {key: float(np.mean([one[key] for one in measured])) for key in measured[0]}
-            print(
-                f"{name}, {count} labels, {each} rows each; " + "; ".join(f"{key} {means[key]:.4f}" for key in means),
-                flush=True,
-            )
+            found.add(f"{name}, {count} labels, {each} rows each", means)
+            print(f"{name}, {count} labels, {each} rows each: {means}", flush=True)
+    found.finish(write=write)
 
 
 def judge_job(result: Path, embed: Embedder, task: Task) -> dict[str, float]:
@@ -380,6 +382,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keep embeddings here")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--only", choices=("scope", "scaling", "aims"))
+    parser.add_argument("--write", action="store_true", help="keep the result of `scaling` and write RESULTS.md again")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         cache = chosen.cache or Path(temporary)
@@ -387,7 +390,7 @@ def main() -> None:
         if chosen.only in (None, "scope"):
             report_scope(chosen.data, embed, chosen.draws)
         if chosen.only in (None, "scaling"):
-            report_scaling(chosen.data, embed, chosen.draws)
+            report_scaling(chosen.data, embed, chosen.draws, write=chosen.write)
         if chosen.only in (None, "aims"):
             report_aims(chosen.data, embed, cache, chosen.draws)
 

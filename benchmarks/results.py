@@ -43,6 +43,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "roofline": ("What the machine can do", tables.roofline),
     "gpu": ("On a GPU", tables.gpu),
     "families": ("Sensor detectors on families of plants", families),
+    "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 
 

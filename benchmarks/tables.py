@@ -129,6 +129,21 @@ def roofline(content: Content) -> list[str]:
     ]
 
 
+def scaling(content: Content) -> list[str]:
+    """Log-likelihood, calibration error and accuracy of each way to calibrate, and how often it led out of fold."""
+    ways = ("temperature", "vector", "dirichlet")
+    rows = [
+        [
+            name,
+            *(", ".join(f"{seen[f'{way} {key}']:.3f}" for key in ("nll", "ece", "accuracy")) for way in ways),
+            *(f"{seen[f'{way} won']:.0%}" for way in ways[1:]),
+        ]
+        for name, seen in content["rounds"][0].items()
+    ]
+    heading = [f"{way}: NLL, calibration error, accuracy" for way in ways]
+    return table(["Rows", *heading, "vector led", "dirichlet led"], rows)
+
+
 def gpu(content: Content) -> list[str]:
     """What `benchmarks.gpu` saw, by name."""
     rounds = content["rounds"]

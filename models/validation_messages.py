@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_MESSAGES = {"extra_forbidden": "no such field", "missing": "expected a value, got none"}
+_MESSAGES = {
+    "extra_forbidden": "no such field",
+    "missing": "expected a value, got none",
+    "path_type": "expected a path",
+}
 _REWRITINGS = (
     (re.compile(r"^Value error, "), ""),
     (re.compile(r"^\w+ should match pattern "), "expected text of the pattern "),

@@ -49,11 +49,11 @@ class Banner:
         print(self.text(url, models), flush=True)
 
     def _command(self, url: str, model: ModelMetadata) -> str:
+        key = ' -H "authorization: Bearer $SONDE_API_KEY"' if self.keys else ""
         if model.task == "inference":
-            return f"curl {url}/v2/models/{model.name}"
+            return f"curl {url}/v2/models/{model.name}{key}"
         path, body = _EXAMPLES[model.task]
         data = shlex.quote(json.dumps({"model": model.name, **body}))
-        key = ' -H "authorization: Bearer $SONDE_API_KEY"' if self.keys else ""
         return f"curl {url}{path}{key} -H 'content-type: application/json' -d {data}"
 
 

@@ -30,6 +30,8 @@ _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 # The suffix of exported programs.
 _PROGRAM = ".pt2"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+# Characters of a wrong value that an error shows.
+_LONGEST_SHOWN = 200
 
 
 class Settings(BaseSettings):
@@ -268,7 +270,7 @@ class Settings(BaseSettings):
             place = f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()})"
             if cls.origins(flags).get(name) == str(CONFIG_FILE):
                 place = f"{CONFIG_FILE}: {name}"
-            message = f"{place}: {describe_fault(first)}, got {first['input']!r}"
+            message = f"{place}: {describe_fault(first)}, got {first['input']!r:.{_LONGEST_SHOWN}}"
             raise ConfigError(message, param=name) from error
         if settings.fronts and settings.workers > 1:
             message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"

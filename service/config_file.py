@@ -19,7 +19,7 @@ class ConfigFile(TomlConfigSettingsSource):
     def __init__(self, settings: type[BaseSettings]) -> None:
         try:
             super().__init__(settings, CONFIG_FILE)
-        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{CONFIG_FILE}: expected TOML such as port = 9000: {error}") from error
         for name in self.toml_data:
             if name not in settings.model_fields:

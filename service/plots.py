@@ -240,7 +240,7 @@ def _name_positions(axis: Axes, values: Sequence[Any], x: Sequence[Any]) -> None
     is_time = len(x) > 0 and isinstance(x[0], datetime)
     axis.set_xlabel("time" if is_time else "line of the file")
     if is_time:
-        locator = AutoDateLocator()  # type: ignore[no-untyped-call]  # matplotlib has no types here
+        locator = AutoDateLocator(tz=x[0].tzinfo)  # type: ignore[no-untyped-call]  # matplotlib has no types here
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=x[0].tzinfo))  # type: ignore[no-untyped-call]
         return

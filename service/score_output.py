@@ -83,11 +83,11 @@ def _marks(
 
 
 def _places(table: Table) -> list[str] | list[int]:
-    """Each row's time in ISO 8601, or its line where there are no times."""
+    """Each row's time in ISO 8601 and the file's zone, or its line where there are no times."""
     if table.times is None:
         lines: list[int] = table.lines.tolist()
         return lines
-    return [to_iso(seconds) for seconds in table.times.tolist()]
+    return [to_iso(seconds, table.zone) for seconds in table.times.tolist()]
 
 
 def event_lines(table: Table, found: ScoredRows, window: int, alpha: float) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from models.errors import TensorError
 from models.programs.expressions import Expression
+from models.programs.tensors import HostTensor
 
 # A number, or arithmetic of sizes that vary; None where an output's arithmetic is unknown.
 Size = int | Expression | None
@@ -21,6 +22,14 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The dtype and shape of a tensor whose values are not there yet."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +60,15 @@ class Contract:
     """What a program takes and gives.
 
     `limits` has the bounds of each size that varies. `conditions` must hold between sizes; they are what torch.export
-    took for granted. `batch` is the size that all tensors begin with, where there is one.
+    took for granted. `ids` has the bounds of inputs that are looked up in a table. `batch` is the size that all tensors
+    begin with, where there is one.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     limits: Mapping[str, Limits]
     conditions: tuple[Expression, ...] = ()
+    ids: Mapping[str, Limits] = field(default_factory=dict)
     batch: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,12 +96,20 @@ class Contract:
             shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in tensors.items())
             raise TensorError(f"inputs: expected sizes with {broken.text}, got {shapes}", param="inputs")
 
+    def check_values(self, tensors: Mapping[str, HostTensor]) -> None:
+        """Raise TensorError for ids that a table has no row for: a GPU would be lost by them."""
+        for name, limits in self.ids.items():
+            values = tensors[name].values
+            wrong = values[(values < limits.least) | (values > (limits.most or 0))]
+            if wrong.size:
+                raise TensorError(f"{name}: expected ids {limits}, got {wrong.flat[0]}", param=name)
+
     def broken_condition(self, shapes: Mapping[str, tuple[int, ...]]) -> Expression | None:
         """The first condition that does not hold for inputs of these shapes."""
         if not self.conditions:
             return None
         sizes = {f"{name}[{at}]": size for name, shape in shapes.items() for at, size in enumerate(shape)}
-        return next((one for one in self.conditions if not _holds(one, sizes)), None)
+        return next((one for one in self.conditions if not _value_of(one, sizes)), None)
 
     def signature(self) -> dict[str, Any]:
         """Names, dtypes and shapes as JSON; a size that varies has its name and its limits."""
@@ -128,15 +147,21 @@ class Contract:
 
     def _check_formulas(self, spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
         for at, (size, actual) in enumerate(zip(spec.shape, shape, strict=True)):
-            if isinstance(size, Expression) and size.symbol is None and actual != size.value(sizes):
+            if not isinstance(size, Expression) or size.symbol is not None:
+                continue
+            expected = _value_of(size, sizes)
+            if actual != expected:
                 wrong = f"{spec.name}: {self._expected(spec)}, got {list(shape)}: dimension {at} is {actual}"
-                raise TensorError(f"{wrong}, expected {size.value(sizes)}", param=spec.name)
+                raise TensorError(f"{wrong}, expected {'another' if expected is None else expected}", param=spec.name)
 
     def _expected(self, spec: TensorSpec) -> str:
         return f"expected {spec.dtype} {self.shape_of(spec)}".replace("'", "")
 
     def _shown(self, spec: TensorSpec) -> dict[str, Any]:
-        return {"name": spec.name, "dtype": spec.dtype, "shape": self.shape_of(spec)}
+        shown: dict[str, Any] = {"name": spec.name, "dtype": spec.dtype, "shape": self.shape_of(spec)}
+        if (limits := self.ids.get(spec.name)) is not None:
+            shown.update(minimum=limits.least, maximum=limits.most)
+        return shown
 
     def _size(self, size: Expression | str | None) -> str:
         if size is None:
@@ -145,12 +170,12 @@ class Contract:
         return "batch" if text == self.batch else text
 
 
-def _holds(condition: Expression, sizes: Mapping[str, int]) -> bool:
-    """Whether a condition holds; one that divides by zero does not."""
+def _value_of(expression: Expression, sizes: Mapping[str, int]) -> int | None:
+    """The value of an expression, or whether a condition holds; None where it divides by zero or is too large."""
     try:
-        return bool(condition.value(sizes))
+        return expression.value(sizes)
     except ArithmeticError:
-        return False
+        return None
 
 
 def _batch_symbol(specs: list[TensorSpec]) -> str | None:

@@ -107,7 +107,8 @@ class _Builder:
             if (found := by_name.get(argument.name)) is None:
                 continue
             value = self._value_of(found.arg)
-            if argument.kwarg_only or found.kind == _KEYWORD or len(positional) < _position(argument, declared):
+            follows_a_gap = declared[len(positional)].name != argument.name
+            if argument.kwarg_only or found.kind == _KEYWORD or follows_a_gap:
                 keywords[argument.name] = value
             else:
                 positional.append(value)
@@ -191,11 +192,6 @@ class _Builder:
         return self.graph.get_attr(name)
 
 
-def _position(argument: Any, declared: Sequence[Any]) -> int:
-    """The place of an argument among those that an operator takes by position."""
-    return next(at for at, one in enumerate(declared) if one.name == argument.name)
-
-
 def _names(argument: Argument) -> Iterator[str | None]:
     """The names of an output's values; None for one that is not used."""
     kind, value = argument.kind, argument.value
@@ -218,12 +214,12 @@ def _item(values: Sequence[Any], at: int) -> Any:
 
 def _choose(condition: Any, if_true: FxModule, if_false: FxModule, operands: Sequence[Any]) -> Any:
     """torch.cond: one of two graphs."""
-    return (if_true if condition else if_false)(*operands)
+    return (if_true if condition else if_false).forward(*operands)
 
 
 def _call_without_grad(_: bool, graph: FxModule, *operands: Any) -> Any:
     """A part under torch.no_grad or torch.enable_grad: nothing is differentiated here."""
-    return graph(*operands)
+    return graph.forward(*operands)
 
 
 def _call_with_autocast(
@@ -232,7 +228,7 @@ def _call_with_autocast(
     """A part under torch.autocast, on the device where it runs."""
     where = next((one.device.type for one in operands if isinstance(one, torch.Tensor)), device_type)
     with torch.autocast(where, dtype, enabled, cache):
-        return graph(*operands)
+        return graph.forward(*operands)
 
 
 _CONTROL_FLOW: dict[str, Callable[..., Any]] = {

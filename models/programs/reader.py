@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch.fx import GraphModule as FxModule
 
-from models.errors import ModelError, ModelSourceError
+from models.errors import ModelError, ModelOutOfMemory, ModelSourceError
 from models.programs import schema
 from models.programs.archive import Archive
 from models.programs.contract import Contract, Limits, Size, TensorSpec
@@ -24,6 +24,9 @@ _MAX_JSON_BYTES = 128 << 20
 _FORMAT = "pt2"
 _ARCHIVE_VERSION = "0"
 _MODEL = "models/model.json"
+# Kinds of inputs that are weights, and the field with the weight's name.
+_WEIGHT_NAMES = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
+_EMBEDDING = "torch.ops.aten.embedding.default"
 # torch.export writes 2 where it did not try a size of 1, and its own modules then take 1, too.
 _UNTRIED = 2
 
@@ -47,8 +50,10 @@ def read_program(path: Path, device: torch.device) -> ReadProgram:
     try:
         with Archive(path) as archive:
             return _read(archive, device)
-    except (ModelError, torch.OutOfMemoryError):
+    except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise ModelOutOfMemory(f"{path.name}: its weights do not fit the memory of {device}") from error
     except UnknownOperator as error:
         message = f"{path.name}: the operator {str(error)[:120]!r} is not one of those that are run"
         raise ModelSourceError(message, param="model") from error
@@ -180,7 +185,21 @@ def _contract(
     given = tuple(_output_spec(archive, graph, name, source, used) for _, name, source in outputs)
     limits = {name: _limits(program.range_constraints.get(name)) for name in sorted(used)}
     known = {f"{spec.name}[{at}]" for spec in inputs for at in range(len(spec.shape))}
-    return Contract(tuple(inputs), given, limits, tuple(_conditions(archive, program.guards_code, known)))
+    conditions = tuple(_conditions(archive, program.guards_code, known))
+    ids = {name: bounds for name, bounds in _id_limits(graph) if name in {spec.name for spec in inputs}}
+    return Contract(tuple(inputs), given, limits, conditions, ids)
+
+
+def _id_limits(graph: schema.Graph) -> Iterator[tuple[str, Limits]]:
+    """The ids that a table has rows for, with the name of the value that is looked up in it."""
+    for node in graph.nodes:
+        arguments = {one.name: one.arg for one in node.inputs}
+        table, ids = arguments.get("weight"), arguments.get("indices")
+        if node.target != _EMBEDDING or table is None or ids is None or {table.kind, ids.kind} != {"as_tensor"}:
+            continue
+        meta = graph.tensor_values.get(table.value.name)
+        if meta is not None and meta.sizes and meta.sizes[0].kind == "as_int":
+            yield ids.value.name, Limits(0, meta.sizes[0].value - 1)
 
 
 def _conditions(archive: Archive, guards: list[str], known: set[str]) -> Iterator[Expression]:
@@ -246,9 +265,9 @@ def _weights(archive: Archive, module: schema.GraphModule) -> dict[str, torch.Te
     tensors = read_weights(archive)
     weights: dict[str, torch.Tensor] = {}
     for spec in module.signature.input_specs:
-        if spec.kind not in ("parameter", "buffer", "tensor_constant"):
+        if spec.kind not in _WEIGHT_NAMES:
             continue
-        *_, name = (getattr(spec.value, field) for field in spec.value.__struct_fields__ if field.endswith("_name"))
+        name = getattr(spec.value, _WEIGHT_NAMES[spec.kind])
         if name not in tensors:
             raise archive.error(f"it lacks the weight {name[:80]!r}")
         meta, tensor = _meta(archive, module.graph, spec.value.arg.name), tensors[name]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from models.errors import ModelSourceError, SondeError
-from models.programs.contract import Contract
+from models.programs.contract import Contract, Described, TensorSpec
 from models.programs.expressions import Expression
 from models.programs.program import Program, Tensors
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
@@ -19,6 +21,8 @@ _TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.
 # Sizes to try, where the contract leaves them open.
 _SIZES = (8, 16, 32, 64, 128, 224, 512, 1)
 _ROWS = 3
+# The most numbers of a sample: what takes gigabytes is not tried.
+_MAX_NUMBERS = 1 << 26
 
 
 def check_rows(program: Program) -> Program:
@@ -47,7 +51,7 @@ def _find_dependence(program: Program) -> str:
     """Why rows must not share a batch; empty where they may."""
     contract = program.contract
     most = contract.most_rows
-    together = _sample(contract, _ROWS if most is None else min(_ROWS, most))
+    together = sample_inputs(contract, _ROWS if most is None else min(_ROWS, most))
     if together is not None:
         try:
             expected = program.run(together)
@@ -55,11 +59,25 @@ def _find_dependence(program: Program) -> str:
             raise
         except Exception as error:  # a program may raise anything for values that it was not made for
             return f"it could not be tried ({type(error).__name__}: {error})"[:300]
+        _require_stated(program, expected)
     if contract.batch is None:
         return "not all of its inputs and outputs begin with one size that varies"
     if together is None:
         return "no sizes were found that keep to its conditions"
     return _compare_alone(program, together, expected)
+
+
+def _require_stated(program: Program, outputs: Tensors) -> None:
+    """Raise ModelSourceError for outputs of another dtype, or another number of dimensions, than the file states."""
+    for spec in program.contract.outputs:
+        got = outputs[spec.name]
+        if got.dtype != spec.dtype or len(got.shape) != len(spec.shape):
+            stated = f"{spec.dtype} with {len(spec.shape)} dimensions"
+            raise ModelSourceError(
+                f"{program.metadata.name}: its output {spec.name} is stated as {stated}, and is {got.dtype} "
+                f"{list(got.shape)}: export it again",
+                param="model",
+            )
 
 
 def _compare_alone(program: Program, together: Tensors, expected: Tensors) -> str:
@@ -74,13 +92,10 @@ def _compare_alone(program: Program, together: Tensors, expected: Tensors) -> st
         for name, tensor in alone.items():
             if tensor.shape != expected[name].rows(row, row + 1).shape:
                 return f"{name} of one row has shape {list(tensor.shape)}"
-            if (difference := _difference(tensor, expected[name].rows(row, row + 1))) > _tolerance(tensor.dtype):
+            difference = _difference(tensor, expected[name].rows(row, row + 1))
+            if difference > _TOLERANCES.get(tensor.dtype, 0.0):
                 return f"a row of {name} depends on the others of its batch, by {difference:.1%} of the largest value"
     return ""
-
-
-def _tolerance(dtype: str) -> float:
-    return _TOLERANCES.get(dtype, 0.0)
 
 
 def _difference(got: HostTensor, expected: HostTensor) -> float:
@@ -91,28 +106,28 @@ def _difference(got: HostTensor, expected: HostTensor) -> float:
     return float(np.abs(a - b).max(initial=0.0) / (np.abs(b).max(initial=0.0) or 1.0))
 
 
-def _sample(contract: Contract, rows: int) -> dict[str, HostTensor] | None:
-    """Random inputs that keep to the contract; None where no sizes were found for them."""
+def sample_inputs(contract: Contract, rows: int) -> dict[str, HostTensor] | None:
+    """Random inputs of `rows` rows that keep to the contract; None where no sizes were found for them."""
     random = np.random.default_rng(0)
     for size in _SIZES:
         sizes = {name: max(size, limits.least) for name, limits in contract.limits.items()}
         sizes = {name: min(one, contract.limits[name].most or one) for name, one in sizes.items()}
         if contract.batch is not None:
             sizes[contract.batch] = rows
-        shapes = {
-            spec.name: tuple(one.value(sizes) if isinstance(one, Expression) else one or 0 for one in spec.shape)
-            for spec in contract.inputs
-        }
-        sample = {
-            spec.name: HostTensor(spec.dtype, _values(random, spec.dtype, shapes[spec.name]))
-            for spec in contract.inputs
-        }
         try:
-            contract.check(sample)
-        except SondeError:
+            described = {spec.name: Described(spec.dtype, _shape(spec, sizes)) for spec in contract.inputs}
+            contract.check(described)
+        except (SondeError, ArithmeticError):
             continue
-        return sample
+        if sum(math.prod(one.shape) for one in described.values()) <= _MAX_NUMBERS:
+            return {
+                name: HostTensor(one.dtype, _values(random, one.dtype, one.shape)) for name, one in described.items()
+            }
     return None
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(one.value(sizes) if isinstance(one, Expression) else one or 0 for one in spec.shape)
 
 
 def _values(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 EXPECTED = (
     "a timestamp within the years 1 to 9999 (ISO 8601, YYYYMMDD, YYYYMMDDHH, or seconds, milliseconds, microseconds or "
@@ -61,9 +62,9 @@ def require_in_calendar(seconds: float) -> float:
     return seconds
 
 
-def to_iso(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+def to_iso(seconds: float, zone: str | None = None) -> str:
+    """Seconds since 1970 as ISO 8601, in a named zone or UTC."""
+    return datetime.fromtimestamp(seconds, UTC if zone is None else ZoneInfo(zone)).isoformat()
 
 
 def _digits_to_seconds(text: str) -> float:

@@ -88,7 +88,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
             documented.update(names)
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _put_envelopes(document)
-            _hide_unions(document)
+            _hide_choices(document)
             _put_examples(document, names)
             _put_keys(document)
             _put_limits(document, {"max_inputs": settings.max_inputs, "max_readings": settings.max_readings})
@@ -114,14 +114,17 @@ def _put_envelopes(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _hide_unions(node: Any) -> None:
+def _hide_choices(node: Any) -> None:
     """Put each union of other than objects below `then`, which validators read and generators of clients do not.
 
-    What generators make of such a union does not compile in Java and TypeScript; without it they take any value.
+    What generators make of such a union does not compile in Java and TypeScript; without it they take any value. Nor
+    does a boolean that is always the same.
     """
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
-        _hide_unions(child)
+        _hide_choices(child)
+    if isinstance(node, dict) and isinstance(node.get("const"), bool):
+        node.update({"if": {}, "then": {"const": node.pop("const")}})
     if isinstance(node, dict) and isinstance(node.get("anyOf"), list):
         kinds = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
         if len(kinds) > 1 and not all("$ref" in choice for choice in kinds):

@@ -79,6 +79,11 @@ class TimeoutProtocol(HttpToolsProtocol):
         self._arrived_bytes = 0
         self._start_timer()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; leave out those after a body, which no proxy checks (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Start to answer, unless the head comes again without its upgrade."""
         if self.parser.is_provisional():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import orjson
 
+from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
 from service.api.schemas.open_inference import InferBody, InferInput
@@ -36,14 +36,6 @@ _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _BINARY_ALONE = {"float16", "bfloat16"}
 # Of a text's length before its bytes, little-endian.
 _LENGTH_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """The dtype and shape of a tensor whose values are not read yet."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memoryview]:

@@ -15,6 +15,7 @@ from models.programs.program import Program
 from models.programs.tensors import HostTensor
 from service.config import Settings
 from service.engine.row_engine import RowEngine
+from service.errors import InvalidOutput
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 # Numbers of an input that take about as long as one token of a small encoder. An id is a token.
@@ -72,6 +73,9 @@ class ProgramBackend:
         if len(items) == 1:
             items[0].result = outputs
             return
+        rows = sum(item.rows for item in items)
+        if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
+            raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
         begin = 0
         for item in items:
             end = begin + item.rows
@@ -139,7 +143,11 @@ class ServedProgram(Servable):
         self._require_room(cost_in_tokens(tensors), "inputs")
 
     async def infer(self, tensors: Tensors, caller: Caller) -> ProgramOutput:
-        """Queue inputs that were checked, and wait for the outputs. Raises Overloaded, and DeadlineExceeded."""
+        """Queue inputs whose shapes were checked, and wait for the outputs.
+
+        Raises TensorError for an id without a row in its table, Overloaded before any work, and DeadlineExceeded.
+        """
+        self._contract.check_values(tensors)
         items = self._cut({spec.name: tensors[spec.name] for spec in self._contract.inputs})
         cost = sum(item.count for item in items)
         with self._admission.admit(len(items), cost, lambda: self.engine.tokens_per_s):

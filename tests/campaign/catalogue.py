@@ -25,6 +25,11 @@ def _own(name: str, aim: str, guard: str = "") -> Check:
 
 
 CHECKS = (
+    _own(
+        "program-archives",
+        "100,000 changed .pt2 files are refused or computed: no code runs, nothing crashes",
+        "the checksums of parts",
+    ),
     _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms", "the limit of admission"),
     _own("deadlines", "requests that expire in the queue cost no forward pass", "both removals from the queue"),
     _own("hang-ups", "1,000 callers hang up: no work, place or socket is left", "the watch for callers that hang up"),
@@ -63,13 +68,14 @@ CHECKS = (
         "kills",
         "100 kills of trainers and workers: each job ends, once",
         (f"{DEATHS}::test_kills_at_random_points_lose_nothing",),
+        "the return of jobs whose lease has expired",
     ),
     _own(
         "api-kills",
         "100 kills of the API: every answer holds, no job is started twice",
         "the look-up of the earlier answer",
     ),
-    _own("many-jobs", "1,000 jobs and 8 workers: each runs once"),
+    _own("many-jobs", "1,000 jobs and 8 workers: each runs once", "both locks of a claim, on PostgreSQL"),
     _own(
         "kill-at-every-write",
         "SIGKILL, ENOSPC and EDQUOT at each system call that writes: old or new state",
@@ -97,7 +103,7 @@ CHECKS = (
         "the latest end of a lease",
     ),
     _own("identities", "every route of the OpenAPI document with every identity", "the check of the scope"),
-    Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",)),
+    Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",), "null as an absent field"),
     _own(
         "hostile-corpus",
         "≥ 100 bodies and files: each ≤ 20 s; live ≤ 250 ms; ≤ 1.5 times the idle memory + 256 MB",
@@ -105,7 +111,7 @@ CHECKS = (
     ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained", "the explanation of a finding"),
-    _own("homes", "two services on one home, a taken port, a deleted home"),
+    _own("homes", "two services on one home, a taken port, a deleted home", "the exclusive use of a port"),
     Check(
         "proxies",
         "requests that ask for an upgrade, behind nginx and HAProxy",

@@ -155,6 +155,8 @@ def test_openapi_generator_reads_the_document(generated: Path, language: str) ->
     assert "getList<" not in sources, "a method with such a name does not compile"
     assert (language == "java") == bool(sources)
     assert any((generated / language).rglob("*mbeddingsBody*"))
+    kotlin = [path.name for path in (generated / language).rglob("models/*.kt") if "HashMap<" in path.read_text()]
+    assert kotlin == [], "a model that is a map has no fields as JSON"
 
 
 def test_the_client_of_typescript_fetch_makes_calls(generated: Path, node: Path, tmp_path: Path, url: str) -> None:

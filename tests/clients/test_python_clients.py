@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.clients.conftest import RunClient
+from tests.support.programs import host, open_program, program_path
 from tests.support.server import Served, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -269,10 +270,11 @@ def test_langchains_default_is_refused_with_the_remedy(server: Served, run_clien
 
 @pytest.fixture(scope="module")
 def decoding(tmp_path_factory: pytest.TempPathFactory, vocabularies: Path) -> Iterator[Served]:
-    """A service that decodes OpenAI's token ids, with the vocabulary's file given."""
+    """A service that decodes OpenAI's token ids, with the vocabulary's file given, and has a program beside MiniLM."""
     pytest.importorskip("tiktoken", reason="sonde[tiktoken] is not installed")
     file = vocabularies / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"  # as tiktoken names cl100k_base
-    flags = "--token-ids", "cl100k_base", "--token-ids-file", str(file)
+    models = "--model", MODEL, "--model", f"net={program_path('mlp')}"
+    flags = "--token-ids", "cl100k_base", "--token-ids-file", str(file), *models
     with serving(tmp_path_factory.mktemp("decoding"), *flags) as served:
         yield served
 
@@ -296,4 +298,39 @@ assert client.files.delete(file.id).deleted
 models = [model.id for model in client.models.list()]
 result = [models, kept, job.status, job.hyperparameters.n_epochs, cancelled.status]
 """
-    assert run_client(_GIVEN + program, decoding.url) == [[MODEL], rows, "queued", "auto", "cancelled"]
+    assert run_client(_GIVEN + program, decoding.url) == [[MODEL, "net"], rows, "queued", "auto", "cancelled"]
+
+
+TRITON = """
+import numpy as np
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+client = triton.InferenceServerClient(url.removeprefix("http://"))
+states = [client.is_server_live(), client.is_server_ready(), client.is_model_ready("net"), client.is_model_ready("no")]
+metadata = client.get_model_metadata("net")
+
+def infer(rows, raw, **options):
+    rows = np.array(rows, np.float32)
+    tensor = triton.InferInput("x", rows.shape, "FP32")
+    tensor.set_data_from_numpy(rows, binary_data=raw)
+    outputs = [triton.InferRequestedOutput("output", binary_data=raw)]
+    return client.infer("net", [tensor], outputs=outputs, **options).as_numpy("output").tolist()
+
+answers = [infer(ROWS, True), infer(ROWS, False, request_compression_algorithm="gzip", request_id="7")]
+try:
+    infer([row[:15] for row in ROWS], True)
+except InferenceServerException as error:
+    refusal = [error.status(), error.message()]
+result = [states, metadata["inputs"], answers, refusal]
+"""
+
+
+def test_tritons_client_sends_tensors(decoding: Served, run_client: RunClient) -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
+    states, inputs, answers, refusal = run_client(f"ROWS = {rows.tolist()!r}\n" + TRITON, decoding.url)
+    assert states == [True, True, True, False]
+    assert inputs == [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}]
+    expected = open_program("mlp").run({"x": host(rows)})["output"].values
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+    assert refusal == ["422", "x: expected float32 [batch, 16], got [3, 15]: dimension 1 is 15, expected 16"]

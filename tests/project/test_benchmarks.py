@@ -97,6 +97,15 @@ def test_a_round_that_somebody_missed_leaves_a_gap() -> None:
     assert math.isnan(tables.median(content["rounds"], "nobody", "idle"))
 
 
+def test_ways_to_calibrate_are_side_by_side() -> None:
+    keys = [
+        f"{way} {key}" for way in ("temperature", "vector", "dirichlet") for key in ("nll", "ece", "accuracy", "won")
+    ]
+    content = {"rounds": [{"a, 4 labels": {key: number / 10 for number, key in enumerate(keys)}}]}
+    row = "| a, 4 labels | 0.000, 0.100, 0.200 | 0.400, 0.500, 0.600 | 0.800, 0.900, 1.000 | 70% | 110% |"
+    assert row in tables.scaling(content)
+
+
 def test_the_plot_has_a_bar_a_server_and_the_limit() -> None:
     drawn = ET.fromstring(bars(tables.serving_medians(SERVING), tables.titles()))
     ids = {found.attrib["id"]: found for found in drawn.iter() if "id" in found.attrib}

@@ -51,6 +51,8 @@ def test_the_file_beats_the_default_a_variable_the_file_and_a_flag_both(monkeypa
         ("[server]\nport = 1", "sonde.toml: server: expected the name of a setting; "),
         ("qqqq = 1", "'sonde config' lists them"),
         ("port: 1", "sonde.toml: expected TOML such as port = 9000: "),
+        ("port = " + "[" * 100_000, "sonde.toml: expected TOML such as port = 9000: "),
+        ("home = {}", "sonde.toml: home: expected a path, got {}"),
         ("port = 99999", "sonde.toml: port: "),
         ('port = "x"', "sonde.toml: port: "),
     ],
@@ -60,6 +62,13 @@ def test_what_is_wrong_in_the_file_is_named(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.read({})
     assert message in caught.value.message
+
+
+def test_a_long_value_is_cut() -> None:
+    write(f'port = "{"x" * 10_000}"')
+    with pytest.raises(ConfigError, match="got 'xxx") as caught:
+        Settings.read({})
+    assert len(caught.value.message) < 300
 
 
 def test_a_file_that_is_no_text_is_named() -> None:

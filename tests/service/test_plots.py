@@ -87,6 +87,14 @@ def test_only_the_columns_to_blame_are_marked() -> None:
     assert dots(None) == [[4.0], [1.0]]
 
 
+def test_the_ticks_of_local_times_are_at_local_midnight() -> None:
+    x = [f"2026-11-{day:02}T{hour:02}:00:00+05:30" for day in (1, 2, 3) for hour in range(24)]
+    data = {**SERIES, "x": x, "columns": {"pressure": [1.0] * 72}, "scores": [0.1] * 72, "labels": None}
+    axis = plots.series(data).axes[-1]
+    labels = axis.xaxis.get_major_formatter().format_ticks(list(axis.get_xticks()))
+    assert {"Nov-02", "Nov-03"} <= set(labels)
+
+
 def test_nothing_to_draw_is_drawn() -> None:
     empty = {**SERIES, "x": [], "columns": {"pressure": []}, "scores": [], "anomalies": [], "labels": []}
     assert plots.draw("series", {"series": empty}, "svg").startswith(b"<?xml")

@@ -400,4 +400,4 @@ def test_a_file_of_a_plant_is_scored_as_it_is_trained_on(
     assert "read as: semicolon, a row of units left out (bar, l/min), decimal comma, day first, Europe/Berlin" in said
     assert "pressure: 1 values are missing" in said
     assert "open" in said.splitlines()[-1]
-    assert read_rows(out)[0]["timestamp"] == "2026-11-27T09:00:00+00:00"
+    assert read_rows(out)[0]["timestamp"] == "2026-11-27T10:00:00+01:00"

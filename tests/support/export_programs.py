@@ -99,6 +99,27 @@ class Fixed(nn.Module):
         return x.sum(1)
 
 
+class Constant(nn.Module):
+    """A constant in the code, and a buffer that is not saved with the weights."""
+
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.arange(3.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted: Tensor = x * torch.tensor([1.0, 2.0, 3.0]) + self.shift
+        return shifted
+
+
+class Lookup(nn.Module):
+    """It fails for values beyond a table."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.arange(3.0)[x.sum(1).long() + 1]
+
+
 class Half(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +131,7 @@ class Half(nn.Module):
 
 
 def write_all(folder: Path = PROGRAMS) -> None:
-    """Export and save all programs."""
+    """Export and save all programs. The weights are random, so that a test which needs them reads the file."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     batch, auto = Dim("batch", min=1, max=64), Dim.AUTO
@@ -127,6 +148,8 @@ def write_all(folder: Path = PROGRAMS) -> None:
     _write(folder, "centred", Centred(), (x,), ({0: auto},))
     _write(folder, "fixed", Fixed(), (x,), None)
     _write(folder, "half", Half(), (torch.randn(2, 4, dtype=torch.bfloat16),), ({0: batch},))
+    _write(folder, "constant", Constant(), (torch.randn(2, 3),), ({0: batch},))
+    _write(folder, "lookup", Lookup(), (torch.rand(2, 3) / 3,), ({0: batch},))
     training = nn.BatchNorm1d(4)
     _write(folder, "training", training, (torch.randn(3, 4),), ({0: batch},), train=True)
 

@@ -11,15 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sensors.adaptive.features import FEATURES, StreamFeatures
-from models.sensors.adaptive.state import (
-    INDEPENDENT_ROWS,
-    RUNNING,
-    WINDOW_ROWS,
-    copy_state,
-    new_state,
-    seasons_that_fit,
-)
+from models.sensors.adaptive.design import NEWEST, Design, design_of
+from models.sensors.adaptive.features import StreamFeatures
+from models.sensors.adaptive.state import INDEPENDENT_ROWS, RUNNING, WINDOW_ROWS, copy_state, new_state, plan_that_fits
 from models.sensors.adaptive.tails import BlockTails
 from models.sensors.base import Readings, Scored, State, require_columns
 from models.sensors.missing import continue_from
@@ -30,8 +24,8 @@ Doubles = NDArray[np.float64]
 
 DETECTOR_ID = "adaptive"
 
-# From this score on a reading is an event: the mean rarity of the features that agree, in powers of ten.
-EVENT_SCORE = 1.1
+# From this score on a reading is an event.
+EVENT_SCORE = NEWEST.event_score
 QUIET_ROWS = 150
 _AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
@@ -44,11 +38,11 @@ _START = "start."
 class AdaptiveDetector:
     """Implements `base.Sensor` for series of few columns whose normal behaviour changes.
 
-    Each reading has five features (`features`), whose rarity is measured against the stream's own recent blocks
+    Each reading has the features of its `design`, whose rarity is measured against the stream's own recent blocks
     (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,
-    because a single feature is often wrong. The score is the highest column's. The 150 readings after an event score
-    less than half of one, so that an event raises one alarm. P-values compare scores with the stream's own past ones
-    (`running_p_values`).
+    because a single feature is often wrong. The score is the highest column's, less an allowance for the length of
+    the stream. The 150 readings after an event score less than half of one, so that an event raises one alarm.
+    P-values compare scores without the allowance with the stream's own past ones (`running_p_values`).
 
     Everything is causal and adapts with each reading, so there is no drift to warn of. `start` is the state at the end
     of training.
@@ -59,6 +53,7 @@ class AdaptiveDetector:
     unit: Doubles
     start: State
     period_s: float | None = None
+    design: Design = NEWEST
 
     kind: Literal["series"] = "series"
     learns: Literal[True] = True
@@ -79,7 +74,10 @@ class AdaptiveDetector:
 
     def threshold(self, alpha: float) -> float | None:
         """The score of an anomaly at `alpha` at the end of training; it moves on with the stream."""
-        return RUNNING.threshold(alpha, self.start)
+        rarity = RUNNING.threshold(alpha, self.start)
+        if rarity is None:
+            return None
+        return max(rarity - float(self.design.allowances(int(self.start["rows"][0]), 1)[0]), 0.0)
 
     def memory_bytes(self) -> int:
         """Bytes of unit and state."""
@@ -97,7 +95,7 @@ class AdaptiveDetector:
             "columns": list(self.columns),
             "period_s": self.period_s,
             "detector": DETECTOR_ID,
-            "settings": {"seasons": list(self.seasons)},
+            "settings": {"version": self.design.version, "seasons": list(self.seasons)},
             "window": self.window,
             "blocks": self.calibrated_on,
             "stride": self.stride,
@@ -105,14 +103,18 @@ class AdaptiveDetector:
 
     @classmethod
     def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveDetector:
-        """From the results of `describe` and `tensors`. Raises ValueError for anything else."""
-        columns, seasons = tuple(map(str, described["columns"])), tuple(map(int, described["settings"]["seasons"]))
+        """From the results of `describe` and `tensors`. Raises ValueError for anything else.
+
+        Artifacts that name no version are of the first.
+        """
+        columns, settings = tuple(map(str, described["columns"])), described["settings"]
+        seasons, design = tuple(map(int, settings["seasons"])), design_of(int(settings.get("version", 1)))
         unit, period = tensors["unit"].numpy(), described["period_s"]
         if unit.shape != (len(columns),) or not (unit > 0).all() or not all(length >= 2 for length in seasons):
             raise ValueError(f"expected a unit above 0 of each of {len(columns)} columns and seasons of 2 or more rows")
         start = {name.removeprefix(_START): part.numpy() for name, part in tensors.items() if name != "unit"}
-        start = copy_state(start, like=new_state(len(columns), seasons, unit))
-        return cls(columns, seasons, unit, start, None if period is None else float(period))
+        start = copy_state(start, like=new_state(len(columns), seasons, unit, design))
+        return cls(columns, seasons, unit, start, None if period is None else float(period), design)
 
     def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
         """Score readings float64 [n, d] and adapt to them; NaN is the column's last value. Raises ValueError."""
@@ -129,17 +131,32 @@ class AdaptiveDetector:
 
     def _score_part(self, x: Readings, state: State) -> tuple[Doubles, Doubles, Doubles]:
         """Scores [n], p-values [n], and each column's own score [n, d]; updates `state`."""
-        columns = len(self.columns)
-        features = StreamFeatures(columns, self.seasons, self.unit).compute(x, state).reshape(len(x), -1)
-        rarity = BlockTails(len(FEATURES) * columns).rarity(features, state).reshape(len(x), len(FEATURES), -1)
+        columns, features = len(self.columns), len(self.design.features)
+        allowances = self.design.allowances(int(state["rows"][0]), len(x))
+        asked = StreamFeatures(columns, self.seasons, self.unit, self.design).compute(x, state).reshape(len(x), -1)
+        rarity = BlockTails(features * columns).rarity(asked, state).reshape(len(x), features, -1)
         recent = np.concatenate([state["recent"], rarity])
         state["recent"] = recent[-(WINDOW_ROWS - 1) :].copy()
         missing = max(WINDOW_ROWS - 1 - len(recent) + len(x), 0)
         padded = np.concatenate([np.zeros((missing, *recent.shape[1:])), recent])
         highest = np.maximum.reduce([padded[start : start + len(x)] for start in range(WINDOW_ROWS)])
         by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1)
-        scores = _suppress_repeats(by_column.max(axis=1), state)
-        return scores, RUNNING.p_values(scores, state), by_column
+        rarest = by_column.max(axis=1)
+        scores = np.maximum(rarest - allowances, 0.0)
+        quiet, most = self._quiet_rows(scores, state), self.design.event_score
+        scores, rarest = (np.where(quiet, np.minimum(one, most) / 2, one) for one in (scores, rarest))
+        return scores, RUNNING.p_values(rarest, state), by_column
+
+    def _quiet_rows(self, scores: Doubles, state: State) -> NDArray[np.bool_]:
+        """Which rows [n] follow an event so closely that they belong to it; updates `state`."""
+        until = int(state["rest"][0])
+        quiet = np.arange(len(scores)) < until
+        for row in np.flatnonzero(scores >= self.design.event_score).tolist():
+            if row >= until:
+                until = row + 1 + QUIET_ROWS
+                quiet[row + 1 : until] = True
+        state["rest"] = np.array([float(max(until - len(scores), 0))])
+        return quiet
 
 
 def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveDetector:
@@ -154,25 +171,14 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
     spread = together.std(axis=0)
     unit = np.where(spread > ROUNDING * np.abs(together).max(axis=0), spread, _NO_UNIT)
     longest = max(runs, key=len)
-    seasons = seasons_that_fit(len(columns), calendar(period_s) if period_s is not None else repeating(longest))
-    untrained = AdaptiveDetector(columns, seasons, unit, new_state(len(columns), seasons, unit), period_s)
+    found = calendar(period_s) if period_s is not None else repeating(longest)
+    design, seasons = plan_that_fits(len(columns), found)
+    start = new_state(len(columns), seasons, unit, design)
+    untrained = AdaptiveDetector(columns, seasons, unit, start, period_s, design)
     state = untrained.start
     for run in runs:
         state = untrained.score(run, state).state
     return replace(untrained, start=state)
-
-
-def _suppress_repeats(scores: Doubles, state: State) -> Doubles:
-    """Scores [n], at most half an event's in the quiet rows after one; updates `state`."""
-    result, quiet = scores.copy(), int(state["rest"][0])
-    lowered = np.minimum(scores, EVENT_SCORE) / 2
-    result[:quiet] = lowered[:quiet]
-    for row in np.flatnonzero(scores >= EVENT_SCORE).tolist():
-        if row >= quiet:
-            quiet = row + 1 + QUIET_ROWS
-            result[row + 1 : quiet] = lowered[row + 1 : quiet]
-    state["rest"] = np.array([float(max(quiet - len(scores), 0))])
-    return result
 
 
 def _shares(by_column: Doubles) -> Doubles:

@@ -1,4 +1,4 @@
-"""Features of a live stream: jump, deviation, shift, season and volatility.
+"""Features of a live stream: jump, deviation, shift, season, rhythm, busyness and volatility.
 
 All are causal, and recursive: they are the same however a stream is cut into calls.
 """
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from models.sensors.adaptive.design import Design
+
 Doubles = NDArray[np.float64]
 # Keys of stored states and artifacts stay as they were first written: "swing" is the deviation's mean, "lively" and
 # "usual" are the short and the long volatility, "errors" the features' usual sizes.
 Memory = dict[str, Doubles]
 
-FEATURES = ("jump", "deviation", "shift", "season", "volatility")
-_DEVIATION_ROWS, _SHIFT_ROWS, _LONG_ROWS = 30, 10, 1000
+_DEVIATION_ROWS, _SHIFT_ROWS, _LONG_ROWS, _RHYTHM_ROWS = 30, 10, 1000, 20
 _VOLATILITY_ROWS, _USUAL_ROWS = 20, 2000
 # The weight of a new reading in its slot of a seasonal profile, which is then a mean of three or four days or weeks.
 _PROFILE_WEIGHT = 0.3
@@ -29,7 +30,7 @@ _FLOOR = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class StreamFeatures:
-    """Computes the features of `columns` columns.
+    """Computes the features of `columns` columns that a design has.
 
     `seasons` are season lengths in rows, longest first; `unit` [columns] is a column's ordinary size.
     """
@@ -37,12 +38,18 @@ class StreamFeatures:
     columns: int
     seasons: tuple[int, ...]
     unit: Doubles
+    design: Design
 
     def new_memory(self) -> Memory:
         """The memory before the first reading."""
-        memory = {name: np.zeros(self.columns) for name in ("last", "swing", "short", "long", "lively", "usual")}
-        memory |= {f"season_{length}": np.zeros((length, self.columns)) for length in self.seasons}
-        return memory | {"errors": np.zeros((len(FEATURES) - 1) * self.columns), "rows": np.zeros(1)}
+        names = ["last", "swing", "short", "long", "lively", "usual"]
+        lengths = {f"season_{length}": length for length in self.seasons}
+        if self.design.rhythm:
+            names += ["rhythm", "day", "day_errors", "busy"]
+            lengths |= dict(zip(["busyness"], self.seasons[-1:], strict=False))
+        memory = {name: np.zeros(self.columns) for name in names}
+        memory |= {name: np.zeros((length, self.columns)) for name, length in lengths.items()}
+        return memory | {"errors": np.zeros(self.design.sizes * self.columns), "rows": np.zeros(1)}
 
     def compute(self, x: Doubles, memory: Memory) -> Doubles:
         """Features float64 [n, features, columns] of readings [n, columns]; updates `memory`.
@@ -55,18 +62,36 @@ class StreamFeatures:
         longer = _running_mean(x, _LONG_ROWS, memory, "long", seen)
         before = _debiased(memory["swing"], _DEVIATION_ROWS, seen) if seen else x[0]
         deviation = np.abs(x - _delayed(before, _running_mean(x, _DEVIATION_ROWS, memory, "swing", seen)))
-        sizes = [jump, deviation, np.abs(short - longer), np.abs(x - self._expected(x, memory, seen))]
-        ratios = self._to_usual_size(np.stack(sizes, axis=1), memory, seen)
+        by_day, by_longest = self._expected(x, memory, seen)
+        sizes = [jump, deviation, np.abs(short - longer), np.abs(x - by_longest)]
+        others = []
+        if self.design.rhythm:
+            sizes.append(np.abs(_running_mean(x - by_longest, _RHYTHM_ROWS, memory, "rhythm", seen)))
+            others.append(self._busyness(x - by_day, memory, seen))
+        ratios = [self._to_usual_size(np.stack(sizes, axis=1), memory, seen), *(one[:, None] for one in others)]
         volatility = self._volatility(jump, memory, seen)
         memory["last"], memory["rows"] = x[-1].copy(), np.array([float(seen + len(x))])
-        return np.concatenate([np.log(np.maximum(ratios, _MIN_RATIO)), volatility[:, None]], axis=1)
+        logarithms = np.log(np.maximum(np.concatenate(ratios, axis=1), _MIN_RATIO))
+        return np.concatenate([logarithms, volatility[:, None]], axis=1)
 
     def _to_usual_size(self, sizes: Doubles, memory: Memory, seen: int) -> Doubles:
         """Divide sizes [n, features, columns] by their own running mean up to the reading before."""
         flat = sizes.reshape(len(sizes), -1)
-        before = _debiased(memory["errors"], _USUAL_ROWS, seen) if seen else np.zeros(flat.shape[1])
-        usual = _delayed(before, _running_mean(flat, _USUAL_ROWS, memory, "errors", seen)).reshape(sizes.shape)
+        usual = _mean_before(flat, memory, "errors", seen).reshape(sizes.shape)
         return sizes / (usual + _FLOOR * self.unit)
+
+    def _busyness(self, errors: Doubles, memory: Memory, seen: int) -> Doubles:
+        """Divide the recent mean of a day's errors [n, columns] by what they usually are at this time of day.
+
+        Half of that is the mean of all times, so that a quiet hour's trifles stay trifles.
+        """
+        always = _mean_before(np.abs(errors), memory, "day_errors", seen)
+        by_hour = always
+        for length in self.seasons[-1:]:
+            known = seen + np.arange(len(errors)) >= 2 * length
+            by_hour = np.where(known[:, None], _by_profile(np.abs(errors), length, memory, "busyness", seen), always)
+        usual = (_running_mean(by_hour, _RHYTHM_ROWS, memory, "busy", seen) + always) / 2
+        return np.abs(_running_mean(errors, _RHYTHM_ROWS, memory, "day", seen)) / (usual + _FLOOR * self.unit)
 
     def _volatility(self, jump: Doubles, memory: Memory, seen: int) -> Doubles:
         """The absolute logarithm of the recent mean jump to the usual one [n, columns]."""
@@ -75,26 +100,45 @@ class StreamFeatures:
         floor = _FLOOR * (usual + self.unit)
         return np.abs(np.log((now + floor) / (usual + floor)))
 
-    def _expected(self, x: Doubles, memory: Memory, seen: int) -> Doubles:
-        """Readings [n, columns] expected by the profile of the longest season that was seen whole.
+    def _expected(self, x: Doubles, memory: Memory, seen: int) -> tuple[Doubles, Doubles]:
+        """Readings [n, columns] expected by the shortest season, and by the longest that was seen whole.
 
         Updates the profiles. Without a whole season, a reading is as expected.
         """
-        expected = x.copy()
+        by_shortest = by_longest = x
         for length in reversed(self.seasons):
-            profile = memory[f"season_{length}"] = memory[f"season_{length}"].copy()
-            start = 0
-            while start < len(x):
-                slot = (seen + start) % length
-                end = min(start + length - slot, len(x))
-                slots = profile[slot : slot + end - start]
-                if seen + start >= length:
-                    expected[start:end] = slots
-                    slots += _PROFILE_WEIGHT * (x[start:end] - slots)
-                else:
-                    slots[:] = x[start:end]
-                start = end
-        return expected
+            by_this = _by_profile(x, length, memory, f"season_{length}", seen)
+            whole = seen + np.arange(len(x)) >= length
+            by_longest = np.where(whole[:, None], by_this, by_longest)
+            by_shortest = by_this if length == self.seasons[-1] else by_shortest
+        return by_shortest, by_longest
+
+
+def _by_profile(x: Doubles, length: int, memory: Memory, name: str, seen: int) -> Doubles:
+    """What the seasonal profile `name` expects of x [n, columns]: x itself in the first season.
+
+    Updates the profile [length, columns].
+    """
+    profile, expected = memory[name].copy(), x.copy()
+    start = 0
+    while start < len(x):
+        slot = (seen + start) % length
+        end = min(start + length - slot, len(x))
+        slots = profile[slot : slot + end - start]
+        if seen + start >= length:
+            expected[start:end] = slots
+            slots += _PROFILE_WEIGHT * (x[start:end] - slots)
+        else:
+            slots[:] = x[start:end]
+        start = end
+    memory[name] = profile
+    return expected
+
+
+def _mean_before(sizes: Doubles, memory: Memory, name: str, seen: int) -> Doubles:
+    """The usual size [n, series] of the rows before each; 0 before the first."""
+    before = _debiased(memory[name], _USUAL_ROWS, seen) if seen else np.zeros(sizes.shape[1])
+    return _delayed(before, _running_mean(sizes, _USUAL_ROWS, memory, name, seen))
 
 
 def _running_mean(x: Doubles, rows: int, memory: Memory, name: str, seen: int) -> Doubles:

@@ -61,5 +61,5 @@ class RunningPValues:
 
     def _by_bin(self, counts: Doubles) -> Doubles:
         """The p-value of each bin: all scores of the bin itself count as higher."""
-        above, blocks = np.cumsum(counts[::-1])[::-1], counts.sum() / self.block
-        return np.asarray((1 + above / self.block) / (1 + blocks))
+        blocks = np.cumsum(counts[::-1])[::-1] / self.block
+        return np.asarray((1 + blocks) / (1 + blocks[0]))  # `counts.sum()` rounds otherwise, and p would pass 1

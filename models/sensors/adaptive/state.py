@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.adaptive.features import FEATURES, StreamFeatures
+from models.sensors.adaptive.design import DESIGNS, Design
+from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.tails import BLOCK, BLOCKS, MAX_RARITY, BlockTails
 from models.sensors.base import State
@@ -14,21 +15,22 @@ from models.sensors.base import State
 WINDOW_ROWS = 5
 # Scores this many readings apart share no feature.
 INDEPENDENT_ROWS = 8
-_MAX_BYTES = 60_000
+_MAX_BYTES = 64_500
 # Parts of the state whose length varies, and their greatest lengths.
 _MAX_ROWS = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": INDEPENDENT_ROWS - 1, "recent": WINDOW_ROWS - 1}
 
 RUNNING = RunningPValues(MAX_RARITY, INDEPENDENT_ROWS)
 
 
-def new_state(columns: int, seasons: tuple[int, ...], unit: NDArray[np.float64]) -> State:
+def new_state(columns: int, seasons: tuple[int, ...], unit: NDArray[np.float64], design: Design) -> State:
     """The state before the first reading.
 
     "recent" holds the last rarities, "rest" the quiet rows still to come.
     """
-    features, tails = StreamFeatures(columns, seasons, unit), BlockTails(len(FEATURES) * columns)
+    series = len(design.features)
+    features, tails = StreamFeatures(columns, seasons, unit, design), BlockTails(series * columns)
     memory = features.new_memory() | tails.new_memory() | RUNNING.new_memory()
-    return memory | {"recent": np.zeros((0, len(FEATURES), columns)), "rest": np.zeros(1)}
+    return memory | {"recent": np.zeros((0, series, columns)), "rest": np.zeros(1)}
 
 
 def copy_state(state: State, like: State) -> State:
@@ -47,14 +49,25 @@ def copy_state(state: State, like: State) -> State:
     return dict(state)
 
 
-def seasons_that_fit(columns: int, seasons: tuple[int, ...]) -> tuple[int, ...]:
-    """The seasons that fit the state, without the longest. ValueError for too many columns."""
-    each = BlockTails(len(FEATURES)).size + 8 * len(FEATURES)
+def plan_that_fits(columns: int, seasons: tuple[int, ...]) -> tuple[Design, tuple[int, ...]]:
+    """The newest design that fits the state, and its seasons without the longest.
+
+    ValueError for too many columns.
+    """
     room = _MAX_BYTES // 8 - RUNNING.size
-    for left_out in range(len(seasons) + 1):
-        if sum(seasons[left_out:]) <= room // columns - each:
-            return seasons[left_out:]
+    for design in sorted(DESIGNS.values(), key=lambda one: -one.version):
+        for left_out in range(len(seasons) + 1):
+            kept = seasons[left_out:]
+            profiles = sum(kept) + (sum(kept[-1:]) if design.rhythm else 0)
+            if columns * (_each(design) + profiles) <= room:
+                return design, kept
+    most = max(room // _each(design) for design in DESIGNS.values())
     raise ValueError(
-        f"columns: the adaptive detector takes at most {room // each} columns, got {columns}; train several detectors "
+        f"columns: the adaptive detector takes at most {most} columns, got {columns}; train several detectors "
         f"on a few columns each, or choose another detector"
     )
+
+
+def _each(design: Design) -> int:
+    """The float64 values of a column without its seasons."""
+    return BlockTails(len(design.features)).size + 8 * len(design.features)

@@ -35,12 +35,12 @@ def loss_status(lead: Interval) -> Status:
     return "warn" if lead.high < 0 else "skipped" if lead.is_few else "ok"
 
 
-def share_text(count: int, rows: int, what: str = "held-out rows") -> str:
+def share_text(count: int, rows: int) -> str:
     """A share as "95.0% of 770 held-out rows" with its interval; of few rows the count alone, as "2 of 2"."""
     if rows < FEW_ROWS:
-        return f"{count} of {rows} {what}, too few to say more"
+        return f"{count} of {rows} held-out rows, too few to say more"
     share = share_of(count, rows)
-    return f"{share.value:.1%} of {rows} {what} (95 % interval {share.low:.0%} to {share.high:.0%})"
+    return f"{share.value:.1%} of {rows} held-out rows (95 % interval {share.low:.0%} to {share.high:.0%})"
 
 
 def percent(count: int, rows: int) -> str:

@@ -29,7 +29,8 @@ LEAST_ROWS = 64
 class Segments:
     """Readings float64 [n, d], finite, in order.
 
-    `starts` are the first rows of the segments (the first is 0). `lines`, `times` and `labels` [n] are as in `Table`.
+    `starts` are the first rows of the segments (the first is 0). `lines`, `times`, `labels` [n] and `zone` are as in
+    `Table`.
     The order of `records` means nothing.
     """
 
@@ -40,6 +41,7 @@ class Segments:
     times: Doubles | None = None
     labels: NDArray[np.bool_] | None = None
     kind: SensorKind = "series"
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -77,14 +79,15 @@ class Segments:
             None if self.times is None else self.times[mask],
             None if self.labels is None else self.labels[mask],
             self.kind,
+            self.zone,
         )
 
     def places(self, rows: Rows) -> list[str] | list[int]:
-        """The times of rows [n] in ISO 8601, or their lines where the table has no times."""
+        """The times of rows [n] in ISO 8601 and the file's zone, or their lines where the table has no times."""
         if self.times is None:
             lines: list[int] = self.lines[rows].tolist()
             return lines
-        return [to_iso(seconds) for seconds in self.times[rows].tolist()]
+        return [to_iso(seconds, self.zone) for seconds in self.times[rows].tolist()]
 
 
 @dataclass(slots=True)
@@ -120,7 +123,7 @@ def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file")
     filled = _impute(readings, starts if kind == "series" else None)
     times = None if table.times is None else table.times[order]
     labels = None if table.labels is None else table.labels[order]
-    return Segments(table.columns, filled, table.lines[order], starts, times, labels, kind), imputation
+    return Segments(table.columns, filled, table.lines[order], starts, times, labels, kind, table.zone), imputation
 
 
 def divide_segments(

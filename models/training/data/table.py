@@ -59,7 +59,7 @@ class Table:
 
     `lines` [n] are lines of the file (rows of a Parquet file). `times` [n] (seconds since 1970), `groups` [n] and
     `labels` [n] (True: an anomaly) are None where the file has none. `read_as` says how the file was understood, where
-    it is not plain.
+    it is not plain. `zone` is the one in which its times are local; None for UTC.
     """
 
     columns: tuple[str, ...]
@@ -69,6 +69,7 @@ class Table:
     groups: tuple[str, ...] | None = None
     labels: NDArray[np.bool_] | None = None
     read_as: tuple[str, ...] = ()
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -133,6 +134,7 @@ class _TableParser:
             None if roles.group is None else self._groups(roles.group),
             None if roles.label is None else self._labels(roles.label),
             (*told, *([] if dates is None else dates.read_as), *left_out),
+            roles.csv.timezone,
         )
 
     def _require_header(self) -> None:

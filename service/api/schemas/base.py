@@ -46,12 +46,15 @@ class RequestBody(BaseModel):
         for name, field in described.get("properties", {}).items():
             if name not in required:
                 described["properties"][name] = _or_null(field)
-        if cls._allows_unknown_nulls:
-            described["additionalProperties"] = {"enum": [None]}
-        if cls._exactly_one:
-            # Below `then`, which validators read; generators of clients would make a class of each choice.
-            described.update({"if": {}, "then": {"oneOf": list(map(_has, cls._exactly_one))}})
+        if rules := cls._rules(described):
+            # Below `then`, which validators read; generators of clients would make classes and maps of them.
+            described.update({"if": {}, "then": rules})
         return schema
+
+    @classmethod
+    def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
+        """Take what a body must be beside its fields out of its schema, as a schema of its own."""
+        return {"oneOf": list(map(_has, cls._exactly_one))} if cls._exactly_one else {}
 
 
 class CompatibleBody(RequestBody):
@@ -62,6 +65,12 @@ class CompatibleBody(RequestBody):
 
     _allows_unknown_nulls = True
     _synonyms: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
+        del described["additionalProperties"]
+        known: dict[str, Any] = {name: {} for name in described["properties"]}
+        return {**super()._rules(described), "properties": known, "additionalProperties": {"enum": [None]}}
 
     @model_validator(mode="after")
     def _take_synonyms(self) -> Self:
@@ -92,10 +101,15 @@ def _or_null(field: dict[str, Any]) -> dict[str, Any]:
     return {**about, "anyOf": choices if _NULL in choices else [*choices, _NULL]}
 
 
-class ResponseBody(BaseModel):
-    """An answer. It only documents: routes build answers as bytes."""
+def _leave_open(schema: dict[str, Any]) -> None:
+    """Allow more fields by saying nothing of them: generators of clients would make a map of the answer."""
+    schema.pop("additionalProperties", None)
 
-    model_config = ConfigDict(extra="allow")
+
+class ResponseBody(BaseModel):
+    """An answer, which may have more fields. It only documents: routes build answers as bytes."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_leave_open)
 
 
 class ErrorBody(ResponseBody):

@@ -77,3 +77,13 @@ def test_a_size_may_be_a_formula_of_others() -> None:
     contract.check({"x": _image(5, 3), "y": _image(10, 3)})
     with pytest.raises(TensorError, match="dimension 0 is 9, expected 10"):
         contract.check({"x": _image(5, 3), "y": _image(9, 3)})
+
+
+def test_ids_are_bounded_by_the_table_that_they_are_looked_up_in() -> None:
+    contract = open_program("words").contract
+    assert contract.signature()["inputs"] == [
+        {"name": "ids", "dtype": "int64", "shape": ["batch", "s27"], "minimum": 0, "maximum": 49}
+    ]
+    contract.check_values({"ids": host([[0, 49]], "int64")})
+    with pytest.raises(TensorError, match=r"ids: expected ids 0\.\.49, got 50"):
+        contract.check_values({"ids": host([[0, 50]], "int64")})

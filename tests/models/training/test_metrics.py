@@ -129,6 +129,12 @@ def test_intervals_are_the_same_on_every_run() -> None:
     assert macro_f1_gain(TRUTH, PREDICTED, None, 6, seed=3) == macro_f1_gain(TRUTH, PREDICTED, None, 6, seed=3)
 
 
+def test_all_rows_right_leave_a_doubt_that_more_rows_lessen() -> None:
+    few, more = (macro_f1_gain(np.arange(n) % 3, np.arange(n) % 3, None, 3, seed=0) for n in (12, 300))
+    assert few.value == few.high == more.high == 1.0
+    assert 0.7 < few.low < 0.9 < more.low < 1.0
+
+
 def test_columns_of_different_length_are_refused_rather_than_broadcast() -> None:
     with pytest.raises(ValueError, match=r"got \[3\] and \[1\]"):
         accuracy(np.zeros(3, int), np.zeros(1, int))

@@ -36,6 +36,7 @@ _UP_TO_THE_MODEL = (
     "dimensions: fake has 16",
     "output_dimension: fake has 16",
     "fake has no prompt",
+    "; models that do: ",
     "give it labels",
     "give it a reference",
     "token ids must be 0 to",

@@ -58,6 +58,18 @@ def test_unions_are_of_components(document: dict[str, Any]) -> None:
         assert len(kinds) < 2 or all("$ref" in choice for choice in kinds), node
 
 
+def test_what_has_fields_is_no_map(document: dict[str, Any]) -> None:
+    for node in nodes(document):
+        if "properties" in node:
+            assert not node.get("additionalProperties"), "Kotlin's clients would send and read no field of it"
+
+
+def test_no_boolean_is_an_enumeration(document: dict[str, Any]) -> None:
+    for node in nodes(document):
+        assert not isinstance(node.get("const"), bool), "it does not compile in Java"
+        assert not any(isinstance(choice, bool) for choice in node.get("enum", [])), "nor does it"
+
+
 def test_no_choice_differs_from_another_in_case_alone(document: dict[str, Any]) -> None:
     for node in nodes(document):
         choices = [str(choice).lower() for choice in node.get("enum", [])]
@@ -113,6 +125,8 @@ WRONG = [
     ("EmbeddingsBody", {"model": "m", "input": 5}),
     ("EmbeddingsBody", {"model": "m", "input": ["a", 5]}),
     ("EmbeddingsBody", {"model": "m", "input": ["a"] * 2049}),
+    ("EmbeddingsBody", {"model": "m", "input": "a", "surprise": 1}),
+    ("EmbeddingsBody", {"model": "m", "input": "a", "late_chunking": True}),
 ]
 RIGHT = [
     ("ExplainBody", {"model": "m", "input": "a", "text": None}),
@@ -120,6 +134,7 @@ RIGHT = [
     ("AnomalyBody", {"model": "m", "input": None, "records": [[1.0]]}),
     ("TeiRerankBody", {"query": "a", "documents": ["b"], "truncation_direction": "Left"}),
     ("EmbeddingsBody", {"model": "m", "input": [[1, 2], [3]]}),
+    ("EmbeddingsBody", {"model": "m", "input": "a", "surprise": None, "late_chunking": False}),
 ]
 
 

@@ -22,7 +22,8 @@ class Impatient(TimeoutProtocol):
 
 async def refuse_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer without reading the body, as a body too large is answered."""
-    await JSONResponse({"method": scope["method"]}, 413)(scope, receive, send)
+    names = [name.decode() for name, _ in scope["headers"]]
+    await JSONResponse({"method": scope["method"], "headers": names}, 413)(scope, receive, send)
 
 
 def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
@@ -91,3 +92,13 @@ def test_no_library_for_websockets_is_asked_for(head: bytes, caplog: pytest.LogC
     assert answer.startswith(b"HTTP/1.1 4")
     assert [line for line in map(logging.LogRecord.getMessage, caplog.records) if "pgrade" in line] == []
     assert "WebSocket" not in caplog.text
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_what_follows_a_body_is_no_header(upgrade: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n" + upgrade
+    answer = talk(head + b"\r\n1\r\na\r\n0\r\nauthorization: Bearer a\r\norigin: http://a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b'"transfer-encoding"' in answer
+    assert b"authorization" not in answer
+    assert b"origin" not in answer

@@ -24,7 +24,7 @@ from tests.support.programs import host, open_program, program_path
 
 @pytest.fixture(scope="module")
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelManager]:
-    names = ["mlp", "words", "centred", "fixed"]
+    names = ["mlp", "words", "centred", "fixed", "lookup"]
     models = [f"net={program_path('mlp')}", *(str(program_path(name)) for name in names[1:])]
     settings = Settings.read({"home": tmp_path_factory.mktemp("home"), "model": models, "max_request_tokens": 1000})
     manager = ModelManager(settings, Metrics())
@@ -65,7 +65,7 @@ def _forward(program: Counting, items: list[TensorItem]) -> list[float]:
 
 
 def test_a_program_is_found_by_its_name_and_by_its_file(manager: ModelManager) -> None:
-    assert [served.metadata.name for served in manager.all()] == ["net", "words", "centred", "fixed"]
+    assert [served.metadata.name for served in manager.all()] == ["net", "words", "centred", "fixed", "lookup"]
     metadata = _program(manager, "net").metadata
     assert metadata.signature() == _program(manager, "net").contract.signature()
     assert metadata.origin == f"file {program_path('mlp')}"
@@ -102,6 +102,13 @@ def test_rows_that_depend_on_others_are_computed_alone() -> None:
     assert program.shapes == [(2, 16), (3, 16)]
 
 
+def test_a_program_that_gives_other_than_its_rows_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Counting("mlp")
+    monkeypatch.setattr(program, "run", lambda tensors: {"output": _rows(4, 4)})
+    with pytest.raises(InvalidOutput, match="the program gave other than 5 rows of output"):
+        _forward(program, [TensorItem({"x": _rows(2)}, 1), TensorItem({"x": _rows(3)}, 1)])
+
+
 def test_a_large_request_is_several_items(manager: ModelManager) -> None:
     served = _program(manager, "words")
     ids = host(np.arange(60 * 16).reshape(60, 16) % 50, "int64")
@@ -123,8 +130,11 @@ def test_a_request_beyond_the_contract_or_the_limit_is_refused(manager: ModelMan
 def test_nan_and_failures_end_the_request_alone(manager: ModelManager) -> None:
     with pytest.raises(InvalidOutput):
         _infer(_program(manager, "net"), x=host(np.full((1, 16), 3e38)))
+    for wrong in (50, -1):
+        with pytest.raises(TensorError, match=rf"ids: expected ids 0\.\.49, got {wrong}"):
+            _infer(_program(manager, "words"), ids=host([[1, wrong]], "int64"))
     with pytest.raises(BackendError, match="the model failed on this input"):
-        _infer(_program(manager, "words"), ids=host([[51]], "int64"))
+        _infer(_program(manager, "lookup"), x=host(np.full((1, 3), 9)))
     assert _infer(_program(manager, "net"), x=_rows(1))["output"].is_finite
 
 

@@ -82,7 +82,7 @@ def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> Non
     for path in PAGES:
         page.goto(f"{ORIGIN}/console#/{path}")
         page.get_by_role("heading", level=1).wait_for()
-        page.wait_for_load_state("networkidle")
+        page.get_by_text("Loading …").wait_for(state="detached")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
@@ -132,8 +132,10 @@ def test_a_late_answer_to_a_call_without_the_key_does_not_ask_again(console: Ope
     page.get_by_label("API key").fill(secret)
     page.keyboard.press("Enter")
     says(page, "Nothing is wrong.")
-    late[0].fulfill(**fail(401, "an API key is needed")())
-    page.wait_for_timeout(300)
+    with page.expect_response("**/metrics") as got:
+        late[0].fulfill(**fail(401, "an API key is needed")())
+    got.value.finished()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.get_by_text("This service needs a key").count() == 0
 
 

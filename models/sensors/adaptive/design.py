@@ -1,0 +1,55 @@
+"""Generations of the adaptive detector: artifacts and states keep the one that they were made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+_FEATURES = ("jump", "deviation", "shift", "season", "volatility")
+_WITH_RHYTHM = ("jump", "deviation", "shift", "season", "rhythm", "busyness", "volatility")
+# Allowances grow between these numbers of readings.
+_FEW_ROWS, _MANY_ROWS = 200, 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The features of a generation, and the score from which on a reading is an event.
+
+    The more readings a stream has had, the more of them are rare by chance. So each factor of ten from 200 to 5,000
+    readings takes `allowance` off the scores.
+    """
+
+    version: int
+    features: tuple[str, ...]
+    event_score: float
+    allowance: float
+
+    @property
+    def rhythm(self) -> bool:
+        """Whether recent means are compared with the season too."""
+        return "rhythm" in self.features
+
+    @property
+    def sizes(self) -> int:
+        """The number of features that are measured in their own usual size."""
+        return len(self.features) - (2 if self.rhythm else 1)
+
+    def allowances(self, seen: int, rows: int) -> Doubles:
+        """What is taken off the scores of `rows` readings after `seen` ones [rows]."""
+        count = np.clip(seen + 1 + np.arange(rows), _FEW_ROWS, _MANY_ROWS)
+        return np.asarray(self.allowance * np.log10(count / _FEW_ROWS))
+
+
+DESIGNS = {1: Design(1, _FEATURES, 1.1, 0.0), 2: Design(2, _WITH_RHYTHM, 0.8, 0.4)}
+NEWEST = DESIGNS[max(DESIGNS)]
+
+
+def design_of(version: int) -> Design:
+    """The design of a stored detector. ValueError for one of a later release."""
+    if version not in DESIGNS:
+        raise ValueError(f"version: expected one of {', '.join(map(str, DESIGNS))}, got {version}; upgrade Sonde")
+    return DESIGNS[version]

@@ -1,0 +1,92 @@
+"""`sonde export`: a module of the user, exported, read back and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.errors import ModelSourceError
+from models.programs.export import export_program
+from service.cli import main
+from tests.support.programs import open_program
+
+_MODULE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+    def forward(self, x, weight):
+        return {"scores": self.layers(x) * weight[:, None]}
+
+class OneRow(nn.Module):
+    def forward(self, x):
+        return x.sum() if x.shape[0] == 2 else x
+
+class Random(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+def make():
+    return Net(), {"x": torch.randn(1, 4), "weight": torch.ones(1)}
+
+def one_row():
+    return OneRow(), torch.randn(2, 4)
+
+def random():
+    return Random(), (torch.randn(2, 4),)
+
+def nothing():
+    return Net()
+
+def fails():
+    raise ValueError("no weights here")
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    name = f"my_{tmp_path.name}".replace("-", "_")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / f"{name}.py").write_text(_MODULE)
+    monkeypatch.chdir(tmp_path / "code")
+    return Path(name)
+
+
+@pytest.mark.slow
+def test_a_module_is_exported_with_a_batch_that_varies(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", f"{directory}:make", "net.pt2", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["inputs"] == [
+        {"name": "x", "dtype": "float32", "shape": ["batch", 4]},
+        {"name": "weight", "dtype": "float32", "shape": ["batch"]},
+    ]
+    assert shown["outputs"] == [{"name": "scores", "dtype": "float32", "shape": ["batch", 3]}]
+    assert shown["batches"].startswith("rows of several requests share a batch")
+    assert open_program(Path("net.pt2")).contract.batch is not None
+    assert sorted(path.name for path in Path().iterdir() if path.suffix != "") == [f"{directory}.py", "net.pt2"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported_says_why_and_leaves_no_file(directory: Path) -> None:
+    for function, message in [
+        ("one_row", "torch.export cannot export it: .*; see the message; --fixed-batch"),
+        ("random", "the program's output output differs from the module's"),
+        ("nothing", "expected a module and its example inputs, got Net"),
+        ("fails", "it cannot be called: ValueError: no weights here"),
+        ("missing", "it cannot be called: AttributeError"),
+        ("", "expected MODULE:FUNCTION"),
+    ]:
+        with pytest.raises(ModelSourceError, match=message):
+            export_program(f"{directory}:{function}", Path("net.pt2"))
+        assert not Path("net.pt2").exists()
+    assert export_program(f"{directory}:one_row", Path("net.pt2"), fixed_batch=True).contract.batch is None
+
+
+def test_the_file_must_end_in_pt2(directory: Path) -> None:
+    with pytest.raises(ModelSourceError, match=r"net\.pt: expected a file that ends in \.pt2"):
+        export_program(f"{directory}:make", Path("net.pt"))
