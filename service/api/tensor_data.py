@@ -14,7 +14,7 @@ from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
 from service.api.schemas.open_inference import InferBody, InferInput
-from service.errors import InvalidRequest, MalformedBody
+from service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 BodyT = TypeVar("BodyT")
 # The protocol's names of dtypes.
@@ -228,7 +228,10 @@ def _require_few_values(one: InferInput, described: Described, raw: bytes, expec
     """Raise for more values than the shape has, before a list is made of them. A text may have commas in it."""
     most = max(expected, 1)
     if described.dtype == "bytes":
-        BodyCounts(strings=most, lists=most + 1, values=most).require_within(raw)
+        try:
+            BodyCounts(strings=most, lists=most + 1, values=most).require_within(raw)
+        except BodyTooLarge as error:
+            raise _wrong_count(one, expected, "more") from error
     elif raw.count(b",") + 1 > most:
         raise _wrong_count(one, expected, f"{raw.count(b',') + 1}")
 
