@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from models.registry.registry import Registry
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
@@ -22,7 +21,7 @@ INDEX = "/v2/repository/index"
 def client(make_app: MakeApp, tmp_path: Path) -> Iterator[TestClient]:
     encoder = FakeModel()
     app = make_app(encoder)
-    train(Registry(tmp_path / "registry"), tmp_path, encoder)
+    train(app.state.registry, tmp_path, encoder)
     with TestClient(app) as client:
         yield client
 

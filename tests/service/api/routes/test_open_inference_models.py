@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.registry.registry import Registry
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.app import MakeApp
@@ -33,7 +32,7 @@ def client(make_app: MakeApp, tmp_path: Path) -> TestClient:
         max_inputs=8,
         max_readings=50,
     )
-    registry = Registry(tmp_path / "registry")
+    registry = app.state.registry
     train(registry, tmp_path, encoder, name=STRANGE, task="anomaly", labels=())
     registry.promote(STRANGE, 1, by="test", why="")
     app.state.manager.watcher.sync()
