@@ -72,14 +72,14 @@ def validation_error(error: msgspec.ValidationError) -> InvalidRequest:
 def cut_parts(body: InferBody, binary: memoryview) -> list[memoryview | None]:
     """The raw values of each input; None where its values are in `data`.
 
-    Raises InvalidRequest where the sizes do not add up.
+    Where bytes are missing, an input has too few. Raises InvalidRequest where bytes are left over.
     """
     parts: list[memoryview | None] = []
     at = 0
     for one in body.inputs:
         parts.append(None if one.binary_size is None else binary[at : at + one.binary_size])
         at += one.binary_size or 0
-    if at != len(binary):
+    if at < len(binary):
         message = f"expected {at} bytes after the JSON, as binary_data_size says, got {len(binary)}"
         raise InvalidRequest.at("inputs", message)
     return parts
@@ -169,6 +169,8 @@ def _from_bytes(one: InferInput, described: Described, part: memoryview) -> np.n
     if bytes(one.data) not in (b"", b"null"):
         raise InvalidRequest.at(one.name, "has both data and binary_data_size: send one of them")
     if described.dtype == "bytes":
+        if one.binary_size not in (None, len(part)):
+            raise InvalidRequest.at(one.name, f"expected binary_data_size {one.binary_size} bytes, got {len(part)}")
         return bytes_tensor(_cut_texts(one, part, math.prod(described.shape))).values
     dtype = NUMPY_DTYPES[described.dtype]
     expected = math.prod(described.shape) * dtype.itemsize

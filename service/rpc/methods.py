@@ -65,8 +65,8 @@ async def _load(request: Any, call: Call) -> Any:
 
 
 async def _unload(request: Any, call: Call) -> Any:
-    work = unload_model, request.model_name, call.manager, call.registry
-    await asyncio.to_thread(*work, by=call.context.key.id)
+    key = call.context.key.id
+    await asyncio.to_thread(unload_model, request.model_name, call.manager, call.registry, by=key)
     return message("RepositoryModelUnloadResponse")()
 
 

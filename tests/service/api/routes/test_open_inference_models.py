@@ -239,6 +239,13 @@ def test_raw_texts_with_a_false_length_are_refused(client: TestClient, raw: byte
     assert message in answer.json()["error"]
 
 
+def test_raw_texts_that_are_shorter_than_they_say_are_refused(client: TestClient) -> None:
+    one = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 9}}
+    header = json.dumps({"inputs": [one]}).encode()
+    answer = client.post("/v2/models/fake/infer", content=header + b"\1\0\0\0a", headers={HEADER: str(len(header))})
+    assert answer.json() == {"error": "text: expected binary_data_size 9 bytes, got 5"}
+
+
 def test_parameters_of_other_kinds_are_refused(client: TestClient) -> None:
     answer = infer(client, "sorter", texts("a"), parameters={"horizon": 3})
     assert answer.status_code == 422
