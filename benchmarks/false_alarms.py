@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,10 @@ from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
-from models.training.sensors.detector_selection import choose, evaluate_detector
+from models.training.sensors.detector_selection import DetectorResult, choose, evaluate_detector
 
 ALPHAS = (0.05, 0.01)
+Rule = Callable[[Sequence[DetectorResult]], tuple[DetectorResult, str]]
 
 
 def tables(data: Path) -> Iterator[tuple[str, Table]]:
@@ -72,12 +73,12 @@ def rates(table: Table, kind: SensorKind, detector: str, train: float, *, networ
     )
 
 
-def choose_detector(first: Segments, kind: SensorKind, *, networks: bool) -> str:
-    """The choice of a job with `detector: "auto"` on these rows, with or without `networks`."""
+def choose_detector(first: Segments, kind: SensorKind, *, networks: bool, rule: Rule = choose) -> str:
+    """The choice of a job with `detector: "auto"` on these rows, or another rule's, with or without `networks`."""
     train, held = divide_segments(first, 1, 0.2)
     names = [name for name, one in DETECTORS[kind].items() if networks or not issubclass(one, NetworkDetector)]
     judged = [evaluate_detector(name, fit_sensor(kind, name, train.columns, train.normal()), held, 0) for name in names]
-    return choose(judged)[0].name
+    return rule(judged)[0].name
 
 
 def main() -> None:

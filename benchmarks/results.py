@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks import tables
-from benchmarks.families.tables import families
+from benchmarks.families.tables import choice, families
 from benchmarks.plot import bars
 from service.bench.report import processor
 
@@ -43,6 +43,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "roofline": ("What the machine can do", tables.roofline),
     "gpu": ("On a GPU", tables.gpu),
     "families": ("Sensor detectors on families of plants", families),
+    "choice": ("A configuration chosen without each family", choice),
     "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 
@@ -93,7 +94,9 @@ class Rounds:
             write_page()
 
     def _content(self) -> dict[str, Any]:
-        command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}".strip()
+        script = Path(sys.argv[0])
+        module = script.parent.name if script.stem == "__main__" else script.stem
+        command = f"python -m benchmarks.{module} {shlex.join(sys.argv[1:])}".strip()
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         where = {"machine": self._machine, "load_averages": self._loads, "note": self._note, "about": self._about}
         return {"command": command, "date": when, **where, "rounds": self._rounds}

@@ -19,7 +19,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from models.loader import open_models
+from models.loader import load
+from models.runtime.placement import place
+from models.source import locate
 from models.text.base import TextModel
 from models.text.zero_shot import TEMPERATURE
 from models.training.metrics import calibration_error
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--texts", type=int, default=2000)
     chosen = parser.parse_args()
-    model = next(open_models(["all-MiniLM-L6-v2"], "auto", "float32", 0))
+    model = load(locate("all-MiniLM-L6-v2"), place("auto", "float32"))
     pairs: list[tuple[Tensor, Tensor]] = []
     for name, rows in read(chosen.data, chosen.texts).items():
         labels = sorted({label for _, label in rows})

@@ -49,14 +49,31 @@ class SensorSignature:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSignature:
+    """The images that a network reads: their size, and how 8 bits become its numbers."""
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+
+    def source(self) -> dict[str, object]:
+        """The input as callers see it: any image, which is scaled and cropped to the shape."""
+        normalization = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+        return {"name": "image", "dtype": "uint8", "shape": ["n", 3, self.height, self.width], **normalization}
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetadata:
     """A model's identity, place and shapes.
 
     `width` is the length of one output row: the embedding's dimensions, the number of labels, or 1. Sensor models have
-    a `sensor` signature, and programs the signature of their `tensors`; both have no tokens, so their `max_tokens` and
-    `vocabulary` are 0. A model `pads` when every text of a batch takes as
-    long as the longest. `input_limits` are the most tokens of inputs by purpose, `query` or `document`. `batches` says
-    what the check at load found, and `one_by_one` that texts share no batch.
+    a `sensor` signature, models of images an `image` one, and programs that of their `tensors`; without texts,
+    `max_tokens` and `vocabulary` are 0. A model `pads` when every text of a batch takes as long as the longest.
+    `input_limits` are the most tokens of inputs by purpose, `query` or `document`. `batches` says what the check at
+    load found, and `one_by_one` that inputs share no batch. `zero_shot` has scale and bias from cosines of texts and
+    images to logits.
     """
 
     name: str
@@ -83,6 +100,8 @@ class ModelMetadata:
     pads: bool = True
     notes: tuple[str, ...] = ()
     sensor: SensorSignature | None = None
+    image: ImageSignature | None = None
+    zero_shot: tuple[float, float] = (1.0, 0.0)
     tensors: dict[str, Any] | None = None
 
     @property
@@ -91,7 +110,7 @@ class ModelMetadata:
         return f"{self.name}:{self.version}"
 
     def signature(self) -> dict[str, Any]:
-        """Shapes and dtypes of inputs and outputs, where n is the number of texts."""
+        """Shapes and dtypes of inputs and outputs, where n is the number of texts or images."""
         if self.sensor is not None:
             return self.sensor.signature()
         if self.tensors is not None:
@@ -113,8 +132,10 @@ class ModelMetadata:
                 "maximum": self.vocabulary - 1,
             },
         ]
+        texts = [] if self.image is not None and not self.max_tokens else pair if self.task == "rerank" else single
+        images = [] if self.image is None else [self.image.source()]
         return {
-            "inputs": [dict(item) for item in pair] if self.task == "rerank" else single,
+            "inputs": [*map(dict, texts), *images],
             "outputs": [{"name": output, "dtype": "float32", "shape": ["n", self.width]}],
         }
 

@@ -10,6 +10,9 @@ SondeError
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
 │   ├── NoTokens              a text in which the tokeniser finds no token
 │   └── BadTokens             token ids outside the vocabulary
+├── ImageError                an image cannot be decoded, or does not fit the model
+│   ├── UnsupportedImage      not one of the formats that are read
+│   └── ImageTooLarge         more bytes, pixels, frames or metadata than allowed
 ├── TensorError               a tensor does not fit the program's contract
 └── RegistryError             the registry of trained models cannot do this
     ├── ArtifactError         a model directory differs from its manifest, or has files never loaded
@@ -71,6 +74,18 @@ class NoTokens(TextError):
 
 class BadTokens(TextError):
     code = "invalid_tokens"
+
+
+class ImageError(SondeError):
+    code = "invalid_image"
+
+
+class UnsupportedImage(ImageError):
+    code = "unsupported_image"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
 
 
 class TensorError(SondeError):

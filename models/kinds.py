@@ -1,4 +1,4 @@
-"""What a model directory says that it is: dense encoders and sequence classifiers are served.
+"""What a model directory says that it is: dense encoders and classifiers are served, of texts and of images.
 
 A dense encoder's row has one width. Sparse and multi-vector encoders have rows of another form. The engine's seam for
 them is `width` of `models.base.ModelMetadata`, which `service.engine.runner` requires of every row.
@@ -7,7 +7,7 @@ them is `width` of `models.base.ModelMetadata`, which `service.engine.runner` re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models.errors import ModelSourceError
 from models.filesystem import read_json
@@ -42,14 +42,22 @@ _BY_ARCHITECTURE = {
     "ForQuestionAnswering": "a model for question answering",
     "ForMultipleChoice": "a model for multiple choice",
     "ForNextSentencePrediction": "a model for the next sentence",
-    "ForImageClassification": "an image classifier",
+    "ForImageClassification": "an image classifier without preprocessor_config.json",
+    "ForObjectDetection": "an object detector",
+    "ForSemanticSegmentation": "a model for segmentation",
+    "ForMaskedImageModeling": "a model that restores images",
+    "VisionEncoderDecoderModel": "a model from images to texts",
     "ForRetrieval": _MULTI_VECTOR,
 }
 CLASSIFIER = "ForSequenceClassification"
+IMAGE_CLASSIFIER = "ForImageClassification"
+# Texts and images in one space.
+_PAIRED = {"CLIPModel", "SiglipModel"}
+ImageKind = Literal["classifier", "encoder", "text-image"]
 
 
 def require_served_kind(root: Path) -> None:
-    """Raise ModelSourceError naming the kind of what is no dense encoder or sequence classifier."""
+    """Raise ModelSourceError naming the kind of what is no dense encoder or classifier."""
     try:
         kind = _find_kind(root)
     except ValueError as error:
@@ -65,8 +73,26 @@ def is_classifier(config: dict[str, Any]) -> bool:
     return any(name.endswith(CLASSIFIER) for name in _architectures(config))
 
 
+def image_kind(root: Path) -> ImageKind | None:
+    """What a transformers directory with an image processor is; None for models of texts, and for what is not served.
+
+    Raises ValueError for files that are not JSON.
+    """
+    config, modules = read_json(root / "config.json", dict), read_json(root / "modules.json", list)
+    names = _architectures(config)
+    if modules or not names or not read_json(root / "preprocessor_config.json", dict):
+        return None
+    if any(name.endswith(IMAGE_CLASSIFIER) for name in names):
+        return "classifier"
+    if _PAIRED.intersection(names):
+        return "text-image"
+    return "encoder" if all(name.endswith("Model") for name in names) and "text_config" not in config else None
+
+
 def _find_kind(root: Path) -> str | None:
     """The kind of a model that is not served; None for others."""
+    if image_kind(root):
+        return None
     config, modules = read_json(root / "config.json", dict), read_json(root / "modules.json", list)
     about = read_json(root / "config_sentence_transformers.json", dict)
     stated = str(about.get("model_type"))

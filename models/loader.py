@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from models.errors import ModelError, ModelSourceError
+from models.filesystem import read_json
+from models.images.base import ImageModel
+from models.kinds import image_kind
+from models.lite_weights import ARCHITECTURE
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
@@ -20,7 +24,7 @@ from models.text.sequence_classifier import SequenceClassifier, is_sequence_clas
 
 
 def load(source: ModelSource, placement: Placement) -> TextModel:
-    """Load the encoder, cross-encoder or classifier in `source`.
+    """Load the encoder, cross-encoder or classifier of texts in `source`.
 
     Raises ModelSourceError when the directory has none of them, and ModelError when int8 is asked for and unsupported.
     """
@@ -28,6 +32,8 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
         raise ModelSourceError(
             f"{source.name}: expected config.json or modules.json in its directory, found neither", param="model"
         )
+    if image_kind(source.path) is not None:
+        raise ModelSourceError(f"{source.name}: expected a model of texts, got one of images", param="model")
     if is_sequence_classifier(source.path):
         if placement.int8:
             raise ModelError(
@@ -38,16 +44,40 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
     return check_batches(packed_or_general(source, placement))
 
 
+def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
+    """Load the model of images in `source`; None where it reads texts alone. Raises as `load` does."""
+    kind = image_kind(source.path)
+    if kind is None:
+        return None
+    if placement.int8:
+        raise ModelError(
+            f"{source.name}: int8 is for encoders of texts, and this reads images: set another dtype", param="dtype"
+        )
+    from models.images.batch_check import check_image_batches
+    from models.images.classifier import ImageClassifier
+    from models.images.encoder import ImageEncoder
+    from models.images.lite_encoder import LiteEncoder
+    from models.images.text_image_encoder import TextImageEncoder
+
+    if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
+        return check_image_batches(LiteEncoder(source, placement))
+    if kind == "classifier":
+        return check_image_batches(ImageClassifier(source, placement))
+    return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))
+
+
 def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
     """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError."""
     for source, placement in _located(map(locate_program, specs), device, dtype, threads):
         yield check_rows(Program(source, read_program(source.path, placement.device), placement))
 
 
-def open_models(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[TextModel]:
+def open_models(
+    specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int
+) -> Iterator[TextModel | ImageModel]:
     """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
     for source, placement in _located(map(locate, specs), device, dtype, threads):
-        yield load(source, placement)
+        yield load_images(source, placement) or load(source, placement)
 
 
 def _located(

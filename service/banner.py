@@ -22,6 +22,14 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "forecast": ("/v1/forecast", {"series": [[0.0]]}),
     "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
 }
+# A PNG of one pixel.
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
+_IMAGE_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "embedding": ("/v1/embeddings", {"modality": "image", "input": _PIXEL}),
+    "classification": ("/v1/classify", {"images": _PIXEL}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,8 @@ class Banner:
         key = ' -H "authorization: Bearer $SONDE_API_KEY"' if self.keys else ""
         if model.task == "inference":
             return f"curl {url}/v2/models/{model.name}{key}"
-        path, body = _EXAMPLES[model.task]
+        reads_texts = model.image is None or model.max_tokens > 0
+        path, body = (_EXAMPLES if reads_texts else _IMAGE_EXAMPLES)[model.task]
         data = shlex.quote(json.dumps({"model": model.name, **body}))
         return f"curl {url}{path}{key} -H 'content-type: application/json' -d {data}"
 

@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     max_readings: int = Field(100_000, ge=1, description="readings of one request")
     max_request_tokens: int = Field(300_000, ge=1, description="tokens of one request")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
+    max_image_bytes: int = Field(20 * 2**20, ge=1, description="bytes of one image, as it is sent")
+    max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image, before it is scaled")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
     )

@@ -1,7 +1,7 @@
 """The service's errors, as branches of the tree in `models.errors`.
 
 SondeError
-├── ModelError, TextError     see `models.errors`
+├── ModelError, TextError, ImageError   see `models.errors`
 ├── RequestError              the caller's request cannot be served as it is
 │   ├── MalformedBody         not JSON, not UTF-8
 │   ├── InvalidRequest        JSON that breaks the contract

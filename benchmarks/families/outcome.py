@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from benchmarks.families.vus import vus_pr
 from benchmarks.skab import Counts
 
 _BUFFER = 20
+Fit = Callable[[str, Plant], Judge]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class Outcome:
         clean = len(plant.later)
         rate = float(flagged[:clean].mean()) if clean else None
         return cls(Counts.of(flagged[clean:], plant.labels), vus_pr(plant.labels, scores[clean:], _BUFFER), rate)
+
+
+def judge_all(fit: Fit, names: Sequence[str], plant: Plant) -> dict[str, Outcome]:
+    """Each detector's outcome on one plant."""
+    return {name: Outcome.of(fit(name, plant), plant) for name in names}
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.families.choice import chosen_without
 from benchmarks.tables import table
 
 _GIVEN = ("SKAB", "NAB")
@@ -16,10 +17,33 @@ Figures = dict[str, dict[str, dict[str, Any]]]  # by family and detector
 def families(content: dict[str, Any]) -> list[str]:
     """F1 and VUS-PR by family, and false-alarm rates, of every detector."""
     figures: Figures = content["rounds"][-1]
-    lines = ["F1 at alpha 0.05, over the rows of a family:", "", *_by_family(figures, "f1"), ""]
+    lines = [
+        "Without labels `auto` takes `ensemble`.",
+        "",
+        "F1 at alpha 0.05, over the rows of a family:",
+        "",
+        *_by_family(figures, "f1"),
+        "",
+    ]
     lines += ["VUS-PR, mean over the plants of a family:", "", *_by_family(figures, "vus_pr"), ""]
     lines += ["False-alarm rates at alpha 0.05 on later normal readings of the simulated plants:", ""]
     return [*lines, *_rates(figures)]
+
+
+def choice(content: dict[str, Any]) -> list[str]:
+    """What is chosen without each family, how it does there, and the best configuration of that family."""
+    figures: Figures = content["rounds"][-1]
+    rows = []
+    for family, by in figures.items():
+        chosen, best = chosen_without(family, figures), max(by, key=lambda one: by[one]["f1"])
+        rows.append([family, chosen, *_told(by[chosen]), best, *_told(by[best])])
+    heading = ["left out", "chosen without it", "F1", "VUS-PR", "false alarms"]
+    lines = table([*heading, "best with it in view", "F1", "VUS-PR", "false alarms"], rows)
+    return [*lines, "", f"Chosen on all families: {chosen_without(None, figures)}."]
+
+
+def _told(figures: dict[str, Any]) -> list[str]:
+    return [f"{figures[name]:.3f}" for name in ("f1", "vus_pr", "false_alarms_beside_faults")]
 
 
 def _by_family(figures: Figures, name: str) -> list[str]:

@@ -186,7 +186,8 @@ def _contract(
     limits = {name: _limits(program.range_constraints.get(name)) for name in sorted(used)}
     known = {f"{spec.name}[{at}]" for spec in inputs for at in range(len(spec.shape))}
     conditions = tuple(_conditions(archive, program.guards_code, known))
-    ids = {name: bounds for name, bounds in _id_limits(graph) if name in {spec.name for spec in inputs}}
+    tables = sorted(_id_limits(graph), key=lambda one: one[1].most or 0, reverse=True)  # the smallest one counts
+    ids = {name: bounds for name, bounds in tables if name in {spec.name for spec in inputs}}
     return Contract(tuple(inputs), given, limits, conditions, ids)
 
 

@@ -37,17 +37,31 @@ def fit_sensor(
     `watch` observes the training of a network on all runs. Raises ValueError where the runs are too short.
     """
 
+    place = device or torch.device("cpu")
+
     def make() -> SensorDetector:
         return build(kind, name, len(columns), seed=seed).to(place)
 
-    place = device or torch.device("cpu")
     tensors = [torch.from_numpy(np.ascontiguousarray(run)).to(place) for run in runs]
-    scores = out_of_fold(make, tensors)
+    return fit_calibrated(kind, columns, make, tensors, period_s=period_s, watch=watch)
+
+
+def fit_calibrated(
+    kind: SensorKind,
+    columns: tuple[str, ...],
+    make: MakeDetector,
+    runs: Sequence[Tensor],
+    *,
+    period_s: float | None = None,
+    watch: Watch | None = None,
+) -> CalibratedDetector:
+    """A detector that `make` builds, fitted to runs [n, d] and calibrated out of fold."""
+    scores = out_of_fold(make, runs)
     detector = make()
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
     stride = max(1, round(correlation_time(scores)))
-    return CalibratedDetector(kind, columns, _fit(detector, tensors), BlockedCalibration.of(scores), stride, period_s)
+    return CalibratedDetector(kind, columns, _fit(detector, runs), BlockedCalibration.of(scores), stride, period_s)
 
 
 def out_of_fold(make: MakeDetector, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:

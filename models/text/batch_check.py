@@ -26,7 +26,7 @@ Rows = NDArray[np.float32]
 
 # The most by which rows may differ, as a share of the longest row: cosines of 0.9999995, 0.9975 and 0.955. Batches of
 # another size round differently: the shipped model's rows differ by 1e-6, 0.01 and 0.1. int8 has no padding to read.
-_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.07, "int8": 0.3}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.07, "int8": 0.3}
 # The most tokens of the text that is compared with itself in company. On a CPU no longer text has company by default.
 _CPU_TOKENS, _GPU_TOKENS = 512, 2048
 # A text at the model's limit is computed where that is expected to take no longer.
@@ -132,6 +132,6 @@ def _find_fault(model: LoadedModel, probes: list[Tokens], expected: Rows) -> str
         return f"it computes no batch ({error})"
     longest = float(np.linalg.norm(expected, axis=1).max())
     difference = float(np.linalg.norm(rows - expected, axis=1).max()) / (longest or 1.0)
-    if difference <= _TOLERANCE[model.metadata.dtype]:
+    if difference <= TOLERANCE[model.metadata.dtype]:
         return ""
     return f"a text's row depends on the others of its batch, by {difference:.1%} of its length"

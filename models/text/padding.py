@@ -15,10 +15,16 @@ PaddingSide = Literal["right", "left"]
 
 
 def collate(
-    batch: Sequence[Tokens], pad_id: int, device: torch.device, *, with_types: bool, side: PaddingSide = "right"
+    batch: Sequence[Tokens],
+    pad_id: int,
+    device: torch.device,
+    *,
+    with_types: bool,
+    side: PaddingSide = "right",
+    at_least: int = 0,
 ) -> dict[str, Tensor]:
-    """Pad a batch on a side: model inputs by name, int64 [n, longest]."""
-    longest = max(item.count for item in batch)
+    """Pad a batch on a side, to `at_least` a length: model inputs by name, int64 [n, longest]."""
+    longest = max(at_least, *(item.count for item in batch))
     ids = np.full((len(batch), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     types = np.zeros_like(ids)
@@ -44,9 +50,9 @@ class Padding:
         self._may_be_left = bool(tokenizer.padding_side == "left")
         self._side: PaddingSide = "right"
 
-    def collate(self, batch: Sequence[Tokens], device: torch.device) -> dict[str, Tensor]:
+    def collate(self, batch: Sequence[Tokens], device: torch.device, at_least: int = 0) -> dict[str, Tensor]:
         """Model inputs by name, int64 [n, longest]."""
-        return collate(batch, self._id, device, with_types=self._with_types, side=self._side)
+        return collate(batch, self._id, device, with_types=self._with_types, side=self._side, at_least=at_least)
 
     def turn_left(self) -> bool:
         """Pad on the left from now on, if the tokeniser does; else return False."""

@@ -23,14 +23,26 @@ Head = Literal["cosine", "linear"]
 Metric = Literal["macro_f1", "accuracy"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
 SensorDetectorKind = Literal[
-    "auto", "pca", "mahalanobis", "knn", "combined", "autoencoder", "level", "residual", "conv", "foresight", "adaptive"
+    "auto",
+    "pca",
+    "mahalanobis",
+    "knn",
+    "combined",
+    "autoencoder",
+    "level",
+    "residual",
+    "statistics",
+    "ensemble",
+    "conv",
+    "foresight",
+    "adaptive",
 ]
 # `models.training.tuning.losses`, which needs torch, lists the kinds of rows that each loss takes.
 LabelledLoss = Literal["supervised_contrastive", "contrastive", "batch_hard", "batch_all"]
 EmbeddingLoss = Literal["multiple_negatives", "triplet", "cosent", "angle"]
 RerankLoss = Literal["binary_cross_entropy"]
 OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
-OF_SERIES = ("level", "residual", "combined", "conv", "foresight", "adaptive")
+OF_SERIES = ("level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive")
 
 PARAM = "method.supervised.hyperparameters"
 _Share = Annotated[float, Field(gt=0, lt=1)]

@@ -19,6 +19,8 @@ from models.errors import (
     ArtifactError,
     BadName,
     DeviceLost,
+    ImageError,
+    ImageTooLarge,
     ModelOutOfMemory,
     NotRegistered,
     RegistryBusy,
@@ -27,6 +29,7 @@ from models.errors import (
     SondeError,
     TensorError,
     TextError,
+    UnsupportedImage,
 )
 from models.filesystem import is_full
 from models.training.errors import HyperparameterError
@@ -60,6 +63,9 @@ STATUS: dict[type[SondeError], int] = {
     e.ClientGone: 499,
     e.BackendError: 500,
     TextError: 422,
+    ImageError: 422,
+    UnsupportedImage: 415,
+    ImageTooLarge: 413,
     TensorError: 422,
     HyperparameterError: 422,
     BadName: 422,

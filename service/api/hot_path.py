@@ -18,7 +18,7 @@ from service.api import error_responses
 from service.api.compute_route import TIMEOUT_HEADER, ComputeCall, ComputeRoute
 from service.api.content_encoding import accepts_gzip, compressing
 from service.api.foreign_pages import require_own_host
-from service.api.json_body import read_json, takes_readings
+from service.api.json_body import image_field, read_json, takes_readings
 from service.api.middleware import RequestChecks, RequestContext, RequestReports
 from service.api.schemas.base import RequestBody
 from service.auth import ANYONE
@@ -35,6 +35,7 @@ class _HotRoute:
     route: ComputeRoute
     body: type[RequestBody]
     with_readings: bool
+    image_field: str | None
 
 
 class HotPath:
@@ -99,7 +100,9 @@ class HotPath:
             require_own_host([headers["host"]] if "host" in headers else [], self._settings)
         self._checks.admit(context.key)
         scope["route"] = hot.route  # for the log and the metrics, as FastAPI does once a request may come in
-        request = await read_json(scope, receive, headers, self._settings, with_readings=hot.with_readings)
+        request = await read_json(
+            scope, receive, headers, self._settings, with_readings=hot.with_readings, image_field=hot.image_field
+        )
         context.require_scope("infer")
         try:
             body = hot.body.model_validate(request.parsed, from_attributes=True)
@@ -115,7 +118,7 @@ def _hot_route(route: ComputeRoute) -> _HotRoute:
     field = route.body_field
     if field is None or not isinstance(field.field_info.annotation, type):
         raise TypeError(f"{route.path} takes a body")
-    return _HotRoute(route, field.field_info.annotation, takes_readings(field))
+    return _HotRoute(route, field.field_info.annotation, takes_readings(field), image_field(field))
 
 
 def _plain_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str] | None:

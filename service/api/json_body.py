@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope
 
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
+from service.api.image_bodies import begins_like_image, is_image_body, read_image_body
 from service.api.readings_parts import READINGS, cut_readings
 from service.api.schemas.fields import require_count, shorten_name
 from service.config import Settings
@@ -45,6 +46,7 @@ _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
 _MAX_FIELDS = 256
 _WITH_BODY = {"POST", "PUT", "PATCH"}
+IMAGES = "images"
 
 
 class JsonRequest(Request):
@@ -65,14 +67,25 @@ class JsonRequest(Request):
 
 
 async def read_json(
-    scope: Scope, receive: Receive, headers: Mapping[str, str], settings: Settings, *, with_readings: bool
+    scope: Scope,
+    receive: Receive,
+    headers: Mapping[str, str],
+    settings: Settings,
+    *,
+    with_readings: bool,
+    image_field: str | None = None,
 ) -> JsonRequest:
-    """Read and parse the body of a route, which may have readings.
+    """Read and parse the body of a route, which may have readings, or images in `image_field`.
 
     Raises UnsupportedMedia, BodyTooLarge, MalformedBody, InvalidRequest for too many items, and ClientGone.
     """
-    _require_json(headers.get("content-type", ""))
+    is_image = image_field is not None and is_image_body(headers)
+    if not is_image:
+        _require_json(headers.get("content-type", ""))
     raw = await read_bytes(receive, headers, settings.max_body_bytes)
+    if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
+        fields = read_image_body(raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs)
+        return JsonRequest(_as_json(scope), receive, raw, fields)
     parsed = _cut_fields(await _parse(raw, with_readings, settings))
     if len(raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items
         _require_few_items(parsed, "", "", settings)
@@ -86,13 +99,20 @@ class JsonRoute(APIRoute):
         """FastAPI's handler, given a request whose body is already read."""
         handle = super().get_route_handler()
         optional = self.body_field is None or not self.body_field.field_info.is_required()
-        with_readings = takes_readings(self.body_field)
+        with_readings, field = takes_readings(self.body_field), image_field(self.body_field)
 
         async def read_then_handle(request: Request) -> Response:
             if request.method not in _WITH_BODY or (optional and _has_no_body(request)):
                 return await handle(request)
             settings: Settings = request.app.state.settings
-            read = read_json(request.scope, request.receive, request.headers, settings, with_readings=with_readings)
+            read = read_json(
+                request.scope,
+                request.receive,
+                request.headers,
+                settings,
+                with_readings=with_readings,
+                image_field=field,
+            )
             return await handle(await read)
 
         return read_then_handle
@@ -102,6 +122,21 @@ def takes_readings(body_field: ModelField | None) -> bool:
     """Whether the body may have readings, whose columns are strings too."""
     kind = body_field.field_info.annotation if body_field is not None else None
     return isinstance(kind, type) and issubclass(kind, BaseModel) and not kind.model_fields.keys().isdisjoint(READINGS)
+
+
+def image_field(body_field: ModelField | None) -> str | None:
+    """The field of a body that takes images, as raw bytes or parts of a form; None where there is none."""
+    kind = body_field.field_info.annotation if body_field is not None else None
+    if kind is Any:  # Hugging Face's
+        return "inputs"
+    has_images = isinstance(kind, type) and issubclass(kind, BaseModel) and IMAGES in kind.model_fields
+    return IMAGES if has_images else None
+
+
+def _as_json(scope: Scope) -> Scope:
+    """The scope with the content type of the fields that the body became, so that FastAPI takes them as they are."""
+    others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
 def _has_no_body(request: Request) -> bool:

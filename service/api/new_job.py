@@ -84,6 +84,8 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
     task = supervised.task
     if isinstance(served, ServedSensor):
         raise WrongTask(f"model: sensor models are trained anew: take {SENSORS!r}, got {body.model}", param="model")
+    if served.metadata.image is not None:
+        raise WrongTask(f"model: jobs train models of texts and readings, {body.model} reads images", param="model")
     if task == "forecast" or (task == "anomaly" and supervised.hyperparameters.get("kind") is not None):
         raise WrongTask(
             f"model: {task} of readings begins with {SENSORS!r}, got {body.model}, which reads texts", param="model"

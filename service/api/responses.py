@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from models.calibration import smallest_p_value
-from service.serving.text_model import ModelOutput
+from service.serving.servable import Timings
 
 
-def usage(*parts: ModelOutput) -> dict[str, int]:
-    """OpenAI's usage object: all tokens computed, special ones included."""
+def usage(*parts: Timings) -> dict[str, int]:
+    """OpenAI's usage object: all tokens computed, special ones included; of an image, its cost in tokens."""
     total = sum(rows.token_count for rows in parts)
     return {"prompt_tokens": total, "total_tokens": total}
 

@@ -126,13 +126,16 @@ def read_tensors(
     return tensors
 
 
+def require_json_form(name: str, dtype: str) -> None:
+    """Raise InvalidRequest for an output whose values JSON cannot say."""
+    if dtype in _BINARY_ALONE:
+        raise InvalidRequest.at(name, f"{DATATYPES[dtype]} has no form in JSON: ask for binary_data")
+
+
 def write_outputs(
     about: Mapping[str, Any], tensors: Mapping[str, HostTensor], in_binary: Sequence[str]
 ) -> tuple[bytes, int | None]:
-    """A response's body, and the length of its JSON where raw values follow. `in_binary` are the outputs sent so.
-
-    Raises InvalidRequest for an output whose values JSON cannot say.
-    """
+    """A response's body, and the length of its JSON where raw values follow. `in_binary` are the outputs sent so."""
     parts: list[bytes] = []
     outputs = []
     for name, tensor in tensors.items():
@@ -140,8 +143,6 @@ def write_outputs(
         if name in in_binary:
             parts.append(to_raw(tensor))
             output["parameters"] = {"binary_data_size": len(parts[-1])}
-        elif tensor.dtype in _BINARY_ALONE:
-            raise InvalidRequest.at(name, f"{DATATYPES[tensor.dtype]} has no form in JSON: ask for binary_data")
         elif tensor.dtype == "bytes":
             output["data"] = [one.decode() for one in tensor.values.ravel()]
         else:

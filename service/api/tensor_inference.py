@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from models.programs.tensors import HostTensor
 from service.api.schemas.open_inference import InferBody, InferOutput, OutputParameters
-from service.api.tensor_data import describe_inputs, read_tensors
+from service.api.tensor_data import describe_inputs, read_tensors, require_json_form
 from service.api.tensor_models import TensorModel, best_values
 from service.errors import InvalidRequest
 from service.serving.servable import Caller, Servable, Timings
@@ -52,8 +52,7 @@ async def infer(
         else output.tensors[name]
         for name, one in wanted.items()
     }
-    by_default = bool(body.options.binary_data_output)
-    in_binary = [name for name, one in wanted.items() if (by_default if one.binary_data is None else one.binary_data)]
+    in_binary = [name for name, one in wanted.items() if _is_binary(body, one)]
     metadata = model.served.metadata
     about: dict[str, Any] = {"model_name": metadata.name, "model_version": metadata.version, "id": body.id or ""}
     if output.parameters:
@@ -73,16 +72,32 @@ def _size(body: InferBody, parts: Sequence[memoryview | None]) -> int:
 
 
 def _wanted(body: InferBody, model: TensorModel[Any]) -> dict[str, OutputParameters]:
-    """The outputs that a caller wants, by default all. Raises InvalidRequest for one that the model lacks."""
+    """The outputs that a caller wants, by default all.
+
+    Raises InvalidRequest for one that the model lacks, and for one that has not the form that is wanted.
+    """
     dtypes = {spec.name: spec.dtype for spec in model.contract.outputs}
     outputs = body.outputs or [InferOutput(name) for name in dtypes]
     wanted = {one.name: one.parameters or OutputParameters() for one in outputs}
     for name, parameters in wanted.items():
         if name not in dtypes:
             raise InvalidRequest.at("outputs", f"no output {name!r}; the model has: {', '.join(dtypes)}")
-        if parameters.classification and dtypes[name] not in _NUMBERS:
-            raise InvalidRequest.at(name, f"{dtypes[name]} has no best values: leave out classification")
+        if parameters.classification:
+            _require_numbers(name, dtypes[name])
+        elif not _is_binary(body, parameters):
+            require_json_form(name, dtypes[name])
     return wanted
+
+
+def _is_binary(body: InferBody, output: OutputParameters) -> bool:
+    """Whether an output goes out as raw values."""
+    return bool(body.options.binary_data_output if output.binary_data is None else output.binary_data)
+
+
+def _require_numbers(name: str, dtype: str) -> None:
+    """Raise InvalidRequest for an output whose values cannot be ranked."""
+    if dtype not in _NUMBERS:
+        raise InvalidRequest.at(name, f"{dtype} has no best values: leave out classification")
 
 
 def _with_timeout(caller: Caller, timeout_us: int | None) -> Caller:

@@ -35,7 +35,7 @@ def read_request(request: Any) -> tuple[InferBody, list[memoryview]]:
     """A request's body without values, and the raw values of each input. Raises InvalidRequest."""
     fields = {
         "id": request.id,
-        "parameters": _read_parameters(request.parameters),
+        "parameters": {**_read_parameters(request.parameters), "binary_data_output": True},
         "inputs": [
             {
                 "name": one.name,

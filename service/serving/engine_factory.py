@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from models.base import ModelMetadata
+from models.images.base import ImageItem, ImageModel
+from models.images.patches import PatchModel
+from models.images.processor import probe_image
 from models.programs.program import Program
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -25,10 +28,11 @@ _GPU_BATCH_TOKENS = 16_384
 _MAX_DEFAULT_RUNNERS = 4
 # Items and tokens of each of the batches that warm a model up.
 _WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
+_WARM_UP_IMAGES = (1, 2)
 
 
 class EngineFactory:
-    """Starts engines as the settings say. They share devices; text models share a row cache."""
+    """Starts engines as the settings say. They share devices; models of texts and images share a row cache."""
 
     def __init__(self, settings: Settings, metrics: Metrics, on_failure: Callable[[Exception], None]) -> None:
         self._settings = settings
@@ -41,9 +45,19 @@ class EngineFactory:
     def start_text(self, model: TextModel, *, alone: bool) -> Engine[Tokens]:
         """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
         _warm_up(model, self.device(model.metadata.device), alone=alone)
-        self._metrics.one_by_one.labels(model.metadata.name).set(model.metadata.one_by_one)
-        self._metrics.device_memory.labels(model.metadata.device).set_function(model.memory_bytes)
-        return self._start(model.metadata, model, model.metadata.width, self._cache)
+        return self._start_rows(model)
+
+    def start_images(self, model: ImageModel, *, alone: bool) -> Engine[ImageItem]:
+        """The same for a model of images."""
+        blank = model.images.prepare(probe_image(64, 64))
+        for items in _WARM_UP_IMAGES:
+            with self.device(model.metadata.device).computing(alone=alone):
+                model.forward([blank] * items)
+        return self._start_rows(model)
+
+    def start_patches(self, model: PatchModel) -> Engine[ImageItem]:
+        """Start the engine of an encoder's patch features, whose rows are too large for the cache."""
+        return self._start(model.metadata, model, model.metadata.width, RowCache(0))
 
     def start_sensor(self, metadata: ModelMetadata) -> Engine[ReadingsItem[Any]]:
         """Start the engine of a sensor model."""
@@ -68,6 +82,13 @@ class EngineFactory:
         return BatchLimits(
             self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=metadata.pads
         )
+
+    def _start_rows(self, model: TextModel | ImageModel) -> Engine[Any]:
+        """The engine of a model whose rows are cached."""
+        metadata = model.metadata
+        self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
+        self._metrics.device_memory.labels(metadata.device).set_function(model.memory_bytes)
+        return self._start(metadata, model, metadata.width, self._cache)
 
     def _start(self, metadata: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
         engine: Engine[Any] = Engine(

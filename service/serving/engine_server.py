@@ -17,7 +17,9 @@ import msgspec
 import uvloop
 
 from models.errors import SondeError
+from models.images.base import ImageModel
 from models.source import ModelSource
+from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.frames import (
@@ -38,7 +40,8 @@ from service.engine.frames import (
     to_engine,
 )
 from service.engine.request import Request
-from service.errors import ClientGone, ConfigError, Unavailable
+from service.engine.row_engine import RowEngine
+from service.errors import BackendError, ClientGone, ConfigError, Unavailable
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.text_sources import LocalTextSource, TextSource
@@ -157,7 +160,7 @@ class EngineServer:
 
     async def _load_configured(self) -> None:
         def load() -> list[OpenedModel]:
-            opened = list(self._source.open_configured())
+            opened = [_require_texts(*one) for one in self._source.open_configured()]
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
 
@@ -216,6 +219,17 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
 
+def _require_texts(model: TextModel | ImageModel, engine: RowEngine[Any]) -> OpenedModel:
+    """Raise ConfigError for a model of images: fronts send token ids alone."""
+    if isinstance(model, ImageModel):
+        name = model.metadata.name
+        raise ConfigError(
+            f"--fronts serves texts alone, and {name} reads images: leave --fronts out, or use --workers",
+            param="fronts",
+        )
+    return model, engine
+
+
 class FrontConnection(asyncio.Protocol):
     """One front's connection: its models and its open requests."""
 
@@ -256,9 +270,14 @@ class FrontConnection(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, frame: ToFront) -> None:
-        """Send a frame, unless the front has gone."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(frame))
+        """Send a frame, unless the front has gone; in place of one that is too long, its failure."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            content = encode(frame)
+        except FrameTooLong as error:
+            content = encode(failure(frame.number, BackendError(f"the answer is {error}: send fewer inputs a request")))
+        self._transport.write(content)
 
     def tell_deadlines(self) -> None:
         """Send the deadlines that have moved since the last call."""

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.base import Task
+from models.images.base import ImageModel
+from models.images.patches import PatchEncoder, PatchModel
+from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import parse_spec
@@ -19,9 +22,11 @@ from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache
+from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
+from service.serving.image_model import ReadsImages, ServedPatches, serve_images
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -32,7 +37,7 @@ from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
 
-ConfiguredT = TypeVar("ConfiguredT", ServedText, ServedProgram)
+ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
@@ -59,7 +64,7 @@ class ModelManager:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._configured: dict[str, ServedText | ServedProgram] = {}
+        self._configured: dict[str, Servable] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
@@ -109,7 +114,10 @@ class ModelManager:
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
         for model, engine in self._texts.open_configured():
-            self._serve(ServedText(model, engine, self.context))
+            if isinstance(model, ImageModel):
+                self._serve(self._images(model, engine))
+            else:
+                self._serve(ServedText(model, engine, self.context))
         for program in open_programs(self._settings):
             self._serve(ServedProgram(program, self.engines.start_program(program), self.context))
         self.watcher.open()
@@ -123,6 +131,19 @@ class ModelManager:
         _require_free_name(model.metadata.name, self._configured)
         engine = self.engines.start_text(model, alone=not self.opened)
         return self._serve(ServedText(model, engine, self.context))
+
+    def add_images(self, model: ImageModel) -> Servable:
+        """The same for a model of images."""
+        _require_free_name(model.metadata.name, self._configured)
+        return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
+
+    def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
+        limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
+        served = serve_images(model, engine, self.context, limits)
+        if isinstance(model, PatchEncoder):
+            patches = PatchModel(model)
+            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
+        return served
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
@@ -172,13 +193,28 @@ class ModelManager:
         return self.find_for(task, None) if name is None else self.require_task(await self.resolve(name), task)
 
     async def resolve_texts(self, name: str | None) -> ServedText:
-        """Resolve a text model. Raises WrongTask for a sensor model."""
+        """Resolve a text model. Raises WrongTask for a model of readings or images."""
         served = await self.resolve(name)
         if not isinstance(served, ServedText):
             name = served.metadata.name
             message = f"{name} reads {served.reads}, not texts; GET /v1/models/{name} has its signature"
             raise WrongTask(message, param="model")
         return served
+
+    async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
+        """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
+        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        if name is None:
+            self.require_ready()
+            if not readers:
+                raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
+            return readers[0]
+        served = await self.resolve(name)
+        if isinstance(served, ReadsImages) and served.metadata.task == task:
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        does = f"{served.metadata.task} with {served.reads}"
+        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -232,7 +268,7 @@ class ModelManager:
     def _unready(self) -> str | None:
         if not self.opened:
             return "models are loading"
-        if any(served.engine.failure for served in self.all()):
+        if any(engine.failure for served in self.all() for engine in served.engines):
             return self._texts.lost
         return None
 
@@ -252,7 +288,8 @@ class ModelManager:
     def stop(self) -> None:
         """Stop the settings' models after their batches; waiting requests get Unavailable."""
         for served in self._configured.values():
-            served.engine.close()
+            for engine in served.engines:
+                engine.close()
 
     def close(self) -> None:
         """Stop all engines and threads."""
@@ -270,7 +307,7 @@ class ModelManager:
         found = self._find_configured(name)
         return found if isinstance(found, ServedText) else None
 
-    def _find_configured(self, name: str) -> ServedText | ServedProgram | None:
+    def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
             return exact

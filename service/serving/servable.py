@@ -84,6 +84,11 @@ class Servable:
     def metadata(self) -> ModelMetadata:
         return self._computes.metadata
 
+    @property
+    def engines(self) -> list[RowEngine[Any]]:
+        """Its engines, of which most models have one."""
+        return [self.engine]
+
     def memory_bytes(self) -> int:
         """Bytes of the model on its device."""
         return self._computes.memory_bytes()

@@ -1,10 +1,11 @@
-"""Where the service gets text models and their engines from: here, from this process."""
+"""Where the service gets models and their engines from: here, from this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
+from models.images.base import ImageModel
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -13,6 +14,7 @@ from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 
 Opened = tuple[TextModel, RowEngine[Tokens]]
+OpenedImages = tuple[ImageModel, RowEngine[Any]]
 
 
 class TextSource(Protocol):
@@ -28,8 +30,8 @@ class TextSource(Protocol):
         """
         ...
 
-    def open_configured(self) -> Iterator[Opened]:
-        """Open the models of `--model` that read texts, in order. Raises ModelError."""
+    def open_configured(self) -> Iterator[Opened | OpenedImages]:
+        """Open the models of `--model` that read texts or images, in order. Raises ModelError."""
         ...
 
     def open_version(self, source: ModelSource) -> Opened:
@@ -60,14 +62,17 @@ class LocalTextSource:
         if place(self._settings.device, self._settings.dtype).device.type == "cpu":
             race_products()
 
-    def open_configured(self) -> Iterator[Opened]:
-        """Load the models of `--model` that read texts. Raises ModelError."""
+    def open_configured(self) -> Iterator[Opened | OpenedImages]:
+        """Load the models of `--model` that read texts or images. Raises ModelError."""
         from models.loader import open_models
 
         self.measure()
         settings = self._settings
         for model in open_models(settings.text_models, settings.device, settings.dtype, settings.threads):
-            yield model, self._engines.start_text(model, alone=True)
+            if isinstance(model, ImageModel):
+                yield model, self._engines.start_images(model, alone=True)
+            else:
+                yield model, self._engines.start_text(model, alone=True)
 
     def open_version(self, source: ModelSource) -> Opened:
         """Load an encoder onto the device of the settings, with a runner's share of the threads."""

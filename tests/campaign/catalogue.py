@@ -25,11 +25,6 @@ def _own(name: str, aim: str, guard: str = "") -> Check:
 
 
 CHECKS = (
-    _own(
-        "program-archives",
-        "100,000 changed .pt2 files are refused or computed: no code runs, nothing crashes",
-        "the checksums of parts",
-    ),
     _own("overload", "twice the capacity: goodput ≥ 90 %, refusals' p99 ≤ 50 ms", "the limit of admission"),
     _own("deadlines", "requests that expire in the queue cost no forward pass", "both removals from the queue"),
     _own("hang-ups", "1,000 callers hang up: no work, place or socket is left", "the watch for callers that hang up"),
@@ -110,6 +105,11 @@ CHECKS = (
         "the counts before a body is parsed",
     ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
+    _own(
+        "program-archives",
+        "100,000 changed .pt2 files are refused or computed: no code runs, nothing crashes",
+        "the checksums of parts",
+    ),
     _own("audit", "pip-audit, bandit and semgrep find nothing that is not explained", "the explanation of a finding"),
     _own("homes", "two services on one home, a taken port, a deleted home", "the exclusive use of a port"),
     Check(

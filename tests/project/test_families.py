@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.families import __main__ as bench
-from benchmarks.families import tables
+from benchmarks.families import detectors, tables
+from benchmarks.families.choice import chosen_without, configurations, fit_configuration
 from benchmarks.families.faults import FAULTS, put_faults
 from benchmarks.families.generators import FAMILIES
-from benchmarks.families.outcome import summary
+from benchmarks.families.outcome import judge_all, summary
 from benchmarks.families.plant import LATER_ROWS, simulate
 from benchmarks.families.vus import vus_pr
 
@@ -59,13 +61,31 @@ def test_vus_pr_is_that_of_the_package(seed: int, ends: bool, window: int, expec
 
 
 def test_a_small_bench_fills_its_tables(tmp_path: Path) -> None:
-    names = ["level", "auto"]
-    made = bench.plants(1, tmp_path, ["flow", "pulses"])
+    names = ["level", detectors.BY_FAULTS]
+    made = bench.plants([0], tmp_path, ["flow", "pulses"])
     figures = {
-        plant.family: {name: summary([one]) for name, one in bench.judge_all(names, plant).items()} for plant in made
+        plant.family: {name: summary([one]) for name, one in judge_all(detectors.fit, names, plant).items()}
+        for plant in made
     }
     lines = tables.families({"rounds": [figures]})
-    assert lines[2] == "| family | level | auto |"
+    assert lines[4] == "| family | level | chosen by injected faults |"
     assert sum(line.startswith("| flow |") for line in lines) == 2
-    rates = [figures[family]["auto"]["false_alarm_rates"] for family in figures]
+    rates = [figures[family][detectors.BY_FAULTS]["false_alarm_rates"] for family in figures]
     assert all(len(each) == 1 and 0 <= each[0] < 1 for each in rates)
+
+
+def test_a_configuration_is_chosen_without_the_family_that_judges_it() -> None:
+    def of(a: float, b: float, rate: float = 0.05) -> dict[str, dict[str, Any]]:
+        return {"a": {"f1": a, "false_alarm_rates": [0.01]}, "b": {"f1": b, "false_alarm_rates": [rate]}}
+
+    figures = {"one": of(0.9, 0.1), "two": of(0.4, 0.5), "three": of(0.4, 0.5)}
+    assert [chosen_without(family, figures) for family in ("one", "two", None)] == ["b", "a", "a"]
+    assert chosen_without("one", figures | {"three": of(0.4, 0.5, rate=0.06)}) == "a", "b has too many false alarms"
+
+
+def test_every_configuration_can_be_fitted() -> None:
+    plant = simulate("flow", 0)
+    for name in configurations():
+        scores, flagged = fit_configuration(name, plant)(plant.later)
+        assert len(scores) == len(flagged) == LATER_ROWS
+        assert np.isfinite(scores).all()

@@ -50,14 +50,14 @@ def copy_state(state: State, like: State) -> State:
 
 
 def plan_that_fits(columns: int, seasons: tuple[int, ...]) -> tuple[Design, tuple[int, ...]]:
-    """The newest design that fits the state, and its seasons without the longest.
+    """The design and the seasons that fit the state: the most seasons first, then the newest design.
 
-    ValueError for too many columns.
+    The longest season is the first to be left out. ValueError for too many columns.
     """
     room = _MAX_BYTES // 8 - RUNNING.size
-    for design in sorted(DESIGNS.values(), key=lambda one: -one.version):
-        for left_out in range(len(seasons) + 1):
-            kept = seasons[left_out:]
+    for left_out in range(len(seasons) + 1):
+        kept = seasons[left_out:]
+        for design in sorted(DESIGNS.values(), key=lambda one: -one.version):
             profiles = sum(kept) + (sum(kept[-1:]) if design.rhythm else 0)
             if columns * (_each(design) + profiles) <= room:
                 return design, kept

@@ -1,8 +1,8 @@
-"""Two detectors that find different faults, as one."""
+"""Detectors that find different faults, as one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.records import KnnRecords, PcaDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.window_statistics import StatisticsDetector
 
 _LOW, _HIGH = 0.5, 0.99
+_BEND = 0.1
 _SMALLEST = 1e-9
 
 
 class Combined(SensorDetector):
     """The mean of its members' scores, with a normal median of 0 and 99 % quantile of 1."""
 
-    kinds: ClassVar[tuple[type[SensorDetector], ...]]
+    kinds: ClassVar[tuple[Callable[[int], SensorDetector], ...]]
     marks: Tensor  # [members, 2]: median and spread
 
     def __init__(self, columns: int) -> None:
@@ -76,3 +78,22 @@ class CombinedSeries(Combined):
 
     kind = "combined"
     kinds = (LevelDetector, ResidualDetector)
+
+
+class EnsembleSeries(Combined):
+    """Statistics of the last readings, level and prediction error: the root of the mean square of their scores.
+
+    Scores below their normal median count as almost 0. So the members that see no fault do not outvote the one that
+    does.
+    """
+
+    kind = "ensemble"
+    kinds = (StatisticsDetector, LevelDetector, ResidualDetector)
+
+    def _normalised(self, x: Tensor) -> list[Tensor]:
+        """The members' scores, bent so that all are positive: about x above 0, and about 0 below."""
+        return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalised(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return torch.stack(self._normalised(x)).square().mean(dim=0).sqrt()

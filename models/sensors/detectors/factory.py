@@ -8,11 +8,12 @@ from typing import Any
 from models.sensors.base import SensorKind
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.base import SensorDetector
-from models.sensors.detectors.combined import CombinedRecords, CombinedSeries
+from models.sensors.detectors.combined import CombinedRecords, CombinedSeries, EnsembleSeries
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.records import KnnRecords, MahalanobisRecords, PcaDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.window_statistics import StatisticsDetector
 
 _RECORDS: tuple[type[SensorDetector], ...] = (
     PcaDetector,
@@ -24,7 +25,9 @@ _RECORDS: tuple[type[SensorDetector], ...] = (
 _SERIES: tuple[type[SensorDetector], ...] = (
     LevelDetector,
     ResidualDetector,
+    StatisticsDetector,
     CombinedSeries,
+    EnsembleSeries,
     ConvAutoencoder,
     PredictionErrorDetector,
 )

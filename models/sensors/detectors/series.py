@@ -19,8 +19,9 @@ _BLOCK = 20
 _TRUST_POWER = 2.0
 _NORM = 4.0
 _LAGS, _SMOOTH = 16, 8
-_RIDGE = 1.0
+_RIDGE = 0.01
 _SMALLEST = 1e-3
+_SMALLEST_SQUARE = 1e-9
 
 
 class LevelDetector(SensorDetector):
@@ -68,8 +69,9 @@ class ResidualDetector(SensorDetector):
     """A linear forecaster's error on the last 8 readings, each from the 16 before.
 
     The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of
-    Zeng et al., 2023, across the columns), so that a new level is no error by itself. Errors are whitened
-    by their shrunk covariance; the score is the root of their mean square.
+    Zeng et al., 2023, across the columns), so that a new level is no error by itself. The ridge weighs as much as a
+    reading for each coefficient of a column, because few readings would else be learnt by heart. Errors are whitened by
+    their shrunk covariance; the score is the root of their mean square.
     """
 
     kind = "residual"
@@ -91,8 +93,8 @@ class ResidualDetector(SensorDetector):
         past, step = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
         middle, self.bias = past.mean(dim=0), step.mean(dim=0)
         centred = past - middle
-        identity = torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
-        gram = centred.T @ centred + _RIDGE * len(past) / 100 * identity
+        ridge = (past.shape[1] + _RIDGE * len(past)) * centred.square().mean().clamp(min=_SMALLEST_SQUARE)
+        gram = centred.T @ centred + ridge * torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
         self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
         self.bias = self.bias - middle @ self.weight
         self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))

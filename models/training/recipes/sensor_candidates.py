@@ -20,7 +20,7 @@ from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import JobContext
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.recipes.sensor_split import SensorSplit
-from models.training.sensors.detector_selection import DetectorResult, evaluate_detector
+from models.training.sensors.detector_selection import UNLABELLED_CHOICE, DetectorResult, evaluate_detector
 
 # A network learns nothing worth its time from fewer rows.
 _ROWS_FOR_NETWORKS = 2000
@@ -98,13 +98,21 @@ class SensorCandidates:
         return evaluate_detector(name, sensor, self._parts.held_out, self._context.job.seed)
 
     def _affordable(self) -> list[str]:
-        """All detectors, without networks where rows are few."""
-        names, rows = list(DETECTORS[self._settings.kind]), sum(map(len, self._normal))
-        if rows >= _ROWS_FOR_NETWORKS:
+        """All detectors, without networks where they cannot win."""
+        names, reason = list(DETECTORS[self._settings.kind]), self._reason_against_networks()
+        if reason is None:
             return names
-        message = f"no network is tried: {rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}"
-        emit(self._context.events, message)
+        emit(self._context.events, f"no network is tried: {reason}")
         return [name for name in names if not self._is_network(name)]
+
+    def _reason_against_networks(self) -> str | None:
+        rows = sum(map(len, self._normal))
+        if rows < _ROWS_FOR_NETWORKS:
+            return f"{rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}"
+        labels = self._parts.held_out.labels
+        if self._settings.kind == "series" and (labels is None or not labels.any()):
+            return f"without labelled anomalies to compare by, {UNLABELLED_CHOICE} is taken"
+        return None
 
     def _servable(self, names: list[str]) -> list[str]:
         most, columns = {name: self._most_columns(name) for name in names}, len(self._columns)

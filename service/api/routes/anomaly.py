@@ -1,7 +1,7 @@
-"""Anomaly scores of texts and readings.
+"""Anomaly scores of texts, and the route of all anomaly scores.
 
 A detector trained on texts scores texts by itself; an encoder compares them with the request's reference texts.
-`sensor_anomaly` scores records and series.
+`image_anomaly` scores images, `sensor_anomaly` records and series.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
+from service.api.routes.image_anomaly import score_images
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
 from service.api.schemas.fields import name_inputs
@@ -56,12 +57,14 @@ class TextScores:
     parts: tuple[ModelOutput, ...]
 
 
-@compute_route(router, "/v1/anomaly/score", AnomalyAnswer, "Score how strange texts or readings are")
+@compute_route(router, "/v1/anomaly/score", AnomalyAnswer, "Score how strange texts, images or readings are")
 async def score(body: AnomalyBody, call: CallDep) -> Response:
-    """A score, a p-value and a verdict at `alpha` for each text, record or reading.
+    """A score, a p-value and a verdict at `alpha` for each text, image, record or reading.
 
     A model that was trained for it knows what is normal; an encoder takes `reference`.
     """
+    if body.images is not None:
+        return await score_images(body.images, body, call)
     served = await call.manager.resolve(body.model)
     if isinstance(served, ServedSensor) and served.metadata.task == "anomaly":
         return await score_readings(body, call, served)

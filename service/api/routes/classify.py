@@ -1,4 +1,4 @@
-"""Classification: zero-shot by a request's labels, or by a model trained for it."""
+"""Classification of texts: zero-shot by a request's labels, or by a model trained for it; and the route."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
+from service.api.routes.classify_images import score_images
 from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
+from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.image_model import ImageOutput, ReadsImages
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 router = APIRouter(tags=["Sonde"])
@@ -56,7 +59,7 @@ class LabelScores:
     names: Sequence[str]
     in_scope: NDArray[np.float32]
     scope: ScoredTexts | None
-    parts: tuple[ModelOutput, ...]
+    parts: tuple[ModelOutput | ImageOutput, ...]
     label_set: dict[str, object] | None = None
 
     @cached_property
@@ -65,32 +68,50 @@ class LabelScores:
         return self.in_scope if self.scope is None else self.in_scope * self.scope.in_scope.numpy()[:, None]
 
 
-@compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts")
+@compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts or images")
 async def classify(body: ClassifyBody, call: CallDep) -> Response:
     """Labels with probabilities, best first.
 
     An encoder needs `labels`; a trained classifier has its own.
     """
+    if body.images is not None:
+        return await _classify_images(body.images, body, call)
     served = await call.manager.resolve_texts(body.model)
-    call.require_inputs(len(body.input), "input")
+    call.require_inputs(len(body.texts), "input")
     call.require_inputs(sum(len(_label_texts(name, about)) for name, about in (body.labels or {}).items()), "labels")
-    require_few_scores(len(body.input), body.labels or served.metadata.labels, body.top_k, "input")
+    require_few_scores(len(body.texts), body.labels or served.metadata.labels, body.top_k, "input")
     classify_texts = _classify_with_labels if served.metadata.task == "embedding" else _classify_by_training
     scored = await call.cancel_on_disconnect(classify_texts(body, served, call))
 
     def write() -> bytes:
-        data = [_classification_object(scored, index, body) for index in range(len(body.input))]
-        call.keep_for_review(served, body.input, data)
+        data = [_classification_object(scored, index, body) for index in range(len(body.texts))]
+        call.keep_for_review(served, body.texts, data)
         return list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
 
     return call.respond(await served.run_in_pool(write), served, *scored.parts)
+
+
+async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call: ComputeCall) -> Response:
+    """The same for images, by a classifier of images or an encoder of texts and images."""
+    served = await call.manager.resolve(body.model)
+    if not isinstance(served, ReadsImages):
+        served = await call.manager.resolve_images("classification", body.model)  # says what does
+    call.require_inputs(len(images), "images")
+    call.require_inputs(len(body.labels or {}), "labels")
+    require_few_scores(len(images), body.labels or served.metadata.labels, body.top_k, "images")
+    work = score_images(images, body.labels, served, call, multi_label=body.multi_label)
+    found = await call.cancel_on_disconnect(work)
+    scored = LabelScores(found.names, found.scores, None, found.parts, found.label_set)
+    data = [_classification_object(scored, index, body) for index in range(len(images))]
+    content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
+    return call.respond(content, served, *scored.parts)
 
 
 async def _classify_with_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:
     if body.labels is None:
         raise InvalidRequest(f"{served.metadata.name} is an encoder: give it labels to choose from", param="labels")
     options = _options(body, served.prompt(None))
-    return await classify_by_labels(body.input, body.labels, served, call, options, multi_label=body.multi_label)
+    return await classify_by_labels(body.texts, body.labels, served, call, options, multi_label=body.multi_label)
 
 
 async def classify_by_labels(
@@ -128,7 +149,7 @@ async def _classify_by_training(body: ClassifyBody, served: ServedText, call: Co
             f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
         )
     options = _options(body, classifier_prompt(served))
-    rows = await served.rows(body.input, call.caller, "classification", options)
+    rows = await served.rows(body.texts, call.caller, "classification", options)
     return await score_own_labels(served, rows, multi_label=body.multi_label or served.metadata.multi_label)
 
 
@@ -156,7 +177,7 @@ async def score_own_labels(
 
 
 def _options(body: ClassifyBody, prompt: str) -> TokenizeOptions:
-    return TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.input))
+    return TokenizeOptions(prompt, body.truncate, name=name_inputs("input", body.texts))
 
 
 def _label_texts(name: str, about: str | list[str]) -> list[str]:

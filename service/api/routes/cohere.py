@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Response
 
 from models.linalg import Vectors, quantize
-from service.api.compute_route import CallDep, compute_route
-from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, to_base64, vectors_body
+from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.routes.embeddings import (
+    check_dimensions,
+    embed_inputs,
+    finish_vectors,
+    mixed_options,
+    respond_with_rows,
+    to_base64,
+    vectors_body,
+)
 from service.api.schemas.cohere import CohereEmbedBody, CohereEmbeddings, EmbeddingType
+from service.api.schemas.images import EncodedImage
+from service.serving.image_model import ImageOutput
 from service.serving.text_model import ModelOutput, Purpose, TokenizeOptions
 
 router = APIRouter(tags=["Cohere"])
@@ -23,13 +34,15 @@ _PURPOSES: dict[str, Purpose] = {
 }
 
 
-@compute_route(router, "/v1/embed", CohereEmbeddings, "Embed texts (Cohere v1)")
-@compute_route(router, "/v2/embed", CohereEmbeddings, "Embed texts (Cohere v2)")
+@compute_route(router, "/v1/embed", CohereEmbeddings, "Embed texts or images (Cohere v1)")
+@compute_route(router, "/v2/embed", CohereEmbeddings, "Embed texts or images (Cohere v2)")
 async def embed(body: CohereEmbedBody, call: CallDep) -> Response:
-    """One vector per text and type, in order."""
+    """One vector per text or image and type, in order."""
+    param, inputs = body.source
+    call.require_inputs(len(inputs), param)
+    if any(isinstance(item, EncodedImage) for item in inputs):
+        return await _embed_images(inputs, param, body, call)
     served = await call.manager.resolve_for("embedding", body.model)
-    param, texts = body.source
-    call.require_inputs(len(texts), param)
     check_dimensions(body.output_dimension, served, "output_dimension")
     options = TokenizeOptions(
         prompt=served.prompt_for(_PURPOSES.get(body.input_type or "")),
@@ -38,21 +51,36 @@ async def embed(body: CohereEmbedBody, call: CallDep) -> Response:
         max_tokens=body.max_tokens,
         param=param,
     )
+    texts = [item for item in inputs if isinstance(item, str)]
+    return await embed_inputs(texts, served, call, options, partial(_write, body, call, inputs))
+
+
+async def _embed_images(
+    inputs: list[str | EncodedImage], param: str, body: CohereEmbedBody, call: ComputeCall
+) -> Response:
+    served = await call.manager.resolve_images("embedding", body.model)
+    check_dimensions(body.output_dimension, served, "output_dimension")
+    options = mixed_options(param, inputs, truncate=body.truncate != "NONE")
+    work = served.mixed_rows(inputs, call.caller, "embedding", options)
+    return await respond_with_rows(work, served, call, partial(_write, body, call, inputs))
+
+
+def _write(
+    body: CohereEmbedBody, call: ComputeCall, inputs: list[str | EncodedImage], rows: ModelOutput | ImageOutput
+) -> bytes:
     version = call.request.url.path[2]
     by_type = version == "2" or body.embedding_types is not None
-
-    def write(rows: ModelOutput) -> bytes:
-        vectors = finish_vectors(rows.values, dimensions=body.output_dimension)
-        answer: dict[str, Any] = {
-            "id": str(uuid.uuid4()),
-            "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
-            "embeddings": orjson.Fragment(_by_type(vectors, body) if by_type else vectors_body(vectors)),
-            "texts": texts,
-            "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": rows.token_count}},
-        }
-        return orjson.dumps(answer)
-
-    return await embed_inputs(texts, served, call, options, write)
+    vectors = finish_vectors(rows.values, dimensions=body.output_dimension)
+    images = sum(not isinstance(item, str) for item in inputs)
+    billed = {"input_tokens": rows.token_count} | ({"images": images} if images else {})
+    answer: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
+        "embeddings": orjson.Fragment(_by_type(vectors, body) if by_type else vectors_body(vectors)),
+        "texts": [item for item in inputs if isinstance(item, str)],
+        "meta": {"api_version": {"version": version}, "billed_units": billed},
+    }
+    return orjson.dumps(answer)
 
 
 def _by_type(vectors: Vectors, body: CohereEmbedBody) -> bytes:

@@ -6,8 +6,8 @@ Answers are built as bytes: a pydantic object for each vector would cost more th
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from models.linalg import normalize, quantize, shorten
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.schemas.fields import check_text, name_inputs
+from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
+from service.serving.image_model import ImageOutput
+from service.serving.servable import Servable
 from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
 from service.serving.token_ids import TokenDecoder
 
 Vectors = NDArray[np.float32]
+RowsT = TypeVar("RowsT", ModelOutput, ImageOutput)
 router = APIRouter(tags=["OpenAI"])
 # Larger answers are written in the pool, because they would hold up other callers on the event loop.
 INLINE_NUMBERS = 16_384
@@ -30,23 +34,39 @@ INLINE_NUMBERS = 16_384
 _INLINE_IDS = 2_000
 
 
-@compute_route(router, "/v1/embeddings", EmbeddingsAnswer, "Embed texts")
-@compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts", include_in_schema=False)
+@compute_route(router, "/v1/embeddings", EmbeddingsAnswer, "Embed texts or images")
+@compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts or images", include_in_schema=False)
 async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
-    """One vector per input, in order."""
+    """One vector per input, in order. Models of texts and images put both into one space."""
+    if (images := body.images) is not None:
+        return await _embed_images(images, body, call)
+    sent: list[Any] = body.input or []
     served = await call.manager.resolve_for("embedding", body.model)
-    call.require_inputs(len(body.input), "input")
+    call.require_inputs(len(sent), "input")
     check_dimensions(body.dimensions, served)
-    name = name_inputs("input", body.input)
+    name = name_inputs("input", sent)
     prompt = served.prompt(body.prompt_name) if body.prompt_name else served.prompt_for(body.purpose)
     options = TokenizeOptions(prompt=prompt, truncate=body.truncate, name=name)
-    inputs = await _read_token_ids(body.input, name, served, call)
+    inputs = await _read_token_ids(sent, name, served, call)
 
-    def write(rows: ModelOutput) -> bytes:
-        vectors = finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions)
-        return _embeddings_body(vectors, rows, body, served)
+    return await embed_inputs(inputs, served, call, options, lambda rows: _embeddings_body(rows, body, served))
 
-    return await embed_inputs(inputs, served, call, options, write)
+
+async def _embed_images(inputs: list[str | EncodedImage], body: EmbeddingsBody, call: ComputeCall) -> Response:
+    """One vector per image or text, in order."""
+    served = await call.manager.resolve_images("embedding", body.model)
+    call.require_inputs(len(inputs), "input")
+    check_dimensions(body.dimensions, served)
+    work = served.mixed_rows(inputs, call.caller, "embedding", mixed_options("input", inputs, truncate=body.truncate))
+    return await respond_with_rows(work, served, call, lambda rows: _embeddings_body(rows, body, served))
+
+
+def mixed_options(param: str, inputs: list[str | EncodedImage], *, truncate: bool) -> TokenizeOptions:
+    """The options of texts beside images, of which each has its own name."""
+    named = name_inputs(param, inputs)
+    return TokenizeOptions(
+        truncate=truncate, name=lambda at: item.param if isinstance(item := inputs[at], EncodedImage) else named(at)
+    )
 
 
 async def embed_inputs(
@@ -57,7 +77,14 @@ async def embed_inputs(
     write: Callable[[ModelOutput], bytes],
 ) -> Response:
     """The answer that `write` makes of the rows of texts or token ids."""
-    rows = await call.cancel_on_disconnect(served.rows(inputs, call.caller, "embedding", options))
+    return await respond_with_rows(served.rows(inputs, call.caller, "embedding", options), served, call, write)
+
+
+async def respond_with_rows(
+    work: Coroutine[Any, Any, RowsT], served: Servable, call: ComputeCall, write: Callable[[RowsT], bytes]
+) -> Response:
+    """The answer that `write` makes of rows."""
+    rows = await call.cancel_on_disconnect(work)
     content = write(rows) if rows.values.size <= INLINE_NUMBERS else await served.run_in_pool(lambda: write(rows))
     return call.respond(content, served, rows)
 
@@ -87,7 +114,7 @@ async def _read_token_ids(
     return decode() if sum(map(len, lists)) <= _INLINE_IDS else await served.run_in_pool(decode)
 
 
-def check_dimensions(dimensions: int | None, served: ServedText, param: str = "dimensions") -> None:
+def check_dimensions(dimensions: int | None, served: Servable, param: str = "dimensions") -> None:
     """Refuse more dimensions than the model has."""
     if dimensions is not None and dimensions > served.metadata.width:
         raise InvalidRequest.at(param, f"{served.metadata.name} has {served.metadata.width}, got {dimensions}")
@@ -109,8 +136,9 @@ def to_base64(vector: NDArray[Any]) -> bytes:
     return b'"%b"' % b64encode(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
-def _embeddings_body(vectors: Vectors, rows: ModelOutput, body: EmbeddingsBody, served: ServedText) -> bytes:
+def _embeddings_body(rows: ModelOutput | ImageOutput, body: EmbeddingsBody, served: Servable) -> bytes:
     """OpenAI's answer, vector by vector, so that other threads get their turn in between."""
+    vectors = finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions)
     numbers: NDArray[Any] = vectors
     quantization = b""
     if body.integers:

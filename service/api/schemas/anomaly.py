@@ -8,19 +8,23 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, mod
 
 from service.api.schemas.base import MODEL, TRUNCATE, RequestBody, ResponseBody, Usage
 from service.api.schemas.fields import (
+    MAX_INPUTS,
+    TEXT_SCHEMA,
     RecordList,
     RequiredSeries,
     SeriesRows,
     Timestamps,
+    check_texts,
     kind_of,
-    text_list,
     text_or_texts,
     to_integer,
 )
+from service.api.schemas.images import EncodedImage, check_images, image_or_images
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
 
-_SOURCES = ("input", "records", "series")
+_SOURCES = ("input", "images", "records", "series")
+ImageDetectorName = Literal["padim", "patchcore"]
 _MAX_QUANTILES = 99
 MAX_HORIZON = 100_000
 MAX_EVENT_ROWS = 1_000_000
@@ -40,11 +44,31 @@ class EventOptions(RequestBody):
     )
 
 
+def _check_reference(value: object) -> list[Any]:
+    """At least two texts, or images as a form has them; what strings are depends on the other fields."""
+    if isinstance(value, list) and any(isinstance(item, bytes) for item in value):
+        return check_images(value, "reference", least=2)
+    texts = check_texts(value, "reference")
+    if len(texts) < 2:
+        raise InvalidRequest.at("reference", f"expected at least 2 texts or images, got {len(texts)}")
+    return texts
+
+
+Reference = Annotated[
+    list[Any],
+    PlainValidator(_check_reference),
+    WithJsonSchema({"type": "array", "items": TEXT_SCHEMA, "minItems": 2, **MAX_INPUTS}),
+]
+
+
 class AnomalyBody(RequestBody):
     _exactly_one = _SOURCES
 
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]
+    images: image_or_images("images") | None = Field(  # type: ignore[valid-type]
+        None, description="images as base64 or data URIs; a form may have them as files"
+    )
     records: RecordList = Field(
         None, description="readings, each scored by itself: objects with a value a column, or rows"
     )
@@ -62,9 +86,13 @@ class AnomalyBody(RequestBody):
         False, description="of a series: flagged readings as events, which `state` carries over to the next call"
     )
     contributions: bool = Field(False, description="of readings: each column's share of each score")
-    reference: text_list("reference", least=2) | None = Field(  # type: ignore[valid-type]
-        None, description="for an encoder: normal texts; 20 or more for alpha = 0.05"
+    reference: Reference | None = Field(
+        None, description="for an encoder: normal texts, or normal images with `images`; 20 or more for alpha = 0.05"
     )
+    detector: ImageDetectorName = Field(
+        "padim", description="of images: padim for views that are all alike, patchcore for those that are not"
+    )
+    maps: bool = Field(False, description="of images: answer each with a picture of where it is strange")
     alpha: float = Field(
         0.05, ge=1e-6, lt=1, description="the share of normal texts or readings that may be called anomalies"
     )
@@ -82,7 +110,14 @@ class AnomalyBody(RequestBody):
         for name, value in fields.items():
             if value is not None and self.series is None:
                 raise InvalidRequest.at(name, "goes with series; texts and records are judged each by itself")
+        if self.maps and self.images is None:
+            raise InvalidRequest.at("maps", "goes with images")
         return self
+
+    @property
+    def normal_images(self) -> list[EncodedImage]:
+        """The reference of a request with images."""
+        return check_images(self.reference or [], "reference", least=0)
 
 
 class Nearest(ResponseBody):
@@ -100,6 +135,9 @@ class AnomalyObject(ResponseBody):
         description="of readings, when asked for: each column's share of the score"
     )
     nearest: list[Nearest]
+    anomaly_map: str | None = Field(
+        None, description="of images, when asked for: a PNG of grey as data URI; from 128 on, a place is strange"
+    )
     truncated: bool
 
 

@@ -8,52 +8,53 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, mod
 
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
-from service.api.schemas.fields import MAX_INPUTS, TEXT_SCHEMA, Count, check_text, kind_of, text_list, to_integer
+from service.api.schemas.fields import MAX_INPUTS, Count, kind_of, text_list, to_integer
+from service.api.schemas.images import PART_SCHEMA, EncodedImage, check_part, image_or_images
 from service.errors import InvalidRequest
 
 EmbeddingType = Literal["float", "base64", Quantization]
 
 
-def _check_inputs(value: object) -> list[str]:
-    """The texts of Cohere's v2 `inputs`, each with a content of text parts, which are joined by newlines."""
+def _check_inputs(value: object) -> list[str | EncodedImage]:
+    """Cohere's v2 `inputs`, each with a content: text parts, which are joined by newlines, or one image."""
     if not isinstance(value, list) or not value:
         raise InvalidRequest.at("inputs", f"expected a list of objects with a content, got {kind_of(value)}")
     return [_check_content(item, f"inputs[{index}]") for index, item in enumerate(value)]
 
 
-def _check_content(item: object, param: str) -> str:
+def _check_content(item: object, param: str) -> str | EncodedImage:
     parts = item.get("content") if isinstance(item, dict) else None
     if not isinstance(parts, list) or not parts:
         raise InvalidRequest.at(param, "expected an object with a content: a list of at least one part")
-    return "\n".join(_check_part(part, f"{param}.content[{index}]") for index, part in enumerate(parts))
+    read = [check_part(part, f"{param}.content[{index}]") for index, part in enumerate(parts)]
+    texts = [part for part in read if isinstance(part, str)]
+    if len(texts) == len(read):
+        return "\n".join(texts)
+    if len(read) > 1:
+        raise InvalidRequest.at(f"{param}.content", "expected texts or one image, got several parts with an image")
+    return read[0]
 
 
-def _check_part(part: object, param: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text":
-        raise InvalidRequest.at(param, 'expected {"type": "text", "text": …}; Sonde embeds texts alone')
-    return check_text(part.get("text"), f"{param}.text")
-
-
-_PART = {"type": "object", "properties": {"type": {"const": "text"}, "text": TEXT_SCHEMA}, "required": ["type", "text"]}
 _CONTENT = {
     "type": "object",
-    "properties": {"content": {"type": "array", "items": _PART, "minItems": 1}},
+    "properties": {"content": {"type": "array", "items": PART_SCHEMA, "minItems": 1}},
     "required": ["content"],
 }
 Inputs = Annotated[
-    list[str],
+    list[Any],
     PlainValidator(_check_inputs),
     WithJsonSchema({"type": "array", "items": _CONTENT, "minItems": 1, **MAX_INPUTS}),
 ]
 
 
 class CohereEmbedBody(CompatibleBody):
-    _exactly_one = ("texts", "inputs")
+    _exactly_one = ("texts", "inputs", "images")
 
     model: str = MODEL
     texts: text_list("texts") | None = Field(None, description="the texts; or else inputs")  # type: ignore[valid-type]
-    inputs: Inputs | None = Field(None, description="v2: objects with a content of text parts")
-    input_type: Literal["search_document", "search_query", "classification", "clustering"] | None = Field(
+    inputs: Inputs | None = Field(None, description="v2: objects with a content of text parts, or of one image")
+    images: image_or_images("images") | None = Field(None, description="data URIs")  # type: ignore[valid-type]
+    input_type: Literal["search_document", "search_query", "classification", "clustering", "image"] | None = Field(
         None, description="chooses one of the model's prompts"
     )
     embedding_types: list[EmbeddingType] | None = Field(
@@ -68,15 +69,17 @@ class CohereEmbedBody(CompatibleBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> CohereEmbedBody:
-        if (self.texts is None) == (self.inputs is None):
-            got = "none of them" if self.texts is None else "both"
-            raise InvalidRequest(f"give exactly one of texts, inputs: got {got}", param="texts")
+        given = [name for name in self._exactly_one if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise InvalidRequest(f"give exactly one of {', '.join(self._exactly_one)}: got {got}", param="texts")
         return self
 
     @property
-    def source(self) -> tuple[str, list[str]]:
-        """The field with the texts, and the texts."""
-        return ("inputs", self.inputs) if self.inputs is not None else ("texts", self.texts or [])
+    def source(self) -> tuple[str, list[str | EncodedImage]]:
+        """The field with the texts or images, and those."""
+        name = next(name for name in self._exactly_one if getattr(self, name) is not None)
+        return name, getattr(self, name)
 
 
 class CohereEmbeddings(ResponseBody):

@@ -63,10 +63,10 @@ def check_text(value: object, param: str) -> str:
     return value
 
 
-def check_texts(value: object, param: str, *, objects: bool = False) -> list[str]:
+def check_texts(value: object, param: str, *, objects: bool = False, first: int = 0) -> list[str]:
     """The value, if it is a list of at least one text. Raises InvalidRequest.
 
-    With `objects`, a text may also be `{"text": …}`, as Jina's clients send it.
+    With `objects`, a text may also be `{"text": …}`, as Jina's clients send it. `first` is the first one's index.
     """
     if not isinstance(value, list) or not value:
         raise InvalidRequest.at(param, f"expected a list of at least one string, got {kind_of(value)}")
@@ -74,7 +74,7 @@ def check_texts(value: object, param: str, *, objects: bool = False) -> list[str
     if set(map(type, value)) == {str} and all(value) and not any("\x00" in item for item in value):
         return value
     texts = [item["text"] if objects and _is_text_object(item) else item for item in value]
-    return [check_text(text, f"{param}[{index}]") for index, text in enumerate(texts)]
+    return [check_text(text, f"{param}[{index}]") for index, text in enumerate(texts, start=first)]
 
 
 def _is_text_object(item: object) -> bool:
@@ -133,26 +133,35 @@ def one_text(param: str, least: int = 1) -> Any:
     return Annotated[str, PlainValidator(check), WithJsonSchema({**TEXT_SCHEMA, "minLength": least})]
 
 
-def texts_or_ids(param: str) -> Any:
-    """A field type, OpenAI's `input`: one or several texts or lists of token ids.
+def check_texts_or_ids(value: object, param: str) -> list[str] | list[list[int]]:
+    """OpenAI's `input`: one or several texts or lists of token ids. Texts may be objects `{"text": …}`."""
+    if isinstance(value, str):
+        return SingleInput([check_text(value, param)])
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
+    if isinstance(value[0], str | dict):
+        return check_texts(value, param, objects=True)
+    if isinstance(value[0], list):
+        return [check_ids(ids, f"{param}[{index}]") for index, ids in enumerate(value)]
+    return SingleInput([check_ids(value, param)])
 
-    Texts may be objects `{"text": …}`. The value is a list.
-    """
+
+_MANY = {"type": "array", "minItems": 1, **MAX_INPUTS}
+TEXTS_OR_IDS_SCHEMAS: list[dict[str, Any]] = [
+    TEXT_SCHEMA,
+    {**_MANY, "items": {"anyOf": [TEXT_SCHEMA, TEXT_OBJECT]}},
+    IDS_SCHEMA,
+    {**_MANY, "items": IDS_SCHEMA},
+]
+
+
+def texts_or_ids(param: str) -> Any:
+    """A field type: texts or token ids, by `check_texts_or_ids`. The value is a list."""
 
     def check(value: object) -> list[str] | list[list[int]]:
-        if isinstance(value, str):
-            return SingleInput([check_text(value, param)])
-        if not isinstance(value, list) or not value:
-            raise InvalidRequest.at(param, f"expected a string, a list of strings or token ids, got {kind_of(value)}")
-        if isinstance(value[0], str | dict):
-            return check_texts(value, param, objects=True)
-        if isinstance(value[0], list):
-            return [check_ids(ids, f"{param}[{index}]") for index, ids in enumerate(value)]
-        return SingleInput([check_ids(value, param)])
+        return check_texts_or_ids(value, param)
 
-    many = {"type": "array", "minItems": 1, **MAX_INPUTS}
-    texts = {**many, "items": {"anyOf": [TEXT_SCHEMA, TEXT_OBJECT]}}
-    schema = {"anyOf": [TEXT_SCHEMA, texts, IDS_SCHEMA, {**many, "items": IDS_SCHEMA}]}
+    schema = {"anyOf": TEXTS_OR_IDS_SCHEMAS}
     return Annotated[list[str] | list[list[int]], PlainValidator(check), WithJsonSchema(schema)]
 
 

@@ -1,23 +1,34 @@
-"""Bodies of embeddings and classification."""
+"""Bodies of embeddings and classification, of texts and of images."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, RequestBody, ResponseBody, Usage
 from service.api.schemas.fields import (
     MAX_INPUTS,
+    TEXT_OBJECT,
     TEXT_SCHEMA,
+    TEXTS_OR_IDS_SCHEMAS,
     Count,
     Probability,
     check_text,
     check_texts,
+    check_texts_or_ids,
+    name_inputs,
     shorten_name,
     text_or_texts,
-    texts_or_ids,
+)
+from service.api.schemas.images import (
+    IMAGE_OBJECT,
+    EncodedImage,
+    Messages,
+    check_image,
+    image_or_images,
+    is_image_object,
 )
 from service.errors import InvalidRequest
 from service.serving.text_model import Purpose
@@ -47,11 +58,35 @@ _PURPOSES: dict[str, Purpose] = {
 }
 
 
+def _check_input(value: object) -> list[Any]:
+    """OpenAI's `input`, where texts may be objects with a text or an image, as Jina's clients send them."""
+    if not isinstance(value, list) or not any(map(is_image_object, value)):
+        return check_texts_or_ids(value, "input")
+    return [
+        check_image(item["image"], f"input[{at}].image")
+        if is_image_object(item)
+        else check_texts([item], "input", objects=True, first=at)[0]
+        for at, item in enumerate(value)
+    ]
+
+
+_MIXED = {"type": "array", "minItems": 1, "items": {"anyOf": [TEXT_OBJECT, IMAGE_OBJECT]}, **MAX_INPUTS}
+EmbeddingsInput = Annotated[
+    list[Any], PlainValidator(_check_input), WithJsonSchema({"anyOf": [*TEXTS_OR_IDS_SCHEMAS, _MIXED]})
+]
+
+
 class EmbeddingsBody(CompatibleBody):
     _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
 
+    _exactly_one = ("input", "messages")
+
     model: str | None = OPTIONAL_MODEL
-    input: texts_or_ids("input")  # type: ignore[valid-type]
+    input: EmbeddingsInput | None = Field(None, description="texts, token ids, or images; or else messages")
+    modality: Literal["text", "image"] = Field(
+        "text", description="Infinity's: image says that the strings of input are images, as base64 or data URIs"
+    )
+    messages: Messages | None = Field(None, description="vLLM's: one message with one text or image")
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64 of little-endian float32, or of bytes"
     )
@@ -75,6 +110,26 @@ class EmbeddingsBody(CompatibleBody):
     truncation: bool | None = Field(None, description="Voyage's name of truncate")
     output_dimension: Count | None = Field(None, description="Voyage's name of dimensions")
     output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
+
+    @model_validator(mode="after")
+    def _require_one_source(self) -> EmbeddingsBody:
+        if (self.input is None) == (self.messages is None):
+            got = "none of them" if self.input is None else "both"
+            raise InvalidRequest(f"give exactly one of input, messages: got {got}", param="input")
+        return self
+
+    @property
+    def images(self) -> list[str | EncodedImage] | None:
+        """The images of the request, and the texts between them; None where it has texts or token ids alone."""
+        if self.messages is not None:
+            return self.messages
+        inputs: list[Any] = self.input or []
+        if self.modality == "image":
+            return [
+                item if isinstance(item, EncodedImage) else check_image(item, name_inputs("input", inputs)(at))
+                for at, item in enumerate(inputs)
+            ]
+        return inputs if any(isinstance(item, EncodedImage) for item in inputs) else None
 
     @property
     def purpose(self) -> Purpose | None:
@@ -156,13 +211,30 @@ Labels = Annotated[
 
 
 class ClassifyBody(RequestBody):
+    _exactly_one = ("input", "images")
+
     model: str = MODEL
-    input: text_or_texts("input")  # type: ignore[valid-type]
+    input: text_or_texts("input") | None = Field(None, description="texts; or else images")  # type: ignore[valid-type]
+    images: image_or_images("images") | None = Field(  # type: ignore[valid-type]
+        None, description="images as base64 or data URIs; a form may have them as files, and a body be one image"
+    )
     labels: Labels | None = Field(None, description="for an encoder: names, or name → description or list of examples")
     multi_label: bool = Field(False, description="each label by itself instead of probabilities that sum to 1")
     top_k: Count | None = Field(None, description="number of best labels to answer with; without it, all")
     min_confidence: Probability | None = Field(None, description="answer label null where the best score is below")
     truncate: bool = TRUNCATE
+
+    @model_validator(mode="after")
+    def _require_one_source(self) -> ClassifyBody:
+        if (self.input is None) == (self.images is None):
+            got = "none of them" if self.input is None else "both"
+            raise InvalidRequest(f"give exactly one of input, images: got {got}", param="input")
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of a request without images."""
+        return self.input or []
 
 
 class LabelScore(ResponseBody):

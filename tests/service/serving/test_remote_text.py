@@ -320,6 +320,17 @@ def test_a_front_that_dies_costs_its_own_requests_alone() -> None:
     run(test, fake)
 
 
+def test_rows_too_many_for_a_frame_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(bench: Bench) -> None:
+        _, [(model, engine)] = await bench.front()
+        monkeypatch.setattr("service.engine.frames.MAX_FRAME_BYTES", 500)
+        with pytest.raises(BackendError, match="500 are allowed: send fewer inputs"):
+            await rows(engine.submit(texts(model, *"abcdefghij")))
+        await rows(engine.submit(texts(model, "a")))
+
+    run(test, FakeModel())
+
+
 @pytest.mark.parametrize(
     "bytes_",
     [struct.pack("<I", 2**32 - 1), struct.pack("<I", 3) + b"\xc1\xc1\xc1", encode(Cancel(1))[:-1]],

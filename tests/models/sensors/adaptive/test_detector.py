@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
+from models.sensors.adaptive.design import DESIGNS, NEWEST, Design, design_of
 from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveDetector, fit_adaptive
-from models.sensors.adaptive.features import FEATURES
 from models.sensors.adaptive.running_p_values import RunningPValues
+from models.sensors.adaptive.state import new_state
 from models.sensors.adaptive.tails import BLOCK, MAX_RARITY, BlockTails
 from models.sensors.base import Readings, State
 from models.sensors.seasonality import calendar, find_season
@@ -19,6 +21,7 @@ from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
 from models.training.run import run
 
 HOUR_S = 3600.0
+FIRST_RELEASE = (0.0, 1.5889670848846436, 0.550000011920929, 0.0)
 
 
 def daily(rows: int, seed: int = 0, columns: int = 1) -> Readings:
@@ -43,8 +46,8 @@ def live(rows: int = 2000, columns: int = 1) -> Readings:
     return daily(1000 + rows, columns=columns)[1000:]
 
 
-def events(scores: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[int]:
-    return [int(row) for row in np.flatnonzero(scores >= EVENT_SCORE)]
+def events(scores: np.ndarray[tuple[int], np.dtype[np.float32]], least: float = EVENT_SCORE) -> list[int]:
+    return [int(row) for row in np.flatnonzero(scores >= least)]
 
 
 def test_changing_the_future_changes_nothing_before_it(sensor: AdaptiveDetector) -> None:
@@ -185,7 +188,7 @@ def test_too_few_readings_resolve_no_small_alpha(sensor: AdaptiveDetector) -> No
         ({"rest": None}, "expected counts, errors, .*, got counts, errors"),
         ({"rest": np.zeros(2)}, r"rest: expected finite numbers of the shape \[1\], got \[2\]"),
         ({"last": np.array([np.nan])}, "last: expected finite numbers"),
-        ({"open": np.zeros((BLOCK, len(FEATURES)))}, f"open: expected at most {BLOCK - 1} rows, got {BLOCK}"),
+        ({"open": np.zeros((BLOCK, len(NEWEST.features)))}, f"open: expected at most {BLOCK - 1} rows, got {BLOCK}"),
     ],
 )
 def test_a_state_of_another_sensor_is_refused(
@@ -194,6 +197,68 @@ def test_a_state_of_another_sensor_is_refused(
     state = {name: part for name, part in (sensor.score(live(50)).state | change).items() if part is not None}
     with pytest.raises(ValueError, match=message):
         sensor.score(live(10), state)
+
+
+def of_design(design: Design, readings: Readings, seasons: tuple[int, ...] = (168, 24)) -> AdaptiveDetector:
+    """A detector of one column and of a design of our choice."""
+    unit = readings.std(axis=0)
+    untrained = AdaptiveDetector(("load",), seasons, unit, new_state(1, seasons, unit, design), HOUR_S, design)
+    return replace(untrained, start=untrained.score(readings).state)
+
+
+def test_an_artifact_of_the_first_release_scores_as_it_did() -> None:
+    first = of_design(DESIGNS[1], daily(1000))
+    described = first.describe()
+    del described["settings"]["version"]  # the first release wrote none
+    old = AdaptiveDetector.restored(described, first.tensors())
+    readings = live(700)
+    readings[300] += 12
+    scored = old.score(readings)
+    assert old.design == DESIGNS[1]
+    assert events(scored.scores, DESIGNS[1].event_score) == [300]
+    # Computed by release 0.1.0.
+    np.testing.assert_allclose(scored.scores[[299, 300, 301, 451]], FIRST_RELEASE, rtol=1e-6)
+    state = {name: part for name, part in scored.state.items() if name != "rest"}
+    with pytest.raises(ValueError, match="state: expected counts, errors, last"):
+        old.score(readings, state)
+    with pytest.raises(ValueError, match="state: expected busy, busyness"):
+        of_design(NEWEST, daily(1000)).score(readings, scored.state)
+
+
+def test_a_detector_of_a_later_release_is_refused(sensor: AdaptiveDetector, tmp_path: Path) -> None:
+    assert sensor.describe()["settings"]["version"] == 2
+    with pytest.raises(ValueError, match="expected one of 1, 2, got 3; upgrade Sonde"):
+        design_of(3)
+    save_sensor(sensor, tmp_path)
+    text = (tmp_path / SETTINGS).read_text(encoding="utf-8")
+    (tmp_path / SETTINGS).write_text(text.replace('"version": 2', '"version": 3'), encoding="utf-8")
+    with pytest.raises(ModelSourceError, match="upgrade Sonde"):
+        load_sensor(tmp_path)
+
+
+@pytest.mark.parametrize(("columns", "version"), [(4, 2), (5, 1), (9, 1)])
+def test_wide_groups_have_the_design_that_fits_their_state(columns: int, version: int) -> None:
+    found = fit_adaptive([daily(400, columns=columns)], tuple("abcdefghi"[:columns]), 300.0)
+    assert found.design.version == version
+    assert sum(part.nbytes for part in found.score(live(600, columns)).state.values()) <= 65_536
+
+
+def test_a_day_off_is_an_event_of_its_rhythm() -> None:
+    """Each reading of a missed day is usual by itself: only their mean against the season is not."""
+    random = np.random.default_rng(3)
+    at = np.arange(3000)
+    readings = (10.0 * (at % 48 < 24) + random.normal(0, 4, len(at)))[:, None]
+    readings[2400:2424, 0] -= 10
+    now, before = (of_design(design, readings[:1000], (48,)).score(readings[1000:]) for design in (NEWEST, DESIGNS[1]))
+    assert any(1400 <= row < 1430 for row in events(now.scores))
+    assert not any(1400 <= row < 1430 for row in events(before.scores, DESIGNS[1].event_score))
+
+
+def test_scores_allow_for_the_length_of_the_stream() -> None:
+    np.testing.assert_allclose(NEWEST.allowances(0, 200), 0)
+    np.testing.assert_allclose(NEWEST.allowances(1999, 1), 0.4)
+    assert NEWEST.allowances(9999, 1) == NEWEST.allowances(4999, 1) > NEWEST.allowances(4998, 1)
+    assert not DESIGNS[1].allowances(0, 9000).any()
 
 
 def test_readings_of_another_shape_are_refused(sensor: AdaptiveDetector) -> None:

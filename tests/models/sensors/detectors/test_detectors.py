@@ -37,7 +37,9 @@ CHEAP: tuple[Key, ...] = (
     ("records", "combined"),
     ("series", "level"),
     ("series", "residual"),
+    ("series", "statistics"),
     ("series", "combined"),
+    ("series", "ensemble"),
 )
 NETWORKS: tuple[Key, ...] = (("records", "autoencoder"), ("series", "conv"), ("series", "foresight"))
 

@@ -223,7 +223,7 @@ def test_auto_leaves_out_what_the_longest_run_is_too_short_for(tmp_path: Path) -
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] == "level"
     assert [text.partition(": expected")[0] for text in said if text.startswith("left out")] == [
-        f"left out: training_file: detector {name}" for name in ("residual", "combined")
+        f"left out: training_file: detector {name}" for name in ("residual", "combined", "ensemble")
     ]
 
 
@@ -283,7 +283,7 @@ def wide(directory: Path, columns: int, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("detector", "most"), [("residual", 356), ("combined", 356), ("foresight", 356), ("conv", 264)]
+    ("detector", "most"), [("residual", 356), ("ensemble", 356), ("foresight", 356), ("conv", 264)]
 )
 def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detector: str, most: int) -> None:
     directory = wide(tmp_path, most + 1, detector=detector)
@@ -297,11 +297,11 @@ def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detect
 
 
 def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
-    directory, said = wide(tmp_path, 400), list[str]()
+    directory, said = wide(tmp_path, 560), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] == "level"
     assert (
-        "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined"
+        "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), statistics"
         in " ".join(said)
     )
 

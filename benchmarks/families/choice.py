@@ -1,0 +1,72 @@
+"""Leave-one-family-out: configurations chosen on all families but one, judged on the one left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.families.detectors import ALPHA, Judge, judge_by
+from benchmarks.families.plant import Plant
+from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.combined import EnsembleSeries
+from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.window_statistics import StatisticsDetector
+from models.sensors.fitting import fit_calibrated
+
+Make = Callable[[int], SensorDetector]
+Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by family and configuration
+_WINDOWS, _BLOCKS = (8, 16, 32), (20, 100, 400)
+
+
+class _Mean(EnsembleSeries):
+    """The mean of the members' scores."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack(self._normalised(x)).mean(dim=0)
+
+
+def configurations() -> dict[str, Make]:
+    """Single detectors and ensembles with other windows, blocks and norms than Sonde's."""
+    found: dict[str, Make] = {f"level {window}": partial(LevelDetector, window=window) for window in _WINDOWS}
+    found |= {f"residual {lags}": partial(ResidualDetector, lags=lags) for lags in (4, 16)}
+    for window, block in product(_WINDOWS, _BLOCKS):
+        found[f"statistics {window}, block {block}"] = partial(StatisticsDetector, window=window, block=block)
+    for block in _BLOCKS:
+        statistics = partial(StatisticsDetector, block=block)
+        for base, combination in ((EnsembleSeries, "root mean square"), (_Mean, "mean")):
+            two, three = (statistics, ResidualDetector), (statistics, LevelDetector, ResidualDetector)
+            found[f"statistics and residual, block {block}, {combination}"] = _ensemble(base, two)
+            found[f"statistics, level and residual, block {block}, {combination}"] = _ensemble(base, three)
+    return found
+
+
+def fit_configuration(name: str, plant: Plant) -> Judge:
+    """A configuration trained on a plant as a job trains a detector."""
+    make = configurations()[name]
+    runs = [torch.from_numpy(np.ascontiguousarray(plant.train))]
+    return judge_by(fit_calibrated("series", plant.columns, lambda: make(len(plant.columns)), runs), plant)
+
+
+def chosen_without(family: str | None, figures: Figures) -> str:
+    """The configuration with the best mean F1 over all families but one; over all for None.
+
+    Those with a mean false-alarm rate above alpha are left out, since a p-value promises it.
+    """
+    others = [by for name, by in figures.items() if name != family]
+    kept = [one for one in others[0] if _mean_rate(others, one) <= ALPHA] or list(others[0])
+    return max(kept, key=lambda one: float(np.mean([by[one]["f1"] for by in others])))
+
+
+def _mean_rate(families: Sequence[Mapping[str, Mapping[str, Any]]], configuration: str) -> float:
+    rates = [rate for by in families for rate in by[configuration]["false_alarm_rates"]]
+    return float(np.mean(rates)) if rates else 0.0
+
+
+def _ensemble(base: type[EnsembleSeries], members: Sequence[Make]) -> Make:
+    return type(base.__name__, (base,), {"kinds": tuple(members)})

@@ -1,0 +1,1 @@
+"""Models that read images: the reader, the processors and the networks."""

@@ -1,0 +1,91 @@
+"""The interface of models that read images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.base import Computable, ModelMetadata
+from models.images.pixels import Pixels
+from models.images.processor import ImageProcessor
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.placement import Placement
+from models.source import ModelSource
+from models.text.loaded_weights import require_weights
+from models.text.tokens import Tokens
+
+# What one batch may hold: a model of texts and images computes both.
+ImageItem = Pixels | Tokens
+
+
+@runtime_checkable
+class ImageModel(Computable, Protocol):
+    """A model from images to rows of float32."""
+
+    @property
+    def images(self) -> ImageProcessor: ...
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """One float32 row [metadata.width] per item, in order. Calls `preempt` between its layers.
+
+        Raises ModelOutOfMemory when the batch does not fit and DeviceLost when the device is gone.
+        """
+        ...
+
+
+def image_metadata(source: ModelSource, placement: Placement, images: ImageProcessor, **fields: Any) -> ModelMetadata:
+    """The metadata of a model of images: `fields`, and those of its source, placement and processor."""
+    shape: dict[str, Any] = {"max_tokens": 0, "vocabulary": 0, "pads": False}
+    return ModelMetadata(
+        name=source.name,
+        version=source.version,
+        origin=source.origin,
+        device=str(placement.device),
+        dtype=placement.dtype_name,
+        reason=placement.reason,
+        image=images.signature,
+        **(shape | fields),
+    )
+
+
+def load_network(source: ModelSource, path: Path, auto_class: str, placement: Placement) -> Any:
+    """The network of a transformers directory, by one of its Auto classes, without a gradient.
+
+    Raises ModelSourceError where weights are missing, those of a pooler excepted: its output is then not read.
+    """
+    import transformers
+
+    kind = getattr(transformers, auto_class)
+    with source.loading("a transformer"):
+        network, found = kind.from_pretrained(
+            path,
+            use_safetensors=True,
+            dtype=placement.dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    missing = found["missing_keys"]
+    require_weights((key for key in missing if not key.startswith("pooler.")), source.name)
+    network.has_pooler = not any(key.startswith("pooler.") for key in missing)
+    return network.to(placement.device).eval().requires_grad_(False)
+
+
+def to_tensor(batch: Sequence[Pixels], images: ImageProcessor, placement: Placement) -> Tensor:
+    """What a network reads of images of one shape, [n, 3, h, w] on the device and in its dtype."""
+    pixels = torch.from_numpy(np.stack([item.values for item in batch])).to(placement.device, non_blocking=True)
+    return images.normalize(pixels).to(placement.dtype)
+
+
+def by_shape(batch: Sequence[ImageItem]) -> dict[tuple[int, ...] | None, list[int]]:
+    """The places of images by shape, and those of texts under None."""
+    groups: dict[tuple[int, ...] | None, list[int]] = {}
+    for index, item in enumerate(batch):
+        groups.setdefault(item.values.shape if isinstance(item, Pixels) else None, []).append(index)
+    return groups

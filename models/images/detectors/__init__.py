@@ -1,0 +1,1 @@
+"""Image anomaly detectors on patch features."""

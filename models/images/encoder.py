@@ -1,0 +1,73 @@
+"""Encoders of images: one vector an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.images.base import ImageItem, by_shape, image_metadata, load_network, to_tensor
+from models.images.pixels import Pixels
+from models.images.processor import load_processor, probe_image
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.placement import Placement
+from models.source import ModelSource
+from models.text.layer_hooks import LayerHooks
+
+
+class ImageEncoder:
+    """A transformers body such as DINOv2's. The vector is its pooler's, else the first token's."""
+
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
+        self._network = load_network(source, source.path, "AutoModel", placement)
+        self._placement = placement
+        self._layer_hooks = LayerHooks(self._network)
+        self.images = load_processor(source, source.path)
+        with placement.inference_mode():
+            width = self._vectors([self.images.prepare(probe_image(64, 64))]).shape[1]
+        self.metadata = image_metadata(
+            source,
+            placement,
+            self.images,
+            task="embedding",
+            architecture=str(self._network.config.model_type),
+            width=width,
+        )
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Vectors float32 [n, width], not normalised."""
+        rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
+        for places in by_shape(batch).values():
+            images = [item for place in places if isinstance(item := batch[place], Pixels)]
+            with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+                rows[places] = self._vectors(images).float().cpu().numpy()
+        return rows
+
+    def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
+        """Two maps of the middle layers, float32 [n, channels, h, w], the finer first."""
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+            pixels = to_tensor(images, self.images, self._placement)
+            layers = self._network(pixel_values=pixels, output_hidden_states=True).hidden_states
+        middle = len(layers) // 2
+        return [_to_map(layers[at], pixels).float() for at in (middle, middle + 1)]
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+    def _vectors(self, images: Sequence[Pixels]) -> Tensor:
+        output = self._network(pixel_values=to_tensor(images, self.images, self._placement))
+        pooled: Tensor | None = output.get("pooler_output") if self._network.has_pooler else None
+        return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+
+
+def _to_map(layer: Tensor, pixels: Tensor) -> Tensor:
+    """A layer's output as a map [n, channels, h, w]; tokens before those of the patches are left out."""
+    if layer.dim() == 4:
+        return layer
+    height, width = pixels.shape[2:]
+    rows = int((layer.shape[1] * height / width) ** 0.5)
+    columns = rows * width // height
+    return layer[:, -rows * columns :].transpose(1, 2).reshape(len(layer), -1, rows, columns)

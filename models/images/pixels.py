@@ -1,0 +1,35 @@
+"""Images that are ready for a network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Pixels that cost as much as a token: a patch of most vision transformers.
+_PIXELS_PER_TOKEN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation."""
+
+    values: NDArray[np.uint8]
+    key: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.blake2b(self.values.tobytes(), digest_size=16, person=b"image").digest()
+        object.__setattr__(self, "key", b"image:%d:%b" % (self.values.shape[-1], digest))
+
+    @property
+    def count(self) -> int:
+        """The cost in tokens."""
+        height, width = map(int, self.values.shape[1:])
+        return -(-height * width // _PIXELS_PER_TOKEN)
+
+    @property
+    def truncated(self) -> bool:
+        """Never: an image is scaled."""
+        return False

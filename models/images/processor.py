@@ -1,0 +1,85 @@
+"""Images to what a network reads: a transformers directory's own scaling and cropping, by Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from models.base import ImageSignature
+from models.errors import ModelSourceError
+from models.images.pixels import Pixels
+from models.images.reader import ImageLimits, read_image
+from models.source import ModelSource
+
+# The picture of the check at load, larger than most networks read and not square.
+_PROBE_SIZE = (640, 480)
+_TOLERANCE = 1e-4
+# A JPEG is decoded no smaller than this many times the side that the network reads.
+_DRAFT = 2
+
+
+class ImageProcessor:
+    """The preprocessing of one model. Thread-safe, because it does not change after construction.
+
+    Scaling and cropping happen here, on 8 bits; the network itself subtracts the mean and divides by the deviation.
+    """
+
+    def __init__(self, processor: Any, name: str) -> None:
+        self._processor = processor
+        mean = processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)
+        std = processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)
+        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        self._factor = torch.tensor([scale / one for one in std]).view(3, 1, 1)
+        self._offset = torch.tensor([part / one for part, one in zip(mean, std, strict=True)]).view(3, 1, 1)
+        probe = probe_image(*_PROBE_SIZE)
+        pixels = self.prepare(probe)
+        self._require_same(pixels, probe, name)
+        height, width = pixels.values.shape[1:]
+        self.tokens = pixels.count
+        self.signature = ImageSignature(height, width, tuple(map(float, mean)), tuple(map(float, std)), float(scale))
+
+    def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
+        """The pixels of an encoded image. Raises ImageError naming `param`."""
+        side = _DRAFT * max(self.signature.height, self.signature.width)
+        return self.prepare(read_image(data, limits, param, side=side))
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """The pixels of an RGB image."""
+        values = self._processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        return Pixels(np.ascontiguousarray(values, dtype=np.uint8))
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """Pixels uint8 [n, 3, h, w] → what the network reads, float32 of that shape."""
+        return values.float() * self._factor.to(values.device) - self._offset.to(values.device)
+
+    def _require_same(self, pixels: Pixels, probe: Image.Image, name: str) -> None:
+        """Raise ModelSourceError for a processor that does more than scale, crop and normalize."""
+        expected: NDArray[np.float32] = np.asarray(self._processor(probe)["pixel_values"][0])
+        found = self.normalize(torch.from_numpy(pixels.values)[None])[0].numpy()
+        if found.shape != expected.shape or not np.abs(found - expected).max() <= _TOLERANCE:
+            kind = type(self._processor).__name__
+            raise ModelSourceError(
+                f"{name}: expected a processor that scales, crops and normalizes, got {kind}, which does more",
+                param="model",
+            )
+
+
+def load_processor(source: ModelSource, path: Path) -> ImageProcessor:
+    """The image processor of a transformers directory. Raises ModelSourceError for one that Sonde cannot follow."""
+    from transformers import AutoImageProcessor
+
+    with source.loading("an image processor"):
+        found = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False, local_files_only=True)
+        return ImageProcessor(found, source.name)
+
+
+def probe_image(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of smooth colours, for checks at load."""
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,156 @@
+"""Bytes of an image to RGB pixels: bytes, pixels and frames are bounded before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from models.errors import ImageError, ImageTooLarge, UnsupportedImage
+from models.images.gif_frames import count_frames
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_READ = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+# Cameras write up to 64 KiB, most of it a small picture.
+_MAX_EXIF_BYTES = 256 * 1024
+# A longer image would be scaled to gigabytes by a model that scales the shorter side.
+_MAX_ASPECT = 64
+_ORIENTATION = 0x0112
+# What a file that is also a document or a program has somewhere.
+_OTHER_CONTENT = {b"%PDF-": "a PDF", b"<script": "HTML", b"<?php": "PHP"}
+_SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
+_MORE_BITS = {"I", "F"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What an image may have. `max_pixels` are those of one frame, before anything is decoded."""
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 40_000_000
+    max_frames: int = 1_000
+
+
+def read_image(data: bytes, limits: ImageLimits, param: str, *, side: int | None = None) -> Image.Image:
+    """The first frame of an image as RGB, turned as its EXIF block says.
+
+    With `side`, a JPEG may come smaller, with no side shorter than that. Raises UnsupportedImage for another format,
+    ImageTooLarge for what exceeds the limits, and ImageError for what cannot be decoded; all name `param`.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"{param}: expected at most {limits.max_bytes:,} bytes, got {len(data):,}; send a smaller image",
+            param=param,
+        )
+    _require_one_content(data, param)
+    image = _open(data, limits, param)
+    _require_size(image, data, limits, param)
+    try:
+        turn = _orientation(image)
+        if side is not None and image.format == "JPEG":
+            image.draft("RGB", (side, side))
+        image.load()
+        return _to_rgb(image, turn, param)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow raises a dozen classes for broken files
+        raise _broken(error, param) from error
+
+
+def _open(data: bytes, limits: ImageLimits, param: str) -> Image.Image:
+    """The image, of which only the header is read."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnsupportedImage(f"{param}: expected {_READ}, got {_describe(data)}", param=param) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many_pixels(f"more than {Image.MAX_IMAGE_PIXELS:,}", limits, param) from None
+    except Exception as error:  # as for decoding
+        raise _broken(error, param) from error
+
+
+def _require_size(image: Image.Image, data: bytes, limits: ImageLimits, param: str) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(f"{width:,} x {height:,}", limits, param)
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        expected = f"sides of at most {_MAX_ASPECT} to 1"
+        raise ImageError(f"{param}: expected {expected}, got {width:,} x {height:,}; cut the image", param=param)
+    frames = count_frames(data, limits.max_frames + 1) if image.format == "GIF" else _stated_frames(image)
+    if frames > limits.max_frames:
+        raise ImageTooLarge(
+            f"{param}: expected at most {limits.max_frames:,} frames, of which the first is read, got more; send one",
+            param=param,
+        )
+    if (size := len(image.info.get("exif", b""))) > _MAX_EXIF_BYTES:
+        raise ImageTooLarge(
+            f"{param}: expected at most {_MAX_EXIF_BYTES:,} bytes of EXIF, got {size:,}; remove it", param=param
+        )
+
+
+def _stated_frames(image: Image.Image) -> int:
+    """The frames that a header states. Pages of a TIFF are not counted, because only the first one is looked up."""
+    return 1 if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
+
+
+def _require_one_content(data: bytes, param: str) -> None:
+    """Refuse a file that programs of other kinds would read as theirs."""
+    found = next((what for mark, what in _OTHER_CONTENT.items() if mark in data), None)
+    if found is None and zipfile.is_zipfile(io.BytesIO(data)):
+        found = "a ZIP archive"
+    if found is not None:
+        message = f"{param}: expected an image alone, got a file that also holds {found}; save the image anew"
+        raise UnsupportedImage(message, param=param)
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """How to turn an image, by its EXIF block."""
+    methods = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return methods.get(image.getexif().get(_ORIENTATION, 1))
+
+
+def _to_rgb(image: Image.Image, turn: Image.Transpose | None, param: str) -> Image.Image:
+    """8 bits of red, green and blue; 16 bits of grey keep their upper 8. Transparency is dropped."""
+    if image.mode in _SIXTEEN_BITS:
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in _MORE_BITS:
+        message = f"{param}: expected 8 or 16 bits a channel, got mode {image.mode} of 32 bits; convert it first"
+        raise UnsupportedImage(message, param=param)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _too_many_pixels(got: str, limits: ImageLimits, param: str) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"{param}: expected at most {limits.max_pixels:,} pixels, got {got}; send a smaller image", param=param
+    )
+
+
+def _broken(error: Exception, param: str) -> ImageError:
+    return ImageError(
+        f"{param}: expected a whole image, got one that cannot be decoded ({type(error).__name__}); save it anew",
+        param=param,
+    )
+
+
+def _describe(data: bytes) -> str:
+    """What bytes that are no image of ours look like."""
+    if not data:
+        return "no bytes"
+    start = data[:256].lstrip()
+    if start.startswith((b"<svg", b"<?xml")):
+        return "SVG, which is a drawing and no image: render it first"
+    if data[4:8] == b"ftyp":
+        return "HEIC, AVIF or a video, which are not read: convert it first"
+    return f"bytes that begin with {data[:8].hex(' ')}"

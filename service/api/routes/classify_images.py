@@ -1,0 +1,92 @@
+"""Classification of images: by a classifier's own labels, or zero-shot by an encoder of texts and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.images.zero_shot import LabelPrototypes
+from models.text.sequence_classifier import probabilities
+from service.api.compute_route import ComputeCall
+from service.api.schemas.images import EncodedImage, name_images
+from service.errors import InvalidRequest
+from service.serving.image_model import ImageOutput, ReadsImages, ServedTextImages
+from service.serving.text_model import ModelOutput, TokenizeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScores:
+    """Probabilities float32 [n, labels] of images. `parts` were computed for them."""
+
+    names: tuple[str, ...]
+    scores: NDArray[np.float32]
+    parts: tuple[ImageOutput | ModelOutput, ...]
+    label_set: dict[str, object] | None = None
+
+
+async def score_images(
+    images: list[EncodedImage],
+    labels: dict[str, str | list[str]] | None,
+    served: ReadsImages,
+    call: ComputeCall,
+    *,
+    multi_label: bool,
+) -> ImageScores:
+    """Probabilities of a classifier's labels, or of the request's. Raises InvalidRequest for labels out of place."""
+    if served.metadata.task == "classification":
+        if labels is not None:
+            raise InvalidRequest(
+                f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
+            )
+        rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+        scores = probabilities(rows.values, multi_label=multi_label or served.metadata.multi_label)
+        return ImageScores(served.metadata.labels, scores, (rows,))
+    if not isinstance(served, ServedTextImages):
+        raise InvalidRequest(
+            f"{served.metadata.name} is an encoder of images alone: name a classifier, or a model that reads texts too",
+            param="model",
+        )
+    if labels is None:
+        raise InvalidRequest(f"{served.metadata.name} is an encoder: give it labels to choose from", param="labels")
+    return await _score_zero_shot(images, labels, served, call, multi_label=multi_label)
+
+
+async def _score_zero_shot(
+    images: list[EncodedImage],
+    labels: dict[str, str | list[str]],
+    served: ServedTextImages,
+    call: ComputeCall,
+    *,
+    multi_label: bool,
+) -> ImageScores:
+    owners, texts = zip(*_label_texts(labels), strict=True)
+    options = TokenizeOptions(param="labels")
+    fit: Callable[[ModelOutput], LabelPrototypes] = partial(_fit, owners)
+    prototypes, more = await served.fitted(
+        LabelPrototypes, list(labels.items()), list(texts), call.caller, "classification", options, fit
+    )
+    rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+    scores = prototypes.probabilities(rows.values, served.metadata.zero_shot, multi_label=multi_label)
+    about: dict[str, object] = {
+        "count": len(texts),
+        "cached": not more,
+        "truncated": sum(part.truncated for part in more),
+    }
+    return ImageScores(tuple(labels), scores, (rows, *more), about)
+
+
+def _label_texts(labels: dict[str, str | list[str]]) -> list[tuple[int, str]]:
+    """Each text of a label with the label's number: its description or examples, else its name in a sentence."""
+    texts = [
+        [f"a photo of a {name.replace('_', ' ')}"] if not about else [about] if isinstance(about, str) else about
+        for name, about in labels.items()
+    ]
+    return [(number, text) for number, of_label in enumerate(texts) for text in of_label]
+
+
+def _fit(owners: tuple[int, ...], rows: ModelOutput) -> LabelPrototypes:
+    return LabelPrototypes.of(rows.values, owners)

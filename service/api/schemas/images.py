@@ -1,0 +1,152 @@
+"""Fields with images: base64, data URIs, and the bytes of a form or a raw body."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from service.api.schemas.fields import MAX_INPUTS, SingleInput, check_text, kind_of
+from service.errors import InvalidRequest
+
+IMAGE_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "contentEncoding": "base64"}
+IMAGE_OBJECT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"image": IMAGE_SCHEMA},
+    "required": ["image"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image as it came; a call gives its bytes."""
+
+    source: str | bytes
+    param: str
+
+    def __call__(self) -> bytes:
+        """The image's bytes. Raises InvalidRequest for a string that is neither base64 nor a data URI of it."""
+        if isinstance(self.source, bytes):
+            return self.source
+        head, comma, content = self.source.partition(",")
+        if comma and not head.endswith(";base64"):
+            raise InvalidRequest.at(
+                self.param, "expected base64 after the comma of a data URI: data:image/png;base64,…"
+            )
+        try:
+            return binascii.a2b_base64("".join((content if comma else head).split()), strict_mode=True)
+        except (binascii.Error, ValueError):
+            raise InvalidRequest.at(self.param, "expected an image as base64 or as a data URI") from None
+
+
+def check_image(value: object, param: str) -> EncodedImage:
+    """The value, if it may be an image. Raises InvalidRequest, also for a URL: Sonde fetches nothing."""
+    if isinstance(value, bytes):
+        return EncodedImage(value, param)
+    text = check_text(value, param)
+    if text[:8].lower().startswith(("http://", "https://")):
+        raise InvalidRequest.at(param, "expected the image itself, got a URL, which Sonde does not fetch: send base64")
+    if text[:5].lower() == "data:" and not text[:11].lower() == "data:image/":
+        raise InvalidRequest.at(param, "expected a data URI of an image: data:image/png;base64,…")
+    return EncodedImage(text, param)
+
+
+def check_images(value: object, param: str, least: int = 1) -> list[EncodedImage]:
+    """One image or a list of at least `least` images. Raises InvalidRequest."""
+    if isinstance(value, str | bytes) and least == 1:
+        return SingleInput([check_image(value, param)])
+    if not isinstance(value, list) or len(value) < least:
+        raise InvalidRequest.at(param, f"expected a list of at least {least} images, got {kind_of(value)}")
+    return [
+        item if isinstance(item, EncodedImage) else check_image(item, f"{param}[{index}]")
+        for index, item in enumerate(value)
+    ]
+
+
+def image_or_images(param: str, least: int = 1) -> Any:
+    """A field type: one image or a list of images. The value is a list of `EncodedImage`."""
+
+    def check(value: object) -> list[EncodedImage]:
+        return check_images(value, param, least)
+
+    many = {"type": "array", "items": IMAGE_SCHEMA, "minItems": least, **MAX_INPUTS}
+    schema = {"anyOf": [IMAGE_SCHEMA, many]} if least == 1 else many
+    return Annotated[list[EncodedImage], PlainValidator(check), WithJsonSchema(schema)]
+
+
+def is_image_object(value: object) -> bool:
+    """Whether a value is `{"image": …}`, as Jina's clients send it."""
+    return isinstance(value, dict) and value.keys() == {"image"}
+
+
+def name_images(images: list[EncodedImage]) -> Callable[[int], str]:
+    """The caller's name of the image at an index."""
+    return lambda index: images[index].param
+
+
+def check_messages(value: object) -> list[str | EncodedImage]:
+    """vLLM's `messages`: one text or image in the content of one user message. The value has that one.
+
+    Raises InvalidRequest.
+    """
+    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], dict):
+        raise InvalidRequest.at("messages", f"expected a list of one message with a content, got {kind_of(value)}")
+    content = value[0].get("content")
+    if isinstance(content, str):
+        return [check_text(content, "messages[0].content")]
+    if not isinstance(content, list) or len(content) != 1:
+        raise InvalidRequest.at("messages[0].content", f"expected one part, a text or an image, got {kind_of(content)}")
+    return [check_part(content[0], "messages[0].content[0]")]
+
+
+def check_part(part: object, param: str) -> str | EncodedImage:
+    """A part of a content: `{"type": "text", "text": …}` or `{"type": "image_url", "image_url": {"url": …}}`."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(part, dict) and kind == "text":
+        return check_text(part.get("text"), f"{param}.text")
+    if isinstance(part, dict) and kind == "image_url":
+        found = part.get("image_url")
+        url = found.get("url") if isinstance(found, dict) else found
+        return check_image(url, f"{param}.image_url.url")
+    raise InvalidRequest.at(
+        param, 'expected {"type": "text", "text": …} or {"type": "image_url", "image_url": {"url": …}}'
+    )
+
+
+_TEXT_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}},
+    "required": ["type", "text"],
+}
+_IMAGE_PART = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "image_url"},
+        "image_url": {"type": "object", "properties": {"url": IMAGE_SCHEMA}, "required": ["url"]},
+    },
+    "required": ["type", "image_url"],
+}
+PART_SCHEMA: dict[str, Any] = {"anyOf": [_TEXT_PART, _IMAGE_PART]}
+Messages = Annotated[
+    list[Any],
+    PlainValidator(check_messages),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "role": {"type": "string"},
+                    "content": {"type": "array", "items": PART_SCHEMA, "minItems": 1, "maxItems": 1},
+                },
+                "required": ["content"],
+            },
+        }
+    ),
+]

@@ -1,0 +1,180 @@
+"""A model of images in service: encoded images in, rows out, decoded in the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.images.base import ImageItem, ImageModel
+from models.images.detectors.base import CalibratedImageDetector, Patches
+from models.images.patches import PatchModel
+from models.images.processor import ImageProcessor
+from models.images.reader import ImageLimits
+from service.engine.cache import content_key
+from service.engine.row_engine import RowEngine
+from service.errors import DeadlineExceeded, InvalidRequest
+from service.serving.servable import Caller, Servable, ServingContext, Timings
+from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
+
+# Encoded images, or what gives them: base64 is decoded in the pool, too.
+Encoded = Callable[[], bytes]
+
+
+FitImages = Callable[[Patches], CalibratedImageDetector]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOutput(Timings):
+    """The rows of images, or of images and texts, float32 [n, width], and what was read, in the request's order."""
+
+    values: NDArray[np.float32]
+    tokens: list[ImageItem]
+
+
+class ReadsImages(Servable):
+    """What models of images have in service. Decoding is bounded by the pool's threads and by the limits."""
+
+    reads = "images"
+    images: ImageProcessor
+    image_limits: ImageLimits
+    patches: ServedPatches | None = None
+
+    @property
+    def engines(self) -> list[RowEngine[Any]]:
+        """The engine of its rows, and that of its patch features."""
+        return [self.engine, *([] if self.patches is None else [self.patches.engine])]
+
+    async def image_rows(
+        self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
+    ) -> ImageOutput:
+        """Decode images, queue them and wait for their rows. `name` gives the caller's name of the image at an index.
+
+        Raises Overloaded before any work, ImageError for the first image that cannot be read, and DeadlineExceeded.
+        """
+        estimate = len(images) * self.images.tokens
+        self._require_room(estimate, name(0))
+        with self._admission.admit(len(images), estimate, lambda: self.engine.tokens_per_s):
+            began = time.perf_counter()
+            items: list[ImageItem] = []
+            for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
+                if caller.is_late():
+                    raise DeadlineExceeded("the request's time ran out while its images were decoded")
+                items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
+            decoded_s = time.perf_counter() - began
+            self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
+            values, queue_s, inference_s = await self._compute_rows(items, caller)
+        return ImageOutput(
+            inputs=len(items),
+            token_count=sum(item.count for item in items),
+            tokenize_s=decoded_s,
+            queue_s=queue_s,
+            inference_s=inference_s,
+            values=values,
+            tokens=items,
+        )
+
+    async def mixed_rows(
+        self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
+    ) -> ImageOutput:
+        """The rows of images and texts in the order of the request. Raises as `image_rows` and `ServedText.rows` do."""
+        texts = [index for index, item in enumerate(inputs) if isinstance(item, str)]
+        images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, str)]
+        parts: list[ImageOutput | ModelOutput] = []
+        if texts:
+            of_texts = replace(options, name=lambda at: options.named(texts[at]))
+            parts.append(await self._text_rows([str(inputs[index]) for index in texts], caller, task, of_texts))
+        if images:
+            encoded, places = [item for _, item in images], [index for index, _ in images]
+            parts.append(await self.image_rows(encoded, caller, task, lambda at: options.named(places[at])))
+        return _in_order(parts, texts + [index for index, _ in images], self.metadata.width)
+
+    async def _text_rows(self, texts: list[str], caller: Caller, task: str, options: TokenizeOptions) -> ModelOutput:
+        """The rows of texts. Raises InvalidRequest where the model reads none."""
+        raise InvalidRequest.at(options.named(0), f"{self.metadata.name} reads images alone, got a text")
+
+    def _read(self, encoded: Encoded, name: str) -> ImageItem:
+        return self.images.read(encoded(), self.image_limits, name)
+
+
+class ServedImages(ReadsImages):
+    """A model that reads images alone."""
+
+    def __init__(self, model: ImageModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+        super().__init__(model, engine, context)
+        self.images = model.images
+        self.image_limits = limits
+
+
+class ServedPatches(ServedImages):
+    """The patch features of an encoder of images, and the detectors that were fitted to them."""
+
+    def __init__(self, model: PatchModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+        super().__init__(model, engine, context, limits)
+        self.model = model
+
+    async def fitted(
+        self, kind: str, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], fit: FitImages
+    ) -> tuple[CalibratedImageDetector, list[ImageOutput]]:
+        """Fit a detector to normal images, or take it from the cache.
+
+        Returns the detector and the outputs computed for it, none if it was in the cache.
+        """
+        key = await self.run_in_pool(lambda: content_key(f"{kind} {self.label}", [_digest(one) for one in images]))
+        found = self._fitted.get(key)
+        if isinstance(found, CalibratedImageDetector):
+            self._metrics.fitted_hits.labels(self.metadata.name).inc()
+            return found, []
+        self._metrics.fitted_misses.labels(self.metadata.name).inc()
+        rows = await self.image_rows(images, caller, "anomaly", name)
+        made = await self.run_in_pool(lambda: fit(self.model.unflatten(rows.values)))
+        self._fitted.put(key, made, made.size_bytes)
+        return made, [rows]
+
+
+def _digest(encoded: Encoded) -> str:
+    return hashlib.blake2b(encoded(), digest_size=16).hexdigest()
+
+
+class ServedTextImages(ReadsImages, ServedText):
+    """A model that reads texts and images, whose rows are of one space."""
+
+    reads = "texts and images"
+
+    def __init__(self, model: Any, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+        ServedText.__init__(self, model, engine, context)
+        self.images = model.images
+        self.image_limits = limits
+
+    async def _text_rows(self, texts: list[str], caller: Caller, task: str, options: TokenizeOptions) -> ModelOutput:
+        return await self.rows(texts, caller, task, options)
+
+
+def _in_order(parts: Sequence[ImageOutput | ModelOutput], places: list[int], width: int) -> ImageOutput:
+    """Parts of one request as one, with each row in its place."""
+    values = np.empty((len(places), width), dtype=np.float32)
+    values[places] = np.concatenate([part.values for part in parts])
+    items = [item for part in parts for item in part.tokens]
+    return ImageOutput(
+        inputs=len(places),
+        token_count=sum(part.token_count for part in parts),
+        truncated=sum(part.truncated for part in parts),
+        tokenize_s=sum(part.tokenize_s for part in parts),
+        queue_s=max(part.queue_s for part in parts),
+        inference_s=sum(part.inference_s for part in parts),
+        values=values,
+        tokens=[items[at] for at in np.argsort(places)],
+    )
+
+
+def serve_images(
+    model: ImageModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
+) -> ServedImages | ServedTextImages:
+    """A model of images in service, which may read texts as well."""
+    kind = ServedTextImages if model.metadata.max_tokens else ServedImages
+    return kind(model, engine, context, limits)

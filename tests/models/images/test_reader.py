@@ -1,0 +1,110 @@
+"""Tests of the reader: formats, conversions, and files that must be refused."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.errors import ImageError, ImageTooLarge, UnsupportedImage
+from models.images.reader import ImageLimits, read_image
+from tests.support.images import encoded, hostile, long_gif, picture, png_header
+
+LIMITS = ImageLimits()
+
+
+def pixels(data: bytes, **options: int) -> NDArray[np.int64]:
+    return np.asarray(read_image(data, LIMITS, "image", **options)).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [("PNG", {}, 0), ("BMP", {}, 0), ("TIFF", {}, 0), ("WEBP", {"lossless": True}, 0), ("JPEG", {"quality": 95}, 16)],
+)
+def test_formats_give_the_same_pixels(kind: str, options: dict[str, object], tolerance: int) -> None:
+    found = pixels(encoded(picture(), kind, **options))
+    assert found.shape == (32, 48, 3)
+    assert abs(found - np.asarray(picture()).astype(np.int64)).max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
+def test_modes_become_rgb(mode: str) -> None:
+    image = picture().convert(mode)
+    found = pixels(encoded(image, "TIFF" if mode == "CMYK" else "PNG"))
+    assert abs(found - np.asarray(image.convert("RGB")).astype(np.int64)).max() == 0
+
+
+def test_sixteen_bits_of_grey_keep_their_upper_eight() -> None:
+    grey = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    found = pixels(encoded(Image.fromarray(grey)))
+    assert np.array_equal(found[..., 0], grey >> 8)
+
+
+def test_thirty_two_bits_are_refused() -> None:
+    with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
+        read_image(encoded(Image.new("F", (4, 4)), "TIFF"), LIMITS, "image")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_by_exif(orientation: int) -> None:
+    image = picture()
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    data = encoded(image, "PNG", exif=exif)
+    expected = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation](np.asarray(image).astype(np.int64))
+    assert np.array_equal(pixels(data), expected)
+
+
+def test_the_first_frame_of_a_gif_is_read() -> None:
+    first, second = (Image.new("P", (4, 4), colour) for colour in (0, 1))
+    first.putpalette([200, 0, 0, 0, 0, 200])
+    data = encoded(first, "GIF", save_all=True, append_images=[second])
+    assert pixels(data)[0, 0].tolist() == [200, 0, 0]
+
+
+def test_a_jpeg_may_come_smaller_but_not_below_the_side() -> None:
+    data = encoded(picture(1600, 1200), "JPEG")
+    assert read_image(data, LIMITS, "image", side=224).size == (400, 300)
+    assert read_image(data, LIMITS, "image", side=1000).size == (1600, 1200)
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_hostile_files_are_refused_at_once(name: str) -> None:
+    data, process = hostile()[name], psutil.Process()
+    before, began = process.memory_info().rss, time.thread_time()
+    with pytest.raises(ImageError, match=r"^image: expected "):
+        read_image(data, LIMITS, "image")
+    assert time.thread_time() - began < 1
+    assert process.memory_info().rss - before < 64 << 20
+
+
+def test_the_reason_names_the_limit() -> None:
+    for data, error, words in (
+        (png_header(40_000, 40_000), ImageTooLarge, "pixels"),
+        (long_gif(1_001), ImageTooLarge, "frames"),
+        (bytes(LIMITS.max_bytes + 1), ImageTooLarge, "bytes"),
+        (hostile()["EXIF bomb"], ImageTooLarge, "EXIF"),
+        (hostile()["polyglot"], UnsupportedImage, "ZIP"),
+        (hostile()["SVG"], UnsupportedImage, "SVG"),
+        (hostile()["HEIC"], UnsupportedImage, "HEIC"),
+    ):
+        with pytest.raises(error, match=words):
+            read_image(data, LIMITS, "image")
+    assert len(png_header(40_000, 40_000)) < 2048
+
+
+def test_a_gif_within_the_limit_is_read() -> None:
+    assert pixels(long_gif(1_000)).shape == (1, 1, 3)

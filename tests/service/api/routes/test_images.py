@@ -1,0 +1,225 @@
+"""Routes with images: every way to send one, and every form of other services' clients."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from huggingface_hub import InferenceClient
+
+from models.images.base import ImageModel
+from models.images.reader import ImageLimits
+from models.loader import load_images
+from models.runtime.placement import place
+from models.source import locate
+from service.banner import Banner
+from service.serving.model_manager import ModelManager
+from tests.support.app import MakeApp
+from tests.support.images import encoded, hostile, picture
+from tests.support.tiny_image_models import LABELS, image_classifier, image_encoder, text_image_encoder
+
+DATA = encoded(picture(80, 60))
+OTHER = encoded(picture(80, 60, seed=1), "JPEG")
+BASE64 = b64encode(DATA).decode()
+WITH_DEADLINE = {"x-request-timeout-ms": "9000"}
+URI = f"data:image/png;base64,{BASE64}"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageModel]:
+    """A classifier, an encoder and a CLIP, all tiny."""
+    made = {"vit": image_classifier, "dino": image_encoder, "clip": text_image_encoder}
+    models = {}
+    for name, make in made.items():
+        path = cast(Any, make)(tmp_path_factory.mktemp("models") / name)
+        model = load_images(locate(f"{name}={path}"), place("cpu", "float32"))
+        assert model is not None
+        models[name] = model
+    return models
+
+
+@pytest.fixture
+def client(make_app: MakeApp, loaded: dict[str, ImageModel]) -> Iterator[TestClient]:
+    app = make_app()
+    manager: ModelManager = app.state.manager
+    for model in loaded.values():
+        manager.add_images(model)
+    with TestClient(app) as client:
+        yield client
+
+
+def answer(response: Any) -> Any:
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def rows(model: ImageModel, *data: bytes) -> np.ndarray[Any, Any]:
+    found = model.forward([model.images.read(one, ImageLimits(), "image") for one in data])
+    normalized: np.ndarray[Any, Any] = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return normalized
+
+
+def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
+    by_json = answer(client.post("/v1/classify", json={"model": "vit", "images": [URI]}))
+    scores = {label["label"]: label["score"] for label in by_json["data"][0]["labels"]}
+    assert set(scores) == set(LABELS)
+    assert sum(scores.values()) == pytest.approx(1)
+    part = ("a.png", DATA, "image/png")
+    for response in (
+        client.post("/v1/classify", json={"model": "vit", "images": BASE64}),
+        client.post("/v1/classify?model=vit", content=DATA, headers={"content-type": "image/png"}),
+        client.post("/v1/classify?model=vit", content=DATA, headers={"content-type": "application/octet-stream"}),
+        client.post("/v1/classify", data={"model": "vit"}, files={"images": part}),
+        client.post("/v1/classify", data={"model": "vit"}, files={"file": part}),
+        # The general way, as deadlines take it.
+        client.post(
+            "/v1/classify", data={"model": "vit"}, files={"image": part}, headers={"x-request-timeout-ms": "9000"}
+        ),
+    ):
+        assert answer(response)["data"] == by_json["data"]
+
+
+def test_a_form_has_options_and_several_images(client: TestClient) -> None:
+    files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
+    found = answer(client.post("/v1/classify", data={"model": "vit", "top_k": "1"}, files=files))
+    assert [len(item["labels"]) for item in found["data"]] == [1, 1]
+
+
+def test_clip_classifies_by_labels_of_the_request(client: TestClient, loaded: dict[str, ImageModel]) -> None:
+    body = {"model": "clip", "images": [URI], "labels": {"cat": "a cat", "card": ["the card", "a card"]}}
+    first, again = (answer(client.post("/v1/classify", json=body)) for _ in range(2))
+    clip: Any = loaded["clip"]
+    texts = clip.forward(clip.text.encode(["a cat", "the card", "a card"]))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    card = texts[1:].sum(axis=0)
+    logits = np.stack([texts[0], card / np.linalg.norm(card)]) @ rows(clip, DATA)[0] * clip.metadata.zero_shot[0]
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    scores = {label["label"]: label["score"] for label in first["data"][0]["labels"]}
+    assert [scores["cat"], scores["card"]] == pytest.approx(expected, abs=1e-4)
+    assert (first["label_set"]["cached"], again["label_set"]["cached"]) == (False, True)
+
+
+def test_embeddings_take_images_in_the_forms_of_other_services(
+    client: TestClient, loaded: dict[str, ImageModel]
+) -> None:
+    expected = rows(loaded["clip"], DATA)[0]
+    image_url = {"type": "image_url", "image_url": {"url": URI}}
+    for body in (
+        {"input": [URI], "modality": "image"},
+        {"input": URI, "modality": "image"},
+        {"input": [{"image": BASE64}]},
+        {"messages": [{"role": "user", "content": [image_url]}]},
+    ):
+        found = answer(client.post("/v1/embeddings", json={"model": "clip", **body}))
+        np.testing.assert_allclose(found["data"][0]["embedding"], expected, atol=1e-5)
+    of_cohere: list[dict[str, object]] = [{"images": [URI]}, {"inputs": [{"content": [image_url]}]}]
+    for one in of_cohere:
+        more = {"model": "clip", "input_type": "image", "embedding_types": ["float"]}
+        found = answer(client.post("/v2/embed", json={**more, **one}))
+        np.testing.assert_allclose(found["embeddings"]["float"][0], expected, atol=1e-5)
+        assert found["meta"]["billed_units"]["images"] == 1
+
+
+def test_texts_and_images_come_in_the_order_of_the_request(client: TestClient) -> None:
+    def vectors(*items: object) -> np.ndarray[Any, Any]:
+        found = answer(client.post("/v1/embeddings", json={"model": "clip", "input": list(items)}))
+        return np.array([item["embedding"] for item in found["data"]])
+
+    text, image = vectors("a cat"), vectors({"image": BASE64})
+    mixed = vectors({"image": BASE64}, {"text": "a cat"}, {"image": BASE64})
+    np.testing.assert_allclose(mixed, np.concatenate([image, text, image]), atol=1e-5)
+
+
+def test_without_a_name_the_first_model_for_images_is_taken(client: TestClient, loaded: dict[str, ImageModel]) -> None:
+    response = client.post("/v1/embeddings", json={"input": URI, "modality": "image"})
+    np.testing.assert_allclose(answer(response)["data"][0]["embedding"], rows(loaded["dino"], DATA)[0], atol=1e-5)
+    assert response.headers["x-sonde-model"].startswith("dino:")
+
+
+def test_hugging_faces_client_classifies_images(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body and headers that its client makes, sent as they are."""
+    from huggingface_hub.inference import _client
+
+    def send(self: Any, request: Any, stream: bool = False) -> bytes:
+        given = dict(request.headers)
+        content = json.dumps(request.json).encode() if request.data is None else bytes(request.data)
+        mime = getattr(request.data, "mime_type", None)
+        headers = {"content-type": mime} if mime else given
+        response = client.post(request.url.removeprefix("http://testserver"), content=content, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.content
+
+    monkeypatch.setattr(_client.InferenceClient, "_inner_post", send)
+    found = InferenceClient(model="http://testserver/models/vit").image_classification(DATA)
+    best = InferenceClient(model="http://testserver/models/vit").image_classification(DATA, top_k=1)
+    assert {one.label for one in found} == set(LABELS)
+    assert found[0].score >= found[1].score
+    assert [one.label for one in best] == [found[0].label]
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> None:
+    data = hostile()[name] or b" "
+    response = client.post(
+        "/v1/classify", files=[("images", ("a", DATA)), ("images", ("b", data))], data={"model": "vit"}
+    )
+    assert response.status_code in {413, 415, 422}
+    assert response.json()["error"]["param"] == "images[1]"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "does not fetch"),
+        ("/v1/classify", {"model": "vit", "images": ["%%%"]}, "images[0]", "base64"),
+        ("/v1/classify", {"model": "vit", "images": ["data:text/html;base64,aa"]}, "images[0]", "data URI of an image"),
+        ("/v1/classify", {"model": "vit", "images": []}, "images", "at least 1 image"),
+        ("/v1/classify", {"model": "vit", "images": [URI], "input": "a"}, "input", "exactly one"),
+        ("/v1/classify", {"model": "vit"}, "input", "exactly one"),
+        ("/v1/classify", {"model": "vit", "images": [URI], "labels": ["a"]}, "labels", "labels of its own"),
+        ("/v1/classify", {"model": "clip", "images": [URI]}, "labels", "give it labels"),
+        ("/v1/classify", {"model": "dino", "images": [URI], "labels": ["a"]}, "model", "encoder of images alone"),
+        ("/v1/classify", {"model": "fake", "images": [URI]}, "model", "models that do classification with images: vit"),
+        ("/v1/classify", {"model": "vit", "input": "a"}, "model", "reads images, not texts"),
+        ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
+        ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
+        ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
+        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, messages"),
+        ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
+        ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),
+    ],
+)
+def test_wrong_requests_are_refused_with_the_reason(
+    client: TestClient, path: str, body: dict[str, object], param: str, words: str
+) -> None:
+    response = client.post(path, json=body)
+    assert response.status_code == 422, response.text
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert words in error["message"]
+
+
+def test_models_say_what_they_read(client: TestClient) -> None:
+    found = answer(client.get("/v1/models/vit"))
+    assert found["signature"]["inputs"][0]["shape"] == ["n", 3, 32, 32]
+    assert found["labels"] == list(LABELS)
+
+
+@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
+def test_the_command_of_the_banner_works(client: TestClient, loaded: dict[str, ImageModel], model: str) -> None:
+    [command] = [line for line in Banner(keys=False).text("", [loaded[model].metadata]).split("\n") if "curl" in line]
+    _, _, path, *_, data = shlex.split(command)
+    answer(client.post(path, content=data, headers={"content-type": "application/json"}))
+
+
+@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
+def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str) -> None:
+    response = client.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": "file-0"})
+    assert response.status_code == 422, response.text
+    assert "reads images" in response.json()["error"]["message"]
