@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.programs.contract import Contract, Limits, Shaped, TensorSpec
 from models.programs.expressions import parse
 from models.programs.tensors import HostTensor
 from models.sensors.base import LARGEST, Readings, Scored, State
+from models.text.sequence_classifier import probabilities
 from service.api.readings import missing_warnings
 from service.api.routes.classify import classifier_prompt, score_own_labels
 from service.api.routes.rerank import score_documents, to_relevance
@@ -24,6 +26,7 @@ from service.api.tensor_data import bytes_tensor
 from service.config import Settings
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.image_model import Encoded, ImageOutput, ReadsImages
 from service.serving.program_model import ServedProgram, Tensors
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Caller, Servable, Timings
@@ -215,6 +218,48 @@ class TextAnomalyTensors(_TextTensors):
         return {"score": ("float32", ("n",)), "p_value": ("float64", ("n",))}
 
 
+class ImageEmbeddingTensors(TensorModel[ReadsImages]):
+    """Image files in, vectors of length 1 out."""
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, caller)
+        return TensorOutput({"embedding": HostTensor("float32", normalize(rows.values))}, [rows])
+
+    async def _rows(self, tensors: Tensors, caller: Caller) -> ImageOutput:
+        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
+        return await self.served.image_rows(files, caller, self.served.metadata.task, "image[{}]".format)
+
+    def _outputs(self) -> _Specs:
+        return {"embedding": ("float32", ("n", self.served.metadata.width))}
+
+    def _make_contract(self) -> Contract:
+        return _contract({"image": ("bytes", ("n",))}, self._outputs(), {"n": self._settings.max_inputs})
+
+
+class ImageClassifierTensors(ImageEmbeddingTensors):
+    """Image files in, the best label and the scores of all labels out."""
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """See TensorModel."""
+        return {"scores": self.served.metadata.labels}
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, caller)
+        scores = probabilities(rows.values, multi_label=self.served.metadata.multi_label)
+        best = [self.served.metadata.labels[at].encode() for at in scores.argmax(axis=1)]
+        return TensorOutput({"label": bytes_tensor(best), "scores": HostTensor("float32", scores)}, [rows])
+
+    def _outputs(self) -> _Specs:
+        return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}
+
+
 class RerankTensors(TensorModel[ServedText]):
     """A query and documents in, the documents' relevance out."""
 
@@ -349,6 +394,9 @@ _KINDS: dict[tuple[str, str], Callable[[Any, Settings], TensorModel[Any]]] = {
     ("texts", "classification"): ClassifierTensors,
     ("texts", "anomaly"): TextAnomalyTensors,
     ("texts", "rerank"): RerankTensors,
+    ("texts and images", "embedding"): EmbeddingTensors,
+    ("images", "embedding"): ImageEmbeddingTensors,
+    ("images", "classification"): ImageClassifierTensors,
     ("readings", "records"): RecordTensors,
     ("readings", "series"): SeriesTensors,
     ("readings", "forecast"): ForecastTensors,
