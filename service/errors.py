@@ -5,6 +5,7 @@ SondeError
 ├── RequestError              the caller's request cannot be served as it is
 │   ├── MalformedBody         not JSON, not UTF-8
 │   ├── InvalidRequest        JSON that breaks the contract
+│   │   └── MissingField      none of several fields of which one is needed
 │   ├── UnsupportedMedia      another content type
 │   ├── BodyTooLarge          more bytes than allowed
 │   ├── ModelNotFound         no such model here
@@ -59,6 +60,12 @@ class InvalidRequest(RequestError):
     def at(cls, param: str, message: str) -> InvalidRequest:
         """The error of a parameter, which its message names first."""
         return cls(f"{param}: {message}", param=param)
+
+
+class MissingField(InvalidRequest):
+    """None of several fields is there, of which a request has one."""
+
+    code = "missing_field"
 
 
 class UnsupportedMedia(RequestError):

@@ -84,7 +84,9 @@ async def read_json(
         _require_json(headers.get("content-type", ""))
     raw = await read_bytes(receive, headers, settings.max_body_bytes)
     if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
-        fields = read_image_body(raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs)
+        sent = raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs
+        is_large = len(raw) > _INLINE_BYTES
+        fields = await _run_in_parse_thread(read_image_body, *sent) if is_large else read_image_body(*sent)
         return JsonRequest(_as_json(scope), receive, raw, fields)
     parsed = _cut_fields(await _parse(raw, with_readings, settings))
     if len(raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items

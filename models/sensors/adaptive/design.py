@@ -33,11 +33,6 @@ class Design:
         """Whether recent means are compared with the season too."""
         return "rhythm" in self.features
 
-    @property
-    def sizes(self) -> int:
-        """The number of features that are measured in their own usual size."""
-        return len(self.features) - (2 if self.rhythm else 1)
-
     def allowances(self, seen: int, rows: int) -> Doubles:
         """What is taken off the scores of `rows` readings after `seen` ones [rows]."""
         count = np.clip(seen + 1 + np.arange(rows), _FEW_ROWS, _MANY_ROWS)

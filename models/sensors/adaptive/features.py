@@ -20,8 +20,12 @@ Memory = dict[str, Doubles]
 
 _DEVIATION_ROWS, _SHIFT_ROWS, _LONG_ROWS, _RHYTHM_ROWS = 30, 10, 1000, 20
 _VOLATILITY_ROWS, _USUAL_ROWS = 20, 2000
+# After a shift the season's errors are large until it is learnt again; their usual size must not stay large for long.
+_USUAL_RHYTHM_ROWS = 500
 # The weight of a new reading in its slot of a seasonal profile, which is then a mean of three or four days or weeks.
 _PROFILE_WEIGHT = 0.3
+# Jump, deviation, shift and season are measured in their own usual size.
+_SIZES = 4
 # A feature below a hundredth of its usual size counts as that.
 _MIN_RATIO = 0.01
 # Usual sizes have a floor, as a share of the column's unit.
@@ -45,11 +49,11 @@ class StreamFeatures:
         names = ["last", "swing", "short", "long", "lively", "usual"]
         lengths = {f"season_{length}": length for length in self.seasons}
         if self.design.rhythm:
-            names += ["rhythm", "day", "day_errors", "busy"]
+            names += ["rhythm", "rhythm_errors", "day", "day_errors", "busy"]
             lengths |= dict(zip(["busyness"], self.seasons[-1:], strict=False))
         memory = {name: np.zeros(self.columns) for name in names}
         memory |= {name: np.zeros((length, self.columns)) for name, length in lengths.items()}
-        return memory | {"errors": np.zeros(self.design.sizes * self.columns), "rows": np.zeros(1)}
+        return memory | {"errors": np.zeros(_SIZES * self.columns), "rows": np.zeros(1)}
 
     def compute(self, x: Doubles, memory: Memory) -> Doubles:
         """Features float64 [n, features, columns] of readings [n, columns]; updates `memory`.
@@ -64,11 +68,10 @@ class StreamFeatures:
         deviation = np.abs(x - _delayed(before, _running_mean(x, _DEVIATION_ROWS, memory, "swing", seen)))
         by_day, by_longest = self._expected(x, memory, seen)
         sizes = [jump, deviation, np.abs(short - longer), np.abs(x - by_longest)]
-        others = []
+        ratios = [self._to_usual_size(np.stack(sizes, axis=1), memory, seen)]
         if self.design.rhythm:
-            sizes.append(np.abs(_running_mean(x - by_longest, _RHYTHM_ROWS, memory, "rhythm", seen)))
-            others.append(self._busyness(x - by_day, memory, seen))
-        ratios = [self._to_usual_size(np.stack(sizes, axis=1), memory, seen), *(one[:, None] for one in others)]
+            ratios.append(self._rhythm(x - by_longest, memory, seen)[:, None])
+            ratios.append(self._busyness(x - by_day, memory, seen)[:, None])
         volatility = self._volatility(jump, memory, seen)
         memory["last"], memory["rows"] = x[-1].copy(), np.array([float(seen + len(x))])
         logarithms = np.log(np.maximum(np.concatenate(ratios, axis=1), _MIN_RATIO))
@@ -77,15 +80,21 @@ class StreamFeatures:
     def _to_usual_size(self, sizes: Doubles, memory: Memory, seen: int) -> Doubles:
         """Divide sizes [n, features, columns] by their own running mean up to the reading before."""
         flat = sizes.reshape(len(sizes), -1)
-        usual = _mean_before(flat, memory, "errors", seen).reshape(sizes.shape)
+        usual = _mean_before(flat, _USUAL_ROWS, memory, "errors", seen).reshape(sizes.shape)
         return sizes / (usual + _FLOOR * self.unit)
+
+    def _rhythm(self, errors: Doubles, memory: Memory, seen: int) -> Doubles:
+        """The recent mean of the seasonal errors [n, columns], to its usual size."""
+        recent = np.abs(_running_mean(errors, _RHYTHM_ROWS, memory, "rhythm", seen))
+        usual = _mean_before(recent, _USUAL_RHYTHM_ROWS, memory, "rhythm_errors", seen)
+        return np.asarray(recent / (usual + _FLOOR * self.unit))
 
     def _busyness(self, errors: Doubles, memory: Memory, seen: int) -> Doubles:
         """Divide the recent mean of a day's errors [n, columns] by what they usually are at this time of day.
 
         Half of that is the mean of all times, so that a quiet hour's trifles stay trifles.
         """
-        always = _mean_before(np.abs(errors), memory, "day_errors", seen)
+        always = _mean_before(np.abs(errors), _USUAL_RHYTHM_ROWS, memory, "day_errors", seen)
         by_hour = always
         for length in self.seasons[-1:]:
             known = seen + np.arange(len(errors)) >= 2 * length
@@ -135,10 +144,10 @@ def _by_profile(x: Doubles, length: int, memory: Memory, name: str, seen: int) -
     return expected
 
 
-def _mean_before(sizes: Doubles, memory: Memory, name: str, seen: int) -> Doubles:
-    """The usual size [n, series] of the rows before each; 0 before the first."""
-    before = _debiased(memory[name], _USUAL_ROWS, seen) if seen else np.zeros(sizes.shape[1])
-    return _delayed(before, _running_mean(sizes, _USUAL_ROWS, memory, name, seen))
+def _mean_before(sizes: Doubles, rows: int, memory: Memory, name: str, seen: int) -> Doubles:
+    """The mean size [n, series] of about `rows` rows before each; 0 before the first."""
+    before = _debiased(memory[name], rows, seen) if seen else np.zeros(sizes.shape[1])
+    return _delayed(before, _running_mean(sizes, rows, memory, name, seen))
 
 
 def _running_mean(x: Doubles, rows: int, memory: Memory, name: str, seen: int) -> Doubles:

@@ -30,7 +30,7 @@ from service.api.schemas.images import (
     image_or_images,
     is_image_object,
 )
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, MissingField
 from service.serving.text_model import Purpose
 
 JinaTask = Literal[
@@ -113,9 +113,10 @@ class EmbeddingsBody(CompatibleBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> EmbeddingsBody:
-        if (self.input is None) == (self.messages is None):
-            got = "none of them" if self.input is None else "both"
-            raise InvalidRequest(f"give exactly one of input, messages: got {got}", param="input")
+        if self.input is None and self.messages is None:
+            raise MissingField("give exactly one of input, messages: got none of them", param="input")
+        if self.input is not None and self.messages is not None:
+            raise InvalidRequest("give exactly one of input, messages: got both", param="input")
         return self
 
     @property
@@ -226,9 +227,10 @@ class ClassifyBody(RequestBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> ClassifyBody:
-        if (self.input is None) == (self.images is None):
-            got = "none of them" if self.input is None else "both"
-            raise InvalidRequest(f"give exactly one of input, images: got {got}", param="input")
+        if self.input is None and self.images is None:
+            raise MissingField("give exactly one of input, images: got none of them", param="input")
+        if self.input is not None and self.images is not None:
+            raise InvalidRequest("give exactly one of input, images: got both", param="input")
         return self
 
     @property

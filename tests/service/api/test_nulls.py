@@ -64,8 +64,8 @@ def test_our_own_routes_are_those_without_a_model_elsewhere() -> None:
 
 
 def test_null_for_a_required_field_is_told(client: TestClient) -> None:
-    error = client.post("/v1/embeddings", json={"model": "fake", "input": None}).json()["error"]
-    assert (error["param"], error["code"]) == ("input", "invalid_value")
+    error = client.post("/embed", json={"inputs": None}).json()["error"]
+    assert (error["param"], error["code"]) == ("inputs", "invalid_value")
     assert "got null" in error["message"]
 
 

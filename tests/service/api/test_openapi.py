@@ -37,6 +37,8 @@ _UP_TO_THE_MODEL = (
     "output_dimension: fake has 16",
     "fake has no prompt",
     "; models that do: ",
+    "with images: none here",
+    "with images; start one",
     "give it labels",
     "give it a reference",
     "token ids must be 0 to",

@@ -225,6 +225,20 @@ def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str)
     assert "reads images" in response.json()["error"]["message"]
 
 
+def test_a_large_form_is_parsed_beside_the_event_loop(client: TestClient) -> None:
+    large = encoded(picture(1200, 900), "BMP")
+    assert len(large) > 256 * 1024
+    found = answer(client.post("/v1/classify", data={"model": "vit"}, files={"images": ("a.bmp", large)}))
+    assert found["data"][0]["label"] in LABELS
+
+
+def test_a_form_that_is_none_is_refused(client: TestClient) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    for headers, body in ((kind, b"no form"), ({"content-type": "multipart/form-data"}, b"--x--")):
+        response = client.post("/v1/classify", content=body, headers=headers)
+        assert response.status_code == 422, response.text
+
+
 def test_the_open_inference_protocol_takes_image_files(client: TestClient, loaded: dict[str, ImageModel]) -> None:
     def infer(model: str, *files: bytes) -> Any:
         sizes = [len(file).to_bytes(4, "little") + file for file in files]

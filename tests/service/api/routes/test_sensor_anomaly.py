@@ -296,7 +296,7 @@ def test_exactly_one_of_texts_records_and_series(client: TestClient) -> None:
     ):
         answer = client.post(SCORE, json={"model": RECORDS, **given})
         assert answer.status_code == 422, answer.text
-        assert "give exactly one of input, records, series" in answer.json()["error"]["message"]
+        assert "give exactly one of input, images, records, series" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("model", "field"), [(RECORDS, "series"), (PUMP, "records")])
@@ -315,12 +315,14 @@ def test_texts_and_readings_are_not_mistaken(client: TestClient) -> None:
     )
     refused(client, "model", "reads texts, not readings", code="wrong_task", model="fake", records=[[1, 2]])
     refused(client, "model", "with readings", code="wrong_task", path="/v1/embeddings", model=PUMP, input="hello")
-    refused(client, "model", "reads sensor readings", code="wrong_task", path="/v1/classify", model=PUMP, input="hello")
+    refused(
+        client, "model", "reads readings, not texts", code="wrong_task", path="/v1/classify", model=PUMP, input="hello"
+    )
     refused(
         client, "model", "with readings", code="wrong_task", path="/v2/rerank", model=PUMP, query="a", documents=["b"]
     )
-    refused(client, "model", "reads sensor readings", code="wrong_task", path="/v1/tokenize", model=PUMP, input="a")
-    refused(client, "model", "reads sensor readings", code="wrong_task", model=LOAD, series=[[1, 2]])
+    refused(client, "model", "reads readings, not texts", code="wrong_task", path="/v1/tokenize", model=PUMP, input="a")
+    refused(client, "model", "reads readings, not texts", code="wrong_task", model=LOAD, series=[[1, 2]])
 
 
 @pytest.mark.parametrize(
