@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environment import INFERENCE, CannotInstall, interpreter
+from tests.clients.environment import INFERENCE, KSERVE, CannotInstall, interpreter
 
 RunClient = Callable[[str, str], Any]
 # LiteLLM would ask GitHub for its list of prices.
@@ -59,8 +59,22 @@ def run_client(client_python: Path, vocabularies: Path) -> Iterator[RunClient]:
 @pytest.fixture(scope="session")
 def run_inference_client() -> Iterator[RunClient]:
     """The same for clients of the Open Inference Protocol, in an environment of theirs."""
+    with _running_in(INFERENCE) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def run_kserve_client() -> Iterator[RunClient]:
+    """The same for KServe's client."""
+    with _running_in(KSERVE) as run:
+        yield run
+
+
+@contextmanager
+def _running_in(requirements: Path) -> Iterator[RunClient]:
+    """A function that runs programs in the environment of a list of packages; skips where pip cannot install them."""
     try:
-        python = interpreter(INFERENCE)
+        python = interpreter(requirements)
     except CannotInstall as error:
         pytest.skip(str(error))
     with _running(python, {}) as run:

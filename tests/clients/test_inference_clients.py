@@ -170,3 +170,31 @@ except triton.InferenceServerException as error:
     np.testing.assert_allclose(vectors, expected, atol=2e-5)
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message == "x: expected float32 [batch, 16], got [2, 15]: dimension 1 is 15, expected 16"
+
+
+@pytest.mark.parametrize("protocol", ["REST", "REST, raw values", "gRPC"])
+def test_kserves_client_gets_vectors(
+    protocol: str, running: Running, expected: list[list[float]], run_kserve_client: RunClient
+) -> None:
+    if protocol == "gRPC":
+        pytest.importorskip("grpc_reflection")
+    program = """
+import asyncio
+import numpy as np
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.inference_client import InferenceGRPCClient
+async def ask():
+    text = InferInput("text", [len(TEXTS)], "BYTES")
+    text.set_data_from_numpy(np.array(TEXTS, dtype=object), binary_data=PROTOCOL != "REST")
+    asked = InferRequest(MODEL, [text])
+    if PROTOCOL == "gRPC":
+        async with InferenceGRPCClient(GRPC) as client:
+            assert await client.is_server_ready() and await client.is_model_ready(MODEL)
+            return await client.infer(asked)
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    assert await client.is_server_ready(url) and await client.is_model_ready(url, MODEL)
+    return await client.infer(url, asked, model_name=MODEL)
+result = asyncio.run(ask()).outputs[0].as_numpy().tolist()
+"""
+    vectors = run(run_kserve_client, f"PROTOCOL = {protocol!r}\n{program}", running)
+    np.testing.assert_allclose(vectors, expected, atol=2e-5)

@@ -75,6 +75,10 @@ TESTS = {
                 test_inference_clients.test_tritonclient_grpc_gets_vectors_and_errors,
             ),
             **dict.fromkeys(
+                [("kserve", what) for what in ("texts", "over REST and gRPC")],
+                test_inference_clients.test_kserves_client_gets_vectors,
+            ),
+            **dict.fromkeys(
                 [("mlserver, types", what) for what in ("texts", "metadata")],
                 test_inference_clients.test_mlservers_types_are_read_and_written,
             ),
@@ -151,6 +155,7 @@ def versions(listing: Path) -> dict[str, str]:
     [
         ("Python clients", environment.REQUIREMENTS),
         ("Python clients", environment.INFERENCE),
+        ("Python clients", environment.KSERVE),
         ("JavaScript and Java clients", environment.NODE_CLIENTS),
         (GENERATORS, environment.GENERATORS),
         (GENERATORS, environment.NODE_GENERATORS),

@@ -74,10 +74,13 @@ class InferParameters(_CodecFields, frozen=True):
 
 
 class InferBody(_Fields, frozen=True):
+    """A request. KServe's client says the model in it, too; the path decides."""
+
     inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MOST)]
     id: Annotated[str, Meta(max_length=256)] | None = None
     outputs: Annotated[list[InferOutput], Meta(max_length=_MOST)] | None = None
     parameters: InferParameters | None = None
+    model_name: str | None = None
 
     @property
     def options(self) -> InferParameters:

@@ -276,6 +276,7 @@ def test_nulls_and_codecs_of_mlservers_types_are_read(client: TestClient) -> Non
     codec = {"content_type": "str", "headers": None}
     one = texts("hello", shape=[1, 1], parameters=codec)
     assert infer(client, "fake", one, id=None, outputs=None, parameters=codec).status_code == 200
+    assert infer(client, "fake", one, model_name="fake").status_code == 200  # as KServe's client sends it
     answer = infer(client, "fake", texts("aGVsbG8=", parameters={"content_type": "base64"}))
     assert answer.status_code == 422
     assert "Invalid enum value 'base64'" in answer.text.replace("invalid", "Invalid")
