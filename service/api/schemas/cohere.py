@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, mod
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
 from service.api.schemas.fields import MAX_INPUTS, Count, kind_of, text_list, to_integer
-from service.api.schemas.images import PART_SCHEMA, EncodedImage, check_part, image_or_images
+from service.api.schemas.images import IMAGE_PART, TEXT_PART, EncodedImage, check_part, image_or_images
 from service.errors import InvalidRequest
 
 EmbeddingType = Literal["float", "base64", Quantization]
@@ -37,7 +37,14 @@ def _check_content(item: object, param: str) -> str | EncodedImage:
 
 _CONTENT = {
     "type": "object",
-    "properties": {"content": {"type": "array", "items": PART_SCHEMA, "minItems": 1}},
+    "properties": {
+        "content": {
+            "anyOf": [
+                {"type": "array", "items": TEXT_PART, "minItems": 1},
+                {"type": "array", "items": IMAGE_PART, "minItems": 1, "maxItems": 1},
+            ]
+        }
+    },
     "required": ["content"],
 }
 Inputs = Annotated[

@@ -12,7 +12,11 @@ from pydantic import PlainValidator, WithJsonSchema
 from service.api.schemas.fields import MAX_INPUTS, SingleInput, check_text, kind_of
 from service.errors import InvalidRequest
 
-IMAGE_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "contentEncoding": "base64"}
+IMAGE_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "pattern": r"^(data:image/[a-z0-9.+-]+;base64,)?[A-Za-z0-9+/=]+$",
+}
 IMAGE_OBJECT: dict[str, Any] = {
     "type": "object",
     "properties": {"image": IMAGE_SCHEMA},
@@ -117,12 +121,12 @@ def check_part(part: object, param: str) -> str | EncodedImage:
     )
 
 
-_TEXT_PART = {
+TEXT_PART: dict[str, Any] = {
     "type": "object",
     "properties": {"type": {"const": "text"}, "text": {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}},
     "required": ["type", "text"],
 }
-_IMAGE_PART = {
+IMAGE_PART: dict[str, Any] = {
     "type": "object",
     "properties": {
         "type": {"const": "image_url"},
@@ -130,7 +134,7 @@ _IMAGE_PART = {
     },
     "required": ["type", "image_url"],
 }
-PART_SCHEMA: dict[str, Any] = {"anyOf": [_TEXT_PART, _IMAGE_PART]}
+_PART = {"anyOf": [TEXT_PART, IMAGE_PART]}
 Messages = Annotated[
     list[Any],
     PlainValidator(check_messages),
@@ -143,7 +147,7 @@ Messages = Annotated[
                 "type": "object",
                 "properties": {
                     "role": {"type": "string"},
-                    "content": {"type": "array", "items": PART_SCHEMA, "minItems": 1, "maxItems": 1},
+                    "content": {"type": "array", "items": _PART, "minItems": 1, "maxItems": 1},
                 },
                 "required": ["content"],
             },
