@@ -80,8 +80,9 @@ docs: setup-dev       ## build the documentation into site/, with all links chec
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate
 lock: setup-dev       ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer releases)
 	$(COMPILE) $(UPGRADE) --all-build-deps --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra grpc --constraint requirements.lock --output-file requirements-grpc.lock pyproject.toml
 	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
-	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-dev.lock
+	sed -i -e '/^--/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock requirements-grpc.lock requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .venv-infinity .venv-rivals $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site *.egg-info

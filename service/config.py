@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; an address beyond loopback needs API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     metrics_port: int = Field(0, ge=0, le=65535, description="second port for /metrics, without a key; 0 is off")
+    grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0 is off")
     workers: int = Field(
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
     )

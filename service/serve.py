@@ -101,12 +101,14 @@ def _run_server(
     # Most of loading a model is no work of the interpreter's, which has time to import the rest.
     from service.api.app import create_app
     from service.api.server import Server, serve
+    from service.rpc import open_rpc
 
     if process is not None:
         process.publish(metrics)
     banner = make_banner(settings, keyring)
     announce = banner.show if process is None else process.announcing(banner.text)
-    server = Server(create_app(settings, manager, keyring, metrics), settings, manager, announce, process)
+    app = create_app(settings, manager, keyring, metrics)
+    server = Server(app, settings, manager, announce, process, open_rpc(app, settings, shared=process is not None))
     listen(metrics.registry, settings.host, settings.metrics_port)
     return serve(server, manager, sockets)
 

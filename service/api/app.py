@@ -30,6 +30,7 @@ from service.api.routes import (
     huggingface,
     jobs,
     kept_inputs,
+    model_repository,
     models,
     ollama,
     open_inference,
@@ -90,6 +91,7 @@ def create_app(
     limits = KeyLimits(1 / max(settings.workers, settings.fronts, 1))
     reports = RequestReports(metrics, limits)
     checks = RequestChecks(settings, keyring, limits, manager.admit)
+    app.state.checks, app.state.reports = checks, reports
     app.add_middleware(HeadMiddleware)
     app.add_middleware(ContentEncodingMiddleware)
     app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
@@ -104,7 +106,20 @@ def _routes() -> APIRouter:
     """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
     made = APIRouter(strict_content_type=False)  # `service.api.json_body` checks it
     # Longer paths come first: /v1/models/{model} would match /v1/models/{model}/versions and …/owner too.
-    operating = (ownership, held_out, registry, models, file_check, files, feedback, kept_inputs, jobs, health, console)
+    operating = (
+        ownership,
+        held_out,
+        registry,
+        model_repository,
+        models,
+        file_check,
+        files,
+        feedback,
+        kept_inputs,
+        jobs,
+        health,
+        console,
+    )
     for module in (*_COMPUTING, *operating):
         made.include_router(module.router)
     made.include_router(jobs.bare_router)

@@ -31,6 +31,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS = 3_600_000
 _CLIENT_TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+_MILLISECONDS = ("tokenize_ms", "queue_ms", "inference_ms")
 _HUNG_UP = "the caller hung up"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -106,28 +107,31 @@ class ComputeCall:
 
     def respond(self, body: bytes, served: Servable, *parts: Timings, media_type: str = "application/json") -> Response:
         """An answer with the model, the times and the number of cut inputs in its headers."""
-        truncated = sum(rows.truncated for rows in parts)
-        tokenize, queue, inference = (1000 * max(times) for times in zip((0.0,) * 3, *map(_times, parts), strict=True))
-        RequestContext.of(self.request).facts.update(
-            model=served.label,
-            inputs=sum(rows.inputs for rows in parts),
-            tokens=sum(rows.token_count for rows in parts),
-            truncated=truncated,
-            tokenize_ms=round(tokenize, 3),
-            queue_ms=round(queue, 3),
-            inference_ms=round(inference, 3),
-        )
-        timing = b"tokenize;dur=%.2f, queue;dur=%.2f, inference;dur=%.2f" % (tokenize, queue, inference)
+        facts = facts_of(served, parts)
+        RequestContext.of(self.request).facts.update(facts)
+        timing = b"tokenize;dur=%.2f, queue;dur=%.2f, inference;dur=%.2f" % tuple(facts[name] for name in _MILLISECONDS)
         return _Computed(
             body,
             [
                 (b"content-length", b"%d" % len(body)),
                 (b"content-type", media_type.encode()),
                 (b"x-sonde-model", served.label.encode("latin-1")),
-                (b"x-sonde-truncated", b"%d" % truncated),
+                (b"x-sonde-truncated", b"%d" % facts["truncated"]),
                 (b"server-timing", timing),
             ],
         )
+
+
+def facts_of(served: Servable, parts: Sequence[Timings]) -> dict[str, Any]:
+    """What the log says of a computation: its model, sizes and times."""
+    times = (1000 * max(seconds) for seconds in zip((0.0,) * 3, *map(_times, parts), strict=True))
+    return {
+        "model": served.label,
+        "inputs": sum(rows.inputs for rows in parts),
+        "tokens": sum(rows.token_count for rows in parts),
+        "truncated": sum(rows.truncated for rows in parts),
+        **{name: round(milliseconds, 3) for name, milliseconds in zip(_MILLISECONDS, times, strict=True)},
+    }
 
 
 class _Computed(Response):

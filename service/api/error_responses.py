@@ -88,7 +88,7 @@ _VALIDATION_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_fie
 # A base URL of other services ends in /api/v1.
 _OLLAMA, _NOT_OLLAMA = "/api/", "/api/v1/"
 # Cohere's routes are below /v2, too.
-_OPEN_INFERENCE = ("/v2/models", "/v2/health")
+_OPEN_INFERENCE = ("/v2/models", "/v2/health", "/v2/repository")
 _NOT_HERE = {"/v1/uploads": "files are uploaded in one request: POST /v1/files"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 

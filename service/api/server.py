@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,6 +30,18 @@ _POLL_S = 0.05
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
+class Listener(Protocol):
+    """Another server on the same event loop."""
+
+    async def start(self) -> None:
+        """Listen. Raises CannotListen."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more requests, and end those that are not answered within `grace_s`."""
+        ...
+
+
 class Server(uvicorn.Server):
     """A server that drains on SIGTERM or SIGINT: it answers open requests, then ends.
 
@@ -44,6 +56,7 @@ class Server(uvicorn.Server):
         manager: ModelManager,
         announce: Callable[[str, Sequence[ModelMetadata]], None],
         member: ServerProcess | None = None,
+        other: Listener | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -69,6 +82,7 @@ class Server(uvicorn.Server):
         self._manager = manager
         self._announce = announce
         self._member = member
+        self._other = other
         self._draining: asyncio.Task[None] | None = None
 
     def fail(self, error: Exception) -> None:
@@ -84,7 +98,15 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._member is not None:
             self._member.take_connections(self._make_protocol)
+        if self._other is not None:
+            await self._other.start()
         threading.Thread(target=self._open, name="open-models", daemon=True).start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections."""
+        await super().shutdown(sockets)
+        if self._other is not None:
+            await self._other.stop(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -143,6 +165,7 @@ class Server(uvicorn.Server):
 
         Later requests get 503.
         """
+        other = asyncio.create_task(self._other.stop(self._settings.shutdown_s)) if self._other is not None else None
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_s
         waiting = set(self.server_state.tasks)
         while (waiting := waiting & self.server_state.tasks) and asyncio.get_running_loop().time() < deadline:
@@ -152,6 +175,8 @@ class Server(uvicorn.Server):
                 "%d requests were not answered within %g s and get 503", len(waiting), self._settings.shutdown_s
             )
             await asyncio.to_thread(self._manager.stop)
+        if other is not None:
+            await other
         self.should_exit = True
 
 

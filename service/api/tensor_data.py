@@ -1,10 +1,10 @@
-"""Tensors of the Open Inference Protocol as bytes: JSON, or raw values after it."""
+"""Tensors of the Open Inference Protocol as bytes: JSON, or raw values after it. Texts are BYTES, in UTF-8."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -12,9 +12,11 @@ import orjson
 
 from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
+from service.api.body_counts import BodyCounts
 from service.api.schemas.open_inference import InferBody, InferInput
-from service.errors import InvalidRequest, MalformedBody
+from service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
+BodyT = TypeVar("BodyT")
 # The protocol's names of dtypes.
 DATATYPES = {
     "bool": "BOOL",
@@ -27,10 +29,13 @@ DATATYPES = {
     "bfloat16": "BF16",
     "float32": "FP32",
     "float64": "FP64",
+    "bytes": "BYTES",
 }
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
+# Of a text's length before its bytes, little-endian.
+_LENGTH_BYTES = 4
 
 
 def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memoryview]:
@@ -45,14 +50,39 @@ def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memory
             raise MalformedBody(f"inference-header-content-length: {expected}, got {header_length[:40]!r}")
         length = int(header_length)
     view = memoryview(raw)
+    return decode_body(view[:length], InferBody), view[length:]
+
+
+def decode_body(raw: bytes | memoryview, kind: type[BodyT]) -> BodyT:
+    """A body of JSON. Raises MalformedBody for what is no JSON, and InvalidRequest for other JSON."""
     try:
-        return msgspec.json.decode(view[:length], type=InferBody), view[length:]
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        param = where.strip("`.") or "body"
-        raise InvalidRequest.at(param, message[:1].lower() + message[1:]) from error
+        raise validation_error(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from error
+
+
+def validation_error(error: msgspec.ValidationError) -> InvalidRequest:
+    """What msgspec says of a field, as an error of ours that names it."""
+    message, _, where = str(error).partition(" - at `$")
+    return InvalidRequest.at(where.strip("`.") or "body", message[:1].lower() + message[1:])
+
+
+def cut_parts(body: InferBody, binary: memoryview) -> list[memoryview | None]:
+    """The raw values of each input; None where its values are in `data`.
+
+    Where bytes are missing, an input has too few. Raises InvalidRequest where bytes are left over.
+    """
+    parts: list[memoryview | None] = []
+    at = 0
+    for one in body.inputs:
+        parts.append(None if one.binary_size is None else binary[at : at + one.binary_size])
+        at += one.binary_size or 0
+    if at < len(binary):
+        message = f"expected {at} bytes after the JSON, as binary_data_size says, got {len(binary)}"
+        raise InvalidRequest.at("inputs", message)
+    return parts
 
 
 def describe_inputs(body: InferBody) -> dict[str, Described]:
@@ -64,28 +94,35 @@ def describe_inputs(body: InferBody) -> dict[str, Described]:
             raise InvalidRequest.at(one.name, f"expected a datatype of {known}, got {one.datatype!r}")
         if one.name in described:
             raise InvalidRequest.at(one.name, "is there twice")
-        described[one.name] = Described(_DTYPES[one.datatype], tuple(one.shape))
+        described[one.name] = Described(_DTYPES[one.datatype], _shape(one))
     return described
 
 
-def read_tensors(body: InferBody, binary: memoryview) -> dict[str, HostTensor]:
-    """The tensors of a request, by name. Raises InvalidRequest naming the first whose values are not as it says."""
-    described, tensors, at = describe_inputs(body), {}, 0
-    for one in body.inputs:
-        size = one.parameters.binary_data_size
-        if size is None:
-            values = _from_json(one, described[one.name])
-        else:
-            values = _from_bytes(one, described[one.name], binary[at : at + size])
-            at += size
-        tensor = HostTensor(described[one.name].dtype, values.reshape(one.shape))
-        if not tensor.is_finite:
-            raise InvalidRequest.at(one.name, "expected finite numbers, got NaN or infinity")
+def _shape(one: InferInput) -> tuple[int, ...]:
+    """The shape. MLServer's codecs send a list of texts as a column, which is a list here."""
+    if one.datatype == DATATYPES["bytes"] and len(one.shape) == 2 and one.shape[1] == 1:
+        return (one.shape[0],)
+    return tuple(one.shape)
+
+
+def read_tensors(
+    body: InferBody, parts: Sequence[memoryview | None], *, with_missing: bool = False
+) -> dict[str, HostTensor]:
+    """The tensors of a request, by name. Of BYTES, the values are Python's bytes.
+
+    `with_missing` takes NaN, in JSON null, for a value that is missing. Raises InvalidRequest naming the first tensor
+    whose values are not as it says.
+    """
+    described = describe_inputs(body)
+    tensors: dict[str, HostTensor] = {}
+    for one, part in zip(body.inputs, parts, strict=True):
+        about = described[one.name]
+        values = _from_json(one, about, with_missing) if part is None else _from_bytes(one, about, part)
+        tensor = HostTensor(about.dtype, values.reshape(about.shape))
+        if not tensor.is_finite and not (with_missing and not np.isinf(values).any()):
+            expected = "finite numbers, or NaN where a value is missing" if with_missing else "finite numbers"
+            raise InvalidRequest.at(one.name, f"expected {expected}, got {'' if with_missing else 'NaN or '}infinity")
         tensors[one.name] = tensor
-    if at != len(binary):
-        raise InvalidRequest.at(
-            "inputs", f"expected {at} bytes after the JSON, as binary_data_size says, got {len(binary)}"
-        )
     return tensors
 
 
@@ -104,8 +141,10 @@ def write_outputs(
     for name, tensor in tensors.items():
         output: dict[str, Any] = {"name": name, "datatype": DATATYPES[tensor.dtype], "shape": list(tensor.shape)}
         if name in in_binary:
-            parts.append(np.ascontiguousarray(tensor.values).tobytes())
+            parts.append(to_raw(tensor))
             output["parameters"] = {"binary_data_size": len(parts[-1])}
+        elif tensor.dtype == "bytes":
+            output["data"] = [one.decode() for one in tensor.values.ravel()]
         else:
             output["data"] = np.ascontiguousarray(tensor.values).ravel()
         outputs.append(output)
@@ -113,12 +152,30 @@ def write_outputs(
     return b"".join([header, *parts]), len(header) if parts else None
 
 
+def to_raw(tensor: HostTensor) -> bytes:
+    """The raw values; of BYTES, each text after its length."""
+    if tensor.dtype != "bytes":
+        return np.ascontiguousarray(tensor.values).tobytes()
+    return b"".join(len(one).to_bytes(_LENGTH_BYTES, "little") + one for one in tensor.values.ravel())
+
+
+def bytes_tensor(texts: Sequence[bytes], shape: tuple[int, ...] | None = None) -> HostTensor:
+    """Texts as a tensor, by default [n]."""
+    values = np.empty(len(texts), object)
+    values[:] = texts
+    return HostTensor("bytes", values.reshape(len(texts) if shape is None else shape))
+
+
 def _from_bytes(one: InferInput, described: Described, part: memoryview) -> np.ndarray[Any, Any]:
+    if bytes(one.data) not in (b"", b"null"):
+        raise InvalidRequest.at(one.name, "has both data and binary_data_size: send one of them")
+    if described.dtype == "bytes":
+        if one.binary_size not in (None, len(part)):
+            raise InvalidRequest.at(one.name, f"expected binary_data_size {one.binary_size} bytes, got {len(part)}")
+        return bytes_tensor(_cut_texts(one, part, math.prod(described.shape))).values
     dtype = NUMPY_DTYPES[described.dtype]
     expected = math.prod(described.shape) * dtype.itemsize
-    size = one.parameters.binary_data_size
-    if bytes(one.data):
-        raise InvalidRequest.at(one.name, "has both data and binary_data_size: send one of them")
+    size = len(part) if one.binary_size is None else one.binary_size
     if size != expected or len(part) != expected:
         what = f"expected {expected} bytes for {one.datatype} {list(described.shape)}"
         raise InvalidRequest.at(one.name, f"{what}, got binary_data_size {size} and {len(part)} bytes")
@@ -130,19 +187,39 @@ def _from_bytes(one: InferInput, described: Described, part: memoryview) -> np.n
     return values
 
 
-def _from_json(one: InferInput, described: Described) -> np.ndarray[Any, Any]:
+def _cut_texts(one: InferInput, part: memoryview, count: int) -> list[bytes]:
+    """The texts in raw values, where each has its length before it. Raises InvalidRequest."""
+    texts: list[bytes] = []
+    at = 0
+    while at < len(part) and len(texts) < count:
+        begin = at + _LENGTH_BYTES
+        at = begin + int.from_bytes(part[at:begin], "little")
+        if at > len(part):
+            message = f"expected {at} bytes, as the length before text {len(texts)} says, got {len(part)}"
+            raise InvalidRequest.at(one.name, message)
+        texts.append(bytes(part[begin:at]))
+    if len(texts) < count or at < len(part):
+        message = f"expected {count} texts for shape {one.shape}, each after its length in 4 bytes"
+        raise InvalidRequest.at(one.name, f"{message}; got {len(texts)}, and {len(part) - at} bytes more")
+    return texts
+
+
+def _from_json(one: InferInput, described: Described, with_missing: bool) -> np.ndarray[Any, Any]:
+    raw = bytes(one.data)
     if described.dtype in _BINARY_ALONE:
         raise InvalidRequest.at(one.name, f"{one.datatype} has no form in JSON: send it as binary data")
-    if not bytes(one.data):
+    if not raw:
         raise InvalidRequest.at(one.name, "expected data, or binary_data_size and raw values after the JSON; got none")
     expected = math.prod(described.shape)
-    if bytes(one.data).count(b",") + 1 > max(expected, 1):  # before a list is made of it
-        raise _wrong_count(one, expected, f"{bytes(one.data).count(b',') + 1}")
+    _require_few_values(one, described, raw, expected)
     try:
-        values = list(_flat(msgspec.json.decode(one.data, type=_nested(described, one.data))))
-        with np.errstate(over="ignore"):  # infinity is refused like others that are not finite
-            array = np.array(values, NUMPY_DTYPES[described.dtype])
-    except (msgspec.DecodeError, OverflowError, RecursionError) as error:
+        values = list(_flat(msgspec.json.decode(raw, type=_nested(described.dtype, len(one.shape), raw, with_missing))))
+        if described.dtype == "bytes":
+            array = bytes_tensor([text.encode() for text in values]).values
+        else:
+            with np.errstate(over="ignore"):  # infinity is refused like others that are not finite
+                array = np.array(values, NUMPY_DTYPES[described.dtype])
+    except (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError) as error:
         reason = str(error).partition(" - at")[0]
         raise InvalidRequest.at(one.name, f"expected {one.datatype} in lists, got other data ({reason})") from error
     if array.size != expected:
@@ -150,14 +227,29 @@ def _from_json(one: InferInput, described: Described) -> np.ndarray[Any, Any]:
     return array
 
 
+def _require_few_values(one: InferInput, described: Described, raw: bytes, expected: int) -> None:
+    """Raise for more values than the shape has, before a list is made of them. A text may have commas in it."""
+    most = max(expected, 1)
+    if described.dtype == "bytes":
+        try:
+            BodyCounts(strings=most, lists=most + 1, values=most).require_within(raw)
+        except BodyTooLarge as error:
+            raise _wrong_count(one, expected, "more") from error
+    elif raw.count(b",") + 1 > most:
+        raise _wrong_count(one, expected, f"{raw.count(b',') + 1}")
+
+
 def _wrong_count(one: InferInput, expected: int, got: str) -> InvalidRequest:
     return InvalidRequest.at(one.name, f"expected {expected} values for shape {one.shape}, got {got}")
 
 
-def _nested(described: Described, data: msgspec.Raw) -> Any:
+def _nested(dtype: str, dimensions: int, raw: bytes, with_missing: bool) -> Any:
     """The type of a list of values, or of lists as deep as the shape."""
-    kind: Any = bool if described.dtype == "bool" else float if "float" in described.dtype else int
-    depth = len(described.shape) if bytes(data).lstrip()[1:].lstrip()[:1] == b"[" else 1
+    kinds = {"bool": bool, "bytes": str, "float32": float, "float64": float}
+    kind: Any = kinds.get(dtype, int)
+    if with_missing and kind is float:
+        kind = float | None
+    depth = dimensions if raw.lstrip()[1:].lstrip()[:1] == b"[" else 1
     for _ in range(depth):
         kind = list[kind]
     return kind

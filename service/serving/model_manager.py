@@ -251,6 +251,10 @@ class ModelManager:
         message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
         raise WrongTask(message, param="model")
 
+    def configured(self) -> Iterable[Servable]:
+        """The models of the settings."""
+        return self._configured.values()
+
     def all(self) -> Iterable[Servable]:
         """Every model in service: those of the settings first, then the fine-tuned ones."""
         return [*self._configured.values(), *self.watcher.current.values()]

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.environment import CannotInstall, interpreter
+from tests.clients.environment import INFERENCE, KSERVE, CannotInstall, interpreter
 
 RunClient = Callable[[str, str], Any]
 # LiteLLM would ask GitHub for its list of prices.
@@ -51,8 +52,40 @@ def vocabularies(client_python: Path) -> Path:
 @pytest.fixture(scope="session")
 def run_client(client_python: Path, vocabularies: Path) -> Iterator[RunClient]:
     """A function that runs a client's program with the service's `url`, and gives what it assigns to `result`."""
-    environment = {**os.environ, **_OFFLINE, "TIKTOKEN_CACHE_DIR": str(vocabularies)}
-    command = [str(client_python), "-c", _RUNNER]
+    with _running(client_python, {"TIKTOKEN_CACHE_DIR": str(vocabularies), **_OFFLINE}) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def run_inference_client() -> Iterator[RunClient]:
+    """The same for clients of the Open Inference Protocol, in an environment of theirs."""
+    with _running_in(INFERENCE) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def run_kserve_client() -> Iterator[RunClient]:
+    """The same for KServe's client."""
+    with _running_in(KSERVE) as run:
+        yield run
+
+
+@contextmanager
+def _running_in(requirements: Path) -> Iterator[RunClient]:
+    """A function that runs programs in the environment of a list of packages; skips where pip cannot install them."""
+    try:
+        python = interpreter(requirements)
+    except CannotInstall as error:
+        pytest.skip(str(error))
+    with _running(python, {}) as run:
+        yield run
+
+
+@contextmanager
+def _running(python: Path, variables: dict[str, str]) -> Iterator[RunClient]:
+    """A function that runs programs in one process of an interpreter."""
+    environment = {**os.environ, **variables}
+    command = [str(python), "-c", _RUNNER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as runner:
         assert runner.stdin is not None
         assert runner.stdout is not None

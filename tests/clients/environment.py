@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+INFERENCE = Path(__file__).with_name("inference.txt")
+KSERVE = Path(__file__).with_name("kserve.txt")
 GENERATORS = Path(__file__).with_name("generators.txt")
 NODE_CLIENTS = Path(__file__).with_name("clients.json")
 NODE_GENERATORS = Path(__file__).with_name("generators.json")
@@ -73,6 +75,8 @@ if __name__ == "__main__":
     problems = []
     for find in (
         interpreter,
+        partial(interpreter, INFERENCE),
+        partial(interpreter, KSERVE),
         partial(interpreter, GENERATORS),
         partial(node_modules, NODE_CLIENTS),
         partial(node_modules, NODE_GENERATORS),

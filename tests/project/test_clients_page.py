@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import environment, test_generators, test_node_and_java_clients, test_python_clients
+from tests.clients import (
+    environment,
+    test_generators,
+    test_inference_clients,
+    test_node_and_java_clients,
+    test_python_clients,
+)
 from tests.service.api import test_clients, test_recorded_clients
 from tests.service.api.routes import test_ollama
 
 PAGE = Path("docs/clients.md").read_text(encoding="utf-8")
 GENERATORS = "Clients of your own"
 _PACKAGES = {
-    "tritonclient": "tritonclient[http]",
+    "tritonclient": "tritonclient[grpc,http]",
     "huggingface_hub": "huggingface-hub",
     "openapi-generator": "openapi-generator-cli",
 }
@@ -59,6 +65,23 @@ TESTS = {
                 test_python_clients.test_vectors_of_integers_are_read_as_voyage_and_cohere_send_them
             ),
             ("tritonclient, http", "tensors"): test_python_clients.test_tritons_client_sends_tensors,
+            ("tritonclient, http", "texts"): test_inference_clients.test_tritonclient_http_gets_vectors,
+            **dict.fromkeys(
+                [("tritonclient, http", "metadata"), ("tritonclient, http", "repository")],
+                test_inference_clients.test_tritonclient_http_asks_for_everything_else,
+            ),
+            **dict.fromkeys(
+                [("tritonclient, grpc", what) for what in ("tensors", "texts", "metadata", "repository")],
+                test_inference_clients.test_tritonclient_grpc_gets_vectors_and_errors,
+            ),
+            **dict.fromkeys(
+                [("kserve", what) for what in ("texts", "over REST and gRPC")],
+                test_inference_clients.test_kserves_client_gets_vectors,
+            ),
+            **dict.fromkeys(
+                [("mlserver, types", what) for what in ("texts", "metadata")],
+                test_inference_clients.test_mlservers_types_are_read_and_written,
+            ),
             ("huggingface_hub", "similarity"): test_clients.test_hugging_face_embeds_and_compares,
             ("huggingface_hub", "classification"): test_clients.test_hugging_face_classifies,
             ("huggingface_hub", "zero-shot"): test_python_clients.test_hugging_face_classifies_without_training,
@@ -131,6 +154,8 @@ def versions(listing: Path) -> dict[str, str]:
     ("section", "listing"),
     [
         ("Python clients", environment.REQUIREMENTS),
+        ("Python clients", environment.INFERENCE),
+        ("Python clients", environment.KSERVE),
         ("JavaScript and Java clients", environment.NODE_CLIENTS),
         (GENERATORS, environment.GENERATORS),
         (GENERATORS, environment.NODE_GENERATORS),

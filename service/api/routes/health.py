@@ -19,7 +19,6 @@ _NOT_READY = {"model": Health, "description": "not ready; the reason is in the b
 
 
 @router.get("/livez", include_in_schema=False)
-@router.get("/v2/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=Health, summary="Is the process alive?")
 async def live() -> dict[str, object]:
     """200 while the process answers at all."""
@@ -28,7 +27,6 @@ async def live() -> dict[str, object]:
 
 @router.get("/ping", include_in_schema=False)
 @router.get("/readyz", include_in_schema=False)
-@router.get("/v2/health/ready", include_in_schema=False)
 @router.get("/healthz", include_in_schema=False)
 @router.get("/health", response_model=Health, responses={503: _NOT_READY}, summary="As /health/ready")
 @router.get("/health/ready", response_model=Health, responses={503: _NOT_READY}, summary="Does it take requests?")
@@ -38,7 +36,23 @@ async def ready(manager: ManagerDep) -> Response:
     It does once models are loaded and warm, while their devices answer and no shutdown has begun.
     """
     problem = manager.problem
-    body = {"status": "ok" if problem is None else "unavailable", "reason": problem}
+    return _readiness({"status": "ok" if problem is None else "unavailable", "reason": problem}, problem)
+
+
+@router.get("/v2/health/live", include_in_schema=False)
+async def live_for_kserve() -> dict[str, bool]:
+    """The liveness as KServe's client reads it."""
+    return {"live": True}
+
+
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready_for_kserve(manager: ManagerDep) -> Response:
+    """The readiness as KServe's client reads it."""
+    problem = manager.problem
+    return _readiness({"ready": problem is None, "reason": problem}, problem)
+
+
+def _readiness(body: dict[str, object], problem: str | None) -> Response:
     response = Response(orjson.dumps(body), 200 if problem is None else 503, media_type="application/json")
     if problem is not None:
         response.headers["retry-after"] = "2"

@@ -44,7 +44,7 @@ async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSen
         _require_small_shares(len(rows), served.signature.columns)
     state, place = (None, StreamPosition()) if body.state is None else unseal(body.state, served.manifest.digest)
     read = await _run_by_size(served, len(rows), lambda: _read_rows(body, rows, served, param, place.last_s))
-    _require_window(served, len(read.readings), state)
+    require_window(served, len(read.readings), state)
     contributions = body.contributions or bool(body.events)
     work = served.score(read.readings, call.caller, state=state, contributions=contributions)
     scored, timings = await call.cancel_on_disconnect(work)
@@ -121,7 +121,8 @@ def _late_warning(count: int, rows: NDArray[np.int64]) -> str:
     return f"{len(late)} readings were left out, since their timestamps are not later than those before: {named}"
 
 
-def _require_window(served: ServedSensor, rows: int, state: State | None) -> None:
+def require_window(served: ServedSensor, rows: int, state: State | None) -> None:
+    """Raise InvalidRequest for fewer readings than a series without a state needs."""
     window = served.signature.window
     if state is None and rows < window:
         needs = f"{served.metadata.name} needs at least {window} to begin with; calls with state may have fewer"

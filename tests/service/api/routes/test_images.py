@@ -237,3 +237,22 @@ def test_a_form_that_is_none_is_refused(client: TestClient) -> None:
     for headers, body in ((kind, b"no form"), ({"content-type": "multipart/form-data"}, b"--x--")):
         response = client.post("/v1/classify", content=body, headers=headers)
         assert response.status_code == 422, response.text
+
+
+def test_the_open_inference_protocol_takes_image_files(client: TestClient, loaded: dict[str, ImageModel]) -> None:
+    def infer(model: str, *files: bytes) -> Any:
+        sizes = [len(file).to_bytes(4, "little") + file for file in files]
+        one = {"name": "image", "datatype": "BYTES", "shape": [len(files)]}
+        header = json.dumps({"inputs": [{**one, "parameters": {"binary_data_size": len(b"".join(sizes))}}]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(header))}
+        return client.post(f"/v2/models/{model}/infer", content=b"".join([header, *sizes]), headers=headers)
+
+    [vectors] = answer(infer("dino", DATA, OTHER))["outputs"]
+    expected = rows(loaded["dino"], DATA, OTHER)
+    np.testing.assert_allclose(np.reshape(vectors["data"], vectors["shape"]), expected, rtol=1e-4, atol=1e-5)
+    label, scores = answer(infer("vit", DATA))["outputs"]
+    assert label["data"] == [LABELS[int(np.argmax(scores["data"]))]]
+    assert sum(scores["data"]) == pytest.approx(1)
+    broken = infer("vit", DATA, DATA[:50])
+    assert broken.status_code == 422
+    assert broken.json()["error"].startswith("image[1]")

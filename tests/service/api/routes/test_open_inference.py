@@ -149,7 +149,7 @@ def test_bfloat16_travels_as_raw_values_alone(client: TestClient) -> None:
         ({"shape": [2, 16.5]}, 422, "expected `int`, got `float`"),
         ({"datatype": "FP64"}, 422, "x: expected float32 [batch, 16], got dtype float64"),
         ({"datatype": "FP99"}, 422, "x: expected a datatype of BOOL,"),
-        ({"datatype": "BYTES"}, 422, "x: expected a datatype of BOOL,"),
+        ({"datatype": "BYTES"}, 422, "x: expected float32 [batch, 16], got dtype bytes"),
         ({"name": "y"}, 422, "inputs: no input 'y'; the model has: x"),
         ({"data": [1.0] * 31}, 422, "x: expected 32 values for shape [2, 16], got 31"),
         ({"data": [1.0] * 33}, 422, "x: expected 32 values for shape [2, 16], got 33"),

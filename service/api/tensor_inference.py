@@ -1,0 +1,110 @@
+"""One inference of the Open Inference Protocol: from a body that was read to the outputs that its caller wants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from models.programs.tensors import HostTensor
+from service.api.schemas.open_inference import InferBody, InferOutput, OutputParameters
+from service.api.tensor_data import describe_inputs, read_tensors, require_json_form
+from service.api.tensor_models import TensorModel, best_values
+from service.errors import InvalidRequest
+from service.serving.servable import Caller, Servable, Timings
+
+T = TypeVar("T")
+# Values that take longer to read or write than a thread to start.
+INLINE_BYTES = 64 * 1024
+# Others have no best values.
+_NUMBERS = {"uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The outputs that a caller wants, in order; those `in_binary` as raw values. `about` is the rest of the answer."""
+
+    outputs: Mapping[str, HostTensor]
+    in_binary: Sequence[str]
+    about: Mapping[str, Any]
+    parts: Sequence[Timings]
+
+
+async def infer(
+    body: InferBody, parts: Sequence[memoryview | None], model: TensorModel[Any], caller: Caller
+) -> Inference:
+    """Check a request against the model's contract, and compute it. `parts` are the inputs' raw values.
+
+    Raises TensorError and InvalidRequest naming what does not fit, and what `TensorModel.infer` raises.
+    """
+    wanted = _wanted(body, model)
+    model.check(describe_inputs(body), body.options)
+    tensors = await in_pool_if(
+        _size(body, parts) > INLINE_BYTES,
+        model.served,
+        lambda: read_tensors(body, parts, with_missing=model.with_missing),
+    )
+    output = await model.infer(tensors, wanted, body.options, _with_timeout(caller, body.options.timeout))
+    outputs = {
+        name: best_values(output.tensors[name], one.classification, model.labels.get(name, ()))
+        if one.classification
+        else output.tensors[name]
+        for name, one in wanted.items()
+    }
+    in_binary = [name for name, one in wanted.items() if _is_binary(body, one)]
+    metadata = model.served.metadata
+    about: dict[str, Any] = {"model_name": metadata.name, "model_version": metadata.version, "id": body.id or ""}
+    if output.parameters:
+        about["parameters"] = output.parameters
+    return Inference(outputs, in_binary, about, output.parts)
+
+
+async def in_pool_if(is_large: bool, served: Servable, work: Callable[[], T]) -> T:
+    """Do work in a thread where it is large."""
+    return await served.run_in_pool(work) if is_large else work()
+
+
+def _size(body: InferBody, parts: Sequence[memoryview | None]) -> int:
+    """Bytes of all values."""
+    pairs = zip(body.inputs, parts, strict=True)
+    return sum(memoryview(one.data).nbytes if part is None else part.nbytes for one, part in pairs)
+
+
+def _wanted(body: InferBody, model: TensorModel[Any]) -> dict[str, OutputParameters]:
+    """The outputs that a caller wants, by default all.
+
+    Raises InvalidRequest for one that the model lacks, and for one that has not the form that is wanted.
+    """
+    dtypes = {spec.name: spec.dtype for spec in model.contract.outputs}
+    outputs = body.outputs or [InferOutput(name) for name in dtypes]
+    wanted = {one.name: one.parameters or OutputParameters() for one in outputs}
+    for name, parameters in wanted.items():
+        if name not in dtypes:
+            raise InvalidRequest.at("outputs", f"no output {name!r}; the model has: {', '.join(dtypes)}")
+        if parameters.classification:
+            _require_numbers(name, dtypes[name])
+        elif not _is_binary(body, parameters):
+            require_json_form(name, dtypes[name])
+    return wanted
+
+
+def _is_binary(body: InferBody, output: OutputParameters) -> bool:
+    """Whether an output goes out as raw values."""
+    return bool(body.options.binary_data_output if output.binary_data is None else output.binary_data)
+
+
+def _require_numbers(name: str, dtype: str) -> None:
+    """Raise InvalidRequest for an output whose values cannot be ranked."""
+    if dtype not in _NUMBERS:
+        raise InvalidRequest.at(name, f"{dtype} has no best values: leave out classification")
+
+
+def _with_timeout(caller: Caller, timeout_us: int | None) -> Caller:
+    """The caller with the time that the request's parameter allows; of two deadlines the earlier one holds."""
+    if not timeout_us:
+        return caller
+    deadline = time.monotonic() + timeout_us / 1e6
+    if caller.patience_s is None and caller.deadline is not None:
+        deadline = min(deadline, caller.deadline)
+    return replace(caller, deadline=deadline, patience_s=None)

@@ -1,0 +1,83 @@
+"""The methods of `inference.GRPCInferenceService`."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from service.api.compute_route import facts_of
+from service.api.routes.model_repository import load_model, model_index, unload_model
+from service.api.routes.open_inference import label
+from service.api.tensor_inference import INLINE_BYTES, in_pool_if, infer
+from service.api.tensor_metadata import model_metadata
+from service.api.tensor_models import tensor_model
+from service.errors import InvalidRequest
+from service.rpc.calls import Call, Method
+from service.rpc.messages import message
+from service.rpc.tensors import read_request, write_response
+
+_EXTENSIONS = ["classification", "model_repository"]
+
+
+async def _server_live(request: Any, call: Call) -> Any:
+    return message("ServerLiveResponse")(live=True)
+
+
+async def _server_ready(request: Any, call: Call) -> Any:
+    return message("ServerReadyResponse")(ready=call.manager.problem is None)
+
+
+async def _server_metadata(request: Any, call: Call) -> Any:
+    return message("ServerMetadataResponse")(name="sonde", version=version("sonde"), extensions=_EXTENSIONS)
+
+
+async def _model_ready(request: Any, call: Call) -> Any:
+    await call.manager.resolve(label(request.name, request.version))
+    return message("ModelReadyResponse")(ready=True)
+
+
+async def _model_metadata(request: Any, call: Call) -> Any:
+    served = await call.manager.resolve(label(request.name, request.version))
+    return message("ModelMetadataResponse")(**model_metadata(tensor_model(served, call.settings)))
+
+
+async def _model_infer(request: Any, call: Call) -> Any:
+    served = await call.manager.resolve(label(request.model_name, request.model_version))
+    is_large = request.ByteSize() > INLINE_BYTES
+    body, parts = await in_pool_if(is_large, served, lambda: read_request(request))
+    made = await infer(body, parts, tensor_model(served, call.settings), call.caller)
+    call.context.facts.update(facts_of(served, made.parts))
+    size = sum(tensor.values.nbytes for tensor in made.outputs.values())
+    return await in_pool_if(size > INLINE_BYTES, served, lambda: write_response(made))
+
+
+async def _repository_index(request: Any, call: Call) -> Any:
+    models = await asyncio.to_thread(model_index, call.manager, call.registry, ready=request.ready)
+    return message("RepositoryIndexResponse")(models=models)
+
+
+async def _load(request: Any, call: Call) -> Any:
+    if request.parameters:
+        raise InvalidRequest.at("parameters", "models have no configuration or files that a request could replace")
+    await load_model(request.model_name, call.manager, call.registry, by=call.context.key.id)
+    return message("RepositoryModelLoadResponse")()
+
+
+async def _unload(request: Any, call: Call) -> Any:
+    key = call.context.key.id
+    await asyncio.to_thread(unload_model, request.model_name, call.manager, call.registry, by=key)
+    return message("RepositoryModelUnloadResponse")()
+
+
+METHODS = (
+    Method("ServerLive", _server_live, None),
+    Method("ServerReady", _server_ready, None),
+    Method("ServerMetadata", _server_metadata),
+    Method("ModelReady", _model_ready),
+    Method("ModelMetadata", _model_metadata),
+    Method("ModelInfer", _model_infer),
+    Method("RepositoryIndex", _repository_index),
+    Method("RepositoryModelLoad", _load, "admin"),
+    Method("RepositoryModelUnload", _unload, "admin"),
+)
