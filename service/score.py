@@ -59,9 +59,21 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     for flag, path in (("--plot", parsed.plot), ("--out", parsed.out)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InvalidRequest(f"{flag}: expected a file in a directory that exists, got {path}")
-    scorer: Scorer = (
-        _RemoteModel(parsed.url, parsed.model, parsed.key) if parsed.url else _LocalModel(settings, parsed.model)
-    )
+    with _open_scorer(parsed, settings) as scorer:
+        return _score_file(scorer, parsed)
+
+
+@contextmanager
+def _open_scorer(parsed: argparse.Namespace, settings: Settings) -> Iterator[Scorer]:
+    """A model of a running service where there is `--url`, else one of the home. Raises SondeError."""
+    if not parsed.url:
+        yield _LocalModel(settings, parsed.model)
+        return
+    with Client(parsed.url, parsed.key, timeout_s=_TIMEOUT_S) as client:
+        yield _RemoteModel(client, parsed.model)
+
+
+def _score_file(scorer: Scorer, parsed: argparse.Namespace) -> int:
     csv = csv_options(parsed.csv or [])
     table = read(parsed.file, ColumnRoles(scorer.columns, parsed.timestamp, parsed.group, csv=csv))
     found = _score_streams(scorer, table, parsed) if scorer.kind == "series" else scorer.score(table, parsed.alpha)
@@ -168,8 +180,8 @@ class _LocalModel:
 class _RemoteModel:
     """A model of a running service."""
 
-    def __init__(self, url: str, name: str, key: str | None) -> None:
-        self._client, self._name = Client(url, key, timeout_s=_TIMEOUT_S), name
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
         about = self._client.model(name)
         if about.task != "anomaly" or "kind" not in about.signature:
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")

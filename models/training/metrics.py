@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, entropy, rankdata, spearmanr
 
 from models.training.hyperparameters import Metric
 
@@ -57,6 +56,8 @@ def accuracy(truth: Ints, predicted: Ints) -> float:
 
 def share_of(count: int, rows: int) -> Interval:
     """A share of rows with its 95 % interval, which holds for few rows and for 0 % and 100 % (Wilson, 1927)."""
+    from scipy.stats import binomtest  # takes half a second to import, and the service reads reports without it
+
     found = binomtest(count, rows).proportion_ci(0.95, method="wilson")
     return Interval(count / rows, float(found.low), float(found.high))
 
@@ -112,6 +113,8 @@ def auroc(normal: Floats, strange: Floats) -> float:
     # bootstrap resamples would feel.
     if not len(normal) or not len(strange):
         raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.concatenate([normal, strange]))
     above = ranks[len(normal) :].sum() - len(strange) * (len(strange) + 1) / 2
     return float(above / (len(normal) * len(strange)))
@@ -134,6 +137,8 @@ def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95)
 def spearman(a: Floats, b: Floats) -> float:
     """Rank correlation of two columns [n]; 0 when one of them is constant."""
     _require_same_length(a, b)
+    from scipy.stats import spearmanr
+
     return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
 
 
@@ -229,6 +234,8 @@ def effective_rank(x: Floats) -> float:
 
     It is 1 when all rows point the same way.
     """
+    from scipy.stats import entropy
+
     values = np.linalg.svd(np.asarray(x, dtype=np.float64), compute_uv=False)
     return float(np.exp(entropy(values))) if values.any() else 0.0
 

@@ -63,6 +63,13 @@ def run_inference_client() -> Iterator[RunClient]:
         yield run
 
 
+@pytest.fixture
+def run_mlserver() -> Iterator[RunClient]:
+    """The same in a process of its own: MLServer's messages of gRPC have the names of Triton's."""
+    with _running_in(INFERENCE) as run:
+        yield run
+
+
 @pytest.fixture(scope="session")
 def run_kserve_client() -> Iterator[RunClient]:
     """The same for KServe's client."""

@@ -135,9 +135,9 @@ result = [client.infer("mlp", [x]).as_numpy("output").tolist(), errors]
 
 
 def test_mlservers_types_are_read_and_written(
-    running: Running, expected: list[list[float]], run_inference_client: RunClient
+    running: Running, expected: list[list[float]], run_mlserver: RunClient
 ) -> None:
-    np.testing.assert_allclose(run(run_inference_client, TYPES, running), expected, atol=2e-5)
+    np.testing.assert_allclose(run(run_mlserver, TYPES, running), expected, atol=2e-5)
 
 
 def test_tritonclient_grpc_gets_vectors_and_errors(

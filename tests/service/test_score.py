@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -47,8 +47,12 @@ def reached(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
 
 def connect_by(answer: Callable[[httpx.Request], httpx.Response], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all clients ask a function instead of a socket."""
-    http = httpx.Client(base_url="http://localhost", transport=httpx.MockTransport(answer))
-    monkeypatch.setattr("service.score.Client", partial(Client, http=http))
+
+    def connect(*arguments: Any, **options: Any) -> Client:
+        http = httpx.Client(base_url="http://localhost", transport=httpx.MockTransport(answer))
+        return Client(*arguments, **options, http=http)
+
+    monkeypatch.setattr("service.score.Client", connect)
 
 
 @pytest.fixture

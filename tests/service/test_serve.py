@@ -108,8 +108,9 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
 def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", "--home", str(tmp_path), "--port", str(port)]
+    command += [flag for number in range(6) for flag in ("--model", f"m{number}={MODEL}")]  # loading takes seconds
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: accepts(port), 30)  # from then on PyTorch is imported and the model loaded
+        wait_until(lambda: accepts(port), 30)
         process.terminate()
         said, logged = process.communicate(timeout=30)
     assert (process.returncode, said) == (0, b""), logged.decode()[-2000:]

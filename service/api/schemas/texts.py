@@ -60,7 +60,7 @@ _PURPOSES: dict[str, Purpose] = {
 
 def _check_input(value: object) -> list[Any]:
     """OpenAI's `input`, where texts may be objects with a text or an image, as Jina's clients send them."""
-    if not isinstance(value, list) or not any(map(is_image_object, value)):
+    if not isinstance(value, list) or dict not in map(type, value) or not any(map(is_image_object, value)):
         return check_texts_or_ids(value, "input")
     return [
         check_image(item["image"], f"input[{at}].image")
