@@ -9,9 +9,9 @@ from typing import Any
 from service.api.compute_route import facts_of
 from service.api.routes.model_repository import load_model, model_index, unload_model
 from service.api.routes.open_inference import label
-from service.api.tensor_inference import INLINE_BYTES, in_pool_if, infer
-from service.api.tensor_metadata import model_metadata
-from service.api.tensor_models import tensor_model
+from service.api.tensors.inference import INLINE_BYTES, in_pool_if, infer
+from service.api.tensors.kinds import tensor_model
+from service.api.tensors.metadata import model_metadata
 from service.errors import InvalidRequest
 from service.rpc.calls import Call, Method
 from service.rpc.messages import message

@@ -10,8 +10,8 @@ import numpy as np
 
 from models.programs.tensors import NUMPY_DTYPES
 from service.api.schemas.open_inference import InferBody
-from service.api.tensor_data import DATATYPES, bytes_tensor, to_raw, validation_error
-from service.api.tensor_inference import Inference
+from service.api.tensors.data import DATATYPES, bytes_tensor, to_raw, validation_error
+from service.api.tensors.inference import Inference
 from service.errors import InvalidRequest
 from service.rpc.messages import message
 

@@ -13,7 +13,7 @@ from service.api.compute_route import INFER
 from service.api.deps import ContextDep, ManagerDep, RegistryDep, SettingsDep, requires
 from service.api.json_body import read_bytes
 from service.api.schemas.open_inference import IndexBody, LoadBody, UnloadBody
-from service.api.tensor_data import decode_body
+from service.api.tensors.data import decode_body
 from service.api.trained_names import parse_or_404, require_in_service, require_known
 from service.serving.model_manager import ModelManager
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Response
 from service.api.compute_route import INFER, CallDep
 from service.api.deps import ManagerDep, MetricsDep, SettingsDep
 from service.api.json_body import read_bytes
-from service.api.tensor_data import cut_parts, split_body, write_outputs
-from service.api.tensor_inference import INLINE_BYTES, in_pool_if
-from service.api.tensor_inference import infer as infer_tensors
-from service.api.tensor_metadata import model_config, model_metadata
-from service.api.tensor_models import tensor_model
-from service.api.tensor_statistics import model_statistics, totals_by_model
+from service.api.tensors.data import cut_parts, split_body, write_outputs
+from service.api.tensors.inference import INLINE_BYTES, in_pool_if
+from service.api.tensors.inference import infer as infer_tensors
+from service.api.tensors.kinds import tensor_model
+from service.api.tensors.metadata import model_config, model_metadata
+from service.api.tensors.statistics import model_statistics, totals_by_model
 
 # The protocol has a document of its own, which describes these routes to its clients.
 router = APIRouter(tags=["Open Inference Protocol"], include_in_schema=False, dependencies=[INFER])

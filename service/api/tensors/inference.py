@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from models.programs.tensors import HostTensor
 from service.api.schemas.open_inference import InferBody, InferOutput, OutputParameters
-from service.api.tensor_data import describe_inputs, read_tensors, require_json_form
-from service.api.tensor_models import TensorModel, best_values
+from service.api.tensors.data import bytes_tensor, describe_inputs, read_tensors, require_json_form
+from service.api.tensors.model import TensorModel
 from service.errors import InvalidRequest
 from service.serving.servable import Caller, Servable, Timings
 
@@ -108,3 +110,15 @@ def _with_timeout(caller: Caller, timeout_us: int | None) -> Caller:
     if caller.patience_s is None and caller.deadline is not None:
         deadline = min(deadline, caller.deadline)
     return replace(caller, deadline=deadline, patience_s=None)
+
+
+def best_values(tensor: HostTensor, count: int, labels: Sequence[str]) -> HostTensor:
+    """The `count` best values of each row as BYTES `value:index[:label]`, as Triton writes them."""
+    rows = tensor.values.reshape(-1, tensor.shape[-1] if tensor.shape else 1)
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    texts = [
+        f"{row[at]:f}:{at}{f':{labels[at]}' if labels else ''}".encode()
+        for row, best in zip(rows, order, strict=True)
+        for at in best
+    ]
+    return bytes_tensor(texts, (*tensor.shape[:-1], order.shape[1]))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.programs.contract import Contract, TensorSpec
-from service.api.tensor_data import DATATYPES
-from service.api.tensor_models import TensorModel
+from service.api.tensors.data import DATATYPES
+from service.api.tensors.model import TensorModel
 
 
 def model_metadata(model: TensorModel[Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, for any transport: models as contracts of tensors."""

@@ -1,0 +1,59 @@
+"""Models that read image files, as BYTES."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from models.linalg import normalize
+from models.programs.contract import Contract
+from models.programs.tensors import HostTensor
+from models.text.sequence_classifier import probabilities
+from service.api.schemas.open_inference import InferParameters
+from service.api.tensors.data import bytes_tensor
+from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
+from service.serving.image_model import Encoded, ImageOutput, ReadsImages
+from service.serving.program_model import Tensors
+from service.serving.servable import Caller
+
+
+class ImageEmbeddingTensors(TensorModel[ReadsImages]):
+    """Image files in, vectors of length 1 out."""
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, caller)
+        return TensorOutput({"embedding": HostTensor("float32", normalize(rows.values))}, [rows])
+
+    async def _rows(self, tensors: Tensors, caller: Caller) -> ImageOutput:
+        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
+        return await self.served.image_rows(files, caller, self.served.metadata.task, "image[{}]".format)
+
+    def _outputs(self) -> Specs:
+        return {"embedding": ("float32", ("n", self.served.metadata.width))}
+
+    def _make_contract(self) -> Contract:
+        return make_contract({"image": ("bytes", ("n",))}, self._outputs(), {"n": self._settings.max_inputs})
+
+
+class ImageClassifierTensors(ImageEmbeddingTensors):
+    """Image files in, the best label and the scores of all labels out."""
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """See TensorModel."""
+        return {"scores": self.served.metadata.labels}
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, caller)
+        scores = probabilities(rows.values, multi_label=self.served.metadata.multi_label)
+        best = [self.served.metadata.labels[at].encode() for at in scores.argmax(axis=1)]
+        return TensorOutput({"label": bytes_tensor(best), "scores": HostTensor("float32", scores)}, [rows])
+
+    def _outputs(self) -> Specs:
+        return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}

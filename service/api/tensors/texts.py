@@ -1,0 +1,155 @@
+"""Models that read texts, as BYTES."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from models.linalg import normalize
+from models.programs.contract import Contract, Shaped
+from models.programs.tensors import HostTensor
+from service.api.routes.classify import classifier_prompt, score_own_labels
+from service.api.routes.rerank import score_documents, to_relevance
+from service.api.schemas.fields import check_texts, require_few_scores
+from service.api.schemas.open_inference import InferParameters
+from service.api.tensors.data import bytes_tensor
+from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
+from service.errors import BackendError, InvalidRequest
+from service.serving.fine_tuned import FineTunedModel
+from service.serving.program_model import Tensors
+from service.serving.servable import Caller
+from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
+
+
+class _TextTensors(TensorModel[ServedText]):
+    """Texts [n] in."""
+
+    takes: ClassVar[Collection[str]] = ("truncate",)
+
+    @abstractmethod
+    def _outputs(self) -> Specs: ...
+
+    def _make_contract(self) -> Contract:
+        return make_contract({"text": ("bytes", ("n",))}, self._outputs(), {"n": self._settings.max_inputs})
+
+    def _prompt(self, parameters: InferParameters) -> str:
+        return self.served.prompt(parameters.prompt_name)
+
+    async def _rows(self, tensors: Tensors, parameters: InferParameters, caller: Caller) -> ModelOutput:
+        options = TokenizeOptions(self._prompt(parameters), parameters.truncate is not False, param="text")
+        texts = _read_texts(tensors["text"], "text")
+        return await self.served.rows(texts, caller, self.served.metadata.task, options)
+
+
+class EmbeddingTensors(_TextTensors):
+    """Texts in, vectors of length 1 out."""
+
+    takes = ("truncate", "prompt_name")
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, parameters, caller)
+        vectors = HostTensor("float32", normalize(rows.values))
+        return TensorOutput({"embedding": vectors}, [rows], _cut_texts(rows))
+
+    def _outputs(self) -> Specs:
+        return {"embedding": ("float32", ("n", self.served.metadata.width))}
+
+
+class ClassifierTensors(_TextTensors):
+    """Texts in, the best label and the scores of all labels out."""
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """See TensorModel."""
+        return {"scores": self.served.metadata.labels}
+
+    def check(self, tensors: Mapping[str, Shaped], parameters: InferParameters) -> None:
+        """See TensorModel."""
+        super().check(tensors, parameters)
+        require_few_scores(tensors["text"].shape[0], self.served.metadata.labels, None, "text")
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, parameters, caller)
+        scored = await score_own_labels(self.served, rows, multi_label=self.served.metadata.multi_label)
+        best = [scored.names[at].encode() for at in scored.in_scope.argmax(axis=1)]
+        outputs = {"label": bytes_tensor(best), "scores": HostTensor("float32", scored.scores)}
+        return TensorOutput(outputs, scored.parts, _cut_texts(rows))
+
+    def _outputs(self) -> Specs:
+        return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}
+
+    def _prompt(self, parameters: InferParameters) -> str:
+        return classifier_prompt(self.served)
+
+
+class TextAnomalyTensors(_TextTensors):
+    """Texts in, scores and p-values out, by a detector that was trained on texts."""
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, parameters, caller)
+        detector = self.served
+        if not isinstance(detector, FineTunedModel):
+            raise BackendError(f"{detector.metadata.name} has no detector")
+        scored = await detector.run_in_pool(lambda: detector.score(rows.values))
+        if scored is None:
+            raise BackendError(f"{detector.metadata.name} has no detector")
+        outputs = {
+            "score": HostTensor("float32", scored.scores.numpy().astype(np.float32)),
+            "p_value": HostTensor("float64", scored.p_values.numpy().astype(np.float64)),
+        }
+        return TensorOutput(outputs, [rows], _cut_texts(rows))
+
+    def _outputs(self) -> Specs:
+        return {"score": ("float32", ("n",)), "p_value": ("float64", ("n",))}
+
+
+class RerankTensors(TensorModel[ServedText]):
+    """A query and documents in, the documents' relevance out."""
+
+    takes = ("truncate",)
+    has_batches = False
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        [query] = _read_texts(tensors["query"], "query")
+        documents = _read_texts(tensors["documents"], "documents")
+        options = TokenizeOptions(truncate=parameters.truncate is not False, param="documents")
+        raw, parts = await score_documents(self.served, query, documents, options, caller)
+        scores = HostTensor("float32", to_relevance(raw, self.served).astype(np.float32))
+        return TensorOutput({"relevance_score": scores}, parts, _cut_texts(*parts))
+
+    def _make_contract(self) -> Contract:
+        inputs: Specs = {"query": ("bytes", (1,)), "documents": ("bytes", ("n",))}
+        outputs: Specs = {"relevance_score": ("float32", ("n",))}
+        return make_contract(inputs, outputs, {"n": self._settings.max_inputs})
+
+
+def _read_texts(tensor: HostTensor, param: str) -> list[str]:
+    """The texts of BYTES. Raises InvalidRequest naming one that is empty or not UTF-8."""
+    texts = []
+    for index, text in enumerate(tensor.values):
+        try:
+            texts.append(text.decode())
+        except UnicodeDecodeError as error:
+            raise InvalidRequest.at(f"{param}[{index}]", f"expected UTF-8, got other bytes ({error.reason})") from error
+    return check_texts(texts, param)
+
+
+def _cut_texts(*rows: ModelOutput) -> Said:
+    """A warning where texts were cut."""
+    truncated = sum(part.truncated for part in rows)
+    return {"warnings": f"{truncated} texts were cut to the model's length"} if truncated else {}
