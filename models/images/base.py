@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,3 +89,14 @@ def by_shape(batch: Sequence[ImageItem]) -> dict[tuple[int, ...] | None, list[in
     for index, item in enumerate(batch):
         groups.setdefault(item.values.shape if isinstance(item, Pixels) else None, []).append(index)
     return groups
+
+
+def compute_by_shape(
+    batch: Sequence[ImageItem], width: int, compute: Callable[[list[Pixels]], Tensor]
+) -> NDArray[np.float32]:
+    """Rows float32 [n, width] of a batch of images; `compute` gets those of one shape together."""
+    rows = np.empty((len(batch), width), dtype=np.float32)
+    for places in by_shape(batch).values():
+        images = [item for place in places if isinstance(item := batch[place], Pixels)]
+        rows[places] = compute(images).float().cpu().numpy()
+    return rows

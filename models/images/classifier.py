@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.images.base import ImageItem, by_shape, image_metadata, load_network, to_tensor
+from models.images.base import ImageItem, compute_by_shape, image_metadata, load_network, to_tensor
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.preemption import NO_PREEMPTION, Preemption
@@ -39,14 +40,13 @@ class ImageClassifier:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
-        for places in by_shape(batch).values():
-            images = [item for place in places if isinstance(item := batch[place], Pixels)]
-            with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
-                pixels = to_tensor(images, self.images, self._placement)
-                rows[places] = self._network(pixel_values=pixels).logits.float().cpu().numpy()
-        return rows
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+            return compute_by_shape(batch, self.metadata.width, self._logits)
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""
         return self._placement.memory_bytes()
+
+    def _logits(self, images: Sequence[Pixels]) -> Tensor:
+        logits: Tensor = self._network(pixel_values=to_tensor(images, self.images, self._placement)).logits
+        return logits

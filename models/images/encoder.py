@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.images.base import ImageItem, by_shape, image_metadata, load_network, to_tensor
+from models.images.base import ImageItem, compute_by_shape, image_metadata, load_network, to_tensor
 from models.images.pixels import Pixels
 from models.images.processor import load_processor, probe_image
 from models.preemption import NO_PREEMPTION, Preemption
@@ -38,12 +38,8 @@ class ImageEncoder:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], not normalised."""
-        rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
-        for places in by_shape(batch).values():
-            images = [item for place in places if isinstance(item := batch[place], Pixels)]
-            with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
-                rows[places] = self._vectors(images).float().cpu().numpy()
-        return rows
+        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+            return compute_by_shape(batch, self.metadata.width, self._vectors)
 
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """Two maps of the middle layers, float32 [n, channels, h, w], the finer first."""
