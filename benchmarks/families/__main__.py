@@ -1,4 +1,4 @@
-"""Detectors on families of plants that nobody tuned them for.
+"""Detectors on families of plants for which they were not tuned.
 
 python -m benchmarks.families [--plants 4] [--networks] [--choice] [--data ../shared/data] [--write]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.images.base import ImageItem, by_shape, image_metadata, to_tensor
+from models.images.base import ImageItem, compute_by_shape, image_metadata, to_tensor
 from models.images.efficientnet_lite import EfficientNetLite0
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
@@ -39,14 +39,14 @@ class LiteEncoder:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, 1280], not normalised."""
-        rows = np.empty((len(batch), _WIDTH), dtype=np.float32)
-        for places in by_shape(batch).values():
-            images = [item for place in places if isinstance(item := batch[place], Pixels)]
+
+        def compute(images: list[Pixels]) -> Tensor:
             with self._placement.inference_mode():
                 vectors = self._network.vectors(to_tensor(images, self.images, self._placement))
-            rows[places] = vectors.float().cpu().numpy()
             preempt()
-        return rows
+            return vectors
+
+        return compute_by_shape(batch, _WIDTH, compute)
 
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """The maps of three stages, float32 [n, channels, h, w]."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.programs.tensors import NUMPY_DTYPES
 from service.api.schemas.open_inference import InferBody
-from service.api.tensors.data import DATATYPES, bytes_tensor, to_raw, validation_error
+from service.api.tensors.data import DATATYPES, DTYPES, bytes_tensor, to_raw, validation_error
 from service.api.tensors.inference import Inference
 from service.errors import InvalidRequest
 from service.rpc.messages import message
@@ -28,7 +28,6 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 
 
 def read_request(request: Any) -> tuple[InferBody, list[memoryview]]:
@@ -94,6 +93,6 @@ def _from_contents(one: Any) -> bytes:
     if one.datatype == "BYTES":
         return to_raw(bytes_tensor(values))
     try:
-        return np.array(values, NUMPY_DTYPES[_DTYPES[one.datatype]]).tobytes()
+        return np.array(values, NUMPY_DTYPES[DTYPES[one.datatype]]).tobytes()
     except OverflowError as error:
         raise InvalidRequest.at(one.name, f"expected {one.datatype}, got a value out of its range") from error

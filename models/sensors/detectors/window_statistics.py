@@ -30,8 +30,8 @@ class StatisticsDetector(SensorDetector):
     step. A fault that moves, shakes, smooths or freezes a column shows in them, and a broken relation of two columns in
     their covariance, which is shrunk (Ledoit and Wolf, 2004).
 
-    Only a share w of a column's variance lies within blocks of 100 readings. The rest is a level that wanders, and
-    goes on wandering after training. So the variance of a mean is multiplied by 1 / w⁴.
+    Only a share w of a column's variance lies within blocks of 100 readings. The rest is a level that wanders, also
+    after training. So the variance of a mean is multiplied by 1 / w⁴.
     """
 
     kind = "statistics"

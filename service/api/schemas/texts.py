@@ -113,10 +113,7 @@ class EmbeddingsBody(CompatibleBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> EmbeddingsBody:
-        if self.input is None and self.messages is None:
-            raise MissingField("give exactly one of input, messages: got none of them", param="input")
-        if self.input is not None and self.messages is not None:
-            raise InvalidRequest("give exactly one of input, messages: got both", param="input")
+        _require_one(input=self.input, messages=self.messages)
         return self
 
     @property
@@ -227,10 +224,7 @@ class ClassifyBody(RequestBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> ClassifyBody:
-        if self.input is None and self.images is None:
-            raise MissingField("give exactly one of input, images: got none of them", param="input")
-        if self.input is not None and self.images is not None:
-            raise InvalidRequest("give exactly one of input, images: got both", param="input")
+        _require_one(input=self.input, images=self.images)
         return self
 
     @property
@@ -265,3 +259,12 @@ class ClassifyAnswer(ResponseBody):
         description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
+
+
+def _require_one(**sources: object) -> None:
+    """Raise MissingField where both of two fields are absent, and InvalidRequest where both are there."""
+    given, about = [value is not None for value in sources.values()], f"give exactly one of {', '.join(sources)}"
+    if not any(given):
+        raise MissingField(f"{about}: got none of them", param="input")
+    if all(given):
+        raise InvalidRequest(f"{about}: got both", param="input")

@@ -31,7 +31,7 @@ DATATYPES = {
     "float64": "FP64",
     "bytes": "BYTES",
 }
-_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
 # Of a text's length before its bytes, little-endian.
@@ -89,12 +89,12 @@ def describe_inputs(body: InferBody) -> dict[str, Described]:
     """The dtypes and shapes of a request's inputs, by name. Raises InvalidRequest."""
     described: dict[str, Described] = {}
     for one in body.inputs:
-        if one.datatype not in _DTYPES:
-            known = ", ".join(_DTYPES)
+        if one.datatype not in DTYPES:
+            known = ", ".join(DTYPES)
             raise InvalidRequest.at(one.name, f"expected a datatype of {known}, got {one.datatype!r}")
         if one.name in described:
             raise InvalidRequest.at(one.name, "is there twice")
-        described[one.name] = Described(_DTYPES[one.datatype], _shape(one))
+        described[one.name] = Described(DTYPES[one.datatype], _shape(one))
     return described
 
 
