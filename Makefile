@@ -39,7 +39,7 @@ test: setup-dev       ## set up and run the whole suite
 	$(PYTEST) $(ARGS)
 
 test-fast: setup-dev  ## what runs without weights and other processes
-	$(PYTEST) -m "not slow and not real" $(ARGS)
+	$(PYTEST) -m "not slow and not real and not long" $(ARGS)
 
 test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
 	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)

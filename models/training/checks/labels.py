@@ -8,7 +8,6 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
-from cleanlab.filter import find_label_issues
 
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
@@ -108,6 +107,8 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
     if len(names) < 2 or len(kept) < MIN_ROWS_TO_SUSPECT * len(names):
         message = f"The check for wrong labels needs {MIN_ROWS_TO_SUSPECT} rows of each label."
         return _finding("label_errors", "skipped", None, None, message)
+    from cleanlab.filter import find_label_issues  # takes a second to import
+
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
     probabilities = out_of_fold_probabilities(x[kept], y, seed=seed)

@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import SGDClassifier
 from torch import Tensor
 
 from models.training.data.rows import TextRows, normalised
@@ -40,6 +37,10 @@ def word_counts(train: TextRows, held_out: TextRows, *, seed: int = 0) -> Baseli
 
     Averaged stochastic gradient descent takes a second or two for 10,000 rows and 77 labels.
     """
+    from sklearn.exceptions import ConvergenceWarning  # scikit-learn takes a second to import
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import SGDClassifier
+
     vectorizer = TfidfVectorizer(
         max_features=_MAX_FEATURES, sublinear_tf=True, tokenizer=_words, token_pattern=None, lowercase=False
     )
