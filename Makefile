@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
 # JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
-# Bytecode is kept wherever the environment says otherwise: hundreds of processes start in the tests.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Bytecode is kept wherever the environment says otherwise: hundreds of processes start in the tests. They also sync and
+# remove thousands of small files, which is cheaper in memory: TESTS_TMP is there where it has 4 GiB to spare.
+TESTS_TMP ?= $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 4194304 {print "/dev/shm"}')
+PYTEST := $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve check test test-fast test-properties lint format bench campaign docs lock clean
 

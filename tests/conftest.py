@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,6 +18,7 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.database import Database
 from service.metrics import Metrics
+from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
@@ -85,6 +87,14 @@ def client(make_app: MakeApp) -> Iterator[TestClient]:
     """A client of an application with one fake encoder called `fake`."""
     with TestClient(make_app()) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def openapi_document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The OpenAPI document of an application over a fake encoder. Writing it takes longer than most tests."""
+    settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("document")}), Metrics()
+    with closing(open_manager(settings, metrics, FakeModel("all-MiniLM-L6-v2"))) as manager:
+        return create_app(settings, manager, Keyring(settings.keys_file), metrics).openapi()
 
 
 @pytest.fixture(scope="session")
