@@ -25,6 +25,8 @@ from models.training.report import Finding, Report
 from models.training.report_markdown import to_markdown
 from tests.support.check_rows import embed, healthy, parts, relabelled
 
+pytestmark = pytest.mark.slow
+
 _NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?%?)"
 # How messages name a range, and the sides that it bounds: the lowest and the highest value that is fine.
 _RANGES = (
