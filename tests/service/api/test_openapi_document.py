@@ -117,6 +117,8 @@ WRONG = [
     ("TeiRerankBody", {"query": "a", "texts": ["b"], "documents": ["b"]}),
     ("TeiRerankBody", {"query": "a"}),
     ("CohereEmbedBody", {"model": "m"}),
+    ("OllamaShowBody", {}),
+    ("OllamaShowBody", {"model": None, "name": None}),
     ("EmbeddingsBody", {"model": "m", "input": 5}),
     ("EmbeddingsBody", {"model": "m", "input": ["a", 5]}),
     ("EmbeddingsBody", {"model": "m", "input": ["a"] * 2049}),
@@ -126,6 +128,8 @@ WRONG = [
 RIGHT = [
     ("ExplainBody", {"model": "m", "input": "a", "text": None}),
     ("ExplainBody", {"model": "m", "text": "a"}),
+    ("OllamaShowBody", {"name": "m"}),
+    ("OllamaShowBody", {"model": "m", "name": "m"}),
     ("AnomalyBody", {"model": "m", "input": None, "records": [[1.0]]}),
     ("TeiRerankBody", {"query": "a", "documents": ["b"], "truncation_direction": "Left"}),
     ("EmbeddingsBody", {"model": "m", "input": [[1, 2], [3]]}),
