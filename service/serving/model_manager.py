@@ -42,6 +42,8 @@ ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
 _SHUTTING_DOWN = "the service is shutting down"
+# No name is longer; a body may have millions of characters for one.
+_LONGEST_NAME = 1024
 # Jobs use this name for the base of sensor models, which is not a model.
 SENSORS = "sensors"
 
@@ -179,6 +181,8 @@ class ModelManager:
         self.require_ready()
         if name is None:
             return self.find(None)
+        if len(name) > _LONGEST_NAME:
+            raise ModelNotFound(f"no model {name[:80]!r}…, a name of {len(name)} characters, here", param="model")
         with suppress(ModelNotFound):
             if found := self._find_loaded(name):
                 return found
