@@ -12,7 +12,9 @@ import pytest
 from models.errors import ModelSourceError
 from models.sensors.adaptive.design import DESIGNS, NEWEST, Design, design_of
 from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveDetector, fit_adaptive
+from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.running_p_values import RunningPValues
+from models.sensors.adaptive.seasons import StreamClock
 from models.sensors.adaptive.state import new_state
 from models.sensors.adaptive.tails import BLOCK, MAX_RARITY, BlockTails
 from models.sensors.base import Readings, State
@@ -206,8 +208,8 @@ def test_a_state_of_another_sensor_is_refused(
 
 def of_design(design: Design, readings: Readings, seasons: tuple[int, ...] = (168, 24)) -> AdaptiveDetector:
     """A detector of one column and of a design of our choice."""
-    unit = readings.std(axis=0)
-    untrained = AdaptiveDetector(("load",), seasons, unit, new_state(1, seasons, unit, design), HOUR_S, design)
+    features = StreamFeatures(1, seasons, readings.std(axis=0), design, StreamClock(HOUR_S))
+    untrained = AdaptiveDetector(("load",), features, new_state(features))
     return replace(untrained, start=untrained.score(readings).state)
 
 
@@ -231,17 +233,17 @@ def test_an_artifact_of_the_first_release_scores_as_it_did() -> None:
 
 
 def test_a_detector_of_a_later_release_is_refused(sensor: AdaptiveDetector, tmp_path: Path) -> None:
-    assert sensor.describe()["settings"]["version"] == 2
-    with pytest.raises(ValueError, match="expected one of 1, 2, got 3; upgrade Sonde"):
-        design_of(3)
+    assert sensor.describe()["settings"]["version"] == 3
+    with pytest.raises(ValueError, match="expected one of 1, 2, 3, got 4; upgrade Sonde"):
+        design_of(4)
     save_sensor(sensor, tmp_path)
     text = (tmp_path / SETTINGS).read_text(encoding="utf-8")
-    (tmp_path / SETTINGS).write_text(text.replace('"version": 2', '"version": 3'), encoding="utf-8")
+    (tmp_path / SETTINGS).write_text(text.replace('"version": 3', '"version": 4'), encoding="utf-8")
     with pytest.raises(ModelSourceError, match="upgrade Sonde"):
         load_sensor(tmp_path)
 
 
-@pytest.mark.parametrize(("columns", "version"), [(4, 2), (5, 1), (9, 1)])
+@pytest.mark.parametrize(("columns", "version"), [(4, 3), (5, 1), (9, 1)])
 def test_wide_groups_have_the_design_that_fits_their_state(columns: int, version: int) -> None:
     found = fit_adaptive([daily(400, columns=columns)], tuple("abcdefghi"[:columns]), 300.0)
     assert found.design.version == version
@@ -262,7 +264,7 @@ def test_a_day_off_is_an_event_of_its_rhythm() -> None:
 def test_scores_allow_for_the_length_of_the_stream() -> None:
     np.testing.assert_allclose(NEWEST.allowances(0, 200), 0)
     np.testing.assert_allclose(NEWEST.allowances(1999, 1), 0.4)
-    assert NEWEST.allowances(9999, 1) == NEWEST.allowances(4999, 1) > NEWEST.allowances(4998, 1)
+    assert NEWEST.allowances(29_999, 1) == NEWEST.allowances(19_999, 1) > NEWEST.allowances(19_998, 1)
     assert not DESIGNS[1].allowances(0, 9000).any()
 
 
