@@ -16,10 +16,11 @@ from models.sensors.serialization import load_sensor, save_sensor
 
 HOUR_S = 3600.0
 BERLIN = ZoneInfo("Europe/Berlin")
-FIRST = datetime(2026, 3, 2, tzinfo=ZoneInfo("UTC")).timestamp()
+UTC = ZoneInfo("UTC")
+FIRST = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
 
 
-def shifts(times: Times, zone: ZoneInfo = ZoneInfo("UTC"), seed: int = 0) -> Readings:
+def shifts(times: Times, zone: ZoneInfo = UTC, seed: int = 0) -> Readings:
     """A plant that works from 6 to 14 by its own clock, on weekdays, with noise [n, 1]."""
     local = [datetime.fromtimestamp(at, zone) for at in times.tolist()]
     works = np.array([6 <= one.hour < 14 and one.weekday() < 5 for one in local])
@@ -65,7 +66,7 @@ def test_days_follow_the_clock_of_the_zone() -> None:
 def test_a_slot_is_the_local_time_of_day_and_week() -> None:
     clock = StreamClock(HOUR_S, FIRST, "Europe/Berlin")
     days = [datetime(2026, 3, 28, 12, tzinfo=BERLIN) + timedelta(days=one) for one in range(8)]
-    times = np.array([day.astimezone(ZoneInfo("UTC")).timestamp() for day in days])
+    times = np.array([day.astimezone(UTC).timestamp() for day in days])
     assert len(set(np.diff(times).tolist())) == 2  # one of the days has 23 hours
     assert len(set(clock.slots(times, 24).tolist())) == 1
     by_week = clock.slots(times, 168)
