@@ -27,7 +27,6 @@ DETECTOR_ID = "adaptive"
 
 # From this score on a reading is an event.
 EVENT_SCORE = NEWEST.event_score
-QUIET_ROWS = 150
 _AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
 # The unit of a constant column. Its later readings are nothing beside so large a number.
@@ -42,8 +41,8 @@ class AdaptiveDetector:
     Each reading has the features of its `design`, whose rarity is measured against the stream's own recent blocks
     (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,
     because a single feature is often wrong; a reading beyond all before it scores up to one more. The score is the
-    highest column's, less an allowance for the length of the stream. The 150 readings after an event score less than
-    half of one, so that an event raises one alarm.
+    highest column's, less an allowance for the length of the stream. The 100 to 300 readings after an event score at
+    most half of one, so that an event raises one alarm.
     P-values compare scores without the allowance with the stream's own past ones (`running_p_values`).
 
     Everything is causal and adapts with each reading, so there is no drift to warn of. `start` is the state at the end
@@ -169,7 +168,8 @@ class AdaptiveDetector:
     def _score_part(self, x: Readings, times: Doubles | None, state: State) -> tuple[Doubles, Doubles, Doubles]:
         """Scores [n], p-values [n], and each column's own score [n, d]; updates `state`."""
         columns, features = len(self.columns), len(self.design.features)
-        allowances = self.design.allowances(int(state["rows"][0]), len(x))
+        seen = int(state["rows"][0])
+        allowances = self.design.allowances(seen, len(x))
         extremes = self.features.extremes(x, state)
         asked = self.features.compute(x, state, times).reshape(len(x), -1)
         rarity = BlockTails(features * columns).rarity(asked, state).reshape(len(x), features, -1)
@@ -181,17 +181,17 @@ class AdaptiveDetector:
         by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1) + extremes
         rarest = by_column.max(axis=1)
         scores = np.maximum(rarest - allowances, 0.0)
-        quiet, most = self._quiet_rows(scores, state), self.design.event_score
+        quiet, most = self._quiet_rows(scores, seen, state), self.design.event_score
         scores, rarest = (np.where(quiet, np.minimum(one, most) / 2, one) for one in (scores, rarest))
         return scores, RUNNING.p_values(rarest, state), by_column
 
-    def _quiet_rows(self, scores: Doubles, state: State) -> NDArray[np.bool_]:
-        """Which rows [n] follow an event so closely that they belong to it; updates `state`."""
+    def _quiet_rows(self, scores: Doubles, seen: int, state: State) -> NDArray[np.bool_]:
+        """Which rows [n] after `seen` ones follow an event so closely that they belong to it; updates `state`."""
         until = int(state["rest"][0])
         quiet = np.arange(len(scores)) < until
         for row in np.flatnonzero(scores >= self.design.event_score).tolist():
             if row >= until:
-                until = row + 1 + QUIET_ROWS
+                until = row + 1 + self.design.quiet_rows(seen + row)
                 quiet[row + 1 : until] = True
         state["rest"] = np.array([float(max(until - len(scores), 0))])
         return quiet

@@ -11,7 +11,7 @@ import pytest
 
 from models.errors import ModelSourceError
 from models.sensors.adaptive.design import DESIGNS, NEWEST, Design, design_of
-from models.sensors.adaptive.detector import EVENT_SCORE, QUIET_ROWS, AdaptiveDetector, fit_adaptive
+from models.sensors.adaptive.detector import EVENT_SCORE, AdaptiveDetector, fit_adaptive
 from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.seasons import StreamClock
@@ -109,7 +109,7 @@ def test_a_new_level_is_found_soon_and_told_once(sensor: AdaptiveDetector) -> No
     readings[1000:] += 25
     found = [row for row in events(sensor.score(readings).scores) if row >= 1000]
     assert 1000 <= found[0] < 1010
-    assert not [row for row in found if found[0] < row <= found[0] + QUIET_ROWS]
+    assert not [row for row in found if found[0] < row <= found[0] + NEWEST.quiet_rows(1000)]
 
 
 def test_a_day_that_is_missing_is_found_by_its_rhythm(sensor: AdaptiveDetector) -> None:
@@ -266,6 +266,22 @@ def test_scores_allow_for_the_length_of_the_stream() -> None:
     np.testing.assert_allclose(NEWEST.allowances(1999, 1), 0.4)
     assert NEWEST.allowances(29_999, 1) == NEWEST.allowances(19_999, 1) > NEWEST.allowances(19_998, 1)
     assert not DESIGNS[1].allowances(0, 9000).any()
+
+
+def test_the_rest_after_an_event_grows_with_the_stream() -> None:
+    assert [NEWEST.quiet_rows(seen) for seen in (0, 4000, 8000, 12_000, 10**6)] == [100, 100, 200, 300, 300]
+    assert {DESIGNS[2].quiet_rows(seen) for seen in (0, 10**6)} == {150}
+
+
+def test_a_reading_beyond_all_before_it_scores_more() -> None:
+    features = StreamFeatures(1, (), np.ones(1), NEWEST, StreamClock(None))
+    memory = features.new_memory()
+    usual = np.linspace(-1, 1, 200)[:, None]
+    assert features.extremes(usual, memory)[:100].max() == 0, "the first readings are all new"
+    memory["rows"] = np.array([200.0])
+    beyond = features.extremes(np.array([[1.0], [1.1], [1.1], [-3.0], [0.0]]), memory)[:, 0]
+    np.testing.assert_allclose(beyond, [0, 0.5, 0, 1, 0])
+    assert (memory["highest"][0], memory["lowest"][0]) == (1.1, -3.0)
 
 
 def test_readings_of_another_shape_are_refused(sensor: AdaptiveDetector) -> None:

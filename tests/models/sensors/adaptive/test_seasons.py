@@ -20,12 +20,12 @@ UTC = ZoneInfo("UTC")
 FIRST = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
 
 
-def shifts(times: Times, zone: ZoneInfo = UTC, seed: int = 0) -> Readings:
+def shifts(times: Times, zone: ZoneInfo = UTC) -> Readings:
     """A plant that works from 6 to 14 by its own clock, on weekdays, with noise [n, 1]."""
     local = [datetime.fromtimestamp(at, zone) for at in times.tolist()]
     works = np.array([6 <= one.hour < 14 and one.weekday() < 5 for one in local])
-    noise = np.random.default_rng(seed).normal(size=len(times))
-    readings: Readings = (20.0 * works + noise)[:, None]
+    noise = np.random.default_rng(0).normal(size=len(times))
+    readings = np.array(20.0 * works + noise, dtype=np.float64)[:, None]
     return readings
 
 
@@ -34,7 +34,7 @@ def irregular(hours: int) -> Times:
     random = np.random.default_rng(7)
     at = np.arange(hours)
     kept = (random.random(hours) < 0.67) & ~((at > 700) & (at < 775)) & ~((at > 1500) & (at < 1600))
-    return FIRST + HOUR_S * at[kept]
+    return np.array(FIRST + HOUR_S * at[kept], dtype=np.float64)
 
 
 def of_times(times: Times, readings: Readings, learnt: int, zone: str | None = None) -> AdaptiveDetector:
@@ -55,7 +55,7 @@ def test_irregular_readings_keep_their_time_of_day() -> None:
 
 def test_days_follow_the_clock_of_the_zone() -> None:
     """Summer time began on 29 March: in UTC the shifts begin an hour earlier from then on."""
-    times = FIRST + HOUR_S * np.arange(24 * 56)
+    times = np.arange(FIRST, FIRST + 56 * 24 * HOUR_S, HOUR_S)
     readings = shifts(times, BERLIN)
     weeks = 24 * 26
     fair, plain = (of_times(times, readings, weeks, zone) for zone in ("Europe/Berlin", None))
