@@ -25,8 +25,7 @@ def shifts(times: Times, zone: ZoneInfo = UTC) -> Readings:
     local = [datetime.fromtimestamp(at, zone) for at in times.tolist()]
     works = np.array([6 <= one.hour < 14 and one.weekday() < 5 for one in local])
     noise = np.random.default_rng(0).normal(size=len(times))
-    readings = np.array(20.0 * works + noise, dtype=np.float64)[:, None]
-    return readings
+    return np.array(20.0 * works + noise, dtype=np.float64)[:, None]
 
 
 def irregular(hours: int) -> Times:
