@@ -79,10 +79,15 @@ EmbeddingsInput = Annotated[
 class EmbeddingsBody(CompatibleBody):
     _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
 
-    _exactly_one = ("input", "messages")
+    _exactly_one = ("input", "images", "messages")
 
     model: str | None = OPTIONAL_MODEL
-    input: EmbeddingsInput | None = Field(None, description="texts, token ids, or images; or else messages")
+    input: EmbeddingsInput | None = Field(
+        None, description="texts, token ids, or objects with images; or else images or messages"
+    )
+    images: image_or_images("images") | None = Field(  # type: ignore[valid-type]
+        None, description="images as base64 or data URIs; a form may have them as files, and a body be one image"
+    )
     modality: Literal["text", "image"] = Field(
         "text", description="Infinity's: image says that the strings of input are images, as base64 or data URIs"
     )
@@ -113,14 +118,14 @@ class EmbeddingsBody(CompatibleBody):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> EmbeddingsBody:
-        _require_one(input=self.input, messages=self.messages)
+        _require_one(input=self.input, images=self.images, messages=self.messages)
         return self
 
     @property
-    def images(self) -> list[str | EncodedImage] | None:
+    def mixed(self) -> list[str | EncodedImage] | None:
         """The images of the request, and the texts between them; None where it has texts or token ids alone."""
-        if self.messages is not None:
-            return self.messages
+        if self.messages is not None or self.images is not None:
+            return self.messages or self.images
         inputs: list[Any] = self.input or []
         if self.modality == "image":
             return [
@@ -262,9 +267,10 @@ class ClassifyAnswer(ResponseBody):
 
 
 def _require_one(**sources: object) -> None:
-    """Raise MissingField where both of two fields are absent, and InvalidRequest where both are there."""
-    given, about = [value is not None for value in sources.values()], f"give exactly one of {', '.join(sources)}"
-    if not any(given):
+    """Raise MissingField where all of the fields are absent, and InvalidRequest where several are there."""
+    given = [name for name, value in sources.items() if value is not None]
+    about = f"give exactly one of {', '.join(sources)}"
+    if not given:
         raise MissingField(f"{about}: got none of them", param="input")
-    if all(given):
-        raise InvalidRequest(f"{about}: got both", param="input")
+    if len(given) > 1:
+        raise InvalidRequest(f"{about}: got {' and '.join(given)}", param="input")
