@@ -1,4 +1,5 @@
 // Bodies with files: the service takes them as multipart forms, under the names that JSON has.
+import { call } from "./api.mjs";
 
 /** Whether a body has files, which are lists of them. */
 export const hasFiles = (body) => Object.values(body).some(isFiles);
@@ -10,8 +11,16 @@ export const fields = (body) =>
     isFiles(value) ? value.map((one) => [name, one]) : [[name, typeof value === "string" ? value : JSON.stringify(value)]],
   );
 
-export function toForm(body) {
+/** The answer to a body with files. An ApiError about one of them names it. */
+export async function postForm(path, body) {
   const form = new FormData();
   for (const [name, value] of fields(body)) form.append(name, value);
-  return form;
+  try {
+    return await call("POST", path, { form });
+  } catch (error) {
+    const [, name, at] = /^(\w+)\[(\d+)\]$/.exec(error.param ?? "") ?? [];
+    const file = body[name]?.[at];
+    if (file instanceof File) error.message = error.message.replace(error.param, file.name);
+    throw error;
+  }
 }

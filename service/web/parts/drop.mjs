@@ -6,6 +6,10 @@ export function Drop({ label, accept, multiple = false, onFiles }) {
   const id = useId();
   const [isOver, hover] = useState(false);
   const take = (files) => files.length && onFiles([...files].slice(0, multiple ? undefined : 1));
+  function chooseFiles({ target }) {
+    take(target.files);
+    if (multiple) target.value = ""; // the page lists them itself, and the same ones can be chosen again
+  }
   function drop(event) {
     event.preventDefault();
     hover(false);
@@ -19,7 +23,7 @@ export function Drop({ label, accept, multiple = false, onFiles }) {
       onDrop=${drop}
     >
       <label for=${id}>${label}</label>
-      <input id=${id} type="file" accept=${accept} multiple=${multiple} onChange=${(event) => take(event.target.files)} />
+      <input id=${id} type="file" accept=${accept} multiple=${multiple} onChange=${chooseFiles} />
     </div>
   `;
 }

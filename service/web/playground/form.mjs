@@ -1,6 +1,6 @@
 // What all parts of the playground share: the model, the button, the error, and the request to copy.
-import { call, post } from "../api.mjs";
-import { hasFiles, toForm } from "../form-data.mjs";
+import { post } from "../api.mjs";
+import { hasFiles, postForm } from "../form-data.mjs";
 import { html, useState } from "../html.mjs";
 import { Button, ErrorNotice, Field, Notice, Select, useAction } from "../parts/basics.mjs";
 import { Samples } from "../parts/samples.mjs";
@@ -19,7 +19,7 @@ export function useRequest(path, models) {
   return { path, models, model, choose, state, send: (body) => start({ model, ...body }) };
 }
 
-const send = (path, body) => (hasFiles(body) ? call("POST", path, { form: toForm(body) }) : post(path, body));
+const send = (path, body) => (hasFiles(body) ? postForm(path, body) : post(path, body));
 
 /** A form around the fields of a part. `build` gives the body without the model, or throws an Error for the person. */
 export function RequestForm({ request, action, build, missing, children }) {

@@ -41,7 +41,7 @@ function Scores({ files, answer }) {
   const [maps] = useState(() => answer.data.map((one) => one.anomaly_map && toBlob(one.anomaly_map)));
   return html`
     <${Heat} />
-    <p>Yellow is as strange as the threshold${answer.threshold === null ? "" : ` (score ${number(answer.threshold)})`}; red is the strangest place.</p>
+    <p>${answer.threshold === null ? "Yellow is the strangest place." : `Yellow is as strange as the threshold (score ${number(answer.threshold)}), red the strangest place.`}</p>
     <div class="pictures">
       ${answer.data.map((one) => html`
         <figure class="card">
