@@ -64,4 +64,5 @@ def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingData
 
 def _finding(fault: TrainingDataError) -> Finding:
     rows = [] if fault.line is None else [fault.line]
-    return Finding.of("data", fault.code, "fail", None, None, fault.message, "Mend the row in the file.", rows)
+    advice = f"Mend the {'row in the file' if rows else 'file'}, or the settings that say how to read it."
+    return Finding.of("data", fault.code, "fail", None, None, fault.message, advice, rows)

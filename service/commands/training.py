@@ -11,7 +11,7 @@ from service.client import Client
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.following import follow, show_outcome
-from service.commands.screen import Screen
+from service.commands.screen import Screen, size_text
 from service.commands.settings import Columns, Set, Task, pairs, values
 
 _FEEDBACK = "feedback:"
@@ -89,7 +89,7 @@ def _upload(screen: Screen, client: Client, path: Path) -> str:
     """The id of the uploaded file. Raises BadInput for what is no file."""
     try:
         with path.open("rb") as file:
-            screen.note(f"uploading {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            screen.note(f"uploading {path} ({size_text(path.stat().st_size)})")
             return client.upload(file, name=path.name).id
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error

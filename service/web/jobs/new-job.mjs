@@ -15,7 +15,7 @@ export function NewJob() {
   const [found, take] = useAction(async (file) => ({ file, table: await peek(file) }));
   return html`
     <${Card} title="Start a job">
-      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL or Parquet" onFile=${take} />
+      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL or Parquet" onFiles=${([file]) => take(file)} />
       <${ErrorNotice} error=${found.error} />
       ${found.data && html`<${Plan} key=${found.data.file} ...${found.data} />`}
     <//>
