@@ -67,7 +67,7 @@ def check_outcome(
     yield _finding("macro_f1", "ok", score.value, None, f"Macro-F1 on {len(truth)} held-out rows is {score}.")
     if trivial is not None:
         gain = macro_f1_gain(true, ours, columns[2], classes, seed=seed, resamples=resamples)
-        remedy = "Word counts do as well: read the findings above, or do without a model."
+        remedy = "The trivial baseline does as well: read the findings above, or do without a model."
         yield _check_lead("against_trivial", gain, "Macro-F1", "trivial baseline", remedy, fails=True)
     if confidence is not None:
         yield check_calibration(confidence, true == ours, seed=seed)
