@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ArtifactError
@@ -24,7 +24,7 @@ from models.text.golden import ModelParts, read_parts
 
 # Their number and longest side: manifests, which hold them, stay small.
 GOLDEN_IMAGES, GOLDEN_SIDE = 4, 96
-Rows = NDArray[np.float32]
+Rows = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,27 @@ class ImageParts:
     classifier: ModelParts | None
     detector: CalibratedImageDetector | None
 
-    def answers(self, rows: Rows, patches: PatchModel | None) -> NDArray[np.floating]:
+    def logits(self, rows: Rows) -> Rows:
+        """Logits [n, labels] of vectors [n, d]."""
+        return self._require_classifier().logits(rows, ())
+
+    def probabilities(self, rows: Rows, *, multi_label: bool = False) -> Rows:
+        """Probabilities [n, labels] of vectors [n, d]: all summing to 1, or each label by itself."""
+        return self._require_classifier().probabilities(rows, (), multi_label=multi_label)
+
+    def answers(self, rows: Rows, patches: PatchModel | None) -> Rows:
         """Outputs as golden rows hold them, of vectors or patch features: probabilities [n, labels], scores [n, 1]."""
         if self.classifier is not None:
-            return self.classifier.probabilities(rows, ())
+            return self.probabilities(rows)
         if self.detector is None or patches is None:
             raise ArtifactError("its encoder has no inner maps that could be read")
-        scores: NDArray[np.floating] = self.detector.score(patches.unflatten(rows)).scores.numpy()[:, None]
+        scores: Rows = self.detector.score(patches.unflatten(rows)).scores.numpy()[:, None]
         return scores
+
+    def _require_classifier(self) -> ModelParts:
+        if self.classifier is None:
+            raise ArtifactError("it is a detector, which has no labels")
+        return self.classifier
 
 
 def read_image_parts(path: Path, manifest: Manifest) -> ImageParts:

@@ -15,24 +15,27 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from models.errors import ImageError
 from models.images.pixels import Pixels
-from models.images.reader import ImageLimits
+from models.images.reader import ImageLimits, read_image
 from models.runtime import cpu
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import FileReader
 from models.training.data.image_archive import MAX_IMAGES, FoundImage, ImageArchive, OnFault
+from models.training.data.row_layout import IMAGE, LABEL, check_image_columns
 from models.training.data.row_parser import MAX_LABEL_CHARACTERS
 from models.training.data.rows import RowKind, TextRows
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.image_store import ImageStore
 
-IMAGE, LABEL = "image", "label"
 Decode = Callable[[bytes, ImageLimits, str], Pixels]
 LIMITS = ImageLimits()
 # Encoded images in memory at a time; threads decode one each.
 _AT_ONCE = 16
 _MAX_FAULTS = 100
+_SMALL = 64
 # Base64 takes four bytes for three.
 _MAX_LINE_BYTES = LIMITS.max_bytes * 4 // 3 + 4096
 
@@ -186,11 +189,10 @@ class _Records:
         )
 
 
-def check_image_columns(columns: Mapping[str, str]) -> None:
-    """Raise TrainingDataError for a mapping of other columns than those of images."""
-    for name in columns:
-        if name not in (IMAGE, LABEL):
-            raise data_error("columns", "invalid_columns", f"names among {IMAGE}, {LABEL} for images", quote(name))
+def read_small(data: bytes, limits: ImageLimits, param: str) -> Pixels:
+    """A small copy of an image, for checks without a network. Raises ImageError."""
+    small = read_image(data, limits, param, side=_SMALL).resize((_SMALL, _SMALL))
+    return Pixels(np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1)))
 
 
 def is_archive(path: Path) -> bool:
