@@ -52,7 +52,7 @@ def train(context: ImageContext, settings: ImageClassificationHyperparameters, p
         encoder="base",
         mode="frozen",
         labels=data.labels,
-        metrics=measured.metrics,
+        metrics={name: value for name, value in measured.metrics.items() if name != "lexical"},
         incumbent_metrics=classification.incumbent_metrics(context, data),
         golden=_golden(context, data),
         trained_tokens=context.embedder.count_tokens(data.texts),
