@@ -25,6 +25,7 @@ from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice, Finding
+from models.training.report_labels import check_label
 
 GOLDEN_INPUTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
@@ -109,6 +110,7 @@ def judge(
         confidence=winner.confidence,
         scores=winner.scores,
         trivial=parts.baselines[-1].predictions,
+        trivial_name=check_label(parts.baselines[-1].name),
         embeddings=winner.embedder(data.held_texts),
         embeddings_before=context.embedder(data.held_texts) if won else None,
         lines=parts.held_out.lines,
