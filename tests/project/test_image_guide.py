@@ -41,7 +41,8 @@ def test_pictures_become_a_model_in_service(tmp_path: Path) -> None:
     work, tools = tmp_path / "work", tmp_path / "bin"
     write(work, {f"{_NAMES[name.split('/')[1]]}/{name.split('/')[2]}": data for name, data in discs(12).items()})
     write(work, {**tiles(40, 4), "new.jpg": tile(999, defect=True)})
-    tools.mkdir()
+    for folder in (tools, tmp_path / "home"):
+        folder.mkdir()
     for name, command in {"sonde": SONDE, "python": [sys.executable]}.items():
         (tools / name).write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
         (tools / name).chmod(0o755)

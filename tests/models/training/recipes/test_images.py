@@ -99,7 +99,7 @@ def test_golden_images_are_reproduced(classified: Ran, detected: Path, encoder: 
     model = load_images(locate(f"tiny={encoder}"), place("cpu", "float32"))
     assert model is not None
     names = {path.name: "" for path in (directory / "result").iterdir()}
-    labels, kind = tuple(result["labels"]), {"kind": "images"}
+    labels, kind = tuple(result["labels"]), dict[str, object](kind="images")
     manifest = replace(MANIFEST, task=task, labels=labels, hyperparameters=kind, files=names, golden=golden)
     reproduce(directory / "result", manifest, model)
     assert all(len(uri) < 40_000 for uri in golden.texts)
@@ -181,7 +181,7 @@ def test_the_version_in_service_and_bound_images_judge_a_successor(
         "hyperparameters": {"kind": "images"},
     }
     base = read(classified[0] / "result.json")["base_version"]
-    served = {"incumbent": str(classified[0] / "result"), "incumbent_base": f"tiny={encoder}"}
+    served: dict[str, Any] = {"incumbent": str(classified[0] / "result"), "incumbent_base": f"tiny={encoder}"}
     result = succeed(
         image_job(
             tmp_path / "job",
