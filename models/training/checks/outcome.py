@@ -55,7 +55,7 @@ def check_outcome(
         predicted: the predicted labels [n].
         confidence: the probability of each predicted label [n].
         scores: the same as an answer has it [n], which `min_confidence` is compared with.
-        trivial: the predictions of word counts, the trivial baseline [n].
+        trivial: the predictions of the trivial baseline [n].
         embeddings: the rows' embeddings [n, d] by the trained encoder.
         embeddings_before: those by the base encoder.
         lines: the rows' lines in the file; their positions by default.
