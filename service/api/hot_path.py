@@ -133,8 +133,10 @@ class HotPath:
         found = self._routes.get(path)
         if found is not None:
             return found
-        matches = ((route, route.path_regex.match(path)) for route in self._raw_routes)
-        return next((_RawRoute(route, match.groupdict()) for route, match in matches if match is not None), None)
+        for route in self._raw_routes:
+            if match := route.path_regex.match(path):
+                return _RawRoute(route, match.groupdict())
+        return None
 
     async def _respond(
         self, hot: _HotRoute, scope: Scope, receive: Receive, headers: dict[str, str], context: RequestContext

@@ -37,14 +37,15 @@ class TensorItem:
 
     tensors: Tensors
     count: int
+    # The size of the first dimension; 1 where there is none.
+    rows: int = field(init=False)
     result: Tensors | None = None
     # Unique, so that items are never cached or merged.
     key: bytes = field(default_factory=lambda: next(_item_numbers).to_bytes(8, "little"))
 
-    @property
-    def rows(self) -> int:
-        """The size of the first dimension; 1 where there is none."""
-        return [*next(iter(self.tensors.values())).shape, 1][0]
+    def __post_init__(self) -> None:
+        shape = next(iter(self.tensors.values())).shape
+        self.rows = shape[0] if shape else 1
 
     def finished(self) -> Tensors:
         """The outputs, once the engine has answered."""
@@ -61,18 +62,21 @@ class ProgramBackend:
 
     def forward(self, batch: Sequence[TensorItem], preempt: Callable[[], None]) -> NDArray[np.float32]:
         """Compute one number per item, float32 [len(batch), 1]. Others overtake between runs."""
+        all_finite = True
         for group in self._groups(batch):
-            self._compute(group)
+            all_finite &= self._compute(group)
             preempt()
-        finite = [all(tensor.is_finite for tensor in item.finished().values()) for item in batch]
-        return np.where(finite, 0.0, np.nan).astype(np.float32)[:, None]
+        rows = np.zeros((len(batch), 1), np.float32)
+        if not all_finite:
+            rows[[not _are_finite(item.finished()) for item in batch]] = np.nan
+        return rows
 
-    def _compute(self, items: Sequence[TensorItem]) -> None:
-        """Run the program on the rows of several items, and give each its own."""
+    def _compute(self, items: Sequence[TensorItem]) -> bool:
+        """Run the program on the rows of several items, and give each its own; whether all outputs are finite."""
         outputs = self._program.run(join([item.tensors for item in items]))
         if len(items) == 1:
             items[0].result = outputs
-            return
+            return _are_finite(outputs)
         rows = sum(item.rows for item in items)
         if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
             raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
@@ -81,6 +85,7 @@ class ProgramBackend:
             end = begin + item.rows
             item.result = {name: tensor.rows(begin, end) for name, tensor in outputs.items()}
             begin = end
+        return _are_finite(outputs)
 
     def _groups(self, batch: Sequence[TensorItem]) -> Iterator[list[TensorItem]]:
         """Items that are computed at once: of equal shapes but for the rows, and within the contract together."""
@@ -97,20 +102,29 @@ class ProgramBackend:
 def _within_contract(items: Sequence[TensorItem], contract: Contract) -> Iterator[list[TensorItem]]:
     """Cut items of equal shapes into groups whose rows the contract allows together."""
     group: list[TensorItem] = []
+    rows = 0
     for item in items:
-        if group and not _may_join([*group, item], contract):
+        if group and not _may_join(item, rows + item.rows, contract):
             yield group
-            group = []
+            group, rows = [], 0
         group.append(item)
+        rows += item.rows
     yield group
 
 
-def _may_join(items: Sequence[TensorItem], contract: Contract) -> bool:
-    rows = sum(item.rows for item in items)
+def _may_join(item: TensorItem, rows: int, contract: Contract) -> bool:
+    """Whether `rows` of the shapes of an item may be computed at once."""
     if contract.most_rows is not None and rows > contract.most_rows:
         return False
-    shapes = {name: (rows, *tensor.shape[1:]) for name, tensor in items[0].tensors.items()}
+    if not contract.conditions:
+        return True
+    shapes = {name: (rows, *tensor.shape[1:]) for name, tensor in item.tensors.items()}
     return contract.broken_condition(shapes) is None
+
+
+def _are_finite(tensors: Tensors) -> bool:
+    """Whether none has NaN or infinity."""
+    return all(tensor.is_finite for tensor in tensors.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
