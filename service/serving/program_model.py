@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import SondeError
 from models.programs.contract import Contract, Shaped
 from models.programs.program import Program
+from models.programs.row_check import sample_inputs
 from models.programs.tensors import HostTensor
 from service.config import Settings
 from service.engine.row_engine import RowEngine
@@ -24,6 +27,10 @@ ELEMENTS_PER_TOKEN = 256
 TOKENS_PER_ITEM = 256
 # Dtypes of ids.
 _IDS = {"int16", "int32", "int64"}
+# The event loop computes at most this many tokens itself, and only if they take it less than this: one request's share
+# of HTTP takes as long.
+_MOST_LOOP_TOKENS, _LOOP_S = 64, 0.0005
+_TRIES = 3
 _item_numbers = itertools.count()
 Tensors = Mapping[str, HostTensor]
 
@@ -193,8 +200,45 @@ def cost_in_tokens(tensors: Mapping[str, Shaped]) -> int:
 
 
 def _tokens(tensor: Shaped) -> int:
-    per_token = 1 if tensor.dtype in _IDS else ELEMENTS_PER_TOKEN
-    return max(-(-math.prod(tensor.shape) // per_token), 1)
+    return max(-(-math.prod(tensor.shape) // _elements_per_token(tensor)), 1)
+
+
+def _elements_per_token(tensor: Shaped) -> int:
+    return 1 if tensor.dtype in _IDS else ELEMENTS_PER_TOKEN
+
+
+def loop_tokens(program: Program) -> int:
+    """The most tokens that the event loop computes itself, because they take it less than `_LOOP_S`; 0 for none."""
+    if program.metadata.one_by_one or program.metadata.device != "cpu":
+        return 0
+    tokens = _MOST_LOOP_TOKENS
+    while tokens and _seconds_of(program, tokens) > _LOOP_S:
+        tokens //= 2
+    return tokens
+
+
+def _seconds_of(program: Program, tokens: int) -> float:
+    """The seconds of the largest batch of so many tokens that the contract allows; infinite without a try."""
+    alone = sample_inputs(program.contract, 1)
+    if alone is None:
+        return math.inf
+    rows = min(tokens * _elements_per_token(tensor) // max(math.prod(tensor.shape), 1) for tensor in alone.values())
+    most = program.contract.most_rows
+    sample = sample_inputs(program.contract, max(rows if most is None else min(rows, most), 1))
+    if sample is None:
+        return math.inf
+    try:
+        return min(_timed(program, sample) for _ in range(_TRIES))
+    except SondeError:
+        raise
+    except Exception:  # a program may raise anything for values that it was not made for; a thread computes it then
+        return math.inf
+
+
+def _timed(program: Program, sample: Tensors) -> float:
+    began = time.perf_counter()
+    program.run(sample)
+    return time.perf_counter() - began
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
