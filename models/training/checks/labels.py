@@ -87,8 +87,8 @@ def check_conflicts(train: TextRows) -> Iterator[Finding]:
     rows = [line for key, line in zip(keys, train.lines, strict=True) if len(by_text[key]) > 1]
     share = len(rows) / len(train)
     message = (
-        f"{len(rows)} of {len(train)} rows share their text with a row of another label or score. The limit is "
-        f"{MAX_CONFLICTS:.0%}."
+        f"{len(rows)} of {len(train)} rows share their {train.inputs[:-1]} with a row of another label or score. The "
+        f"limit is {MAX_CONFLICTS:.0%}."
     )
     remedy = "Keep the right label and remove the other rows; if both are right, the classes overlap."
     status = warn_if(share > MAX_CONFLICTS)

@@ -72,7 +72,7 @@ def score_runs(sensor: FittedDetector, runs: Segments) -> HeldOutScores:
     first = sensor.window - 1
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
     for run in runs.each():
-        scored = sensor.score(runs.readings[run])
+        scored = sensor.score(runs.readings[run], times=runs.times_of(run))
         rows.append(np.arange(run.start, run.stop)[first:])
         scores.append(scored.scores[first:])
         p_values.append(scored.p_values[first:])

@@ -79,7 +79,7 @@ def context(
     directory = tmp_path / "attempt"
     (directory / "result").mkdir(parents=True)
     told: list[Mapping[str, object]] = []
-    return TextContext(job, directory, told.append, Report(), source, CPU, loaded, None, Embedder(loaded))
+    return TextContext(job, directory, told.append, Report(), source, CPU, None, Embedder(loaded), loaded)
 
 
 @pytest.mark.parametrize(
