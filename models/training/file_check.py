@@ -15,6 +15,7 @@ from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
 from models.training.data.image_reader import ImageReader, read_small
 from models.training.errors import TrainingDataError
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     IMAGES,
     ForecastHyperparameters,
@@ -22,7 +23,6 @@ from models.training.hyperparameters import (
     ImageAnomalyHyperparameters,
     ImageClassificationHyperparameters,
     SensorAnomalyHyperparameters,
-    parse,
 )
 from models.training.image_store import ImageStore
 from models.training.job import TrainingJob

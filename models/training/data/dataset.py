@@ -17,13 +17,13 @@ from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
 from models.training.errors import TrainingDataError, data_error, quote
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     Hyperparameters,
     ImageAnomalyHyperparameters,
     ImageClassificationHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
 from models.training.job import BoundFile, TrainingJob
 
