@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from models.sensors.adaptive.design import Design
 from models.sensors.adaptive.seasons import UNSEEN, Rows, StreamClock, expect
@@ -176,6 +175,8 @@ def _mean_before(sizes: Doubles, rows: int, memory: Memory, name: str, seen: int
 
 def _running_mean(x: Doubles, rows: int, memory: Memory, name: str, seen: int) -> Doubles:
     """The unbiased exponentially weighted mean of about the last `rows` rows [n, columns]."""
+    from scipy.signal import lfilter  # takes a third of a second to import, and few detectors need it
+
     share = 1 / rows
     sums, _ = lfilter([share], [1.0, share - 1.0], x, axis=0, zi=((1 - share) * memory[name])[None])
     memory[name] = sums[-1].copy()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 from models.sensors.calibrated_detector import FittedDetector
 from models.training import metrics as evaluation
@@ -99,6 +98,8 @@ def metrics_of(sensor: FittedDetector, held_out: Segments, found: HeldOutScores)
 
 
 def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[str, float]:
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import
+
     alarms = found.p_values <= ALPHAS[0]
     values = precision_recall_fscore_support(anomalous, alarms, average="binary", zero_division=0.0)[:3]
     auroc = evaluation.auroc(found.scores[~anomalous], found.scores[anomalous])
