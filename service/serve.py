@@ -6,6 +6,7 @@ import gc
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -85,9 +86,13 @@ def _run_server(
     # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
     sys.setswitchinterval(0.0001)
     # Imported here because it loads PyTorch, which `sonde keys` does not need.
+    from pydantic.warnings import UnsupportedFieldAttributeWarning
+
     from service.metrics import Metrics, listen
     from service.serving.model_manager import ModelManager
 
+    # FastAPI silences this one while it reads routes, but loading models in another thread replaces its filter.
+    warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
     metrics = Metrics()
     server: Server | None = None
 
