@@ -15,20 +15,21 @@ from service.commands.screen import Screen, size_text
 from service.commands.settings import Columns, Set, Task, pairs, values
 
 _FEEDBACK = "feedback:"
-_SENSORS = "sensors"
+_SENSORS, _IMAGES, _ARCHIVE = "sensors", "images", ".zip"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.command(
         epilog="Examples: sonde train intents.jsonl --suffix support  |  "
-        "sonde train pump.csv --task anomaly --set kind=series --suffix pump"
+        "sonde train pump.csv --task anomaly --set kind=series --suffix pump  |  "
+        "sonde train parts.zip --task anomaly --suffix parts"
     )(train)
     app.command(epilog="Example: sonde feedback 'my card is gone' --correct-label lost --model ft:…:support")(feedback)
 
 
 def train(
-    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, or feedback:MODEL")],
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, a ZIP of images, or feedback:MODEL")],
     task: Task = "classification",
     suffix: Annotated[str | None, typer.Option(help="last part of the new model's name")] = None,
     validation: Annotated[
@@ -48,7 +49,9 @@ def train(
     columns = pairs(column or [], "--column")
     with connect(url, key) as client:
         of_sensors = task == "forecast" or hyperparameters.get("kind") is not None
-        base = model or (_SENSORS if of_sensors else choose_model(client, "", "embedding"))
+        of_images = hyperparameters.get("kind") == _IMAGES or file.lower().endswith(_ARCHIVE)
+        reads = "image" if of_images else "text"
+        base = model or (_SENSORS if of_sensors and not of_images else choose_model(client, "", "embedding", reads))
         job = client.train(
             file if file.startswith(_FEEDBACK) else _upload(screen, client, Path(file)),
             model=base,

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import ImageTooLarge
 from models.images.base import ImageItem, ImageModel
 from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchModel
 from models.images.processor import ImageProcessor
-from models.images.reader import ImageLimits
+from models.images.reader import ImageLimits, count_pixels
+from models.text.detectors.base import ScoredTexts
+from models.text.sequence_classifier import probabilities
 from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -55,12 +58,15 @@ class ReadsImages(Servable):
     ) -> ImageOutput:
         """Decode images, queue them and wait for their rows. `name` gives the caller's name of the image at an index.
 
-        Raises Overloaded before any work, ImageError for the first image that cannot be read, and DeadlineExceeded.
+        Raises Overloaded before any work, ImageTooLarge for images that have too many pixels together before any is
+        decoded, ImageError for the first one that cannot be read, and DeadlineExceeded.
         """
         estimate = len(images) * self.images.tokens
         self._require_room(estimate, name(0))
         with self._admission.admit(len(images), estimate, lambda: self.engine.tokens_per_s):
             began = time.perf_counter()
+            if len(images) > 1:
+                await self.run_in_pool(lambda: self._require_few_pixels(images, name))
             items: list[ImageItem] = []
             for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
                 if caller.is_late():
@@ -78,6 +84,18 @@ class ReadsImages(Servable):
             values=values,
             tokens=items,
         )
+
+    def logits(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits [n, labels] of a classifier's rows."""
+        return rows
+
+    def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
+        return probabilities(rows, multi_label=multi_label)
+
+    def score(self, rows: NDArray[np.float32]) -> ScoredTexts | None:
+        """How far a classifier's rows are from those that it knows; None where it was not trained here."""
+        return None
 
     async def mixed_rows(
         self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
@@ -97,6 +115,14 @@ class ReadsImages(Servable):
     async def _text_rows(self, texts: list[str], caller: Caller, task: str, options: TokenizeOptions) -> ModelOutput:
         """The rows of texts. Raises InvalidRequest where the model reads none."""
         raise InvalidRequest.at(options.named(0), f"{self.metadata.name} reads images alone, got a text")
+
+    def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        most, pixels = self.image_limits.max_request_pixels, 0
+        for index, encoded in enumerate(images):
+            pixels += count_pixels(encoded(), self.image_limits, name(index))
+            if pixels > most:
+                expected = f"expected at most {most:,} pixels in all images of a request"
+                raise ImageTooLarge(f"{name(index)}: {expected}, got more up to here; scale them", param=name(index))
 
     def _read(self, encoded: Encoded, name: str) -> ImageItem:
         return self.images.read(encoded(), self.image_limits, name)

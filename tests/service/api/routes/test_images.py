@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
 
 from models.images.base import ImageModel
+from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.loader import load_images
 from models.runtime.placement import place
@@ -21,7 +22,7 @@ from models.source import locate
 from service.banner import Banner
 from service.serving.model_manager import ModelManager
 from tests.support.app import MakeApp
-from tests.support.images import encoded, hostile, picture
+from tests.support.images import encoded, hostile, picture, png_header
 from tests.support.tiny_image_models import LABELS, image_classifier, image_encoder, text_image_encoder
 
 DATA = encoded(picture(80, 60))
@@ -271,3 +272,15 @@ def test_the_open_inference_protocol_takes_image_files(client: TestClient, loade
     broken = infer("vit", DATA, DATA[:50])
     assert broken.status_code == 422
     assert broken.json()["error"].startswith("image[1]")
+
+
+def test_pixels_of_a_request_are_counted_before_any_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(ImageProcessor, "read", lambda self, data, limits, param: decoded.append(param))
+    images = [b64encode(png_header(6_000, 6_000)).decode()] * 9
+    refused = client.post("/v1/classify", json={"model": "vit", "images": images})
+    assert refused.status_code == 413, refused.text
+    assert "images[8]: expected at most 320,000,000 pixels in all images of a request" in refused.text
+    assert decoded == []
