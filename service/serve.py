@@ -6,6 +6,7 @@ import gc
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -88,9 +89,13 @@ def _run_server(
     is_front = process is not None and process.role == "front"
     located = None if is_front else locate_ahead(settings.text_models)  # while PyTorch is imported
     # Imported here because it loads PyTorch, which `sonde keys` does not need.
+    from pydantic.warnings import UnsupportedFieldAttributeWarning
+
     from service.metrics import Metrics, listen
     from service.serving.model_manager import ModelManager
 
+    # FastAPI silences this one while it reads routes, but loading models in another thread replaces its filter.
+    warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
     metrics = Metrics()
     server: Server | None = None
 
