@@ -141,12 +141,13 @@ def test_good_requests_are_answered_alike(app: FastAPI, path: str, encoding: str
     assert direct.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("content", BAD)
 @pytest.mark.parametrize("path", GOOD)
-def test_bad_requests_are_refused_alike(app: FastAPI, path: str, content: bytes) -> None:
-    direct, other = both(TestClient(app), path, content)
-    assert 400 <= direct.status_code < 500, direct.text
-    assert seen(direct) == seen(other)
+def test_bad_requests_are_refused_alike(app: FastAPI, path: str) -> None:
+    client = TestClient(app)
+    for content in BAD:
+        direct, other = both(client, path, content)
+        assert 400 <= direct.status_code < 500, (content, direct.text)
+        assert seen(direct) == seen(other), content
 
 
 @pytest.mark.parametrize(
