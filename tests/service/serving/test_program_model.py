@@ -161,7 +161,7 @@ def test_what_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
 
     with pytest.raises(ModelSourceError, match=r"there is no file 'nowhere\.pt2'"):
         open_one("nowhere.pt2")
-    with pytest.raises(ModelSourceError, match="changes them at each call"):
+    with pytest.raises(ModelSourceError, match="changes them as it runs"):
         open_one(str(program_path("training")))
     with pytest.raises(ConfigError, match="--fronts: expected 0 with exported programs"):
         Settings.read({"model": ["net.pt2"], "fronts": 2})
