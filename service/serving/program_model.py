@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import SondeError, TensorError
 from models.programs.contract import Contract, Shaped
 from models.programs.program import Program
 from models.programs.tensors import HostTensor
@@ -17,6 +19,8 @@ from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.errors import InvalidOutput
 from service.serving.servable import Caller, Servable, ServingContext, Timings
+
+log = logging.getLogger(__name__)
 
 # Numbers of an input that take about as long as one token of a small encoder. An id is a token.
 ELEMENTS_PER_TOKEN = 256
@@ -69,10 +73,10 @@ class ProgramBackend:
 
     def _compute(self, items: Sequence[TensorItem]) -> None:
         """Run the program on the rows of several items, and give each its own."""
-        outputs = self._program.run(join([item.tensors for item in items]))
         if len(items) == 1:
-            items[0].result = outputs
+            items[0].result = self._run_alone(items[0].tensors)
             return
+        outputs = self._program.run(join([item.tensors for item in items]))
         rows = sum(item.rows for item in items)
         if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
             raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
@@ -81,6 +85,19 @@ class ProgramBackend:
             end = begin + item.rows
             item.result = {name: tensor.rows(begin, end) for name, tensor in outputs.items()}
             begin = end
+
+    def _run_alone(self, tensors: Tensors) -> Tensors:
+        """Run the program on one request. Raises TensorError where it refuses values that its contract allows."""
+        try:
+            return self._program.run(tensors)
+        except SondeError:
+            raise
+        except (RuntimeError, IndexError, ValueError, ArithmeticError) as error:
+            log.warning("a program refused values", extra={"model": self._program.metadata.name}, exc_info=True)
+            expected = (
+                "expected values that the program computes: a division by zero or an index beyond a table is none"
+            )
+            raise TensorError(f"inputs: {expected}, got others ({type(error).__name__})", param="inputs") from error
 
     def _groups(self, batch: Sequence[TensorItem]) -> Iterator[list[TensorItem]]:
         """Items that are computed at once: of equal shapes but for the rows, and within the contract together."""
