@@ -58,8 +58,8 @@ def _protocol_routes(app: FastAPI) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for route in leaves(app.routes):
         if PROTOCOL in getattr(route, "tags", ()):
-            methods = {method.lower(): {"requestBody": {}} if method == "POST" else {} for method in route.methods}
-            found.setdefault(route.path, {}).update(methods)
+            for method in route.methods or ():
+                found.setdefault(route.path, {})[method.lower()] = {"requestBody": {}} if method == "POST" else {}
     assert len(found) >= 12
     return found
 
