@@ -44,6 +44,11 @@ class ImageProcessor:
         self.tokens = pixels.count
         self.signature = ImageSignature(height, width, tuple(map(float, mean)), tuple(map(float, std)), float(scale))
 
+    @property
+    def side(self) -> int:
+        """The shorter side of what the network reads, in pixels."""
+        return min(self.signature.height, self.signature.width)
+
     def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
         """The pixels of an encoded image. Raises ImageError naming `param`."""
         side = _DRAFT * max(self.signature.height, self.signature.width)

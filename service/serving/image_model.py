@@ -17,6 +17,8 @@ from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchModel
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits, count_pixels
+from models.text.detectors.base import ScoredTexts
+from models.text.sequence_classifier import probabilities
 from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -82,6 +84,18 @@ class ReadsImages(Servable):
             values=values,
             tokens=items,
         )
+
+    def logits(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits [n, labels] of a classifier's rows."""
+        return rows
+
+    def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
+        return probabilities(rows, multi_label=multi_label)
+
+    def score(self, rows: NDArray[np.float32]) -> ScoredTexts | None:
+        """How far a classifier's rows are from those that it knows; None where it was not trained here."""
+        return None
 
     async def mixed_rows(
         self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions

@@ -80,7 +80,7 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -305,11 +305,6 @@ class ModelManager:
 
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
-
-    def _find_base(self, name: str) -> ServedText | None:
-        """The settings' model that a head sits on."""
-        found = self._find_configured(name)
-        return found if isinstance(found, ServedText) else None
 
     def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""

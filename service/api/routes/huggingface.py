@@ -11,7 +11,6 @@ from fastapi import APIRouter, Body, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from models.text.sequence_classifier import probabilities
 from service.api.compute_route import INFER, CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
 from service.api.openapi import path_parameter
@@ -134,8 +133,10 @@ async def _classify_image(sent: dict[str, Any], call: ComputeCall, model: str | 
     rows = await call.cancel_on_disconnect(
         served.image_rows(body.inputs, call.caller, "classification", name_images(body.inputs))
     )
-    raw = parameters.function_to_apply == "none"
-    scores = rows.values[0] if raw else probabilities(rows.values, multi_label=multi_label)[0]
+    if parameters.function_to_apply == "none":
+        scores = served.logits(rows.values)[0]
+    else:
+        scores = served.probabilities(rows.values, multi_label=multi_label)[0]
     order = np.argsort(-scores, kind="stable")[: parameters.top_k]
     ranked = [{"label": served.metadata.labels[at], "score": float(scores[at])} for at in order]
     return call.respond(orjson.dumps(ranked), served, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.compute_route import INFER, CallDep
+from service.api.compute_route import INFER, CallDep, RawRoute
 from service.api.deps import ManagerDep, MetricsDep, SettingsDep
 from service.api.json_body import read_bytes
 from service.api.tensors.data import cut_parts, split_body, write_outputs
@@ -78,8 +78,6 @@ async def metadata(model: str, manager: ManagerDep, settings: SettingsDep, numbe
     return model_metadata(tensor_model(await manager.resolve(label(model, number)), settings))
 
 
-@router.post("/v2/models/{model:path}/infer")
-@router.post("/v2/models/{model:path}/versions/{number}/infer")
 async def infer(model: str, call: CallDep, number: str = "") -> Response:
     """The outputs of a model for tensors in JSON, or in raw values after it."""
     request = call.request
@@ -102,6 +100,10 @@ async def infer(model: str, call: CallDep, number: str = "") -> Response:
     if length is not None:
         response.headers[_HEADER_LENGTH] = str(length)
     return response
+
+
+for _path in ("/v2/models/{model:path}/versions/{number}/infer", "/v2/models/{model:path}/infer"):
+    router.add_api_route(_path, infer, methods=["POST"], route_class_override=RawRoute)
 
 
 def label(model: str, number: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -232,7 +233,7 @@ def _from_json(one: InferInput, described: Described, with_missing: bool) -> np.
     expected = math.prod(described.shape)
     _require_few_values(one, described, raw, expected)
     try:
-        values = list(_flat(msgspec.json.decode(raw, type=_nested(described.dtype, len(one.shape), raw, with_missing))))
+        values = _decode_values(raw, described.dtype, len(one.shape), with_missing)
         if described.dtype == "bytes":
             array = bytes_tensor([text.encode() for text in values]).values
         else:
@@ -262,16 +263,24 @@ def _wrong_count(one: InferInput, expected: int, got: str) -> InvalidRequest:
     return InvalidRequest.at(one.name, f"expected {expected} values for shape {one.shape}, got {got}")
 
 
-def _nested(dtype: str, dimensions: int, raw: bytes, with_missing: bool) -> Any:
-    """The type of a list of values, or of lists as deep as the shape."""
+def _decode_values(raw: bytes, dtype: str, dimensions: int, with_missing: bool) -> list[Any]:
+    """The values of a list, or of lists as deep as the shape, in one list."""
+    if raw.lstrip()[1:].lstrip()[:1] == b"[":
+        return list(_flat(_decoder(dtype, dimensions, with_missing).decode(raw)))
+    flat: list[Any] = _decoder(dtype, 1, with_missing).decode(raw)
+    return flat
+
+
+@cache
+def _decoder(dtype: str, depth: int, with_missing: bool) -> msgspec.json.Decoder[Any]:
+    """Reads lists of values, `depth` deep, which is at most the dimensions that a body may name."""
     kinds = {"bool": bool, "bytes": str, "float32": float, "float64": float}
     kind: Any = kinds.get(dtype, int)
     if with_missing and kind is float:
         kind = float | None
-    depth = dimensions if raw.lstrip()[1:].lstrip()[:1] == b"[" else 1
     for _ in range(depth):
         kind = list[kind]
-    return kind
+    return msgspec.json.Decoder(kind)
 
 
 def _flat(values: Any) -> Iterator[Any]:

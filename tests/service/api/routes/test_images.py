@@ -115,6 +115,7 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         {"input": [URI], "modality": "image"},
         {"input": URI, "modality": "image"},
         {"input": [{"image": BASE64}]},
+        {"images": [BASE64]},
         {"messages": [{"role": "user", "content": [image_url]}]},
     ):
         found = answer(client.post("/v1/embeddings", json={"model": "clip", **body}))
@@ -125,6 +126,20 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         found = answer(client.post("/v2/embed", json={**more, **one}))
         np.testing.assert_allclose(found["embeddings"]["float"][0], expected, atol=1e-5)
         assert found["meta"]["billed_units"]["images"] == 1
+
+
+def test_embeddings_take_the_files_of_a_form_and_an_image_itself(client: TestClient) -> None:
+    expected = answer(client.post("/v1/embeddings", json={"model": "dino", "images": [URI]}))["data"]
+    files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
+    for headers in ({}, WITH_DEADLINE):
+        form = client.post("/v1/embeddings", data={"model": "dino"}, files=files, headers=headers)
+        alone = client.post("/v1/embeddings?model=dino", content=DATA, headers={"content-type": "image/png", **headers})
+        assert len(answer(form)["data"]) == 2
+        assert answer(form)["data"][0] == answer(alone)["data"][0] == expected[0]
+    both = client.post("/v1/embeddings", json={"model": "dino", "images": [URI], "input": "a"})
+    assert "got input and images" in both.json()["error"]["message"]
+    broken = client.post("/v1/embeddings", json={"model": "dino", "images": [URI, "%"]})
+    assert broken.json()["error"]["param"] == "images[1]"
 
 
 def test_texts_and_images_come_in_the_order_of_the_request(client: TestClient) -> None:
@@ -191,7 +206,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
         ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
-        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, messages"),
+        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, images, messages"),
         ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
         ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),
     ],
@@ -219,11 +234,14 @@ def test_the_command_of_the_banner_works(client: TestClient, loaded: dict[str, I
     answer(client.post(path, content=data, headers={"content-type": "application/json"}))
 
 
-@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
-def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str) -> None:
-    response = client.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": "file-0"})
+@pytest.mark.parametrize("model", ["vit", "clip"])
+def test_jobs_on_images_begin_with_encoders_of_images_alone(client: TestClient, model: str) -> None:
+    job = {"model": model, "training_file": "file-0"}
+    response = client.post("/v1/fine_tuning/jobs", json=job)
     assert response.status_code == 422, response.text
-    assert "reads images" in response.json()["error"]["message"]
+    assert "training begins with an encoder of images alone" in response.json()["error"]["message"]
+    missing = client.post("/v1/fine_tuning/jobs", json=job | {"model": "dino"})
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "training_file")
 
 
 def test_a_large_form_is_parsed_beside_the_event_loop(client: TestClient) -> None:
