@@ -50,18 +50,23 @@ class SensorSignature:
 
 @dataclass(frozen=True, slots=True)
 class ImageSignature:
-    """The images that a network reads: their size, and how 8 bits become its numbers."""
+    """The images that a network reads: their size, and how 8 bits become its numbers.
+
+    Where the size `varies` with the image's sides, `height` and `width` are those for a picture of 640 x 480.
+    """
 
     height: int
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float
+    varies: bool = False
 
     def source(self) -> dict[str, object]:
         """The input as callers see it: any image, which is scaled and cropped to the shape."""
         normalization = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
-        return {"name": "image", "dtype": "uint8", "shape": ["n", 3, self.height, self.width], **normalization}
+        sides: list[int | str] = ["height", "width"] if self.varies else [self.height, self.width]
+        return {"name": "image", "dtype": "uint8", "shape": ["n", 3, *sides], **normalization}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,13 @@ _PIXELS_PER_TOKEN = 256
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation."""
+    """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation.
+
+    `size` are width and height of the image that was scaled.
+    """
 
     values: NDArray[np.uint8]
+    size: tuple[int, int]
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:

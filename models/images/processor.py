@@ -40,9 +40,17 @@ class ImageProcessor:
         probe = probe_image(*_PROBE_SIZE)
         pixels = self.prepare(probe)
         self._require_same(pixels, probe, name)
-        height, width = pixels.values.shape[1:]
         self.tokens = pixels.count
-        self.signature = ImageSignature(height, width, tuple(map(float, mean)), tuple(map(float, std)), float(scale))
+        height, width = pixels.values.shape[1:]
+        turned = self.prepare(probe.transpose(Image.Transpose.ROTATE_90))
+        self.signature = ImageSignature(
+            height,
+            width,
+            tuple(map(float, mean)),
+            tuple(map(float, std)),
+            float(scale),
+            varies=turned.values.shape != pixels.values.shape,
+        )
 
     def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
         """The pixels of an encoded image. Raises ImageError naming `param`."""
@@ -52,7 +60,7 @@ class ImageProcessor:
     def prepare(self, image: Image.Image) -> Pixels:
         """The pixels of an RGB image."""
         values = self._processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-        return Pixels(np.ascontiguousarray(values, dtype=np.uint8))
+        return Pixels(np.ascontiguousarray(values, dtype=np.uint8), image.size)
 
     def normalize(self, values: Tensor) -> Tensor:
         """Pixels uint8 [n, 3, h, w] → what the network reads, float32 of that shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from models.images.base import ImageItem, ImageModel
 from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchModel
+from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from service.engine.cache import content_key
@@ -34,7 +36,7 @@ class ImageOutput(Timings):
     """The rows of images, or of images and texts, float32 [n, width], and what was read, in the request's order."""
 
     values: NDArray[np.float32]
-    tokens: list[ImageItem]
+    tokens: Sequence[ImageItem]
 
 
 class ReadsImages(Servable):
@@ -57,17 +59,8 @@ class ReadsImages(Servable):
 
         Raises Overloaded before any work, ImageError for the first image that cannot be read, and DeadlineExceeded.
         """
-        estimate = len(images) * self.images.tokens
-        self._require_room(estimate, name(0))
-        with self._admission.admit(len(images), estimate, lambda: self.engine.tokens_per_s):
-            began = time.perf_counter()
-            items: list[ImageItem] = []
-            for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
-                if caller.is_late():
-                    raise DeadlineExceeded("the request's time ran out while its images were decoded")
-                items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
-            decoded_s = time.perf_counter() - began
-            self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
+        with self._admit_images(len(images), name):
+            items, decoded_s = await self._read_all(images, caller, task, name)
             values, queue_s, inference_s = await self._compute_rows(items, caller)
         return ImageOutput(
             inputs=len(items),
@@ -78,6 +71,16 @@ class ReadsImages(Servable):
             values=values,
             tokens=items,
         )
+
+    async def prepared(
+        self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str]
+    ) -> tuple[list[Pixels], Timings]:
+        """Images as the network reads them, without computing. Raises as `image_rows` does."""
+        with self._admit_images(len(images), name):
+            items, decoded_s = await self._read_all(images, caller, self.metadata.task, name)
+        tokens = sum(item.count for item in items)
+        times = Timings(inputs=len(items), token_count=tokens, tokenize_s=decoded_s, queue_s=0.0, inference_s=0.0)
+        return items, times
 
     async def mixed_rows(
         self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
@@ -98,7 +101,26 @@ class ReadsImages(Servable):
         """The rows of texts. Raises InvalidRequest where the model reads none."""
         raise InvalidRequest.at(options.named(0), f"{self.metadata.name} reads images alone, got a text")
 
-    def _read(self, encoded: Encoded, name: str) -> ImageItem:
+    def _admit_images(self, images: int, name: Callable[[int], str]) -> AbstractContextManager[None]:
+        """Room for images that are not decoded yet. Raises InvalidRequest and Overloaded."""
+        estimate = images * self.images.tokens
+        self._require_room(estimate, name(0))
+        return self._admission.admit(images, estimate, lambda: self.engine.tokens_per_s)
+
+    async def _read_all(
+        self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
+    ) -> tuple[list[Pixels], float]:
+        """Decode images in the pool; the seconds that it took."""
+        began = time.perf_counter()
+        items: list[Pixels] = []
+        for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
+            if caller.is_late():
+                raise DeadlineExceeded("the request's time ran out while its images were decoded")
+            items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
+        self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
+        return items, time.perf_counter() - began
+
+    def _read(self, encoded: Encoded, name: str) -> Pixels:
         return self.images.read(encoded(), self.image_limits, name)
 
 

@@ -203,7 +203,7 @@ class ModelManager:
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
-        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        readers = [served for served in self._image_models() if served.metadata.task == task]
         if name is None:
             self.require_ready()
             if not readers:
@@ -215,6 +215,16 @@ class ModelManager:
         able = ", ".join(other.metadata.name for other in readers) or "none here"
         does = f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+
+    async def resolve_any_images(self, name: str | None) -> ReadsImages:
+        """Find a model that reads images, whatever it does. Raises WrongTask naming others."""
+        readers = self._image_models()
+        served = readers[0] if name is None and readers else await self.resolve(name)
+        if isinstance(served, ReadsImages):
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
+        raise WrongTask(message, param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -314,6 +324,9 @@ class ModelManager:
         bare, _, version = name.partition(":")
         found = self._configured.get(bare) or self._configured.get(bare.removeprefix("sentence-transformers/"))
         return found if found is not None and version in ("", found.metadata.version) else None
+
+    def _image_models(self) -> list[ReadsImages]:
+        return [served for served in self.all() if isinstance(served, ReadsImages)]
 
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
         return [served for served in self.all() if isinstance(served, ServedText) and _does(served, task)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +13,7 @@ from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from service.api.compute_route import ComputeCall
-from service.api.responses import alpha_warnings, list_body, usage
+from service.api.responses import alpha_warnings, list_body, png_uri, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
 from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
@@ -113,7 +111,4 @@ def _draw(places: Tensor, threshold: float | None, patches: ServedPatches) -> st
         _THRESHOLD_GREY * scores / max(limit, 1e-6),
         _THRESHOLD_GREY + (255 - _THRESHOLD_GREY) * (scores - limit) / beyond,
     ).astype(np.uint8)
-    picture = Image.fromarray(grey).resize((signature.width, signature.height), Image.Resampling.BILINEAR)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"
+    return png_uri(Image.fromarray(grey).resize((signature.width, signature.height), Image.Resampling.BILINEAR))

@@ -1,0 +1,39 @@
+"""A model of images without weights: rows that follow from the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import ModelMetadata
+from models.images.base import ImageItem
+from models.images.pixels import Pixels
+from models.images.processor import ImageProcessor
+from models.preemption import NO_PREEMPTION, Preemption
+from tests.support.tiny_image_models import processor
+
+
+class FakeImages:
+    """An encoder whose vector is an image's mean colour."""
+
+    def __init__(self, name: str = "images", **fields: Any) -> None:
+        self.images = ImageProcessor(processor("vit"), name)
+        shape: dict[str, Any] = {"task": "embedding", "width": 3, "max_tokens": 0, "vocabulary": 0, "pads": False}
+        about = dict.fromkeys(("version", "origin", "architecture", "reason"), "fake")
+        self.metadata = ModelMetadata(
+            name=name, device="cpu", dtype="float32", image=self.images.signature, **(about | shape | fields)
+        )
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Rows float32 [n, width]."""
+        return np.stack([self.row(item) for item in batch if isinstance(item, Pixels)])
+
+    def row(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The mean of each colour."""
+        return pixels.values.mean(axis=(1, 2), dtype=np.float32)
+
+    def memory_bytes(self) -> int:
+        return 0
