@@ -32,6 +32,8 @@ _DATATYPES = {"float32": "FP32", "uint8": "UINT8", "int32": "INT32"}
 class LineDetector(nn.Module):
     """How much ink each row of pixels has: text is darker or lighter than what surrounds it."""
 
+    edges: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         edges = torch.tensor([[[[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]]])
@@ -57,8 +59,8 @@ def draw_screenshot() -> Image.Image:
 
 def to_tensor(screen: Image.Image) -> NDArray[np.float32]:
     """A screenshot as float32 [1, 1, 1080, 1920] between 0 and 1."""
-    grey = np.asarray(screen.convert("L").resize((WIDTH, HEIGHT)), dtype=np.float32) / 255
-    return grey[None, None]
+    grey = np.asarray(screen.convert("L").resize((WIDTH, HEIGHT)), dtype=np.float32)
+    return grey[None, None] / np.float32(255)
 
 
 def infer(client: httpx.Client, tensor: NDArray[np.generic]) -> httpx.Response:

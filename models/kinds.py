@@ -43,7 +43,7 @@ _BY_ARCHITECTURE = {
     "ForMultipleChoice": "a model for multiple choice",
     "ForNextSentencePrediction": "a model for the next sentence",
     "ForImageClassification": "an image classifier without preprocessor_config.json",
-    "ForObjectDetection": "an object detector",
+    "ForObjectDetection": "an object detector without preprocessor_config.json",
     "ForSemanticSegmentation": "a model for segmentation",
     "ForMaskedImageModeling": "a model that restores images",
     "VisionEncoderDecoderModel": "a model from images to texts",
@@ -51,9 +51,10 @@ _BY_ARCHITECTURE = {
 }
 CLASSIFIER = "ForSequenceClassification"
 IMAGE_CLASSIFIER = "ForImageClassification"
+OBJECT_DETECTOR = "ForObjectDetection"
 # Texts and images in one space.
 _PAIRED = {"CLIPModel", "SiglipModel"}
-ImageKind = Literal["classifier", "encoder", "text-image"]
+ImageKind = Literal["classifier", "detector", "encoder", "text-image"]
 
 
 def require_served_kind(root: Path) -> None:
@@ -84,6 +85,8 @@ def image_kind(root: Path) -> ImageKind | None:
         return None
     if any(name.endswith(IMAGE_CLASSIFIER) for name in names):
         return "classifier"
+    if any(name.endswith(OBJECT_DETECTOR) for name in names):
+        return "detector"
     if _PAIRED.intersection(names):
         return "text-image"
     return "encoder" if all(name.endswith("Model") for name in names) and "text_config" not in config else None

@@ -57,12 +57,15 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
     from models.images.classifier import ImageClassifier
     from models.images.encoder import ImageEncoder
     from models.images.lite_encoder import LiteEncoder
+    from models.images.object_detector import ObjectDetector
     from models.images.text_image_encoder import TextImageEncoder
 
     if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
         return check_image_batches(LiteEncoder(source, placement))
     if kind == "classifier":
         return check_image_batches(ImageClassifier(source, placement))
+    if kind == "detector":
+        return check_image_batches(ObjectDetector(source, placement))
     return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))
 
 

@@ -26,6 +26,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 _IMAGE_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding": ("/v1/embeddings", {"modality": "image", "input": PIXEL}),
     "classification": ("/v1/classify", {"images": PIXEL}),
+    "detection": ("/v1/detect", {"images": PIXEL}),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
+from models.base import OBJECT_NUMBERS, ModelMetadata
 from models.images.base import ImageItem
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
@@ -33,7 +33,19 @@ class FakeImages:
 
     def row(self, pixels: Pixels) -> NDArray[np.float32]:
         """The mean of each colour."""
-        return pixels.values.mean(axis=(1, 2), dtype=np.float32)
+        means: NDArray[np.float32] = pixels.values.mean(axis=(1, 2), dtype=np.float32)
+        return means
 
     def memory_bytes(self) -> int:
         return 0
+
+
+class FakeDetector(FakeImages):
+    """An object detector that finds a cat in the left half of each image, and a dog with less confidence."""
+
+    def __init__(self, name: str = "objects") -> None:
+        super().__init__(name, task="detection", width=2 * OBJECT_NUMBERS, labels=("dog", "cat"))
+
+    def row(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Two objects, the worse first."""
+        return np.array([0.4, 0, 0, 0, 1, 1, 0.9, 1, 0, 0, 0.5, 1], np.float32)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.api.schemas.base import OPTIONAL_MODEL, RequestBody, ResponseBody, Usage
+from service.api.schemas.base import OPTIONAL_MODEL, CompatibleBody, RequestBody, ResponseBody, Usage
+from service.api.schemas.fields import Count, Probability
 from service.api.schemas.images import image_or_images
+from service.api.schemas.tei import PredictParameters, TeiBody, ZeroShotParameters
 
 IMAGES = Field(description="images as base64 or data URIs; a form may have them as files, and a body be one image")
+
+
+class BoxObject(ResponseBody):
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
 
 
 class PreprocessBody(RequestBody):
@@ -34,3 +43,53 @@ class PreprocessAnswer(ResponseBody):
     model: str
     data: list[PreprocessedImage]
     usage: Usage
+
+
+class DetectBody(RequestBody):
+    model: str | None = OPTIONAL_MODEL
+    images: image_or_images("images") = IMAGES  # type: ignore[valid-type]
+    threshold: Probability = Field(0.5, description="answer with objects whose score is above it")
+    top_k: Count | None = Field(None, description="number of best objects of each image; without it, all")
+
+
+class DetectedObject(ResponseBody):
+    label: str
+    score: Probability
+    box: BoxObject = Field(description="in pixels of the image as it was sent, turned as its EXIF block says")
+
+
+class DetectionObject(ResponseBody):
+    object: str
+    index: int
+    width: int
+    height: int
+    objects: list[DetectedObject] = Field(description="best first")
+
+
+class DetectAnswer(ResponseBody):
+    object: str
+    model: str
+    data: list[DetectionObject]
+    usage: Usage
+
+
+class HubImageBody(TeiBody):
+    """What Hugging Face's clients send with images."""
+
+    inputs: image_or_images("inputs")  # type: ignore[valid-type]
+
+
+class HubClassificationBody(HubImageBody):
+    parameters: PredictParameters | None = None
+
+
+class HubZeroShotBody(HubImageBody):
+    parameters: ZeroShotParameters
+
+
+class DetectionParameters(CompatibleBody):
+    threshold: Probability = 0.5
+
+
+class HubDetectionBody(HubImageBody):
+    parameters: DetectionParameters | None = None

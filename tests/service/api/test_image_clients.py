@@ -1,0 +1,59 @@
+"""Hugging Face's client, unchanged, against a real server of image models; transformers' pipelines are the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import InferenceClient
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForObjectDetection, ObjectDetectionPipeline
+
+from tests.support.images import encoded, picture
+from tests.support.server import Served, serving
+from tests.support.tiny_image_models import LABELS, image_classifier, object_detector
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+PICTURE: Image.Image = picture(80, 60)
+DATA = encoded(PICTURE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models of images, one of each kind."""
+    root = tmp_path_factory.mktemp("models")
+    image_classifier(root / "vit")
+    object_detector(root / "detr")
+    return root
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    flags = [flag for path in sorted(folder.iterdir()) for flag in ("--model", f"{path.name}={path}")]
+    with serving(folder.parent, "--device", "cpu", "--dtype", "float32", *flags) as running:
+        yield running
+
+
+def client(served: Served, model: str) -> InferenceClient:
+    return InferenceClient(model=f"{served.url}/models/{model}")
+
+
+def test_images_are_classified(served: Served) -> None:
+    assert {one.label for one in client(served, "vit").image_classification(DATA)} == set(LABELS)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1])
+def test_objects_are_those_of_the_pipeline(served: Served, folder: Path, threshold: float | None) -> None:
+    network: Any = AutoModelForObjectDetection.from_pretrained(folder / "detr").eval()
+    processor = AutoImageProcessor.from_pretrained(folder / "detr", backend="pil")
+    pipeline = ObjectDetectionPipeline(model=network, image_processor=processor)
+    expected = sorted(pipeline(PICTURE, threshold=threshold or 0.5), key=lambda one: -one["score"])
+    found = client(served, "detr").object_detection(DATA, threshold=threshold)
+    assert expected or threshold is None
+    assert [one.label for one in found] == [one["label"] for one in expected]
+    for one, wanted in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(wanted["score"], abs=1e-4)
+        assert vars(one.box) == pytest.approx(wanted["box"], abs=1)
