@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 from huggingface_hub import InferenceClient
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForObjectDetection, ObjectDetectionPipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForObjectDetection,
+    AutoTokenizer,
+    ObjectDetectionPipeline,
+    ZeroShotImageClassificationPipeline,
+)
 
 from tests.support.images import encoded, picture
 from tests.support.server import Served, serving
-from tests.support.tiny_image_models import LABELS, image_classifier, object_detector
+from tests.support.tiny_image_models import LABELS, image_classifier, object_detector, text_image_encoder
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -27,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     image_classifier(root / "vit")
     object_detector(root / "detr")
+    text_image_encoder(root / "clip")
     return root
 
 
@@ -35,6 +43,21 @@ def served(folder: Path) -> Iterator[Served]:
     flags = [flag for path in sorted(folder.iterdir()) for flag in ("--model", f"{path.name}={path}")]
     with serving(folder.parent, "--device", "cpu", "--dtype", "float32", *flags) as running:
         yield running
+
+
+def test_labels_of_the_request_have_the_scores_of_the_pipeline(served: Served, folder: Path) -> None:
+    pipeline = ZeroShotImageClassificationPipeline(
+        model=AutoModel.from_pretrained(folder / "clip").eval(),
+        image_processor=AutoImageProcessor.from_pretrained(folder / "clip", backend="pil"),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "clip"),
+    )
+    labels = ["cat", "card", "table"]
+    for template in (None, "the {} on the table"):
+        more = {} if template is None else {"hypothesis_template": template}
+        expected = {one["label"]: one["score"] for one in pipeline(PICTURE, candidate_labels=labels, **more)}
+        found = client(served, "clip").zero_shot_image_classification(DATA, labels, **more)
+        assert {one.label: one.score for one in found} == pytest.approx(expected, abs=1e-3)
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
 
 
 def client(served: Served, model: str) -> InferenceClient:
