@@ -44,6 +44,8 @@ _METRICS = {
 }
 # Names with a variable part; the label of the part in the first group replaces {}.
 _PATTERNS = (
+    (r"(.+)_low", "{}: 95 % interval from"),
+    (r"(.+)_high", "{}: 95 % interval to"),
     (r"base_(.+)", "{} of the base model"),
     (r"frozen_(.+)", "{} of the frozen encoder"),
     (r"(.+)_d\d+", "{} of shorter vectors"),

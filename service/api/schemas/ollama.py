@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody
 from service.api.schemas.fields import Count, one_text, text_or_texts
-from service.errors import InvalidRequest
+from service.errors import MissingField
 
 _MODEL = Field(description="a served model's name; :latest at its end is left out", min_length=1, max_length=256)
 
@@ -42,7 +42,7 @@ class OllamaShowBody(CompatibleBody):
     @model_validator(mode="after")
     def _require_name(self) -> OllamaShowBody:
         if self.model is None and self.name is None:
-            raise InvalidRequest("give exactly one of model, name: got none of them", param="model")
+            raise MissingField("give model, or its older name `name`: got none of them", param="model")
         return self
 
 

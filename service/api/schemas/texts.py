@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, RequestBody, ResponseBody, Usage
@@ -30,7 +30,7 @@ from service.api.schemas.images import (
     image_or_images,
     is_image_object,
 )
-from service.errors import InvalidRequest, MissingField
+from service.errors import InvalidRequest
 from service.serving.text_model import Purpose
 
 JinaTask = Literal[
@@ -110,11 +110,6 @@ class EmbeddingsBody(CompatibleBody):
     truncation: bool | None = Field(None, description="Voyage's name of truncate")
     output_dimension: Count | None = Field(None, description="Voyage's name of dimensions")
     output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
-
-    @model_validator(mode="after")
-    def _require_one_source(self) -> EmbeddingsBody:
-        _require_one(input=self.input, messages=self.messages)
-        return self
 
     @property
     def images(self) -> list[str | EncodedImage] | None:
@@ -222,11 +217,6 @@ class ClassifyBody(RequestBody):
     min_confidence: Probability | None = Field(None, description="answer label null where the best score is below")
     truncate: bool = TRUNCATE
 
-    @model_validator(mode="after")
-    def _require_one_source(self) -> ClassifyBody:
-        _require_one(input=self.input, images=self.images)
-        return self
-
     @property
     def texts(self) -> list[str]:
         """The texts of a request without images."""
@@ -259,12 +249,3 @@ class ClassifyAnswer(ResponseBody):
         description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
-
-
-def _require_one(**sources: object) -> None:
-    """Raise MissingField where both of two fields are absent, and InvalidRequest where both are there."""
-    given, about = [value is not None for value in sources.values()], f"give exactly one of {', '.join(sources)}"
-    if not any(given):
-        raise MissingField(f"{about}: got none of them", param="input")
-    if all(given):
-        raise InvalidRequest(f"{about}: got both", param="input")

@@ -127,7 +127,15 @@ class Service:
             "GET /v1/fine_tuning/jobs/ftjob-1/report": REPORT,
             "POST /v1/fine_tuning/jobs/ftjob-1/cancel": JOB | {"status": "cancelled", "result": None},
             "GET /v1/models/ft:x/versions": {
-                "data": [{"id": "ft:x:v1", "version": 1, "in_service": True, "metrics": {"macro_f1": 0.5}}]
+                "data": [
+                    {
+                        "id": "ft:x:v1",
+                        "version": 1,
+                        "in_service": True,
+                        "metrics": {"macro_f1": 0.5},
+                        "metric_labels": {"macro_f1": "macro-F1"},
+                    }
+                ]
             },
             "POST /v1/models/ft:x/promote": {"model": "ft:x", "version": 2, "previous": 1},
             "POST /v1/models/ft:x/rollback": {"model": "ft:x", "version": 1, "previous": None},
@@ -485,6 +493,10 @@ def test_a_report_is_written_as_a_page_and_opened(run: Run, monkeypatch: pytest.
     assert run("report", "ftjob-1", "--open")[0] == 0
     assert [Path(address.removeprefix("file://")).read_text() for address in opened] == ["<p>report"]
     assert run("report", "ftjob-1", "--html", "none/r.html")[0] == 1
+
+
+def test_versions_show_metrics_as_people_read_them(run: Run) -> None:
+    assert "macro-F1 0.5" in run("models", "ft:x", "versions")[1]
 
 
 def test_a_long_list_says_how_to_see_more(run: Run) -> None:

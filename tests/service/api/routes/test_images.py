@@ -183,7 +183,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/classify", {"model": "vit", "images": ["%%%"]}, "images[0]", "base64"),
         ("/v1/classify", {"model": "vit", "images": ["data:text/html;base64,aa"]}, "images[0]", "data URI of an image"),
         ("/v1/classify", {"model": "vit", "images": []}, "images", "at least 1 image"),
-        ("/v1/classify", {"model": "vit", "images": [URI], "input": "a"}, "input", "exactly one"),
+        ("/v1/classify", {"model": "vit", "images": [URI], "input": "a"}, "images", "exactly one"),
         ("/v1/classify", {"model": "vit"}, "input", "exactly one"),
         ("/v1/classify", {"model": "vit", "images": [URI], "labels": ["a"]}, "labels", "labels of its own"),
         ("/v1/classify", {"model": "clip", "images": [URI]}, "labels", "give it labels"),

@@ -308,6 +308,7 @@ def test_versions_are_told_newest_first(house: House) -> None:
         "error": None,
         "labels": ["v1", "other"],
         "metrics": {"macro_f1": 0.9},
+        "metric_labels": {"macro_f1": "macro-F1"},
     }
     assert (held["version"], held["error"]) == (2, None)
     assert (broken["version"], broken["task"], "Invalid JSON" in broken["error"]) == (3, None, True)
