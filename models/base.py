@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "detection", "inference"]
+Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "detection", "ocr", "inference"]
 # Of an object in a row: score, label, and left, top, right and bottom of its box.
 OBJECT_NUMBERS = 6
 
@@ -145,6 +145,11 @@ class ModelMetadata:
                 {"name": "score", "dtype": "float32", "shape": ["n", objects]},
                 {"name": "label", "dtype": "string", "shape": ["n", objects]},
                 {"name": "box", "dtype": "float32", "shape": ["n", objects, 4]},
+            ]
+        if self.task == "ocr":
+            return [
+                {"name": "text", "dtype": "string", "shape": ["n"]},
+                {"name": "confidence", "dtype": "float32", "shape": ["n"]},
             ]
         name = {"embedding": "embedding", "rerank": "relevance_score", "classification": "scores", "anomaly": "score"}[
             self.task

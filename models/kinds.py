@@ -47,15 +47,16 @@ _BY_ARCHITECTURE = {
     "ForObjectDetection": "an object detector without preprocessor_config.json",
     "ForSemanticSegmentation": "a model for segmentation",
     "ForMaskedImageModeling": "a model that restores images",
-    "VisionEncoderDecoderModel": "a model from images to texts",
+    "VisionEncoderDecoderModel": "a model from images to texts without image processor",
     "ForRetrieval": _MULTI_VECTOR,
 }
 CLASSIFIER = "ForSequenceClassification"
 IMAGE_CLASSIFIER = "ForImageClassification"
 OBJECT_DETECTOR = "ForObjectDetection"
+TEXT_RECOGNIZER = "VisionEncoderDecoderModel"
 # Texts and images in one space.
 _PAIRED = {"CLIPModel", "SiglipModel"}
-ImageKind = Literal["classifier", "detector", "encoder", "text-image"]
+ImageKind = Literal["classifier", "detector", "encoder", "recognizer", "text-image"]
 
 
 def require_served_kind(root: Path) -> None:
@@ -89,6 +90,8 @@ def image_kind(root: Path) -> ImageKind | None:
         return "text-image" if _PAIRED.intersection(names) and _gives_its_vectors(modules) else None
     if any(name.endswith(IMAGE_CLASSIFIER) for name in names):
         return "classifier"
+    if TEXT_RECOGNIZER in names:
+        return "recognizer"
     if any(name.endswith(OBJECT_DETECTOR) for name in names):
         return "detector"
     if _PAIRED.intersection(names):

@@ -27,6 +27,7 @@ _IMAGE_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding": ("/v1/embeddings", {"modality": "image", "input": PIXEL}),
     "classification": ("/v1/classify", {"images": PIXEL}),
     "detection": ("/v1/detect", {"images": PIXEL}),
+    "ocr": ("/v1/ocr", {"images": PIXEL}),
 }
 
 

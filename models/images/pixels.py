@@ -16,11 +16,12 @@ _PIXELS_PER_TOKEN = 256
 class Pixels:
     """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation.
 
-    `size` are width and height of the image that was scaled.
+    `size` are width and height of the image that was scaled, and `steps` the tokens that a model may write for it.
     """
 
     values: NDArray[np.uint8]
     size: tuple[int, int]
+    steps: int = 0
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -31,7 +32,7 @@ class Pixels:
     def count(self) -> int:
         """The cost in tokens."""
         height, width = map(int, self.values.shape[1:])
-        return -(-height * width // _PIXELS_PER_TOKEN)
+        return -(-height * width // _PIXELS_PER_TOKEN) + self.steps
 
     @property
     def truncated(self) -> bool:

@@ -26,6 +26,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/anomaly/score"): {"model": _ENCODER, "input": "hello", "reference": _TEXTS},
     ("post", "/v1/forecast"): {"model": _FORECASTER, "series": [[1.0], [2.0], [3.0]], "horizon": 2},
     ("post", "/v1/detect"): {"images": [PIXEL], "threshold": 0.3},
+    ("post", "/v1/ocr"): {"images": [PIXEL], "lines": False},
     ("post", "/v1/preprocess"): {"images": [PIXEL]},
     ("post", "/v1/rerank"): _RANK,
     ("post", "/v2/rerank"): _RANK,

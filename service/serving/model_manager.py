@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
@@ -26,7 +26,7 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, ServedPatches, serve_images
+from service.serving.image_model import ReadsImages, ServedPatches, ServedRecognizer, serve_images
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -215,6 +215,10 @@ class ModelManager:
         able = ", ".join(other.metadata.name for other in readers) or "none here"
         does = f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+
+    async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
+        """Find a model that writes the text of images. Raises WrongTask naming others."""
+        return cast(ServedRecognizer, await self.resolve_images("ocr", name))  # as every model of this task is
 
     async def resolve_any_images(self, name: str | None) -> ReadsImages:
         """Find a model that reads images, whatever it does. Raises WrongTask naming others."""

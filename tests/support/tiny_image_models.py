@@ -14,10 +14,14 @@ from transformers import (
     ConvNextConfig,
     DetrConfig,
     Dinov2Config,
+    GenerationConfig,
     ResNetConfig,
     RTDetrConfig,
     RTDetrResNetConfig,
     SiglipConfig,
+    TrOCRConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
     ViTConfig,
     YolosConfig,
 )
@@ -142,6 +146,36 @@ def text_image_encoder(path: Path, architecture: Literal["clip", "siglip"] = "cl
     network.save_pretrained(path)
     words.save_pretrained(path)
     processor(architecture).save_pretrained(path)
+    return path
+
+
+def text_recognizer(path: Path) -> Path:
+    """A TrOCR directory that writes up to ten tokens, some texts shorter."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    decoder = TrOCRConfig(
+        vocab_size=len(words),
+        d_model=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=64,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    encoder = ViTConfig(**_VIT, intermediate_size=64)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    network = VisionEncoderDecoderModel(config)
+    _spread(network)
+    with torch.no_grad():
+        network.decoder.get_output_embeddings().weight[3] *= 3  # so that some texts end
+    network.config.decoder_start_token_id = 2
+    more = {"max_length": 11, "num_beams": 4, "decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    network.generation_config = GenerationConfig(**more)
+    network.save_pretrained(path)
+    words.save_pretrained(path)
+    processor("vit").save_pretrained(path)
     return path
 
 

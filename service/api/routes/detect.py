@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from fastapi import APIRouter, Response
 
@@ -59,6 +61,11 @@ def describe_objects(objects: Detections, served: ReadsImages, *, whole: bool = 
     names = served.metadata.labels
     boxes = objects.boxes.astype(np.int64) if whole else objects.boxes
     return [
-        {"label": names[label], "score": score, "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))}
+        {"label": names[label], "score": score, "box": box_object(box)}
         for score, label, box in zip(objects.scores.tolist(), objects.labels, boxes.tolist(), strict=True)
     ]
+
+
+def box_object(corners: Sequence[float]) -> dict[str, float]:
+    """Left, top, right and bottom, as Hugging Face names them."""
+    return dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))

@@ -1,4 +1,4 @@
-"""Hugging Face's inference API for images: classification, by labels of the request too, and detection."""
+"""Hugging Face's inference API for images: classification, by labels of the request too, detection, and text."""
 
 from __future__ import annotations
 
@@ -101,6 +101,16 @@ async def _detect(sent: dict[str, Any], served: ReadsImages, call: ComputeCall) 
     return call.respond(_write(described, body.inputs), served, rows)
 
 
+async def _recognize(sent: dict[str, Any], served: ReadsImages, call: ComputeCall) -> Response:
+    """The text of the whole image, as image-to-text answers."""
+    body = _read(HubImageBody, sent, call)
+    recognizer = await call.manager.resolve_recognizer(served.metadata.name)
+    work = recognizer.read_pages(body.inputs, call.caller, name_images(body.inputs), lines=False)
+    pages, times = await call.cancel_on_disconnect(work)
+    texts: list[list[dict[str, object]]] = [[{"generated_text": page.lines[0].text}] for page in pages]
+    return call.respond(_write(texts, body.inputs), served, times)
+
+
 def _read(kind: type[BodyT], sent: dict[str, Any], call: ComputeCall) -> BodyT:
     """The body. The path may name its model."""
     try:
@@ -124,4 +134,5 @@ def _write(answers: list[list[dict[str, object]]], inputs: list[EncodedImage]) -
 _TASKS: dict[str, Callable[[dict[str, Any], ReadsImages, ComputeCall], Awaitable[Response]]] = {
     "classification": _classify,
     "detection": _detect,
+    "ocr": _recognize,
 }

@@ -93,3 +93,33 @@ class DetectionParameters(CompatibleBody):
 
 class HubDetectionBody(HubImageBody):
     parameters: DetectionParameters | None = None
+
+
+class OcrBody(RequestBody):
+    model: str | None = OPTIONAL_MODEL
+    images: image_or_images("images") = IMAGES  # type: ignore[valid-type]
+    lines: bool = Field(True, description="find the lines of each image; false: each image is one line")
+
+
+class OcrLine(ResponseBody):
+    text: str
+    confidence: Probability = Field(description="the geometric mean of the probabilities of the line's tokens")
+    box: BoxObject = Field(description="in pixels of the image as it was sent, turned as its EXIF block says")
+    truncated: bool = Field(description="whether the model had more to write than it may")
+
+
+class OcrObject(ResponseBody):
+    object: str
+    index: int
+    width: int
+    height: int
+    text: str = Field(description="the lines, each with a line feed between it and the next")
+    confidence: float | None = Field(description="of the line that is read least surely; null without lines")
+    lines: list[OcrLine] = Field(description="from top to bottom, and from left to right")
+
+
+class OcrAnswer(ResponseBody):
+    object: str
+    model: str
+    data: list[OcrObject]
+    usage: Usage

@@ -17,7 +17,7 @@ from models.text.sequence_classifier import probabilities
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor
 from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
-from service.serving.image_model import Encoded, ImageOutput, ReadsImages
+from service.serving.image_model import Encoded, ImageOutput, ReadsImages, ServedRecognizer
 from service.serving.program_model import Tensors
 from service.serving.servable import Caller
 
@@ -93,3 +93,26 @@ class ImageDetectorTensors(ImageEmbeddingTensors):
             "label": ("bytes", ("n", objects)),
             "box": ("float32", ("n", objects, 4)),
         }
+
+
+class TextRecognizerTensors(ImageEmbeddingTensors):
+    """Image files of one line each in, texts and confidences out."""
+
+    served: ServedRecognizer
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
+        pages, times = await self.served.read_pages(files, caller, "image[{}]".format, lines=False)
+        lines = [page.lines[0] for page in pages]
+        confidences = np.array([line.confidence for line in lines], np.float32)
+        outputs = {
+            "text": bytes_tensor([line.text.encode() for line in lines]),
+            "confidence": HostTensor("float32", confidences),
+        }
+        return TensorOutput(outputs, [times])
+
+    def _outputs(self) -> Specs:
+        return {"text": ("bytes", ("n",)), "confidence": ("float32", ("n",))}

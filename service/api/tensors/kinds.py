@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service.api.tensors.images import ImageClassifierTensors, ImageDetectorTensors, ImageEmbeddingTensors
+from service.api.tensors.images import (
+    ImageClassifierTensors,
+    ImageDetectorTensors,
+    ImageEmbeddingTensors,
+    TextRecognizerTensors,
+)
 from service.api.tensors.model import TensorModel
 from service.api.tensors.programs import ProgramTensors
 from service.api.tensors.readings import ForecastTensors, RecordTensors, SeriesTensors
@@ -25,6 +30,7 @@ _KINDS: dict[tuple[str, str], Callable[[Any, Settings], TensorModel[Any]]] = {
     ("images", "embedding"): ImageEmbeddingTensors,
     ("images", "classification"): ImageClassifierTensors,
     ("images", "detection"): ImageDetectorTensors,
+    ("images", "ocr"): TextRecognizerTensors,
     ("readings", "records"): RecordTensors,
     ("readings", "series"): SeriesTensors,
     ("readings", "forecast"): ForecastTensors,

@@ -26,7 +26,7 @@ from service.api.hot_path import HotPath
 from service.api.protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
-from tests.fakes.image import FakeDetector, FakeImages
+from tests.fakes.image import FakeDetector, FakeImages, FakeRecognizer
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
 from tests.support.app import MakeApp
@@ -41,6 +41,7 @@ GOOD: dict[str, Any] = {
     "/v1/forecast": {"model": LOAD, "series": [[1.0, 2.0]] * 40},
     "/v1/preprocess": {"model": "images", "images": [PIXEL]},
     "/v1/detect": {"images": PIXEL},
+    "/v1/ocr": {"images": PIXEL, "lines": False},
     "/v1/rerank": {"model": "fake", **PAIRS},
     "/v2/rerank": {"model": "fake", **PAIRS},
     "/embed": {"inputs": "w1"},
@@ -113,7 +114,7 @@ def test_the_clients_own_time_is_the_deadline_where_longer(
 @pytest.fixture
 def app(make_app: MakeApp) -> FastAPI:
     made = make_app(FakeModel(), FakeModel("judge", task="classification"))
-    for model in (FakeImages(), FakeDetector()):
+    for model in (FakeImages(), FakeDetector(), FakeRecognizer()):
         made.state.manager.add_images(model)
     return with_sensors(made, (LOAD, FakeForecaster()))
 

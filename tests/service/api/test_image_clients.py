@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from huggingface_hub import InferenceClient
 from PIL import Image
@@ -15,12 +16,20 @@ from transformers import (
     AutoModelForObjectDetection,
     AutoTokenizer,
     ObjectDetectionPipeline,
+    VisionEncoderDecoderModel,
     ZeroShotImageClassificationPipeline,
 )
 
 from tests.support.images import encoded, picture
+from tests.support.pages import draw_page
 from tests.support.server import Served, serving
-from tests.support.tiny_image_models import LABELS, image_classifier, object_detector, text_image_encoder
+from tests.support.tiny_image_models import (
+    LABELS,
+    image_classifier,
+    object_detector,
+    text_image_encoder,
+    text_recognizer,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -35,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_classifier(root / "vit")
     object_detector(root / "detr")
     text_image_encoder(root / "clip")
+    text_recognizer(root / "trocr")
     return root
 
 
@@ -58,6 +68,22 @@ def test_labels_of_the_request_have_the_scores_of_the_pipeline(served: Served, f
         found = client(served, "clip").zero_shot_image_classification(DATA, labels, **more)
         assert {one.label: one.score for one in found} == pytest.approx(expected, abs=1e-3)
         assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+def test_texts_are_those_of_the_network(served: Served, folder: Path) -> None:
+    network: Any = VisionEncoderDecoderModel.from_pretrained(folder / "trocr").eval()
+    inputs = AutoImageProcessor.from_pretrained(folder / "trocr", backend="pil")([PICTURE], return_tensors="pt")
+    ids = network.generate(**inputs, num_beams=1, max_length=11)
+    [expected] = AutoTokenizer.from_pretrained(folder / "trocr").batch_decode(ids, skip_special_tokens=True)
+    assert client(served, "trocr").image_to_text(DATA).generated_text == expected != ""
+
+
+def test_a_page_is_read_line_by_line(served: Served) -> None:
+    page = draw_page(0, width=500, height=300)
+    response = httpx.post(f"{served.url}/v1/ocr", content=encoded(page.image), headers={"content-type": "image/png"})
+    [read] = response.raise_for_status().json()["data"]
+    assert len(read["lines"]) == len(page.lines)
+    assert all(line["text"] and 0 < line["confidence"] <= 1 for line in read["lines"])
 
 
 def client(served: Served, model: str) -> InferenceClient:
