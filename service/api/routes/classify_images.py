@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from models.images.zero_shot import LabelPrototypes
 from models.text.sequence_classifier import probabilities
 from service.api.compute_route import ComputeCall
-from service.api.schemas.images import EncodedImage, name_images
+from service.api.image_urls import compute_images
+from service.api.schemas.images import EncodedImage
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages, ServedTextImages
 from service.serving.text_model import ModelOutput, TokenizeOptions
@@ -42,7 +43,7 @@ async def score_images(
             raise InvalidRequest(
                 f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
             )
-        rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+        rows = await compute_images(images, served, call, "classification")
         scores = probabilities(rows.values, multi_label=multi_label or served.metadata.multi_label)
         return ImageScores(served.metadata.labels, scores, (rows,))
     if not isinstance(served, ServedTextImages):
@@ -69,7 +70,7 @@ async def _score_zero_shot(
     prototypes, more = await served.fitted(
         LabelPrototypes, list(labels.items()), list(texts), call.caller, "classification", options, fit
     )
-    rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+    rows = await compute_images(images, served, call, "classification")
     scores = prototypes.probabilities(rows.values, served.metadata.zero_shot, multi_label=multi_label)
     about: dict[str, object] = {
         "count": len(texts),

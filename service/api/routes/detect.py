@@ -10,8 +10,9 @@ from fastapi import APIRouter, Response
 from models.images.detections import Detections
 from models.images.pixels import Pixels
 from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.image_urls import compute_images
 from service.api.responses import list_body, usage
-from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.images import EncodedImage
 from service.api.schemas.vision import DetectAnswer, DetectBody
 from service.serving.image_model import ImageOutput, ReadsImages
 
@@ -46,8 +47,7 @@ async def find_objects(
     images: list[EncodedImage], served: ReadsImages, call: ComputeCall, *, threshold: float, most: int | None = None
 ) -> tuple[Found, ImageOutput]:
     """The objects of each image with a score above `threshold`, and what was computed for them."""
-    work = served.image_rows(images, call.caller, "detection", name_images(images))
-    rows = await call.cancel_on_disconnect(work)
+    rows = await call.cancel_on_disconnect(compute_images(images, served, call, "detection"))
     found = [
         (item, Detections.of_row(row, item.size, threshold=threshold, most=most))
         for item, row in zip(rows.tokens, rows.values, strict=True)

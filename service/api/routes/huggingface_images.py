@@ -14,10 +14,12 @@ from pydantic import ValidationError
 
 from models.text.sequence_classifier import probabilities
 from service.api.compute_route import ComputeCall
+from service.api.image_urls import compute_images
 from service.api.routes.classify_images import score_images
 from service.api.routes.detect import describe_objects, find_objects
+from service.api.routes.ocr import read_pages
 from service.api.schemas.fields import SingleInput, require_few_scores
-from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.images import EncodedImage
 from service.api.schemas.tei import PredictParameters
 from service.api.schemas.vision import (
     DetectionParameters,
@@ -71,8 +73,7 @@ async def _classify(sent: dict[str, Any], served: ReadsImages, call: ComputeCall
     multi_label = served.metadata.multi_label
     if parameters.function_to_apply is not None:
         multi_label = parameters.function_to_apply == "sigmoid"
-    work = served.image_rows(body.inputs, call.caller, "classification", name_images(body.inputs))
-    rows = await call.cancel_on_disconnect(work)
+    rows = await call.cancel_on_disconnect(compute_images(body.inputs, served, call, "classification"))
     raw = parameters.function_to_apply == "none"
     scores = rows.values if raw else probabilities(rows.values, multi_label=multi_label)
     ranked = [_rank(served.metadata.labels, row, parameters.top_k) for row in scores]
@@ -105,8 +106,7 @@ async def _recognize(sent: dict[str, Any], served: ReadsImages, call: ComputeCal
     """The text of the whole image, as image-to-text answers."""
     body = _read(HubImageBody, sent, call)
     recognizer = await call.manager.resolve_recognizer(served.metadata.name)
-    work = recognizer.read_pages(body.inputs, call.caller, name_images(body.inputs), lines=False)
-    pages, times = await call.cancel_on_disconnect(work)
+    pages, times = await call.cancel_on_disconnect(read_pages(body.inputs, recognizer, call, lines=False))
     texts: list[list[dict[str, object]]] = [[{"generated_text": page.lines[0].text}] for page in pages]
     return call.respond(_write(texts, body.inputs), served, times)
 

@@ -13,6 +13,7 @@ from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from service.api.compute_route import ComputeCall
+from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, png_uri, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
 from service.api.schemas.fields import require_count
@@ -63,6 +64,8 @@ async def _score(
     patches: ServedPatches,
     call: ComputeCall,
 ) -> _Outcome:
+    fetched = await fetch_images([*reference, *images], call)
+    reference, images = fetched[: len(reference)], fetched[len(reference) :]
     detector, more = await patches.fitted(kind, reference, call.caller, name_images(reference), _FITS[kind])
     rows = await patches.image_rows(images, call.caller, "anomaly", name_images(images))
     scored = await patches.run_in_pool(lambda: detector.score(patches.model.unflatten(rows.values)))

@@ -8,12 +8,14 @@ from fastapi import APIRouter, Response
 from PIL import Image
 
 from models.images.pixels import Pixels
-from service.api.compute_route import CallDep, compute_route
+from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.image_urls import fetch_images
 from service.api.responses import list_body, png_uri, usage
 from service.api.schemas.fields import require_count
-from service.api.schemas.images import name_images
+from service.api.schemas.images import EncodedImage, name_images
 from service.api.schemas.vision import PreprocessAnswer, PreprocessBody
 from service.serving.image_model import ReadsImages
+from service.serving.servable import Timings
 
 router = APIRouter(tags=["Sonde"])
 
@@ -26,13 +28,18 @@ async def preprocess(body: PreprocessBody, call: CallDep) -> Response:
     """Shape, dtype, mean and std of the tensor of each image, and the tensor as a picture. Nothing is computed."""
     served = await call.manager.resolve_any_images(body.model)
     require_count(len(body.images), _MOST_IMAGES, "images")
-    items, times = await call.cancel_on_disconnect(served.prepared(body.images, call.caller, name_images(body.images)))
+    items, times = await call.cancel_on_disconnect(_prepare(body.images, served, call))
 
     def write() -> bytes:
         data = [_describe(item, index, served) for index, item in enumerate(items)]
         return list_body(served.metadata.name, data, usage=usage(times))
 
     return call.respond(await served.run_in_pool(write), served, times)
+
+
+async def _prepare(images: list[EncodedImage], served: ReadsImages, call: ComputeCall) -> tuple[list[Pixels], Timings]:
+    fetched = await fetch_images(images, call)
+    return await served.prepared(fetched, call.caller, name_images(fetched))
 
 
 def _describe(pixels: Pixels, index: int, served: ReadsImages) -> dict[str, object]:

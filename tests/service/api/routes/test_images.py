@@ -179,7 +179,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "does not fetch"),
+        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "Sonde fetches none"),
         ("/v1/classify", {"model": "vit", "images": ["%%%"]}, "images[0]", "base64"),
         ("/v1/classify", {"model": "vit", "images": ["data:text/html;base64,aa"]}, "images[0]", "data URI of an image"),
         ("/v1/classify", {"model": "vit", "images": []}, "images", "at least 1 image"),

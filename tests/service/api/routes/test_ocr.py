@@ -24,7 +24,7 @@ LINE = b64encode(encoded(Image.new("L", (200, 20), 40))).decode()
 
 @pytest.fixture
 def client(make_app: MakeApp) -> Iterator[TestClient]:
-    app = make_app(max_request_tokens=2_000)
+    app = make_app(max_request_tokens=1_000)
     for model in (FakeImages(), FakeRecognizer()):
         app.state.manager.add_images(model)
     with TestClient(app) as client:
@@ -96,7 +96,7 @@ def test_more_lines_than_a_request_may_have_are_refused_by_name(client: TestClie
     response = client.post("/v1/ocr", json={"images": [LINE, *[large] * 4]})
     assert response.status_code == 422, response.text
     assert response.json()["error"]["param"].startswith("images[")
-    assert "2000 are allowed" in response.json()["error"]["message"]
+    assert "1000 are allowed" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
