@@ -72,7 +72,7 @@ class Keyring:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path, self._clock = path, clock
-        self._file = str(path)
+        self._file, self._lock = str(path), str(self._lock_file)
         self._made_before = made_before
         self._open_without_keys = open_without_keys
         self._stamp: tuple[int, int] | None = None
@@ -178,7 +178,7 @@ class Keyring:
         log.info(message, extra={"keys": len(now), "added": sorted(now - before), "removed": sorted(before - now)})
 
     def _were_made(self) -> bool:
-        return self._made_before or self._was_read or self._lock_file.exists()
+        return self._made_before or self._was_read or os.path.exists(self._lock)  # noqa: PTH110  # thrice as fast
 
     @property
     def _lock_file(self) -> Path:

@@ -16,15 +16,17 @@ _PIXELS_PER_TOKEN = 256
 class Pixels:
     """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation.
 
-    `size` are width and height of the image that was scaled, and `steps` the tokens that a model may write for it.
+    `size` are width and height of the image that was scaled, if it was. `steps` are the tokens that a model may write.
     """
 
     values: NDArray[np.uint8]
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     steps: int = 0
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.size == (0, 0):
+            object.__setattr__(self, "size", self.values.shape[:0:-1])
         digest = hashlib.blake2b(self.values.tobytes(), digest_size=16, person=b"image").digest()
         object.__setattr__(self, "key", b"image:%d:%b" % (self.values.shape[-1], digest))
 

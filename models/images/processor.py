@@ -54,6 +54,11 @@ class ImageProcessor:
             varies=turned.values.shape != pixels.values.shape,
         )
 
+    @property
+    def side(self) -> int:
+        """The shorter side of what the network reads, in pixels."""
+        return min(self.signature.height, self.signature.width)
+
     def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
         """The pixels of an encoded image. Raises ImageError naming `param`."""
         side = None if self._whole_size else _DRAFT * max(self.signature.height, self.signature.width)

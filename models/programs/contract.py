@@ -70,9 +70,16 @@ class Contract:
     conditions: tuple[Expression, ...] = ()
     ids: Mapping[str, Limits] = field(default_factory=dict)
     batch: str | None = field(init=False)
+    _names: frozenset[str] = field(init=False, repr=False)
+    # Inputs with a size that is arithmetic of other sizes.
+    _with_formulas: tuple[TensorSpec, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch", _batch_symbol([*self.inputs, *self.outputs]))
+        object.__setattr__(self, "_names", frozenset(spec.name for spec in self.inputs))
+        object.__setattr__(
+            self, "_with_formulas", tuple(spec for spec in self.inputs if any(map(_is_formula, spec.shape)))
+        )
 
     @property
     def most_rows(self) -> int | None:
@@ -82,7 +89,7 @@ class Contract:
     def check(self, tensors: Mapping[str, Shaped]) -> None:
         """Raise TensorError naming the first input that is not as the contract has it."""
         for name in tensors:
-            if name not in {spec.name for spec in self.inputs}:
+            if name not in self._names:
                 known = ", ".join(spec.name for spec in self.inputs)
                 raise TensorError(f"inputs: no input {name[:80]!r}; the model has: {known}", param="inputs")
         sizes: dict[str, int] = {}
@@ -90,8 +97,8 @@ class Contract:
             if spec.name not in tensors:
                 raise TensorError(f"{spec.name}: {self._expected(spec)}, got none", param=spec.name)
             self._check_one(spec, tensors[spec.name], sizes)
-        for spec in self.inputs:  # formulas come last, when all sizes in them are known
-            self._check_formulas(spec, tensors[spec.name].shape, sizes)
+        for spec in self._with_formulas:  # they come last, when all sizes in them are known
+            self._check_formulas(spec, tensors[spec.name], sizes)
         if (broken := self.broken_condition({name: one.shape for name, one in tensors.items()})) is not None:
             shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in tensors.items())
             raise TensorError(f"inputs: expected sizes with {broken.text}, got {shapes}", param="inputs")
@@ -128,31 +135,31 @@ class Contract:
 
     def _check_one(self, spec: TensorSpec, got: Shaped, sizes: dict[str, int]) -> None:
         """Compare dtype and sizes; note those that vary in `sizes`."""
-        expected = self._expected(spec)
         if got.dtype != spec.dtype:
-            raise TensorError(f"{spec.name}: {expected}, got dtype {got.dtype}", param=spec.name)
+            raise TensorError(f"{spec.name}: {self._expected(spec)}, got dtype {got.dtype}", param=spec.name)
         if len(got.shape) != len(spec.shape):
-            raise TensorError(f"{spec.name}: {expected}, got {list(got.shape)}", param=spec.name)
+            raise TensorError(f"{spec.name}: {self._expected(spec)}, got {list(got.shape)}", param=spec.name)
         for at, (size, actual) in enumerate(zip(spec.shape, got.shape, strict=True)):
-            wrong = f"{spec.name}: {expected}, got {list(got.shape)}: dimension {at}"
             if isinstance(size, int):
                 if actual != size:
-                    raise TensorError(f"{wrong} is {actual}, expected {size}", param=spec.name)
+                    raise self._wrong_size(spec, got, at, f"expected {size}")
             elif size is not None and (symbol := size.symbol) is not None:
                 if sizes.setdefault(symbol, actual) != actual:
                     other = f"expected {sizes[symbol]}, as {self._size(symbol)} is elsewhere in this request"
-                    raise TensorError(f"{wrong} is {actual}, {other}", param=spec.name)
+                    raise self._wrong_size(spec, got, at, other)
                 if actual not in self.limits[symbol]:
-                    raise TensorError(f"{wrong} is {actual}, expected {self.limits[symbol]}", param=spec.name)
+                    raise self._wrong_size(spec, got, at, f"expected {self.limits[symbol]}")
 
-    def _check_formulas(self, spec: TensorSpec, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
-        for at, (size, actual) in enumerate(zip(spec.shape, shape, strict=True)):
-            if not isinstance(size, Expression) or size.symbol is not None:
-                continue
-            expected = _value_of(size, sizes)
-            if actual != expected:
-                wrong = f"{spec.name}: {self._expected(spec)}, got {list(shape)}: dimension {at} is {actual}"
-                raise TensorError(f"{wrong}, expected {'another' if expected is None else expected}", param=spec.name)
+    def _check_formulas(self, spec: TensorSpec, got: Shaped, sizes: Mapping[str, int]) -> None:
+        for at, (size, actual) in enumerate(zip(spec.shape, got.shape, strict=True)):
+            if isinstance(size, Expression) and _is_formula(size):
+                expected = _value_of(size, sizes)
+                if actual != expected:
+                    raise self._wrong_size(spec, got, at, f"expected {'another' if expected is None else expected}")
+
+    def _wrong_size(self, spec: TensorSpec, got: Shaped, at: int, reason: str) -> TensorError:
+        about = f"{spec.name}: {self._expected(spec)}, got {list(got.shape)}: dimension {at} is {got.shape[at]}"
+        return TensorError(f"{about}, {reason}", param=spec.name)
 
     def _expected(self, spec: TensorSpec) -> str:
         return f"expected {spec.dtype} {self.shape_of(spec)}".replace("'", "")
@@ -168,6 +175,11 @@ class Contract:
             return "?"
         text = size if isinstance(size, str) else size.text
         return "batch" if text == self.batch else text
+
+
+def _is_formula(size: Size) -> bool:
+    """Whether a size is arithmetic of other sizes."""
+    return isinstance(size, Expression) and size.symbol is None
 
 
 def _value_of(expression: Expression, sizes: Mapping[str, int]) -> int | None:

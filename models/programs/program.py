@@ -54,7 +54,7 @@ class Program:
         """
         with self._placement.inference_mode():
             device = self._placement.device
-            values = [tensors[spec.name].to_torch().to(device) for spec in self.contract.inputs]
+            values = [tensors[spec.name].to_torch(device) for spec in self.contract.inputs]
             results = self._module.forward(*values)  # calling the module would load the compiler to report a failure
             made = [HostTensor.of(results[at]) for at in self._outputs]
         return {spec.name: one for spec, one in zip(self.contract.outputs, made, strict=True)}

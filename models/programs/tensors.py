@@ -22,6 +22,7 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
+_CPU = torch.device("cpu")
 TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in NUMPY_DTYPES}
 
 
@@ -36,17 +37,19 @@ class HostTensor:
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
-    def to_torch(self) -> torch.Tensor:
-        """A tensor of its own memory."""
+    def to_torch(self, device: torch.device = _CPU) -> torch.Tensor:
+        """A tensor of its own memory, on a device."""
         tensor = torch.from_numpy(np.array(self.values, order="C"))
-        return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
+        if self.dtype == "bfloat16":
+            tensor = tensor.view(torch.bfloat16)
+        return tensor if device == _CPU else tensor.to(device)
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> HostTensor:
         """The values of a tensor on any device."""
-        tensor = tensor.detach().cpu().contiguous()
         name = dtype_name(tensor.dtype)
-        return cls(name, (tensor.view(torch.uint16) if name == "bfloat16" else tensor).numpy())
+        values = (tensor.view(torch.uint16) if name == "bfloat16" else tensor).numpy(force=True)
+        return cls(name, np.asarray(values, order="C"))  # `ascontiguousarray` would give a scalar a dimension
 
     def rows(self, begin: int, end: int) -> HostTensor:
         """The rows [begin, end) of its first dimension."""

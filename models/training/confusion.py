@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ _MAX_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A held-out text, shortened, and its line in the file."""
+    """A held-out text, shortened, or an image's name and picture (a data URI), and its line in the file."""
 
     line: int
     text: str
+    picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,12 @@ class Confusion:
         predicted: NDArray[np.int64],
         texts: Sequence[str],
         lines: Sequence[int],
+        picture: Callable[[int], str] | None = None,
     ) -> Confusion:
-        """The confusion of class numbers [n] into `labels`; `texts` and `lines` are those of the rows."""
+        """The confusion of class numbers [n] into `labels`; `texts` and `lines` are those of the rows.
+
+        `picture` draws the image of a row.
+        """
         rows: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for row, pair in enumerate(zip(truth.tolist(), predicted.tolist(), strict=True)):
             rows[pair].append(row)
@@ -71,7 +76,7 @@ class Confusion:
                 len(wrong[true, taken]),
                 of_label[true],
                 tuple(
-                    Example(lines[row], shorten(texts[row], _MAX_CHARACTERS))
+                    Example(lines[row], shorten(texts[row], _MAX_CHARACTERS), picture(row) if picture else None)
                     for row in wrong[true, taken][:MAX_EXAMPLES]
                 ),
             )

@@ -22,6 +22,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 Head = Literal["cosine", "linear"]
 Metric = Literal["macro_f1", "accuracy"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
+ImageDetectorKind = Literal["auto", "padim", "patchcore"]
 SensorDetectorKind = Literal[
     "auto",
     "pca",
@@ -209,6 +210,42 @@ class TextAnomalyHyperparameters(_Detection):
         return self
 
 
+class ImageClassificationHyperparameters(_Detection):
+    """A linear head on the vectors of a frozen encoder of images; all settings are those of texts.
+
+    Images with `out_of_scope_label` are no class; they evaluate the detector.
+    """
+
+    kind: Literal["images"] = "images"
+    mode: Literal["auto", "frozen"] = "auto"
+    out_of_scope_label: _Name | None = None
+    refit: bool = True
+
+    @property
+    def of_head(self) -> ClassificationHyperparameters:
+        """The same for the head, which is fitted as one of texts is."""
+        given = self.model_dump(exclude={"kind", "mode"}, exclude_unset=True)
+        return ClassificationHyperparameters(mode="frozen", lexical=False, label_names=False, **given)
+
+
+class ImageAnomalyHyperparameters(_Common):
+    """A detector of images unlike the good ones.
+
+    Images labelled `anomaly_label` evaluate the detector. With `normal_label`, images of all other labels do.
+    """
+
+    kind: Literal["images"] = "images"
+    detector: ImageDetectorKind = "auto"
+    anomaly_label: _Name = "anomaly"
+    normal_label: _Name | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ImageAnomalyHyperparameters:
+        if self.normal_label is not None:
+            self._require_unset(("anomaly_label",), "with normal_label, every other label is an anomaly's")
+        return self
+
+
 class SensorAnomalyHyperparameters(_Tables):
     """A detector of readings: of single `records`, or of `series` in the order of time.
 
@@ -291,6 +328,8 @@ class RerankHyperparameters(_Tuned):
 Hyperparameters = (
     ClassificationHyperparameters
     | TextAnomalyHyperparameters
+    | ImageClassificationHyperparameters
+    | ImageAnomalyHyperparameters
     | SensorAnomalyHyperparameters
     | ForecastHyperparameters
     | EmbeddingHyperparameters
@@ -303,6 +342,11 @@ _TASKS: dict[str, type[Hyperparameters]] = {
     "rerank": RerankHyperparameters,
     "forecast": ForecastHyperparameters,
 }
+IMAGES = "images"
+_OF_IMAGES: dict[str, type[Hyperparameters]] = {
+    "classification": ImageClassificationHyperparameters,
+    "anomaly": ImageAnomalyHyperparameters,
+}
 
 
 def parse(task: str, given: Mapping[str, Any], place: str = PARAM) -> Hyperparameters:
@@ -310,17 +354,27 @@ def parse(task: str, given: Mapping[str, Any], place: str = PARAM) -> Hyperparam
 
     Raises HyperparameterError for the first fault, with what is allowed; its `param` is the full path below `place`.
     """
-    # Texts have no kind; readings have to say whether they are records or series.
-    of_sensors = task == "anomaly" and given.get("kind") is not None
-    chosen = SensorAnomalyHyperparameters if of_sensors else _TASKS.get(task)
-    if chosen is None:
-        message = f"task: expected one of {', '.join(get_args(Task))}, got {task!r}"
-        raise HyperparameterError("unknown_task", message, "method.supervised.task")
+    chosen = _choose(task, given.get("kind"))
     unset = {name for name in given if given[name] is None or (name in _FROM_OPENAI and given[name] == "auto")}
     try:
         return chosen.model_validate({name: value for name, value in given.items() if name not in unset})
     except ValidationError as error:
         raise _to_error(task, chosen, error, place) from error
+
+
+def _choose(task: str, kind: object) -> type[Hyperparameters]:
+    """The settings of a task. Texts have no kind; readings say whether they are records or series."""
+    param = "method.supervised.task"
+    if kind == IMAGES and task in get_args(Task):
+        if task not in _OF_IMAGES:
+            message = f"task: expected {' or '.join(_OF_IMAGES)} for images, got {task!r}"
+            raise HyperparameterError("unknown_task", message, param)
+        return _OF_IMAGES[task]
+    chosen = SensorAnomalyHyperparameters if task == "anomaly" and kind is not None else _TASKS.get(task)
+    if chosen is None:
+        message = f"task: expected one of {', '.join(get_args(Task))}, got {task!r}"
+        raise HyperparameterError("unknown_task", message, param)
+    return chosen
 
 
 def _to_error(task: str, chosen: type[Hyperparameters], error: ValidationError, place: str) -> HyperparameterError:

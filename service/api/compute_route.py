@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import WithJsonSchema
 
 from service.api.deps import requires
@@ -183,6 +184,10 @@ async def _get_call(
 
 CallDep = Annotated[ComputeCall, Depends(_get_call)]
 INFER = Depends(requires("infer"))
+
+
+class RawRoute(APIRoute):
+    """A route that computes and reads its body itself: `async (call: CallDep, **parameters of its path)`."""
 
 
 class ComputeRoute(JsonRoute):

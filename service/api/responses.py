@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from PIL import Image
 
 from models.calibration import smallest_p_value
 from service.serving.servable import Timings
@@ -24,13 +21,6 @@ def usage(*parts: Timings) -> dict[str, int]:
 def list_body(model: str, data: Sequence[object], **more: object) -> bytes:
     """`{"object": "list", "model": …, "data": […], …}`."""
     return orjson.dumps({"object": "list", "model": model, "data": data, **more})
-
-
-def png_uri(image: Image.Image) -> str:
-    """A picture as a data URI of a PNG."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"
 
 
 def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -28,6 +29,9 @@ class Engine(Generic[ItemT]):
 
     Engines on one device share its places. Runners end at `close`, or by themselves when the device is lost: then
     `failure` has the reason and the engine has called `on_failure`.
+
+    With `loop_tokens`, as long as no more tokens wait, the event loop that calls `submit` computes them itself at its
+    next turn: a thread would take longer to get Python's lock than the model to compute.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Engine(Generic[ItemT]):
         device: ComputeDevice,
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        loop_tokens: int = 0,
     ) -> None:
         self.name = name
         self.width = width
@@ -54,6 +59,9 @@ class Engine(Generic[ItemT]):
         self._queue = Queue(name, limits, metrics, clock, device.runners)
         self._context = RunnerContext(name, version, backend, width, self._queue, cache, metrics, device, clock, limits)
         self._runners = [Runner(self._context, number, self._fail) for number in range(device.runners)]
+        self._loop_tokens = loop_tokens
+        self._loop_runner = Runner(self._context, device.runners, self._fail)
+        self._loop_is_due = False
         metrics.announce(name)
 
     def start(self) -> None:
@@ -75,8 +83,14 @@ class Engine(Generic[ItemT]):
         """
         request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, clock=self._clock)
         missing = self._fill_from_cache(request)
-        if missing and not self._queue.add(request, missing):
+        if not missing:
+            return request
+        on_loop = self._fits_loop(request)
+        if not self._queue.add(request, missing, wake=not on_loop):
             raise Unavailable(_LOST, retry_after_s=10) if self.failure else Unavailable("the service is shutting down")
+        if on_loop and not self._loop_is_due:
+            self._loop_is_due = True
+            asyncio.get_running_loop().call_soon(self._compute_on_loop)
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
@@ -105,6 +119,16 @@ class Engine(Generic[ItemT]):
         """Wait for the end of all runners."""
         for runner in self._runners:
             runner.join(timeout_s)
+
+    def _fits_loop(self, request: Request) -> bool:
+        """Whether the event loop computes a request with all that waits."""
+        if not self._loop_tokens:
+            return False
+        return self._queue.waiting[1] + sum(item.count for item in request.items) <= self._loop_tokens
+
+    def _compute_on_loop(self) -> None:
+        self._loop_is_due = False
+        self._loop_runner.compute_waiting()
 
     def _fill_from_cache(self, request: Request) -> list[int]:
         """Fill in the rows that are in the cache; return the indices of the others."""

@@ -50,14 +50,15 @@ class Queue:
         """How many runners wait for work."""
         return len(self._idle)
 
-    def add(self, request: Request, indices: list[int]) -> bool:
-        """Queue the items at `indices`; False when the queue is closed."""
+    def add(self, request: Request, indices: list[int], *, wake: bool = True) -> bool:
+        """Queue the items at `indices`, and `wake` a runner for them; False when the queue is closed."""
         with self._lock:
             if self.closed:
                 return False
             self._scheduler.add(request, indices)
             self._report()
-            self._wake_for_work()
+            if wake:
+                self._wake_for_work()
         return True
 
     def remove(self, request: Request) -> int:

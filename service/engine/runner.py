@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DeviceLost, ModelOutOfMemory, SondeError
-from models.preemption import Preemption, PreemptionFlag
+from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
 from service.engine.queue import Queue
@@ -93,6 +93,15 @@ class Runner(Generic[ItemT]):
         """Wait for its end, if it was started."""
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+
+    def compute_waiting(self) -> None:
+        """Compute the interactive requests that wait, in the calling thread, which must not wait for room."""
+        try:
+            with self._context.device.sharing():
+                if batch := self._context.queue.take_urgent():
+                    self._complete(batch, self._run(batch, NO_PREEMPTION))
+        except Exception as error:  # as in a thread of its own
+            self._on_failure(error, [request for request, _ in self._in_hand])
 
     def _loop(self) -> None:
         queue, device = self._context.queue, self._context.device

@@ -11,7 +11,11 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+
+from service.errors import MalformedBody
+from service.rpc.fields import require_few_fields
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -125,3 +129,13 @@ POOL.AddSerializedFile(_describe().SerializeToString())
 def message(name: str) -> Any:
     """The class of a message, such as `ModelInferRequest`."""
     return GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def parse(name: str, content: bytes, most_fields: int) -> Any:
+    """The message `name` in bytes. Raises BodyTooLarge for more than `most_fields` fields, and MalformedBody."""
+    kind = message(name)
+    require_few_fields(content, kind.DESCRIPTOR, most_fields)
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise MalformedBody(f"expected the message {name}, got other bytes: {error}") from error

@@ -19,7 +19,7 @@ from service.engine.engine import Engine
 from service.engine.runner import Backend
 from service.engine.scheduler import BatchLimits
 from service.metrics import Metrics
-from service.serving.program_model import ProgramBackend, TensorItem
+from service.serving.program_model import ProgramBackend, TensorItem, loop_tokens
 from service.serving.sensor_model import ReadingsBackend, ReadingsItem
 
 _CPU_BATCH_TOKENS = 512
@@ -70,7 +70,7 @@ class EngineFactory:
         metadata = program.metadata
         self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
         self._metrics.device_memory.labels(metadata.device).set_function(program.memory_bytes)
-        return self._start(metadata, ProgramBackend(program), 1, RowCache(0))
+        return self._start(metadata, ProgramBackend(program), 1, RowCache(0), loop_tokens(program))
 
     def device(self, name: str) -> ComputeDevice:
         """The device that all engines on `name` share."""
@@ -94,7 +94,9 @@ class EngineFactory:
         self._metrics.device_memory.labels(metadata.device).set_function(model.memory_bytes)
         return self._start(metadata, model, metadata.width, self._cache)
 
-    def _start(self, metadata: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache) -> Engine[Any]:
+    def _start(
+        self, metadata: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache, loop_tokens: int = 0
+    ) -> Engine[Any]:
         engine: Engine[Any] = Engine(
             metadata.name,
             metadata.version,
@@ -105,6 +107,7 @@ class EngineFactory:
             metrics=self._metrics,
             device=self.device(metadata.device),
             on_failure=self._on_failure,
+            loop_tokens=loop_tokens,
         )
         engine.start()
         return engine

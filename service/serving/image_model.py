@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from models.errors import ImageTooLarge
 from models.images.base import ImageItem, ImageModel
 from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchModel
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
-from models.images.reader import ImageLimits, read_image
+from models.images.reader import ImageLimits, count_pixels, read_image
 from models.images.text_lines import Box, find_lines
 from models.images.text_recognizer import RecognizedText, RecognizesText
+from models.text.detectors.base import ScoredTexts
+from models.text.sequence_classifier import probabilities
 from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -60,7 +63,8 @@ class ReadsImages(Servable):
     ) -> ImageOutput:
         """Decode images, queue them and wait for their rows. `name` gives the caller's name of the image at an index.
 
-        Raises Overloaded before any work, ImageError for the first image that cannot be read, and DeadlineExceeded.
+        Raises Overloaded before any work, ImageTooLarge for images that have too many pixels together before any is
+        decoded, ImageError for the first one that cannot be read, and DeadlineExceeded.
         """
         with self._admit_images(len(images), name):
             items, decoded_s = await self._read_all(images, caller, task, name)
@@ -84,6 +88,18 @@ class ReadsImages(Servable):
         tokens = sum(item.count for item in items)
         times = Timings(inputs=len(items), token_count=tokens, tokenize_s=decoded_s, queue_s=0.0, inference_s=0.0)
         return items, times
+
+    def logits(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits [n, labels] of a classifier's rows."""
+        return rows
+
+    def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
+        return probabilities(rows, multi_label=multi_label)
+
+    def score(self, rows: NDArray[np.float32]) -> ScoredTexts | None:
+        """How far a classifier's rows are from those that it knows; None where it was not trained here."""
+        return None
 
     async def mixed_rows(
         self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
@@ -115,6 +131,7 @@ class ReadsImages(Servable):
     ) -> tuple[list[Pixels], float]:
         """Decode images in the pool; the seconds that it took."""
         began = time.perf_counter()
+        await self._require_few_pixels(images, name)
         items: list[Pixels] = []
         for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
             if caller.is_late():
@@ -122,6 +139,19 @@ class ReadsImages(Servable):
             items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
         self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
         return items, time.perf_counter() - began
+
+    async def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        """Raise ImageTooLarge for images with too many pixels together, before any is decoded."""
+        if len(images) > 1:
+            await self.run_in_pool(lambda: self._count_pixels(images, name))
+
+    def _count_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        most, pixels = self.image_limits.max_request_pixels, 0
+        for index, encoded in enumerate(images):
+            pixels += count_pixels(encoded(), self.image_limits, name(index))
+            if pixels > most:
+                expected = f"expected at most {most:,} pixels in all images of a request"
+                raise ImageTooLarge(f"{name(index)}: {expected}, got more up to here; scale them", param=name(index))
 
     def _read(self, encoded: Encoded, name: str) -> Pixels:
         return self.images.read(encoded(), self.image_limits, name)
@@ -238,6 +268,7 @@ class ServedRecognizer(ServedImages):
         self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], *, lines: bool
     ) -> list[_CutPage]:
         """Decode images in the pool, one at a time, and cut them into lines."""
+        await self._require_few_pixels(images, name)
         pages: list[_CutPage] = []
         tokens, cut = 0, self._cut_lines if lines else self._take_whole
         for index, encoded in enumerate(images):

@@ -42,6 +42,8 @@ ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
 _SHUTTING_DOWN = "the service is shutting down"
+# No name is longer; a body may have millions of characters for one.
+_LONGEST_NAME = 1024
 # Jobs use this name for the base of sensor models, which is not a model.
 SENSORS = "sensors"
 
@@ -78,7 +80,7 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -179,6 +181,8 @@ class ModelManager:
         self.require_ready()
         if name is None:
             return self.find(None)
+        if len(name) > _LONGEST_NAME:
+            raise ModelNotFound(f"no model {name[:80]!r}…, a name of {len(name)} characters, here", param="model")
         with suppress(ModelNotFound):
             if found := self._find_loaded(name):
                 return found
@@ -315,11 +319,6 @@ class ModelManager:
 
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
-
-    def _find_base(self, name: str) -> ServedText | None:
-        """The settings' model that a head sits on."""
-        found = self._find_configured(name)
-        return found if isinstance(found, ServedText) else None
 
     def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import SondeError
 from models.programs.contract import Contract, Shaped
 from models.programs.program import Program
+from models.programs.row_check import sample_inputs
 from models.programs.tensors import HostTensor
 from service.config import Settings
 from service.engine.row_engine import RowEngine
@@ -24,6 +27,10 @@ ELEMENTS_PER_TOKEN = 256
 TOKENS_PER_ITEM = 256
 # Dtypes of ids.
 _IDS = {"int16", "int32", "int64"}
+# The event loop computes at most this many tokens itself, and only if they take it less than this: one request's share
+# of HTTP takes as long.
+_MOST_LOOP_TOKENS, _LOOP_S = 64, 0.0005
+_TRIES = 3
 _item_numbers = itertools.count()
 Tensors = Mapping[str, HostTensor]
 
@@ -37,14 +44,15 @@ class TensorItem:
 
     tensors: Tensors
     count: int
+    # The size of the first dimension; 1 where there is none.
+    rows: int = field(init=False)
     result: Tensors | None = None
     # Unique, so that items are never cached or merged.
     key: bytes = field(default_factory=lambda: next(_item_numbers).to_bytes(8, "little"))
 
-    @property
-    def rows(self) -> int:
-        """The size of the first dimension; 1 where there is none."""
-        return [*next(iter(self.tensors.values())).shape, 1][0]
+    def __post_init__(self) -> None:
+        shape = next(iter(self.tensors.values())).shape
+        self.rows = shape[0] if shape else 1
 
     def finished(self) -> Tensors:
         """The outputs, once the engine has answered."""
@@ -61,18 +69,21 @@ class ProgramBackend:
 
     def forward(self, batch: Sequence[TensorItem], preempt: Callable[[], None]) -> NDArray[np.float32]:
         """Compute one number per item, float32 [len(batch), 1]. Others overtake between runs."""
+        all_finite = True
         for group in self._groups(batch):
-            self._compute(group)
+            all_finite &= self._compute(group)
             preempt()
-        finite = [all(tensor.is_finite for tensor in item.finished().values()) for item in batch]
-        return np.where(finite, 0.0, np.nan).astype(np.float32)[:, None]
+        rows = np.zeros((len(batch), 1), np.float32)
+        if not all_finite:
+            rows[[not _are_finite(item.finished()) for item in batch]] = np.nan
+        return rows
 
-    def _compute(self, items: Sequence[TensorItem]) -> None:
-        """Run the program on the rows of several items, and give each its own."""
+    def _compute(self, items: Sequence[TensorItem]) -> bool:
+        """Run the program on the rows of several items, and give each its own; whether all outputs are finite."""
         outputs = self._program.run(join([item.tensors for item in items]))
         if len(items) == 1:
             items[0].result = outputs
-            return
+            return _are_finite(outputs)
         rows = sum(item.rows for item in items)
         if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
             raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
@@ -81,6 +92,7 @@ class ProgramBackend:
             end = begin + item.rows
             item.result = {name: tensor.rows(begin, end) for name, tensor in outputs.items()}
             begin = end
+        return _are_finite(outputs)
 
     def _groups(self, batch: Sequence[TensorItem]) -> Iterator[list[TensorItem]]:
         """Items that are computed at once: of equal shapes but for the rows, and within the contract together."""
@@ -97,20 +109,29 @@ class ProgramBackend:
 def _within_contract(items: Sequence[TensorItem], contract: Contract) -> Iterator[list[TensorItem]]:
     """Cut items of equal shapes into groups whose rows the contract allows together."""
     group: list[TensorItem] = []
+    rows = 0
     for item in items:
-        if group and not _may_join([*group, item], contract):
+        if group and not _may_join(item, rows + item.rows, contract):
             yield group
-            group = []
+            group, rows = [], 0
         group.append(item)
+        rows += item.rows
     yield group
 
 
-def _may_join(items: Sequence[TensorItem], contract: Contract) -> bool:
-    rows = sum(item.rows for item in items)
+def _may_join(item: TensorItem, rows: int, contract: Contract) -> bool:
+    """Whether `rows` of the shapes of an item may be computed at once."""
     if contract.most_rows is not None and rows > contract.most_rows:
         return False
-    shapes = {name: (rows, *tensor.shape[1:]) for name, tensor in items[0].tensors.items()}
+    if not contract.conditions:
+        return True
+    shapes = {name: (rows, *tensor.shape[1:]) for name, tensor in item.tensors.items()}
     return contract.broken_condition(shapes) is None
+
+
+def _are_finite(tensors: Tensors) -> bool:
+    """Whether none has NaN or infinity."""
+    return all(tensor.is_finite for tensor in tensors.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +200,45 @@ def cost_in_tokens(tensors: Mapping[str, Shaped]) -> int:
 
 
 def _tokens(tensor: Shaped) -> int:
-    per_token = 1 if tensor.dtype in _IDS else ELEMENTS_PER_TOKEN
-    return max(-(-math.prod(tensor.shape) // per_token), 1)
+    return max(-(-math.prod(tensor.shape) // _elements_per_token(tensor)), 1)
+
+
+def _elements_per_token(tensor: Shaped) -> int:
+    return 1 if tensor.dtype in _IDS else ELEMENTS_PER_TOKEN
+
+
+def loop_tokens(program: Program) -> int:
+    """The most tokens that the event loop computes itself, because they take it less than `_LOOP_S`; 0 for none."""
+    if program.metadata.one_by_one or program.metadata.device != "cpu":
+        return 0
+    tokens = _MOST_LOOP_TOKENS
+    while tokens and _seconds_of(program, tokens) > _LOOP_S:
+        tokens //= 2
+    return tokens
+
+
+def _seconds_of(program: Program, tokens: int) -> float:
+    """The seconds of the largest batch of so many tokens that the contract allows; infinite without a try."""
+    alone = sample_inputs(program.contract, 1)
+    if alone is None:
+        return math.inf
+    rows = min(tokens * _elements_per_token(tensor) // max(math.prod(tensor.shape), 1) for tensor in alone.values())
+    most = program.contract.most_rows
+    sample = sample_inputs(program.contract, max(rows if most is None else min(rows, most), 1))
+    if sample is None:
+        return math.inf
+    try:
+        return min(_timed(program, sample) for _ in range(_TRIES))
+    except SondeError:
+        raise
+    except Exception:  # a program may raise anything for values that it was not made for; a thread computes it then
+        return math.inf
+
+
+def _timed(program: Program, sample: Tensors) -> float:
+    began = time.perf_counter()
+    program.run(sample)
+    return time.perf_counter() - began
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:

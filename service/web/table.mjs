@@ -40,9 +40,9 @@ export async function readText(file, limit) {
   return decode(file.name, await file.arrayBuffer());
 }
 
-/** The columns of a file and its first rows, by its beginning alone; null for Parquet, which a browser cannot read. */
+/** The columns of a file and its first rows, by its beginning alone; null for Parquet and ZIP, which a browser cannot read. */
 export async function peek(file) {
-  if (/\.parquet$/i.test(file.name)) return null;
+  if (/\.(parquet|zip)$/i.test(file.name)) return null;
   const part = await file.slice(0, 2 ** 18).arrayBuffer();
   let text = decode(file.name, part, file.size > part.byteLength);
   if (file.size > part.byteLength) text = text.slice(0, text.lastIndexOf("\n") + 1);

@@ -19,6 +19,8 @@ from models.text.packed.encoder import PackedEncoder
 from models.text.sequence_classifier import SequenceClassifier
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 Record = tuple[int, dict[str, object]]
+_AS_UTF_8 = "save the file as UTF-8 (in Excel: CSV UTF-8)"
 MAX_ROWS = 1_000_000
 MAX_LINE_BYTES = 1 << 20
 _MAX_COLUMNS = 1000
@@ -132,7 +133,7 @@ class FileReader:
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                got = f"the byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+                got = f"the byte 0x{raw[error.start]:02x} at position {error.start + 1}; {_AS_UTF_8}"
                 raise self._error("not_utf8", "UTF-8", got, line=number) from None
 
     def _jsonl_records(self) -> Iterator[Record]:

@@ -39,8 +39,8 @@ _INLINE_IDS = 2_000
 @compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts or images", include_in_schema=False)
 async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     """One vector per input, in order. Models of texts and images put both into one space."""
-    if (images := body.images) is not None:
-        return await _embed_images(images, body, call)
+    if (mixed := body.mixed) is not None:
+        return await _embed_images(mixed, body, call)
     sent: list[Any] = body.input or []
     served = await call.manager.resolve_for("embedding", body.model)
     call.require_inputs(len(sent), "input")
@@ -56,9 +56,10 @@ async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
 async def _embed_images(inputs: list[str | EncodedImage], body: EmbeddingsBody, call: ComputeCall) -> Response:
     """One vector per image or text, in order."""
     served = await call.manager.resolve_images("embedding", body.model)
-    call.require_inputs(len(inputs), "input")
+    param = "input" if body.images is None else "images"
+    call.require_inputs(len(inputs), param)
     check_dimensions(body.dimensions, served)
-    work = compute_mixed(inputs, served, call, mixed_options("input", inputs, truncate=body.truncate))
+    work = compute_mixed(inputs, served, call, mixed_options(param, inputs, truncate=body.truncate))
     return await respond_with_rows(work, served, call, lambda rows: _embeddings_body(rows, body, served))
 
 

@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.text.sequence_classifier import probabilities
 from service.api.compute_route import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.routes.classify_images import score_images
@@ -74,8 +73,10 @@ async def _classify(sent: dict[str, Any], served: ReadsImages, call: ComputeCall
     if parameters.function_to_apply is not None:
         multi_label = parameters.function_to_apply == "sigmoid"
     rows = await call.cancel_on_disconnect(compute_images(body.inputs, served, call, "classification"))
-    raw = parameters.function_to_apply == "none"
-    scores = rows.values if raw else probabilities(rows.values, multi_label=multi_label)
+    if parameters.function_to_apply == "none":
+        scores = served.logits(rows.values)
+    else:
+        scores = served.probabilities(rows.values, multi_label=multi_label)
     ranked = [_rank(served.metadata.labels, row, parameters.top_k) for row in scores]
     return call.respond(_write(ranked, body.inputs), served, rows)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.compute_route import INFER, CallDep
+from service.api.compute_route import INFER, CallDep, RawRoute
 from service.api.deps import ManagerDep, MetricsDep, SettingsDep
 from service.api.json_body import read_bytes
 from service.api.tensors.data import cut_parts, split_body, write_outputs
@@ -77,16 +78,19 @@ async def metadata(model: str, manager: ManagerDep, settings: SettingsDep, numbe
     return model_metadata(tensor_model(await manager.resolve(label(model, number)), settings))
 
 
-@router.post("/v2/models/{model:path}/infer")
-@router.post("/v2/models/{model:path}/versions/{number}/infer")
 async def infer(model: str, call: CallDep, number: str = "") -> Response:
     """The outputs of a model for tensors in JSON, or in raw values after it."""
     request = call.request
     raw = await read_bytes(request.receive, request.headers, call.settings.max_body_bytes)
     served = await call.manager.resolve(label(model, number))
-    body, binary = split_body(raw, request.headers.get(_HEADER_LENGTH))
-    work = infer_tensors(body, cut_parts(body, binary), tensor_model(served, call.settings), call.caller)
-    made = await call.cancel_on_disconnect(work)
+    header_length = request.headers.get(_HEADER_LENGTH)
+    body, binary = await in_pool_if(
+        len(raw) > INLINE_BYTES, served, lambda: split_body(raw, header_length, call.settings.max_inputs)
+    )
+    parts = partial(cut_parts, body, binary)
+    made = await call.cancel_on_disconnect(
+        infer_tensors(body, parts, len(raw), tensor_model(served, call.settings), call.caller)
+    )
     size = sum(tensor.values.nbytes for tensor in made.outputs.values())
     content, length = await in_pool_if(
         size > INLINE_BYTES, served, lambda: write_outputs(made.about, made.outputs, made.in_binary)
@@ -96,6 +100,10 @@ async def infer(model: str, call: CallDep, number: str = "") -> Response:
     if length is not None:
         response.headers[_HEADER_LENGTH] = str(length)
     return response
+
+
+for _path in ("/v2/models/{model:path}/versions/{number}/infer", "/v2/models/{model:path}/infer"):
+    router.add_api_route(_path, infer, methods=["POST"], route_class_override=RawRoute)
 
 
 def label(model: str, number: str) -> str:

@@ -7,10 +7,11 @@ import torch
 from fastapi import APIRouter, Response
 from PIL import Image
 
+from models.images.data_uri import to_data_uri
 from models.images.pixels import Pixels
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.image_urls import fetch_images
-from service.api.responses import list_body, png_uri, usage
+from service.api.responses import list_body, usage
 from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
 from service.api.schemas.vision import PreprocessAnswer, PreprocessBody
@@ -45,6 +46,7 @@ async def _prepare(images: list[EncodedImage], served: ReadsImages, call: Comput
 def _describe(pixels: Pixels, index: int, served: ReadsImages) -> dict[str, object]:
     metadata, signature = served.metadata, served.images.signature
     tensor = served.images.normalize(torch.from_numpy(pixels.values))
+    picture = Image.fromarray(np.ascontiguousarray(pixels.values.transpose(1, 2, 0)))
     return {
         "object": "preprocessed_image",
         "index": index,
@@ -56,5 +58,5 @@ def _describe(pixels: Pixels, index: int, served: ReadsImages) -> dict[str, obje
         "std": signature.std,
         "minimum": float(tensor.min()),
         "maximum": float(tensor.max()),
-        "image": png_uri(Image.fromarray(np.ascontiguousarray(pixels.values.transpose(1, 2, 0)))),
+        "image": to_data_uri(picture, max(picture.size), "PNG"),
     }

@@ -67,7 +67,7 @@ class RequestBody(BaseModel):
     @classmethod
     def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
         """Take what a body must be beside its fields out of its schema, as a schema of its own."""
-        return {"oneOf": list(map(_has, cls._exactly_one))} if cls._exactly_one else {}
+        return {"oneOf": list(map(has_field, cls._exactly_one))} if cls._exactly_one else {}
 
 
 class CompatibleBody(RequestBody):
@@ -99,7 +99,7 @@ _NULL = {"type": "null"}
 _ABOUT = ("title", "description", "default")
 
 
-def _has(name: str) -> dict[str, Any]:
+def has_field(name: str) -> dict[str, Any]:
     """A schema of objects with a field that is not null."""
     return {"required": [name], "properties": {name: {"not": _NULL}}}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody
+from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody, has_field
 from service.api.schemas.fields import Count, one_text, text_or_texts
 from service.errors import MissingField
 
@@ -44,6 +44,10 @@ class OllamaShowBody(CompatibleBody):
         if self.model is None and self.name is None:
             raise MissingField("give model, or its older name `name`: got none of them", param="model")
         return self
+
+    @classmethod
+    def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
+        return {**super()._rules(described), "anyOf": [has_field("model"), has_field("name")]}
 
 
 class OllamaError(ResponseBody):

@@ -79,10 +79,15 @@ EmbeddingsInput = Annotated[
 class EmbeddingsBody(CompatibleBody):
     _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
 
-    _exactly_one = ("input", "messages")
+    _exactly_one = ("input", "images", "messages")
 
     model: str | None = OPTIONAL_MODEL
-    input: EmbeddingsInput | None = Field(None, description="texts, token ids, or images; or else messages")
+    input: EmbeddingsInput | None = Field(
+        None, description="texts, token ids, or objects with images; or else images or messages"
+    )
+    images: image_or_images("images") | None = Field(  # type: ignore[valid-type]
+        None, description="images as base64 or data URIs; a form may have them as files, and a body be one image"
+    )
     modality: Literal["text", "image"] = Field(
         "text", description="Infinity's: image says that the strings of input are images, as base64 or data URIs"
     )
@@ -112,10 +117,10 @@ class EmbeddingsBody(CompatibleBody):
     output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
 
     @property
-    def images(self) -> list[str | EncodedImage] | None:
+    def mixed(self) -> list[str | EncodedImage] | None:
         """The images of the request, and the texts between them; None where it has texts or token ids alone."""
-        if self.messages is not None:
-            return self.messages
+        if self.messages is not None or self.images is not None:
+            return self.messages or self.images
         inputs: list[Any] = self.input or []
         if self.modality == "image":
             return [

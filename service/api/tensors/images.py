@@ -13,7 +13,7 @@ from models.images.pixels import Pixels
 from models.linalg import normalize
 from models.programs.contract import Contract
 from models.programs.tensors import HostTensor
-from models.text.sequence_classifier import probabilities
+from service.api.routes.classify_images import score_own_labels
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor
 from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
@@ -56,9 +56,9 @@ class ImageClassifierTensors(ImageEmbeddingTensors):
     ) -> TensorOutput:
         """See TensorModel."""
         rows = await self._rows(tensors, caller)
-        scores = probabilities(rows.values, multi_label=self.served.metadata.multi_label)
-        best = [self.served.metadata.labels[at].encode() for at in scores.argmax(axis=1)]
-        return TensorOutput({"label": bytes_tensor(best), "scores": HostTensor("float32", scores)}, [rows])
+        scored = score_own_labels(self.served, rows, multi_label=False)
+        best = [scored.names[at].encode() for at in scored.in_scope.argmax(axis=1)]
+        return TensorOutput({"label": bytes_tensor(best), "scores": HostTensor("float32", scored.scores)}, [rows])
 
     def _outputs(self) -> Specs:
         return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}

@@ -22,7 +22,7 @@ function Pair({ label, taken_for: taken, rows, of, examples }) {
   return html`
     <details>
       <summary>“${plain(label)}” was taken for “${plain(taken)}” in ${rows} of its ${of} held-out rows.</summary>
-      <ul class="plain">${examples.map((one) => html`<li><small>Row ${one.line}</small> ${plain(one.text)}</li>`)}</ul>
+      <ul class="plain">${examples.map((one) => html`<li><small>Row ${one.line}</small> ${plain(one.text)}${one.picture && html`<br /><img src=${one.picture} alt="" />`}</li>`)}</ul>
     </details>
   `;
 }

@@ -1,9 +1,11 @@
 // Kinds of jobs, as a person chooses among them: what each reads from a file.
 
-/** `fields` are columns of texts; sensor kinds read a `timestamp` and numbers. `example` shows the header of a file. */
+/** `fields` are columns of texts; sensor kinds read a `timestamp` and numbers, kinds of `images` an archive. `example` shows the header of a file. */
 export const KINDS = {
   classification: { title: "Classify texts", task: "classification", fields: ["text", "label"] },
   anomaly: { title: "Find unusual texts", task: "anomaly", fields: ["text"] },
+  images: { title: "Classify images", task: "classification", fields: [], images: true },
+  defects: { title: "Find defects in images", task: "anomaly", fields: [], images: true },
   embedding: { title: "Tune an encoder on pairs", task: "embedding", fields: ["anchor", "positive"] },
   rerank: { title: "Rank documents", task: "rerank", fields: ["query", "document", "label"] },
   series: { title: "Watch sensors over time", task: "anomaly", sensors: { kind: "series" } },
@@ -27,6 +29,9 @@ export function guessKind(columns, { timestamp, numbers }) {
   const texts = ["classification", "embedding", "rerank"];
   return texts.find((kind) => KINDS[kind].fields.every((field) => lower.includes(field))) ?? (columns.length > 1 ? "classification" : "anomaly");
 }
+
+/** Whether a file is an archive of images. */
+export const isArchive = (file) => /\.zip$/i.test(file.name);
 
 /** For each field of a kind the column that is probably meant. */
 export function guessColumns(kind, columns) {

@@ -7,7 +7,7 @@ import { Drop } from "../parts/drop.mjs";
 import { Findings } from "../parts/findings.mjs";
 import { go } from "../route.mjs";
 import { guessRoles, peek } from "../table.mjs";
-import { KINDS, guessColumns, guessKind, supervised } from "./kinds.mjs";
+import { KINDS, guessColumns, guessKind, isArchive, supervised } from "./kinds.mjs";
 
 const SHOWN_ROWS = 4;
 
@@ -15,7 +15,7 @@ export function NewJob() {
   const [found, take] = useAction(async (file) => ({ file, table: await peek(file) }));
   return html`
     <${Card} title="Start a job">
-      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL or Parquet" onFile=${take} />
+      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL, Parquet, or a ZIP of images" onFiles=${([file]) => take(file)} />
       <${ErrorNotice} error=${found.error} />
       ${found.data && html`<${Plan} key=${found.data.file} ...${found.data} />`}
     <//>
@@ -26,7 +26,7 @@ function Plan({ file, table }) {
   const models = useLoad(loadModels);
   const columns = table?.columns ?? [];
   const roles = table ? guessRoles(table) : { timestamp: null, numbers: [] };
-  const [kind, choose] = useState(table ? guessKind(columns, roles) : "classification");
+  const [kind, choose] = useState(isArchive(file) ? "images" : table ? guessKind(columns, roles) : "classification");
   const [mapping, map] = useState(() => guessColumns(kind, columns));
   const [timestamp, setTimestamp] = useState(roles.timestamp ?? "");
   const [base, setBase] = useState(null);
@@ -35,8 +35,9 @@ function Plan({ file, table }) {
   const [settings, configure] = useState("{}");
   const [stage, report] = useState("");
   const [sent, progress] = useState(null);
-  const { sensors, fields = [] } = KINDS[kind];
-  const bases = (models.data ?? []).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
+  const { sensors, images = false, fields = [] } = KINDS[kind];
+  const kinds = Object.entries(KINDS).filter(([, one]) => Boolean(one.images) === isArchive(file));
+  const bases = (models.data ?? []).filter((one) => readsImages(one) === images && (one.task === "embedding" || (kind === "rerank" && one.task === "rerank"))).map((one) => one.id);
   const model = sensors ? "sensors" : (base ?? bases[0]);
 
   function body(uploaded) {
@@ -67,10 +68,10 @@ function Plan({ file, table }) {
   });
 
   return html`
-    ${table ? html`<${Sample} table=${table} />` : html`<${Notice}>The page cannot read Parquet. The columns are checked by the service.<//>`}
+    ${table ? html`<${Sample} table=${table} />` : html`<${Notice}>${isArchive(file) ? "Images are labelled by the folder that they lie in." : "The page cannot read Parquet. The columns are checked by the service."}<//>`}
     <form onSubmit=${(event) => (event.preventDefault(), check())}>
       <div class="fields">
-        <${Field} label="What for"><${Select} value=${kind} options=${Object.entries(KINDS).map(([one, { title }]) => [one, title])}
+        <${Field} label="What for"><${Select} value=${kind} options=${kinds.map(([one, { title }]) => [one, title])}
           onChange=${(chosen) => (choose(chosen), map(guessColumns(chosen, columns)))} /><//>
         ${!sensors && bases.length > 0 && html`<${Field} label="Begin with"><${Select} value=${model} options=${bases} onChange=${setBase} /><//>`}
         ${table && fields.map((field) => html`<${Field} label=${`Column of ${field}`}><${Select} value=${mapping[field]} options=${columns}
@@ -91,6 +92,9 @@ function Plan({ file, table }) {
     ${checked.data && html`<${Checked} ...${checked.data} onStart=${() => start(checked.data.uploaded)} isBusy=${started.isBusy} />`}
   `;
 }
+
+/** Whether a model reads images alone; models of texts and images train nothing. */
+const readsImages = (model) => model.signature.inputs[0].name === "image";
 
 function readSettings(text) {
   try {

@@ -18,7 +18,7 @@ export function ReadingsField({ readings, columns }) {
   const shown = readings.text.length > 20_000 ? `${readings.text.slice(0, 20_000)}` : readings.text;
   const isCut = shown !== readings.text;
   return html`
-    <${Drop} label="Drop a CSV of readings, or choose one" accept=".csv,.tsv,text/csv" onFile=${readings.take} />
+    <${Drop} label="Drop a CSV of readings, or choose one" accept=".csv,.tsv,text/csv" onFiles=${([file]) => readings.take(file)} />
     <${ErrorNotice} error=${readings.error} />
     <${Field} label="Readings" hint=${`CSV with a header and the columns ${columns.join(", ")}, and a time if there is one.${isCut ? " The box shows the beginning." : ""}`}>
       <textarea class="mono" value=${shown} readonly=${isCut} onInput=${(event) => readings.write(event.target.value)} />

@@ -54,6 +54,10 @@ GOOD: dict[str, Any] = {
     "/v1/detokenize": {"model": "fake", "tokens": [5, 6]},
     "/embeddings": {"input": ["w1", "w2 w3"]},
     "/openai/v1/embeddings": {"model": "fake", "input": "w1", "quantization": "int8"},
+    "/v2/models/fake/infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["w1"]}]},
+    "/v2/models/fake/versions/0/infer": {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["w1"]}]
+    },
     "/v1/embed": {"model": "fake", "texts": ["w1", "w2"]},
     "/v2/embed": {"model": "fake", "texts": ["w1", "w2"], "embedding_types": ["float", "binary"]},
     "/api/embed": {"model": "fake", "input": ["w1", "w2"]},
@@ -274,7 +278,8 @@ def test_a_wrong_signature_is_refused_at_import(endpoint: Any) -> None:
 
 def test_each_route_that_computes_says_so() -> None:
     compute = [route for module in _COMPUTING for route in module.router.routes if isinstance(route, ComputeRoute)]
-    assert {route.path for route in compute if "{" not in route.path} == set(GOOD)
+    named = {path for path in GOOD if path.startswith("/v2/models/")}
+    assert {route.path for route in compute if "{" not in route.path} == set(GOOD) - named
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ def engine(
     on_failure: Callable[[Exception], None] = lambda error: None,
     start: bool = True,
     limits: BatchLimits = LIMITS,
+    loop_tokens: int = 0,
 ) -> Iterator[Engine[Piece]]:
     """An engine that is closed in the end. Not started, it lets requests pile up first, so that batches are known."""
     made: Engine[Piece] = Engine(
@@ -61,6 +63,7 @@ def engine(
         device=device or ComputeDevice(),
         clock=clock or Clock(),
         on_failure=on_failure,
+        loop_tokens=loop_tokens,
     )
     if start:
         made.start()
@@ -356,3 +359,75 @@ def test_items_without_cost_are_computed(runners: int) -> None:
     with engine(Doubler(), device=ComputeDevice(runners)) as made:
         rows = made.submit([Piece(3, count=0), Piece(4, count=0)]).future.result(WAIT_S)
     assert rows.tolist() == [[3, 6], [4, 8]]
+
+
+class Threads:
+    """The names of the threads that compute."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, batch: Sequence[Piece]) -> None:
+        self.names.append(threading.current_thread().name)
+
+
+async def rows_of(*requests: Request) -> list[list[float]]:
+    waiting = [asyncio.wrap_future(request.future) for request in requests]
+    return [rows[:, 0].tolist() for rows in await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)]
+
+
+def test_the_event_loop_computes_few_tokens_in_one_batch() -> None:
+    threads = Threads()
+    backend = Doubler(threads)
+
+    async def submit_three(made: Engine[Piece]) -> list[list[float]]:
+        return await rows_of(*(made.submit(pieces(number)) for number in (1, 2, 3)))
+
+    with engine(backend, loop_tokens=30) as made:
+        assert asyncio.run(submit_three(made)) == [[1], [2], [3]]
+    assert backend.batches == [[1, 2, 3]]
+    assert threads.names == [threading.current_thread().name]
+
+
+def test_runners_compute_more_tokens_than_the_event_loop_may() -> None:
+    threads = Threads()
+
+    async def submit(made: Engine[Piece]) -> list[list[float]]:
+        return await rows_of(made.submit(pieces(1, 2, 3, count=11)))
+
+    with engine(Doubler(threads), loop_tokens=30) as made:
+        assert asyncio.run(submit(made)) == [[1, 2, 3]]
+    assert set(threads.names) == {"engine-m-0"}
+
+
+def test_a_fault_on_the_event_loop_fails_one_request() -> None:
+    def fail_two(batch: Sequence[Piece]) -> None:
+        if any(item.number == 2 for item in batch):
+            raise ValueError("two")
+
+    async def submit_two(made: Engine[Piece]) -> tuple[list[list[float]], BaseException | None]:
+        good, bad = made.submit(pieces(1)), made.submit(pieces(2))
+        rows = await rows_of(good)
+        return rows, bad.future.exception(WAIT_S)
+
+    with engine(Doubler(fail_two), loop_tokens=30) as made:
+        rows, error = asyncio.run(submit_two(made))
+    assert rows == [[1]]
+    assert isinstance(error, BackendError)
+
+
+def test_a_device_lost_on_the_event_loop_ends_the_engine() -> None:
+    def lose(batch: Sequence[Piece]) -> None:
+        raise DeviceLost("gone")
+
+    async def submit(made: Engine[Piece]) -> BaseException | None:
+        request = made.submit(pieces(1))
+        await asyncio.sleep(0)
+        return request.future.exception(WAIT_S)
+
+    failures: list[Exception] = []
+    with engine(Doubler(lose), loop_tokens=30, on_failure=failures.append) as made:
+        error = asyncio.run(submit(made))
+        assert isinstance(made.failure, DeviceLost)
+    assert isinstance(error, Unavailable)
+    assert [type(one) for one in failures] == [DeviceLost]

@@ -10,6 +10,8 @@ from service.errors import InvalidRequest, Unavailable
 from service.jobs import held_out_check
 from service.jobs.held_out_check import count_rows
 
+pytestmark = pytest.mark.slow
+
 MOST = 4 << 30
 
 

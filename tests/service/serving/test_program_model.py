@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from service.config import Settings
 from service.errors import BackendError, ConfigError, InvalidOutput, InvalidRequest, WrongTask
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
-from service.serving.program_model import ProgramBackend, ServedProgram, TensorItem, cost_in_tokens
+from service.serving.program_model import ProgramBackend, ServedProgram, TensorItem, cost_in_tokens, loop_tokens
 from service.serving.servable import Caller
 from tests.support.programs import host, open_program, program_path
 
@@ -172,3 +173,28 @@ def test_the_backend_reads_programs() -> None:
     item = TensorItem({"x": HostTensor("bfloat16", np.zeros((2, 4), np.uint16))}, 1)
     assert ProgramBackend(program).forward([item], lambda: None).tolist() == [[0.0]]
     assert item.finished()["output"].dtype == "bfloat16"
+
+
+class Slow(Counting):
+    """A program that takes long for more than `fast_rows` rows."""
+
+    def __init__(self, name: str, fast_rows: int) -> None:
+        super().__init__(name)
+        self._fast_rows = fast_rows
+
+    def run(self, tensors: Mapping[str, HostTensor]) -> dict[str, HostTensor]:
+        outputs = super().run(tensors)
+        time.sleep(0.3 * (self.shapes[-1][0] > self._fast_rows))
+        return outputs
+
+
+@pytest.mark.parametrize(("fast_rows", "tokens"), [(64, 64), (40, 2), (16, 1), (0, 0)])
+def test_the_event_loop_computes_what_takes_less_than_http(
+    monkeypatch: pytest.MonkeyPatch, fast_rows: int, tokens: int
+) -> None:
+    monkeypatch.setattr("service.serving.program_model._LOOP_S", 0.25)
+    assert loop_tokens(Slow("mlp", fast_rows)) == tokens  # type: ignore[arg-type]  # what is asked of a program
+
+
+def test_the_event_loop_computes_no_program_whose_rows_share_no_batch() -> None:
+    assert loop_tokens(check_rows(open_program("centred"))) == 0

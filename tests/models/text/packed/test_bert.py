@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -155,6 +156,19 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
     for hook in hooks:
         hook.remove()
     assert seen == {pad_rows(sum(lengths), ALL)} != {sum(lengths)}
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there is no TorchScript")
+def test_the_scripted_pass_runs_as_it_is_written_and_other_modules_as_pytorch_likes(
+    both: tuple[PackedEncoder, Encoder],
+) -> None:
+    packed, _ = both
+    for _ in range(3):
+        packed.forward(texts([3, 5], 0, packed.metadata.vocabulary))
+    stack: Any = packed._network._stack[0]
+    with pytest.raises(RuntimeError, match="optimized_plan_"):
+        stack.get_debug_state()
+    assert torch._C._get_graph_executor_optimize()
 
 
 @settings(max_examples=8, deadline=None)

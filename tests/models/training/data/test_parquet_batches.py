@@ -91,6 +91,7 @@ _BOMBS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @_BOMBS
 def test_bombs_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, make: Callable[[Path], Path], code: str
@@ -122,6 +123,7 @@ def test_bombs_are_refused_before_they_take_memory(
     assert int(growth) < 768 * _MIB
 
 
+@pytest.mark.slow
 def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     monkeypatch.setattr(parquet_batches, "_MAX_GROWTH_BYTES", 256 * _MIB)

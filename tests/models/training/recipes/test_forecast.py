@@ -18,6 +18,8 @@ from models.training.errors import HyperparameterError
 from models.training.hyperparameters import ForecastHyperparameters, parse
 from models.training.run import FAILED, run
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("load", "heat")
 
 

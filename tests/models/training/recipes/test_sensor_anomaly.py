@@ -26,6 +26,8 @@ from models.training.run import FAILED, run
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal
 
+pytestmark = pytest.mark.slow
+
 
 def job(
     directory: Path, rows: int = 900, *, strange: bool = False, incumbent: Path | None = None, **settings: Any
@@ -256,7 +258,6 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
     assert error["message"].startswith("0 normal rows")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
 @pytest.mark.parametrize("detector", ["auto", "autoencoder"])
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(

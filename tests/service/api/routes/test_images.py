@@ -17,6 +17,7 @@ from huggingface_hub import InferenceClient
 from PIL import Image
 
 from models.images.base import ImageModel
+from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.loader import load_images
 from models.runtime.placement import place
@@ -24,7 +25,7 @@ from models.source import locate
 from service.banner import Banner
 from service.serving.model_manager import ModelManager
 from tests.support.app import MakeApp
-from tests.support.images import encoded, hostile, picture
+from tests.support.images import encoded, hostile, picture, png_header
 from tests.support.tiny_image_models import LABELS, image_classifier, image_encoder, text_image_encoder
 
 DATA = encoded(picture(80, 60))
@@ -117,6 +118,7 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         {"input": [URI], "modality": "image"},
         {"input": URI, "modality": "image"},
         {"input": [{"image": BASE64}]},
+        {"images": [BASE64]},
         {"messages": [{"role": "user", "content": [image_url]}]},
     ):
         found = answer(client.post("/v1/embeddings", json={"model": "clip", **body}))
@@ -127,6 +129,20 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         found = answer(client.post("/v2/embed", json={**more, **one}))
         np.testing.assert_allclose(found["embeddings"]["float"][0], expected, atol=1e-5)
         assert found["meta"]["billed_units"]["images"] == 1
+
+
+def test_embeddings_take_the_files_of_a_form_and_an_image_itself(client: TestClient) -> None:
+    expected = answer(client.post("/v1/embeddings", json={"model": "dino", "images": [URI]}))["data"]
+    files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
+    for headers in ({}, WITH_DEADLINE):
+        form = client.post("/v1/embeddings", data={"model": "dino"}, files=files, headers=headers)
+        alone = client.post("/v1/embeddings?model=dino", content=DATA, headers={"content-type": "image/png", **headers})
+        assert len(answer(form)["data"]) == 2
+        assert answer(form)["data"][0] == answer(alone)["data"][0] == expected[0]
+    both = client.post("/v1/embeddings", json={"model": "dino", "images": [URI], "input": "a"})
+    assert "got input and images" in both.json()["error"]["message"]
+    broken = client.post("/v1/embeddings", json={"model": "dino", "images": [URI, "%"]})
+    assert broken.json()["error"]["param"] == "images[1]"
 
 
 def test_texts_and_images_come_in_the_order_of_the_request(client: TestClient) -> None:
@@ -193,7 +209,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
         ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
-        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, messages"),
+        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, images, messages"),
         ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
         ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),
         ("/v1/preprocess", {"model": "fake", "images": [URI]}, "model", "not images; models that read images: vit"),
@@ -246,11 +262,14 @@ def test_the_command_of_the_banner_works(client: TestClient, loaded: dict[str, I
     answer(client.post(path, content=data, headers={"content-type": "application/json"}))
 
 
-@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
-def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str) -> None:
-    response = client.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": "file-0"})
+@pytest.mark.parametrize("model", ["vit", "clip"])
+def test_jobs_on_images_begin_with_encoders_of_images_alone(client: TestClient, model: str) -> None:
+    job = {"model": model, "training_file": "file-0"}
+    response = client.post("/v1/fine_tuning/jobs", json=job)
     assert response.status_code == 422, response.text
-    assert "reads images" in response.json()["error"]["message"]
+    assert "training begins with an encoder of images alone" in response.json()["error"]["message"]
+    missing = client.post("/v1/fine_tuning/jobs", json=job | {"model": "dino"})
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "training_file")
 
 
 def test_a_large_form_is_parsed_beside_the_event_loop(client: TestClient) -> None:
@@ -284,3 +303,15 @@ def test_the_open_inference_protocol_takes_image_files(client: TestClient, loade
     broken = infer("vit", DATA, DATA[:50])
     assert broken.status_code == 422
     assert broken.json()["error"].startswith("image[1]")
+
+
+def test_pixels_of_a_request_are_counted_before_any_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(ImageProcessor, "read", lambda self, data, limits, param: decoded.append(param))
+    images = [b64encode(png_header(6_000, 6_000)).decode()] * 9
+    refused = client.post("/v1/classify", json={"model": "vit", "images": images})
+    assert refused.status_code == 413, refused.text
+    assert "images[8]: expected at most 320,000,000 pixels in all images of a request" in refused.text
+    assert decoded == []

@@ -1,0 +1,1 @@
+"""Tensors through a small network over HTTP and gRPC: Sonde, MLServer and LitServe."""
