@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from models.images.pixel import PIXEL
 from service.api.app import _COMPUTING
 from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
-from service.api.examples import PIXEL
 from service.api.hot_path import HotPath
 from service.api.protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
