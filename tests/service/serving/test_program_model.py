@@ -178,6 +178,8 @@ def test_the_backend_reads_programs() -> None:
 class Slow(Counting):
     """A program that takes long for more than `fast_rows` rows."""
 
+    has_sizes_by_values = False
+
     def __init__(self, name: str, fast_rows: int) -> None:
         super().__init__(name)
         self._fast_rows = fast_rows
