@@ -17,7 +17,7 @@ from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
-from models.source import parse_spec
+from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
@@ -26,12 +26,14 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, ServedPatches, ServedRecognizer, serve_images
+from service.serving.image_kinds import serve_images
+from service.serving.image_model import ReadsImages, ServedPatches
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
+from service.serving.text_recognition import ServedRecognizer
 from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.version_loader import VersionLoader
 
@@ -63,7 +65,9 @@ class ModelManager:
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
         texts: TextSource | None = None,
+        located: Iterable[ModelSource] | None = None,
     ) -> None:
+        """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
         self._settings = settings
         self._metrics = metrics
         self._configured: dict[str, Servable] = {}
@@ -79,7 +83,7 @@ class ModelManager:
         )
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        self._texts = texts or LocalTextSource(settings, self.engines)
+        self._texts = texts or LocalTextSource(settings, self.engines, located)
         loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None

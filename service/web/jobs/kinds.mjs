@@ -25,7 +25,7 @@ const NAMES = {
 /** The kind that fits the columns of a file best, by their names and what is in them. */
 export function guessKind(columns, { timestamp, numbers }) {
   const lower = columns.map((name) => name.toLowerCase());
-  if (numbers.length && numbers.length >= columns.length - 2 && (timestamp || numbers.length > 1)) return "series";
+  if (timestamp ? numbers.length && 2 * numbers.length >= columns.length - 1 : numbers.length > 1 && numbers.length >= columns.length - 2) return "series";
   const texts = ["classification", "embedding", "rerank"];
   return texts.find((kind) => KINDS[kind].fields.every((field) => lower.includes(field))) ?? (columns.length > 1 ? "classification" : "anomaly");
 }
@@ -41,9 +41,9 @@ export function guessColumns(kind, columns) {
 }
 
 /** `method.supervised` of a job. Columns that have the expected name are not mapped. */
-export function supervised(kind, mapping, { timestamp, hyperparameters = {} }) {
+export function supervised(kind, mapping, { timestamp, group, hyperparameters = {} }) {
   const { task, fields, sensors } = KINDS[kind];
-  if (sensors) return { task, hyperparameters: { ...sensors, ...(timestamp ? { timestamp } : {}), ...hyperparameters } };
+  if (sensors) return { task, hyperparameters: { ...sensors, ...(timestamp && { timestamp }), ...(group && { group }), ...hyperparameters } };
   const columns = Object.fromEntries(fields.map((field) => [field, mapping[field]]).filter(([field, column]) => column && column !== field));
   return { task, hyperparameters, ...(Object.keys(columns).length ? { columns } : {}) };
 }

@@ -14,6 +14,7 @@ from models.source import locate
 from tests.fakes.model import FakeModel
 from tests.service.web.conftest import Open, run_axe, says
 from tests.support.app import MakeApp
+from tests.support.image_files import archive, discs
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import image_classifier, image_encoder, text_image_encoder
 
@@ -115,3 +116,21 @@ def test_what_is_no_picture_is_named(console: Open, app: FastAPI) -> None:
     )
     run(page, "Classify")
     says(page, "rows.png: expected JPEG, PNG,")
+
+
+def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_path: Path) -> None:
+    page = console(app).open("jobs")
+    content = archive(tmp_path / "parts.zip", discs(6)).read_bytes()
+    chosen = {"name": "parts.zip", "mimeType": "application/zip", "buffer": content}
+    page.locator("input[type=file]").set_input_files(chosen)
+    says(page, "Images are labelled by the folder that they lie in.")
+    assert page.get_by_label("What for").locator("option").all_inner_texts() == [
+        "Classify images",
+        "Find defects in images",
+    ]
+    assert page.get_by_label("Begin with").locator("option").all_inner_texts() == ["dino"]
+    with page.expect_response("**/v1/fine_tuning/jobs") as started:
+        page.get_by_role("button", name="Check the file and start").click()
+        page.get_by_role("button", name="Start all the same").or_(page.get_by_text("queued")).first.click()
+    job = started.value.json()
+    assert (job["model"], job["method"]["supervised"]["hyperparameters"]) == ("dino", {"kind": "images"})

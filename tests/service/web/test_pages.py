@@ -249,6 +249,37 @@ def test_sensors_show_events_and_mark_the_columns_to_blame(console: Open) -> Non
     assert page.get_by_text("anomaly: pressure").count() == 0
 
 
+PLANT = (
+    "Datenlogger DL-7;Werk Nord\nZeit;Uhrzeit;Druck;Durchfluss;Maschine\n;;bar;m³/h;\n"
+    "01.11.2026;0:00;2,5;1.200,5;P-1\n01.11.2026;0:01;;1.201,5;P-1\n01.11.2026;0:02;2,5;1.202,5;P-1\n"
+).encode("cp1252")
+
+
+def test_a_table_of_a_european_logger_is_scored_and_trained_on(console: Open) -> None:
+    scores = {"data": [], "threshold": 3.0, "events": [], "drift": None, "warnings": []}
+    answers: dict[str, Answer] = {
+        "/v1/models": lambda: {"json": {"data": [sensor("Druck", "Durchfluss")]}},
+        "/v1/anomaly/score": lambda: {"json": scores},
+    }
+    visitor = console(answers=answers)
+    page = visitor.open("playground/sensors")
+    file: Any = {"name": "werk.csv", "mimeType": "text/csv", "buffer": PLANT}
+    page.locator("input[type=file]").set_input_files(file)
+    while "01.11.2026" not in page.get_by_label("Readings", exact=True).input_value():
+        page.wait_for_timeout(20)
+    with page.expect_request("**/v1/anomaly/score") as sent:
+        page.get_by_role("button", name="Score").click()
+    body = json.loads(sent.value.post_data or "{}")
+    assert body["series"] == [[2.5, 1200.5], [None, 1201.5], [2.5, 1202.5]]
+    assert body["timestamps"] == [f"2026-11-01T00:0{minute}:00" for minute in range(3)]
+
+    page = visitor.open("jobs")
+    page.locator("input[type=file]").set_input_files(file)
+    assert page.get_by_label("What for").input_value() == "series"
+    assert page.get_by_label("Column of time").input_value() == "Zeit"
+    page.get_by_label("Column that tells machines apart").select_option("Maschine")
+
+
 def sensor(*columns: str) -> dict[str, Any]:
     """A sensor model as `/v1/models` lists it."""
     signature = {"inputs": [{"name": "series", "columns": columns}], "kind": "series"}
