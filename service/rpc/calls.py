@@ -18,8 +18,8 @@ from service.api.middleware import RequestChecks, RequestContext, RequestReports
 from service.auth import Scope
 from service.config import Settings
 from service.errors import ClientGone
+from service.inference_messages import SERVICE
 from service.rpc.errors import INTERNAL, status_and_message
-from service.rpc.messages import SERVICE
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 

@@ -13,8 +13,8 @@ from service.api.tensors.inference import INLINE_BYTES, in_pool_if, infer
 from service.api.tensors.kinds import tensor_model
 from service.api.tensors.metadata import model_metadata
 from service.errors import InvalidRequest
+from service.inference_messages import message
 from service.rpc.calls import Call, Method
-from service.rpc.messages import message
 from service.rpc.tensors import read_request, write_response
 
 _EXTENSIONS = ["classification", "model_repository"]

@@ -24,7 +24,7 @@ grpc = pytest.importorskip("grpc")
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: E402
 
-from service.rpc.messages import SERVICE, message  # noqa: E402
+from service.inference_messages import SERVICE, message  # noqa: E402
 from service.rpc.server import RpcServer  # noqa: E402
 
 Ask = Callable[..., Awaitable[Any]]
