@@ -71,10 +71,7 @@ def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str])
     ("flags", "said"),
     [
         (("--clients", "2", "--rate", "5"), "expected one kind"),
-        (
-            ("--protocol", "v2", "--mix", "single:1"),
-            "--protocol v2 has no --mix: leave it out",
-        ),
+        (("--protocol", "v2", "--mix", "single:1"), "--protocol v2 has no --mix: leave it out"),
         (("--shape", "x:1,16"), "--protocol openai has no --shape: leave it out, or use --protocol v2"),
         (("--protocol", "v2-grpc", "--tensors", "json"), "gRPC has no JSON"),
         (("--rate", "0.001"), "no request is due"),
