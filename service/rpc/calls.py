@@ -19,6 +19,7 @@ from service.auth import Scope
 from service.config import Settings
 from service.errors import ClientGone
 from service.inference_messages import SERVICE
+from service.metrics import Metrics
 from service.rpc.errors import INTERNAL, status_and_message
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
@@ -33,6 +34,7 @@ class Call:
     manager: ModelManager
     registry: Registry
     settings: Settings
+    metrics: Metrics
     context: RequestContext
     caller: Caller
 
@@ -57,7 +59,7 @@ class Calls:
     def __init__(self, app: FastAPI) -> None:
         self._checks: RequestChecks = app.state.checks
         self._reports: RequestReports = app.state.reports
-        self._parts = (app.state.manager, app.state.registry, app.state.settings)
+        self._parts = (app.state.manager, app.state.registry, app.state.settings, app.state.metrics)
 
     def handler(self, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method as grpc.aio calls it."""
