@@ -22,18 +22,26 @@ import numpy as np
 
 from benchmarks.nab_scorer import FileScore, Floats, Labels, best_threshold, score_at
 from models.sensors.adaptive.detector import fit_adaptive
+from models.sensors.base import Scored
 
 FOLDERS = ("realKnownCause", "artificialWithAnomaly", "artificialNoAnomaly")
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One file: readings [n], the median seconds between them, and its labelled windows."""
+    """One file: readings [n], the median seconds between them, its labelled windows, and the readings' times [n]."""
 
     name: str
     readings: Floats
     period_s: float
     labels: Labels
+    times: Floats
+
+    def scored(self) -> Scored:
+        """Train on the probation; the scores of the rows after it."""
+        rows, learnt = self.readings[:, None], self.labels.probation
+        sensor = fit_adaptive([rows[:learnt]], ("value",), self.period_s, times=[self.times[:learnt]])
+        return sensor.score(rows[learnt:], times=self.times[learnt:])
 
 
 def read(data: Path, folders: tuple[str, ...]) -> list[Stream]:
@@ -55,6 +63,7 @@ def _stream(path: Path, windows: list[list[str]]) -> Stream:
         np.array([value for _, value in rows]),
         float(np.median(np.diff(times))),
         labels,
+        times,
     )
 
 
@@ -64,10 +73,7 @@ def _seconds(stamp: str) -> float:
 
 def detect(stream: Stream) -> Floats:
     """Scores [n] of all rows; 0 in the probation, which the detector is trained on."""
-    rows = stream.readings[:, None]
-    learnt, live = rows[: stream.labels.probation], rows[stream.labels.probation :]
-    scored = fit_adaptive([learnt], ("value",), stream.period_s).score(live)
-    return np.concatenate([np.zeros(len(learnt)), scored.scores.astype(np.float64)])
+    return np.concatenate([np.zeros(stream.labels.probation), stream.scored().scores.astype(np.float64)])
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ async def embed(request: Request) -> dict[str, list[float]]:
 def _vector(data: bytes) -> list[float]:
     assert isinstance(_encoder, LiteEncoder)  # as image-default is
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    pixels = torch.from_numpy(_encoder.images._processor(image)["pixel_values"][0])[None]
+    pixels = torch.from_numpy(_encoder.images.processor(image)["pixel_values"][0])[None]
     with torch.inference_mode():
         row: list[float] = _encoder._network.vectors(pixels.to(_placement.dtype))[0].float().tolist()
     return row

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
 from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
 from models.images.base import ImageModel
-from models.kinds import image_kind
+from models.kinds import ImageKind, image_kind
 from models.lite_weights import ARCHITECTURE
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
-from models.source import ModelSource, locate, locate_program
+from models.source import ModelSource, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
 from models.text.packed.encoder import packed_or_general
@@ -53,17 +53,24 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
         raise ModelError(
             f"{source.name}: int8 is for encoders of texts, and this reads images: set another dtype", param="dtype"
         )
-    from models.images.batch_check import check_image_batches
+    from models.images.batch_check import LoadedImageModel, check_image_batches
     from models.images.classifier import ImageClassifier
     from models.images.encoder import ImageEncoder
     from models.images.lite_encoder import LiteEncoder
+    from models.images.object_detector import ObjectDetector
     from models.images.text_image_encoder import TextImageEncoder
+    from models.images.text_recognizer import TextRecognizer
 
     if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
         return check_image_batches(LiteEncoder(source, placement))
-    if kind == "classifier":
-        return check_image_batches(ImageClassifier(source, placement))
-    return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))
+    kinds: dict[ImageKind, Callable[[ModelSource, Placement], LoadedImageModel]] = {
+        "classifier": ImageClassifier,
+        "detector": ObjectDetector,
+        "encoder": ImageEncoder,
+        "recognizer": TextRecognizer,
+        "text-image": TextImageEncoder,
+    }
+    return check_image_batches(kinds[kind](source, placement))
 
 
 def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
@@ -73,10 +80,10 @@ def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, th
 
 
 def open_models(
-    specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int
+    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[TextModel | ImageModel]:
     """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
-    for source, placement in _located(map(locate, specs), device, dtype, threads):
+    for source, placement in _located(sources, device, dtype, threads):
         yield load_images(source, placement) or load(source, placement)
 
 

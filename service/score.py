@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from models.sensors.base import AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.sensors.missing import MAX_MISSING
+from models.sensors.timestamps import to_iso
 from models.training.csv_options import CsvOptions
 from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
@@ -166,7 +167,7 @@ class _LocalModel:
         """See Scorer."""
         _require_window(table, self.window)
         _require_values(table)
-        scored = self._sensor.score(table.readings, contributions=True)
+        scored = self._sensor.score(table.readings, times=table.times, contributions=True)
         shares = (
             np.zeros(table.readings.shape) if scored.contributions is None else scored.contributions.astype(np.float64)
         )
@@ -192,7 +193,7 @@ class _RemoteModel:
     def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self.window)
-        answers = list(self._answers(_to_json(table.readings), alpha))
+        answers = list(self._answers(table, alpha))
         rows, last = [item for answer in answers for item in answer.data], answers[-1]
         if len(rows) != len(table):
             raise UnexpectedAnswer(f"expected {len(table)} scores, one a reading, got {len(rows)}")
@@ -206,14 +207,16 @@ class _RemoteModel:
             None if last.drift is None else last.drift.detected,
         )
 
-    def _answers(self, rows: list[list[float | None]], alpha: float) -> Iterator[Scores]:
+    def _answers(self, table: Table, alpha: float) -> Iterator[Scores]:
         """Send the rows in several requests; a series continues from the state of the one before."""
+        rows = _to_json(table.readings)
+        times = None if table.times is None else [to_iso(seconds) for seconds in table.times.tolist()]
         stream = self._client.stream(self._name, alpha=alpha, contributions=True)
         step = rows_per_request(len(self.columns), self.window)
         for at in range(0, len(rows), step):
             part = rows[at : at + step]
             if self.kind == "series":
-                yield stream.score(part)
+                yield stream.score(part, timestamps=None if times is None else times[at : at + step])
             else:
                 yield self._client.anomaly(model=self._name, records=part, alpha=alpha, contributions=True)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,13 +19,14 @@ from service.auth import Keyring
 from service.config import Settings
 from service.jobs.database import Database
 from service.metrics import Metrics
+from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
 from tests.support.size import Size
 
-# `make test` draws the same examples in every run; `make test-properties` draws anew.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+# `make test` draws the same examples in every run; `make test-properties` draws anew. A busy machine is no finding.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("free", max_examples=1000, deadline=None)
 
 
@@ -42,6 +45,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that start processes first: they take longest, and two workers should end with a short file."""
     real = {item.path for item in items if item.get_closest_marker("real")}
     items.sort(key=lambda item: item.path not in real)
+
+
+def pytest_configure() -> None:
+    """Collect no garbage while the tests are imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of collections, which took a fifth of the tests' processor time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -85,6 +100,14 @@ def client(make_app: MakeApp) -> Iterator[TestClient]:
     """A client of an application with one fake encoder called `fake`."""
     with TestClient(make_app()) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def openapi_document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The OpenAPI document of an application over a fake encoder. Writing it takes longer than most tests."""
+    settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("document")}), Metrics()
+    with closing(open_manager(settings, metrics, FakeModel("all-MiniLM-L6-v2"))) as manager:
+        return create_app(settings, manager, Keyring(settings.keys_file), metrics).openapi()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images.gif_frames import count_frames
+from models.images.tiff_strips import count_strips
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _READ = "JPEG, PNG, WebP, GIF, BMP or TIFF"
@@ -19,6 +21,14 @@ _MAX_EXIF_BYTES = 256 * 1024
 # A longer image would be scaled to gigabytes by a model that scales the shorter side.
 _MAX_ASPECT = 64
 _ORIENTATION = 0x0112
+# A larger image is reduced before it is turned and scaled.
+_LARGE_PIXELS = 8_000_000
+# Reads of a file, of which each part of it takes two to four. A header with ten times the parts of a camera's is read;
+# pixels come in blocks of kilobytes. Pillow takes microseconds for each part, and some parts are joined anew each time.
+_MOST_HEADER_READS = 2_000
+_MOST_READS = 200_000
+# Each strip of a TIFF becomes an object. Cameras and scanners write one of up to 64 rows.
+_MOST_STRIPS = 65_536
 # What a file that is also a document or a program has somewhere.
 _OTHER_CONTENT = {b"%PDF-": "a PDF", b"<script": "HTML", b"<?php": "PHP"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -27,43 +37,89 @@ _MORE_BITS = {"I", "F"}
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may have. `max_pixels` are those of one frame, before anything is decoded."""
+    """What an image may have. `max_pixels` are those of one frame, before anything is decoded.
+
+    The images of one request may have `max_request_pixels` together.
+    """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 40_000_000
     max_frames: int = 1_000
 
+    @property
+    def max_request_pixels(self) -> int:
+        return 8 * self.max_pixels
+
 
 def read_image(data: bytes, limits: ImageLimits, param: str, *, side: int | None = None) -> Image.Image:
     """The first frame of an image as RGB, turned as its EXIF block says.
 
-    With `side`, a JPEG may come smaller, with no side shorter than that. Raises UnsupportedImage for another format,
-    ImageTooLarge for what exceeds the limits, and ImageError for what cannot be decoded; all name `param`.
+    With `side`, a JPEG or a large image may come smaller, with no side shorter than that. Raises UnsupportedImage for
+    another format, ImageTooLarge for what exceeds the limits, and ImageError for what cannot be decoded; all name
+    `param`.
     """
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(
-            f"{param}: expected at most {limits.max_bytes:,} bytes, got {len(data):,}; send a smaller image",
-            param=param,
-        )
-    _require_one_content(data, param)
-    image = _open(data, limits, param)
-    _require_size(image, data, limits, param)
+    image, file = _open_checked(data, limits, param)
+    file.allow(_MOST_READS)
     try:
         turn = _orientation(image)
         if side is not None and image.format == "JPEG":
             image.draft("RGB", (side, side))
         image.load()
-        return _to_rgb(image, turn, param)
+        return _turned(_reduced(_to_rgb(image, param), side), turn)
     except ImageError:
         raise
     except Exception as error:  # Pillow raises a dozen classes for broken files
         raise _broken(error, param) from error
 
 
-def _open(data: bytes, limits: ImageLimits, param: str) -> Image.Image:
+def count_pixels(data: bytes, limits: ImageLimits, param: str) -> int:
+    """The pixels that an image's header states. Raises as `read_image` does for a header that it refuses."""
+    width, height = _open_checked(data, limits, param)[0].size
+    return width * height
+
+
+class _CountedReads(io.BytesIO):
+    """A file that is read a limited number of times."""
+
+    def __init__(self, data: bytes, param: str) -> None:
+        super().__init__(data)
+        self._param = param
+        self._left = _MOST_HEADER_READS
+
+    def allow(self, reads: int) -> None:
+        """Let it be read that many times from now on."""
+        self._left = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See BytesIO. Raises ImageTooLarge."""
+        self._left -= 1
+        if self._left < 0:
+            raise _too_many_parts(self._param)
+        return super().read(size)
+
+
+def _open_checked(data: bytes, limits: ImageLimits, param: str) -> tuple[Image.Image, _CountedReads]:
+    """An image whose header keeps to the limits, and its file."""
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"{param}: expected at most {limits.max_bytes:,} bytes, got {len(data):,}; send a smaller image",
+            param=param,
+        )
+    _require_one_content(data, param)
+    if count_strips(data) > _MOST_STRIPS:
+        raise _too_many_parts(param)
+    file = _CountedReads(data, param)
+    image = _open(file, data, limits, param)
+    _require_size(image, data, limits, param)
+    return image, file
+
+
+def _open(file: _CountedReads, data: bytes, limits: ImageLimits, param: str) -> Image.Image:
     """The image, of which only the header is read."""
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise UnsupportedImage(f"{param}: expected {_READ}, got {_describe(data)}", param=param) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -80,6 +136,8 @@ def _require_size(image: Image.Image, data: bytes, limits: ImageLimits, param: s
         expected = f"sides of at most {_MAX_ASPECT} to 1"
         raise ImageError(f"{param}: expected {expected}, got {width:,} x {height:,}; cut the image", param=param)
     frames = count_frames(data, limits.max_frames + 1) if image.format == "GIF" else _stated_frames(image)
+    if frames is None:
+        raise _too_many_parts(param)
     if frames > limits.max_frames:
         raise ImageTooLarge(
             f"{param}: expected at most {limits.max_frames:,} frames, of which the first is read, got more; send one",
@@ -120,20 +178,36 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     return methods.get(image.getexif().get(_ORIENTATION, 1))
 
 
-def _to_rgb(image: Image.Image, turn: Image.Transpose | None, param: str) -> Image.Image:
+def _to_rgb(image: Image.Image, param: str) -> Image.Image:
     """8 bits of red, green and blue; 16 bits of grey keep their upper 8. Transparency is dropped."""
     if image.mode in _SIXTEEN_BITS:
         image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
     elif image.mode in _MORE_BITS:
         message = f"{param}: expected 8 or 16 bits a channel, got mode {image.mode} of 32 bits; convert it first"
         raise UnsupportedImage(message, param=param)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reduced(rgb: Image.Image, side: int | None) -> Image.Image:
+    """A large image in whole parts of its sides, none shorter than `side`: turning and scaling would copy it twice."""
+    factor = min(rgb.size) // side if side is not None and math.prod(rgb.size) > _LARGE_PIXELS else 1
+    return rgb.reduce(factor) if factor > 1 else rgb
+
+
+def _turned(rgb: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _too_many_pixels(got: str, limits: ImageLimits, param: str) -> ImageTooLarge:
     return ImageTooLarge(
         f"{param}: expected at most {limits.max_pixels:,} pixels, got {got}; send a smaller image", param=param
+    )
+
+
+def _too_many_parts(param: str) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"{param}: expected an image of few parts, got one cut into very many blocks, markers or runs; save it anew",
+        param=param,
     )
 
 

@@ -45,7 +45,7 @@ def export_program(entry: str, out: Path, *, fixed_batch: bool = False) -> Progr
     with _explaining(entry, "torch.export cannot export it", "see the message; --fixed-batch keeps the batch as it is"):
         exported = torch.export.export(module, positional, named, dynamic_shapes=shapes)
     exported.example_inputs = None  # they would be pickled, and are the caller's
-    written = out.with_name(f".{out.name}.tmp")
+    written = out.with_name(f".{out.stem}.tmp.pt2")  # torch warns of other endings
     try:
         torch.export.save(exported, written)
         program = _read_back(written, out)

@@ -32,8 +32,9 @@ class Golden:
     A loaded model must reproduce them within `tolerance`.
 
     A row is a text's probabilities (classification), its score (anomaly, one value), its embedding, or a pair's
-    relevance between 0 and 1 (rerank, one value; the text is then a pair). Sensor models have `readings` in place of
-    texts: a detector has a row of one score for each reading, a forecaster one for each step of its mean forecast.
+    relevance between 0 and 1 (rerank, one value; the text is then a pair). Models of images have data URIs as texts.
+    Sensor models have `readings` in place of texts: a detector has a row of one score for each reading, a forecaster
+    one for each step of its mean forecast.
     """
 
     __pydantic_config__ = _FINITE
@@ -78,6 +79,11 @@ class Manifest:
     sensor: dict[str, object] | None = None
     files: dict[str, str] = field(default_factory=dict)
     owner: str | None = None
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it was trained on images."""
+        return self.hyperparameters.get("kind") == "images"
 
     @property
     def digest(self) -> str:

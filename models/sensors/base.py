@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Readings = NDArray[np.float64]
+Times = NDArray[np.float64]
 State = dict[str, NDArray[np.float64]]
 SensorKind = Literal["records", "series"]
 # The largest reading whose square is finite in float32, in which network detectors are trained.
@@ -68,9 +69,12 @@ class AnomalyModel(Protocol):
         """Whether it adapts to readings, so that its threshold moves with the stream."""
         ...
 
-    def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
+    def score(
+        self, readings: Readings, state: State | None = None, *, times: Times | None = None, contributions: bool = False
+    ) -> Scored:
         """Score readings float64 [n, d] in the order of `columns`, NaN where one is missing.
 
+        `times` float64 [n], in seconds since 1970 and increasing, are for detectors that know days and weeks.
         A missing one is the column's last value, and its median where there is none before (as in all records).
         Without a `state` a new stream begins. Records have an empty state.
         """

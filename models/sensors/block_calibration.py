@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Scores = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -87,6 +86,8 @@ def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
 
 def _ranked(runs: Sequence[NDArray[np.floating]]) -> list[Doubles]:
     """Each score's rank among those of all runs."""
+    from scipy.stats import rankdata  # takes half a second to import, and only fitting needs it
+
     ranks = rankdata(np.concatenate(list(runs)), method="ordinal") - 1.0
     return np.split(ranks, np.cumsum([len(run) for run in runs])[:-1])
 

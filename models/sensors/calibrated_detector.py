@@ -10,7 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.sensors.base import MOST_STATE_BYTES, AnomalyModel, Readings, Scored, SensorKind, State, require_columns
+from models.sensors.base import (
+    MOST_STATE_BYTES,
+    AnomalyModel,
+    Readings,
+    Scored,
+    SensorKind,
+    State,
+    Times,
+    require_columns,
+)
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
@@ -92,7 +101,14 @@ class CalibratedDetector:
         tensors = (*self.model.parameters(), *self.model.buffers())
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + self.calibration.scores.nbytes
 
-    def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
+    def score(
+        self,
+        readings: Readings,
+        state: State | None = None,
+        *,
+        times: Times | None = None,  # windows count readings
+        contributions: bool = False,
+    ) -> Scored:
         """Score readings float64 [n, d], NaN where one is missing. Raises ValueError for another shape or state.
 
         A missing one is the column's last value, and its median where there is none before (as in all records).

@@ -19,6 +19,13 @@ def calendar(period_s: float) -> tuple[int, ...]:
     return tuple(length for length in rows if length >= 4)
 
 
+def season_s(length: int, period_s: float | None) -> float:
+    """The seconds of a season of `length` readings: a week or a day, else its readings at their period (or 1)."""
+    if period_s is None:
+        return float(length)
+    return next((seconds for seconds in (_WEEK_S, _DAY_S) if round(seconds / period_s) == length), length * period_s)
+
+
 def repeating(readings: Readings, longest: int = _LONGEST_ROWS) -> tuple[int, ...]:
     """The season of readings [n, d] in rows, or an empty tuple."""
     season = find_season(readings, longest)

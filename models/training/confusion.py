@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ _MAX_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A held-out text, shortened, and its line in the file."""
+    """A held-out text, shortened, or an image's name and picture (a data URI), and its line in the file."""
 
     line: int
     text: str
+    picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,12 @@ class Confusion:
         predicted: NDArray[np.int64],
         texts: Sequence[str],
         lines: Sequence[int],
+        picture: Callable[[int], str] | None = None,
     ) -> Confusion:
-        """The confusion of class numbers [n] into `labels`; `texts` and `lines` are those of the rows."""
+        """The confusion of class numbers [n] into `labels`; `texts` and `lines` are those of the rows.
+
+        `picture` draws the image of a row.
+        """
         rows: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for row, pair in enumerate(zip(truth.tolist(), predicted.tolist(), strict=True)):
             rows[pair].append(row)
@@ -71,7 +76,7 @@ class Confusion:
                 len(wrong[true, taken]),
                 of_label[true],
                 tuple(
-                    Example(lines[row], shorten(texts[row], _MAX_CHARACTERS))
+                    Example(lines[row], shorten(texts[row], _MAX_CHARACTERS), picture(row) if picture else None)
                     for row in wrong[true, taken][:MAX_EXAMPLES]
                 ),
             )
@@ -80,9 +85,18 @@ class Confusion:
         counts = tuple(tuple(len(rows.get((true, taken), ())) for taken in shown) for true in shown)
         return cls(tuple(labels[number] for number in shown), counts, occurring - len(shown), pairs)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; examples of texts have no picture."""
+        data = asdict(self)
+        for pair in data["pairs"]:
+            pair["examples"] = [
+                {key: value for key, value in one.items() if value is not None} for one in pair["examples"]
+            ]
+        return data
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confusion:
-        """The confusion of `asdict`."""
+        """The confusion of `to_json`."""
         pairs = (one | {"examples": tuple(Example(**example) for example in one["examples"])} for one in data["pairs"])
         return cls(
             tuple(data["labels"]),

@@ -1,4 +1,4 @@
-"""Embeddings of texts by a frozen encoder, cached on disk by content."""
+"""Embeddings by a frozen encoder, cached on disk by content."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import fcntl
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import ModelMetadata
 from models.linalg import normalize
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -26,6 +29,17 @@ _BATCH_TEXTS = 64
 # Keys of one statement; SQLite allows 32,766 parameters.
 _MAX_KEYS = 1000
 _LOCK_TIMEOUT_S = 30.0
+
+
+class Encoder(Protocol):
+    """What gives rows float32 [n, d] of inputs."""
+
+    @property
+    def metadata(self) -> ModelMetadata: ...
+
+    def forward(self, batch: Sequence[Any]) -> Floats:
+        """Compute the rows, in order."""
+        ...
 
 
 class EmbeddingCache:
@@ -91,24 +105,31 @@ class EmbeddingCache:
         return sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S)
 
 
-class Embedder:
-    """Texts to embeddings of length 1, with the default prompt, through a cache."""
+class CachedEmbedder(ABC):
+    """Texts, or images by their keys, to embeddings of length 1, through a cache.
 
-    def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
-        metadata = model.metadata
-        self._model = model
+    An embedding depends on weights, precision (bfloat16 differs), and what `settings` has.
+    """
+
+    def __init__(
+        self, model: Encoder, settings: list[object], cache: EmbeddingCache | None, events: Events | None
+    ) -> None:
+        self._encoder = model
         self._cache = cache
         self._events = events
-        self._prompt = metadata.prompts.get(metadata.default_prompt or "", "")
-        # A text's embedding depends on weights, settings, precision (bfloat16 differs) and prompt.
-        about = [metadata.version, metadata.dtype, model.text.max_tokens, self._prompt]
+        about = [model.metadata.version, model.metadata.dtype, *settings]
         self._salt = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         self.computed = 0
 
     @property
+    def metadata(self) -> ModelMetadata:
+        """The encoder's metadata."""
+        return self._encoder.metadata
+
+    @property
     def width(self) -> int:
         """The length of one embedding."""
-        return self._model.metadata.width
+        return self._encoder.metadata.width
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Embeddings float32 [n, d] of texts, in order; equal texts are encoded once.
@@ -121,30 +142,34 @@ class Embedder:
         known |= self._encode(missing)
         return np.stack([known[key] for key in keys]) if keys else np.empty((0, self.width), np.float32)
 
+    @abstractmethod
     def read(self, texts: Sequence[str]) -> list[Tokens]:
-        """The tokens of texts, with the prompt."""
-        return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.metadata.excludes_prompt)
+        """The tokens of texts; images have none."""
+
+    @abstractmethod
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """The cost of all inputs in tokens."""
+
+    @abstractmethod
+    def _batches(self, missing: dict[bytes, str]) -> Iterator[tuple[list[bytes], Sequence[Any]]]:
+        """The keys and inputs of each batch."""
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(self._salt + text.encode("utf-8", "surrogatepass")).digest()
 
     def _encode(self, missing: dict[bytes, str]) -> dict[bytes, Floats]:
-        """Encode texts of similar length together, so that little is padded, and cache the rows."""
-        keys = list(missing)
-        tokens = self.read(list(missing.values()))
-        order = sorted(range(len(keys)), key=lambda index: (-tokens[index].count, keys[index]))
-        progress = ProgressEvents(self._events, len(keys)) if self._events and keys else None
+        """Encode inputs, and cache the rows."""
+        progress = ProgressEvents(self._events, len(missing)) if self._events and missing else None
         fresh: dict[bytes, Floats] = {}
         waiting: list[tuple[bytes, Floats]] = []
-        for batch in _batches(order, [item.count for item in tokens]):
-            rows = normalize(self._model.forward([tokens[index] for index in batch]))
-            waiting.extend((keys[index], row) for index, row in zip(batch, rows, strict=True))
+        for keys, items in self._batches(missing):
+            waiting.extend(zip(keys, normalize(self._encoder.forward(items)), strict=True))
             if progress:
-                progress(len(fresh) + len(waiting), len(batch))
+                progress(len(fresh) + len(waiting), len(keys))
             if len(waiting) >= _MAX_KEYS:
                 self._keep(fresh, waiting)
         self._keep(fresh, waiting)
-        self.computed += len(keys)
+        self.computed += len(missing)
         return fresh
 
     def _keep(self, fresh: dict[bytes, Floats], waiting: list[tuple[bytes, Floats]]) -> None:
@@ -152,6 +177,32 @@ class Embedder:
             self._cache.put(waiting)
         fresh.update(waiting)
         waiting.clear()
+
+
+class Embedder(CachedEmbedder):
+    """Texts to embeddings, with the default prompt."""
+
+    def __init__(self, model: TextModel, cache: EmbeddingCache | None = None, events: Events | None = None) -> None:
+        metadata = model.metadata
+        self._model = model
+        self._prompt = metadata.prompts.get(metadata.default_prompt or "", "")
+        super().__init__(model, [model.text.max_tokens, self._prompt], cache, events)
+
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of texts, with the prompt."""
+        return self._model.text.encode(texts, prompt=self._prompt, exclude_prompt=self._model.metadata.excludes_prompt)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """The tokens of all texts."""
+        return sum(item.count for item in self.read(texts))
+
+    def _batches(self, missing: dict[bytes, str]) -> Iterator[tuple[list[bytes], Sequence[Tokens]]]:
+        """Texts of similar length together, so that little is padded."""
+        keys = list(missing)
+        tokens = self.read(list(missing.values()))
+        order = sorted(range(len(keys)), key=lambda index: (-tokens[index].count, keys[index]))
+        for batch in _batches(order, [item.count for item in tokens]):
+            yield [keys[index] for index in batch], [tokens[index] for index in batch]
 
 
 def _batches(order: Sequence[int], counts: Sequence[int]) -> Iterable[list[int]]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.training.checks.data import check_data
 from models.training.checks.sensor_data import check_table
 from models.training.data import dataset, table
+from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
+from models.training.data.image_reader import small_reader
 from models.training.errors import TrainingDataError
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
+    IMAGES,
     ForecastHyperparameters,
     Hyperparameters,
+    ImageAnomalyHyperparameters,
+    ImageClassificationHyperparameters,
     SensorAnomalyHyperparameters,
-    parse,
 )
 from models.training.job import TrainingJob
 from models.training.recipes.sensor_split import SensorSplit
@@ -27,15 +33,38 @@ def check_file(path: Path, task: str, hyperparameters: Mapping[str, Any], column
 
     Raises HyperparameterError, and TrainingDataError for a file that is not there.
     """
+    hyperparameters = with_kind(path, hyperparameters)
     settings = parse(task, hyperparameters)
     if not path.is_file():
         raise TrainingDataError("no_file", f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}")
-    job = TrainingJob("check", "", "", task, path, dict(hyperparameters), columns=dict(columns))
+    job = TrainingJob("check", "", "", task, path, hyperparameters, columns=dict(columns))
+    if isinstance(settings, ImageClassificationHyperparameters | ImageAnomalyHyperparameters):
+        return _check_images(job, settings)
     report = Report()
     try:
         report.extend(_findings(job, settings))
     except TrainingDataError as first:
         report.extend(map(_finding, _all_faults(job, settings, first)))
+    return report
+
+
+def with_kind(path: Path, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters; those of an archive have the kind of images."""
+    kind = {"kind": IMAGES} if path.suffix.lower() == ARCHIVE else {}
+    return {**kind, **hyperparameters}
+
+
+def _check_images(job: TrainingJob, settings: Hyperparameters) -> Report:
+    """The same of images, which are decoded to small copies."""
+    report = Report()
+    with small_reader(job.task) as reader:
+        try:
+            parts = replace(dataset.read_split(job, settings, read=reader.rows), colours=reader.store.colours)
+            findings = check_data(parts.train, parts.held_out, baselines=parts.baselines, same_file=parts.same_file)
+            report.extend(findings)
+        except TrainingDataError as first:
+            faults = reader.faults(job.training_file, job.columns, "training_file")
+            report.extend(map(_finding, faults or [first]))
     return report
 
 
@@ -64,4 +93,5 @@ def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingData
 
 def _finding(fault: TrainingDataError) -> Finding:
     rows = [] if fault.line is None else [fault.line]
-    return Finding.of("data", fault.code, "fail", None, None, fault.message, "Mend the row in the file.", rows)
+    advice = f"Mend the {'row in the file' if rows else 'file'}, or the settings that say how to read it."
+    return Finding.of("data", fault.code, "fail", None, None, fault.message, advice, rows)

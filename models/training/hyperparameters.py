@@ -1,18 +1,12 @@
-"""The hyperparameters of each task: bounded, and refused where they mean nothing.
-
-The API reads a job's hyperparameters with `parse` before it queues the job, without torch; the trainer does so again.
-"""
+"""The hyperparameters of each task: bounded, and refused where they mean nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.training.csv_options import CsvOptions
-from models.training.errors import HyperparameterError
-from models.validation_messages import describe_fault
 
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
 Auto = Literal["auto"]
@@ -22,6 +16,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 Head = Literal["cosine", "linear"]
 Metric = Literal["macro_f1", "accuracy"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
+ImageDetectorKind = Literal["auto", "padim", "patchcore"]
 SensorDetectorKind = Literal[
     "auto",
     "pca",
@@ -45,6 +40,7 @@ OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
 OF_SERIES = ("level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive")
 
 PARAM = "method.supervised.hyperparameters"
+IMAGES = "images"
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -148,8 +144,6 @@ class _Tuned(_Common):
 
 
 _TUNING = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
-# OpenAI's clients send these three with every job; recipes without epochs accept "auto" for them.
-_FROM_OPENAI = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 class ClassificationHyperparameters(_Detection, _Tuned):
@@ -206,6 +200,42 @@ class TextAnomalyHyperparameters(_Detection):
     def _heeded(self) -> TextAnomalyHyperparameters:
         if self.detector in ("knn", "mahalanobis"):
             self._require_unset(("C",), f"detector {self.detector!r} has no head")
+        return self
+
+
+class ImageClassificationHyperparameters(_Detection):
+    """A linear head on the vectors of a frozen encoder of images; all settings are those of texts.
+
+    Images with `out_of_scope_label` are no class; they evaluate the detector.
+    """
+
+    kind: Literal["images"] = "images"
+    mode: Literal["auto", "frozen"] = "auto"
+    out_of_scope_label: _Name | None = None
+    refit: bool = True
+
+    @property
+    def of_head(self) -> ClassificationHyperparameters:
+        """The same for the head, which is fitted as one of texts is."""
+        given = self.model_dump(exclude={"kind", "mode"}, exclude_unset=True)
+        return ClassificationHyperparameters(mode="frozen", lexical=False, label_names=False, **given)
+
+
+class ImageAnomalyHyperparameters(_Common):
+    """A detector of images unlike the good ones.
+
+    Images labelled `anomaly_label` evaluate the detector. With `normal_label`, images of all other labels do.
+    """
+
+    kind: Literal["images"] = "images"
+    detector: ImageDetectorKind = "auto"
+    anomaly_label: _Name = "anomaly"
+    normal_label: _Name | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ImageAnomalyHyperparameters:
+        if self.normal_label is not None:
+            self._require_unset(("anomaly_label",), "with normal_label, every other label is an anomaly's")
         return self
 
 
@@ -291,71 +321,10 @@ class RerankHyperparameters(_Tuned):
 Hyperparameters = (
     ClassificationHyperparameters
     | TextAnomalyHyperparameters
+    | ImageClassificationHyperparameters
+    | ImageAnomalyHyperparameters
     | SensorAnomalyHyperparameters
     | ForecastHyperparameters
     | EmbeddingHyperparameters
     | RerankHyperparameters
 )
-_TASKS: dict[str, type[Hyperparameters]] = {
-    "classification": ClassificationHyperparameters,
-    "anomaly": TextAnomalyHyperparameters,
-    "embedding": EmbeddingHyperparameters,
-    "rerank": RerankHyperparameters,
-    "forecast": ForecastHyperparameters,
-}
-
-
-def parse(task: str, given: Mapping[str, Any], place: str = PARAM) -> Hyperparameters:
-    """Check what a job sets for its task.
-
-    Raises HyperparameterError for the first fault, with what is allowed; its `param` is the full path below `place`.
-    """
-    # Texts have no kind; readings have to say whether they are records or series.
-    of_sensors = task == "anomaly" and given.get("kind") is not None
-    chosen = SensorAnomalyHyperparameters if of_sensors else _TASKS.get(task)
-    if chosen is None:
-        message = f"task: expected one of {', '.join(get_args(Task))}, got {task!r}"
-        raise HyperparameterError("unknown_task", message, "method.supervised.task")
-    unset = {name for name in given if given[name] is None or (name in _FROM_OPENAI and given[name] == "auto")}
-    try:
-        return chosen.model_validate({name: value for name, value in given.items() if name not in unset})
-    except ValidationError as error:
-        raise _to_error(task, chosen, error, place) from error
-
-
-def _to_error(task: str, chosen: type[Hyperparameters], error: ValidationError, place: str) -> HyperparameterError:
-    """The first of pydantic's errors, with what its field allows."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    unknown = first["type"] == "extra_forbidden"
-    path = [str(part)[:60] for part in first["loc"] if unknown or not _is_branch(part)]
-    param = ".".join([place, *path])
-    if unknown:
-        nested: dict[str, type[BaseModel]] = {"augmentation": Augmentation, "csv": CsvOptions}
-        fields = nested.get(path[0] if path[1:] else "", chosen).model_fields
-        message = f"{'.'.join(path)}: unknown for task {task}; known are {', '.join(sorted(fields))}"
-        return HyperparameterError("unknown_hyperparameter", message, param)
-    if first["type"] == "value_error":
-        message = str(first["ctx"]["error"])
-        name = message.split(":", 1)[0].split(" ", 1)[0]
-        param = f"{place}.{name}" if name in chosen.model_fields else param
-    else:
-        allowed = "; ".join(
-            dict.fromkeys(describe_fault(item) for item in errors if item["loc"][:1] == first["loc"][:1])
-        )
-        message = f"{path[0] if path else ''}: {allowed}, got {_shorten(first['input'])!r}"
-    return HyperparameterError("invalid_hyperparameter", message, param)
-
-
-def _shorten(value: object) -> str:
-    try:
-        return str(value)[:60]
-    except RecursionError:  # JSON may be as deep as Python's stack
-        return f"a {type(value).__name__}"
-
-
-def _is_branch(part: int | str) -> bool:
-    """Whether pydantic names a branch of a union here rather than a field."""
-    return isinstance(part, str) and (
-        part.startswith(("constrained-", "literal[", "function-")) or part in ("int", "float", "bool", "str")
-    )

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.filesystem import replace_file
+from models.images.base import ImageModel
 from models.runtime.placement import DeviceName, DtypeName, Placement
 from models.sensors.base import Readings
 from models.source import ModelSource
 from models.text.base import TextModel
-from models.training.embeddings import Embedder, EmbeddingCache
+from models.training.embeddings import CachedEmbedder, Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events
+from models.training.image_embeddings import ImageEmbedder
+from models.training.image_store import ImageStore
 from models.training.report import Report
 
 JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.json"
@@ -100,14 +103,30 @@ class JobContext:
 
 
 @dataclass(frozen=True, slots=True)
-class TextContext(JobContext):
-    """What recipes on texts work with: also the base encoder and its cache of embeddings."""
+class EncoderContext(JobContext):
+    """What recipes on an encoder work with: also its source, device, and cache of embeddings."""
 
     source: ModelSource
     placement: Placement
-    model: TextModel
     cache: EmbeddingCache | None
+    embedder: CachedEmbedder
+
+
+@dataclass(frozen=True, slots=True)
+class TextContext(EncoderContext):
+    """What recipes on texts work with: also the base encoder."""
+
     embedder: Embedder
+    model: TextModel
+
+
+@dataclass(frozen=True, slots=True)
+class ImageContext(EncoderContext):
+    """What recipes on images work with: also the base encoder, and the decoded images."""
+
+    embedder: ImageEmbedder
+    model: ImageModel
+    store: ImageStore
 
 
 def prepare(job: TrainingJob, directory: Path) -> None:
@@ -154,7 +173,7 @@ class Outcome:
 
 
 def golden_texts(
-    context: TextContext, texts: Sequence[object], rows: Sequence[Sequence[float]], tolerances: Mapping[str, float]
+    context: EncoderContext, texts: Sequence[object], rows: Sequence[Sequence[float]], tolerances: Mapping[str, float]
 ) -> dict[str, object]:
     """`Outcome.golden` of texts with their rows; `tolerances` are by dtype, in the rows' unit."""
     return {"texts": list(texts), "rows": list(rows), "tolerance": tolerances[context.placement.dtype_name]}

@@ -91,10 +91,20 @@ class Choice:
     candidates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as a data URI, with a caption; those of one title stand together."""
+
+    title: str
+    caption: str
+    image: str
+
+
 class Report:
     """Findings by stage, and what was chosen.
 
     `confusion` is that of a classifier on held-out rows, and `events` are what a detector finds in held-out readings.
+    `pictures` show what a detector finds in images.
     `plots` has the data of the plots, by name.
     """
 
@@ -104,6 +114,7 @@ class Report:
         self.confusion: Confusion | None = None
         self.events: ReportedEvents | None = None
         self.plots: dict[str, Any] | None = None
+        self.pictures: tuple[Picture, ...] = ()
 
     def add(self, finding: Finding) -> None:
         """Append one finding."""
@@ -145,11 +156,12 @@ class Report:
             for stage in STAGES
         ]
         chosen = {"choices": [asdict(choice) for choice in self.choices]}
-        confusion = {} if self.confusion is None else {"confusion": asdict(self.confusion)}
+        confusion = {} if self.confusion is None else {"confusion": self.confusion.to_json()}
         events = {} if self.events is None else {"events": asdict(self.events)}
         plots = {} if self.plots is None else {"plots": self.plots}
         data = {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs}
-        return data | confusion | events | plots
+        pictures = {"pictures": [asdict(one) for one in self.pictures]} if self.pictures else {}
+        return data | confusion | events | plots | pictures
 
     def to_bytes(self) -> bytes:
         """`to_json`, encoded: the content of report.json."""
@@ -166,6 +178,7 @@ class Report:
         if content.get("events") is not None:
             report.events = ReportedEvents.from_json(content["events"])
         report.plots = content.get("plots")
+        report.pictures = tuple(Picture(**one) for one in content.get("pictures") or ())
         return report
 
     def problems(self) -> list[Finding]:

@@ -24,6 +24,8 @@ _METRICS = {
     "lexical": "weight of word pieces",
     "ceiling": "highest confidence",
     "primary": "false-alarm score",
+    "smallest_spot": "smallest spot found, as a share of the image's side",
+    "smallest_scratch": "smallest scratch found, as a share of the image's side",
     "auroc": "AUROC",
     "oos_auroc": "AUROC of out-of-scope texts",
     "recall_at_95": "anomalies caught at 5 % false alarms",
@@ -44,6 +46,8 @@ _METRICS = {
 }
 # Names with a variable part; the label of the part in the first group replaces {}.
 _PATTERNS = (
+    (r"(.+)_low", "{}: 95 % interval from"),
+    (r"(.+)_high", "{}: 95 % interval to"),
     (r"base_(.+)", "{} of the base model"),
     (r"frozen_(.+)", "{} of the frozen encoder"),
     (r"(.+)_d\d+", "{} of shorter vectors"),
@@ -63,6 +67,7 @@ _CHECKS = {
     "class_counts": "rows of each label",
     "constant_columns": "columns that never vary",
     "tfidf": "word counts",
+    "colours": "coarse colours",
     "majority": "the most frequent label",
     "trivial": "the trivial baseline",
     "frozen": "the frozen encoder",
@@ -82,7 +87,7 @@ _CHECKS = {
     "gain": "gain over the base model",
     "rank_kept": "effective rank kept",
     "bound_rows": "rows bound to the name",
-    "signal": "signal in the words",
+    "signal": "signal in the rows",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report
@@ -36,6 +37,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield from _confusion(report.confusion)
     if report.events is not None:
         yield from _events(report.events)
+    for title, group in groupby(report.pictures, key=lambda one: one.title):
+        yield from (f"## {escape(title)}", "", *(f"- {escape(one.caption)}" for one in group), "")
     for number, stage in enumerate(STAGES, start=1):
         found = [f"- {STATUS_WORDS[one.status]}: {named(one)}. {escape(one.message)}" for one in report.of(stage)]
         yield from (f"## {number}. {STAGE_TITLES[stage]}", "", *(found or ["Not run."]), "")

@@ -19,31 +19,37 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from models.errors import SondeError
+from models.errors import ModelSourceError, SondeError
 from models.filesystem import is_full
-from models.loader import load
+from models.loader import load, load_images
 from models.runtime.kept_races import kept_races
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.memory import is_out_of_memory
-from models.runtime.placement import place
-from models.source import locate
-from models.training.checks.before_training import check_rows
+from models.runtime.placement import Placement, place
+from models.source import ModelSource, locate
+from models.training.checks.before_training import check_images, check_rows
 from models.training.data.dataset import DataSplit, read_split
+from models.training.data.image_reader import ImageReader
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
 from models.training.events import Events, Heartbeat, emit, json_lines, phase
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
     ForecastHyperparameters,
+    ImageAnomalyHyperparameters,
+    ImageClassificationHyperparameters,
     RerankHyperparameters,
     SensorAnomalyHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
+from models.training.image_embeddings import ImageEmbedder
+from models.training.image_store import ImageStore
 from models.training.job import (
     ERROR,
     RESULT,
+    ImageContext,
     JobContext,
     Outcome,
     TextContext,
@@ -52,8 +58,15 @@ from models.training.job import (
     read_job,
     write_json,
 )
-from models.training.recipes import classification, forecast, sensor_anomaly, text_anomaly
-from models.training.recipes.bound_rows import bound_texts, measure_texts
+from models.training.recipes import (
+    classification,
+    forecast,
+    image_anomaly,
+    image_classification,
+    sensor_anomaly,
+    text_anomaly,
+)
+from models.training.recipes.bound_rows import bound_rows, measure_images, measure_texts
 from models.training.report import Report
 from models.training.report_markdown import to_markdown
 
@@ -62,6 +75,7 @@ _NICENESS = 10
 _TextHyperparameters = (
     ClassificationHyperparameters | TextAnomalyHyperparameters | EmbeddingHyperparameters | RerankHyperparameters
 )
+_ImageHyperparameters = ImageClassificationHyperparameters | ImageAnomalyHyperparameters
 # The version of the base "sensors", which has no weights: the sensor models of this version of the product.
 SENSOR_VERSION = "1"
 FAILED, FULL, STOPPED = 3, 4, 128 + signal.SIGTERM
@@ -118,6 +132,8 @@ def _train(directory: Path, events: Events, report: Report) -> None:
     settings = parse(job.task, job.hyperparameters)
     if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
         outcome, version = _train_sensor(JobContext(job, directory, events, report), settings), SENSOR_VERSION
+    elif isinstance(settings, _ImageHyperparameters):
+        outcome, version = _train_images(directory, job, events, report, settings)
     else:
         outcome, version = _train_text(directory, job, events, report, settings)
     write_json(directory / RESULT, _result(job, outcome, version))
@@ -134,7 +150,7 @@ def _train_text(
     directory: Path, job: TrainingJob, events: Events, report: Report, settings: _TextHyperparameters
 ) -> tuple[Outcome, str]:
     """The outcome, and the version of the base encoder."""
-    bound = bound_texts(job)
+    bound = bound_rows(job)
     parts = read_split(job, settings, bound)
     emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open_context(directory, job, events, report)
@@ -146,17 +162,54 @@ def _train_text(
     return outcome, context.model.metadata.version
 
 
+def _train_images(
+    directory: Path, job: TrainingJob, events: Events, report: Report, settings: _ImageHyperparameters
+) -> tuple[Outcome, str]:
+    """The same for images, which are decoded with the encoder's processor."""
+    context = _open_images(directory, job, events, report)
+    reader = ImageReader(job.task, context.model.images.read, context.store)
+    bound = bound_rows(job, reader.rows)
+    parts = replace(read_split(job, settings, bound, reader.rows), colours=context.store.colours)
+    emit(events, f"{len(parts.train)} images to train on, {len(parts.held_out)} held out")
+    check_images(context, parts)
+    phase(events, "running")
+    if isinstance(settings, ImageClassificationHyperparameters):
+        outcome = image_classification.train(context, settings, parts)
+    else:
+        outcome = image_anomaly.train(context, settings, parts)
+    outcome = replace(outcome, bound=measure_images(context, bound, parts.left_out))
+    report.raise_if_failed("outcome")
+    return outcome, context.model.metadata.version
+
+
 def _open_context(directory: Path, job: TrainingJob, events: Events, report: Report) -> TextContext:
     """Load the encoder on the job's device."""
+    source, placement, cache = _open_base(directory, job, events)
+    model = load(source, placement)
+    return TextContext(job, directory, events, report, source, placement, cache, Embedder(model, cache, events), model)
+
+
+def _open_images(directory: Path, job: TrainingJob, events: Events, report: Report) -> ImageContext:
+    """Load the encoder of images on the job's device, and open a store for the images."""
+    source, placement, cache = _open_base(directory, job, events)
+    model = load_images(source, placement)
+    if model is None or model.metadata.task != "embedding":
+        raise ModelSourceError(f"{job.base}: expected an encoder of images; name another model", param="model")
+    store = ImageStore(directory / "images")
+    embedder = ImageEmbedder(model, store, cache, events)
+    return ImageContext(job, directory, events, report, source, placement, cache, embedder, model, store)
+
+
+def _open_base(
+    directory: Path, job: TrainingJob, events: Events
+) -> tuple[ModelSource, Placement, EmbeddingCache | None]:
+    """Where the base is, its device, and the cache of its embeddings."""
     prepare(job, directory)
     kept_races.keep_in(job.races)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
-    source = locate(job.base_spec)
-    model = load(source, placement)
     emit(events, f"{job.base} on {placement.device}: {placement.reason}")
-    cache = EmbeddingCache(job.cache) if job.cache is not None else None
-    return TextContext(job, directory, events, report, source, placement, model, cache, Embedder(model, cache, events))
+    return locate(job.base_spec), placement, EmbeddingCache(job.cache) if job.cache is not None else None
 
 
 def _recipe(settings: _TextHyperparameters) -> Callable[[TextContext, DataSplit], Outcome]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from models.registry.names import model_name
 from models.source import parse_spec
-from models.training.data.row_layout import check_columns
+from models.training.data.row_layout import check_columns, check_image_columns
 from models.training.errors import TrainingDataError
-from models.training.hyperparameters import PARAM, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import IMAGES, PARAM
 from service.api.schemas.fields import kind_of
 from service.api.schemas.jobs import JobBody, Supervised
 from service.config import Settings
@@ -19,6 +20,8 @@ from service.jobs.backend import JobBackend
 from service.jobs.feedback import PREFIX
 from service.jobs.records import JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.image_model import ReadsImages
 from service.serving.model_manager import SENSORS
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
@@ -38,9 +41,13 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     supervised = supervised.model_copy(update={"hyperparameters": _drop_auto(supervised.hyperparameters)})
     param = PARAM if body.method else "hyperparameters"
-    base, spec = (
-        _plan_sensor_base(body, supervised) if served is None else _plan_text_base(body, supervised, served, settings)
-    )
+    if served is not None and served.metadata.image is not None:
+        supervised = _with_image_kind(supervised)
+        base, spec = _plan_image_base(body, supervised, served, settings)
+    elif served is not None:
+        base, spec = _plan_text_base(body, supervised, served, settings)
+    else:
+        base, spec = _plan_sensor_base(body, supervised)
     parse(supervised.task, supervised.hyperparameters, param)
     _check_columns(supervised, of_sensors=served is None)
     return NewJob(
@@ -84,8 +91,8 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
     task = supervised.task
     if isinstance(served, ServedSensor):
         raise WrongTask(f"model: sensor models are trained anew: take {SENSORS!r}, got {body.model}", param="model")
-    if served.metadata.image is not None:
-        raise WrongTask(f"model: jobs train models of texts and readings, {body.model} reads images", param="model")
+    if supervised.hyperparameters.get("kind") == IMAGES:
+        raise WrongTask(f"model: images need an encoder of images, and {body.model} reads texts", param="model")
     if task == "forecast" or (task == "anomaly" and supervised.hyperparameters.get("kind") is not None):
         raise WrongTask(
             f"model: {task} of readings begins with {SENSORS!r}, got {body.model}, which reads texts", param="model"
@@ -95,6 +102,31 @@ def _plan_text_base(body: JobBody, supervised: Supervised, served: Servable, set
         return served.metadata.name, _source(settings, served.metadata.name)
     base = served.manifest.base
     return base, served.label if served.owns_engine else _source(settings, base)
+
+
+def _with_image_kind(supervised: Supervised) -> Supervised:
+    """The same with the kind of rows that a model of images takes. A kind of readings is refused below."""
+    return supervised.model_copy(update={"hyperparameters": {"kind": IMAGES, **supervised.hyperparameters}})
+
+
+def _plan_image_base(body: JobBody, supervised: Supervised, served: Servable, settings: Settings) -> tuple[str, str]:
+    """The base and its source of a job on images: an encoder of images alone, or the one below a model on it."""
+    if supervised.hyperparameters["kind"] != IMAGES:
+        param = f"{PARAM}.kind"
+        raise InvalidRequest.at(param, f"{body.model} reads images: leave kind out, or name {SENSORS!r} as the model")
+    if body.training_file.startswith(PREFIX):
+        raise InvalidRequest.at("training_file", "feedback is on texts; upload a file of images, such as a ZIP")
+    if isinstance(served, FineTunedImages):
+        return served.manifest.base, _source(settings, served.manifest.base)
+    if served.metadata.task != "embedding" or served.metadata.max_tokens:
+        does = f"{served.metadata.task} with {served.reads}"
+        message = f"model: training begins with an encoder of images alone, {body.model} does {does}: take another"
+        raise WrongTask(message, param="model")
+    if supervised.task == "anomaly" and (not isinstance(served, ReadsImages) or served.patches is None):
+        raise WrongTask(
+            f"model: {body.model} has no inner maps, by which defects are found: take another", param="model"
+        )
+    return served.metadata.name, _source(settings, served.metadata.name)
 
 
 def _require_base_task(served: Servable, task: str) -> None:
@@ -117,8 +149,12 @@ def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
             f"columns: maps columns of texts; those of readings are named in {PARAM}: leave it out", param=param
         )
     if not of_sensors:
+        of_images = supervised.hyperparameters.get("kind") == IMAGES
         try:
-            check_columns(supervised.columns, supervised.task)
+            if of_images:
+                check_image_columns(supervised.columns)
+            else:
+                check_columns(supervised.columns, supervised.task)
         except TrainingDataError as error:
             raise InvalidRequest(error.message, param=param) from error
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from models.training.confusion import ConfusedPair, Confusion
-from models.training.report import STAGES, Choice, Finding, Report, Stage
+from models.training.report import STAGES, Choice, Finding, Picture, Report, Stage
 from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
 from models.training.report_markdown import NOTHING_CONFUSED, pair_text, rows_text
 from models.training.reported_events import ReportedEvents
@@ -23,6 +24,7 @@ _STYLE = (
     "img{max-width:100%;background:#fff}figure{margin:1em 0}table{border-collapse:collapse}"
     "td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #8884}"
     ".wide{overflow-x:auto}.matrix td{text-align:center;font-variant-numeric:tabular-nums}"
+    ".pictures{display:flex;flex-wrap:wrap;gap:1em}.pictures figure{margin:0;max-width:14em;overflow-wrap:anywhere}"
     ".fail{color:light-dark(#b00020,#ff8a80)}.warn{color:light-dark(#8a5300,#ffb74d)}"
 )
 
@@ -39,6 +41,7 @@ def report_page(summary: Summary, report: Report, reason: str | None) -> str:
         _choices(report.choices),
         _confusion(report.confusion),
         _events(report.events),
+        _pictures(report.pictures),
         _plots(report.plots),
     )
     stages = "".join(_stage(report, stage) for stage in STAGES)
@@ -101,8 +104,25 @@ def _confusion(confusion: Confusion | None) -> Iterator[str]:
 
 
 def _pair(pair: ConfusedPair) -> str:
-    examples = "".join(f"<li>row {one.line}: {escape(one.text)}" for one in pair.examples)
+    examples = "".join(
+        f"<li>row {one.line}: {escape(one.text)}{_image(one.picture, one.text)}" for one in pair.examples
+    )
     return f"<li>{escape(pair_text(pair))}<ul>{examples}</ul>"
+
+
+def _image(uri: str | None, name: str) -> str:
+    """An image of the report's own; a data URI of an image runs nothing."""
+    if uri is None or not uri.startswith("data:image/"):
+        return ""
+    return f"<br><img alt='{escape(name)}' src='{escape(uri)}'>"
+
+
+def _pictures(pictures: Iterable[Picture]) -> Iterator[str]:
+    for title, group in groupby(pictures, key=lambda one: one.title):
+        yield f"<h2>{escape(title)}</h2><div class=pictures>"
+        for one in group:
+            yield f"<figure>{_image(one.image, one.caption)}<figcaption>{escape(one.caption)}</figcaption></figure>"
+        yield "</div>"
 
 
 def _shade(share: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 ENDED = ("succeeded", "failed", "cancelled")
@@ -317,6 +317,7 @@ class Version(Answer):
     created: int | None = None
     task: str | None = None
     metrics: dict[str, float]
+    metric_labels: dict[str, str] = Field(default_factory=dict)
     error: str | None = None
 
 

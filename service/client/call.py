@@ -111,7 +111,11 @@ def _to_list(value: Any) -> object:
 
 
 def _unreachable(call: Call[Any], got: httpx.TransportError | None) -> Unreachable:
-    return Unreachable(f"{call.method} {call.path}: no answer from the service: {got or type(got).__name__}")
+    message = f"{call.method} {call.path}: no answer from the service: {got or type(got).__name__}"
+    if isinstance(got, httpx.ConnectError):
+        where = str(got.request.url.copy_with(path="/", query=None)).rstrip("/")
+        message += f"; nothing listens on {where}: start it with 'sonde up', or name another address (--url, SONDE_URL)"
+    return Unreachable(message)
 
 
 def _refusal(response: httpx.Response) -> Refused:

@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL, Parquet or XLSX")],
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL, Parquet, XLSX, or a ZIP of images")],
     task: Task = "classification",
     set_: Set = None,
     column: Columns = None,

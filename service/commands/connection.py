@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from service.client import Client
+from service.client.answers import Model as ModelAnswer
 from service.client.errors import ClientError
 from service.errors import ConfigError
 
@@ -26,11 +27,23 @@ def connect(url: str, key: str) -> Client:
     return Client(url, key or None)
 
 
-def choose_model(client: Client, given: str, task: str) -> str:
-    """The model that was given, or the first in service that does the task. Raises ClientError where none does."""
+def choose_model(client: Client, given: str, task: str, reads: str = "") -> str:
+    """The model that was given, or the first in service that does the task; with `reads`, with this input alone.
+
+    Raises ClientError where none does.
+    """
     if given:
         return given
     for model in client.models().data:
-        if model.task == task:
+        if model.task == task and (not reads or _reads(model, reads)):
             return model.id
-    raise ClientError(f"no model for {task} is in service: give --model, or start one with 'sonde up --model …'")
+    inputs = f" of {reads}s" if reads else ""
+    raise ClientError(
+        f"no model for {task}{inputs} is in service: give --model, or start one with 'sonde up --model …'"
+    )
+
+
+def _reads(model: ModelAnswer, name: str) -> bool:
+    """Whether a model has this input, and reads no images beside texts."""
+    inputs = [one["name"] for one in model.signature["inputs"]]
+    return inputs[0] == name and ("image" in inputs) == (name == "image")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from service.client.errors import BadInput
 
+# A day or a month first, which the API does not take.
+_NOT_ISO = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}")
 STANDARD_INPUT = Path("-")
 
 
@@ -87,9 +91,12 @@ def _object(path: Path, number: int, line: str) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Rows of readings by the columns that a model reads, [n, d], their lines, and their times as written."""
+    """Rows of readings by the columns that a model reads, [n, d], their lines, and their times as the API takes them.
 
-    rows: list[list[float]]
+    A reading that is missing is None.
+    """
+
+    rows: list[list[float | None]]
     lines: list[int]
     times: list[str] | None
 
@@ -100,14 +107,38 @@ class Readings:
 
 def read_readings(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:
     """The columns of a CSV or JSONL file; others are ignored. Raises BadInput, which names line and column."""
-    rows, lines, times = list[list[float]](), list[int](), list[str]()
+    try:
+        return _read_plain(path, columns, timestamp)
+    except BadInput:
+        if path.suffix.lower() != ".csv" or not path.is_file():
+            raise
+    return _read_as_jobs_do(path, columns, timestamp)
+
+
+def _read_as_jobs_do(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:
+    """The same of a CSV in any form that a training job reads: other marks, encodings, units, gaps. Times are UTC."""
+    from models.training.data.table import ColumnRoles, read_table  # takes a second to load
+    from models.training.errors import TrainingDataError
+
+    try:
+        table = read_table(path, ColumnRoles(tuple(columns), timestamp), param=str(path))
+    except TrainingDataError as error:
+        where = "" if error.message.startswith(str(path)) else f"{path}, "
+        raise BadInput(f"{where}{error.message}; 'sonde score' takes --csv") from error
+    rows = [[None if math.isnan(value) else value for value in row] for row in table.readings.tolist()]
+    times = None if table.times is None else [datetime.fromtimestamp(one, UTC).isoformat() for one in table.times]
+    return Readings(rows, table.lines.tolist(), times)
+
+
+def _read_plain(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:
+    rows, lines, times = list[list[float | None]](), list[int](), list[str]()
     for line, record in _records(path):
         if isinstance(record, str):
             raise BadInput(f"{path}: expected a name that ends in .csv or .jsonl")
         rows.append([_number(path, line, name, record) for name in columns])
         lines.append(line)
         if timestamp is not None:
-            times.append(str(_cell(path, line, timestamp, record)))
+            times.append(_time(path, line, timestamp, record))
     if not rows:
         raise BadInput(f"{path}: expected rows of readings, got none")
     return Readings(rows, lines, times if timestamp is not None else None)
@@ -117,6 +148,13 @@ def _cell(path: Path, line: int, name: str, record: dict[str, object]) -> object
     if name not in record:
         raise BadInput(f"{path}, line {line}: expected a column {name!r}, got {', '.join(map(str, record))}")
     return record[name]
+
+
+def _time(path: Path, line: int, name: str, record: dict[str, object]) -> str:
+    time = str(_cell(path, line, name, record))
+    if _NOT_ISO.match(time):
+        raise BadInput(f"{path}, line {line}, column {name!r}: expected ISO 8601, got {time[:60]!r}")
+    return time
 
 
 def _number(path: Path, line: int, name: str, record: dict[str, object]) -> float:

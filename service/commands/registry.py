@@ -88,7 +88,8 @@ def _versions(screen: Screen, client: Client, name: str) -> None:
 
 
 def _version_row(version: Version) -> tuple[object, ...]:
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())
+    labels = version.metric_labels
+    metrics = "  ".join(f"{labels.get(name, name)} {value:.4g}" for name, value in version.metrics.items())
     return version.id, "yes" if version.in_service else "", version.error or metrics
 
 

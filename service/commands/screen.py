@@ -57,3 +57,8 @@ class Screen:
 def safe(text: str, style: str = "") -> Text:
     """A text that rich prints as it is, without control characters."""
     return Text(printable(text), style)
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as people read it, such as 4.2 kB."""
+    return f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"

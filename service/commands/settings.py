@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from service.errors import ConfigError
 
-Task = Annotated[str, typer.Option("--task", "-t", help="classification, embedding, anomaly, rerank or forecast")]
+Task = Annotated[
+    Literal["classification", "embedding", "anomaly", "rerank", "forecast"],
+    typer.Option("--task", "-t", help="what the model shall do"),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="NAME=VALUE of a hyperparameter, such as kind=series; may be repeated")
 ]

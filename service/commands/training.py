@@ -11,24 +11,25 @@ from service.client import Client
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.following import follow, show_outcome
-from service.commands.screen import Screen
+from service.commands.screen import Screen, size_text
 from service.commands.settings import Columns, Set, Task, pairs, values
 
 _FEEDBACK = "feedback:"
-_SENSORS = "sensors"
+_SENSORS, _IMAGES, _ARCHIVE = "sensors", "images", ".zip"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.command(
         epilog="Examples: sonde train intents.jsonl --suffix support  |  "
-        "sonde train pump.csv --task anomaly --set kind=series --suffix pump"
+        "sonde train pump.csv --task anomaly --set kind=series --suffix pump  |  "
+        "sonde train parts.zip --task anomaly --suffix parts"
     )(train)
     app.command(epilog="Example: sonde feedback 'my card is gone' --correct-label lost --model ft:…:support")(feedback)
 
 
 def train(
-    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, or feedback:MODEL")],
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, a ZIP of images, or feedback:MODEL")],
     task: Task = "classification",
     suffix: Annotated[str | None, typer.Option(help="last part of the new model's name")] = None,
     validation: Annotated[
@@ -48,7 +49,9 @@ def train(
     columns = pairs(column or [], "--column")
     with connect(url, key) as client:
         of_sensors = task == "forecast" or hyperparameters.get("kind") is not None
-        base = model or (_SENSORS if of_sensors else choose_model(client, "", "embedding"))
+        of_images = hyperparameters.get("kind") == _IMAGES or file.lower().endswith(_ARCHIVE)
+        reads = "image" if of_images else "text"
+        base = model or (_SENSORS if of_sensors and not of_images else choose_model(client, "", "embedding", reads))
         job = client.train(
             file if file.startswith(_FEEDBACK) else _upload(screen, client, Path(file)),
             model=base,
@@ -89,7 +92,7 @@ def _upload(screen: Screen, client: Client, path: Path) -> str:
     """The id of the uploaded file. Raises BadInput for what is no file."""
     try:
         with path.open("rb") as file:
-            screen.note(f"uploading {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            screen.note(f"uploading {path} ({size_text(path.stat().st_size)})")
             return client.upload(file, name=path.name).id
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error

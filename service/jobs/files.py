@@ -23,7 +23,7 @@ from service.jobs.quotas import UNLIMITED, Quotas, Used
 from service.jobs.records import TERMINAL
 from service.jobs.tables import files, jobs
 
-FORMATS = ("jsonl", "csv", "parquet", "xlsx")
+FORMATS = ("jsonl", "csv", "parquet", "xlsx", "zip")
 _LONGEST_NAME = 255
 _PREFIX, _INCOMING = "file-", ".incoming-"
 

@@ -55,12 +55,14 @@ def main() -> int:
 
 def _check(path: Path, spec: str, device: str, dtype: str, races: Path) -> str | None:
     """What is wrong with the artifact's base. Raises SondeError when its rows are not reproduced."""
-    from models.loader import load
+    from models.images import golden as golden_images
+    from models.images.base import ImageModel
+    from models.loader import load, load_images
     from models.registry.artifact import verify
     from models.runtime.kept_races import kept_races
     from models.runtime.placement import DeviceName, DtypeName, place
     from models.source import locate
-    from models.text.golden import reproduce
+    from models.text import golden as golden_texts
 
     manifest = verify(path)
     if manifest.encoder == "none":
@@ -68,10 +70,15 @@ def _check(path: Path, spec: str, device: str, dtype: str, races: Path) -> str |
         return None
     kept_races.keep_in(races)
     placement = place(cast(DeviceName, device), cast(DtypeName, dtype))
-    model = load(locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec), placement)
-    if manifest.encoder == "base" and model.metadata.version != manifest.base_version:
-        return f"it was trained on version {manifest.base_version} of its base, and here is {model.metadata.version}"
-    reproduce(path, manifest, model)
+    source = locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec)
+    model = (load_images(source, placement) if manifest.reads_images else None) or load(source, placement)
+    version = model.metadata.version
+    if manifest.encoder == "base" and version != manifest.base_version:
+        return f"it was trained on version {manifest.base_version} of its base, and here is {version}"
+    if isinstance(model, ImageModel):
+        golden_images.reproduce(path, manifest, model)
+    else:
+        golden_texts.reproduce(path, manifest, model)
     return None
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,16 +16,21 @@ from fastapi import FastAPI
 from models.errors import SondeError
 from models.registry.registry import Registry
 from service.api.middleware import RequestChecks, RequestContext, RequestReports
+from service.api.tensors.inference import INLINE_BYTES
 from service.auth import Scope
 from service.config import Settings
-from service.errors import ClientGone
+from service.errors import ClientGone, DeadlineExceeded, MalformedBody
 from service.inference_messages import SERVICE
 from service.metrics import Metrics
 from service.rpc.errors import INTERNAL, status_and_message
+from service.rpc.fields import parse
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 
 log = logging.getLogger(__name__)
+
+# Fields of a message beside a text each: 1,000 inputs and outputs, with their parameters.
+_OTHER_FIELDS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +68,14 @@ class Calls:
         self._parts = (app.state.manager, app.state.registry, app.state.settings, app.state.metrics)
 
     def handler(self, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-        """A method as grpc.aio calls it."""
+        """A method as grpc.aio calls it. It reads the message itself, once the key is known."""
 
-        async def handle(request: Any, rpc: Any) -> Any:
+        async def handle(_: Any, rpc: Any) -> Any:
             scope = {"type": "grpc", "method": "GRPC", "path": method.path, "route": method}
             headers = {name: value for name, value in rpc.invocation_metadata() or () if isinstance(value, str)}
             context = self._reports.begin(scope, headers)
             try:
-                status, code, answer = await self._answer(method, request, rpc, headers, context)
+                status, code, answer = await self._answer(method, rpc, headers, context)
             except asyncio.CancelledError:
                 context.status, context.error_code = 499, ClientGone.code
                 raise
@@ -85,7 +91,7 @@ class Calls:
         return handle
 
     async def _answer(
-        self, method: Method, request: Any, rpc: Any, headers: dict[str, str], context: RequestContext
+        self, method: Method, rpc: Any, headers: dict[str, str], context: RequestContext
     ) -> tuple[int, grpc.StatusCode | None, Any]:
         """The status, and the answer; with an error's code, its message."""
         try:
@@ -94,7 +100,7 @@ class Calls:
                 self._checks.admit(context.key)
                 context.require_scope(method.scope)
             call = Call(*self._parts, context, self._caller(rpc, context))
-            return 200, None, await method.answer(request, call)
+            return 200, None, await method.answer(await self._read(method, rpc), call)
         except SondeError as error:
             status, code, message = status_and_message(error)
             if status == 500:
@@ -105,6 +111,18 @@ class Calls:
             log.exception("unexpected error", extra={"request_id": context.request_id})
             context.error_code = "internal_error"
             return 500, grpc.StatusCode.INTERNAL, INTERNAL
+
+    async def _read(self, method: Method, rpc: Any) -> Any:
+        """The request's message. Raises BodyTooLarge, MalformedBody, and DeadlineExceeded where it does not come."""
+        settings: Settings = self._parts[2]
+        try:
+            content = await asyncio.wait_for(rpc.read(), settings.default_timeout_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the message did not come within {settings.default_timeout_s:g} s") from None
+        if content is grpc.aio.EOF:
+            raise MalformedBody("expected a message, got none")
+        work = partial(parse, f"{method.name}Request", content, 2 * settings.max_inputs + _OTHER_FIELDS)
+        return await asyncio.to_thread(work) if len(content) > INLINE_BYTES else work()
 
     def _caller(self, rpc: Any, context: RequestContext) -> Caller:
         """The caller with its deadline. Fairness is between keys, or between addresses where keys are not in use."""

@@ -21,7 +21,7 @@ _CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
     507: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-# A status travels in headers, which clients limit to 8 KiB.
+# Bytes of a message. It travels in headers, which clients limit to 8 KiB, and a byte beyond ASCII takes three there.
 _LONGEST = 2000
 INTERNAL = "an internal error; the request id is in x-request-id"
 
@@ -31,5 +31,9 @@ def status_and_message(error: SondeError) -> tuple[int, grpc.StatusCode, str]:
     status = status_of(error)
     code = _CODES.get(status or 500)
     if status is None or code is None:
-        return 500, grpc.StatusCode.INTERNAL, INTERNAL if status is None else error.message[:_LONGEST]
-    return status, code, error.message[:_LONGEST]
+        return 500, grpc.StatusCode.INTERNAL, INTERNAL if status is None else _cut(error.message)
+    return status, code, _cut(error.message)
+
+
+def _cut(message: str) -> str:
+    return message[:_LONGEST].encode()[:_LONGEST].decode(errors="ignore")

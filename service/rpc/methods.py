@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.api.tensors.statistics import model_statistics, totals_by_model
 from service.errors import InvalidRequest
 from service.inference_messages import message
 from service.rpc.calls import Call, Method
-from service.rpc.tensors import read_request, write_response
+from service.rpc.tensors import raw_values, read_request, write_response
 
 _EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 
@@ -45,9 +46,9 @@ async def _model_metadata(request: Any, call: Call) -> Any:
 
 async def _model_infer(request: Any, call: Call) -> Any:
     served = await call.manager.resolve(label(request.model_name, request.model_version))
-    is_large = request.ByteSize() > INLINE_BYTES
-    body, parts = await in_pool_if(is_large, served, lambda: read_request(request))
-    made = await infer(body, parts, tensor_model(served, call.settings), call.caller)
+    body = read_request(request)
+    work = partial(raw_values, request)
+    made = await infer(body, work, request.ByteSize(), tensor_model(served, call.settings), call.caller)
     call.context.facts.update(facts_of(served, made.parts))
     size = sum(tensor.values.nbytes for tensor in made.outputs.values())
     return await in_pool_if(size > INLINE_BYTES, served, lambda: write_response(made))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 
 from models.programs.tensors import NUMPY_DTYPES
-from service.api.schemas.open_inference import InferBody
+from service.api.schemas.open_inference import MOST_DIMENSIONS, InferBody
 from service.api.tensors.data import DATATYPES, DTYPES, bytes_tensor, to_raw, validation_error
 from service.api.tensors.inference import Inference
 from service.errors import InvalidRequest
@@ -28,10 +29,12 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+# Values that become Python's numbers at a time.
+_PART = 65_536
 
 
-def read_request(request: Any) -> tuple[InferBody, list[memoryview]]:
-    """A request's body without values, and the raw values of each input. Raises InvalidRequest."""
+def read_request(request: Any) -> InferBody:
+    """A request's body without values. Raises InvalidRequest."""
     fields = {
         "id": request.id,
         "parameters": {**_read_parameters(request.parameters), "binary_data_output": True},
@@ -39,7 +42,7 @@ def read_request(request: Any) -> tuple[InferBody, list[memoryview]]:
             {
                 "name": one.name,
                 "datatype": one.datatype,
-                "shape": list(one.shape),
+                "shape": list(one.shape[: MOST_DIMENSIONS + 1]),
                 "parameters": _read_parameters(one.parameters),
             }
             for one in request.inputs
@@ -47,10 +50,9 @@ def read_request(request: Any) -> tuple[InferBody, list[memoryview]]:
         "outputs": [{"name": one.name, "parameters": _read_parameters(one.parameters)} for one in request.outputs],
     }
     try:
-        body = msgspec.convert(fields, InferBody)
+        return msgspec.convert(fields, InferBody)
     except msgspec.ValidationError as error:
         raise validation_error(error) from error
-    return body, _raw_values(request)
 
 
 def write_response(made: Inference) -> Any:
@@ -71,7 +73,8 @@ def _read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, kind) if kind else None for name, (value, kind) in chosen.items()}
 
 
-def _raw_values(request: Any) -> list[memoryview]:
+def raw_values(request: Any) -> list[memoryview]:
+    """The raw values of each input. Raises InvalidRequest."""
     if not request.raw_input_contents:
         return [memoryview(_from_contents(one)) for one in request.inputs]
     if len(request.raw_input_contents) != len(request.inputs):
@@ -86,13 +89,17 @@ def _from_contents(one: Any) -> bytes:
     if field is None:
         known = ", ".join(_CONTENTS)
         raise InvalidRequest.at(one.name, f"expected raw_input_contents, or contents of {known}; got {one.datatype!r}")
-    values: Sequence[Any] = list(getattr(one.contents, field))
+    values: Sequence[Any] = getattr(one.contents, field)
     others = [kind.name for kind, _ in one.contents.ListFields() if kind.name != field]
     if others:
         raise InvalidRequest.at(one.name, f"expected {one.datatype} in {field}, got {', '.join(others)}")
     if one.datatype == "BYTES":
-        return to_raw(bytes_tensor(values))
+        return to_raw(bytes_tensor(list(values)))
+    if len(values) != (expected := math.prod(one.shape)):
+        raise InvalidRequest.at(one.name, f"expected {expected} values for shape {list(one.shape)}, got {len(values)}")
+    dtype = NUMPY_DTYPES[DTYPES[one.datatype]]
     try:
-        return np.array(values, NUMPY_DTYPES[DTYPES[one.datatype]]).tobytes()
+        parts = [np.array(values[at : at + _PART], dtype).tobytes() for at in range(0, len(values), _PART)]
+        return b"".join(parts)
     except OverflowError as error:
         raise InvalidRequest.at(one.name, f"expected {one.datatype}, got a value out of its range") from error

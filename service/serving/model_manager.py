@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
@@ -17,7 +17,7 @@ from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
-from models.source import parse_spec
+from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
@@ -26,7 +26,7 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, ServedPatches, serve_images
+from service.serving.image_model import ReadsImages, ServedPatches, ServedRecognizer, serve_images
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -42,6 +42,8 @@ ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
 _SHUTTING_DOWN = "the service is shutting down"
+# No name is longer; a body may have millions of characters for one.
+_LONGEST_NAME = 1024
 # Jobs use this name for the base of sensor models, which is not a model.
 SENSORS = "sensors"
 
@@ -61,7 +63,9 @@ class ModelManager:
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
         texts: TextSource | None = None,
+        located: Iterable[ModelSource] | None = None,
     ) -> None:
+        """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
         self._settings = settings
         self._metrics = metrics
         self._configured: dict[str, Servable] = {}
@@ -77,8 +81,8 @@ class ModelManager:
         )
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        self._texts = texts or LocalTextSource(settings, self.engines)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_base)
+        self._texts = texts or LocalTextSource(settings, self.engines, located)
+        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -179,6 +183,8 @@ class ModelManager:
         self.require_ready()
         if name is None:
             return self.find(None)
+        if len(name) > _LONGEST_NAME:
+            raise ModelNotFound(f"no model {name[:80]!r}…, a name of {len(name)} characters, here", param="model")
         with suppress(ModelNotFound):
             if found := self._find_loaded(name):
                 return found
@@ -203,7 +209,7 @@ class ModelManager:
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
-        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        readers = [served for served in self._image_models() if served.metadata.task == task]
         if name is None:
             self.require_ready()
             if not readers:
@@ -215,6 +221,20 @@ class ModelManager:
         able = ", ".join(other.metadata.name for other in readers) or "none here"
         does = f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+
+    async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
+        """Find a model that writes the text of images. Raises WrongTask naming others."""
+        return cast(ServedRecognizer, await self.resolve_images("ocr", name))  # as every model of this task is
+
+    async def resolve_any_images(self, name: str | None) -> ReadsImages:
+        """Find a model that reads images, whatever it does. Raises WrongTask naming others."""
+        readers = self._image_models()
+        served = readers[0] if name is None and readers else await self.resolve(name)
+        if isinstance(served, ReadsImages):
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
+        raise WrongTask(message, param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -302,11 +322,6 @@ class ModelManager:
     def _find_loaded(self, name: str) -> Servable | None:
         return self._find_configured(name) or self.watcher.find(name)
 
-    def _find_base(self, name: str) -> ServedText | None:
-        """The settings' model that a head sits on."""
-        found = self._find_configured(name)
-        return found if isinstance(found, ServedText) else None
-
     def _find_configured(self, name: str) -> Servable | None:
         """The settings' model `name` or `name:version`, `sentence-transformers/` left out."""
         if exact := self._configured.get(name):
@@ -314,6 +329,9 @@ class ModelManager:
         bare, _, version = name.partition(":")
         found = self._configured.get(bare) or self._configured.get(bare.removeprefix("sentence-transformers/"))
         return found if found is not None and version in ("", found.metadata.version) else None
+
+    def _image_models(self) -> list[ReadsImages]:
+        return [served for served in self.all() if isinstance(served, ReadsImages)]
 
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
         return [served for served in self.all() if isinstance(served, ServedText) and _does(served, task)]

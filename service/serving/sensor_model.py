@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
-from models.sensors.base import AnomalyModel, Drift, Forecast, Forecaster, Readings, Scored, State, lasting_threshold
+from models.sensors.base import (
+    AnomalyModel,
+    Drift,
+    Forecast,
+    Forecaster,
+    Readings,
+    Scored,
+    State,
+    Times,
+    lasting_threshold,
+)
 from models.sensors.drift import DriftMonitor
 from service.engine.row_engine import RowEngine
 from service.serving.servable import Caller, Servable, ServingContext, Timings
@@ -125,18 +135,27 @@ class ServedSensor(Servable):
         return lasting_threshold(cast(AnomalyModel, self._model), alpha)
 
     async def score(
-        self, readings: Readings, caller: Caller, *, state: State | None, contributions: bool
+        self,
+        readings: Readings,
+        caller: Caller,
+        *,
+        state: State | None,
+        times: Times | None = None,
+        contributions: bool,
     ) -> tuple[Scored, Timings]:
-        """Score readings float64 [n, d], n > 0: records by themselves, a series from `state` on.
+        """Score readings float64 [n, d], n > 0: records by themselves, a series at `times` [n] from `state` on.
 
         Raises Overloaded before any work, and DeadlineExceeded.
         """
         sensor = cast(AnomalyModel, self._model)
 
-        def item(part: Readings, before: State | None = None) -> ReadingsItem[Scored]:
-            return ReadingsItem(part, lambda rows: sensor.score(rows, before, contributions=contributions))
+        def item(part: slice, before: State | None = None) -> ReadingsItem[Scored]:
+            at = None if times is None else times[part]
+            return ReadingsItem(
+                readings[part], lambda rows: sensor.score(rows, before, times=at, contributions=contributions)
+            )
 
-        parts = [readings[at : at + READINGS_PER_ITEM] for at in range(0, len(readings), READINGS_PER_ITEM)]
+        parts = [slice(at, at + READINGS_PER_ITEM) for at in range(0, len(readings), READINGS_PER_ITEM)]
         items = [item(part) for part in parts]
         cost = sum(one.count for one in items)
         with self._admission.admit(len(parts), cost, lambda: self.engine.tokens_per_s):
@@ -165,9 +184,9 @@ class ServedSensor(Servable):
 
     async def _score_in_order(
         self,
-        parts: list[Readings],
+        parts: list[slice],
         state: State | None,
-        make_item: Callable[[Readings, State | None], ReadingsItem[Scored]],
+        make_item: Callable[[slice, State | None], ReadingsItem[Scored]],
         caller: Caller,
     ) -> tuple[list[Scored], float, float]:
         """Score parts one after the other, since each needs the state that the one before leaves."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import ArtifactError
+from models.images.golden import read_image_parts
 from models.preemption import NO_PREEMPTION, Preemption
 from models.registry.artifact import Manifest, verify
 from models.registry.registry import Registry
@@ -20,9 +21,11 @@ from models.text.tokens import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
+from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.image_model import ReadsImages
 from service.serving.metadata import sensor_metadata, text_metadata
 from service.serving.sensor_model import SensorModel, ServedSensor
-from service.serving.servable import ServingContext
+from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_sources import TextSource
 
@@ -36,7 +39,7 @@ class VersionLoader:
         engines: EngineFactory,
         texts: TextSource,
         context: ServingContext,
-        base_model: Callable[[str], ServedText | None],
+        base_model: Callable[[str], Servable | None],
     ) -> None:
         self._registry = registry
         self._engines = engines
@@ -53,6 +56,8 @@ class VersionLoader:
             raise ArtifactError(f"the directory of {name}:v{version} has the manifest of {other}")
         if manifest.encoder == "none":
             return self._load_sensor(path, manifest)
+        if manifest.reads_images:
+            return self._load_images(path, manifest)
         parts = read_parts(path, manifest)
         if manifest.encoder == "base":
             head = self._load_on_base(manifest, parts)
@@ -76,7 +81,26 @@ class VersionLoader:
             reproduce(manifest, model)
         return ServedSensor(SensorModel(model, metadata), self._engines.start_sensor(metadata), manifest, self._context)
 
+    def _load_images(self, path: Path, manifest: Manifest) -> FineTunedImages:
+        base, parts = self._find_base(manifest), read_image_parts(path, manifest)
+        if not isinstance(base, ReadsImages) or (parts.detector is not None and base.patches is None):
+            raise ArtifactError(f"{manifest.base} reads {base.reads}: expected the encoder of images it was trained on")
+        loaded = FineTunedImages(base, manifest, parts, self._context)
+        loaded.check_golden()
+        return loaded
+
     def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
+        base = self._find_base(manifest)
+        if not isinstance(base, ServedText):
+            raise ArtifactError(f"{manifest.base} reads {base.reads}: expected the encoder of texts it was trained on")
+        if base.metadata.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
+            raise ArtifactError(
+                f"{manifest.task} on the rows of a model for {base.metadata.task}: expected a head on an encoder"
+            )
+        return self._fine_tuned(base.model, base.engine, manifest, parts)
+
+    def _find_base(self, manifest: Manifest) -> Servable:
+        """The settings' model that a version sits on. Raises ArtifactError without it, or for another version."""
         base = self._base_model(manifest.base)
         if base is None:
             raise ArtifactError(f"it is a head on {manifest.base}, which is not served here: start it with --model")
@@ -85,11 +109,7 @@ class VersionLoader:
                 f"it was trained on {manifest.base} of version {manifest.base_version}, the one served is "
                 f"{base.metadata.version}: train again"
             )
-        if base.metadata.task != "embedding" or manifest.task not in {"classification", "anomaly"}:
-            raise ArtifactError(
-                f"{manifest.task} on the rows of a model for {base.metadata.task}: expected a head on an encoder"
-            )
-        return self._fine_tuned(base.model, base.engine, manifest, parts)
+        return base
 
     def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         if not (path / "encoder").is_dir():

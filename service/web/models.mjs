@@ -9,3 +9,7 @@ export async function loadModels(aborted) {
   const names = new Set(data.map((one) => one.id));
   return data.filter((one) => !(one.base !== null && VERSION.test(one.id) && names.has(one.id.replace(VERSION, ""))));
 }
+
+const inputs = ({ task, signature }) => (task === "inference" ? [] : (signature?.inputs ?? []).map((one) => one.name));
+export const readsTexts = (model) => inputs(model).some((name) => name === "text" || name === "pair");
+export const readsImages = (model) => inputs(model).includes("image");

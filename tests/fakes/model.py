@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,7 @@ def _row(item: Tokens, width: int, seed: int) -> NDArray[np.float32]:
     return (total / length if length else _token_vector(0, width, seed)).astype(np.float32)
 
 
+@cache
 def _token_vector(token: int, width: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(token + 1 + 1_000_003 * seed).standard_normal(width).astype(np.float32)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.sensors.base import Drift, Forecast, Readings, Scored, SensorKind, State
+from models.sensors.base import Drift, Forecast, Readings, Scored, SensorKind, State, Times
 from models.sensors.drift import DriftMonitor
 
 _SLOWNESS = 0.9
@@ -17,7 +17,7 @@ class FakeSensor:
     """A record's score is its largest absolute value, a series' the largest distance from a slow mean of the past.
 
     The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. While `gate` is unset, all wait; `sizes`
-    records the number of readings of each call.
+    records the number of readings of each call, `times` their times.
     """
 
     def __init__(
@@ -37,12 +37,16 @@ class FakeSensor:
         self.gate = threading.Event()
         self.gate.set()
         self.sizes: list[int] = []
+        self.times: list[Times | None] = []
         self._fault = fault
 
-    def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
+    def score(
+        self, readings: Readings, state: State | None = None, *, times: Times | None = None, contributions: bool = False
+    ) -> Scored:
         """See Sensor."""
         self.gate.wait()
         self.sizes.append(len(readings))
+        self.times.append(times)
         self._fault(readings)
         apart, after = (np.abs(readings), {}) if self.kind == "records" else self._apart(readings, state)
         scores = apart.max(axis=1)

@@ -19,6 +19,8 @@ from models.runtime.placement import place
 from models.source import locate
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 CROSS_ENCODER = "a cross-encoder without a classification head"
 SPARSE, MULTI_VECTOR, CAUSAL = "a sparse encoder", "a multi-vector encoder", "a causal language model"

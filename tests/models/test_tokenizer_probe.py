@@ -19,6 +19,8 @@ from models.text.tokenization import TextProcessor
 from models.tokenizer_probe import require_quick_tokenizer
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 GPT = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 

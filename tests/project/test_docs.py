@@ -20,7 +20,6 @@ from models.training import hyperparameters
 from service.api import error_responses
 from service.config import PREFIX, Settings
 from service.metrics import JobMetrics, Metrics, SupervisorMetrics
-from tests.support.app import MakeApp
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -116,23 +115,20 @@ def test_every_metric_is_documented_and_no_other() -> None:
     assert documented == set(rendered)
 
 
-def test_every_route_is_documented(make_app: MakeApp) -> None:
+def test_every_route_is_documented(openapi_document: dict[str, Any]) -> None:
     titles = [title for title, _ in api_sections()]
-    routes = [
-        f"{method.upper()} {path}" for path, methods in make_app().openapi()["paths"].items() for method in methods
-    ]
+    routes = [f"{method.upper()} {path}" for path, methods in openapi_document["paths"].items() for method in methods]
     assert [route for route in routes if not any(names_route(title, route) for title in titles)] == []
 
 
-def test_every_field_of_a_request_is_documented(make_app: MakeApp) -> None:
-    document = make_app().openapi()
+def test_every_field_of_a_request_is_documented(openapi_document: dict[str, Any]) -> None:
     missing = []
-    for path, methods in document["paths"].items():
+    for path, methods in openapi_document["paths"].items():
         for method, operation in methods.items():
             route = f"{method.upper()} {path}"
             section = "".join(text for title, text in api_sections() if names_route(title, route))
             missing += [
-                f"{route}: {name}" for name in request_fields(document, operation) if f"`{name}`" not in section
+                f"{route}: {name}" for name in request_fields(openapi_document, operation) if f"`{name}`" not in section
             ]
     assert missing == []
 

@@ -17,6 +17,8 @@ from benchmarks.families.outcome import judge_all, summary
 from benchmarks.families.plant import LATER_ROWS, simulate
 from benchmarks.families.vus import vus_pr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plants_of_a_family_are_repeatable_and_differ(family: str) -> None:

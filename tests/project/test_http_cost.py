@@ -18,6 +18,8 @@ from service.bench.workload import NAMED, Texts
 from service.logs import REQUESTS, BatchingHandler, JsonFormatter
 from tests.support.call import embeddings_scope
 
+pytestmark = pytest.mark.slow
+
 # Processor time, Sonde : FastAPI with orjson; 3.7 where this was written, 5.8 before the hot path. Sonde also checks
 # the key, tokenises, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
 MAX_RATIO = 4.6

@@ -302,6 +302,21 @@ def test_what_learns_on_has_no_threshold_and_is_not_called_untrained(
     assert drawn == [{"0.05": None}] * 2
 
 
+def test_a_file_s_times_reach_the_detector(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the service's requests and by the model of the home alike, before 1970 too."""
+    sensor = FakeSensor("series", window=1)
+    app = make_app()
+    put_in_service(app.state.manager, sensor)
+    reached(TestClient(app), monkeypatch)
+    publish(tmp_path)
+    monkeypatch.setattr("models.sensors.serialization.load_sensor", lambda path: sensor)
+    path = tmp_path / "old.csv"
+    path.write_text("at,flow,pressure\n1969-12-31T23:59:59.5,1,2\n1970-01-01T00:00:30,1,2\n")
+    for where in (("--url", "http://localhost"), ("--home", str(tmp_path / "home"))):
+        assert score(str(path), "--model", PUMP, *where, "--timestamp", "at") == 0
+    assert [None if times is None else times.tolist() for times in sensor.times] == [[-0.5, 30]] * 2
+
+
 @pytest.mark.parametrize("place", ["none/x.svg", "taken.svg", "pump.csv/x.svg"])
 @pytest.mark.parametrize("flag", ["--out", "--plot"])
 def test_where_nothing_can_be_written_nothing_is_scored(

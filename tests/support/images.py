@@ -57,6 +57,47 @@ def polyglot() -> bytes:
     return encoded(picture(), "JPEG") + stream.getvalue()
 
 
+def many_parts() -> dict[str, bytes]:
+    """Images whose header or pixels come in very many parts, by name. Each part costs Pillow microseconds."""
+    png, jpeg = encoded(picture()), encoded(picture(), "JPEG")
+    gif = encoded(picture().convert("P"), "GIF")
+    data, colours = png.index(b"IDAT") - 4, 13 + 3 * (2 << (gif[10] & 7))
+    whole = zlib.compress(bytes(600 * 1_801), 0)
+    pixels = b"".join(_chunk(b"IDAT", whole[at : at + 1]) for at in range(300_000))
+    size = _chunk(b"IHDR", struct.pack(">IIBBBBB", 600, 600, 8, 2, 0, 0, 0))
+    return {
+        "PNG of chunks": png[:data] + _chunk(b"prVt", b"") * 100_000 + png[data:],
+        "PNG of texts": png[:data] + b"".join(_chunk(b"tEXt", b"k%d\0v" % at) for at in range(50_000)) + png[data:],
+        "PNG of one byte a chunk": png[:8] + size + pixels + _chunk(b"IEND", b""),
+        "JPEG of markers": jpeg[:2] + b"\xff\xe9\0\x02" * 1_000_000 + jpeg[2:],
+        "JPEG of comments": jpeg[:2] + b"\xff\xfe\0\x02" * 1_000_000 + jpeg[2:],
+        "JPEG of EXIF blocks": jpeg[:2] + b"\xff\xe1\0\x10Exif\0\0aaaaaaaa" * 200_000 + jpeg[2:],
+        "JPEG of padding": jpeg[:2] + b"\xff" * 4_000_000 + jpeg[2:],
+        "GIF of comments": gif[:colours] + b"\x21\xfe\x01a\0" * 1_000_000 + gif[colours:],
+        "GIF of one comment": gif[:colours] + b"\x21\xfe" + b"\x01a" * 2_000_000 + b"\0" + gif[colours:],
+        "GIF of blocks": gif[:colours] + b"\x2c" + bytes(8) + b"\0\x08" + b"\x01a" * 2_000_000 + b"\0\x3b",
+        "TIFF of strips": _tiff_of_strips(1_000_000),
+        "BMP of runs": _bmp_of_runs(b"\1\1" * 2_000_000),
+        "BMP of line ends": _bmp_of_runs(b"\0\0" * 2_000_000),
+    }
+
+
+def _tiff_of_strips(count: int) -> bytes:
+    """A grey TIFF of 64 by 64 whose lines are in strips."""
+    values = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}
+    entries = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in values.items()]
+    entries += [struct.pack("<HHLL", tag, 4, count, 200) for tag in (273, 279)]
+    start = b"II*\0" + struct.pack("<LH", 8, len(entries)) + b"".join(entries)
+    return start.ljust(200, b"\0") + struct.pack("<L", 8) * count
+
+
+def _bmp_of_runs(runs: bytes) -> bytes:
+    """A BMP of 6,000 by 6,600 with run lengths."""
+    start = 14 + 40 + 1024
+    header = struct.pack("<IiiHHIIiiII", 40, 6000, 6600, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + bytes(1024) + runs
+
+
 def hostile() -> dict[str, bytes]:
     """Files that must be refused, by name."""
     jpeg = encoded(picture(200, 150), "JPEG")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class ScoredImages:
 
 class PatchDetector(Protocol):
     """What scores the places of images."""
+
+    kind: ClassVar[str]
 
     def places(self, patches: Patches) -> Tensor:
         """Scores [n, places] of patches [n, places, channels]; higher is stranger."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ LEAST_IMAGES = 3
 @dataclass(frozen=True, slots=True)
 class Padim:
     """The Mahalanobis distance of each place from the normal images' mean at that place."""
+
+    kind: ClassVar[str] = "padim"
 
     mean: Tensor  # [places, channels]
     precision: Tensor  # [places, channels, channels]

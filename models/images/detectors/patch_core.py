@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ LEAST_IMAGES = 2
 @dataclass(frozen=True, slots=True)
 class PatchCore:
     """A bank of normal patches in standardised channels."""
+
+    kind: ClassVar[str] = "patchcore"
 
     mean: Tensor  # [channels]
     deviation: Tensor  # [channels]

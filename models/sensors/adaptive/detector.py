@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.sensors.adaptive.design import NEWEST, Design, design_of
 from models.sensors.adaptive.features import StreamFeatures
+from models.sensors.adaptive.seasons import StreamClock
 from models.sensors.adaptive.state import INDEPENDENT_ROWS, RUNNING, WINDOW_ROWS, copy_state, new_state, plan_that_fits
 from models.sensors.adaptive.tails import BlockTails
 from models.sensors.base import Readings, Scored, State, require_columns
@@ -26,7 +27,6 @@ DETECTOR_ID = "adaptive"
 
 # From this score on a reading is an event.
 EVENT_SCORE = NEWEST.event_score
-QUIET_ROWS = 150
 _AGREEING_FEATURES = 3
 _ROWS_AT_ONCE = 8192
 # The unit of a constant column. Its later readings are nothing beside so large a number.
@@ -40,8 +40,9 @@ class AdaptiveDetector:
 
     Each reading has the features of its `design`, whose rarity is measured against the stream's own recent blocks
     (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,
-    because a single feature is often wrong. The score is the highest column's, less an allowance for the length of
-    the stream. The 150 readings after an event score less than half of one, so that an event raises one alarm.
+    because a single feature is often wrong; a reading beyond all before it scores up to one more. The score is the
+    highest column's, less an allowance for the length of the stream. The 100 to 300 readings after an event score at
+    most half of one, so that an event raises one alarm.
     P-values compare scores without the allowance with the stream's own past ones (`running_p_values`).
 
     Everything is causal and adapts with each reading, so there is no drift to warn of. `start` is the state at the end
@@ -49,14 +50,26 @@ class AdaptiveDetector:
     """
 
     columns: tuple[str, ...]
-    seasons: tuple[int, ...]
-    unit: Doubles
+    features: StreamFeatures
     start: State
-    period_s: float | None = None
-    design: Design = NEWEST
 
     kind: Literal["series"] = "series"
     learns: Literal[True] = True
+
+    @property
+    def design(self) -> Design:
+        """The generation."""
+        return self.features.design
+
+    @property
+    def seasons(self) -> tuple[int, ...]:
+        """The slots of each season, longest first."""
+        return self.features.seasons
+
+    @property
+    def period_s(self) -> float | None:
+        """The usual seconds between readings, where training had timestamps."""
+        return self.features.clock.period_s
 
     @property
     def window(self) -> int:
@@ -81,12 +94,12 @@ class AdaptiveDetector:
 
     def memory_bytes(self) -> int:
         """Bytes of unit and state."""
-        return self.unit.nbytes + sum(part.nbytes for part in self.start.values())
+        return self.features.unit.nbytes + sum(part.nbytes for part in self.start.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of `sensor.safetensors`."""
         start = {f"{_START}{name}": torch.from_numpy(part) for name, part in self.start.items()}
-        return start | {"unit": torch.from_numpy(self.unit)}
+        return start | {"unit": torch.from_numpy(self.features.unit)}
 
     def describe(self) -> dict[str, Any]:
         """The content of `sensor.json`."""
@@ -95,11 +108,15 @@ class AdaptiveDetector:
             "columns": list(self.columns),
             "period_s": self.period_s,
             "detector": DETECTOR_ID,
-            "settings": {"version": self.design.version, "seasons": list(self.seasons)},
+            "settings": {"version": self.design.version, "seasons": list(self.seasons)} | self._clock_settings(),
             "window": self.window,
             "blocks": self.calibrated_on,
             "stride": self.stride,
         }
+
+    def _clock_settings(self) -> dict[str, Any]:
+        clock = self.features.clock
+        return {"origin_s": clock.origin_s, "zone": clock.zone} if self.design.by_time else {}
 
     @classmethod
     def restored(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdaptiveDetector:
@@ -113,56 +130,84 @@ class AdaptiveDetector:
         if unit.shape != (len(columns),) or not (unit > 0).all() or not all(length >= 2 for length in seasons):
             raise ValueError(f"expected a unit above 0 of each of {len(columns)} columns and seasons of 2 or more rows")
         start = {name.removeprefix(_START): part.numpy() for name, part in tensors.items() if name != "unit"}
-        start = copy_state(start, like=new_state(len(columns), seasons, unit, design))
-        return cls(columns, seasons, unit, start, None if period is None else float(period), design)
+        period_s, zone = None if period is None else float(period), settings.get("zone")
+        clock = StreamClock(period_s, float(settings.get("origin_s", 0)), None if zone is None else str(zone))
+        features = StreamFeatures(len(columns), seasons, unit, design, clock)
+        return cls(columns, features, copy_state(start, like=new_state(features)))
 
-    def score(self, readings: Readings, state: State | None = None, *, contributions: bool = False) -> Scored:
-        """Score readings float64 [n, d] and adapt to them; NaN is the column's last value. Raises ValueError."""
+    def score(
+        self,
+        readings: Readings,
+        state: State | None = None,
+        *,
+        times: Doubles | None = None,
+        contributions: bool = False,
+    ) -> Scored:
+        """Score readings float64 [n, d] and adapt to them; NaN is the column's last value. Raises ValueError.
+
+        Without times [n], in seconds since 1970, they follow the last reading at the usual period.
+        """
         require_columns(readings, self.columns)
         state = dict(self.start) if state is None else copy_state(state, like=self.start)
         readings = continue_from(state["last"], readings)
         starts = range(0, len(readings), _ROWS_AT_ONCE)
-        parts = [self._score_part(readings[start : start + _ROWS_AT_ONCE], state) for start in starts]
+        parts = [
+            self._score_part(
+                readings[start : start + _ROWS_AT_ONCE],
+                None if times is None else times[start : start + _ROWS_AT_ONCE],
+                state,
+            )
+            for start in starts
+        ]
         if not parts:
             parts = [(np.zeros(0), np.zeros(0), np.zeros((0, len(self.columns))))]
         scores, p_values, by_column = (np.concatenate(list(part)) for part in zip(*parts, strict=True))
         shares = _shares(by_column).astype(np.float32) if contributions else None
         return Scored(scores.astype(np.float32), p_values, shares, None, state)
 
-    def _score_part(self, x: Readings, state: State) -> tuple[Doubles, Doubles, Doubles]:
+    def _score_part(self, x: Readings, times: Doubles | None, state: State) -> tuple[Doubles, Doubles, Doubles]:
         """Scores [n], p-values [n], and each column's own score [n, d]; updates `state`."""
         columns, features = len(self.columns), len(self.design.features)
-        allowances = self.design.allowances(int(state["rows"][0]), len(x))
-        asked = StreamFeatures(columns, self.seasons, self.unit, self.design).compute(x, state).reshape(len(x), -1)
+        seen = int(state["rows"][0])
+        allowances = self.design.allowances(seen, len(x))
+        extremes = self.features.extremes(x, state)
+        asked = self.features.compute(x, state, times).reshape(len(x), -1)
         rarity = BlockTails(features * columns).rarity(asked, state).reshape(len(x), features, -1)
         recent = np.concatenate([state["recent"], rarity])
         state["recent"] = recent[-(WINDOW_ROWS - 1) :].copy()
         missing = max(WINDOW_ROWS - 1 - len(recent) + len(x), 0)
         padded = np.concatenate([np.zeros((missing, *recent.shape[1:])), recent])
         highest = np.maximum.reduce([padded[start : start + len(x)] for start in range(WINDOW_ROWS)])
-        by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1)
+        by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1) + extremes
         rarest = by_column.max(axis=1)
         scores = np.maximum(rarest - allowances, 0.0)
-        quiet, most = self._quiet_rows(scores, state), self.design.event_score
+        quiet, most = self._quiet_rows(scores, seen, state), self.design.event_score
         scores, rarest = (np.where(quiet, np.minimum(one, most) / 2, one) for one in (scores, rarest))
         return scores, RUNNING.p_values(rarest, state), by_column
 
-    def _quiet_rows(self, scores: Doubles, state: State) -> NDArray[np.bool_]:
-        """Which rows [n] follow an event so closely that they belong to it; updates `state`."""
+    def _quiet_rows(self, scores: Doubles, seen: int, state: State) -> NDArray[np.bool_]:
+        """Which rows [n] after `seen` ones follow an event so closely that they belong to it; updates `state`."""
         until = int(state["rest"][0])
         quiet = np.arange(len(scores)) < until
         for row in np.flatnonzero(scores >= self.design.event_score).tolist():
             if row >= until:
-                until = row + 1 + QUIET_ROWS
+                until = row + 1 + self.design.quiet_rows(seen + row)
                 quiet[row + 1 : until] = True
         state["rest"] = np.array([float(max(until - len(scores), 0))])
         return quiet
 
 
-def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: float | None = None) -> AdaptiveDetector:
-    """Learn from runs [n, d] of normal operation, one after the other.
+def fit_adaptive(
+    runs: Sequence[Readings],
+    columns: tuple[str, ...],
+    period_s: float | None = None,
+    *,
+    times: Sequence[Doubles] | None = None,
+    zone: str | None = None,
+) -> AdaptiveDetector:
+    """Learn from runs [n, d] of normal operation at times [n] (seconds since 1970), one after the other.
 
-    Live readings continue the last one.
+    Live readings continue the last one. Days and weeks are those of `zone`, or of UTC.
 
     Seasons are days and weeks where the period between readings is known, else the lag at which the longest run
     repeats itself. ValueError for more columns than fit the state.
@@ -173,11 +218,12 @@ def fit_adaptive(runs: Sequence[Readings], columns: tuple[str, ...], period_s: f
     longest = max(runs, key=len)
     found = calendar(period_s) if period_s is not None else repeating(longest)
     design, seasons = plan_that_fits(len(columns), found)
-    start = new_state(len(columns), seasons, unit, design)
-    untrained = AdaptiveDetector(columns, seasons, unit, start, period_s, design)
+    clock = StreamClock(period_s, 0.0 if times is None else float(times[0][0]), zone)
+    features = StreamFeatures(len(columns), seasons, unit, design, clock)
+    untrained = AdaptiveDetector(columns, features, new_state(features))
     state = untrained.start
-    for run in runs:
-        state = untrained.score(run, state).state
+    for number, run in enumerate(runs):
+        state = untrained.score(run, state, times=None if times is None else times[number]).state
     return replace(untrained, start=state)
 
 

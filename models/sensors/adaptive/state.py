@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.sensors.adaptive.design import DESIGNS, Design
 from models.sensors.adaptive.features import StreamFeatures
@@ -22,14 +21,13 @@ _MAX_ROWS = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": INDEPENDENT_ROWS 
 RUNNING = RunningPValues(MAX_RARITY, INDEPENDENT_ROWS)
 
 
-def new_state(columns: int, seasons: tuple[int, ...], unit: NDArray[np.float64], design: Design) -> State:
+def new_state(features: StreamFeatures) -> State:
     """The state before the first reading.
 
     "recent" holds the last rarities, "rest" the quiet rows still to come.
     """
-    series = len(design.features)
-    features, tails = StreamFeatures(columns, seasons, unit, design), BlockTails(series * columns)
-    memory = features.new_memory() | tails.new_memory() | RUNNING.new_memory()
+    series, columns = len(features.design.features), features.columns
+    memory = features.new_memory() | BlockTails(series * columns).new_memory() | RUNNING.new_memory()
     return memory | {"recent": np.zeros((0, series, columns)), "rest": np.zeros(1)}
 
 

@@ -20,7 +20,7 @@ from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shap
 from models.text.packed.linear import Linear, prepare_for_cpu
 from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch
 from models.text.packed.relative_positions import add_relative_bias
-from models.text.packed.torchscript import script
+from models.text.packed.torchscript import as_written, script
 
 # On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
 # PyTorch's kernel; with AMX it takes 1.3 to 3 times as long. It computes this many scores (8 MB) at a time, as many as
@@ -53,10 +53,11 @@ class PackedBert(nn.Module):
         stack, first = self._stack[0], self.shape.first_position
         positions = layout.positions if first == 0 else layout.positions_from(first)
         blocks = layout.blocks if self.relative_bias is None else add_relative_bias(self.relative_bias, layout.blocks)
-        rows, intermediate, done = stack(layout.ids, positions, blocks, _flags(preempt))
-        while done < _STEPS_PER_LAYER * self.shape.layers:
-            preempt()
-            rows, intermediate, done = stack.resume(rows, intermediate, done, blocks, _flags(preempt))
+        with as_written():
+            rows, intermediate, done = stack(layout.ids, positions, blocks, _flags(preempt))
+            while done < _STEPS_PER_LAYER * self.shape.layers:
+                preempt()
+                rows, intermediate, done = stack.resume(rows, intermediate, done, blocks, _flags(preempt))
         return cast("Tensor", rows)
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:

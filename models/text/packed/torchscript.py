@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import AbstractContextManager
 from typing import TypeVar, cast
 
 import torch
@@ -25,3 +26,12 @@ def script(module: ModuleT) -> ModuleT:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is", category=Warning)
         return cast("ModuleT", torch.jit.script(module))
+
+
+def as_written() -> AbstractContextManager[None]:
+    """Run scripted modules as they are written, in the calling thread.
+
+    PyTorch would record the first call and rewrite the module at the second, which takes 0.2 s and makes a pass no
+    faster (benchmarks/NOTES.md).
+    """
+    return torch.jit.optimized_execution(should_optimize=False)  # type: ignore[attr-defined]

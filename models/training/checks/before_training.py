@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.images.pixels import Pixels
+from models.runtime.placement import Placement
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
 from models.training.data.dataset import DataSplit
-from models.training.job import TextContext
+from models.training.embeddings import Encoder
+from models.training.job import EncoderContext, ImageContext, TextContext
 from models.training.report import Finding, about
 
 _FORWARD_ROWS = 16
@@ -32,12 +35,35 @@ def check_rows(context: TextContext, parts: DataSplit) -> None:
     context.report.raise_if_failed("data")
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
     if context.model.metadata.task == "embedding":
-        context.report.extend(about("encoder", _check_encoder(context, texts)))
+        items = context.embedder.read(texts)
+        context.report.extend(about("encoder", _check_encoder(context.model, items, context.placement)))
         context.report.raise_if_failed("forward")
     if context.job.task == "classification" and parts.train.labels is not None:
         findings = _check_head_loss(context, parts.train.texts[0], parts.train.labels)
         context.report.extend(about("head on the frozen encoder", findings))
         context.report.raise_if_failed("loss")
+
+
+def check_images(context: ImageContext, parts: DataSplit) -> None:
+    """Check images and their encoder. Raises as `check_rows` does."""
+    report, embedder = context.report, context.embedder
+    findings = check_data(
+        parts.train,
+        parts.held_out,
+        embed=embedder if context.job.task == "classification" else None,
+        baselines=parts.baselines,
+        same_file=parts.same_file,
+        seed=context.job.seed,
+    )
+    report.extend(findings)
+    report.raise_if_failed("data")
+    pixels = [context.store.pixels(key) for key in parts.train.texts[0][:_FORWARD_ROWS]]
+    report.extend(about("encoder", _check_encoder(context.model, pixels, context.placement)))
+    report.raise_if_failed("forward")
+    if parts.train.labels is not None:
+        findings = _check_head_loss(context, parts.train.texts[0], parts.train.labels)
+        report.extend(about("head on the frozen encoder", findings))
+        report.raise_if_failed("loss")
 
 
 def _check_data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
@@ -56,21 +82,20 @@ def _check_data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
     )
 
 
-def _check_encoder(context: TextContext, texts: Sequence[str]) -> Iterator[Finding]:
-    """Encode a few texts one by one and as one batch; the batch must not change an embedding."""
-    items = context.embedder.read(texts)
+def _check_encoder(model: Encoder, items: Sequence[Tokens | Pixels], placement: Placement) -> Iterator[Finding]:
+    """Encode a few inputs one by one and as one batch; the batch must not change an embedding."""
 
     def batched() -> Tensor:
-        return torch.from_numpy(context.model.forward(items))
+        return torch.from_numpy(model.forward(items))
 
     def one_by_one() -> Tensor:
-        return torch.from_numpy(np.concatenate([context.model.forward([item]) for item in items]))
+        return torch.from_numpy(np.concatenate([model.forward([item]) for item in items]))
 
-    tolerance, width = _TOLERANCE[context.placement.dtype_name], context.model.metadata.width
-    return check_forward(one_by_one, rows=len(texts), width=width, padded=batched, tolerance=tolerance)
+    tolerance, width = _TOLERANCE[placement.dtype_name], model.metadata.width
+    return check_forward(one_by_one, rows=len(items), width=width, padded=batched, tolerance=tolerance)
 
 
-def _check_head_loss(context: TextContext, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
+def _check_head_loss(context: EncoderContext, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Finding]:
     """Check the cross-entropy of a zero-initialised head on the embeddings of some rows."""
     names = sorted(set(labels))
     rows = np.random.default_rng(context.job.seed).permutation(len(texts))[:_LOSS_ROWS]

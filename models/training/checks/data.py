@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -150,15 +150,15 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
         yield _finding("unknown_tokens", warn_if(share > MAX_UNKNOWN), share, MAX_UNKNOWN, message, remedy, rows)
 
 
-def _check_baselines(baselines: Iterable[Baseline]) -> Iterator[Finding]:
-    known = {baseline.name: baseline for baseline in baselines}
-    for baseline in known.values():
+def _check_baselines(baselines: Sequence[Baseline]) -> Iterator[Finding]:
+    for baseline in baselines:
         rows = len(baseline.predictions)
         right = share_text(round(baseline.accuracy * rows), rows)
         message = f"Macro-F1 {baseline.macro_f1:.3f}, right for {right}."
         yield _finding(f"baseline_{baseline.name}", "ok", baseline.macro_f1, None, message)
-    if "majority" in known and "tfidf" in known:
-        floor, words = known["majority"].macro_f1, known["tfidf"].macro_f1
-        message = f"Word counts reach macro-F1 {words:.3f}; always predicting one label reaches {floor:.3f}."
-        remedy = "Read some rows: do the labels belong to these texts?"
-        yield _finding("signal", warn_if(words <= floor), words, floor, message, remedy)
+    if len(baselines) == 2:
+        floor, best = (baseline.macro_f1 for baseline in baselines)
+        of = "Word counts reach" if baselines[1].name == "tfidf" else "Coarse colours reach"
+        message = f"{of} macro-F1 {best:.3f}; always predicting one label reaches {floor:.3f}."
+        remedy = "Look at some rows: do the labels belong to them?"
+        yield _finding("signal", warn_if(best <= floor), best, floor, message, remedy)

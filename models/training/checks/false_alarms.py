@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ _MORE_READINGS = (
     "Train on normal rows of more days or states, closer in time to the rows that will be scored; leave out columns "
     "that wander."
 )
-_MORE_TEXTS = "Train on more normal texts of every kind that will be scored; remove texts that are not normal."
+_MORE_INPUTS = "Train on more normal {0} of every kind that will be scored; remove {0} that are not normal."
 _LATER_ROWS = (
     "The machine has changed since then: train on later rows, or choose the adaptive detector for a series that keeps "
     "changing."
@@ -35,16 +36,19 @@ def check_false_alarms(normal: Doubles, stride: int, calibrated_on: int) -> Iter
     yield _check_drift(normal, stride)
 
 
-def check_text_false_alarms(normal: NDArray[np.float64], calibrated_on: int) -> Iterator[Finding]:
-    """Judge p-values [n] of held-out normal texts, which have no order and so no drift."""
+def check_input_false_alarms(
+    normal: NDArray[np.float64], calibrated_on: int, inputs: Literal["texts", "images"] = "texts"
+) -> Iterator[Finding]:
+    """Judge p-values [n] of held-out normal texts or images, which have no order and so no drift."""
+    remedy = _MORE_INPUTS.format(inputs)
     if not len(normal) or not _resolves(_ALPHAS[0], calibrated_on):
         message = (
-            f"{calibrated_on} normal texts calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or no normal text "
-            "is held out."
+            f"{calibrated_on} normal {inputs} calibrate: too few for any alarm at alpha {_ALPHAS[0]}, or none is held "
+            "out."
         )
         needed, check = 1 / _ALPHAS[0] - 1, f"false_alarm_rate_{_ALPHAS[0]}"
-        yield Finding.of("outcome", check, "warn", float(calibrated_on), needed, message, _MORE_TEXTS)
-    yield from _check_rates(normal, 1, calibrated_on, _MORE_TEXTS)
+        yield Finding.of("outcome", check, "warn", float(calibrated_on), needed, message, remedy)
+    yield from _check_rates(normal, 1, calibrated_on, remedy)
 
 
 def _resolves(alpha: float, calibrated_on: int) -> bool:

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
-from cleanlab.filter import find_label_issues
 
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
@@ -88,8 +87,8 @@ def check_conflicts(train: TextRows) -> Iterator[Finding]:
     rows = [line for key, line in zip(keys, train.lines, strict=True) if len(by_text[key]) > 1]
     share = len(rows) / len(train)
     message = (
-        f"{len(rows)} of {len(train)} rows share their text with a row of another label or score. The limit is "
-        f"{MAX_CONFLICTS:.0%}."
+        f"{len(rows)} of {len(train)} rows share their {train.inputs[:-1]} with a row of another label or score. The "
+        f"limit is {MAX_CONFLICTS:.0%}."
     )
     remedy = "Keep the right label and remove the other rows; if both are right, the classes overlap."
     status = warn_if(share > MAX_CONFLICTS)
@@ -108,6 +107,8 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
     if len(names) < 2 or len(kept) < MIN_ROWS_TO_SUSPECT * len(names):
         message = f"The check for wrong labels needs {MIN_ROWS_TO_SUSPECT} rows of each label."
         return _finding("label_errors", "skipped", None, None, message)
+    from cleanlab.filter import find_label_issues  # takes a second to import
+
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)
     probabilities = out_of_fold_probabilities(x[kept], y, seed=seed)

@@ -41,6 +41,7 @@ def check_outcome(
     confidence: Floats | None = None,
     scores: Floats | None = None,
     trivial: Sequence[str] | None = None,
+    trivial_name: str = "word counts",
     embeddings: Floats | None = None,
     embeddings_before: Floats | None = None,
     lines: Sequence[int] | None = None,
@@ -67,8 +68,9 @@ def check_outcome(
     yield _finding("macro_f1", "ok", score.value, None, f"Macro-F1 on {len(truth)} held-out rows is {score}.")
     if trivial is not None:
         gain = macro_f1_gain(true, ours, columns[2], classes, seed=seed, resamples=resamples)
-        remedy = "Word counts do as well: read the findings above, or do without a model."
-        yield _check_lead("against_trivial", gain, "Macro-F1", "trivial baseline", remedy, fails=True)
+        remedy = f"{trivial_name.capitalize()} do as well: read the findings above, or do without a model."
+        baseline = f"trivial baseline ({trivial_name})"
+        yield _check_lead("against_trivial", gain, "Macro-F1", baseline, remedy, fails=True)
     if confidence is not None:
         yield check_calibration(confidence, true == ours, seed=seed)
     if scores is not None:

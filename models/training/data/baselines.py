@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import SGDClassifier
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.training.data.rows import TextRows, normalised
 from models.training.metrics import encoded, macro_f1
 
+Floats = NDArray[np.float32]
+
 _MAX_FEATURES = 20_000
+_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ def word_counts(train: TextRows, held_out: TextRows, *, seed: int = 0) -> Baseli
 
     Averaged stochastic gradient descent takes a second or two for 10,000 rows and 77 labels.
     """
+    from sklearn.exceptions import ConvergenceWarning  # scikit-learn takes a second to import
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import SGDClassifier
+
     vectorizer = TfidfVectorizer(
         max_features=_MAX_FEATURES, sublinear_tf=True, tokenizer=_words, token_pattern=None, lowercase=False
     )
@@ -49,6 +54,19 @@ def word_counts(train: TextRows, held_out: TextRows, *, seed: int = 0) -> Baseli
         model.fit(vectorizer.fit_transform(train.texts[0]), train.labels)
     predictions = model.predict(vectorizer.transform(held_out.texts[0]))
     return _evaluate("tfidf", held_out, [str(label) for label in predictions])
+
+
+def coarse_colours(train: TextRows, held_out: TextRows, colours: Callable[[Sequence[str]], Floats]) -> Baseline:
+    """Logistic regression on the coarse colours float32 [n, d] of images."""
+    from sklearn.exceptions import ConvergenceWarning  # as above
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # close enough for a baseline
+        model.fit(colours(train.texts[0]), train.labels)
+    predictions = model.predict(colours(held_out.texts[0]))
+    return _evaluate("colours", held_out, [str(label) for label in predictions])
 
 
 def _words(text: str) -> list[str]:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
-from models.training.data.baselines import Baseline, majority, word_counts
+from models.training.data.baselines import Baseline, Floats, coarse_colours, majority, word_counts
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import MAX_LINE_BYTES, MAX_ROWS, FileReader
+from models.training.data.file_limits import MAX_LINE_BYTES, MAX_ROWS
+from models.training.data.file_reader import FileReader
 from models.training.data.row_layout import CHAT_COLUMN
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
 from models.training.errors import TrainingDataError, data_error, quote
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     Hyperparameters,
+    ImageAnomalyHyperparameters,
+    ImageClassificationHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
 from models.training.job import BoundFile, TrainingJob
 
+# Reads the rows of a file by our names of its columns; errors name the parameter.
+ReadRows = Callable[[Path, Mapping[str, str], str], TextRows]
 _MAX_FAULTS = 100
 _NO_MAPPING: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +63,8 @@ class LabelledParts:
 class DataSplit:
     """The parts of a job's rows; `same_file`: both come from the training file.
 
-    `left_out` counts rows of the training file that are bound to the name.
+    `left_out` counts rows of the training file that are bound to the name. `colours` gives the coarse colours of
+    images.
     """
 
     train: TextRows
@@ -66,30 +72,37 @@ class DataSplit:
     out_of_scope: tuple[str, ...]
     same_file: bool
     left_out: int = 0
+    colours: Callable[[Sequence[str]], Floats] | None = None
 
     @cached_property
     def baselines(self) -> tuple[Baseline, ...]:
         """Baselines on the held-out rows, the best last, computed once; none without two labels."""
         if len(set(self.train.labels or ())) < 2 or not self.held_out.labels:
             return ()
-        return majority(self.train, self.held_out), word_counts(self.train, self.held_out)
+        floor = majority(self.train, self.held_out)
+        if self.colours is not None:
+            return floor, coarse_colours(self.train, self.held_out, self.colours)
+        return floor, word_counts(self.train, self.held_out)
 
 
-def read_split(job: TrainingJob, settings: Hyperparameters, bound: LabelledParts | None = None) -> DataSplit:
+def read_split(
+    job: TrainingJob, settings: Hyperparameters, bound: LabelledParts | None = None, read: ReadRows | None = None
+) -> DataSplit:
     """Read the job's files and split the rows, without rows of the training file that are `bound` to the name.
 
-    Raises TrainingDataError for what cannot be used, naming file, line and column.
+    `read` reads a file, by default one of texts. Raises TrainingDataError for what cannot be used, naming file, line
+    and column.
     """
-    label = _out_of_scope_label(settings)
-    whole = read_parts(job.training_file, job.task, job.columns, label, "training_file")
+    read = read or _reader_of_texts(job.task)
+    whole = read_parts(job.training_file, job.columns, settings, "training_file", read)
     part = whole if bound is None else whole.without(bound.keys)
     train, out_of_scope, left_out = part.rows, part.out_of_scope, len(whole) - len(part)
-    plain = job.task == "anomaly" and len(set(train.labels or ())) < 2
+    plain = job.task == "anomaly" and (train.inputs == "images" or len(set(train.labels or ())) < 2)
     train = _without_labels(train) if plain else train
     if job.validation_file is None:
         kept, held = split_rows(train, held_out=settings.held_out)
         return DataSplit(kept, held, out_of_scope, same_file=True, left_out=left_out)
-    judges = read_parts(job.validation_file, job.task, job.columns, label, "validation_file")
+    judges = read_parts(job.validation_file, job.columns, settings, "validation_file", read)
     held, more = judges.rows, judges.out_of_scope
     held = _without_labels(held) if plain else held
     check_classes(train)
@@ -143,22 +156,30 @@ def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[Train
     return faults
 
 
-def read_bound(file: BoundFile) -> LabelledParts:
-    """The texts bound to a name. Raises TrainingDataError for a file that its task cannot read."""
-    label = _out_of_scope_label(parse(file.task, file.hyperparameters))
-    return read_parts(file.path, file.task, file.columns, label, "file")
+def read_bound(file: BoundFile, read: ReadRows | None = None) -> LabelledParts:
+    """The texts bound to a name, or what `read` reads. Raises TrainingDataError for what its task cannot read."""
+    settings = parse(file.task, file.hyperparameters)
+    return read_parts(file.path, file.columns, settings, "file", read or _reader_of_texts(file.task))
 
 
-def read_parts(path: Path, task: str, columns: Mapping[str, str], label: str | None, param: str) -> LabelledParts:
-    """A file's rows, those of the out-of-scope label apart. Raises TrainingDataError."""
-    rows = read_rows(path, task=task, columns=columns, param=param)
+def read_parts(
+    path: Path, columns: Mapping[str, str], settings: Hyperparameters, param: str, read: ReadRows
+) -> LabelledParts:
+    """A file's rows, those that are out of scope apart. Raises TrainingDataError."""
+    rows, normal = read(path, columns, param), _normal_label(settings)
+    label = normal or _out_of_scope_label(settings)
     if rows.labels is None or label is None:
         return LabelledParts(rows)
-    inside = [index for index, found in enumerate(rows.labels) if found != label]
-    out_of_scope = tuple(text for text, found in zip(rows.texts[0], rows.labels, strict=True) if found == label)
+    inside = [index for index, found in enumerate(rows.labels) if (found == label) is (normal is not None)]
     if not inside:
-        raise data_error(param, "no_normal_rows", f"rows of other labels than {quote(label)}", "none")
-    return LabelledParts(rows.take(inside), out_of_scope)
+        expected = f"rows of the label {quote(label)}" if normal else f"rows of other labels than {quote(label)}"
+        raise data_error(param, "no_normal_rows", expected, "none")
+    outside = sorted(set(range(len(rows))) - set(inside))
+    return LabelledParts(rows.take(inside), tuple(rows.texts[0][index] for index in outside))
+
+
+def _reader_of_texts(task: str) -> ReadRows:
+    return lambda path, columns, param: read_rows(path, task=task, columns=columns, param=param)
 
 
 def _columns_read(columns: Mapping[str, str]) -> frozenset[str]:
@@ -167,9 +188,14 @@ def _columns_read(columns: Mapping[str, str]) -> frozenset[str]:
 
 
 def _out_of_scope_label(settings: Hyperparameters) -> str | None:
-    if isinstance(settings, ClassificationHyperparameters):
+    if isinstance(settings, ClassificationHyperparameters | ImageClassificationHyperparameters):
         return settings.out_of_scope_label
-    return settings.anomaly_label if isinstance(settings, TextAnomalyHyperparameters) else None
+    anomalies = TextAnomalyHyperparameters | ImageAnomalyHyperparameters
+    return settings.anomaly_label if isinstance(settings, anomalies) else None
+
+
+def _normal_label(settings: Hyperparameters) -> str | None:
+    return settings.normal_label if isinstance(settings, ImageAnomalyHyperparameters) else None
 
 
 def _without_labels(rows: TextRows) -> TextRows:

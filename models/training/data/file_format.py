@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from models.training.errors import TrainingDataError, data_error
 
 Format = Literal["jsonl", "csv", "parquet", "xlsx"]
+# The ending of archives of images, which are none of these formats.
+ARCHIVE = ".zip"
 BOM = b"\xef\xbb\xbf"
 _FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, Format] = {

@@ -12,6 +12,8 @@ from models.training.data.rows import TEXT_COLUMNS, RowKind, columns_of
 from models.training.errors import TrainingDataError, data_error, quote, shorten
 
 CHAT_COLUMN = "messages"
+# The columns of images.
+IMAGE, LABEL = "image", "label"
 # The kinds of rows that a task takes.
 TASK_KINDS: dict[str, tuple[RowKind, ...]] = {
     "classification": ("labelled",),
@@ -146,6 +148,13 @@ def check_columns(columns: Mapping[str, str], task: str | None = None) -> None:
             raise TrainingDataError("invalid_columns", message, "columns")
     if len(set(columns.values())) != len(columns):
         raise data_error("columns", "invalid_columns", "each column of the file once", "one twice")
+
+
+def check_image_columns(columns: Mapping[str, str]) -> None:
+    """Raise TrainingDataError for a mapping of other columns than those of images."""
+    for name in columns:
+        if name not in (IMAGE, LABEL):
+            raise data_error("columns", "invalid_columns", f"names among {IMAGE}, {LABEL} for images", quote(name))
 
 
 def describe_value(value: object) -> str:

@@ -43,7 +43,8 @@ class TextRows:
 
     `texts` holds one list of n texts for each text column (`TEXT_COLUMNS`). "labelled" rows have `labels`; "scored"
     and "relevance" rows have `scores` (a relevance label is a grade, 1.0 for relevant). `lines` are 1-based lines of
-    the file, rows of Parquet. `notes` says what the reader left out or changed.
+    the file, rows of Parquet. `notes` says what the reader left out or changed. Of `inputs` images, a text is the key
+    of an image.
     """
 
     kind: RowKind
@@ -52,6 +53,7 @@ class TextRows:
     scores: list[float] | None
     lines: list[int]
     notes: tuple[str, ...] = ()
+    inputs: Literal["texts", "images"] = "texts"
 
     def __post_init__(self) -> None:
         width = len(TEXT_COLUMNS[self.kind])
@@ -76,6 +78,7 @@ class TextRows:
             scores=None if self.scores is None else [self.scores[index] for index in indices],
             lines=[self.lines[index] for index in indices],
             notes=self.notes,
+            inputs=self.inputs,
         )
 
 

@@ -55,6 +55,14 @@ class Segments:
         """Readings [n, d] between the labelled anomalies, to fit to."""
         return [self.readings[rows] for rows in self.normal_rows()]
 
+    def normal_times(self) -> list[Doubles]:
+        """The times of each of `normal`, in seconds since 1970; an empty list where the table has none."""
+        return [] if self.times is None else [self.times[rows] for rows in self.normal_rows()]
+
+    def times_of(self, rows: slice) -> Doubles | None:
+        """The times of some rows; None where the table has none."""
+        return None if self.times is None else self.times[rows]
+
     def normal_rows(self) -> list[Rows]:
         """The rows of `normal`: an anomaly ends a segment of a series, and is left out of records.
 

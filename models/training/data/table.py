@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from models.sensors.base import LARGEST
 from models.sensors.timestamps import EXPECTED, require_in_calendar
 from models.training.csv_options import CsvOptions
+from models.training.data.clock import find_clock, join
 from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
+from models.training.data.file_limits import MAX_ROWS
+from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain, find_number_format
 from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
@@ -145,10 +148,17 @@ class _TableParser:
 
     def _without_role(self) -> tuple[str, ...]:
         """The columns without a role; not one without a name and cells, as a separator at the end makes it."""
-        table, others = self.file.table, self.roles.others
+        table, others = self.file.table, (*self.roles.others, self._clock())
         return tuple(
             name for name in table.column_names if name not in others and (name or not is_empty(table.column("")))
         )
+
+    def _clock(self) -> str | None:
+        """The column with the time of day, where that of time has days alone."""
+        table, dates = self.file.table, self.roles.timestamp
+        if dates is None or dates not in table.column_names:
+            return None
+        return find_clock(table, dates, [name for name in table.column_names if name not in self.roles.others])
 
     def _find_numbers(self, columns: tuple[str, ...]) -> NumberFormat:
         known = [self.file.table.column(name) for name in columns if name in self.file.table.column_names]
@@ -177,6 +187,10 @@ class _TableParser:
     def faults(self) -> Iterator[TrainingDataError]:
         """The first fault of each column."""
         roles = self.roles
+        missing = [fault for name in (*roles.columns, *roles.others) if (fault := self._missing_column(name))]
+        if missing:  # without them, other columns would be taken for what they are not
+            yield from missing
+            return
         names = roles.columns or self._without_role()
         try:
             self._require_header()
@@ -191,16 +205,20 @@ class _TableParser:
         for name, read in readers:
             if name is not None:
                 try:
-                    self._require_column(name)
                     read(name)
                 except TrainingDataError as error:
                     yield error
 
     def _require_column(self, name: str) -> None:
-        if name not in self.file.table.column_names:
-            known = ", ".join(map(quote, self.file.table.column_names[:20]))
-            message = f"{self.param}: expected a column {quote(name)}, got {known}"
-            raise TrainingDataError("missing_column", message, self.param, column=name)
+        if fault := self._missing_column(name):
+            raise fault
+
+    def _missing_column(self, name: str) -> TrainingDataError | None:
+        if name in self.file.table.column_names:
+            return None
+        known = ", ".join(map(quote, self.file.table.column_names[:20]))
+        message = f"{self.param}: expected a column {quote(name)}, got {known}"
+        return TrainingDataError("missing_column", message, self.param, column=name)
 
     def _matrix(self, columns: tuple[str, ...]) -> Doubles:
         """The columns of readings, float64 [n, d], filled one by one: two copies would be twice the memory."""
@@ -233,7 +251,7 @@ class _TableParser:
         """Refuse a text that is too long for a number, before copies of it are made."""
         for row in np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(column), _LONGEST_NUMBER), False))[:1]:
             start = pc.utf8_slice_codeunits(column.slice(row, 1), 0, 60)[0].as_py()
-            raise self._error("wrong_type", int(row), name, _NUMBER, repr(start) + _number_hint(start))
+            raise self._error("wrong_type", int(row), name, _NUMBER, repr(start) + _number_hint(start, []))
 
     def _require_finite(self, name: str, values: Doubles) -> Doubles:
         infinite, large = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.abs(values) > LARGEST)
@@ -252,9 +270,13 @@ class _TableParser:
         if pa.types.is_date(column.type):
             column = pc.cast(column, pa.timestamp("s"), safe=False)
         if not pa.types.is_timestamp(column.type):
-            texts = ["" if cell is None else str(cell) for cell in column.to_pylist()]
+            texts, told = self._cells_as_texts(column), list[str]()
+            if (clock := self._clock()) is not None:
+                texts = join(texts, self._cells_as_texts(self.file.table.column(clock)))
+                told = [f"the time of day from {quote(clock)}"]
             try:
-                return read_dates(texts, self.roles.csv, self.param)
+                found = read_dates(texts, self.roles.csv, self.param)
+                return replace(found, read_as=[*found.read_as, *told])
             except DateError as error:
                 got = f"{repr(texts[error.row])[:60]}; `date_format` in `csv` can name another form"
                 raise self._error("wrong_type", error.row, name, EXPECTED, got) from None
@@ -262,6 +284,10 @@ class _TableParser:
         parse = partial(_count_to_seconds, per_second=_UNITS[column.type.unit])
         counts = pc.cast(column, pa.int64()).to_pylist()
         return DateColumn(self._parse_each(name, counts, parse, EXPECTED), [])
+
+    @staticmethod
+    def _cells_as_texts(column: pa.ChunkedArray) -> list[str]:
+        return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
 
     def _groups(self, name: str) -> tuple[str, ...]:
         return tuple(map(str, self._parse_cells(name, _require_text, "a group's name")))
@@ -283,7 +309,7 @@ class _TableParser:
                 parsed.append(parse(value))
             except (ValueError, TypeError, OverflowError):
                 got = repr(value)[:60]
-                hint = _number_hint(got) if expected == _NUMBER else ""
+                hint = _number_hint(got, values) if expected == _NUMBER else ""
                 raise self._error("wrong_type", row, name, expected, got + hint) from None
         return parsed
 
@@ -296,11 +322,23 @@ def _is_text(column: pa.ChunkedArray) -> bool:
     return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
 
 
-def _number_hint(got: str) -> str:
-    if got.strip("'\"").replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
+def _number_hint(got: str, column: Sequence[object]) -> str:
+    """What to do about a cell that is no number, by the first cells of its column."""
+    text = got.strip("'\"")
+    if text.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
         return " (write numbers with a decimal point, without separators)"
+    if any(map(_is_number, column[:_FIRST_ROWS])):
+        missing = json.dumps([text], ensure_ascii=False)
+        return f" (if it means that there is no reading, add it to `na_values` in `csv`: {missing})"
     roles = "those with times, groups or labels in `timestamp`, `group` and `label`"
     return f" (name the columns to use in `columns`, and {roles})"
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(_parse_number(value))
+    except ValueError:
+        return False
 
 
 def _parse_number(value: object) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,10 +191,12 @@ def check_detector_choice(kinds: int) -> Finding:
 
 def false_alarms(detector: TextDetector, unseen: Floats) -> dict[str, float]:
     """The share of unseen normal items [m, d] flagged at each alpha that the calibration resolves."""
-    if not len(unseen):
-        return {}
-    values = p_values(detector, unseen)
-    resolved = [alpha for alpha in ALPHAS if detector.threshold(alpha) is not None]
+    return false_alarm_rates(p_values(detector, unseen), detector.threshold) if len(unseen) else {}
+
+
+def false_alarm_rates(values: NDArray[np.float64], threshold: Callable[[float], float | None]) -> dict[str, float]:
+    """The share of p-values [m] of normal items that are alarms, at each alpha that has a `threshold`."""
+    resolved = [alpha for alpha in ALPHAS if threshold(alpha) is not None]
     return {f"false_alarm_rate_{alpha}": float((values <= alpha).mean()) for alpha in resolved}
 
 
@@ -205,13 +207,14 @@ def p_values(detector: TextDetector, x: Floats) -> NDArray[np.float64]:
 
 
 def out_of_scope_metrics(detector: TextDetector, unseen: Floats, out_of_scope: Floats) -> dict[str, float]:
-    """`auroc` and `recall_at_95` of out-of-scope items [k, d] against unseen normal items [m, d], and their number.
-
-    Empty without any.
-    """
+    """The metrics of out-of-scope items [k, d] against unseen normal items [m, d]; empty without any."""
     if not len(out_of_scope):
         return {}
-    normal, strange = (detector(torch.from_numpy(x)).numpy() for x in (unseen, out_of_scope))
+    return anomaly_metrics(*(detector(torch.from_numpy(x)).numpy() for x in (unseen, out_of_scope)))
+
+
+def anomaly_metrics(normal: NDArray[np.floating], strange: NDArray[np.floating]) -> dict[str, float]:
+    """`auroc` and `recall_at_95` of scores [k] of known anomalies against those [m] of normal items; their number."""
     return {
         "auroc": metrics.auroc(normal, strange),
         "recall_at_95": metrics.recall_at_in_scope(normal, strange),

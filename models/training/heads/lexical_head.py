@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.sparse import csr_matrix
 
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.tokens import Tokens
 from models.training.heads.linear_head import Examples, Floats, HeadFit, Ints, calibrate, parallel_fits
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # The share of the features' squared length that word pieces have; the embedding has the rest. Chosen on Banking77's and
 # CLINC150's training rows, where 0.4 was worse.
@@ -83,6 +84,8 @@ def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead,
     Penalised likelihood as in scikit-learn's logistic regression (`strength` is its C) over both parts, their
     squared lengths 0.75 and 0.25, by L-BFGS in few steps from `start`, a linear head fitted to the same rows.
     """
+    from scipy.sparse import csr_matrix
+
     pieces = WordPieces.fit(tokens)
     found = pieces(tokens)
     x_scale, words_scale = float(np.sqrt(1 - SHARE)), float(np.sqrt(SHARE))
@@ -128,6 +131,8 @@ def _gains(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
 
 def _descend(dense: Floats, sparse: csr_matrix, y: Ints, begin: Floats, strength: float) -> Floats:
     """Weights [d + 1 + features, labels] of less penalised loss than `begin`; the bias, row d, is not penalised."""
+    from scipy.optimize import minimize  # takes a third of a second to import
+
     width, rows = dense.shape[1], np.arange(len(y))
     transposed = sparse.T.tocsr()
     decay = np.full((len(begin), 1), 1 / (strength * len(y)), np.float32)

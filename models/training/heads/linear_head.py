@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from models.linalg import first_occurrences
 from models.runtime import cpu
 from models.text.confidence import Confidence
 from models.text.heads import LinearHead
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -214,6 +215,9 @@ def out_of_fold_probabilities(x: Floats, y: Ints, *, strength: float = 10.0, see
 
     They are for finding wrong labels. x is float32 [n, d], y int64 [n] with two rows a class at least.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     folds = StratifiedKFold(int(min(5, np.bincount(y).min())), shuffle=True, random_state=seed)
     model = LogisticRegression(C=strength, max_iter=_ITERATIONS_FOR_LABEL_ERRORS)
     with parallel_fits():
@@ -249,6 +253,8 @@ def parallel_fits() -> Iterator[ThreadPoolExecutor]:
 
     More threads of linear algebra would wait for each other.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu.count_cores()) as pool:
         # `HeadFit.converged` and the job's report say so instead.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -257,6 +263,8 @@ def parallel_fits() -> Iterator[ThreadPoolExecutor]:
 
 def _solve(x: Floats, y: Ints, strength: float, labels: tuple[str, ...]) -> _Solution:
     """A head at temperature 1; a label without rows gets a logit below all others."""
+    from sklearn.linear_model import LogisticRegression
+
     weight, bias = np.zeros((len(labels), x.shape[1]), np.float32), np.zeros(len(labels), np.float32)
     present, absent = np.unique(y), np.setdiff1d(np.arange(len(labels)), y)
     converged = True

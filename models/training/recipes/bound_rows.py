@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from models.errors import SondeError
+from models.images.detectors.serialization import load_image_detector
 from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.forecasting.forecaster import SeriesForecaster
@@ -21,13 +22,14 @@ from models.text.detectors.serialization import load_detector
 from models.training.checks.wording import warn_if
 from models.training.data.baselines import repeat_last
 from models.training.data.bound_readings import read_bound_readings
-from models.training.data.dataset import LabelledParts, read_bound
+from models.training.data.dataset import LabelledParts, ReadRows, read_bound
 from models.training.data.segments import Segments
-from models.training.embeddings import Embedder
+from models.training.embeddings import CachedEmbedder
 from models.training.errors import TrainingError
 from models.training.events import emit
-from models.training.job import BoundFile, BoundMetrics, JobContext, TextContext, TrainingJob
+from models.training.job import BoundFile, BoundMetrics, ImageContext, JobContext, TextContext, TrainingJob
 from models.training.recipes.classification import head_metrics
+from models.training.recipes.image_anomaly import image_detector_metrics
 from models.training.recipes.incumbents import ENCODER, open_base
 from models.training.recipes.retrieval_metrics import evaluate
 from models.training.recipes.text_anomaly import detector_metrics
@@ -41,12 +43,12 @@ log = logging.getLogger(__name__)
 Metrics = Mapping[str, float]
 
 
-def bound_texts(job: TrainingJob) -> LabelledParts | None:
-    """The texts bound to the job's name; None without any, or where they are of another task.
+def bound_rows(job: TrainingJob, read: ReadRows | None = None) -> LabelledParts | None:
+    """The texts bound to the job's name, or the images that `read` reads; None without any, or for another task.
 
     Raises TrainingDataError.
     """
-    return read_bound(job.bound) if job.bound is not None and _is_for(job, job.bound) else None
+    return read_bound(job.bound, read) if job.bound is not None and _is_for(job, job.bound) else None
 
 
 def bound_readings(job: TrainingJob) -> Segments | None:
@@ -72,6 +74,22 @@ def measure_texts(context: TextContext, bound: LabelledParts | None, left_out: i
     return _measure(context, measure, len(bound), left_out)
 
 
+def measure_images(context: ImageContext, bound: LabelledParts | None, left_out: int) -> BoundMetrics | None:
+    """Metrics of the new model and of the version in service on the images bound to the name; None without any."""
+    if bound is None:
+        return _refuse_other_task(context)
+
+    def measure(artifact: Path) -> Metrics:
+        if artifact != context.result:
+            open_base(context)  # raises where that is another encoder
+        keys = bound.rows.texts[0]
+        if context.job.task == "classification":
+            return head_metrics(artifact, context.embedder, keys, bound.rows.labels or ())
+        return image_detector_metrics(context, load_image_detector(artifact), keys, bound.out_of_scope)
+
+    return _measure(context, measure, len(bound), left_out)
+
+
 def measure_readings(context: JobContext, bound: Segments | None, left_out: int) -> BoundMetrics | None:
     """Metrics of the new model and of the version in service on the readings bound to the name; None without any."""
     if bound is None:
@@ -80,7 +98,7 @@ def measure_readings(context: JobContext, bound: Segments | None, left_out: int)
     return _measure(context, lambda path: _sensor_metrics(load_sensor(path), bound, longest), len(bound), left_out)
 
 
-def _text_metrics(context: TextContext, artifact: Path, embedder: Embedder, bound: LabelledParts) -> Metrics:
+def _text_metrics(context: TextContext, artifact: Path, embedder: CachedEmbedder, bound: LabelledParts) -> Metrics:
     texts, task = bound.rows.texts[0], context.job.task
     if task == "classification":
         return head_metrics(artifact, embedder, texts, bound.rows.labels or ())

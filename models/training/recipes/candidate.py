@@ -11,7 +11,7 @@ import torch
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics as measures
-from models.training.embeddings import Embedder
+from models.training.embeddings import CachedEmbedder
 from models.training.heads import detector_selection
 from models.training.heads.linear_head import Floats, Ints
 from models.training.recipes.text_dataset import TextDataset
@@ -27,7 +27,7 @@ class Candidate:
     """
 
     mode: str
-    embedder: Embedder
+    embedder: CachedEmbedder
     head: LinearHead
     detector: TextDetector
     probabilities: Floats
@@ -39,7 +39,7 @@ class Candidate:
     def measured(
         cls,
         mode: str,
-        embedder: Embedder,
+        embedder: CachedEmbedder,
         head: LinearHead,
         detector: TextDetector,
         data: TextDataset,

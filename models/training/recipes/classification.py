@@ -13,11 +13,11 @@ from models.text.lexical_head import load_head
 from models.training.checks.outcome import check_frozen, check_outcome
 from models.training.confusion import Confusion
 from models.training.data.dataset import DataSplit
-from models.training.embeddings import Embedder
+from models.training.embeddings import CachedEmbedder
 from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
-from models.training.job import Outcome, TextContext, golden_texts
+from models.training.job import EncoderContext, Outcome, TextContext, golden_texts
 from models.training.metrics import calibration_curve
 from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
@@ -25,10 +25,11 @@ from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice, Finding
+from models.training.report_labels import check_label
 
-_GOLDEN_TEXTS = 8
+GOLDEN_INPUTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
-_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 
 
 def train(context: TextContext, settings: ClassificationHyperparameters, parts: DataSplit) -> Outcome:
@@ -46,9 +47,9 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
     if published is not winner:
         rows = len(data.whole.texts)
         emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
-    _write(context, winner, published)
-    context.report.choices.append(_detector_choice(settings, data, winner, frozen))
-    context.report.extend(_findings(context, parts, data, winner, won))
+    write(context, winner, published)
+    context.report.choices.append(detector_choice(settings, data, winner, frozen))
+    context.report.extend(judge(context, parts, data, winner, won))
     lines = parts.held_out.lines
     context.report.confusion = Confusion.of(data.labels, data.held_y, winner.predicted, data.held_texts, lines)
     context.report.plots = {"calibration": calibration_curve(winner.confidence, winner.predicted == data.held_y)}
@@ -57,15 +58,16 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
         mode=winner.mode,
         labels=data.labels,
         metrics={**winner.metrics, **({"frozen_macro_f1": frozen.metrics["macro_f1"]} if won else {})},
-        incumbent_metrics=_incumbent_metrics(context, data),
+        incumbent_metrics=incumbent_metrics(context, data),
         golden=_golden(context, published, data),
-        trained_tokens=sum(item.count for item in context.embedder.read(data.texts)),
+        trained_tokens=context.embedder.count_tokens(data.texts),
     )
 
 
-def _detector_choice(
+def detector_choice(
     settings: ClassificationHyperparameters, data: TextDataset, winner: Candidate, frozen: Candidate
 ) -> Choice:
+    """The kind of the winner's detector, and why."""
     auroc = "detector_auroc_"
     ranking = {name.removeprefix(auroc): one for name, one in frozen.metrics.items() if name.startswith(auroc)}
     judges = "the out-of-scope texts" if data.out_of_scope else "labels that were hidden from it"
@@ -80,7 +82,7 @@ def _detector_choice(
     return Choice("Out-of-scope detector", winner.detector.kind, reason, figures)
 
 
-def _write(context: TextContext, measured: Candidate, published: Candidate) -> None:
+def write(context: EncoderContext, measured: Candidate, published: Candidate) -> None:
     """Write the published files, and the measured ones where the published have learnt the held-out rows.
 
     Successors are compared with the measured ones.
@@ -98,16 +100,17 @@ def _save(candidate: Candidate, directory: Path) -> None:
         candidate.directory.rename(directory / ENCODER)
 
 
-def _findings(
-    context: TextContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None
+def judge(
+    context: EncoderContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None = None
 ) -> Iterator[Finding]:
-    """The outcome: against the trivial baseline and the frozen head, and what tuning did to the space."""
+    """Judge the outcome: against the trivial baseline and the frozen head, and what tuning did to the space."""
     yield from check_outcome(
         [data.labels[row] for row in data.held_y],
         [data.labels[row] for row in winner.predicted],
         confidence=winner.confidence,
         scores=winner.scores,
         trivial=parts.baselines[-1].predictions,
+        trivial_name=check_label(parts.baselines[-1].name),
         embeddings=winner.embedder(data.held_texts),
         embeddings_before=context.embedder(data.held_texts) if won else None,
         lines=parts.held_out.lines,
@@ -120,7 +123,7 @@ def _findings(
         yield check_frozen(won.lead, len(won.rows), won.measure)
 
 
-def _incumbent_metrics(context: TextContext, data: TextDataset) -> dict[str, float] | None:
+def incumbent_metrics(context: EncoderContext, data: TextDataset) -> dict[str, float] | None:
     """Metrics of the version in service on the same held-out rows; labels that it does not know count as wrong."""
     incumbent = open_incumbent(context)
     if incumbent is None:
@@ -129,7 +132,9 @@ def _incumbent_metrics(context: TextContext, data: TextDataset) -> dict[str, flo
     return head_metrics(incumbent.directory, incumbent.embedder, data.held_texts, truth)
 
 
-def head_metrics(directory: Path, embedder: Embedder, texts: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+def head_metrics(
+    directory: Path, embedder: CachedEmbedder, texts: Sequence[str], truth: Sequence[str]
+) -> dict[str, float]:
     """Metrics of a saved head on texts [n] with their labels; labels that it does not know count as wrong."""
     head = load_head(directory)
     probabilities = head.probabilities(torch.from_numpy(embedder(texts)), embedder.read(texts)).numpy()
@@ -141,8 +146,7 @@ def head_metrics(directory: Path, embedder: Embedder, texts: Sequence[str], trut
 
 def _golden(context: TextContext, published: Candidate, data: TextDataset) -> dict[str, object]:
     """Held-out texts of several classes, and the probabilities that the written head gives for them."""
-    first = {int(number): text for number, text in zip(data.held_y[::-1], data.held_texts[::-1], strict=True)}
-    texts = [first[number] for number in sorted(first)][:_GOLDEN_TEXTS]
+    texts = data.one_of_each_label[:GOLDEN_INPUTS]
     x, tokens = torch.from_numpy(published.embedder(texts)), published.embedder.read(texts)
     rows = load_head(context.result).probabilities(x, tokens).tolist()
-    return golden_texts(context, texts, rows, _TOLERANCE)
+    return golden_texts(context, texts, rows, TOLERANCE)

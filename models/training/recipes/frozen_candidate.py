@@ -11,7 +11,7 @@ from models.training.events import ProgressEvents, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
 from models.training.heads.detector_selection import NormalEmbeddings
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind
-from models.training.job import TextContext
+from models.training.job import EncoderContext
 from models.training.recipes.candidate import Candidate
 from models.training.recipes.text_dataset import TextDataset
 
@@ -28,7 +28,7 @@ class _FrozenHead:
     normal: NormalEmbeddings
 
 
-def fit_frozen(context: TextContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
+def fit_frozen(context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
     """A head and a detector, both calibrated out of fold on the training rows, measured on the held-out ones."""
     fitted = _fit_head(context, settings, data)
     detector, ranking = _choose_detector(context, settings, data, fitted)
@@ -42,7 +42,7 @@ def fit_frozen(context: TextContext, settings: ClassificationHyperparameters, da
 
 
 def refit_frozen(
-    context: TextContext, settings: ClassificationHyperparameters, data: TextDataset, measured: Candidate
+    context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset, measured: Candidate
 ) -> Candidate:
     """The measured candidate fitted to the held-out rows, too, with the same choices as before."""
     choices = {"C": measured.metrics["C"], "lexical": bool(measured.metrics["lexical"])}
@@ -53,7 +53,7 @@ def refit_frozen(
     return replace(measured, head=fitted.choice.head, detector=detector)
 
 
-def _fit_head(context: TextContext, settings: ClassificationHyperparameters, data: TextDataset) -> _FrozenHead:
+def _fit_head(context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset) -> _FrozenHead:
     examples, seed = data.examples(context.embedder), context.job.seed
     strengths = linear_head.STRENGTHS if settings.C == "auto" else (settings.C,)
     progress = ProgressEvents(context.events, linear_head.count_fits(examples.real, len(strengths)))
@@ -68,7 +68,7 @@ def _fit_head(context: TextContext, settings: ClassificationHyperparameters, dat
 
 
 def _choose_words(
-    context: TextContext,
+    context: EncoderContext,
     settings: ClassificationHyperparameters,
     data: TextDataset,
     fit: linear_head.HeadFit,
@@ -86,7 +86,7 @@ def _choose_words(
 
 
 def _choose_detector(
-    context: TextContext, settings: ClassificationHyperparameters, data: TextDataset, fitted: _FrozenHead
+    context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset, fitted: _FrozenHead
 ) -> tuple[TextDetector, dict[str, float]]:
     """The detector asked for, or the one that finds out-of-scope texts best, with the AUROC of each kind."""
     neighbours = detector_selection.neighbours_for(fitted.normal, settings.neighbours)
@@ -102,7 +102,7 @@ def _choose_detector(
 
 
 def _rank_detectors(
-    context: TextContext, data: TextDataset, fitted: _FrozenHead, neighbours: int
+    context: EncoderContext, data: TextDataset, fitted: _FrozenHead, neighbours: int
 ) -> tuple[str, dict[DetectorKind, float]]:
     """AUROC of each kind, by the job's out-of-scope texts or else by hidden classes, and in words by which."""
     normal, held_x = fitted.normal, context.embedder(data.held_texts)

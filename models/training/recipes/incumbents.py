@@ -11,9 +11,9 @@ from models.loader import load
 from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
-from models.training.embeddings import Embedder
+from models.training.embeddings import CachedEmbedder, Embedder
 from models.training.events import Events, emit
-from models.training.job import JobContext, TextContext, TrainingJob
+from models.training.job import EncoderContext, JobContext, TextContext, TrainingJob
 from models.training.tuning.encoder_tuning import open_encoder
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,17 @@ class IncumbentText:
     """A head or detector in service: the directory of the files that were judged, and the encoder they answer with."""
 
     directory: Path
-    embedder: Embedder
+    embedder: CachedEmbedder
 
 
-def open_incumbent(context: TextContext) -> IncumbentText | None:
+def open_incumbent(context: EncoderContext) -> IncumbentText | None:
     """The head or detector in service; None where there is none, or its encoder cannot be opened."""
     path = context.job.incumbent
     if path is None:
         return None
     try:
         own = next((place for place in (path / JUDGED / ENCODER, path / ENCODER) if place.is_dir()), None)
-        embedder = open_encoder(context, own) if own else open_base(context)
+        embedder = open_encoder(context, own) if own and isinstance(context, TextContext) else open_base(context)
     except SondeError as error:
         # The message may name a path of this machine, so it stays out of the events.
         log.warning("cannot open the encoder of the served model: %s", error.message)
@@ -76,11 +76,13 @@ def _judged_files(path: Path) -> Path:
     return path / JUDGED if (path / JUDGED).is_dir() else path
 
 
-def open_base(context: TextContext) -> Embedder:
+def open_base(context: EncoderContext) -> CachedEmbedder:
     """The base that the incumbent was trained on: the job's, where that is the same. Raises ModelError."""
     job = context.job
-    if job.incumbent_base is None or job.incumbent_base_version == context.model.metadata.version:
+    if job.incumbent_base is None or job.incumbent_base_version == context.embedder.metadata.version:
         return context.embedder
+    if not isinstance(context, TextContext):
+        raise ModelSourceError(f"versions of image models are compared on one encoder, not with {job.incumbent_base}")
     model = load(locate(job.incumbent_base), context.placement)
     version = model.metadata.version
     if version != job.incumbent_base_version:

@@ -147,12 +147,11 @@ def _publish(
     if not settings.refit:
         save_sensor(chosen.sensor, context.result)
         return chosen.sensor
-    runs = [*parts.train.normal(), *parts.held_out.normal()]
-    sensor = candidates.fit(chosen.name, runs)
+    sensor = candidates.fit(chosen.name, [parts.train, parts.held_out])
     save_sensor(sensor, context.result)
     (context.result / JUDGED).mkdir(exist_ok=True)
     save_sensor(chosen.sensor, context.result / JUDGED)
-    rows = sum(map(len, runs))
+    rows = sum(len(run) for part in (parts.train, parts.held_out) for run in part.normal())
     message = f"the published detector is fitted to all {rows} normal rows; its metrics are from held-out rows"
     emit(context.events, message)
     return sensor

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from models.runtime.placement import place_sensor
 from models.sensors.adaptive import detector as adaptive
-from models.sensors.base import Readings
 from models.sensors.calibrated_detector import FittedDetector, most_columns, training_curve
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_network import check_network
+from models.training.data.segments import Segments
 from models.training.data.table import MOST_COLUMNS
 from models.training.errors import TrainingDataError
 from models.training.events import emit
@@ -32,7 +34,6 @@ class SensorCandidates:
 
     def __init__(self, context: JobContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> None:
         self._context, self._settings, self._parts = context, settings, parts
-        self._normal = parts.train.normal()
         self._columns = parts.train.columns
 
     def names(self) -> list[str]:
@@ -47,9 +48,9 @@ class SensorCandidates:
 
     def check_networks(self, names: list[str]) -> None:
         """Check the forward pass and the loss of each fresh network. Raises CheckFailed."""
-        kind, seed = self._settings.kind, self._context.job.seed
+        kind, seed, normal = self._settings.kind, self._context.job.seed, self._parts.train.normal()
         for name in filter(self._is_network, names):
-            check_before_training(self._context.report, name, check_network(kind, name, self._normal, seed=seed))
+            check_before_training(self._context.report, name, check_network(kind, name, normal, seed=seed))
 
     def results(self, names: list[str]) -> list[DetectorResult]:
         """Fit and measure each detector; under `auto` those that need longer runs are left out.
@@ -71,13 +72,18 @@ class SensorCandidates:
             emit(self._context.events, f"left out: {refusal.message}", "warn")
         return results
 
-    def fit(self, name: str, runs: list[Readings], watch: Watch | None = None) -> FittedDetector:
-        """A detector fitted to runs [n, d]. Raises TrainingDataError for too few rows or too many columns."""
+    def fit(self, name: str, parts: Sequence[Segments], watch: Watch | None = None) -> FittedDetector:
+        """A detector fitted to the normal rows of `parts`.
+
+        Raises TrainingDataError for too few rows or too many columns.
+        """
         period_s, job = self._parts.repairs.period_s, self._context.job
+        runs = [run for part in parts for run in part.normal()]
         code = "too_many_columns" if name == adaptive.DETECTOR_ID else _TOO_FEW
         try:
             if name == adaptive.DETECTOR_ID:
-                return adaptive.fit_adaptive(runs, self._columns, period_s)
+                times = [at for part in parts for at in part.normal_times()]
+                return adaptive.fit_adaptive(runs, self._columns, period_s, times=times or None, zone=parts[0].zone)
             device = place_sensor(job.device).device
             kind = self._settings.kind
             return fit_sensor(
@@ -93,7 +99,7 @@ class SensorCandidates:
             monitors.append(GradientMonitor(module, optimizer))
             return monitors[-1]
 
-        sensor = self.fit(name, self._normal, watch)
+        sensor = self.fit(name, [self._parts.train], watch)
         check_after_training(self._context.report, name, monitors, training_curve(sensor).steps)
         return evaluate_detector(name, sensor, self._parts.held_out, self._context.job.seed)
 
@@ -106,7 +112,7 @@ class SensorCandidates:
         return [name for name in names if not self._is_network(name)]
 
     def _reason_against_networks(self) -> str | None:
-        rows = sum(map(len, self._normal))
+        rows = sum(map(len, self._parts.train.normal()))
         if rows < _ROWS_FOR_NETWORKS:
             return f"{rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}"
         labels = self._parts.held_out.labels

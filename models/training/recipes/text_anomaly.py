@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
-from models.training.checks.false_alarms import check_text_false_alarms
+from models.training.checks.false_alarms import check_input_false_alarms
 from models.training.data.dataset import DataSplit
 from models.training.errors import HyperparameterError
 from models.training.events import emit
@@ -40,7 +40,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
     emit(context.events, _summary(kind, ranking, metrics))
     context.report.choices.append(_choice(kind, ranking, asked=settings.detector != "auto"))
     save_detector(detector, context.result)
-    context.report.extend(check_text_false_alarms(p_values(detector, held_x), len(detector.calibration)))
+    context.report.extend(check_input_false_alarms(p_values(detector, held_x), len(detector.calibration)))
     if len(candidates) > 1:
         context.report.add(detector_selection.check_detector_choice(len(candidates)))
     return Outcome(
@@ -50,7 +50,7 @@ def train(context: TextContext, settings: TextAnomalyHyperparameters, parts: Dat
         metrics=metrics,
         incumbent_metrics=_incumbent_metrics(context, parts),
         golden=_golden(context, held_texts),
-        trained_tokens=sum(item.count for item in context.embedder.read(texts)),
+        trained_tokens=context.embedder.count_tokens(texts),
     )
 
 

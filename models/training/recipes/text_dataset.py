@@ -50,6 +50,12 @@ class TextDataset:
         return replace(self, texts=self.texts + self.held_texts, y=np.concatenate([self.y, self.held_y]))
 
     @property
+    def one_of_each_label(self) -> list[str]:
+        """The first held-out text of each label that has one."""
+        first = {int(number): text for number, text in zip(self.held_y[::-1], self.held_texts[::-1], strict=True)}
+        return [first[number] for number in sorted(first)]
+
+    @property
     def label_texts(self) -> tuple[str, ...]:
         """The labels' names as texts, where each is worth an example; else none."""
         few = float(np.median(np.bincount(self.y))) <= _FEW_ROWS

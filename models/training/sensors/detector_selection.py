@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 from models.sensors.calibrated_detector import FittedDetector
 from models.training import metrics as evaluation
@@ -73,7 +72,7 @@ def score_runs(sensor: FittedDetector, runs: Segments) -> HeldOutScores:
     first = sensor.window - 1
     rows, scores, p_values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [np.zeros(0)]
     for run in runs.each():
-        scored = sensor.score(runs.readings[run])
+        scored = sensor.score(runs.readings[run], times=runs.times_of(run))
         rows.append(np.arange(run.start, run.stop)[first:])
         scores.append(scored.scores[first:])
         p_values.append(scored.p_values[first:])
@@ -99,6 +98,8 @@ def metrics_of(sensor: FittedDetector, held_out: Segments, found: HeldOutScores)
 
 
 def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[str, float]:
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import
+
     alarms = found.p_values <= ALPHAS[0]
     values = precision_recall_fscore_support(anomalous, alarms, average="binary", zero_division=0.0)[:3]
     auroc = evaluation.auroc(found.scores[~anomalous], found.scores[anomalous])

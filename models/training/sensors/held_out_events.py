@@ -40,7 +40,10 @@ class HeldOutEvent:
 
 def explain(sensor: FittedDetector, held_out: Segments) -> list[ExplainedRun]:
     """Score each segment, with contributions."""
-    return [ExplainedRun(run, sensor.score(held_out.readings[run], contributions=True)) for run in held_out.each()]
+    return [
+        ExplainedRun(run, sensor.score(held_out.readings[run], times=held_out.times_of(run), contributions=True))
+        for run in held_out.each()
+    ]
 
 
 def find_events(sensor: FittedDetector, runs: Sequence[ExplainedRun]) -> list[HeldOutEvent]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
 from fastapi import APIRouter, Response
-from numpy.typing import NDArray
 
-from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
+from service.api.routes.label_scores import LabelScores
 from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
-from service.serving.image_model import ImageOutput, ReadsImages
+from service.serving.image_model import ReadsImages
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 router = APIRouter(tags=["Sonde"])
@@ -47,25 +45,6 @@ class LabelSet:
     def size_bytes(self) -> int:
         held = self.head.prototypes.nbytes + (self.detector.reference.nbytes if self.detector else 0)
         return int(held) + sum(len(name) for name in self.names)
-
-
-@dataclass(frozen=True)
-class LabelScores:
-    """Probabilities float32 [n, labels] of texts that are in scope and, where known, whether they are.
-
-    `parts` were computed for them. `label_set` describes labels that came with the request.
-    """
-
-    names: Sequence[str]
-    in_scope: NDArray[np.float32]
-    scope: ScoredTexts | None
-    parts: tuple[ModelOutput | ImageOutput, ...]
-    label_set: dict[str, object] | None = None
-
-    @cached_property
-    def scores(self) -> NDArray[np.float32]:
-        """Probabilities float32 [n, labels] that the text is in scope and has the label."""
-        return self.in_scope if self.scope is None else self.in_scope * self.scope.in_scope.numpy()[:, None]
 
 
 @compute_route(router, "/v1/classify", ClassifyAnswer, "Classify texts or images")
@@ -94,14 +73,13 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call: ComputeCall) -> Response:
     """The same for images, by a classifier of images or an encoder of texts and images."""
     served = await call.manager.resolve(body.model)
-    if not isinstance(served, ReadsImages):
+    if not (isinstance(served, ReadsImages) and served.metadata.task in {"classification", "embedding"}):
         served = await call.manager.resolve_images("classification", body.model)  # says what does
     call.require_inputs(len(images), "images")
     call.require_inputs(len(body.labels or {}), "labels")
     require_few_scores(len(images), body.labels or served.metadata.labels, body.top_k, "images")
     work = score_images(images, body.labels, served, call, multi_label=body.multi_label)
-    found = await call.cancel_on_disconnect(work)
-    scored = LabelScores(found.names, found.scores, None, found.parts, found.label_set)
+    scored = await call.cancel_on_disconnect(work)
     data = [_classification_object(scored, index, body) for index in range(len(images))]
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
     return call.respond(content, served, *scored.parts)

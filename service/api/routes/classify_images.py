@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.images.zero_shot import LabelPrototypes
-from models.text.sequence_classifier import probabilities
 from service.api.compute_route import ComputeCall
-from service.api.schemas.images import EncodedImage, name_images
+from service.api.image_urls import compute_images
+from service.api.routes.label_scores import LabelScores
+from service.api.schemas.images import EncodedImage
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages, ServedTextImages
 from service.serving.text_model import ModelOutput, TokenizeOptions
-
-
-@dataclass(frozen=True, slots=True)
-class ImageScores:
-    """Probabilities float32 [n, labels] of images. `parts` were computed for them."""
-
-    names: tuple[str, ...]
-    scores: NDArray[np.float32]
-    parts: tuple[ImageOutput | ModelOutput, ...]
-    label_set: dict[str, object] | None = None
 
 
 async def score_images(
@@ -35,16 +22,15 @@ async def score_images(
     call: ComputeCall,
     *,
     multi_label: bool,
-) -> ImageScores:
+) -> LabelScores:
     """Probabilities of a classifier's labels, or of the request's. Raises InvalidRequest for labels out of place."""
     if served.metadata.task == "classification":
         if labels is not None:
             raise InvalidRequest(
                 f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
             )
-        rows = await served.image_rows(images, call.caller, "classification", name_images(images))
-        scores = probabilities(rows.values, multi_label=multi_label or served.metadata.multi_label)
-        return ImageScores(served.metadata.labels, scores, (rows,))
+        rows = await compute_images(images, served, call, "classification")
+        return score_own_labels(served, rows, multi_label=multi_label)
     if not isinstance(served, ServedTextImages):
         raise InvalidRequest(
             f"{served.metadata.name} is an encoder of images alone: name a classifier, or a model that reads texts too",
@@ -55,6 +41,12 @@ async def score_images(
     return await _score_zero_shot(images, labels, served, call, multi_label=multi_label)
 
 
+def score_own_labels(served: ReadsImages, rows: ImageOutput, *, multi_label: bool) -> LabelScores:
+    """Probabilities of a classifier's own labels, by its rows."""
+    scores = served.probabilities(rows.values, multi_label=multi_label or served.metadata.multi_label)
+    return LabelScores(served.metadata.labels, scores, served.score(rows.values), (rows,))
+
+
 async def _score_zero_shot(
     images: list[EncodedImage],
     labels: dict[str, str | list[str]],
@@ -62,21 +54,21 @@ async def _score_zero_shot(
     call: ComputeCall,
     *,
     multi_label: bool,
-) -> ImageScores:
+) -> LabelScores:
     owners, texts = zip(*_label_texts(labels), strict=True)
     options = TokenizeOptions(param="labels")
     fit: Callable[[ModelOutput], LabelPrototypes] = partial(_fit, owners)
     prototypes, more = await served.fitted(
         LabelPrototypes, list(labels.items()), list(texts), call.caller, "classification", options, fit
     )
-    rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+    rows = await compute_images(images, served, call, "classification")
     scores = prototypes.probabilities(rows.values, served.metadata.zero_shot, multi_label=multi_label)
     about: dict[str, object] = {
         "count": len(texts),
         "cached": not more,
         "truncated": sum(part.truncated for part in more),
     }
-    return ImageScores(tuple(labels), scores, (rows, *more), about)
+    return LabelScores(tuple(labels), scores, None, (rows, *more), about)
 
 
 def _label_texts(labels: dict[str, str | list[str]]) -> list[tuple[int, str]]:

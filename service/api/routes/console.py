@@ -14,8 +14,9 @@ from service.api.compute_route import INFER
 router = APIRouter(include_in_schema=False)
 _FILES = StaticFiles(directory=Path(__file__).parents[2] / "web")
 _HEADERS = {
-    # Nothing from elsewhere, no script or style in the page, and no frame around it. Plots of reports are blobs.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    # Nothing from elsewhere, no script or style in the page, and no frame around it. Plots of reports are
+    # blobs, and their pictures data.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "cache-control": "no-cache",  # asked for again each time, so that files of two versions never mix
     "referrer-policy": "no-referrer",

@@ -1,79 +1,107 @@
-"""Anomaly scores of images, by normal images of the same request."""
+"""Anomaly scores of images, by a trained detector or by normal images of the same request."""
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from dataclasses import dataclass
 
-import numpy as np
 from fastapi import Response
-from PIL import Image
 from torch import Tensor
 
+from models.images.data_uri import to_data_uri
 from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
+from models.images.heat_map import draw_map
 from service.api.compute_route import ComputeCall
+from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
 from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
 from service.errors import InvalidRequest
-from service.serving.image_model import FitImages, ImageOutput, ServedPatches
+from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.image_model import FitImages, ImageOutput, ReadsImages, ServedPatches
 
 # Patch features take 0.3 MB an image.
 _MOST_IMAGES = 500
 _LEAST_REFERENCE = 3
-# The grey of a place that is as strange as the threshold; the strangest one is white.
-_THRESHOLD_GREY = 128
 _FITS: dict[ImageDetectorName, FitImages] = {"padim": fit_padim, "patchcore": fit_patch_core}
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """The scores of a request's images. `parts` were computed for them."""
+    """The scores of a request's images. `parts` were computed for them, `advice` goes before a number of images."""
 
     detector: CalibratedImageDetector
     scored: ScoredImages
     parts: tuple[ImageOutput, ...]
+    advice: str
 
 
 async def score_images(images: list[EncodedImage], body: AnomalyBody, call: ComputeCall) -> Response:
-    """A score, a p-value and a verdict for each image."""
-    served = await call.manager.resolve_images("embedding", body.model)
+    """A score, a p-value and a verdict for each image, by a trained detector or by reference images."""
+    require_count(len(images), _MOST_IMAGES, "images")
+    trained = None if body.model is None else await call.manager.resolve(body.model)
+    if isinstance(trained, FineTunedImages) and trained.fitted_detector is not None:
+        _require_own_normal(body, trained)
+        served: ReadsImages = trained
+        detector, patches = trained.fitted_detector
+    else:
+        served = await call.manager.resolve_images("embedding", body.model)
+        detector, patches = None, _require_patches(served)
+    outcome = await call.cancel_on_disconnect(_score(images, body, detector, patches, call))
+    content = await patches.run_in_pool(lambda: _write(outcome, body, patches))
+    return call.respond(content, served, *outcome.parts)
+
+
+def _require_own_normal(body: AnomalyBody, served: FineTunedImages) -> None:
+    """Raise InvalidRequest for fields that say what is normal: a trained detector knows."""
+    for name in ("reference", "detector"):
+        if name in body.model_fields_set:
+            message = f"{name}: {served.metadata.name} was trained on what is normal; leave {name} out"
+            raise InvalidRequest(message, param=name)
+
+
+def _require_patches(served: ReadsImages) -> ServedPatches:
     if served.patches is None:
         name = served.metadata.name
         message = f"{name} gives one vector an image, and defects are found by an encoder's inner maps: name another"
         raise InvalidRequest(message, param="model")
+    return served.patches
+
+
+def _require_reference(body: AnomalyBody) -> list[EncodedImage]:
     reference = body.normal_images
     if len(reference) < _LEAST_REFERENCE:
         expected = f"expected at least {_LEAST_REFERENCE} images that show what normal is"
         raise InvalidRequest.at("reference", f"{expected}, got {len(reference)}")
-    require_count(len(images), _MOST_IMAGES, "images")
     require_count(len(reference), _MOST_IMAGES, "reference")
-    patches = served.patches
-    outcome = await call.cancel_on_disconnect(_score(images, reference, body.detector, patches, call))
-    content = await served.run_in_pool(lambda: _write(outcome, body, patches))
-    return call.respond(content, served, *outcome.parts)
+    return reference
 
 
 async def _score(
     images: list[EncodedImage],
-    reference: list[EncodedImage],
-    kind: ImageDetectorName,
+    body: AnomalyBody,
+    trained: CalibratedImageDetector | None,
     patches: ServedPatches,
     call: ComputeCall,
 ) -> _Outcome:
-    detector, more = await patches.fitted(kind, reference, call.caller, name_images(reference), _FITS[kind])
+    """Scores by a trained detector, or by one that is fitted to the reference."""
+    detector, more = trained, list[ImageOutput]()
+    reference = _require_reference(body) if trained is None else []
+    fetched = await fetch_images([*reference, *images], call)
+    reference, images = fetched[: len(reference)], fetched[len(reference) :]
+    if detector is None:
+        kind = body.detector
+        detector, more = await patches.fitted(kind, reference, call.caller, name_images(reference), _FITS[kind])
     rows = await patches.image_rows(images, call.caller, "anomaly", name_images(images))
     scored = await patches.run_in_pool(lambda: detector.score(patches.model.unflatten(rows.values)))
-    return _Outcome(detector, scored, (rows, *more))
+    return _Outcome(detector, scored, (rows, *more), "send" if trained is None else "train on")
 
 
 def _write(outcome: _Outcome, body: AnomalyBody, patches: ServedPatches) -> bytes:
     detector, scored = outcome.detector, outcome.scored
-    threshold = detector.threshold(body.alpha)
+    threshold, advice = detector.threshold(body.alpha), f"{outcome.advice} at least {{}} images"
     data: list[dict[str, object]] = [
         {
             "object": "anomaly",
@@ -97,23 +125,13 @@ def _write(outcome: _Outcome, body: AnomalyBody, patches: ServedPatches) -> byte
         drift=None,
         state=None,
         reference={"count": detector.count, "cached": len(outcome.parts) == 1, "truncated": 0},
-        warnings=alpha_warnings(detector.count, body.alpha, "reference images", "send at least {} images"),
+        warnings=alpha_warnings(detector.count, body.alpha, "reference images", advice),
         usage=usage(*outcome.parts),
     )
 
 
 def _draw(places: Tensor, threshold: float | None, patches: ServedPatches) -> str:
     """A map of scores [places] as a data URI of a PNG, of the size that the model reads."""
-    grid, signature = patches.model.grid, patches.images.signature
-    scores = places.reshape(grid, grid).numpy()
-    limit = float(scores.max()) if threshold is None else threshold
-    beyond = max(float(scores.max()) - limit, 1e-6)
-    grey = np.where(
-        scores < limit,
-        _THRESHOLD_GREY * scores / max(limit, 1e-6),
-        _THRESHOLD_GREY + (255 - _THRESHOLD_GREY) * (scores - limit) / beyond,
-    ).astype(np.uint8)
-    picture = Image.fromarray(grey).resize((signature.width, signature.height), Image.Resampling.BILINEAR)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"
+    size = patches.images.signature
+    picture = draw_map(places.numpy(), threshold, size.width, size.height)
+    return to_data_uri(picture, max(picture.size), "PNG")

@@ -13,6 +13,7 @@ from service.api.deps import ManagerDep, SettingsDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.models import Info, ModelList, OneModel
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
@@ -98,7 +99,7 @@ async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
 def describe(served: Servable, manager: ModelManager) -> dict[str, Any]:
     """OpenAI's model object with our fields. Reads the disk for a trained model."""
     metadata = served.metadata
-    manifest = served.manifest if isinstance(served, FineTunedModel | ServedSensor) else None
+    manifest = served.manifest if isinstance(served, FineTunedModel | FineTunedImages | ServedSensor) else None
     return {
         "id": metadata.name,
         "object": "model",

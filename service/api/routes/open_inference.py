@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -82,9 +83,14 @@ async def infer(model: str, call: CallDep, number: str = "") -> Response:
     request = call.request
     raw = await read_bytes(request.receive, request.headers, call.settings.max_body_bytes)
     served = await call.manager.resolve(label(model, number))
-    body, binary = split_body(raw, request.headers.get(_HEADER_LENGTH))
-    work = infer_tensors(body, cut_parts(body, binary), tensor_model(served, call.settings), call.caller)
-    made = await call.cancel_on_disconnect(work)
+    header_length = request.headers.get(_HEADER_LENGTH)
+    body, binary = await in_pool_if(
+        len(raw) > INLINE_BYTES, served, lambda: split_body(raw, header_length, call.settings.max_inputs)
+    )
+    parts = partial(cut_parts, body, binary)
+    made = await call.cancel_on_disconnect(
+        infer_tensors(body, parts, len(raw), tensor_model(served, call.settings), call.caller)
+    )
     size = sum(tensor.values.nbytes for tensor in made.outputs.values())
     content, length = await in_pool_if(
         size > INLINE_BYTES, served, lambda: write_outputs(made.about, made.outputs, made.in_binary)

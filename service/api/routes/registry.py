@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflict
 from models.registry.names import ALIAS_PATTERN
 from models.registry.registry import Registry
+from models.training.report_labels import metric_label
 from service.api.deps import CallerDep, ContextDep, ManagerDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
@@ -261,6 +262,7 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
         **dict.fromkeys(("created", "task", "base", "base_version", "encoder", "job", "owner", "error")),
         "labels": [],
         "metrics": {},
+        "metric_labels": {},
     }
     try:
         manifest = registry.manifest(name, version)
@@ -269,7 +271,8 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
     for field in ("created", "task", "base", "base_version", "encoder", "owner", "metrics"):
         about[field] = getattr(manifest, field)
     job = manifest.job if caller.may_see(manifest.owner) else None
-    return {**about, "labels": list(manifest.labels), "job": job}
+    labels = {metric: metric_label(metric, manifest.task) for metric in manifest.metrics}
+    return {**about, "labels": list(manifest.labels), "metric_labels": labels, "job": job}
 
 
 def _ledger_entry(entry: dict[str, Any], caller: Caller) -> dict[str, Any]:

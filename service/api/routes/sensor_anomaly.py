@@ -46,7 +46,8 @@ async def score_readings(body: AnomalyBody, call: ComputeCall, served: ServedSen
     read = await _run_by_size(served, len(rows), lambda: _read_rows(body, rows, served, param, place.last_s))
     require_window(served, len(read.readings), state)
     contributions = body.contributions or bool(body.events)
-    work = served.score(read.readings, call.caller, state=state, contributions=contributions)
+    times = None if read.stamps is None else read.stamps.seconds
+    work = served.score(read.readings, call.caller, state=state, times=times, contributions=contributions)
     scored, timings = await call.cancel_on_disconnect(work)
     content = await _run_by_size(served, len(rows), lambda: _anomaly_body(body, served, scored, read, place))
     return call.respond(content, served, timings)

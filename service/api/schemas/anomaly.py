@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -23,7 +23,6 @@ from service.api.schemas.images import EncodedImage, check_images, image_or_imag
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
 
-_SOURCES = ("input", "images", "records", "series")
 ImageDetectorName = Literal["padim", "patchcore"]
 _MAX_QUANTILES = 99
 MAX_HORIZON = 100_000
@@ -62,7 +61,7 @@ Reference = Annotated[
 
 
 class AnomalyBody(RequestBody):
-    _exactly_one = _SOURCES
+    _exactly_one = ("input", "images", "records", "series")
 
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]
@@ -99,13 +98,7 @@ class AnomalyBody(RequestBody):
     truncate: bool = TRUNCATE
 
     @model_validator(mode="after")
-    def _require_one_source(self) -> AnomalyBody:
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none of them"
-            raise InvalidRequest(
-                f"give exactly one of {', '.join(_SOURCES)}: got {got}", param=given[1] if given else "input"
-            )
+    def _require_what_goes_together(self) -> Self:
         fields = {"timestamps": self.timestamps, "state": self.state, "events": self.events or None}
         for name, value in fields.items():
             if value is not None and self.series is None:

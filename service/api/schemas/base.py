@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, MissingField
 
 MODEL = Field(description="a served model's name, name:version, or an alias", min_length=1, max_length=256)
 OPTIONAL_MODEL = Field(
@@ -22,7 +22,7 @@ class RequestBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     _allows_unknown_nulls: ClassVar[bool] = False
-    _exactly_one: ClassVar[tuple[str, ...]] = ()  # fields of which a request has one; the body's validator checks it
+    _exactly_one: ClassVar[tuple[str, ...]] = ()  # fields of which a request has one
 
     @model_validator(mode="before")
     @classmethod
@@ -31,6 +31,19 @@ class RequestBody(BaseModel):
         if not isinstance(body, dict) or None not in body.values():
             return body
         return {name: value for name, value in body.items() if value is not None or not cls._may_be_null(name)}
+
+    @model_validator(mode="after")
+    def _require_exactly_one(self) -> Self:
+        if not self._exactly_one or len(given := self._given()) == 1:
+            return self
+        about = f"give exactly one of {', '.join(self._exactly_one)}"
+        if not given:
+            raise MissingField(f"{about}: got none of them", param=self._exactly_one[0])
+        raise InvalidRequest(f"{about}: got {' and '.join(given)}", param=given[1])
+
+    def _given(self) -> list[str]:
+        """Those of `_exactly_one` that the request has."""
+        return [name for name in self._exactly_one if getattr(self, name) is not None]
 
     @classmethod
     def _may_be_null(cls, name: str) -> bool:
@@ -54,7 +67,7 @@ class RequestBody(BaseModel):
     @classmethod
     def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
         """Take what a body must be beside its fields out of its schema, as a schema of its own."""
-        return {"oneOf": list(map(_has, cls._exactly_one))} if cls._exactly_one else {}
+        return {"oneOf": list(map(has_field, cls._exactly_one))} if cls._exactly_one else {}
 
 
 class CompatibleBody(RequestBody):
@@ -86,7 +99,7 @@ _NULL = {"type": "null"}
 _ABOUT = ("title", "description", "default")
 
 
-def _has(name: str) -> dict[str, Any]:
+def has_field(name: str) -> dict[str, Any]:
     """A schema of objects with a field that is not null."""
     return {"required": [name], "properties": {name: {"not": _NULL}}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
@@ -74,18 +74,10 @@ class CohereEmbedBody(CompatibleBody):
         None, description="accepted as Cohere does, and not used: callers are served fairly"
     )
 
-    @model_validator(mode="after")
-    def _require_one_source(self) -> CohereEmbedBody:
-        given = [name for name in self._exactly_one if getattr(self, name) is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none of them"
-            raise InvalidRequest(f"give exactly one of {', '.join(self._exactly_one)}: got {got}", param="texts")
-        return self
-
     @property
     def source(self) -> tuple[str, list[str | EncodedImage]]:
         """The field with the texts or images, and those."""
-        name = next(name for name in self._exactly_one if getattr(self, name) is not None)
+        (name,) = self._given()
         return name, getattr(self, name)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody
+from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody, has_field
 from service.api.schemas.fields import Count, one_text, text_or_texts
-from service.errors import InvalidRequest
+from service.errors import MissingField
 
 _MODEL = Field(description="a served model's name; :latest at its end is left out", min_length=1, max_length=256)
 
@@ -42,8 +42,12 @@ class OllamaShowBody(CompatibleBody):
     @model_validator(mode="after")
     def _require_name(self) -> OllamaShowBody:
         if self.model is None and self.name is None:
-            raise InvalidRequest("give exactly one of model, name: got none of them", param="model")
+            raise MissingField("give model, or its older name `name`: got none of them", param="model")
         return self
+
+    @classmethod
+    def _rules(cls, described: dict[str, Any]) -> dict[str, Any]:
+        return {**super()._rules(described), "anyOf": [has_field("model"), has_field("name")]}
 
 
 class OllamaError(ResponseBody):

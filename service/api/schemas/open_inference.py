@@ -14,7 +14,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Size = Annotated[int, Meta(ge=0, le=2**40)]
 # Of a request's priority: 1 is interactive if the request is small, this one and those above are bulk.
 PRIORITY_LEVELS = 2
-_MOST = 1000
+MOST_TENSORS = 1000
+MOST_DIMENSIONS = 64
 _LONGEST_US = 3_600_000_000
 
 
@@ -38,7 +39,7 @@ class InferInput(_Fields, frozen=True):
 
     name: Name
     datatype: Name
-    shape: Annotated[list[Size], Meta(max_length=64)]
+    shape: Annotated[list[Size], Meta(max_length=MOST_DIMENSIONS)]
     parameters: InputParameters | None = None
     data: Raw = Raw()
 
@@ -46,6 +47,18 @@ class InferInput(_Fields, frozen=True):
     def binary_size(self) -> int | None:
         """The bytes of its raw values; None where `data` has them."""
         return None if self.parameters is None else self.parameters.binary_data_size
+
+
+class ShapeAsBytes(Struct, frozen=True):
+    """A tensor of which only the shape is looked at, as it came."""
+
+    shape: Raw = Raw()
+
+
+class ShapesAsBytes(Struct, frozen=True):
+    """The shapes of a request."""
+
+    inputs: list[ShapeAsBytes] = []
 
 
 class OutputParameters(_CodecFields, frozen=True):
@@ -78,9 +91,9 @@ class InferParameters(_CodecFields, frozen=True):
 class InferBody(_Fields, frozen=True):
     """A request. KServe's client says the model in it, too; the path decides."""
 
-    inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MOST)]
+    inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=MOST_TENSORS)]
     id: Annotated[str, Meta(max_length=256)] | None = None
-    outputs: Annotated[list[InferOutput], Meta(max_length=_MOST)] | None = None
+    outputs: Annotated[list[InferOutput], Meta(max_length=MOST_TENSORS)] | None = None
     parameters: InferParameters | None = None
     model_name: str | None = None
 

@@ -73,6 +73,7 @@ class Version(ResponseBody):
     )
     labels: list[str]
     metrics: dict[str, float]
+    metric_labels: dict[str, str] = Field(description="each metric's name as people read it")
     job: str | None
     owner: str | None = Field(description="the API key whose job trained it; null from before owners")
     error: str | None = Field(description="why it cannot be read, when it cannot")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from service.api.schemas.base import MODEL, OPTIONAL_MODEL, SIDE, TRUNCATE, CompatibleBody, ResponseBody, Usage
 from service.api.schemas.fields import (
@@ -105,13 +105,6 @@ class TeiRerankBody(DocumentsBody):
     raw_scores: bool = Field(False, description="logits or cosines instead of numbers between 0 and 1")
     return_text: bool = Field(False, description="send the texts back")
     options: dict[str, Any] | None = Field(None, description="Hugging Face's; accepted and not used")
-
-    @model_validator(mode="after")
-    def _require_one_source(self) -> TeiRerankBody:
-        if (self.texts is None) == (self.documents is None):
-            got = "none of them" if self.texts is None else "both"
-            raise InvalidRequest(f"give exactly one of texts, documents: got {got}", param="texts")
-        return self
 
 
 class RerankResult(ResponseBody):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
 from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, RequestBody, ResponseBody, Usage
@@ -30,7 +30,7 @@ from service.api.schemas.images import (
     image_or_images,
     is_image_object,
 )
-from service.errors import InvalidRequest, MissingField
+from service.errors import InvalidRequest
 from service.serving.text_model import Purpose
 
 JinaTask = Literal[
@@ -79,10 +79,15 @@ EmbeddingsInput = Annotated[
 class EmbeddingsBody(CompatibleBody):
     _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
 
-    _exactly_one = ("input", "messages")
+    _exactly_one = ("input", "images", "messages")
 
     model: str | None = OPTIONAL_MODEL
-    input: EmbeddingsInput | None = Field(None, description="texts, token ids, or images; or else messages")
+    input: EmbeddingsInput | None = Field(
+        None, description="texts, token ids, or objects with images; or else images or messages"
+    )
+    images: image_or_images("images") | None = Field(  # type: ignore[valid-type]
+        None, description="images as base64 or data URIs; a form may have them as files, and a body be one image"
+    )
     modality: Literal["text", "image"] = Field(
         "text", description="Infinity's: image says that the strings of input are images, as base64 or data URIs"
     )
@@ -111,16 +116,11 @@ class EmbeddingsBody(CompatibleBody):
     output_dimension: Count | None = Field(None, description="Voyage's name of dimensions")
     output_dtype: Literal["float", Quantization] | None = Field(None, description="Voyage's name of quantization")
 
-    @model_validator(mode="after")
-    def _require_one_source(self) -> EmbeddingsBody:
-        _require_one(input=self.input, messages=self.messages)
-        return self
-
     @property
-    def images(self) -> list[str | EncodedImage] | None:
+    def mixed(self) -> list[str | EncodedImage] | None:
         """The images of the request, and the texts between them; None where it has texts or token ids alone."""
-        if self.messages is not None:
-            return self.messages
+        if self.messages is not None or self.images is not None:
+            return self.messages or self.images
         inputs: list[Any] = self.input or []
         if self.modality == "image":
             return [
@@ -222,11 +222,6 @@ class ClassifyBody(RequestBody):
     min_confidence: Probability | None = Field(None, description="answer label null where the best score is below")
     truncate: bool = TRUNCATE
 
-    @model_validator(mode="after")
-    def _require_one_source(self) -> ClassifyBody:
-        _require_one(input=self.input, images=self.images)
-        return self
-
     @property
     def texts(self) -> list[str]:
         """The texts of a request without images."""
@@ -259,12 +254,3 @@ class ClassifyAnswer(ResponseBody):
         description="of labels in the request: the number of texts, whether cached, the number cut"
     )
     usage: Usage
-
-
-def _require_one(**sources: object) -> None:
-    """Raise MissingField where both of two fields are absent, and InvalidRequest where both are there."""
-    given, about = [value is not None for value in sources.values()], f"give exactly one of {', '.join(sources)}"
-    if not any(given):
-        raise MissingField(f"{about}: got none of them", param="input")
-    if all(given):
-        raise InvalidRequest(f"{about}: got both", param="input")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
 from service.api.schemas.fields import IDS_SCHEMA, check_ids, one_text, text_or_texts
-from service.errors import InvalidRequest
 
 
 class ExplainBody(CompatibleBody):
@@ -19,13 +18,6 @@ class ExplainBody(CompatibleBody):
     text: one_text("text") | None = Field(None, description="one text, as Cohere's clients send it")  # type: ignore[valid-type]
     add_special_tokens: bool = Field(True, description="of input: add the model's special tokens")
     prompt_name: str | None = Field(None, description="of input: one of the model's prompts to put before each text")
-
-    @model_validator(mode="after")
-    def _require_one_source(self) -> ExplainBody:
-        if (self.input is None) == (self.text is None):
-            got = "none of them" if self.input is None else "both"
-            raise InvalidRequest(f"give exactly one of input, text: got {got}", param="input")
-        return self
 
 
 class DetokenizeBody(CompatibleBody):

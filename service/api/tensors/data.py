@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import orjson
 from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
-from service.api.schemas.open_inference import InferBody, InferInput
+from service.api.schemas.open_inference import MOST_DIMENSIONS, MOST_TENSORS, InferBody, InferInput, ShapesAsBytes
 from service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 BodyT = TypeVar("BodyT")
@@ -35,23 +36,41 @@ DATATYPES = {
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
+# Keys, names and values of parameters.
+_OTHER_STRINGS = 16 * 2 * MOST_TENSORS
+_MAX_SHAPE_BYTES = 4096
+_DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 # Of a text's length before its bytes, little-endian.
 _LENGTH_BYTES = 4
 
 
-def split_body(raw: bytes, header_length: str | None) -> tuple[InferBody, memoryview]:
+def split_body(raw: bytes, header_length: str | None, max_inputs: int) -> tuple[InferBody, memoryview]:
     """A request's JSON, and the raw values after it. `header_length` is the length of the JSON, where there are any.
 
-    Raises MalformedBody for what is no JSON, and InvalidRequest for other JSON.
+    Raises MalformedBody for what is no JSON, BodyTooLarge for more strings than `max_inputs` texts and all tensors
+    have, and InvalidRequest for other JSON.
     """
     length = len(raw)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdecimal() and int(header_length) <= len(raw)):
+        if not _DIGITS.fullmatch(header_length) or int(header_length) > len(raw):
             expected = f"expected the length of the JSON, at most the {len(raw)} bytes of the body"
             raise MalformedBody(f"inference-header-content-length: {expected}, got {header_length[:40]!r}")
         length = int(header_length)
-    view = memoryview(raw)
-    return decode_body(view[:length], InferBody), view[length:]
+    content = raw if length == len(raw) else raw[:length]
+    most = _OTHER_STRINGS + max_inputs + 1
+    BodyCounts(strings=most, lists=length, values=length).require_within(content)
+    _require_short_shapes(content)
+    return decode_body(content, InferBody), memoryview(raw)[length:]
+
+
+def _require_short_shapes(content: bytes) -> None:
+    """Raise InvalidRequest for a shape whose numbers would be many, before a list is made of them."""
+    if len(content) <= _MAX_SHAPE_BYTES:
+        return
+    for index, one in enumerate(decode_body(content, ShapesAsBytes).inputs):
+        if (size := memoryview(one.shape).nbytes) > _MAX_SHAPE_BYTES:
+            expected = f"expected at most {MOST_DIMENSIONS} dimensions"
+            raise InvalidRequest.at(f"inputs[{index}].shape", f"{expected}, got a shape of {size} bytes")
 
 
 def decode_body(raw: bytes | memoryview, kind: type[BodyT]) -> BodyT:

@@ -25,6 +25,9 @@ from service.serving.servable import Caller, Servable, Timings
 T = TypeVar("T")
 # Values that take longer to read or write than a thread to start.
 INLINE_BYTES = 64 * 1024
+# Sorting takes ten times as long, and each of the best values becomes a text.
+_INLINE_RANKED = 8 * 1024
+_MOST_RANKED = 200_000
 # Others have no best values.
 _NUMBERS = {"uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
 
@@ -40,26 +43,29 @@ class Inference:
 
 
 async def infer(
-    body: InferBody, parts: Sequence[memoryview | None], model: TensorModel[Any], caller: Caller
+    body: InferBody,
+    parts: Callable[[], Sequence[memoryview | None]],
+    size_bytes: int,
+    model: TensorModel[Any],
+    caller: Caller,
 ) -> Inference:
-    """Check a request against the model's contract, and compute it. `parts` are the inputs' raw values.
+    """Check a request of `size_bytes` against the model's contract, and compute it.
+
+    `parts` gives the inputs' raw values. It is called once shapes are known to be right.
 
     Raises TensorError and InvalidRequest naming what does not fit, and what `TensorModel.infer` raises.
     """
     wanted = _wanted(body, model)
     model.check(describe_inputs(body), body.options)
     tensors = await in_pool_if(
-        _size(body, parts) > INLINE_BYTES,
-        model.served,
-        lambda: read_tensors(body, parts, with_missing=model.with_missing),
+        size_bytes > INLINE_BYTES, model.served, lambda: read_tensors(body, parts(), with_missing=model.with_missing)
     )
     output = await model.infer(tensors, wanted, body.options, _asking_as(caller, body.options))
-    outputs = {
-        name: best_values(output.tensors[name], one.classification, model.labels.get(name, ()))
-        if one.classification
-        else output.tensors[name]
-        for name, one in wanted.items()
-    }
+    outputs = await in_pool_if(
+        any(one.classification and output.tensors[name].values.nbytes > _INLINE_RANKED for name, one in wanted.items()),
+        model.served,
+        lambda: {name: _ranked(output.tensors[name], one, model.labels.get(name, ())) for name, one in wanted.items()},
+    )
     in_binary = [name for name, one in wanted.items() if _is_binary(body, one)]
     metadata = model.served.metadata
     about: dict[str, Any] = {"model_name": metadata.name, "model_version": metadata.version, "id": body.id or ""}
@@ -71,12 +77,6 @@ async def infer(
 async def in_pool_if(is_large: bool, served: Servable, work: Callable[[], T]) -> T:
     """Do work in a thread where it is large."""
     return await served.run_in_pool(work) if is_large else work()
-
-
-def _size(body: InferBody, parts: Sequence[memoryview | None]) -> int:
-    """Bytes of all values."""
-    pairs = zip(body.inputs, parts, strict=True)
-    return sum(memoryview(one.data).nbytes if part is None else part.nbytes for one, part in pairs)
 
 
 def _wanted(body: InferBody, model: TensorModel[Any]) -> dict[str, OutputParameters]:
@@ -120,13 +120,24 @@ def _asking_as(caller: Caller, parameters: InferParameters) -> Caller:
     return replace(caller, deadline=deadline, patience_s=None)
 
 
+def _ranked(tensor: HostTensor, wanted: OutputParameters, labels: Sequence[str]) -> HostTensor:
+    """An output as its caller wants it. Raises InvalidRequest for more best values than one answer has."""
+    if not wanted.classification:
+        return tensor
+    columns = tensor.shape[-1] if tensor.shape else 1
+    count = tensor.values.size // max(columns, 1) * min(wanted.classification, columns)
+    if count > _MOST_RANKED:
+        message = f"{count} best values, {_MOST_RANKED} are allowed: ask for fewer of each row, or send fewer rows"
+        raise InvalidRequest.at("classification", message)
+    return best_values(tensor, wanted.classification, labels)
+
+
 def best_values(tensor: HostTensor, count: int, labels: Sequence[str]) -> HostTensor:
     """The `count` best values of each row as BYTES `value:index[:label]`, as Triton writes them."""
     rows = tensor.values.reshape(-1, tensor.shape[-1] if tensor.shape else 1)
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     texts = [
         f"{row[at]:f}:{at}{f':{labels[at]}' if labels else ''}".encode()
-        for row, best in zip(rows, order, strict=True)
-        for at in best
+        for row in rows
+        for at in np.argsort(-row.astype(np.float64), kind="stable")[:count]
     ]
-    return bytes_tensor(texts, (*tensor.shape[:-1], order.shape[1]))
+    return bytes_tensor(texts, (*tensor.shape[:-1], min(count, rows.shape[1])))

@@ -1,9 +1,11 @@
 // Kinds of jobs, as a person chooses among them: what each reads from a file.
 
-/** `fields` are columns of texts; sensor kinds read a `timestamp` and numbers. `example` shows the header of a file. */
+/** `fields` are columns of texts; sensor kinds read a `timestamp` and numbers, kinds of `images` an archive. `example` shows the header of a file. */
 export const KINDS = {
   classification: { title: "Classify texts", task: "classification", fields: ["text", "label"] },
   anomaly: { title: "Find unusual texts", task: "anomaly", fields: ["text"] },
+  images: { title: "Classify images", task: "classification", fields: [], images: true },
+  defects: { title: "Find defects in images", task: "anomaly", fields: [], images: true },
   embedding: { title: "Tune an encoder on pairs", task: "embedding", fields: ["anchor", "positive"] },
   rerank: { title: "Rank documents", task: "rerank", fields: ["query", "document", "label"] },
   series: { title: "Watch sensors over time", task: "anomaly", sensors: { kind: "series" } },
@@ -23,10 +25,13 @@ const NAMES = {
 /** The kind that fits the columns of a file best, by their names and what is in them. */
 export function guessKind(columns, { timestamp, numbers }) {
   const lower = columns.map((name) => name.toLowerCase());
-  if (numbers.length && numbers.length >= columns.length - 2 && (timestamp || numbers.length > 1)) return "series";
+  if (timestamp ? numbers.length && 2 * numbers.length >= columns.length - 1 : numbers.length > 1 && numbers.length >= columns.length - 2) return "series";
   const texts = ["classification", "embedding", "rerank"];
   return texts.find((kind) => KINDS[kind].fields.every((field) => lower.includes(field))) ?? (columns.length > 1 ? "classification" : "anomaly");
 }
+
+/** Whether a file is an archive of images. */
+export const isArchive = (file) => /\.zip$/i.test(file.name);
 
 /** For each field of a kind the column that is probably meant. */
 export function guessColumns(kind, columns) {
@@ -36,9 +41,9 @@ export function guessColumns(kind, columns) {
 }
 
 /** `method.supervised` of a job. Columns that have the expected name are not mapped. */
-export function supervised(kind, mapping, { timestamp, hyperparameters = {} }) {
+export function supervised(kind, mapping, { timestamp, group, hyperparameters = {} }) {
   const { task, fields, sensors } = KINDS[kind];
-  if (sensors) return { task, hyperparameters: { ...sensors, ...(timestamp ? { timestamp } : {}), ...hyperparameters } };
+  if (sensors) return { task, hyperparameters: { ...sensors, ...(timestamp && { timestamp }), ...(group && { group }), ...hyperparameters } };
   const columns = Object.fromEntries(fields.map((field) => [field, mapping[field]]).filter(([field, column]) => column && column !== field));
   return { task, hyperparameters, ...(Object.keys(columns).length ? { columns } : {}) };
 }

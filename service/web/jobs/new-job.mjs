@@ -1,13 +1,14 @@
 // A new job from a dropped file: columns first, then the data checks, then the job.
 import { call, post } from "../api.mjs";
+import { guessRoles } from "../csv.mjs";
 import { html, useState } from "../html.mjs";
-import { loadModels } from "../models.mjs";
+import { loadModels, readsImages, readsTexts } from "../models.mjs";
 import { Button, Card, ErrorNotice, Field, Notice, Select, Table, bytes, plain, useAction, useLoad } from "../parts/basics.mjs";
 import { Drop } from "../parts/drop.mjs";
 import { Findings } from "../parts/findings.mjs";
 import { go } from "../route.mjs";
-import { guessRoles, peek } from "../table.mjs";
-import { KINDS, guessColumns, guessKind, supervised } from "./kinds.mjs";
+import { peek } from "../table.mjs";
+import { KINDS, guessColumns, guessKind, isArchive, supervised } from "./kinds.mjs";
 
 const SHOWN_ROWS = 4;
 
@@ -15,7 +16,7 @@ export function NewJob() {
   const [found, take] = useAction(async (file) => ({ file, table: await peek(file) }));
   return html`
     <${Card} title="Start a job">
-      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL or Parquet" onFile=${take} />
+      <${Drop} label="Drop a file of examples, or choose one: CSV, JSONL, Parquet, or a ZIP of images" onFiles=${([file]) => take(file)} />
       <${ErrorNotice} error=${found.error} />
       ${found.data && html`<${Plan} key=${found.data.file} ...${found.data} />`}
     <//>
@@ -26,17 +27,19 @@ function Plan({ file, table }) {
   const models = useLoad(loadModels);
   const columns = table?.columns ?? [];
   const roles = table ? guessRoles(table) : { timestamp: null, numbers: [] };
-  const [kind, choose] = useState(table ? guessKind(columns, roles) : "classification");
+  const [kind, choose] = useState(isArchive(file) ? "images" : table ? guessKind(columns, roles) : "classification");
   const [mapping, map] = useState(() => guessColumns(kind, columns));
   const [timestamp, setTimestamp] = useState(roles.timestamp ?? "");
+  const [group, setGroup] = useState("");
   const [base, setBase] = useState(null);
   const [suffix, name] = useState(file.name.replace(/\.\w+$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64));
   const [horizon, reach] = useState("24");
   const [settings, configure] = useState("{}");
   const [stage, report] = useState("");
   const [sent, progress] = useState(null);
-  const { sensors, fields = [] } = KINDS[kind];
-  const bases = (models.data ?? []).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
+  const { sensors, images = false, fields = [] } = KINDS[kind];
+  const kinds = Object.entries(KINDS).filter(([, one]) => Boolean(one.images) === isArchive(file));
+  const bases = (models.data ?? []).filter(isOf(images)).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
   const model = sensors ? "sensors" : (base ?? bases[0]);
 
   function body(uploaded) {
@@ -45,7 +48,7 @@ function Plan({ file, table }) {
       model,
       training_file: uploaded.id,
       ...(suffix ? { suffix } : {}),
-      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp, hyperparameters }) },
+      method: { type: "supervised", supervised: supervised(kind, mapping, { timestamp, group, hyperparameters }) },
     };
   }
   const [checked, check] = useAction(async () => {
@@ -67,15 +70,16 @@ function Plan({ file, table }) {
   });
 
   return html`
-    ${table ? html`<${Sample} table=${table} />` : html`<${Notice}>The page cannot read Parquet. The columns are checked by the service.<//>`}
+    ${table ? html`<${Sample} table=${table} />` : html`<${Notice}>${isArchive(file) ? "Images are labelled by the folder that they lie in." : "The page cannot read Parquet. The columns are checked by the service."}<//>`}
     <form onSubmit=${(event) => (event.preventDefault(), check())}>
       <div class="fields">
-        <${Field} label="What for"><${Select} value=${kind} options=${Object.entries(KINDS).map(([one, { title }]) => [one, title])}
+        <${Field} label="What for"><${Select} value=${kind} options=${kinds.map(([one, { title }]) => [one, title])}
           onChange=${(chosen) => (choose(chosen), map(guessColumns(chosen, columns)))} /><//>
         ${!sensors && bases.length > 0 && html`<${Field} label="Begin with"><${Select} value=${model} options=${bases} onChange=${setBase} /><//>`}
         ${table && fields.map((field) => html`<${Field} label=${`Column of ${field}`}><${Select} value=${mapping[field]} options=${columns}
           onChange=${(column) => map({ ...mapping, [field]: column })} /><//>`)}
-        ${sensors && table && html`<${Field} label="Column of time"><${Select} value=${timestamp} options=${[["", "none"], ...columns]} onChange=${setTimestamp} /><//>`}
+        ${sensors && table && html`<${Field} label="Column of time"><${Select} value=${timestamp} options=${[["", "none"], ...columns]} onChange=${setTimestamp} /><//>
+          <${Field} label="Column that tells machines apart"><${Select} value=${group} options=${[["", "none"], ...columns]} onChange=${setGroup} /><//>`}
         ${kind === "forecast" && html`<${Field} label="Steps to forecast"><input type="number" min="1" required value=${horizon} onInput=${(event) => reach(event.target.value)} /><//>`}
         <${Field} label="Name" hint="The last part of the new model's name."><input value=${suffix} pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*" maxlength="64"
           onInput=${(event) => name(event.target.value)} /><//>
@@ -91,6 +95,9 @@ function Plan({ file, table }) {
     ${checked.data && html`<${Checked} ...${checked.data} onStart=${() => start(checked.data.uploaded)} isBusy=${started.isBusy} />`}
   `;
 }
+
+/** Whether a job on images, or on texts, can begin with what a model reads: models of both train nothing. */
+const isOf = (images) => (model) => readsImages(model) === images && readsTexts(model) !== images;
 
 function readSettings(text) {
   try {

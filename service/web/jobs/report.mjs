@@ -4,6 +4,7 @@ import { html, useEffect, useState } from "../html.mjs";
 import { Card, ErrorNotice, Notice, Table, number, plain, useLoad } from "../parts/basics.mjs";
 import { Events } from "../parts/events.mjs";
 import { Findings } from "../parts/findings.mjs";
+import { DrawnPicture } from "../parts/pictures.mjs";
 import { Confusion } from "./confusion.mjs";
 
 export function Report({ path, job }) {
@@ -19,6 +20,7 @@ export function Report({ path, job }) {
       ${data.choices?.map((choice) => html`<p><b>${plain(choice.what)}: ${plain(choice.chosen)}.</b> ${plain(choice.reason)}</p>`)}
       ${data.confusion && html`<${Confusion} confusion=${data.confusion} />`}
       ${data.events && html`<${HeldOutEvents} events=${data.events} />`}
+      ${data.pictures && html`<${Pictures} pictures=${data.pictures} />`}
       ${Object.entries(data.plot_files ?? {}).map(([name, address]) => html`<${Picture} name=${name} address=${address} />`)}
     <//>
   `;
@@ -43,6 +45,15 @@ function HeldOutEvents({ events: { found, alpha, shown } }) {
   const rows = shown.map((one) => ({ ...one, pValue: one.p_value, start: one.labelled ? `${one.start} (labelled)` : one.start }));
   const some = found > shown.length ? `, the ${shown.length} strangest` : "";
   return html`<h3>${found} events in the held-out readings at alpha ${alpha}${some}</h3><${Events} rows=${rows} />`;
+}
+
+/** Images with what a detector sees in them, as data URIs. */
+function Pictures({ pictures }) {
+  const titles = [...new Set(pictures.map((one) => one.title))];
+  return titles.map((title) => html`
+    <h3>${title}</h3>
+    <div class="pictures">${pictures.filter((one) => one.title === title).map((one) => html`
+      <figure><${DrawnPicture} uri=${one.image} alt=${one.caption} /><figcaption>${plain(one.caption)}</figcaption></figure>`)}</div>`);
 }
 
 /** A plot that the service draws. It is an image, so nothing in it runs. */

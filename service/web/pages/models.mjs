@@ -134,7 +134,8 @@ function Moves({ path, versions, onDone }) {
 function Metrics({ versions }) {
   const shown = versions.slice(0, SHOWN_VERSIONS);
   const names = [...new Set(shown.flatMap((one) => Object.keys(one.metrics)))];
-  const columns = [["Metric", (name) => plain(name.replaceAll("_", " "))], ...shown.map((one) => [`v${one.version}`, (name) => number(one.metrics[name] ?? "–")])];
+  const labels = Object.assign({}, ...shown.map((one) => one.metric_labels));
+  const columns = [["Metric", (name) => plain(labels[name])], ...shown.map((one) => [`v${one.version}`, (name) => number(one.metrics[name] ?? "–")])];
   return html`
     <${Card} title="Metrics side by side">
       <${Table} label="Metrics of the versions" columns=${columns} rows=${names} numbers=${shown.map((_, at) => at + 1)} />

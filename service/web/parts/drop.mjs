@@ -1,14 +1,19 @@
-// A place to drop a file, which is also a button that chooses one.
+// A place to drop files, which is also a button that chooses them.
 import { html, useId, useState } from "../html.mjs";
 
-export function Drop({ label, accept, onFile }) {
+/** Calls `onFiles` with a list: of one file, or of several where `multiple`. */
+export function Drop({ label, accept, multiple = false, onFiles }) {
   const id = useId();
   const [isOver, hover] = useState(false);
-  const take = (file) => file && onFile(file);
+  const take = (files) => files.length && onFiles([...files].slice(0, multiple ? undefined : 1));
+  function chooseFiles({ target }) {
+    take(target.files);
+    if (multiple) target.value = ""; // the page lists them itself, and the same ones can be chosen again
+  }
   function drop(event) {
     event.preventDefault();
     hover(false);
-    take(event.dataTransfer.files[0]);
+    take(event.dataTransfer.files);
   }
   return html`
     <div
@@ -18,7 +23,7 @@ export function Drop({ label, accept, onFile }) {
       onDrop=${drop}
     >
       <label for=${id}>${label}</label>
-      <input id=${id} type="file" accept=${accept} onChange=${(event) => take(event.target.files[0])} />
+      <input id=${id} type="file" accept=${accept} multiple=${multiple} onChange=${chooseFiles} />
     </div>
   `;
 }

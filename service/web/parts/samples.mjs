@@ -1,5 +1,6 @@
 // A request as a person would send it: curl, Python and JavaScript, to copy.
 import { key } from "../api.mjs";
+import { fields, hasFiles } from "../form-data.mjs";
 import { html, useState } from "../html.mjs";
 import { Button, Tabs } from "./basics.mjs";
 
@@ -30,16 +31,24 @@ export function Samples({ path, body }) {
 function shorten(value) {
   if (Array.isArray(value)) {
     const kept = value.slice(0, SHOWN_VALUES).map(shorten);
-    return value.length > SHOWN_VALUES ? [...kept, `… ${value.length - SHOWN_VALUES} more`] : kept;
+    const more = `… ${value.length - SHOWN_VALUES} more`;
+    return value.length > SHOWN_VALUES ? [...kept, value[0] instanceof File ? new File([], more) : more] : kept;
   }
-  return value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([name, one]) => [name, shorten(one)])) : value;
+  const isPlain = value && typeof value === "object" && !(value instanceof File);
+  return isPlain ? Object.fromEntries(Object.entries(value).map(([name, one]) => [name, shorten(one)])) : value;
 }
 
 function toCurl(url, body, withKey) {
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
   const header = withKey ? ` \\\n  -H "authorization: Bearer $SONDE_API_KEY"` : "";
-  return `curl '${url}'${header} \\\n  -H 'content-type: application/json' \\\n  -d '${quoted}'`;
+  const content = hasFiles(body)
+    ? fields(body).map(([name, value]) => ` \\\n  -F ${quote(`${name}=${value instanceof File ? `@${curlName(value.name)}` : value}`)}`).join("")
+    : ` \\\n  -H 'content-type: application/json' \\\n  -d ${quote(JSON.stringify(body))}`;
+  return `curl ${quote(url)}${header}${content}`;
 }
+
+const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+/** A file's name in quotes where curl would cut it. */
+const curlName = (name) => (/[;,"]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name);
 
 function toPython(url, body, withKey) {
   const headers = withKey ? `\n    headers={"authorization": f"Bearer {os.environ['SONDE_API_KEY']}"},` : "";
@@ -48,22 +57,44 @@ ${withKey ? "import os\n\n" : ""}import httpx
 
 answer = httpx.post(
     "${url}",${headers}
-    json=${pythonLiteral(body)},
+    ${hasFiles(body) ? pythonForm(body) : `json=${pythonLiteral(body)}`},
     timeout=60,
 )
 answer.raise_for_status()
 print(answer.json())`;
 }
 
+function pythonForm(body) {
+  const all = fields(body);
+  const texts = Object.fromEntries(all.filter(([, value]) => !(value instanceof File)));
+  const files = all.filter(([, value]) => value instanceof File);
+  const opened = files.map(([name, file]) => `        ("${name}", open(${JSON.stringify(file.name)}, "rb")),\n`);
+  return `data=${pythonLiteral(texts)},\n    files=[\n${opened.join("")}    ]`;
+}
+
 function toJavaScript(url, body, withKey) {
-  const authorization = withKey ? ` authorization: \`Bearer \${process.env.SONDE_API_KEY}\`,` : "";
-  return `const answer = await fetch("${url}", {
+  const authorization = withKey ? " authorization: `Bearer ${process.env.SONDE_API_KEY}`," : "";
+  const isForm = hasFiles(body);
+  const type = isForm ? "" : ' "content-type": "application/json"';
+  return `${isForm ? javaScriptForm(body) : ""}const answer = await fetch("${url}", {
   method: "POST",
-  headers: {${authorization} "content-type": "application/json" },
-  body: JSON.stringify(${JSON.stringify(body)}),
+  headers: {${authorization}${type} },
+  body: ${isForm ? "form" : `JSON.stringify(${JSON.stringify(body)})`},
 });
 if (!answer.ok) throw new Error(await answer.text());
 console.log(await answer.json());`;
+}
+
+function javaScriptForm(body) {
+  const appended = fields(body).map(([name, value]) => {
+    const content = JSON.stringify(value instanceof File ? value.name : value);
+    return `form.append("${name}", ${value instanceof File ? `await openAsBlob(${content}), ${content}` : content});\n`;
+  });
+  return `import { openAsBlob } from "node:fs"; // Node 20 or newer
+
+const form = new FormData();
+${appended.join("")}
+`;
 }
 
 /** JSON is Python, but for three words. */

@@ -1,6 +1,7 @@
 // Labels for texts: a trained model's own, or those that the person writes.
 import { html, useState } from "../html.mjs";
-import { Card, percent, plain } from "../parts/basics.mjs";
+import { Bars } from "../parts/bars.mjs";
+import { Card, plain } from "../parts/basics.mjs";
 import { RequestForm, Texts, lines, requireTexts, useRequest } from "./form.mjs";
 
 const MOST_TEXTS = 50;
@@ -27,7 +28,7 @@ export default function Classify({ models }) {
 }
 
 /** Names, or names with their examples where any line has one. */
-function readLabels(text) {
+export function readLabels(text) {
   const found = {};
   for (const line of lines(text)) {
     const [name, ...example] = line.split(":");
@@ -43,11 +44,7 @@ function Result({ text, result }) {
   return html`
     <${Card} title=${plain(text)}>
       ${result.out_of_scope && html`<p class="warn-text">Unlike the examples of every label (p-value ${result.p_value.toPrecision(2)}).</p>`}
-      <div class="bars">
-        ${result.labels.slice(0, 8).map(
-          ({ label, score }) => html`<span>${plain(label)}</span><meter value=${score} aria-label=${plain(label)}></meter><span class="number">${percent(score)}</span>`,
-        )}
-      </div>
+      <${Bars} labels=${result.labels.slice(0, 8)} />
     <//>
   `;
 }

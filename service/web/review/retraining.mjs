@@ -1,6 +1,6 @@
 // A job on what a model learnt from before, and on all feedback that came since.
 import { call, get, part, post } from "../api.mjs";
-import { parseCsv } from "../table.mjs";
+import { parseCsv } from "../csv.mjs";
 
 const MOST_BYTES = 64 * 2 ** 20;
 

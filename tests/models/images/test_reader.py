@@ -12,7 +12,8 @@ from PIL import Image
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images.reader import ImageLimits, read_image
-from tests.support.images import encoded, hostile, long_gif, picture, png_header
+from models.images.tiff_strips import count_strips
+from tests.support.images import encoded, hostile, long_gif, many_parts, picture, png_header
 
 LIMITS = ImageLimits()
 
@@ -108,3 +109,42 @@ def test_the_reason_names_the_limit() -> None:
 
 def test_a_gif_within_the_limit_is_read() -> None:
     assert pixels(long_gif(1_000)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("name", many_parts())
+def test_images_of_many_parts_are_refused_at_once(name: str) -> None:
+    data, process = many_parts()[name], psutil.Process()
+    before, began = process.memory_info().rss, time.thread_time()
+    with pytest.raises(ImageTooLarge, match="an image of few parts"):
+        read_image(data, LIMITS, "image")
+    assert time.thread_time() - began < 2
+    assert process.memory_info().rss - before < 64 << 20
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_deflate", "jpeg"])
+def test_strips_of_a_tiff_are_counted(compression: str | None) -> None:
+    data = encoded(picture(640, 480), "TIFF", compression=compression)
+    assert 1 <= count_strips(data) <= 480
+    assert pixels(data).shape == (480, 640, 3)
+    for length in range(0, len(data), 997):
+        assert count_strips(data[:length]) <= 480
+
+
+def test_images_with_the_parts_of_a_camera_are_read() -> None:
+    picture_with = encoded(picture(640, 480), "JPEG", exif=b"Exif\0\0" + bytes(60_000), icc_profile=bytes(3_000_000))
+    assert pixels(picture_with).shape == (480, 640, 3)
+    assert pixels(encoded(picture(2000, 1500), "PNG", compress_level=0)).shape == (1500, 2000, 3)
+    assert pixels(encoded(picture(1000, 800).convert("P"), "GIF", comment=b"a" * 50_000)).shape == (800, 1000, 3)
+
+
+def test_a_large_image_comes_smaller_but_not_below_the_side() -> None:
+    image = picture(4000, 3000)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    data = encoded(image, "PNG", compress_level=1, exif=exif)
+    found = read_image(data, LIMITS, "image", side=448)
+    assert found.size == (500, 667)
+    whole = read_image(data, LIMITS, "image").resize(found.size, Image.Resampling.BOX)
+    difference = np.asarray(found).astype(np.int64) - np.asarray(whole).astype(np.int64)
+    assert abs(difference).mean() < 1
+    assert read_image(encoded(picture(1600, 1200)), LIMITS, "image", side=448).size == (1600, 1200)

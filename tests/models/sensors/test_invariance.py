@@ -18,6 +18,8 @@ from models.sensors.fitting import fit_sensor
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.training.sensors.fit_forecaster import ForecastPlan, fit_forecaster
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("a", "b")
 EVERY = [(kind, name) for kind, group in DETECTORS.items() for name in group] + [("series", DETECTOR_ID)]
 # Powers of two keep each reading exact, so that only the arithmetic is tested: 2^40 is 1.1e12.

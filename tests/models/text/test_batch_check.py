@@ -20,6 +20,8 @@ from models.text.batch_check import OneByOne
 from models.text.sequence_classifier import SequenceClassifier
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 needs_int8 = pytest.mark.skipif(
     INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here"

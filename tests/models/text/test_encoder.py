@@ -23,6 +23,8 @@ from models.text.packed.encoder import PackedEncoder
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a card", "the card is 12 days late, where is it?", "x", "ü " * 30, "the the the"]
 CPU32 = place("cpu", "float32")
 
@@ -222,7 +224,6 @@ def reference(mixed_texts: list[str]) -> NDArray[np.float32]:
 
 
 @pytest.mark.real
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999), ("bfloat16", 0.999)])
 def test_minilm_equals_sentence_transformers_on_mixed_lengths(
     mixed_texts: list[str], reference: NDArray[np.float32], dtype: str, least: float

@@ -33,6 +33,8 @@ from models.text.packed.encoder import PackedEncoder
 from models.text.sequence_classifier import probabilities
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 LONG = "the card is 12 days late, where is it? " * 3
 TEXTS = ["a card", LONG]

@@ -17,6 +17,8 @@ from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 
 def _load(path: Path) -> None:
     load(locate(str(path)), place("cpu", "float32"))

@@ -36,6 +36,7 @@ _HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(texts=st.lists(_TEXTS | st.sampled_from(["a", "\u1100", "か", "\U0001f600" * 40])))
 def test_the_result_is_unicodedatas_own(form: Form, texts: list[str]) -> None:
@@ -43,6 +44,7 @@ def test_the_result_is_unicodedatas_own(form: Form, texts: list[str]) -> None:
     assert normalize(form, text) == unicodedata.normalize(form, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_character_before_and_after_marks(form: Form) -> None:
     marks = "\u0315\u0327\u0f73" * 12

@@ -18,6 +18,8 @@ from models.text.sequence_classifier import SequenceClassifier, probabilities, r
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 PAIRS = [("a card", "the card is here"), ("a card", "x"), ("a", "b " * 40)]
 

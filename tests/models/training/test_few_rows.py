@@ -13,6 +13,8 @@ from models.training.run import run
 from tests.models.training.test_run import Row, failure, findings, job
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,7 +63,6 @@ def test_a_detector_chosen_on_out_of_scope_texts_is_reported(encoder: Path, tmp_
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["contrastive", "full"])
 def test_two_rows_a_label_are_enough_to_tune_on(encoder: Path, tmp_path: Path, mode: str) -> None:
     """Fewer rows than there are rounds: as many rounds as rows."""

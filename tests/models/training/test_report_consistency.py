@@ -12,7 +12,7 @@ from torch import nn
 
 from models.training.checks.comparison import Predictions, check_trivial
 from models.training.checks.data import check_data
-from models.training.checks.false_alarms import check_false_alarms, check_text_false_alarms
+from models.training.checks.false_alarms import check_false_alarms, check_input_false_alarms
 from models.training.checks.forecast_network import check_forecasts
 from models.training.checks.forward import check_forward
 from models.training.checks.gradient import GradientMonitor
@@ -24,6 +24,8 @@ from models.training.data.table import Table
 from models.training.report import Finding, Report
 from models.training.report_markdown import to_markdown
 from tests.support.check_rows import embed, healthy, parts, relabelled
+
+pytestmark = pytest.mark.slow
 
 _NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?%?)"
 # How messages name a range, and the sides that it bounds: the lowest and the highest value that is fine.
@@ -155,7 +157,7 @@ def _sensors(seed: int) -> Iterator[Finding]:
     yield from check_table(train, held, repairs)
     p_values, anomalous = random.random(rows) ** (1 + seed / 4), random.random(rows) < 0.1
     yield from check_false_alarms(p_values, 4, 500)
-    yield from check_text_false_alarms(p_values[:80], 40 + seed)
+    yield from check_input_false_alarms(p_values[:80], 40 + seed)
     ours, limits = (
         Predictions(anomalous * gain + random.normal(size=rows), random.random(rows) < 0.1) for gain in (3, 1)
     )

@@ -42,6 +42,8 @@ from models.training.tuning.encoder_tuning import EncoderTuning
 from tests.support import tiny_models
 from tests.support.artifacts import MANIFEST
 
+pytestmark = pytest.mark.slow
+
 # Every class has letters of its own, so that even a random encoder tells them apart.
 ALPHABETS = {"fruit": "abcde", "steel": "vwxyz", "river": "56789"}
 Row = dict[str, str]
@@ -154,7 +156,6 @@ def test_words_are_left_out_where_they_gain_nothing(trained: tuple[Path, list[Ma
     )
 
 
-@pytest.mark.slow
 def test_a_head_with_words_gives_its_golden_rows_and_is_an_incumbent(encoder: Path, tmp_path: Path) -> None:
     directory = job(tmp_path / "words", encoder, labelled(10), hyperparameters={"mode": "frozen", "lexical": True})
     assert run(directory, lambda event: None) == 0
@@ -226,7 +227,6 @@ def stranger(encoder: Path) -> Path:
     return tiny_models.roughen(tiny_models.encoder(encoder.parent / "stranger", normalize=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "anomaly"])
 @pytest.mark.parametrize("kept", [True, False], ids=["own encoder", "base"])
 def test_the_incumbent_is_judged_with_its_own_encoder(
@@ -249,7 +249,6 @@ def test_the_incumbent_is_judged_with_its_own_encoder(
         assert result["incumbent_metrics"]["ece"] == pytest.approx(before["metrics"]["ece"], abs=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "version"), [("gone=/nowhere/at/all", "0123456789ab"), ("stranger", "another")])
 def test_an_incumbent_whose_base_cannot_be_opened_is_not_measured(
     trained: tuple[Path, list[Mapping[str, Any]]],
@@ -305,7 +304,6 @@ def test_a_validation_file_is_what_the_result_is_judged_on(encoder: Path, tmp_pa
     assert metrics["held_out_rows"] == 45
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["contrastive", "full"])
 def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(
     encoder: Path, tmp_path: Path, mode: str
@@ -347,7 +345,6 @@ def guess(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EncoderComparison, "_predict_frozen", lambda self, rows: np.zeros(len(rows), np.int64))
 
 
-@pytest.mark.slow
 def test_a_tuned_encoder_that_is_better_beyond_chance_wins(won: tuple[Path, list[Mapping[str, Any]]]) -> None:
     result = read(won[0] / "result.json")
     assert (result["mode"], result["encoder"]) == ("contrastive", "own")
@@ -385,7 +382,6 @@ def test_a_successor_is_compared_with_what_had_not_learnt_the_held_out_rows(
     assert incumbent["macro_f1"] == pytest.approx(before["macro_f1"], abs=1e-6)
 
 
-@pytest.mark.slow
 def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,7 +406,6 @@ def test_encoders_that_only_judge_are_not_tuned_twice_by_a_job_that_goes_on(
     assert tuned == ["tuned", "tuned-1", "tuned-2", "tuned-3", "tuned", "tuned-3", "tuned-4", "refitted"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "wrong", "tuned"), [("auto", 0, False), ("auto", 1, False), ("auto", 30, True), ("contrastive", 0, True)]
 )
@@ -436,7 +431,6 @@ def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_se
     assert any(explained in message for message in said) == (not tuned)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "told"), [({}, "macro-F1"), ({"metric": "accuracy", "confidence": 0.95}, "accuracy")]
 )
@@ -464,7 +458,6 @@ def test_the_metric_and_confidence_asked_for_decide_whether_a_tuned_encoder_wins
     assert read(tmp_path / "job" / "result.json")["encoder"] == ("base" if given else "own")
 
 
-@pytest.mark.slow
 def test_the_report_compares_in_the_metric_that_decides(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,10 +52,14 @@ def test_json_that_is_no_object_breaks_the_contract(client: TestClient, content:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", "/"]
+    ("path", "kind"),
+    [
+        *(("embeddings", kind) for kind in ("text/plain", "application/x-www-form-urlencoded", "json", "/")),
+        ("rerank", "multipart/form-data; boundary=x"),
+    ],
 )
-def test_other_content_types_are_refused(client: TestClient, kind: str) -> None:
-    answer = post(client, GOOD, kind)
+def test_other_content_types_are_refused(client: TestClient, path: str, kind: str) -> None:
+    answer = client.post(f"/v1/{path}", content=GOOD, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 

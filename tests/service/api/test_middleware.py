@@ -59,14 +59,13 @@ def test_every_route_but_the_probes_and_pages_needs_a_key_once_there_is_one(make
     }
 
 
-def test_the_document_asks_for_a_key_wherever_one_is_needed(make_app: MakeApp) -> None:
-    document = make_app().openapi()
+def test_the_document_asks_for_a_key_wherever_one_is_needed(openapi_document: dict[str, Any]) -> None:
     asks = {
         path: [operation.get("security") for operation in operations.values()]
-        for path, operations in document["paths"].items()
+        for path, operations in openapi_document["paths"].items()
     }
     assert {path for path, securities in asks.items() if None in securities} == OPEN_PATHS - PROBE_ALIASES
-    either: list[dict[str, list[str]]] = [{name: []} for name in document["components"]["securitySchemes"]]
+    either: list[dict[str, list[str]]] = [{name: []} for name in openapi_document["components"]["securitySchemes"]]
     assert all(
         security == either for path, securities in asks.items() if path not in OPEN_PATHS for security in securities
     )

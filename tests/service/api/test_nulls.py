@@ -41,7 +41,7 @@ def values(answer: Any) -> Any:
     return answer
 
 
-@pytest.mark.parametrize("path", GOOD)
+@pytest.mark.parametrize("path", sorted(GOOD.keys() & BODIES.keys()))
 def test_a_null_for_each_optional_field_changes_nothing(client: TestClient, path: str) -> None:
     absent = {name: None for name in optional_fields(BODIES[path]) if name not in GOOD[path]}
     client.post(path, json=GOOD[path])  # what is kept of labels and references is there from now on
@@ -50,7 +50,7 @@ def test_a_null_for_each_optional_field_changes_nothing(client: TestClient, path
     assert values(with_nulls.json()) == values(plain.json())
 
 
-@pytest.mark.parametrize("path", GOOD)
+@pytest.mark.parametrize("path", sorted(GOOD.keys() & BODIES.keys()))
 def test_an_unknown_field_is_refused_and_its_null_only_on_our_own_routes(client: TestClient, path: str) -> None:
     assert client.post(path, json=GOOD[path] | {"surprise": 1}).json()["error"]
     compatible = issubclass(BODIES[path], CompatibleBody)

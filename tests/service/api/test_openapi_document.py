@@ -22,11 +22,6 @@ def app(make_app: MakeApp) -> FastAPI:
     return make_app(FakeModel("all-MiniLM-L6-v2"), token_ids="model")
 
 
-@pytest.fixture
-def document(app: FastAPI) -> dict[str, Any]:
-    return app.openapi()
-
-
 def nodes(node: Any) -> Iterator[dict[str, Any]]:
     """All objects of a document, but those below `then`."""
     if isinstance(node, dict):
@@ -39,50 +34,50 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
             yield from nodes(child)
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    named = {node["$ref"].removeprefix(COMPONENTS) for node in nodes(document) if "$ref" in node}
+def test_every_reference_leads_somewhere(openapi_document: dict[str, Any]) -> None:
+    named = {node["$ref"].removeprefix(COMPONENTS) for node in nodes(openapi_document) if "$ref" in node}
     assert named
-    assert named <= document["components"]["schemas"].keys()
+    assert named <= openapi_document["components"]["schemas"].keys()
 
 
-def test_every_operation_has_one_tag_and_an_id_of_its_own(document: dict[str, Any]) -> None:
-    operations = [operation for path in document["paths"].values() for operation in path.values()]
+def test_every_operation_has_one_tag_and_an_id_of_its_own(openapi_document: dict[str, Any]) -> None:
+    operations = [operation for path in openapi_document["paths"].values() for operation in path.values()]
     assert {len(operation["tags"]) for operation in operations} == {1}
     ids = [operation["operationId"] for operation in operations]
     assert len(set(ids)) == len(ids)
 
 
-def test_unions_are_of_components(document: dict[str, Any]) -> None:
-    for node in nodes(document):
+def test_unions_are_of_components(openapi_document: dict[str, Any]) -> None:
+    for node in nodes(openapi_document):
         kinds = [choice for choice in node.get("anyOf", []) if choice != {"type": "null"}]
         assert len(kinds) < 2 or all("$ref" in choice for choice in kinds), node
 
 
-def test_what_has_fields_is_no_map(document: dict[str, Any]) -> None:
-    for node in nodes(document):
+def test_what_has_fields_is_no_map(openapi_document: dict[str, Any]) -> None:
+    for node in nodes(openapi_document):
         if "properties" in node:
             assert not node.get("additionalProperties"), "Kotlin's clients would send and read no field of it"
 
 
-def test_no_boolean_is_an_enumeration(document: dict[str, Any]) -> None:
-    for node in nodes(document):
+def test_no_boolean_is_an_enumeration(openapi_document: dict[str, Any]) -> None:
+    for node in nodes(openapi_document):
         assert not isinstance(node.get("const"), bool), "it does not compile in Java"
         assert not any(isinstance(choice, bool) for choice in node.get("enum", [])), "nor does it"
 
 
-def test_no_choice_differs_from_another_in_case_alone(document: dict[str, Any]) -> None:
-    for node in nodes(document):
+def test_no_choice_differs_from_another_in_case_alone(openapi_document: dict[str, Any]) -> None:
+    for node in nodes(openapi_document):
         choices = [str(choice).lower() for choice in node.get("enum", [])]
         assert len(set(choices)) == len(choices), node
 
 
-def test_every_body_has_an_example_that_its_schema_allows(document: dict[str, Any]) -> None:
+def test_every_body_has_an_example_that_its_schema_allows(openapi_document: dict[str, Any]) -> None:
     seen = set()
-    for path, operations in document["paths"].items():
+    for path, operations in openapi_document["paths"].items():
         for method, operation in operations.items():
             if "application/json" in operation.get("requestBody", {}).get("content", {}):
                 content = operation["requestBody"]["content"]["application/json"]
-                schema = {**content["schema"], "components": document["components"]}
+                schema = {**content["schema"], "components": openapi_document["components"]}
                 assert jsonschema_rs.is_valid(schema, content["example"]), path
                 seen.add((method, path))
     assert seen == EXAMPLES.keys()
@@ -122,6 +117,8 @@ WRONG = [
     ("TeiRerankBody", {"query": "a", "texts": ["b"], "documents": ["b"]}),
     ("TeiRerankBody", {"query": "a"}),
     ("CohereEmbedBody", {"model": "m"}),
+    ("OllamaShowBody", {}),
+    ("OllamaShowBody", {"model": None, "name": None}),
     ("EmbeddingsBody", {"model": "m", "input": 5}),
     ("EmbeddingsBody", {"model": "m", "input": ["a", 5]}),
     ("EmbeddingsBody", {"model": "m", "input": ["a"] * 2049}),
@@ -131,6 +128,8 @@ WRONG = [
 RIGHT = [
     ("ExplainBody", {"model": "m", "input": "a", "text": None}),
     ("ExplainBody", {"model": "m", "text": "a"}),
+    ("OllamaShowBody", {"name": "m"}),
+    ("OllamaShowBody", {"model": "m", "name": "m"}),
     ("AnomalyBody", {"model": "m", "input": None, "records": [[1.0]]}),
     ("TeiRerankBody", {"query": "a", "documents": ["b"], "truncation_direction": "Left"}),
     ("EmbeddingsBody", {"model": "m", "input": [[1, 2], [3]]}),
@@ -142,7 +141,7 @@ RIGHT = [
     ("schema", "body", "valid"), [(*one, False) for one in WRONG] + [(*one, True) for one in RIGHT]
 )
 def test_the_document_is_as_strict_as_the_service(
-    document: dict[str, Any], schema: str, body: dict[str, Any], valid: bool
+    openapi_document: dict[str, Any], schema: str, body: dict[str, Any], valid: bool
 ) -> None:
-    given = {"$ref": f"{COMPONENTS}{schema}", "components": document["components"]}
+    given = {"$ref": f"{COMPONENTS}{schema}", "components": openapi_document["components"]}
     assert jsonschema_rs.is_valid(given, body) is valid

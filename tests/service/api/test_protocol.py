@@ -30,7 +30,9 @@ def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
     """Send parts on one connection; all that comes back until the server closes it."""
 
     async def run() -> bytes:
-        config = Config(refuse_at_once, log_config=None, access_log=False, ws="none", lifespan="off")
+        config = Config(
+            refuse_at_once, log_config=None, access_log=False, ws="none", lifespan="off", timeout_keep_alive=1
+        )
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(

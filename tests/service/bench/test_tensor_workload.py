@@ -36,7 +36,7 @@ def requests(encode: Encode, inputs: list[TensorInput], seed: int = 0) -> Tensor
 def read(request: PreparedRequest) -> dict[str, np.ndarray[Any, Any]]:
     """The tensors of a request as the service reads them."""
     length = request.headers.decode().strip().rpartition(" ")[2] or None
-    body, binary = split_body(request.body, length)
+    body, binary = split_body(request.body, length, 2048)
     return {name: tensor.values for name, tensor in read_tensors(body, cut_parts(body, binary)).items()}
 
 

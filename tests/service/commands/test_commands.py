@@ -127,7 +127,15 @@ class Service:
             "GET /v1/fine_tuning/jobs/ftjob-1/report": REPORT,
             "POST /v1/fine_tuning/jobs/ftjob-1/cancel": JOB | {"status": "cancelled", "result": None},
             "GET /v1/models/ft:x/versions": {
-                "data": [{"id": "ft:x:v1", "version": 1, "in_service": True, "metrics": {"macro_f1": 0.5}}]
+                "data": [
+                    {
+                        "id": "ft:x:v1",
+                        "version": 1,
+                        "in_service": True,
+                        "metrics": {"macro_f1": 0.5},
+                        "metric_labels": {"macro_f1": "macro-F1"},
+                    }
+                ]
             },
             "POST /v1/models/ft:x/promote": {"model": "ft:x", "version": 2, "previous": 1},
             "POST /v1/models/ft:x/rollback": {"model": "ft:x", "version": 1, "previous": None},
@@ -265,10 +273,10 @@ def test_texts_come_from_arguments_files_or_standard_input(
         (("embed", "--file", "texts.csv", "--column", "x"), "texts.csv, line 2: expected text in 'x' (--column)"),
         (("embed", "--file", "bad.jsonl"), "bad.jsonl, line 1: expected JSON"),
         (("anomaly", "--model", "pump"), "expected --file: a CSV or JSONL file of readings"),
-        (("anomaly", "--model", "pump", "--file", "texts.csv"), "texts.csv, line 2: expected a column 'flow'"),
+        (("anomaly", "--model", "pump", "--file", "texts.csv"), "texts.csv: expected a column 'flow'"),
         (
             ("anomaly", "--model", "pump", "--file", "bad.csv"),
-            "bad.csv, line 3, column 'flow': expected a finite number",
+            "bad.csv, line 3, column 'flow': expected a number, got 'high'",
         ),
         (("forecast", "--model", "fake", "--file", "live.csv"), "fake reads texts: give a model of readings"),
         (("classify", "a"), "no model for classification is in service: give --model"),
@@ -279,7 +287,7 @@ def test_what_cannot_be_sent_is_named(run: Run, arguments: tuple[str, ...], mess
     Path("binary").write_bytes(b"a\xff")
     Path("empty").write_text("\n")
     Path("bad.jsonl").write_text("{")
-    Path("bad.csv").write_text("flow,pressure\n1,2\nnan,2\n")
+    Path("bad.csv").write_text("flow,pressure\n1,2\nhigh,2\n")
     code, out, err = run(*arguments)
     assert (code, out) == (1, "")
     assert err.rpartition("sonde: ")[2].startswith(message)
@@ -343,6 +351,21 @@ def test_a_long_file_goes_in_pieces_and_a_series_keeps_its_state(
     assert out.splitlines()[1].split("\t") == ["2", "2026-01-01", "3.000", "0.0100", "anomaly", "flow 75%"]
     assert "2 rows, 2 anomalies at alpha 0.05" in out
     assert "the detector no longer fits" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Zeit;flow;pressure\n;m³/h;bar\n01.03.2026 00:30;1.200,5;4,06\n01.03.2026 00:31;;4,1\n",
+        "Zeit,Uhrzeit,flow,pressure\n01.03.2026,00:30,1200.5,4.06\n01.03.2026,00:31,,4.1\n",
+    ],
+)
+def test_readings_come_in_the_forms_that_jobs_read(run: Run, service: Service, text: str) -> None:
+    Path("live.csv").write_bytes(text.encode("cp1252"))
+    assert run("anomaly", "--model", "pump", "--file", "live.csv", "--timestamp", "Zeit")[0] == 0
+    [body] = service.bodies("POST /v1/anomaly/score")
+    assert body["series"] == [{"flow": 1200.5, "pressure": 4.06}, {"flow": None, "pressure": 4.1}]
+    assert body["timestamps"] == ["2026-03-01T00:30:00+00:00", "2026-03-01T00:31:00+00:00"]
 
 
 @pytest.mark.parametrize(
@@ -487,6 +510,10 @@ def test_a_report_is_written_as_a_page_and_opened(run: Run, monkeypatch: pytest.
     assert run("report", "ftjob-1", "--html", "none/r.html")[0] == 1
 
 
+def test_versions_show_metrics_as_people_read_them(run: Run) -> None:
+    assert "macro-F1 0.5" in run("models", "ft:x", "versions")[1]
+
+
 def test_a_long_list_says_how_to_see_more(run: Run) -> None:
     assert "more: sonde jobs --after ftjob-1" in run("jobs")[2]
 
@@ -520,6 +547,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.slow
 def test_a_command_starts_without_heavy_libraries() -> None:
     code = f"""
 import sys
@@ -531,4 +559,4 @@ finally:
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, "")
-    assert "no answer from the service" in ended.stderr
+    assert "nothing listens on http://127.0.0.1:9: start it with 'sonde up'" in ended.stderr

@@ -188,6 +188,7 @@ def test_a_damaged_owner_holds_the_version(team: Team, caplog: pytest.LogCapture
     assert "cannot read the owner of a name" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_team_shares_its_names(shared_team: Team) -> None:
     a, b = shared_team.make_key(), shared_team.make_key()
     shared_team.run(a)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -132,7 +133,12 @@ def test_uploads_that_have_not_ended_take_room_too(database: Database, tmp_path:
 )
 @pytest.mark.parametrize("scope", ["train", "admin", None])
 def test_a_refusal_says_what_is_used_up(
-    make_app: MakeApp, settings: dict[str, int], message: str, reason: str, scope: str | None
+    make_app: MakeApp,
+    openapi_document: dict[str, Any],
+    settings: dict[str, int],
+    message: str,
+    reason: str,
+    scope: str | None,
 ) -> None:
     app = make_app(**settings)
     headers = {}
@@ -157,7 +163,7 @@ def test_a_refusal_says_what_is_used_up(
             code,
             "60" if status == 429 else None,
         )
-        assert str(status) in app.openapi()["paths"][path]["post"]["responses"]
+        assert str(status) in openapi_document["paths"][path]["post"]["responses"]
         assert f'sonde_quota_refusals_total{{reason="{reason}"}} 1.0' in app.state.metrics.render()[0].decode()
 
 

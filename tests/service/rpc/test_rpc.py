@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.auth import Keyring
-from service.errors import CannotListen, ConfigError
+from service.errors import BodyTooLarge, CannotListen, ConfigError, InvalidRequest, MalformedBody
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
 from tests.support.app import MakeApp
@@ -25,7 +27,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: E402
 
 from service.inference_messages import SERVICE, message  # noqa: E402
+from service.rpc.fields import parse  # noqa: E402
 from service.rpc.server import RpcServer  # noqa: E402
+from service.rpc.tensors import raw_values  # noqa: E402
 
 Ask = Callable[..., Awaitable[Any]]
 TEXTS = [b"my card", "thẻ".encode()]
@@ -169,13 +173,7 @@ def test_health_says_that_models_are_loading(make_app: MakeApp) -> None:
         ({"inputs": [text(shape=[3])]}, "INVALID_ARGUMENT", "text: expected 3 texts for shape [3]"),
         ({"inputs": [text(shape=[1, 2])]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got [1, 2]"),
         ({"inputs": [text(shape=[-1])]}, "INVALID_ARGUMENT", "inputs[0].shape[0]: expected `int` >= 0"),
-        ({"inputs": [text(datatype="FP16")]}, "INVALID_ARGUMENT", "text: expected raw_input_contents, or contents"),
-        ({"inputs": [text(datatype="INT8")]}, "INVALID_ARGUMENT", "text: expected INT8 in int_contents, got bytes_con"),
-        (
-            {"inputs": [text(datatype="INT8", contents={"int_contents": [300, 1]})]},
-            "INVALID_ARGUMENT",
-            "text: expected INT8, got a value out of its range",
-        ),
+        ({"inputs": [text(datatype="INT8")]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got dtype int8"),
         ({"inputs": []}, "INVALID_ARGUMENT", "inputs: expected `array` of length >= 1"),
         ({"inputs": [text()], "raw_input_contents": [b"", b""]}, "INVALID_ARGUMENT", "raw_input_contents: expected"),
         (
@@ -191,6 +189,102 @@ def test_what_does_not_fit_is_refused(make_app: MakeApp, fields: dict[str, Any],
     assert error.code() == grpc.StatusCode[code]
     assert details in error.details()
     assert dict(error.trailing_metadata())["x-sonde-error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"datatype": "FP16"}, "text: expected raw_input_contents, or contents"),
+        ({"datatype": "INT8"}, "text: expected INT8 in int_contents, got bytes_con"),
+        ({"datatype": "INT8", "contents": {"int_contents": [300, 1]}}, "text: expected INT8, got a value out of its"),
+        ({"datatype": "INT8", "contents": {"int_contents": [1] * 9}}, "text: expected 2 values for shape [2], got 9"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(changes: dict[str, Any], expected: str) -> None:
+    request = message("ModelInferRequest")(inputs=[text(**changes)])
+    with pytest.raises(InvalidRequest, match=re.escape(expected)):
+        raw_values(request)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes, as protobuf encodes it."""
+    size, length = len(content), b""
+    while size > 0x7F:
+        size, length = size >> 7, length + bytes([size & 0x7F | 0x80])
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (_field(5, b"") * 20_000, BodyTooLarge),  # inputs
+        (_field(7, b"") * 20_000, BodyTooLarge),  # raw values
+        (_field(4, b"") * 20_000, BodyTooLarge),  # parameters
+        (_field(5, _field(5, _field(8, b"") * 20_000)), BodyTooLarge),  # texts of an input
+        (_field(5, _field(3, b"\1" * 20_000)), BodyTooLarge),  # sizes of a shape
+        (b"\x78\x00" * 20_000, BodyTooLarge),  # of no field's number
+        (_field(1, b"fake")[:-1], MalformedBody),
+        (b"\x7b" * 100, MalformedBody),  # groups within each other
+        (b"\x08" + b"\xff" * 100, MalformedBody),  # a number without an end
+        (_field(1, b"\xff"), MalformedBody),  # not UTF-8
+    ],
+)
+def test_fields_are_counted_before_a_message_is_parsed(content: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        parse("ModelInferRequest", content, 10_000)
+
+
+def test_a_message_is_read_once_its_key_is_known(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app(FakeModel())
+    keyring = Keyring(app.state.settings.keys_file)
+    keyring.create(["infer"])
+    app.state.checks._keyring = keyring
+    parsed: list[str] = []
+    monkeypatch.setattr("service.rpc.calls.parse", lambda name, content, most: parsed.append(name))
+    error = refused(app, "ModelInfer", model_name="fake", id="a" * (4 << 20))
+    assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert parsed == []
+
+
+def test_a_message_that_does_not_come_is_late(make_app: MakeApp) -> None:
+    app = make_app(FakeModel())
+    app.state.settings = app.state.settings.model_copy(update={"default_timeout_s": 0.2})
+
+    async def work(ask: Ask, channel: Any) -> None:
+        async def nothing() -> Any:
+            await asyncio.sleep(30)
+            yield b""
+
+        call = channel.stream_unary(f"/{SERVICE}/ModelInfer")(nothing(), timeout=20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "the message did not come within 0.2 s" in caught.value.details()
+
+    serve(app, work)
+
+
+def test_watching_is_limited_and_ends_with_the_server(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.rpc.server._MOST_WATCHING", 1)
+    settings = make_app(FakeModel()).state.settings.model_copy(update={"host": "127.0.0.1", "grpc_port": free_port()})
+    server = RpcServer(make_app(FakeModel()), settings, shared=False)
+
+    async def run() -> None:
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Watch(health_pb2.HealthCheckRequest()).read()
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            began = time.monotonic()
+            stopping = asyncio.create_task(server.stop(20))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            await stopping
+            assert time.monotonic() - began < 10
+
+    asyncio.run(run())
 
 
 def test_keys_and_scopes_are_those_of_http(make_app: MakeApp) -> None:
@@ -270,3 +364,11 @@ def test_without_the_extra_the_setting_is_refused(make_app: MakeApp, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "grpc_health.v1.health_pb2", None)
     with pytest.raises(ConfigError, match="sonde\\[grpc\\]"):
         rpc.open_rpc(app, app.state.settings.model_copy(update={"grpc_port": 8001}), shared=False)
+
+
+def test_a_message_of_other_letters_fits_a_header(make_app: MakeApp) -> None:
+    error = refused(make_app(FakeModel()), "ModelReady", name="漢" * 900)
+    assert error.code() == grpc.StatusCode.NOT_FOUND
+    assert error.details().startswith("no model '漢")
+    error = refused(make_app(FakeModel()), "ModelReady", name="a" * 100_000)
+    assert error.details() == f"no model '{'a' * 80}'…, a name of 100000 characters, here"

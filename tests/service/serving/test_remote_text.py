@@ -28,8 +28,9 @@ from service.metrics import Metrics
 from service.processes.server_process import ServerProcess
 from service.serving.engine_factory import EngineFactory
 from service.serving.engine_link import EngineLink
-from service.serving.engine_server import EngineServer, FrontConnection
+from service.serving.engine_server import EngineServer
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.front_connection import FrontConnection
 from service.serving.model_manager import ModelManager
 from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
 from service.serving.servable import Caller

@@ -58,6 +58,20 @@ def test_records_are_scored_in_blocks(manager: ModelManager) -> None:
     assert (computed.inputs, computed.token_count) == (2 * READINGS_PER_ITEM + 5, 2 * 64 + 1)
 
 
+def test_each_block_of_a_series_has_its_times(manager: ModelManager) -> None:
+    sensor = FakeSensor("series")
+    served = put_in_service(manager, sensor)
+    times = np.cumsum(1.0 + np.arange(READINGS_PER_ITEM + 5))
+    rows = readings(len(times))
+    asyncio.run(served.score(rows, Caller(), state=None, times=times, contributions=False))
+    first, second = sensor.times
+    assert first is not None
+    assert second is not None
+    np.testing.assert_array_equal(np.concatenate([first, second]), times)
+    asyncio.run(served.score(rows[:3], Caller(), state=None, contributions=False))
+    assert sensor.times[-1] is None
+
+
 @pytest.mark.parametrize("pieces", [[1] * 40, [7] * 5 + [5], [40], [1, 39]])
 def test_a_series_in_pieces_is_the_series_at_once(manager: ModelManager, pieces: list[int]) -> None:
     served = put_in_service(manager, FakeSensor("series"))

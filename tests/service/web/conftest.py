@@ -6,16 +6,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from tests.clients.environment import CannotInstall, node_modules
+from tests.fakes.model import FakeModel
+from tests.support.app import MakeApp
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 AXE = Path(__file__).with_name("axe.json")
+ORIGIN = "http://testserver"
 Visit = Callable[..., "Visitor"]
+Open = Callable[..., "Visitor"]
+Answer = Callable[[], dict[str, Any]]
 
 
 class Visitor:
@@ -85,3 +93,51 @@ def axe() -> str:
         return (node_modules(AXE) / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
     except CannotInstall as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Answer]:
+    """The files of the console that were served before, by path: each is read once for all tests."""
+    return {}
+
+
+@pytest.fixture
+def console(make_app: MakeApp, visit: Visit, modules: dict[str, Answer]) -> Iterator[Open]:
+    """A function that makes a visitor of an application, without a server: `console(answers={path: answer})`."""
+    clients = []
+
+    def make(app: FastAPI | None = None, answers: dict[str, Answer] | None = None, **options: Any) -> Visitor:
+        client = TestClient(app or make_app(FakeModel(), keep_inputs=10))
+        clients.append(client)
+        visitor = visit(ORIGIN, **options)
+        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}, modules))
+        return visitor
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def pass_on(route: Route, client: TestClient, answers: dict[str, Answer], modules: dict[str, Answer]) -> None:
+    """Answer a request of the browser, by `answers` or `modules` where they have its path."""
+    request = route.request
+    path = urlsplit(request.url).path
+    if (known := answers.get(path) or modules.get(path)) is not None:
+        route.fulfill(**known())
+        return
+    got = client.request(request.method, request.url, headers=request.headers, content=request.post_data_buffer)
+    headers = {name: value for name, value in got.headers.items() if name not in {"content-encoding", "content-length"}}
+    answer = {"status": got.status_code, "headers": headers, "body": got.content}
+    if path.startswith("/console/"):
+        modules[path] = lambda: answer
+    route.fulfill(**answer)
+
+
+def says(page: Page, text: str) -> None:
+    """Wait until the page shows a text."""
+    page.get_by_text(text).first.wait_for(timeout=15_000)
+
+
+def run_axe(page: Page, source: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = page.evaluate(f"{source}\n;axe.run().then((found) => found.violations)")
+    return found

@@ -128,6 +128,7 @@ def compare_and_roll_back(page: Page, pictures: Path) -> None:
     """Put the second version in service where it is not, then the first one again."""
     page.get_by_role("link", name="Versions of this model").click()
     page.get_by_role("heading", name="Metrics side by side").wait_for()
+    page.get_by_role("cell", name="macro-F1: 95 % interval from", exact=True).wait_for()
     if (promote := page.get_by_role("button", name="Promote v2", exact=True)).count():
         promote.click()
         page.get_by_role("dialog").get_by_role("button", name="Promote v2").click()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
-from tests.service.web.conftest import Visit, Visitor
+from tests.service.web.conftest import ORIGIN, Answer, Open, run_axe, says
 from tests.support.app import MakeApp
 
 if TYPE_CHECKING:
@@ -23,58 +20,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ORIGIN = "http://testserver"
 PAGES = ["overview", "playground/embed", "playground/classify", "playground/sensors", "jobs", "models", "review"]
 EVIL = "<img src=x onerror=\"document.title='run'\"> \x1b[31mred"
-Answer = Callable[[], dict[str, Any]]
-Open = Callable[..., Visitor]
-
-
-@pytest.fixture(scope="module")
-def modules() -> dict[str, Answer]:
-    """The files of the console that were served before, by path: each is read once for all tests."""
-    return {}
-
-
-@pytest.fixture
-def console(make_app: MakeApp, visit: Visit, modules: dict[str, Answer]) -> Iterator[Open]:
-    """A function that makes a visitor of an application, without a server: `console(answers={path: answer})`."""
-    clients = []
-
-    def make(app: FastAPI | None = None, answers: dict[str, Answer] | None = None, **options: Any) -> Visitor:
-        client = TestClient(app or make_app(FakeModel(), keep_inputs=10))
-        clients.append(client)
-        visitor = visit(ORIGIN, **options)
-        visitor.page.route("**/*", lambda route: pass_on(route, client, answers or {}, modules))
-        return visitor
-
-    yield make
-    for client in clients:
-        client.close()
-
-
-def pass_on(route: Route, client: TestClient, answers: dict[str, Answer], modules: dict[str, Answer]) -> None:
-    """Answer a request of the browser, by `answers` or `modules` where they have its path."""
-    request = route.request
-    path = urlsplit(request.url).path
-    if (known := answers.get(path) or modules.get(path)) is not None:
-        route.fulfill(**known())
-        return
-    got = client.request(request.method, request.url, headers=request.headers, content=request.post_data_buffer)
-    headers = {name: value for name, value in got.headers.items() if name not in {"content-encoding", "content-length"}}
-    answer = {"status": got.status_code, "headers": headers, "body": got.content}
-    if path.startswith("/console/"):
-        modules[path] = lambda: answer
-    route.fulfill(**answer)
 
 
 def fail(status: int, message: str) -> Answer:
     return lambda: {"status": status, "json": {"error": {"message": message, "code": "some_code", "param": None}}}
-
-
-def says(page: Page, text: str) -> None:
-    """Wait until the page shows a text."""
-    page.get_by_text(text).first.wait_for(timeout=15_000)
 
 
 def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> None:
@@ -87,11 +38,6 @@ def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> Non
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             assert [one for one in run_axe(page, axe) if one["impact"] in {"serious", "critical"}] == [], (path, scheme)
-
-
-def run_axe(page: Page, source: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = page.evaluate(f"{source}\n;axe.run().then((found) => found.violations)")
-    return found
 
 
 def test_the_keyboard_alone_reaches_the_pages_and_the_tabs(console: Open) -> None:
@@ -301,6 +247,37 @@ def test_sensors_show_events_and_mark_the_columns_to_blame(console: Open) -> Non
     assert cells.all_inner_texts() == ["2026-11-01T00:02:00Z", "open", "1", "high", "0.001", "flow"]
     says(page, "anomaly: flow")
     assert page.get_by_text("anomaly: pressure").count() == 0
+
+
+PLANT = (
+    "Datenlogger DL-7;Werk Nord\nZeit;Uhrzeit;Druck;Durchfluss;Maschine\n;;bar;m³/h;\n"
+    "01.11.2026;0:00;2,5;1.200,5;P-1\n01.11.2026;0:01;;1.201,5;P-1\n01.11.2026;0:02;2,5;1.202,5;P-1\n"
+).encode("cp1252")
+
+
+def test_a_table_of_a_european_logger_is_scored_and_trained_on(console: Open) -> None:
+    scores = {"data": [], "threshold": 3.0, "events": [], "drift": None, "warnings": []}
+    answers: dict[str, Answer] = {
+        "/v1/models": lambda: {"json": {"data": [sensor("Druck", "Durchfluss")]}},
+        "/v1/anomaly/score": lambda: {"json": scores},
+    }
+    visitor = console(answers=answers)
+    page = visitor.open("playground/sensors")
+    file: Any = {"name": "werk.csv", "mimeType": "text/csv", "buffer": PLANT}
+    page.locator("input[type=file]").set_input_files(file)
+    while "01.11.2026" not in page.get_by_label("Readings", exact=True).input_value():
+        page.wait_for_timeout(20)
+    with page.expect_request("**/v1/anomaly/score") as sent:
+        page.get_by_role("button", name="Score").click()
+    body = json.loads(sent.value.post_data or "{}")
+    assert body["series"] == [[2.5, 1200.5], [None, 1201.5], [2.5, 1202.5]]
+    assert body["timestamps"] == [f"2026-11-01T00:0{minute}:00" for minute in range(3)]
+
+    page = visitor.open("jobs")
+    page.locator("input[type=file]").set_input_files(file)
+    assert page.get_by_label("What for").input_value() == "series"
+    assert page.get_by_label("Column of time").input_value() == "Zeit"
+    page.get_by_label("Column that tells machines apart").select_option("Maschine")
 
 
 def sensor(*columns: str) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from models.sensors.fitting import fit_sensor, split_for_calibration
 from models.sensors.scaling import RobustScale
 from models.sensors.serialization import load_sensor, save_sensor
 
+pytestmark = pytest.mark.slow
+
 Doubles = NDArray[np.float64]
 Key = tuple[SensorKind, str]
 Sensors = dict[Key, CalibratedDetector]
@@ -57,7 +59,6 @@ def sensors() -> Sensors:
     return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
 def test_a_shifted_column_scores_higher_and_is_named(sensors: Sensors, key: Key) -> None:
     x, strange = normal(200, 1), normal(200, 1)
@@ -105,7 +106,6 @@ def test_pieces_with_their_state_score_as_the_whole(sensors: Sensors, key: Key, 
     np.testing.assert_array_equal(state["drift"], whole.state["drift"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
 def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -> None:
     sensor, x = sensors[key], normal(700, 5)

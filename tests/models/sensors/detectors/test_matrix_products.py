@@ -11,6 +11,8 @@ from models.sensors.detectors.matrix_products import as_products
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 
+pytestmark = pytest.mark.slow
+
 # More columns than units that are looked at together: 40 * 32 > 512.
 CASES = [
     (RecordAutoencoder, (3,)),

@@ -12,6 +12,8 @@ from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.series import ResidualDetector
 from models.training.metrics import auroc
 
+pytestmark = pytest.mark.slow
+
 
 def logistic(rows: int, seed: int) -> Tensor:
     """A map whose next value is a bent function of this one, and to a straight line white noise (May, 1976), with a
@@ -36,7 +38,6 @@ def foresight() -> PredictionErrorDetector:
     return PredictionErrorDetector(1, seed=1).fit([logistic(1000, 0)])
 
 
-@pytest.mark.slow
 def test_it_foresees_what_no_linear_map_can(foresight: PredictionErrorDetector) -> None:
     assert told_apart(foresight) > 0.99
     assert told_apart(ResidualDetector(1).fit([logistic(1000, 0)])) < 0.9

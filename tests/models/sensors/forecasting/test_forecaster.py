@@ -20,6 +20,8 @@ from models.training.data.baselines import repeat_last, repeat_season
 from models.training.sensors.fit_forecaster import ForecastPlan, Standardisation, errors_of, fit_forecaster
 from models.training.sensors.forecast_network import NetworkFit, NetworkSettings
 
+pytestmark = pytest.mark.slow
+
 
 def autoregressive(rows: int, seed: int) -> Readings:
     """Two columns of x[t] = 0.8 x[t-1] + noise, in units far from standard."""

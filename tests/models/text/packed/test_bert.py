@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +31,8 @@ from models.text.packed.packed_batch import SHARED, PackedBatch, pad_rows
 from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
+
+pytestmark = pytest.mark.slow
 
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
@@ -157,6 +160,19 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
     assert seen == {pad_rows(sum(lengths), ALL)} != {sum(lengths)}
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there is no TorchScript")
+def test_the_scripted_pass_runs_as_it_is_written_and_other_modules_as_pytorch_likes(
+    both: tuple[PackedEncoder, Encoder],
+) -> None:
+    packed, _ = both
+    for _ in range(3):
+        packed.forward(texts([3, 5], 0, packed.metadata.vocabulary))
+    stack: Any = packed._network._stack[0]
+    with pytest.raises(RuntimeError, match="optimized_plan_"):
+        stack.get_debug_state()
+    assert torch._C._get_graph_executor_optimize()
+
+
 @settings(max_examples=8, deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
 def test_a_texts_vector_does_not_depend_on_its_neighbours(
@@ -266,7 +282,6 @@ def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> 
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
 def test_bfloat16_stays_near_float32(

@@ -9,6 +9,8 @@ from sklearn.metrics import f1_score
 from models.training.checks.comparison import Predictions, _lead, auroc, check_incumbent, check_trivial, f1, limits
 from models.training.report import Finding
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(0).random(4000)
 ANOMALOUS = np.arange(2000) % 20 == 0
 NO_ROW = np.zeros(2000, np.bool_)
@@ -31,7 +33,6 @@ def incumbent(
     return statuses(list(check_incumbent(ours, theirs, anomalous, stride, seed=0)))
 
 
-@pytest.mark.slow
 def test_only_a_detector_that_beats_the_largest_z_score_is_fine() -> None:
     assert trivial(GOOD, NOISE) == {"against_trivial": "ok", "f1_against_trivial": "ok"}
     assert trivial(NOISE, GOOD) == {"against_trivial": "warn", "f1_against_trivial": "warn"}
@@ -66,7 +67,6 @@ def test_neighbours_widen_the_interval() -> None:
     assert by_run.high - by_run.low > 1.5 * (by_row.high - by_row.low)
 
 
-@pytest.mark.slow
 def test_the_served_model_causes_a_warning_only_where_it_is_better() -> None:
     assert incumbent(GOOD, NOISE, ANOMALOUS) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}
     assert incumbent(GOOD, GOOD, ANOMALOUS) == {"against_incumbent": "ok", "f1_against_incumbent": "ok"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.checks.false_alarms import check_false_alarms, check_text_false_alarms
+from models.training.checks.false_alarms import check_false_alarms, check_input_false_alarms
 
 UNIFORM = np.random.default_rng(0).random(4000)
 
@@ -38,8 +38,8 @@ def test_few_independent_rows_do_not_warn() -> None:
 
 
 def test_texts_with_a_wrong_false_alarm_rate_warn_and_have_no_drift() -> None:
-    assert [finding.status for finding in check_text_false_alarms(UNIFORM, 2000)] == ["ok", "ok"]
-    broken = list(check_text_false_alarms(UNIFORM**3, 2000))
+    assert [finding.status for finding in check_input_false_alarms(UNIFORM, 2000)] == ["ok", "ok"]
+    broken = list(check_input_false_alarms(UNIFORM**3, 2000))
     assert [(finding.check, finding.status) for finding in broken] == [
         ("false_alarm_rate_0.05", "warn"),
         ("false_alarm_rate_0.01", "warn"),
@@ -48,7 +48,7 @@ def test_texts_with_a_wrong_false_alarm_rate_warn_and_have_no_drift() -> None:
 
 
 def test_too_few_texts_for_any_alarm_warn() -> None:
-    (found,) = check_text_false_alarms(UNIFORM[:5], 12)
+    (found,) = check_input_false_alarms(UNIFORM[:5], 12)
     assert (found.stage, found.status) == ("outcome", "warn")
     assert "too few for any alarm at alpha 0.05" in found.message
 

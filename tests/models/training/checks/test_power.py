@@ -57,8 +57,8 @@ class Blind(FakeSensor):
 
     stride = 1
 
-    def score(self, readings, state=None, *, contributions=False):  # type: ignore[no-untyped-def]
-        scored = super().score(readings, state, contributions=contributions)
+    def score(self, readings, state=None, *, times=None, contributions=False):  # type: ignore[no-untyped-def]
+        scored = super().score(readings, state, times=times, contributions=contributions)
         scored.p_values[:] = 1.0
         return scored
 

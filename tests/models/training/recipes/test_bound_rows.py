@@ -21,6 +21,8 @@ from tests.models.training.recipes import test_forecast, test_sensor_anomaly
 from tests.models.training.test_run import Row, failure, job, labelled, read, words
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 # As of swapped labels: every text has the label of another class.
 _SWAPPED = {"fruit": "steel", "steel": "river", "river": "fruit"}
 
@@ -176,7 +178,6 @@ def test_detectors_of_texts_are_measured_with_the_anomalies_of_the_binding(encod
     assert measured["metrics"]["auroc"] < 0.2 < 0.8 < measured["incumbent_metrics"]["auroc"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "columns", "metric"),
     [("embedding", ("anchor", "positive"), "mrr"), ("rerank", ("query", "document"), "ndcg_at_10")],

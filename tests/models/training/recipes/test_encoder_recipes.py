@@ -40,6 +40,8 @@ from models.training.tuning.settings import TunerSettings, augmenter, merge_sett
 from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder, score_pairs
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU = place("cpu", "float32")
 Floats = NDArray[np.float32]
 
@@ -77,10 +79,9 @@ def context(
     directory = tmp_path / "attempt"
     (directory / "result").mkdir(parents=True)
     told: list[Mapping[str, object]] = []
-    return TextContext(job, directory, told.append, Report(), source, CPU, loaded, None, Embedder(loaded))
+    return TextContext(job, directory, told.append, Report(), source, CPU, None, Embedder(loaded), loaded)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "asked", "metric"),
     [
@@ -163,7 +164,6 @@ def test_pairs_that_all_share_a_text_have_no_negatives(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize(
     "make", [tiny_models.encoder, partial(tiny_models.cross_encoder, spread=0.02)], ids=["encoder", "cross_encoder"]

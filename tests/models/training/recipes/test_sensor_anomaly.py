@@ -21,10 +21,13 @@ from models.sensors.drift import DriftMonitor
 from models.sensors.serialization import load_sensor
 from models.training.checks.sensor_network import check_examples
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters
 from models.training.run import FAILED, run
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal
+
+pytestmark = pytest.mark.slow
 
 
 def job(
@@ -256,7 +259,6 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
     assert error["message"].startswith("0 normal rows")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
 @pytest.mark.parametrize("detector", ["auto", "autoencoder"])
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(

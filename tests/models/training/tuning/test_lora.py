@@ -20,7 +20,8 @@ from models.source import ModelSource, locate
 from models.text.packed.encoder import PackedEncoder
 from models.training.embeddings import Embedder
 from models.training.errors import TrainingDataError, TrainingError
-from models.training.hyperparameters import Head, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import Head
 from models.training.report import Report
 from models.training.tuning.freezing import freeze_lower_layers
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
@@ -29,6 +30,8 @@ from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
 from models.training.tuning.training_heads import build_head
 from tests.support import tiny_models
+
+pytestmark = pytest.mark.slow
 
 CPU = place("cpu", "float32")
 TEXTS = [f"{word} {number}" for word in ("card lost", "money back") for number in range(6)]
@@ -81,7 +84,6 @@ def test_merging_leaves_the_outputs_and_the_kind_of_model(tmp_path: Path) -> Non
     assert encoder.state_dict().keys() == plain.state_dict().keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("tune", [LabelledTuning.contrastive, LabelledTuning.under_head])
 def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mode: Mode, tune: Tune) -> None:
@@ -95,7 +97,6 @@ def test_a_tuned_encoder_is_served_by_the_packed_forward_pass(tmp_path: Path, mo
     assert apart(Embedder(model)(TEXTS)) > apart(Embedder(load(source, CPU))(TEXTS))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_an_encoder_tuned_under_a_linear_head_tells_labels_apart_too(tmp_path: Path, mode: Mode) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "tiny", normalize=True)))

@@ -32,6 +32,8 @@ from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.training_loop import TrainingLoop
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.slow
+
 CPU = place("cpu", "float32")
 TEXTS = [f"{word} {number}" for word in ("card lost", "money back", "open account") for number in range(8)]
 LABELS = [word for word in ("lost", "refund", "open") for _ in range(8)]
@@ -124,7 +126,6 @@ def test_a_run_leaves_the_callers_generator_as_it_was(source: ModelSource, tmp_p
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     source: ModelSource, tmp_path: Path, optimizer: Any

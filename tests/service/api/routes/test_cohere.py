@@ -59,7 +59,7 @@ def test_texts_are_cut_on_the_side_that_is_named(make_app: MakeApp) -> None:
         ({"texts": ["a", "w1 " * 40], "truncate": "NONE"}, "texts[1]"),
         ({"texts": []}, "texts"),
         ({"texts": None}, "texts"),
-        ({"inputs": [{"content": [{"type": "text", "text": "a"}]}]}, "texts"),
+        ({"inputs": [{"content": [{"type": "text", "text": "a"}]}]}, "inputs"),
         (
             {"texts": None, "inputs": [{"content": [{"type": "image_url", "image_url": {}}]}]},
             "inputs[0].content[0].image_url.url",

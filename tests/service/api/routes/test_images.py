@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
+from PIL import Image
 
 from models.images.base import ImageModel
+from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.loader import load_images
 from models.runtime.placement import place
@@ -21,7 +25,7 @@ from models.source import locate
 from service.banner import Banner
 from service.serving.model_manager import ModelManager
 from tests.support.app import MakeApp
-from tests.support.images import encoded, hostile, picture
+from tests.support.images import encoded, hostile, picture, png_header
 from tests.support.tiny_image_models import LABELS, image_classifier, image_encoder, text_image_encoder
 
 DATA = encoded(picture(80, 60))
@@ -114,6 +118,7 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         {"input": [URI], "modality": "image"},
         {"input": URI, "modality": "image"},
         {"input": [{"image": BASE64}]},
+        {"images": [BASE64]},
         {"messages": [{"role": "user", "content": [image_url]}]},
     ):
         found = answer(client.post("/v1/embeddings", json={"model": "clip", **body}))
@@ -124,6 +129,20 @@ def test_embeddings_take_images_in_the_forms_of_other_services(
         found = answer(client.post("/v2/embed", json={**more, **one}))
         np.testing.assert_allclose(found["embeddings"]["float"][0], expected, atol=1e-5)
         assert found["meta"]["billed_units"]["images"] == 1
+
+
+def test_embeddings_take_the_files_of_a_form_and_an_image_itself(client: TestClient) -> None:
+    expected = answer(client.post("/v1/embeddings", json={"model": "dino", "images": [URI]}))["data"]
+    files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
+    for headers in ({}, WITH_DEADLINE):
+        form = client.post("/v1/embeddings", data={"model": "dino"}, files=files, headers=headers)
+        alone = client.post("/v1/embeddings?model=dino", content=DATA, headers={"content-type": "image/png", **headers})
+        assert len(answer(form)["data"]) == 2
+        assert answer(form)["data"][0] == answer(alone)["data"][0] == expected[0]
+    both = client.post("/v1/embeddings", json={"model": "dino", "images": [URI], "input": "a"})
+    assert "got input and images" in both.json()["error"]["message"]
+    broken = client.post("/v1/embeddings", json={"model": "dino", "images": [URI, "%"]})
+    assert broken.json()["error"]["param"] == "images[1]"
 
 
 def test_texts_and_images_come_in_the_order_of_the_request(client: TestClient) -> None:
@@ -176,11 +195,11 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "does not fetch"),
+        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "Sonde fetches none"),
         ("/v1/classify", {"model": "vit", "images": ["%%%"]}, "images[0]", "base64"),
         ("/v1/classify", {"model": "vit", "images": ["data:text/html;base64,aa"]}, "images[0]", "data URI of an image"),
         ("/v1/classify", {"model": "vit", "images": []}, "images", "at least 1 image"),
-        ("/v1/classify", {"model": "vit", "images": [URI], "input": "a"}, "input", "exactly one"),
+        ("/v1/classify", {"model": "vit", "images": [URI], "input": "a"}, "images", "exactly one"),
         ("/v1/classify", {"model": "vit"}, "input", "exactly one"),
         ("/v1/classify", {"model": "vit", "images": [URI], "labels": ["a"]}, "labels", "labels of its own"),
         ("/v1/classify", {"model": "clip", "images": [URI]}, "labels", "give it labels"),
@@ -190,9 +209,11 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
         ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
-        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, messages"),
+        ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, images, messages"),
         ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
         ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),
+        ("/v1/preprocess", {"model": "fake", "images": [URI]}, "model", "not images; models that read images: vit"),
+        ("/v1/preprocess", {"model": "vit", "images": [URI] * 65}, "images", "64"),
     ],
 )
 def test_wrong_requests_are_refused_with_the_reason(
@@ -203,6 +224,29 @@ def test_wrong_requests_are_refused_with_the_reason(
     error = response.json()["error"]
     assert error["param"] == param
     assert words in error["message"]
+
+
+@pytest.mark.parametrize("headers", [{}, WITH_DEADLINE])
+def test_preprocessing_is_shown(client: TestClient, loaded: dict[str, ImageModel], headers: dict[str, str]) -> None:
+    response = client.post("/v1/preprocess", json={"model": "clip", "images": [URI, BASE64]}, headers=headers)
+    [first, second] = answer(response)["data"]
+    pixels = loaded["clip"].images.read(DATA, ImageLimits(), "image")
+    tensor = loaded["clip"].images.normalize(torch.from_numpy(pixels.values)).numpy()
+    assert (first["shape"], first["dtype"], first["device"]) == ([1, 3, 32, 32], "float32", "cpu")
+    assert len(first["mean"]) == len(first["std"]) == 3
+    assert [first["minimum"], first["maximum"]] == pytest.approx([tensor.min(), tensor.max()], abs=1e-5)
+    with Image.open(io.BytesIO(b64decode(first["image"].partition(",")[2]))) as drawn:
+        shown = np.asarray(drawn).transpose(2, 0, 1)
+    np.testing.assert_array_equal(shown, pixels.values)
+    mean, std = (np.array(first[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+    np.testing.assert_allclose((shown * first["scale"] - mean) / std, tensor, atol=1e-5)
+    assert second == {**first, "index": 1}
+
+
+def test_preprocessing_needs_no_name(client: TestClient) -> None:
+    response = client.post("/v1/preprocess", content=DATA, headers={"content-type": "image/png"})
+    assert answer(response)["model"] == "vit"
+    assert response.headers["x-sonde-model"].startswith("vit:")
 
 
 def test_models_say_what_they_read(client: TestClient) -> None:
@@ -218,11 +262,14 @@ def test_the_command_of_the_banner_works(client: TestClient, loaded: dict[str, I
     answer(client.post(path, content=data, headers={"content-type": "application/json"}))
 
 
-@pytest.mark.parametrize("model", ["vit", "dino", "clip"])
-def test_jobs_do_not_begin_with_models_of_images(client: TestClient, model: str) -> None:
-    response = client.post("/v1/fine_tuning/jobs", json={"model": model, "training_file": "file-0"})
+@pytest.mark.parametrize("model", ["vit", "clip"])
+def test_jobs_on_images_begin_with_encoders_of_images_alone(client: TestClient, model: str) -> None:
+    job = {"model": model, "training_file": "file-0"}
+    response = client.post("/v1/fine_tuning/jobs", json=job)
     assert response.status_code == 422, response.text
-    assert "reads images" in response.json()["error"]["message"]
+    assert "training begins with an encoder of images alone" in response.json()["error"]["message"]
+    missing = client.post("/v1/fine_tuning/jobs", json=job | {"model": "dino"})
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "training_file")
 
 
 def test_a_large_form_is_parsed_beside_the_event_loop(client: TestClient) -> None:
@@ -256,3 +303,15 @@ def test_the_open_inference_protocol_takes_image_files(client: TestClient, loade
     broken = infer("vit", DATA, DATA[:50])
     assert broken.status_code == 422
     assert broken.json()["error"].startswith("image[1]")
+
+
+def test_pixels_of_a_request_are_counted_before_any_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(ImageProcessor, "read", lambda self, data, limits, param: decoded.append(param))
+    images = [b64encode(png_header(6_000, 6_000)).decode()] * 9
+    refused = client.post("/v1/classify", json={"model": "vit", "images": images})
+    assert refused.status_code == 413, refused.text
+    assert "images[8]: expected at most 320,000,000 pixels in all images of a request" in refused.text
+    assert decoded == []

@@ -222,3 +222,46 @@ def test_errors_of_other_kinds_have_the_protocol_s_shape(client: TestClient) -> 
     assert twice.json() == {"error": "x: is there twice"}
     rerank = client.post("/v2/rerank", json={})
     assert isinstance(rerank.json()["error"], dict)  # Cohere's routes keep their shape
+
+
+def _items(item: bytes, count: int) -> bytes:
+    return b"[" + b",".join([item] * count) + b"]"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b'{"inputs": %b}' % _items(b'{"name":"x","datatype":"FP32","shape":[],"data":1}', 20_000), 413, "strings"),
+        (b'{"inputs": [], "outputs": %b}' % _items(b'{"name":"x"}', 50_000), 413, "strings"),
+        (
+            b'{"inputs": [{"name":"x","datatype":"FP32","shape":%b}]}' % _items(b"1", 100_000),
+            422,
+            "got a shape of 200001 bytes",
+        ),
+        (b'{"inputs": [{"name":"x","sh\\u0061pe":%b}]}' % _items(b"1", 100_000), 422, "got a shape of 200001 bytes"),
+        (b"{" + b'"id": "a", ' * 40_000 + b'"inputs": []}', 413, "strings"),
+    ],
+)
+def test_a_body_of_many_parts_is_refused_before_they_are_built(
+    client: TestClient, body: bytes, status: int, message: str
+) -> None:
+    answer = client.post("/v2/models/mlp/infer", content=body)
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "٣", "1e3", "0x10"])
+def test_a_wrong_length_of_the_json_is_refused(client: TestClient, length: str) -> None:
+    headers = [(HEADER.encode(), length.encode())]
+    answer = client.post("/v2/models/mlp/infer", content=b"{}", headers=headers)
+    assert answer.status_code == 400
+    assert "expected the length of the JSON" in answer.json()["error"]
+
+
+def test_more_best_values_than_an_answer_has_are_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.tensors.inference._MOST_RANKED", 3)
+    outputs = [{"name": "output", "parameters": {"classification": 2}}]
+    assert _infer(client, _input(_x(1)), outputs=outputs).status_code == 200
+    refused = _infer(client, _input(_x(2)), outputs=outputs)
+    assert refused.status_code == 422
+    assert "4 best values, 3 are allowed" in refused.json()["error"]

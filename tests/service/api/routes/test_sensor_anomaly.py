@@ -190,6 +190,20 @@ def test_drift_is_told(client: TestClient) -> None:
     assert score(client, model=PUMP, series=[[0, 0], [0, 0], [0, 999]])["drift"]["detected"] is True
 
 
+def test_the_detector_gets_the_times_of_the_readings_that_stay(make_app: MakeApp) -> None:
+    sensor = FakeSensor("series", window=1)
+    client = TestClient(with_sensors(make_app(FakeModel()), (PUMP, sensor)))
+    score(
+        client,
+        model=PUMP,
+        series=rows(3),
+        timestamps=["1970-01-01T00:00:10Z", "1970-01-01", "1970-01-01T01:00+00:00"],
+        late="drop",
+    )
+    score(client, model=PUMP, series=rows(2))
+    assert [None if times is None else times.tolist() for times in sensor.times] == [[10, 3600], None]
+
+
 def test_timestamps_are_remembered_from_call_to_call(client: TestClient) -> None:
     first = score(
         client,

@@ -193,7 +193,7 @@ def test_the_root_does_what_the_first_model_does(everything: TestClient, make_ap
         ("/predict", {"inputs": "a", "model": "fake"}, "model"),
         ("/rerank", {"query": "a", "texts": []}, "texts"),
         ("/rerank", {"query": "a"}, "texts"),
-        ("/rerank", {"query": "a", "texts": ["a"], "documents": ["a"]}, "texts"),
+        ("/rerank", {"query": "a", "texts": ["a"], "documents": ["a"]}, "documents"),
         ("/rerank", {"query": "a", "documents": ["a", LONG], "truncate": False, "model": "fake"}, "documents[1]"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences"),
         ("/tokenize", {"inputs": "a", "model": "fake", "prompt_name": "none"}, "prompt_name"),

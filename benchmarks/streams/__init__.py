@@ -1,0 +1,1 @@
+"""Generated streams that judge the adaptive detector."""

@@ -1,0 +1,39 @@
+"""Embeddings of a job's images by a frozen encoder, cached on disk by content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from models.images.base import ImageModel
+from models.images.pixels import Pixels
+from models.text.tokens import Tokens
+from models.training.embeddings import CachedEmbedder, EmbeddingCache
+from models.training.events import Events
+from models.training.image_store import ImageStore
+
+_BATCH_IMAGES = 16
+
+
+class ImageEmbedder(CachedEmbedder):
+    """Images, by their keys in a store, to embeddings."""
+
+    def __init__(
+        self, model: ImageModel, store: ImageStore, cache: EmbeddingCache | None = None, events: Events | None = None
+    ) -> None:
+        self._tokens = model.images.tokens
+        self._store = store
+        super().__init__(model, [str(model.images.signature)], cache, events)
+
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """Nothing: images have no tokens, and heads on them read none."""
+        return []
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """The cost of images, in tokens of texts that take as long."""
+        return len(texts) * self._tokens
+
+    def _batches(self, missing: dict[bytes, str]) -> Iterator[tuple[list[bytes], Sequence[Pixels]]]:
+        rest = iter(missing.items())
+        while batch := dict(islice(rest, _BATCH_IMAGES)):
+            yield list(batch), [self._store.pixels(key) for key in batch.values()]

@@ -1,0 +1,71 @@
+"""The decoded images of a job, scaled for its encoder, in one file: each is decoded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import adaptive_avg_pool2d
+
+from models.images.pixels import Pixels
+
+_COLOUR_GRID = 8
+
+
+class ImageStore:
+    """Images by key. A key is the hash of an encoded image, so that equal images have equal keys."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._end = 0
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._names: dict[str, str] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def add(self, key: str, name: str, pixels: Pixels) -> None:
+        """Keep an image under its key; `name` is that in its file. A copy of one is not kept twice."""
+        if key in self._places:
+            return
+        data = pixels.values.tobytes()
+        if os.pwrite(self._file, data, self._end) != len(data):
+            raise OSError("an image was written in part")
+        self._places[key] = (self._end, pixels.values.shape)
+        self._names[key] = name
+        self._end += len(data)
+
+    def name(self, key: str) -> str:
+        """The name of an image in its file."""
+        return self._names[key]
+
+    def values(self, key: str) -> NDArray[np.uint8]:
+        """The pixels of an image, uint8 [3, h, w]."""
+        start, shape = self._places[key]
+        data = os.pread(self._file, int(np.prod(shape)), start)
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+    def pixels(self, key: str) -> Pixels:
+        """An image as a network reads it."""
+        return Pixels(self.values(key))
+
+    def colours(self, keys: Sequence[str]) -> NDArray[np.float32]:
+        """The mean colours of the fields of an 8 x 8 grid, float32 [n, 192], for a baseline."""
+        rows = np.empty((len(keys), 3 * _COLOUR_GRID**2), dtype=np.float32)
+        for row, key in enumerate(keys):
+            image = torch.from_numpy(self.values(key).astype(np.float32) / 255)
+            rows[row] = adaptive_avg_pool2d(image, _COLOUR_GRID).flatten().numpy()
+        return rows
+
+    def picture(self, key: str) -> Image.Image:
+        """An image as the network reads it, for people."""
+        return Image.fromarray(np.ascontiguousarray(self.values(key).transpose(1, 2, 0)))
+
+    def close(self) -> None:
+        """Close the file, which the job's directory keeps."""
+        os.close(self._file)
