@@ -2,19 +2,17 @@
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
-# JOBS processes take a file of tests each, and compute on one core each; JOBS=0 runs all in this one, as --pdb needs it.
+# JOBS processes take a file of tests each, and compute on one core each: three on two cores, since tests also wait.
+# JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept whatever the environment says: hundreds of processes start in the tests. Tests also sync and remove
 # thousands of small files, which is cheaper in memory: TESTS_TMP is /dev/shm where that has 4 GiB to spare.
 TESTS_TMP := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 4194304 {print "/dev/shm"}')
-PYTEST = $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-
-# Tests of processes wait a fifth of their time, in which a third process computes.
-test: JOBS = 3
+PYTEST := $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve check test test-fast test-properties lint format bench campaign docs lock clean
 

@@ -46,14 +46,17 @@ def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -
     return name
 
 
-def bodies(name: str, kind: SensorKind, rows: int, columns: int) -> Iterator[PreparedRequest]:
-    """Requests of `rows` rows, each different."""
+def bodies(name: str, kind: SensorKind, rows: int, columns: int, missing: float = 0.0) -> Iterator[PreparedRequest]:
+    """Requests of `rows` rows, each different; a share `missing` of the values is null."""
     numbers = np.random.default_rng(1)
     field = "records" if kind == "records" else "series"
-    made = [
-        orjson.dumps({"model": name, field: numbers.standard_normal((rows, columns)).round(4).tolist()})
-        for _ in range(8)
-    ]
+
+    def readings() -> list[list[float | None]]:
+        values = numbers.standard_normal((rows, columns)).round(4).astype(object)
+        values[numbers.random((rows, columns)) < missing] = None
+        return list(values.tolist())
+
+    made = [orjson.dumps({"model": name, field: readings()}) for _ in range(8)]
     return itertools.cycle([PreparedRequest(body, "readings", rows, rows) for body in made])
 
 
@@ -63,6 +66,8 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000], help="rows of a request")
+    parser.add_argument("--missing", type=float, nargs="+", default=[0.0], help="shares of values that are null")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         registry = Registry(Path(home) / "models")
@@ -77,9 +82,11 @@ def main() -> None:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
-            for (kind, detector), rows in itertools.product(kinds, (100, 1000, 10_000)):
-                result = _measured(url, bodies(names[kind], kind, rows, parsed.columns), parsed.clients, parsed.seconds)
-                print(f"{kind} ({detector}), {rows} rows a request: {_said(result)}", flush=True)
+            for (kind, detector), rows, missing in itertools.product(kinds, parsed.sizes, parsed.missing):
+                sent = bodies(names[kind], kind, rows, parsed.columns, missing)
+                result = _measured(url, sent, parsed.clients, parsed.seconds)
+                lacks = f", {missing:.0%} null" if missing else ""
+                print(f"{kind} ({detector}), {rows} rows a request{lacks}: {_said(result)}", flush=True)
         finally:
             process.terminate()
             process.wait(30)

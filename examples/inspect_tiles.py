@@ -1,9 +1,10 @@
-"""Find defects in photographs of parts by photographs of good ones.
+"""Find defects in photographs of parts, by photographs of good ones or by a detector that was trained on them.
 
 The figures of docs/guides/images.md come from the magnetic tiles of Huang, Qiu and Yuan (2020), by `--tiles`.
 
 sonde up --model image-default                                      # in one terminal
 python -m examples.inspect_tiles --good good --judge new --maps maps  # in another; folders of images
+python -m examples.inspect_tiles --model ft:image-default:local:tiles --judge new  # by a trained detector
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ Answer = dict[str, Any]
 def judge(
     url: str, good: list[Path], images: list[Path], *, model: str, detector: str, alpha: float, maps: bool
 ) -> list[Answer]:
-    """The answer for each image, in order."""
-    fields = {"model": model, "detector": detector, "alpha": str(alpha), "maps": str(maps).lower()}
+    """The answer for each image, in order; without good images, by a trained detector."""
+    fields = {"model": model, "alpha": str(alpha), "maps": str(maps).lower()}
+    if good:
+        fields["detector"] = detector
     found: list[Answer] = []
     with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
         for start in range(0, len(images), _AT_ONCE):
@@ -78,17 +81,17 @@ def main() -> None:
     parser.add_argument("--model", default="image-default")
     parser.add_argument("--detector", choices=["padim", "patchcore"], default="padim")
     parser.add_argument("--alpha", type=float, default=0.05)
-    parser.add_argument("--good", type=Path, help="folder of good images")
+    parser.add_argument("--good", type=Path, help="folder of good images; leave it out for a trained model")
     parser.add_argument("--judge", type=Path, help="folder of images to judge")
     parser.add_argument("--maps", type=Path, help="folder for the maps")
     parser.add_argument("--tiles", type=Path, help="the magnetic tiles, instead of --good and --judge")
     chosen = parser.parse_args()
     if chosen.tiles is not None:
         good, kept, defects = split_tiles(chosen.tiles)
-    elif chosen.good is not None and chosen.judge is not None:
-        good, kept, defects = images_in(chosen.good), [], images_in(chosen.judge)
+    elif chosen.judge is not None:
+        good, kept, defects = [] if chosen.good is None else images_in(chosen.good), [], images_in(chosen.judge)
     else:
-        parser.error("give --good and --judge, or --tiles")
+        parser.error("give --judge, or --tiles")
     answers = judge(
         chosen.url,
         good,

@@ -16,7 +16,7 @@ from models.programs.reader import read_program
 from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, place
-from models.source import ModelSource, locate, locate_program
+from models.source import ModelSource, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
 from models.text.packed.encoder import packed_or_general
@@ -73,10 +73,10 @@ def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, th
 
 
 def open_models(
-    specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int
+    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[TextModel | ImageModel]:
     """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
-    for source, placement in _located(map(locate, specs), device, dtype, threads):
+    for source, placement in _located(sources, device, dtype, threads):
         yield load_images(source, placement) or load(source, placement)
 
 

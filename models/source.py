@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -105,6 +106,14 @@ def locate(spec: str) -> ModelSource:
         )
     settings = sha256_of(*sorted(path.rglob("*.json")))
     return ModelSource(name, path, origin, hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12])
+
+
+def locate_ahead(specs: Iterable[str]) -> Iterator[ModelSource]:
+    """The models that `locate` finds. A thread looks for them from now on, and each error is raised in its turn."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="locate-models")
+    found = executor.map(locate, specs)
+    executor.shutdown(wait=False)
+    return found
 
 
 def _shipped() -> Path:

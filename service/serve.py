@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from models.source import locate_ahead
 from service import logs
 from service.auth import Keyring
 from service.banner import Banner
@@ -85,6 +86,8 @@ def _run_server(
     gc.disable()  # the server enables it once PyTorch and the models are loaded: a million objects that stay
     # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
     sys.setswitchinterval(0.0001)
+    is_front = process is not None and process.role == "front"
+    located = None if is_front else locate_ahead(settings.text_models)  # while PyTorch is imported
     # Imported here because it loads PyTorch, which `sonde keys` does not need.
     from pydantic.warnings import UnsupportedFieldAttributeWarning
 
@@ -101,7 +104,7 @@ def _run_server(
             server.fail(error)
 
     texts = None if process is None else _engine_process_models(settings, metrics, process, fail)
-    manager = ModelManager(settings, metrics, on_failure=fail, texts=texts)
+    manager = ModelManager(settings, metrics, on_failure=fail, texts=texts, located=located)
     manager.start_opening()
     # Most of loading a model is no work of the interpreter's, which has time to import the rest.
     from service.api.app import create_app

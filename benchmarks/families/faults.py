@@ -80,11 +80,15 @@ FAULTS: dict[str, Callable[[Random, Doubles, slice, float], Doubles]] = {
 }
 
 
-def put_faults(random: Random, clean: Doubles, count: int) -> tuple[Doubles, NDArray[np.bool_]]:
+def put_faults(
+    random: Random, clean: Doubles, count: int, measured: int | None = None
+) -> tuple[Doubles, NDArray[np.bool_]]:
     """Readings [n, d] with `count` faults of random kinds, sizes and columns, and their labels [n].
 
-    A fault is in one column, or in a third of them; each has its own part of the readings.
+    A fault is in one of the first `measured` columns (of all without it), or in a third of them; each has its own part
+    of the readings.
     """
+    columns = measured or clean.shape[1]
     readings, labels = clean.copy(), np.zeros(len(clean), np.bool_)
     spread = np.where(clean.std(axis=0) > 0, clean.std(axis=0), 1.0)
     for part in np.array_split(np.arange(len(clean)), count):
@@ -94,8 +98,8 @@ def put_faults(random: Random, clean: Doubles, count: int) -> tuple[Doubles, NDA
         start = int(part[0]) + int(random.integers(longest // 2, len(part) - length))
         rows = slice(start, start + length)
         size = float(np.exp(random.uniform(np.log(SMALLEST), np.log(LARGEST))))
-        wide = 1 if random.random() < 0.6 else max(1, clean.shape[1] // 3)
-        for column in random.choice(clean.shape[1], wide, replace=False).tolist():
+        wide = 1 if random.random() < 0.6 else max(1, columns // 3)
+        for column in random.choice(columns, wide, replace=False).tolist():
             scaled = clean[:, column] / spread[column]
             readings[rows, column] = FAULTS[kind](random, scaled, rows, size) * spread[column]
         labels[rows] = True

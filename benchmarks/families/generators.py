@@ -193,6 +193,35 @@ def _counts(random: Random, rows: int) -> Doubles:
     return np.column_stack(made)
 
 
+def _telemetry(random: Random, rows: int) -> Doubles:
+    """A spacecraft's channel: one measured value, and many binary columns that say which commands were sent.
+
+    Most commands are rare and change nothing, some move the value, some columns are constant, and some switch for the
+    first time after training.
+    """
+    commands = int(random.choice([24, 54]))
+    rates = np.exp(random.uniform(np.log(3e-4), np.log(0.05), commands)) * (random.random(commands) < 0.7)
+    sent = (random.random((rows, commands)) < rates).astype(np.float64)
+    switches = np.flatnonzero(random.random(commands) < 0.1)
+    sent[:, switches] = np.arange(rows)[:, None] > random.integers(0, rows, len(switches))
+    answers = sent * (random.random(commands) < 0.2) * random.normal(0, 0.7, commands)
+    value = _measured(random, rows) + _fading_sum(answers.sum(axis=1), random.uniform(0, 0.9))
+    return np.column_stack([value, sent])
+
+
+def _measured(random: Random, rows: int) -> Doubles:
+    """A value that repeats itself, wanders, moves between levels, or is coarse, with a little noise."""
+    phase, noise = np.arange(rows) / random.uniform(30, 300), random.uniform(0.02, 0.3)
+    kinds = (
+        lambda: _wave(random, phase),
+        lambda: np.sign(_wave(random, phase)),
+        lambda: _noise(random, rows, 1, random.uniform(3, 100))[:, 0],
+        lambda: np.round(2 * _noise(random, rows, 1, random.uniform(20, 200))[:, 0]) / 2,
+    )
+    shape: Doubles = kinds[random.integers(len(kinds))]()
+    return shape + noise * random.standard_normal(rows)
+
+
 FAMILIES: dict[str, Callable[[Random, int], Doubles]] = {
     "rotating": _rotating,
     "thermal": _thermal,
@@ -206,4 +235,7 @@ FAMILIES: dict[str, Callable[[Random, int], Doubles]] = {
     "network": _network,
     "pulses": _pulses,
     "counts": _counts,
+    "telemetry": _telemetry,
 }
+# The first columns, which can have faults, of families whose other columns are commands.
+MEASURED = {"telemetry": 1}

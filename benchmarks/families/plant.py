@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.families.faults import put_faults
-from benchmarks.families.generators import FAMILIES, Doubles
+from benchmarks.families.generators import FAMILIES, MEASURED, Doubles
 
 _LEAST_ROWS, _MOST_ROWS = 400, 2500
 LATER_ROWS = 1200
@@ -41,5 +41,5 @@ def simulate(family: str, number: int) -> Plant:
     random = np.random.default_rng([zlib.crc32(family.encode()), number])
     rows = int(np.exp(random.uniform(np.log(_LEAST_ROWS), np.log(_MOST_ROWS))))
     train, later, last = np.split(FAMILIES[family](random, rows + 2 * LATER_ROWS), [rows, rows + LATER_ROWS])
-    test, labels = put_faults(random, last, _FAULTS)
+    test, labels = put_faults(random, last, _FAULTS, MEASURED.get(family))
     return Plant(family, f"{family} {number}", train, later, test, labels)

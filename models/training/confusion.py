@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,18 @@ class Confusion:
         counts = tuple(tuple(len(rows.get((true, taken), ())) for taken in shown) for true in shown)
         return cls(tuple(labels[number] for number in shown), counts, occurring - len(shown), pairs)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; examples of texts have no picture."""
+        data = asdict(self)
+        for pair in data["pairs"]:
+            pair["examples"] = [
+                {key: value for key, value in one.items() if value is not None} for one in pair["examples"]
+            ]
+        return data
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confusion:
-        """The confusion of `asdict`."""
+        """The confusion of `to_json`."""
         pairs = (one | {"examples": tuple(Example(**example) for example in one["examples"])} for one in data["pairs"])
         return cls(
             tuple(data["labels"]),

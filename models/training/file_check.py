@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from models.training.checks.data import check_data
@@ -13,7 +12,7 @@ from models.training.checks.sensor_data import check_table
 from models.training.data import dataset, table
 from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
-from models.training.data.image_reader import ImageReader, read_small
+from models.training.data.image_reader import small_reader
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import (
     IMAGES,
@@ -24,7 +23,6 @@ from models.training.hyperparameters import (
     SensorAnomalyHyperparameters,
     parse,
 )
-from models.training.image_store import ImageStore
 from models.training.job import TrainingJob
 from models.training.recipes.sensor_split import SensorSplit
 from models.training.report import Finding, Report
@@ -35,9 +33,7 @@ def check_file(path: Path, task: str, hyperparameters: Mapping[str, Any], column
 
     Raises HyperparameterError, and TrainingDataError for a file that is not there.
     """
-    hyperparameters = dict(hyperparameters)
-    if path.suffix.lower() == ARCHIVE:
-        hyperparameters.setdefault("kind", IMAGES)
+    hyperparameters = with_kind(path, hyperparameters)
     settings = parse(task, hyperparameters)
     if not path.is_file():
         raise TrainingDataError("no_file", f"{path}: expected a file, got {'a folder' if path.exists() else 'none'}")
@@ -52,21 +48,23 @@ def check_file(path: Path, task: str, hyperparameters: Mapping[str, Any], column
     return report
 
 
+def with_kind(path: Path, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters; those of an archive have the kind of images."""
+    kind = {"kind": IMAGES} if path.suffix.lower() == ARCHIVE else {}
+    return {**kind, **hyperparameters}
+
+
 def _check_images(job: TrainingJob, settings: Hyperparameters) -> Report:
     """The same of images, which are decoded to small copies."""
     report = Report()
-    with TemporaryDirectory() as directory:
-        store = ImageStore(Path(directory) / "images")
-        reader = ImageReader(job.task, read_small, store)
+    with small_reader(job.task) as reader:
         try:
-            parts = replace(dataset.read_split(job, settings, read=reader.rows), colours=store.colours)
+            parts = replace(dataset.read_split(job, settings, read=reader.rows), colours=reader.store.colours)
             findings = check_data(parts.train, parts.held_out, baselines=parts.baselines, same_file=parts.same_file)
             report.extend(findings)
         except TrainingDataError as first:
             faults = reader.faults(job.training_file, job.columns, "training_file")
             report.extend(map(_finding, faults or [first]))
-        finally:
-            store.close()
     return report
 
 

@@ -156,7 +156,7 @@ class Report:
             for stage in STAGES
         ]
         chosen = {"choices": [asdict(choice) for choice in self.choices]}
-        confusion = {} if self.confusion is None else {"confusion": asdict(self.confusion)}
+        confusion = {} if self.confusion is None else {"confusion": self.confusion.to_json()}
         events = {} if self.events is None else {"events": asdict(self.events)}
         plots = {} if self.plots is None else {"plots": self.plots}
         data = {"object": "fine_tuning.report", "status": self.status(), **chosen, "rungs": rungs}

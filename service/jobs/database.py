@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
-from service.jobs.limits import RETRY_AFTER_S, LimitedConnection, require_time
+from service.jobs.limits import RETRY_AFTER_S, require_time
 from service.jobs.migrations import upgrade
 from service.jobs.tables import VERSION, metadata, schema_version
 
@@ -28,6 +27,8 @@ _CONNECT_TIMEOUT_S = 3
 _ABANDONED_AFTER_S = 5
 _MIGRATION_LOCK = 0x50DDE  # any number, the same in every process
 _LIMIT_S = 5.0
+# PostgreSQL's codes of errors (SQLSTATE).
+_DISK_FULL, _READ_ONLY = "53100", "25006"
 
 # Raised by reads and writes while the database cannot do them; it may be able to later.
 DATABASE_UNAVAILABLE = (Unavailable, StorageFull)
@@ -103,16 +104,21 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             if self.embedded:  # if the file was away, open connections are to a new and empty one
                 self._engine.dispose()
-            if "disk is full" in str(error) or isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
+            if "disk is full" in str(error) or _sqlstate(error) == _DISK_FULL:
                 raise StorageFull("no space is left for the database of jobs") from error
             raise Unavailable("the database of jobs does not answer", retry_after_s=RETRY_AFTER_S) from error
         except DataError as error:  # for instance NUL in an id, which SQLite does not find and PostgreSQL refuses
             raise InvalidRequest("a text or number that the database cannot hold") from error
         except DBAPIError as error:
-            standby = isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction)  # it is about to take over
+            standby = _sqlstate(error) == _READ_ONLY  # it is about to take over
             if error.connection_invalidated or standby:
                 raise Unavailable("the database of jobs went away", retry_after_s=RETRY_AFTER_S) from error
             raise
+
+
+def _sqlstate(error: Exception) -> str | None:
+    """PostgreSQL's code of an error that SQLAlchemy wraps."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 def take_lock(connection: sa.Connection, lock: int) -> None:
@@ -151,6 +157,9 @@ def _sqlite(url: str, limit_s: float) -> sa.Engine:
 
 
 def _postgres(url: str, limit_s: float) -> sa.Engine:
+    # Imported here because it loads psycopg, which SQLite does not need.
+    from service.jobs.limited_connection import LimitedConnection
+
     pool = {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, "pool_timeout": limit_s}
     engine = sa.create_engine(url, **pool, connect_args=_connect_arguments(url, limit_s))
 

@@ -82,10 +82,16 @@ def _count(file: bytes) -> int:
 
     from models.training.data.bound_readings import read_bound_readings
     from models.training.data.dataset import read_bound
+    from models.training.data.image_reader import small_reader
+    from models.training.hyperparameters import IMAGES
     from models.training.job import BoundFile
 
     bound: BoundFile = TypeAdapter(BoundFile).validate_json(file)
-    of_sensors = bound.task == "forecast" or bound.hyperparameters.get("kind") is not None
+    kind = bound.hyperparameters.get("kind")
+    if kind == IMAGES:
+        with small_reader(bound.task) as reader:
+            return len(read_bound(bound, reader.rows))
+    of_sensors = bound.task == "forecast" or kind is not None
     return len(read_bound_readings(bound) if of_sensors else read_bound(bound))
 
 

@@ -17,7 +17,7 @@ from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
-from models.source import parse_spec
+from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
@@ -63,7 +63,9 @@ class ModelManager:
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
         texts: TextSource | None = None,
+        located: Iterable[ModelSource] | None = None,
     ) -> None:
+        """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
         self._settings = settings
         self._metrics = metrics
         self._configured: dict[str, Servable] = {}
@@ -79,7 +81,7 @@ class ModelManager:
         )
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        self._texts = texts or LocalTextSource(settings, self.engines)
+        self._texts = texts or LocalTextSource(settings, self.engines, located)
         loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from models.images.base import ImageModel
-from models.source import ModelSource
+from models.source import ModelSource, locate
 from models.text.base import TextModel
 from models.text.tokens import Tokens
 from service.config import Settings
@@ -48,9 +48,13 @@ class LocalTextSource:
 
     lost = "a device is lost; the service restarts"
 
-    def __init__(self, settings: Settings, engines: EngineFactory) -> None:
+    def __init__(
+        self, settings: Settings, engines: EngineFactory, located: Iterable[ModelSource] | None = None
+    ) -> None:
+        """`located` are the models of `--model`, where a thread finds them already."""
         self._settings = settings
         self._engines = engines
+        self._located = located
 
     def measure(self) -> None:
         """Race products on a CPU. Raises ModelError."""
@@ -68,7 +72,8 @@ class LocalTextSource:
 
         self.measure()
         settings = self._settings
-        for model in open_models(settings.text_models, settings.device, settings.dtype, settings.threads):
+        sources = map(locate, settings.text_models) if self._located is None else self._located
+        for model in open_models(sources, settings.device, settings.dtype, settings.threads):
             if isinstance(model, ImageModel):
                 yield model, self._engines.start_images(model, alone=True)
             else:

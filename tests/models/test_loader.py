@@ -71,7 +71,7 @@ def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
         f"second={tiny_models.classifier(tmp_path / 'b')}",
         f"third={tmp_path / 'missing'}",
     ]
-    models = open_models(specs, "cpu", "float32", 0)
+    models = open_models(map(locate, specs), "cpu", "float32", 0)
     assert [next(models).metadata.name, next(models).metadata.name] == ["first", "second"]
     with pytest.raises(ModelSourceError, match="there is no directory"):
         next(models)
@@ -80,13 +80,13 @@ def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
 def test_an_unsafe_model_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UnsafeModelError):
-        list(open_models([str(tmp_path)], "cpu", "float32", 0))
+        list(open_models(map(locate, [str(tmp_path)]), "cpu", "float32", 0))
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="'cuda' was asked for"):
-        next(open_models(["/no/such/directory"], "cuda", "auto", 0))
+        next(open_models(map(locate, ["/no/such/directory"]), "cuda", "auto", 0))
 
 
 @pytest.mark.parametrize(("threads", "told"), [(0, []), (3, [3])])

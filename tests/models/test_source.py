@@ -16,7 +16,7 @@ import pytest
 
 from models import source
 from models.errors import ModelSourceError, UnsafeModelError
-from models.source import DEFAULT_MODEL, locate, parse_spec
+from models.source import DEFAULT_MODEL, ModelSource, locate, locate_ahead, parse_spec
 from tests.support import tiny_models
 
 
@@ -49,6 +49,23 @@ def test_the_shipped_model_is_the_original() -> None:
 
 
 @pytest.mark.real
+def test_models_are_located_ahead_and_each_error_is_raised_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Event()
+    whole = locate
+
+    def find(spec: str) -> ModelSource:
+        if spec != DEFAULT_MODEL:
+            both.set()
+        return whole(spec)
+
+    monkeypatch.setattr("models.source.locate", find)
+    found = locate_ahead([DEFAULT_MODEL, "/no/such/directory"])
+    assert both.wait(timeout=10)  # before anyone asks for one
+    assert next(found).name == DEFAULT_MODEL
+    with pytest.raises(ModelSourceError, match="there is no directory"):
+        next(found)
+
+
 def test_a_changed_shipped_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "DEFAULT_MODEL_SHA256", "0" * 64)
     with pytest.raises(ModelSourceError, match="expected 0000"):

@@ -151,7 +151,7 @@ def test_a_plants_log_becomes_a_list_of_events(
     """Three machines in one file, as a logger writes it: each fault is found, and its sensor blamed first."""
     simulate.write_files(tmp_path)
     written = {"timezone": "Europe/Berlin", "na_values": ["-9999"]}
-    given = {"kind": "series", "timestamp": "Zeit", "group": "Maschine", "detector": "combined", "csv": written}
+    given = {"kind": "series", "timestamp": "Zeit", "group": "Maschine", "csv": written}
     done = plant.train(tmp_path / "normal.csv", "pumps", "anomaly", **given)
     assert done["result"]["decision"] == "promoted", done["result"]
     model = "ft:sensors:local:pumps"

@@ -12,6 +12,7 @@ from torch.nn import functional
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import SensorDetector, require_runs, windows
 from models.sensors.detectors.records import inverse_root
+from models.sensors.detectors.switches import switch_scale
 
 LEVEL_WINDOW = 15
 _BLOCK = 20
@@ -47,6 +48,7 @@ class LevelDetector(SensorDetector):
         x = torch.cat(list(runs))
         self.mean = x.median(dim=0).values
         self.trust = steady_share(runs).clamp(min=_SMALLEST) ** _TRUST_POWER
+        self.trust = self.trust / switch_scale(runs, torch.cat([self._distances(run) for run in runs]))
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +99,9 @@ class ResidualDetector(SensorDetector):
         gram = centred.T @ centred + ridge * torch.eye(past.shape[1], dtype=past.dtype, device=past.device)
         self.weight = torch.linalg.solve(gram, centred.T @ (step - self.bias))
         self.bias = self.bias - middle @ self.weight
-        self.root = inverse_root(shrunk_covariance(step - past @ self.weight - self.bias))
+        errors = step - past @ self.weight - self.bias
+        self.root = inverse_root(shrunk_covariance(errors))
+        self.root = self.root / switch_scale(runs, errors @ self.root)
         return self
 
     def contributions(self, x: Tensor) -> Tensor:

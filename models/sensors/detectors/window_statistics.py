@@ -12,6 +12,7 @@ from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import SensorDetector, require_runs
 from models.sensors.detectors.records import inverse_root
 from models.sensors.detectors.series import steady_share
+from models.sensors.detectors.switches import switch_scale
 
 _WINDOW = 16
 # Readings of a block: what moves from block to block wanders.
@@ -57,6 +58,7 @@ class StatisticsDetector(SensorDetector):
         means = covariance.diagonal()[: self.columns]  # a view
         means *= steady_share(runs, self.block).clamp(min=_SMALLEST_SHARE) ** -4
         self.root = inverse_root(covariance)
+        self.root = self.root / switch_scale(runs, ((seen - self.center) * self.rate) @ self.root)
         return self
 
     def contributions(self, x: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from models.training.report import Finding, Status
 Vectors = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-NEAR_COSINE = 0.97
+# The vectors of two images of one kind are nearer to each other than those of texts.
+NEAR_COSINE = {"texts": 0.97, "images": 0.99}
 MAX_DUPLICATES = 0.05
 MAX_NEAR_DUPLICATES = 0.10
 MAX_LEAKS = 0.10
@@ -44,13 +45,13 @@ def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
     """
     keys = np.array(_numbered(map(normalised, train.texts[0])))
     others = np.array(_numbered(zip(*train.texts[1:], strict=True)) or [0] * len(train))
-    compared = min(len(train), _COMPARED)
+    compared, cosine = min(len(train), _COMPARED), NEAR_COSINE[train.inputs]
     rows = [
         train.lines[row]
-        for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED])
+        for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED], cosine)
         if ((near < row) & (keys[near] != keys[row]) & (others[near] == others[row])).any()
     ]
-    message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {NEAR_COSINE} or more)."
+    message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {cosine} or more)."
     remedy = "Keep one of each; varied rows teach more."
     return _finding("near_duplicates", rows, compared, MAX_NEAR_DUPLICATES, message, remedy)
 
@@ -71,13 +72,15 @@ def check_leaks(train: TextRows, held_out: TextRows) -> Finding:
 
 def check_near_leaks(train: TextRows, held_out: TextRows, x: Vectors, other: Vectors) -> Finding:
     """Count held-out rows close to a training row, by unit vectors [m, d] and [n, d]."""
-    rows = [train.lines[near[0]] for _, near in _near_rows(other[:_COMPARED], x)]
+    cosine = NEAR_COSINE[train.inputs]
+    rows = [train.lines[near[0]] for _, near in _near_rows(other[:_COMPARED], x, cosine)]
     compared = min(len(held_out), _COMPARED)
     message = (
-        f"{len(rows)} of {compared} held-out rows are close to a training row (cosine {NEAR_COSINE} or more; the lines "
+        f"{len(rows)} of {compared} held-out rows are close to a training row (cosine {cosine} or more; the lines "
         "of those are named)."
     )
-    remedy = "Hold out whole conversations, users or templates, so that near copies stay on one side."
+    groups = "conversations, users or templates" if train.inputs == "texts" else "parts, days or cameras"
+    remedy = f"Hold out whole {groups}, so that near copies stay on one side."
     return _finding("near_leaks", rows, compared, MAX_NEAR_LEAKS, message, remedy)
 
 
@@ -92,12 +95,12 @@ def row_keys(rows: TextRows) -> list[str]:
     return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
 
 
-def _near_rows(x: Vectors, reference: Vectors) -> Iterator[tuple[int, Indices]]:
-    """Each row of x that is close to rows of the reference, with those rows; all rows can be close to all others."""
+def _near_rows(x: Vectors, reference: Vectors, cosine: float) -> Iterator[tuple[int, Indices]]:
+    """Each row of x within `cosine` of rows of the reference, with those; all rows can be close to all others."""
     block = max(_BLOCK_CELLS // max(len(reference), 1), 1)
     with threadpool_limits(limits=1, user_api="blas"):
         for start in range(0, len(x), block):
-            close = x[start : start + block] @ reference.T >= NEAR_COSINE
+            close = x[start : start + block] @ reference.T >= cosine
             for row in np.flatnonzero(close.any(axis=1)).tolist():
                 yield start + row, np.flatnonzero(close[row])
 

@@ -11,15 +11,19 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 
 from models.errors import ImageError
 from models.images.pixels import Pixels
-from models.images.reader import ImageLimits, read_image
+from models.images.reader import FORMATS, ImageLimits, read_image
 from models.runtime import cpu
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import FileReader
@@ -187,6 +191,33 @@ class _Records:
             column=self._image,
             unit=self._file.unit,
         )
+
+
+@contextmanager
+def small_reader(task: str) -> Iterator[ImageReader]:
+    """A reader that keeps small copies of the images for a while: for checks without a network."""
+    with TemporaryDirectory() as directory:
+        store = ImageStore(Path(directory) / "images")
+        try:
+            yield ImageReader(task, read_small, store)
+        finally:
+            store.close()
+
+
+def stated_pixels(path: Path, columns: Mapping[str, str], param: str) -> int:
+    """The pixels of all images of a file by their headers; what cannot be opened counts as none.
+
+    Raises TrainingDataError for a file that cannot be read.
+    """
+    return sum(_pixels_of(image.data) for image in _open(path, columns, param, lambda fault: None))
+
+
+def _pixels_of(data: bytes) -> int:
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # Pillow raises a dozen classes for broken files, which the check names
+        return 0
 
 
 def read_small(data: bytes, limits: ImageLimits, param: str) -> Pixels:

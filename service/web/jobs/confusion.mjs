@@ -2,6 +2,7 @@
 import { html } from "../html.mjs";
 import { plain } from "../parts/basics.mjs";
 import { Matrix } from "../parts/matrix.mjs";
+import { DrawnPicture } from "../parts/pictures.mjs";
 
 export function Confusion({ confusion }) {
   const { labels, counts, left_out: leftOut, pairs } = confusion;
@@ -22,7 +23,7 @@ function Pair({ label, taken_for: taken, rows, of, examples }) {
   return html`
     <details>
       <summary>“${plain(label)}” was taken for “${plain(taken)}” in ${rows} of its ${of} held-out rows.</summary>
-      <ul class="plain">${examples.map((one) => html`<li><small>Row ${one.line}</small> ${plain(one.text)}${one.picture && html`<br /><img src=${one.picture} alt="" />`}</li>`)}</ul>
+      <ul class="plain">${examples.map((one) => html`<li><small>Row ${one.line}</small> ${plain(one.text)}${one.picture && html`<br /><${DrawnPicture} uri=${one.picture} alt=${one.text} />`}</li>`)}</ul>
     </details>
   `;
 }

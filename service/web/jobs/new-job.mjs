@@ -2,7 +2,7 @@
 import { call, post } from "../api.mjs";
 import { guessRoles } from "../csv.mjs";
 import { html, useState } from "../html.mjs";
-import { loadModels } from "../models.mjs";
+import { loadModels, readsImages, readsTexts } from "../models.mjs";
 import { Button, Card, ErrorNotice, Field, Notice, Select, Table, bytes, plain, useAction, useLoad } from "../parts/basics.mjs";
 import { Drop } from "../parts/drop.mjs";
 import { Findings } from "../parts/findings.mjs";
@@ -39,7 +39,7 @@ function Plan({ file, table }) {
   const [sent, progress] = useState(null);
   const { sensors, images = false, fields = [] } = KINDS[kind];
   const kinds = Object.entries(KINDS).filter(([, one]) => Boolean(one.images) === isArchive(file));
-  const bases = (models.data ?? []).filter((one) => readsImages(one) === images && (one.task === "embedding" || (kind === "rerank" && one.task === "rerank"))).map((one) => one.id);
+  const bases = (models.data ?? []).filter(isOf(images)).filter((one) => one.task === "embedding" || (kind === "rerank" && one.task === "rerank")).map((one) => one.id);
   const model = sensors ? "sensors" : (base ?? bases[0]);
 
   function body(uploaded) {
@@ -96,8 +96,8 @@ function Plan({ file, table }) {
   `;
 }
 
-/** Whether a model reads images alone; models of texts and images train nothing. */
-const readsImages = (model) => model.signature.inputs[0].name === "image";
+/** Whether a job on images, or on texts, can begin with what a model reads: models of both train nothing. */
+const isOf = (images) => (model) => readsImages(model) === images && readsTexts(model) !== images;
 
 function readSettings(text) {
   try {

@@ -4,6 +4,7 @@ import { html, useEffect, useState } from "../html.mjs";
 import { Card, ErrorNotice, Notice, Table, number, plain, useLoad } from "../parts/basics.mjs";
 import { Events } from "../parts/events.mjs";
 import { Findings } from "../parts/findings.mjs";
+import { DrawnPicture } from "../parts/pictures.mjs";
 import { Confusion } from "./confusion.mjs";
 
 export function Report({ path, job }) {
@@ -52,7 +53,7 @@ function Pictures({ pictures }) {
   return titles.map((title) => html`
     <h3>${title}</h3>
     <div class="pictures">${pictures.filter((one) => one.title === title).map((one) => html`
-      <figure><img src=${one.image} alt=${plain(one.caption)} /><figcaption>${plain(one.caption)}</figcaption></figure>`)}</div>`);
+      <figure><${DrawnPicture} uri=${one.image} alt=${one.caption} /><figcaption>${plain(one.caption)}</figcaption></figure>`)}</div>`);
 }
 
 /** A plot that the service draws. It is an image, so nothing in it runs. */

@@ -30,6 +30,12 @@ export function Picture({ of, alt = of.name, ...more }) {
   return url && html`<img src=${url} alt=${plain(alt)} ...${more} />`;
 }
 
+/** A picture of the service's, a data URI. */
+export function DrawnPicture({ uri, alt }) {
+  const [blob] = useState(() => toBlob(uri));
+  return html`<${Picture} of=${blob} alt=${alt} />`;
+}
+
 /** The bytes of a data URI. The page's policy lets no request fetch one. */
 export function toBlob(uri) {
   const [head, content] = uri.split(",");

@@ -547,6 +547,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.slow
 def test_a_command_starts_without_heavy_libraries() -> None:
     code = f"""
 import sys

@@ -10,8 +10,10 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service.errors import ConfigError, StorageFull, Unavailable
 from service.jobs.caller import Caller
@@ -236,6 +238,22 @@ def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp
         assert store.page(None, 10) == ([], False)
         with pytest.raises(Unavailable):
             create_job(store)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "error", "told"),
+    [
+        (OperationalError, psycopg.errors.DiskFull("no room"), StorageFull),
+        (OperationalError, psycopg.OperationalError("gone"), Unavailable),
+        (DBAPIError, psycopg.errors.ReadOnlySqlTransaction("a standby"), Unavailable),
+        (DBAPIError, psycopg.errors.UniqueViolation("twice"), DBAPIError),
+    ],
+)
+def test_postgresqls_errors_are_told_apart(
+    tmp_path: Path, wrapper: type[DBAPIError], error: psycopg.Error, told: type[Exception]
+) -> None:
+    with closing(Database("", tmp_path)) as database, pytest.raises(told), database.write():
+        raise wrapper("INSERT", {}, error)
 
 
 def test_a_full_disk_is_storage_full(tmp_path: Path) -> None:

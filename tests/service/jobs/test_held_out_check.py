@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from service.errors import InvalidRequest, Unavailable
 from service.jobs import held_out_check
 from service.jobs.held_out_check import count_rows
+from tests.support.image_files import archive, discs
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,13 @@ def test_rows_are_counted_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert count_rows(about(tmp_path / "rows.jsonl", '{"text": "a", "label": "yes"}\n' * 3), MOST) == 3
     with pytest.raises(InvalidRequest, match="expected columns text and label for task classification"):
         count_rows(about(tmp_path / "rows.jsonl", '{"text": "a"}\n'), MOST)
+
+
+def test_images_are_counted_too(tmp_path: Path) -> None:
+    """As `_count` does in the process: a version trained on images has their kind."""
+    path = archive(tmp_path / "images.zip", discs(2))
+    bound = {"path": str(path), "sha256": "0", "task": "classification", "hyperparameters": {"kind": "images"}}
+    assert held_out_check._count(json.dumps(bound).encode()) == 6
 
 
 def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from service.errors import Unavailable
 from service.jobs.database import Database
-from service.jobs.limits import LimitedConnection
+from service.jobs.limited_connection import LimitedConnection
 from service.jobs.store import JobStore
 from service.jobs.tables import schema_version
 from tests.fakes.model import FakeModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,12 @@ import pytest
 from models.base import Task
 from models.errors import DeviceLost, ModelSourceError
 from models.runtime.kept_races import kept_races
+from models.source import ModelSource
 from models.text.tokens import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics
+from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 from service.serving.text_sources import LocalTextSource
@@ -271,11 +273,12 @@ def test_a_model_that_fails_to_warm_up_is_not_in_service() -> None:
 
 def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
+    monkeypatch.setattr("service.serving.text_sources.locate", "located {}".format)
 
     with empty_manager(model=("a", "b"), device="cpu", dtype="float32", threads=2) as manager:
 
-        def load(*how: object) -> Iterator[FakeModel]:
-            asked.extend(how)
+        def load(sources: Iterable[object], *how: object) -> Iterator[FakeModel]:
+            asked.extend([*sources, *how])
             for name in ("a", "b"):
                 assert manager.problem == "models are loading"
                 yield FakeModel(name)
@@ -284,7 +287,23 @@ def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: py
         manager.open()
         assert manager.problem is None
         assert [one.metadata.name for one in manager.all()] == ["a", "b"]
-    assert asked == [("a", "b"), "cpu", "float32", 2]
+    assert asked == ["located a", "located b", "cpu", "float32", 2]
+
+
+def test_models_that_a_thread_locates_are_not_located_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def load(sources: Iterable[object], *_: object) -> Iterator[FakeModel]:
+        asked.extend(sources)
+        return iter(())
+
+    monkeypatch.setattr("models.loader.open_models", load)
+    monkeypatch.setattr(LocalTextSource, "measure", lambda _: None)
+    found = ModelSource("a", tmp_path, "elsewhere", "1")
+    settings = Settings(model=("a",))
+    source = LocalTextSource(settings, EngineFactory(settings, Metrics(), lambda _: None), [found])
+    assert list(source.open_configured()) == []
+    assert asked == [found]
 
 
 @pytest.mark.parametrize(("specs", "twice"), [(("x/twin", "other", "twin"), "twin"), (("twin=a", "twin=b"), "twin")])

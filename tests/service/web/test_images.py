@@ -16,6 +16,7 @@ from models.source import locate
 from tests.fakes.model import FakeModel
 from tests.service.web.conftest import Open, run_axe, says, take
 from tests.support.app import MakeApp
+from tests.support.image_files import archive, discs
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import image_classifier, image_encoder, text_image_encoder
 
@@ -141,13 +142,31 @@ def test_a_defect_is_shown_where_it_is(console: Open, make_app: MakeApp, picture
     good, bad = page.locator("figcaption").all_inner_texts()
     assert ("tile-50.png: normal" in good, "tile-51.png: unusual" in bad) == (True, True)
     says(page, "Yellow is as strange as the threshold (score")
-    page.set_viewport_size({"width": 1100, "height": 1180})
+    page.set_viewport_size({"width": 880, "height": 1170})
     take(page, pictures, "images")
+
+
+def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_path: Path) -> None:
+    page = console(app).open("jobs")
+    content = archive(tmp_path / "parts.zip", discs(6)).read_bytes()
+    chosen = {"name": "parts.zip", "mimeType": "application/zip", "buffer": content}
+    page.locator("input[type=file]").set_input_files(chosen)
+    says(page, "Images are labelled by the folder that they lie in.")
+    assert page.get_by_label("What for").locator("option").all_inner_texts() == [
+        "Classify images",
+        "Find defects in images",
+    ]
+    assert page.get_by_label("Begin with").locator("option").all_inner_texts() == ["dino"]
+    with page.expect_response("**/v1/fine_tuning/jobs") as started:
+        page.get_by_role("button", name="Check the file and start").click()
+        page.get_by_role("button", name="Start all the same").or_(page.get_by_text("queued")).first.click()
+    job = started.value.json()
+    assert (job["model"], job["method"]["supervised"]["hyperparameters"]) == ("dino", {"kind": "images"})
 
 
 def tile(seed: int, spot: bool) -> bytes:
     """A soft grey texture of 128 x 128, with a dark spot in the upper left where asked for."""
-    small = Image.fromarray(np.random.default_rng(seed).normal(150, 12, (32, 32)).astype(np.uint8))
+    small = Image.fromarray(np.random.default_rng(seed).normal(150, 6, (20, 20)).astype(np.uint8))
     grey = np.asarray(small.resize((128, 128), Image.Resampling.BICUBIC)).astype(float)
     rows, columns = np.mgrid[:128, :128]
     if spot:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.api.routes import file_check
+from tests.support.image_files import archive, discs
 
 ROWS = "text,label\n" + "".join(f"text number {at},{'even' if at % 2 == 0 else 'odd'}\n" for at in range(60))
 
@@ -66,3 +68,16 @@ def test_a_workbook_is_measured_unpacked(client: TestClient) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "file_id")
     assert "bytes unpacked" in refused.json()["error"]["message"]
     assert check(client, upload(client, b"PK\x03\x04 no archive", "rows.xlsx")).json()["status"] == "fail"
+
+
+def test_an_archive_of_images_is_checked_as_images(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = archive(tmp_path / "images.zip", discs(3) | {"discs/red/broken.png": b"no image"}).read_bytes()
+    file = upload(client, content, "images.zip")
+    report = check(client, file).json()
+    assert [finding["check"] for finding in report["rungs"][0]["findings"]] == ["unsupported_image"]
+    monkeypatch.setattr(file_check, "MAX_PIXELS", 9 * 48 * 48 - 1)
+    refused = check(client, file)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "file_id")
+    assert "at most 20735 pixels to check, got 20736" in refused.json()["error"]["message"]

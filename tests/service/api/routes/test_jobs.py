@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from models.training.confusion import Confusion
-from models.training.report import Finding, Report
+from models.training.report import Finding, Picture, Report
 from models.training.reported_events import ReportedEvent, ReportedEvents
 from service.api.report_summary import Summary
 from service.auth import Keyring
@@ -671,6 +671,27 @@ def test_a_page_shows_what_is_taken_for_what_and_the_events(http: TestClient, tm
     markdown = http.get(f"{address}?format=md").text
     assert "| 5 | high | 0.001 |" in markdown
     assert "  - row 2: \\<b>card|[x]\\(y)" in markdown
+
+
+def test_a_page_shows_pictures_and_runs_nothing_of_them(http: TestClient, tmp_path: Path, file: str) -> None:
+    job = sensor_job(http, file, "classification", "fake").json()["id"]
+    directory = tmp_path / "jobs" / job / "attempt-1"
+    directory.mkdir(parents=True)
+    evil, report = "<img src=x onerror=y>'", Report()
+    uri = "data:image/png;base64,AAAA"
+    truth, predicted = np.array([0, 1]), np.array([1, 1])
+    report.confusion = Confusion.of(["a", "b"], truth, predicted, [evil] * 2, [2, 3], lambda row: uri)
+    report.pictures = (Picture("Strange", evil, uri), Picture("Strange", "x", "javascript:alert(1)"))
+    (directory / "report.json").write_bytes(report.to_bytes())
+    address = f"/v1/fine_tuning/jobs/{job}/report"
+    read = http.get(address).json()
+    assert read["confusion"]["pairs"][0]["examples"] == [{"line": 2, "text": evil, "picture": uri}]
+    assert read["pictures"][0] == {"title": "Strange", "caption": evil, "image": uri}
+    page = http.get(f"{address}?format=html").text
+    assert page.count(f"src='{uri}'") == 2
+    assert "<img src=x" not in page
+    assert "javascript:" not in page
+    assert "## Strange" in http.get(f"{address}?format=md").text
 
 
 @pytest.mark.parametrize(
