@@ -166,7 +166,7 @@ def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_pa
 
 def tile(seed: int, spot: bool) -> bytes:
     """A soft grey texture of 128 x 128, with a dark spot in the upper left where asked for."""
-    small = Image.fromarray(np.random.default_rng(seed).normal(150, 6, (20, 20)).astype(np.uint8))
+    small = Image.fromarray(np.random.default_rng(seed).normal(150, 4, (16, 16)).astype(np.uint8))
     grey = np.asarray(small.resize((128, 128), Image.Resampling.BICUBIC)).astype(float)
     rows, columns = np.mgrid[:128, :128]
     if spot:
