@@ -6,7 +6,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "inference"]
+Task = Literal["embedding", "rerank", "classification", "anomaly", "forecast", "detection", "ocr", "inference"]
+# Of an object in a row: score, label, and left, top, right and bottom of its box.
+OBJECT_NUMBERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,23 @@ class SensorSignature:
 
 @dataclass(frozen=True, slots=True)
 class ImageSignature:
-    """The images that a network reads: their size, and how 8 bits become its numbers."""
+    """The images that a network reads: their size, and how 8 bits become its numbers.
+
+    Where the size `varies` with the image's sides, `height` and `width` are those for a picture of 640 x 480.
+    """
 
     height: int
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float
+    varies: bool = False
 
     def source(self) -> dict[str, object]:
         """The input as callers see it: any image, which is scaled and cropped to the shape."""
         normalization = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
-        return {"name": "image", "dtype": "uint8", "shape": ["n", 3, self.height, self.width], **normalization}
+        sides: list[int | str] = ["height", "width"] if self.varies else [self.height, self.width]
+        return {"name": "image", "dtype": "uint8", "shape": ["n", 3, *sides], **normalization}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,6 @@ class ModelMetadata:
             return self.sensor.signature()
         if self.tensors is not None:
             return deepcopy(self.tensors)
-        output = {
-            "embedding": "embedding",
-            "rerank": "relevance_score",
-            "classification": "scores",
-            "anomaly": "score",
-        }[self.task]
         pair = [{"name": "pair", "dtype": "string", "shape": ["n", 2]}]
         single: list[dict[str, object]] = [
             {"name": "text", "dtype": "string", "shape": ["n"]},
@@ -134,10 +135,26 @@ class ModelMetadata:
         ]
         texts = [] if self.image is not None and not self.max_tokens else pair if self.task == "rerank" else single
         images = [] if self.image is None else [self.image.source()]
-        return {
-            "inputs": [*map(dict, texts), *images],
-            "outputs": [{"name": output, "dtype": "float32", "shape": ["n", self.width]}],
-        }
+        return {"inputs": [*map(dict, texts), *images], "outputs": self._outputs()}
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        """The outputs of models of texts and images."""
+        if self.task == "detection":
+            objects = self.width // OBJECT_NUMBERS
+            return [
+                {"name": "score", "dtype": "float32", "shape": ["n", objects]},
+                {"name": "label", "dtype": "string", "shape": ["n", objects]},
+                {"name": "box", "dtype": "float32", "shape": ["n", objects, 4]},
+            ]
+        if self.task == "ocr":
+            return [
+                {"name": "text", "dtype": "string", "shape": ["n"]},
+                {"name": "confidence", "dtype": "float32", "shape": ["n"]},
+            ]
+        name = {"embedding": "embedding", "rerank": "relevance_score", "classification": "scores", "anomaly": "score"}[
+            self.task
+        ]
+        return [{"name": name, "dtype": "float32", "shape": ["n", self.width]}]
 
 
 class Computable(Protocol):

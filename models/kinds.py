@@ -23,6 +23,7 @@ _BY_MODEL_TYPE = {
     "ColBERT": _MULTI_VECTOR,
 }
 _BY_MODULE = {
+    "CLIPModel": "a CLIP without image processor, or whose vectors further modules change",
     "LogitScore": _CROSS_ENCODER,
     "SpladePooling": _SPARSE,
     "SparseAutoEncoder": _SPARSE,
@@ -43,17 +44,19 @@ _BY_ARCHITECTURE = {
     "ForMultipleChoice": "a model for multiple choice",
     "ForNextSentencePrediction": "a model for the next sentence",
     "ForImageClassification": "an image classifier without preprocessor_config.json",
-    "ForObjectDetection": "an object detector",
+    "ForObjectDetection": "an object detector without preprocessor_config.json",
     "ForSemanticSegmentation": "a model for segmentation",
     "ForMaskedImageModeling": "a model that restores images",
-    "VisionEncoderDecoderModel": "a model from images to texts",
+    "VisionEncoderDecoderModel": "a model from images to texts without image processor",
     "ForRetrieval": _MULTI_VECTOR,
 }
 CLASSIFIER = "ForSequenceClassification"
 IMAGE_CLASSIFIER = "ForImageClassification"
+OBJECT_DETECTOR = "ForObjectDetection"
+TEXT_RECOGNIZER = "VisionEncoderDecoderModel"
 # Texts and images in one space.
 _PAIRED = {"CLIPModel", "SiglipModel"}
-ImageKind = Literal["classifier", "encoder", "text-image"]
+ImageKind = Literal["classifier", "detector", "encoder", "recognizer", "text-image"]
 
 
 def require_served_kind(root: Path) -> None:
@@ -74,19 +77,51 @@ def is_classifier(config: dict[str, Any]) -> bool:
 
 
 def image_kind(root: Path) -> ImageKind | None:
-    """What a transformers directory with an image processor is; None for models of texts, and for what is not served.
+    """What a directory with an image processor is; None for models of texts, and for what is not served.
 
     Raises ValueError for files that are not JSON.
     """
-    config, modules = read_json(root / "config.json", dict), read_json(root / "modules.json", list)
+    modules, folder = read_json(root / "modules.json", list), network_folder(root)
+    config = read_json(folder / "config.json", dict)
     names = _architectures(config)
-    if modules or not names or not read_json(root / "preprocessor_config.json", dict):
+    if not names or not _has_image_processor(folder):
         return None
+    if modules:
+        return "text-image" if _PAIRED.intersection(names) and _gives_its_vectors(modules) else None
     if any(name.endswith(IMAGE_CLASSIFIER) for name in names):
         return "classifier"
+    if TEXT_RECOGNIZER in names:
+        return "recognizer"
+    if any(name.endswith(OBJECT_DETECTOR) for name in names):
+        return "detector"
     if _PAIRED.intersection(names):
         return "text-image"
     return "encoder" if all(name.endswith("Model") for name in names) and "text_config" not in config else None
+
+
+def network_folder(root: Path) -> Path:
+    """Where the network of a directory is: in the folder of the first module, in those of sentence-transformers.
+
+    Raises ValueError for a folder outside, and for files that are not JSON.
+    """
+    modules = read_json(root / "modules.json", list)
+    stated = modules[0].get("path") if modules and isinstance(modules[0], dict) else None
+    folder = root / str(stated or "")
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"modules.json: expected a folder within the directory, got {stated!r}")
+    return folder
+
+
+def _has_image_processor(folder: Path) -> bool:
+    """Whether a folder has an image processor, by itself or in one of texts and images."""
+    both = read_json(folder / "processor_config.json", dict)
+    return bool(read_json(folder / "preprocessor_config.json", dict)) or "image_processor" in both
+
+
+def _gives_its_vectors(modules: list[Any]) -> bool:
+    """Whether modules give a network's vectors as they are, or scaled to length 1."""
+    kinds = _last_parts([str(module.get("type", "")) for module in modules if isinstance(module, dict)])
+    return kinds[:1] in (["CLIPModel"], ["Transformer"]) and kinds[1:] in ([], ["Normalize"])
 
 
 def _find_kind(root: Path) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
 from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
 from models.images.base import ImageModel
-from models.kinds import image_kind
+from models.kinds import ImageKind, image_kind
 from models.lite_weights import ARCHITECTURE
 from models.programs.program import Program
 from models.programs.reader import read_program
@@ -53,17 +53,24 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
         raise ModelError(
             f"{source.name}: int8 is for encoders of texts, and this reads images: set another dtype", param="dtype"
         )
-    from models.images.batch_check import check_image_batches
+    from models.images.batch_check import LoadedImageModel, check_image_batches
     from models.images.classifier import ImageClassifier
     from models.images.encoder import ImageEncoder
     from models.images.lite_encoder import LiteEncoder
+    from models.images.object_detector import ObjectDetector
     from models.images.text_image_encoder import TextImageEncoder
+    from models.images.text_recognizer import TextRecognizer
 
     if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
         return check_image_batches(LiteEncoder(source, placement))
-    if kind == "classifier":
-        return check_image_batches(ImageClassifier(source, placement))
-    return check_image_batches((ImageEncoder if kind == "encoder" else TextImageEncoder)(source, placement))
+    kinds: dict[ImageKind, Callable[[ModelSource, Placement], LoadedImageModel]] = {
+        "classifier": ImageClassifier,
+        "detector": ObjectDetector,
+        "encoder": ImageEncoder,
+        "recognizer": TextRecognizer,
+        "text-image": TextImageEncoder,
+    }
+    return check_image_batches(kinds[kind](source, placement))
 
 
 def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:

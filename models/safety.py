@@ -23,7 +23,7 @@ _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _MAX_WEIGHTS_BYTES = 256 << 30
 _CLASSES = {
     "base": ("Transformer", "Dense", "Normalize"),
-    "sentence_transformer": ("Pooling", "CNN", "Dropout", "LayerNorm", "LSTM", "WeightedLayerPooling"),
+    "sentence_transformer": ("Pooling", "CNN", "Dropout", "LayerNorm", "LSTM", "WeightedLayerPooling", "CLIPModel"),
 }
 _CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 _ACTIVATION = re.compile(r"torch\.nn\.(modules\.(activation|linear)\.)?[A-Za-z0-9]+", re.ASCII)
@@ -31,7 +31,7 @@ _ACTIVATION = re.compile(r"torch\.nn\.(modules\.(activation|linear)\.)?[A-Za-z0-
 
 def _spellings(package: str, name: str) -> set[str]:
     """The names that versions 2 to 6 of sentence-transformers wrote for a class."""
-    file = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    file = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
     old, new = f"sentence_transformers.models.{name}", f"sentence_transformers.{package}.modules"
     shared = f"sentence_transformers.sentence_transformer.modules.{name}"
     return {old, f"{old}.{name}", shared, f"{new}.{name}", f"{new}.{file}.{name}"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.base import ModelMetadata
+from service.api.examples import PIXEL
 from service.console import BOLD, GREEN, paint
 from service.printable import printable
 
@@ -22,13 +23,11 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "forecast": ("/v1/forecast", {"series": [[0.0]]}),
     "rerank": ("/v2/rerank", {"query": "hello", "documents": ["good day", "good night"]}),
 }
-# A PNG of one pixel.
-_PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
-)
 _IMAGE_EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "embedding": ("/v1/embeddings", {"modality": "image", "input": _PIXEL}),
-    "classification": ("/v1/classify", {"images": _PIXEL}),
+    "embedding": ("/v1/embeddings", {"modality": "image", "input": PIXEL}),
+    "classification": ("/v1/classify", {"images": PIXEL}),
+    "detection": ("/v1/detect", {"images": PIXEL}),
+    "ocr": ("/v1/ocr", {"images": PIXEL}),
 }
 
 

@@ -22,6 +22,7 @@ PREFIX = "SONDE_"
 # Limits of the whole service: several processes divide them.
 _DIVIDED = {"max_queued_items", "max_queued_tokens", "cache_mb"}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", re.ASCII)
+_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?", re.ASCII)
 # Read by the examples and by clients.
 _CLIENT_VARIABLES = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
 # Kubernetes and Docker describe a service whose name begins with "sonde" by such names, or values.
@@ -94,6 +95,11 @@ class Settings(BaseSettings):
     max_request_tokens: int = Field(300_000, ge=1, description="tokens of one request")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
     max_image_bytes: int = Field(20 * 2**20, ge=1, description="bytes of one image, as it is sent")
+    allow_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="hosts whose images are fetched by URL, like images.example or images.example:8443, or * for every "
+        "public one; may be repeated (or commas); without any, URLs are refused",
+    )
     max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image, before it is scaled")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
@@ -185,6 +191,15 @@ class Settings(BaseSettings):
         if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("expected origins such as https://app.example without a path, or *")
         return origins
+
+    @field_validator("allow_urls", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        """The hosts of URLs, whether they came in one string or several."""
+        hosts = tuple(part.lower() for part in _split(value))
+        if any(host != "*" and not _HOST.fullmatch(host) for host in hosts):
+            raise ValueError("expected hosts such as images.example without a scheme or a path, or *")
+        return hosts
 
     @field_validator("keep_inputs")
     @classmethod

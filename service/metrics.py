@@ -36,7 +36,7 @@ _ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
 MOST_KEYS = 100
-TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast", "inference")
+TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast", "detection", "ocr", "inference")
 SHED_REASONS = ("items", "tokens", "not_ready")
 QUOTA_REASONS = ("key_jobs", "total_jobs", "key_bytes", "total_bytes", "key_feedback", "total_feedback")
 BATCH_FAULTS = ("bisected", "out_of_memory", "invalid_output")

@@ -72,7 +72,7 @@ def load_network(source: ModelSource, path: Path, auto_class: str, placement: Pl
             local_files_only=True,
         )
     missing = found["missing_keys"]
-    require_weights((key for key in missing if not key.startswith("pooler.")), source.name)
+    require_weights((key for key in missing if ".pooler." not in f".{key}"), source.name)
     network.has_pooler = not any(key.startswith("pooler.") for key in missing)
     return network.to(placement.device).eval().requires_grad_(False)
 

@@ -14,12 +14,19 @@ _PIXELS_PER_TOKEN = 256
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation."""
+    """One image, cut and scaled for a model: uint8 [3, height, width], red first, before mean and deviation.
+
+    `size` are width and height of the image that was scaled, if it was. `steps` are the tokens that a model may write.
+    """
 
     values: NDArray[np.uint8]
+    size: tuple[int, int] = (0, 0)
+    steps: int = 0
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.size == (0, 0):
+            object.__setattr__(self, "size", self.values.shape[:0:-1])
         digest = hashlib.blake2b(self.values.tobytes(), digest_size=16, person=b"image").digest()
         object.__setattr__(self, "key", b"image:%d:%b" % (self.values.shape[-1], digest))
 
@@ -27,7 +34,7 @@ class Pixels:
     def count(self) -> int:
         """The cost in tokens."""
         height, width = map(int, self.values.shape[1:])
-        return -(-height * width // _PIXELS_PER_TOKEN)
+        return -(-height * width // _PIXELS_PER_TOKEN) + self.steps
 
     @property
     def truncated(self) -> bool:

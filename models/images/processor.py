@@ -28,10 +28,12 @@ class ImageProcessor:
     """The preprocessing of one model. Thread-safe, because it does not change after construction.
 
     Scaling and cropping happen here, on 8 bits; the network itself subtracts the mean and divides by the deviation.
+    With `whole_size`, JPEGs are decoded in full, so that `Pixels.size` is the size of the image that was sent.
     """
 
-    def __init__(self, processor: Any, name: str) -> None:
-        self._processor = processor
+    def __init__(self, processor: Any, name: str, *, whole_size: bool = False) -> None:
+        self.processor = processor
+        self._whole_size = whole_size
         mean = processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)
         std = processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)
         scale = processor.rescale_factor if processor.do_rescale else 1.0
@@ -40,9 +42,17 @@ class ImageProcessor:
         probe = probe_image(*_PROBE_SIZE)
         pixels = self.prepare(probe)
         self._require_same(pixels, probe, name)
-        height, width = pixels.values.shape[1:]
         self.tokens = pixels.count
-        self.signature = ImageSignature(height, width, tuple(map(float, mean)), tuple(map(float, std)), float(scale))
+        height, width = pixels.values.shape[1:]
+        turned = self.prepare(probe.transpose(Image.Transpose.ROTATE_90))
+        self.signature = ImageSignature(
+            height,
+            width,
+            tuple(map(float, mean)),
+            tuple(map(float, std)),
+            float(scale),
+            varies=turned.values.shape != pixels.values.shape,
+        )
 
     @property
     def side(self) -> int:
@@ -51,13 +61,13 @@ class ImageProcessor:
 
     def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
         """The pixels of an encoded image. Raises ImageError naming `param`."""
-        side = _DRAFT * max(self.signature.height, self.signature.width)
+        side = None if self._whole_size else _DRAFT * max(self.signature.height, self.signature.width)
         return self.prepare(read_image(data, limits, param, side=side))
 
     def prepare(self, image: Image.Image) -> Pixels:
         """The pixels of an RGB image."""
-        values = self._processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-        return Pixels(np.ascontiguousarray(values, dtype=np.uint8))
+        values = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        return Pixels(np.ascontiguousarray(values, dtype=np.uint8), image.size)
 
     def normalize(self, values: Tensor) -> Tensor:
         """Pixels uint8 [n, 3, h, w] → what the network reads, float32 of that shape."""
@@ -65,23 +75,23 @@ class ImageProcessor:
 
     def _require_same(self, pixels: Pixels, probe: Image.Image, name: str) -> None:
         """Raise ModelSourceError for a processor that does more than scale, crop and normalize."""
-        expected: NDArray[np.float32] = np.asarray(self._processor(probe)["pixel_values"][0])
+        expected: NDArray[np.float32] = np.asarray(self.processor(probe)["pixel_values"][0])
         found = self.normalize(torch.from_numpy(pixels.values)[None])[0].numpy()
         if found.shape != expected.shape or not np.abs(found - expected).max() <= _TOLERANCE:
-            kind = type(self._processor).__name__
+            kind = type(self.processor).__name__
             raise ModelSourceError(
                 f"{name}: expected a processor that scales, crops and normalizes, got {kind}, which does more",
                 param="model",
             )
 
 
-def load_processor(source: ModelSource, path: Path) -> ImageProcessor:
+def load_processor(source: ModelSource, path: Path, *, whole_size: bool = False) -> ImageProcessor:
     """The image processor of a transformers directory. Raises ModelSourceError for one that Sonde cannot follow."""
     from transformers import AutoImageProcessor
 
     with source.loading("an image processor"):
         found = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False, local_files_only=True)
-        return ImageProcessor(found, source.name)
+        return ImageProcessor(found, source.name, whole_size=whole_size)
 
 
 def probe_image(width: int, height: int, seed: int = 0) -> Image.Image:

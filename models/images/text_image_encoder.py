@@ -12,6 +12,7 @@ from models.errors import ModelSourceError
 from models.images.base import ImageItem, by_shape, image_metadata, load_network, to_tensor
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
+from models.kinds import network_folder
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
@@ -25,17 +26,21 @@ _FULL_LENGTH = {"siglip"}
 
 
 class TextImageEncoder:
-    """A transformers directory with a text and a vision tower. Vectors of both can be compared."""
+    """A directory of transformers or sentence-transformers with a text and a vision tower.
+
+    Vectors of both can be compared.
+    """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         from transformers import AutoTokenizer
 
-        self._network = load_network(source, source.path, "AutoModel", placement)
+        folder = network_folder(source.path)
+        self._network = load_network(source, folder, "AutoModel", placement)
         self._placement = placement
         self._layer_hooks = [LayerHooks(self._network.text_model), LayerHooks(self._network.vision_model)]
-        self.images = load_processor(source, source.path)
+        self.images = load_processor(source, folder)
         with source.loading("a tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise ModelSourceError(f"{source.name}: its tokenizer has no fast form", param="model")
         config = self._network.config

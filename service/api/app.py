@@ -12,6 +12,7 @@ from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.head import HeadMiddleware
 from service.api.hot_path import HotPath
+from service.api.image_urls import ImageFetcher
 from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports
 from service.api.openapi import describe
 from service.api.routes import (
@@ -20,6 +21,7 @@ from service.api.routes import (
     classify,
     cohere,
     console,
+    detect,
     embeddings,
     feedback,
     file_check,
@@ -32,9 +34,11 @@ from service.api.routes import (
     kept_inputs,
     model_repository,
     models,
+    ocr,
     ollama,
     open_inference,
     ownership,
+    preprocess,
     registry,
     rerank,
     tei,
@@ -56,6 +60,9 @@ _COMPUTING = (
     anomaly,
     forecast,
     rerank,
+    preprocess,
+    detect,
+    ocr,
     tokens,
     tei,
     cohere,
@@ -80,6 +87,7 @@ def create_app(
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
     app.state.jobs_migrated = False
+    app.state.image_fetcher = ImageFetcher(settings.allow_urls, settings.max_image_bytes)
     app.state.kept_inputs = KeptInputs(settings.keep_inputs)
     app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)

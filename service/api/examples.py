@@ -9,6 +9,10 @@ from models.base import ModelMetadata
 
 # Names that stand for an encoder, a trained model and a forecaster, until such a model is in service.
 _ENCODER, _TRAINED, _FORECASTER = "all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:intents", "ft:sensors:local:load"
+# A PNG of one pixel.
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
 _TEXTS = ["Where is my card?", "I want my money back."]
 _EMBED = {"model": _ENCODER, "input": _TEXTS}
 _COHERE_EMBED = {"model": _ENCODER, "texts": _TEXTS, "input_type": "search_document", "embedding_types": ["float"]}
@@ -21,6 +25,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/classify"): {"model": _ENCODER, "input": _TEXTS, "labels": ["card", "refund"]},
     ("post", "/v1/anomaly/score"): {"model": _ENCODER, "input": "hello", "reference": _TEXTS},
     ("post", "/v1/forecast"): {"model": _FORECASTER, "series": [[1.0], [2.0], [3.0]], "horizon": 2},
+    ("post", "/v1/detect"): {"images": [PIXEL], "threshold": 0.3},
+    ("post", "/v1/ocr"): {"images": [PIXEL], "lines": False},
+    ("post", "/v1/preprocess"): {"images": [PIXEL]},
     ("post", "/v1/rerank"): _RANK,
     ("post", "/v2/rerank"): _RANK,
     ("post", "/v1/tokenize"): {"model": _ENCODER, "input": _TEXTS},

@@ -24,6 +24,8 @@ from service.serving.sensor_model import ReadingsBackend, ReadingsItem
 
 _CPU_BATCH_TOKENS = 512
 _GPU_BATCH_TOKENS = 16_384
+# A decoder reads all its weights for each token that it writes, for one line or for many.
+_OCR_FACTOR = 8
 # The default takes no more runners than this.
 _MAX_DEFAULT_RUNNERS = 4
 # Items and tokens of each of the batches that warm a model up.
@@ -79,6 +81,8 @@ class EngineFactory:
     def limits(self, metadata: ModelMetadata) -> BatchLimits:
         """The limits of a model's batches."""
         default = _CPU_BATCH_TOKENS if metadata.device.startswith("cpu") else _GPU_BATCH_TOKENS
+        if metadata.task == "ocr":
+            default *= _OCR_FACTOR
         return BatchLimits(
             self._settings.max_batch_tokens or default, self._settings.max_batch_items, pads=metadata.pads
         )

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from models.errors import ImageTooLarge
 from models.images.base import ImageItem, ImageModel
 from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchModel
+from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
-from models.images.reader import ImageLimits, count_pixels
+from models.images.reader import ImageLimits, count_pixels, read_image
+from models.images.text_lines import Box, find_lines
+from models.images.text_recognizer import RecognizedText, RecognizesText
 from models.text.detectors.base import ScoredTexts
 from models.text.sequence_classifier import probabilities
 from service.engine.cache import content_key
@@ -37,7 +42,7 @@ class ImageOutput(Timings):
     """The rows of images, or of images and texts, float32 [n, width], and what was read, in the request's order."""
 
     values: NDArray[np.float32]
-    tokens: list[ImageItem]
+    tokens: Sequence[ImageItem]
 
 
 class ReadsImages(Servable):
@@ -61,19 +66,8 @@ class ReadsImages(Servable):
         Raises Overloaded before any work, ImageTooLarge for images that have too many pixels together before any is
         decoded, ImageError for the first one that cannot be read, and DeadlineExceeded.
         """
-        estimate = len(images) * self.images.tokens
-        self._require_room(estimate, name(0))
-        with self._admission.admit(len(images), estimate, lambda: self.engine.tokens_per_s):
-            began = time.perf_counter()
-            if len(images) > 1:
-                await self.run_in_pool(lambda: self._require_few_pixels(images, name))
-            items: list[ImageItem] = []
-            for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
-                if caller.is_late():
-                    raise DeadlineExceeded("the request's time ran out while its images were decoded")
-                items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
-            decoded_s = time.perf_counter() - began
-            self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
+        with self._admit_images(len(images), name):
+            items, decoded_s = await self._read_all(images, caller, task, name)
             values, queue_s, inference_s = await self._compute_rows(items, caller)
         return ImageOutput(
             inputs=len(items),
@@ -84,6 +78,16 @@ class ReadsImages(Servable):
             values=values,
             tokens=items,
         )
+
+    async def prepared(
+        self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str]
+    ) -> tuple[list[Pixels], Timings]:
+        """Images as the network reads them, without computing. Raises as `image_rows` does."""
+        with self._admit_images(len(images), name):
+            items, decoded_s = await self._read_all(images, caller, self.metadata.task, name)
+        tokens = sum(item.count for item in items)
+        times = Timings(inputs=len(items), token_count=tokens, tokenize_s=decoded_s, queue_s=0.0, inference_s=0.0)
+        return items, times
 
     def logits(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits [n, labels] of a classifier's rows."""
@@ -116,7 +120,32 @@ class ReadsImages(Servable):
         """The rows of texts. Raises InvalidRequest where the model reads none."""
         raise InvalidRequest.at(options.named(0), f"{self.metadata.name} reads images alone, got a text")
 
-    def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+    def _admit_images(self, images: int, name: Callable[[int], str]) -> AbstractContextManager[None]:
+        """Room for images that are not decoded yet. Raises InvalidRequest and Overloaded."""
+        estimate = images * self.images.tokens
+        self._require_room(estimate, name(0))
+        return self._admission.admit(images, estimate, lambda: self.engine.tokens_per_s)
+
+    async def _read_all(
+        self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
+    ) -> tuple[list[Pixels], float]:
+        """Decode images in the pool; the seconds that it took."""
+        began = time.perf_counter()
+        await self._require_few_pixels(images, name)
+        items: list[Pixels] = []
+        for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
+            if caller.is_late():
+                raise DeadlineExceeded("the request's time ran out while its images were decoded")
+            items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
+        self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
+        return items, time.perf_counter() - began
+
+    async def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        """Raise ImageTooLarge for images with too many pixels together, before any is decoded."""
+        if len(images) > 1:
+            await self.run_in_pool(lambda: self._count_pixels(images, name))
+
+    def _count_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
         most, pixels = self.image_limits.max_request_pixels, 0
         for index, encoded in enumerate(images):
             pixels += count_pixels(encoded(), self.image_limits, name(index))
@@ -124,7 +153,7 @@ class ReadsImages(Servable):
                 expected = f"expected at most {most:,} pixels in all images of a request"
                 raise ImageTooLarge(f"{name(index)}: {expected}, got more up to here; scale them", param=name(index))
 
-    def _read(self, encoded: Encoded, name: str) -> ImageItem:
+    def _read(self, encoded: Encoded, name: str) -> Pixels:
         return self.images.read(encoded(), self.image_limits, name)
 
 
@@ -181,6 +210,88 @@ class ServedTextImages(ReadsImages, ServedText):
         return await self.rows(texts, caller, task, options)
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An image with its lines of text, in reading order; `size` are its width and height."""
+
+    size: tuple[int, int]
+    boxes: list[Box]
+    lines: list[RecognizedText]
+
+
+@dataclass(frozen=True, slots=True)
+class _CutPage:
+    size: tuple[int, int]
+    boxes: list[Box]
+    lines: list[Pixels]
+
+
+class ServedRecognizer(ServedImages):
+    """A model that writes the text of an image, and a detector of lines before it."""
+
+    def __init__(
+        self, model: RecognizesText, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
+    ) -> None:
+        super().__init__(model, engine, context, limits)
+        self.model = model
+
+    async def read_pages(
+        self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], *, lines: bool
+    ) -> tuple[list[Page], Timings]:
+        """The texts of images; without `lines`, each is one line. Raises as `image_rows` does.
+
+        Lines of all pages are queued together, so that those of one length share batches.
+        """
+        began = time.perf_counter()
+        with self._admit_images(len(images), name):
+            pages = await self._cut_pages(images, caller, name, lines=lines)
+        items = [line for page in pages for line in page.lines]
+        tokens, cut_s = sum(item.count for item in items), time.perf_counter() - began
+        values, queue_s, inference_s = np.empty((0, self.metadata.width), np.float32), 0.0, 0.0
+        if items:
+            with self._admission.admit(len(items), tokens, lambda: self.engine.tokens_per_s):
+                values, queue_s, inference_s = await self._compute_rows(items, caller)
+        texts = iter(await self.run_in_pool(lambda: [self.model.read_row(row) for row in values]))
+        read = [Page(page.size, page.boxes, [next(texts) for _ in page.lines]) for page in pages]
+        truncated = sum(line.truncated for page in read for line in page.lines)
+        times = Timings(
+            inputs=len(images),
+            token_count=tokens,
+            truncated=truncated,
+            tokenize_s=cut_s,
+            queue_s=queue_s,
+            inference_s=inference_s,
+        )
+        return read, times
+
+    async def _cut_pages(
+        self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], *, lines: bool
+    ) -> list[_CutPage]:
+        """Decode images in the pool, one at a time, and cut them into lines."""
+        await self._require_few_pixels(images, name)
+        pages: list[_CutPage] = []
+        tokens, cut = 0, self._cut_lines if lines else self._take_whole
+        for index, encoded in enumerate(images):
+            if caller.is_late():
+                raise DeadlineExceeded("the request's time ran out while its images were decoded")
+            pages.append(await self.run_in_pool(lambda data=encoded, at=index: cut(data, name(at))))  # type: ignore[misc]
+            tokens += sum(line.count for line in pages[-1].lines)
+            self._require_room(tokens, name(index))
+        self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(len(images))
+        return pages
+
+    def _cut_lines(self, encoded: Encoded, name: str) -> _CutPage:
+        image = read_image(encoded(), self.image_limits, name)
+        return self._prepare(image, find_lines(image, name))
+
+    def _take_whole(self, encoded: Encoded, name: str) -> _CutPage:
+        image = read_image(encoded(), self.image_limits, name)
+        return self._prepare(image, [Box(0, 0, *image.size)])
+
+    def _prepare(self, image: Image, boxes: list[Box]) -> _CutPage:
+        return _CutPage(image.size, boxes, [self.model.prepare_line(image.crop(box.corners)) for box in boxes])
+
+
 def _in_order(parts: Sequence[ImageOutput | ModelOutput], places: list[int], width: int) -> ImageOutput:
     """Parts of one request as one, with each row in its place."""
     values = np.empty((len(places), width), dtype=np.float32)
@@ -201,6 +312,8 @@ def _in_order(parts: Sequence[ImageOutput | ModelOutput], places: list[int], wid
 def serve_images(
     model: ImageModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
 ) -> ServedImages | ServedTextImages:
-    """A model of images in service, which may read texts as well."""
+    """A model of images in service, which may read texts as well, or write them."""
+    if model.metadata.task == "ocr":
+        return ServedRecognizer(cast(RecognizesText, model), engine, context, limits)
     kind = ServedTextImages if model.metadata.max_tokens else ServedImages
     return kind(model, engine, context, limits)

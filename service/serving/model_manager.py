@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
@@ -26,7 +26,7 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, ServedPatches, serve_images
+from service.serving.image_model import ReadsImages, ServedPatches, ServedRecognizer, serve_images
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -209,7 +209,7 @@ class ModelManager:
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
-        readers = [served for served in self.all() if isinstance(served, ReadsImages) and served.metadata.task == task]
+        readers = [served for served in self._image_models() if served.metadata.task == task]
         if name is None:
             self.require_ready()
             if not readers:
@@ -221,6 +221,20 @@ class ModelManager:
         able = ", ".join(other.metadata.name for other in readers) or "none here"
         does = f"{served.metadata.task} with {served.reads}"
         raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+
+    async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
+        """Find a model that writes the text of images. Raises WrongTask naming others."""
+        return cast(ServedRecognizer, await self.resolve_images("ocr", name))  # as every model of this task is
+
+    async def resolve_any_images(self, name: str | None) -> ReadsImages:
+        """Find a model that reads images, whatever it does. Raises WrongTask naming others."""
+        readers = self._image_models()
+        served = readers[0] if name is None and readers else await self.resolve(name)
+        if isinstance(served, ReadsImages):
+            return served
+        able = ", ".join(other.metadata.name for other in readers) or "none here"
+        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
+        raise WrongTask(message, param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -315,6 +329,9 @@ class ModelManager:
         bare, _, version = name.partition(":")
         found = self._configured.get(bare) or self._configured.get(bare.removeprefix("sentence-transformers/"))
         return found if found is not None and version in ("", found.metadata.version) else None
+
+    def _image_models(self) -> list[ReadsImages]:
+        return [served for served in self.all() if isinstance(served, ReadsImages)]
 
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
         return [served for served in self.all() if isinstance(served, ServedText) and _does(served, task)]

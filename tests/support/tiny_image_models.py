@@ -9,21 +9,34 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
     CLIPConfig,
     ConvNextConfig,
+    DetrConfig,
     Dinov2Config,
+    GenerationConfig,
     ResNetConfig,
+    RTDetrConfig,
+    RTDetrResNetConfig,
     SiglipConfig,
+    TrOCRConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
     ViTConfig,
+    YolosConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
 
 from tests.support.tiny_models import tokenizer
 
 ImageArchitecture = Literal["vit", "convnext", "resnet", "dinov2"]
+Detector = Literal["detr", "rt-detr", "yolos"]
 LABELS = ("cat", "dog", "tile")
 SIDE = 32
 _VIT = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": SIDE, "patch_size": 8}
@@ -54,12 +67,57 @@ def processor(architecture: str) -> Any:
 def image_classifier(path: Path, architecture: ImageArchitecture = "vit", **more: Any) -> Path:
     """A `…ForImageClassification` directory."""
     torch.manual_seed(0)
-    names = dict(enumerate(LABELS))
-    labels = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-    config = image_config(architecture, **labels, **more)
+    config = image_config(architecture, **_labels(), **more)
     AutoModelForImageClassification.from_config(config).save_pretrained(path)
     processor(architecture).save_pretrained(path)
     return path
+
+
+def object_detector(path: Path, architecture: Detector = "detr") -> Path:
+    """A `…ForObjectDetection` directory. DETR and YOLOS read images of sizes that follow from the sides."""
+    torch.manual_seed(0)
+    network = AutoModelForObjectDetection.from_config(_detector_config(architecture))
+    _spread(network)
+    network.save_pretrained(path)
+    sides = {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    processors = {
+        "detr": DetrImageProcessorPil(size=sides),
+        "yolos": YolosImageProcessorPil(size=sides),
+        "rt-detr": RTDetrImageProcessorPil(size={"height": 2 * SIDE, "width": 2 * SIDE}),
+    }
+    processors[architecture].save_pretrained(path)
+    return path
+
+
+def _detector_config(architecture: Detector) -> Any:
+    """One layer each, seven objects at most."""
+    if architecture == "yolos":
+        return YolosConfig(
+            **{**_VIT, "image_size": [SIDE, SIDE]}, intermediate_size=64, num_detection_tokens=7, **_labels()
+        )
+    stages = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+    sizes = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "d_model": 32,
+        "num_queries": 7,
+        **_labels(),
+    }
+    if architecture == "detr":
+        backbone = ResNetConfig(**stages, out_features=["stage4"])
+        return DetrConfig(use_timm_backbone=False, backbone=None, backbone_config=backbone, **sizes)
+    return RTDetrConfig(
+        backbone_config=RTDetrResNetConfig(**stages, out_features=["stage2", "stage3", "stage4"]),
+        encoder_hidden_dim=32,
+        encoder_in_channels=[16, 24, 32],
+        decoder_in_channels=[32, 32, 32],
+        num_denoising=0,
+        **sizes,
+    )
 
 
 def image_encoder(path: Path, architecture: ImageArchitecture = "dinov2") -> Path:
@@ -84,10 +142,50 @@ def text_image_encoder(path: Path, architecture: Literal["clip", "siglip"] = "cl
     else:
         config = CLIPConfig(text_config=texts, vision_config=images, projection_dim=16)
     network = AutoModel.from_config(config)
-    for weight in network.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.2)
+    _spread(network)
     network.save_pretrained(path)
     words.save_pretrained(path)
     processor(architecture).save_pretrained(path)
     return path
+
+
+def text_recognizer(path: Path) -> Path:
+    """A TrOCR directory that writes up to ten tokens, some texts shorter."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    decoder = TrOCRConfig(
+        vocab_size=len(words),
+        d_model=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=64,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    encoder = ViTConfig(**_VIT, intermediate_size=64)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    network = VisionEncoderDecoderModel(config)
+    _spread(network)
+    with torch.no_grad():
+        network.decoder.get_output_embeddings().weight[3] *= 3  # so that some texts end
+    network.config.decoder_start_token_id = 2
+    more = {"max_length": 11, "num_beams": 4, "decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    network.generation_config = GenerationConfig(**more)
+    network.save_pretrained(path)
+    words.save_pretrained(path)
+    processor("vit").save_pretrained(path)
+    return path
+
+
+def _labels() -> dict[str, Any]:
+    names = dict(enumerate(LABELS))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+
+
+def _spread(network: torch.nn.Module) -> None:
+    """Weights that give different images different answers."""
+    for weight in network.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.2)

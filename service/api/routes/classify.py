@@ -73,7 +73,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call: ComputeCall) -> Response:
     """The same for images, by a classifier of images or an encoder of texts and images."""
     served = await call.manager.resolve(body.model)
-    if not isinstance(served, ReadsImages) or served.metadata.task == "anomaly":
+    if not (isinstance(served, ReadsImages) and served.metadata.task in {"classification", "embedding"}):
         served = await call.manager.resolve_images("classification", body.model)  # says what does
     call.require_inputs(len(images), "images")
     call.require_inputs(len(body.labels or {}), "labels")

@@ -7,8 +7,9 @@ from functools import partial
 
 from models.images.zero_shot import LabelPrototypes
 from service.api.compute_route import ComputeCall
+from service.api.image_urls import compute_images
 from service.api.routes.label_scores import LabelScores
-from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.images import EncodedImage
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages, ServedTextImages
 from service.serving.text_model import ModelOutput, TokenizeOptions
@@ -28,7 +29,7 @@ async def score_images(
             raise InvalidRequest(
                 f"{served.metadata.name} was trained on labels of its own; leave labels out", param="labels"
             )
-        rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+        rows = await compute_images(images, served, call, "classification")
         return score_own_labels(served, rows, multi_label=multi_label)
     if not isinstance(served, ServedTextImages):
         raise InvalidRequest(
@@ -60,7 +61,7 @@ async def _score_zero_shot(
     prototypes, more = await served.fitted(
         LabelPrototypes, list(labels.items()), list(texts), call.caller, "classification", options, fit
     )
-    rows = await served.image_rows(images, call.caller, "classification", name_images(images))
+    rows = await compute_images(images, served, call, "classification")
     scores = prototypes.probabilities(rows.values, served.metadata.zero_shot, multi_label=multi_label)
     about: dict[str, object] = {
         "count": len(texts),

@@ -13,6 +13,7 @@ from models.linalg import Vectors, quantize
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.routes.embeddings import (
     check_dimensions,
+    compute_mixed,
     embed_inputs,
     finish_vectors,
     mixed_options,
@@ -61,7 +62,7 @@ async def _embed_images(
     served = await call.manager.resolve_images("embedding", body.model)
     check_dimensions(body.output_dimension, served, "output_dimension")
     options = mixed_options(param, inputs, truncate=body.truncate != "NONE")
-    work = served.mixed_rows(inputs, call.caller, "embedding", options)
+    work = compute_mixed(inputs, served, call, options)
     return await respond_with_rows(work, served, call, partial(_write, body, call, inputs))
 
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from models.linalg import normalize, quantize, shorten
 from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.image_urls import fetch_images
 from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
-from service.serving.image_model import ImageOutput
+from service.serving.image_model import ImageOutput, ReadsImages
 from service.serving.servable import Servable
 from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
 from service.serving.token_ids import TokenDecoder
@@ -58,8 +59,15 @@ async def _embed_images(inputs: list[str | EncodedImage], body: EmbeddingsBody, 
     param = "input" if body.images is None else "images"
     call.require_inputs(len(inputs), param)
     check_dimensions(body.dimensions, served)
-    work = served.mixed_rows(inputs, call.caller, "embedding", mixed_options(param, inputs, truncate=body.truncate))
+    work = compute_mixed(inputs, served, call, mixed_options(param, inputs, truncate=body.truncate))
     return await respond_with_rows(work, served, call, lambda rows: _embeddings_body(rows, body, served))
+
+
+async def compute_mixed(
+    inputs: list[str | EncodedImage], served: ReadsImages, call: ComputeCall, options: TokenizeOptions
+) -> ImageOutput:
+    """The rows of texts and images, which are fetched where they came as URLs."""
+    return await served.mixed_rows(await fetch_images(inputs, call), call.caller, "embedding", options)
 
 
 def mixed_options(param: str, inputs: list[str | EncodedImage], *, truncate: bool) -> TokenizeOptions:

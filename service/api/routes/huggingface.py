@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Body, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,22 +13,13 @@ from pydantic import ValidationError
 from service.api.compute_route import INFER, CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
 from service.api.openapi import path_parameter
-from service.api.routes import tei
+from service.api.routes import huggingface_images, tei
 from service.api.routes.classify import classify_by_labels, rank_labels
 from service.api.schemas.base import RequestBody
 from service.api.schemas.fields import SingleInput, name_inputs, require_few_scores
-from service.api.schemas.images import name_images
 from service.api.schemas.rerank import TeiRerankBody
-from service.api.schemas.tei import (
-    EmbedBody,
-    ImageClassificationBody,
-    PredictBody,
-    PredictParameters,
-    SimilarityBody,
-    ZeroShotBody,
-)
+from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
 from service.errors import InvalidRequest
-from service.serving.image_model import ReadsImages
 from service.serving.text_model import TokenizeOptions
 
 router = APIRouter(route_class=JsonRoute, tags=["Hugging Face"])
@@ -60,8 +50,6 @@ async def extract_features(body: EmbedBody, call: CallDep) -> Response:
 @router.post("/models/{model:path}", include_in_schema=False, dependencies=[INFER])
 async def infer(sent: AnyBody, call: CallDep) -> Response:
     """What the model that the path names does: vectors, labels, scores or similarities."""
-    if isinstance(sent, dict) and isinstance(sent.get("inputs"), list):
-        sent = await _separate(sent, call)
     return await _answer(sent, call, call.request.path_params["model"])
 
 
@@ -72,8 +60,10 @@ async def root(sent: AnyBody, call: CallDep) -> Response:
 
 
 async def _answer(sent: Any, call: ComputeCall, model: str | None) -> Response:
-    if await _is_for_images(sent, call, model):
-        return await _classify_image(sent, call, model)
+    if (images := await huggingface_images.find_model(sent, call, model)) is not None:
+        return await huggingface_images.answer(sent, images, call)
+    if model is not None and isinstance(sent, dict) and isinstance(sent.get("inputs"), list):
+        sent = await _separate(sent, call, model)
     kind, endpoint = _TASKS[await _task_of(sent, call, model)]
     if isinstance(sent, dict) and model is not None:
         sent = {**sent, "model": model}
@@ -108,43 +98,9 @@ async def _task_of(sent: Any, call: ComputeCall, model: str | None) -> str:
     return served.metadata.task
 
 
-async def _is_for_images(sent: Any, call: ComputeCall, model: str | None) -> bool:
-    """Whether a body has the bytes of an image, or its model classifies images."""
-    if not isinstance(sent, dict):
-        return False
-    if isinstance(sent.get("inputs"), bytes):
-        return True
-    named = model or sent.get("model")
-    served = await call.manager.resolve(named if isinstance(named, str) else None)
-    return isinstance(served, ReadsImages) and served.metadata.task == "classification"
-
-
-async def _classify_image(sent: dict[str, Any], call: ComputeCall, model: str | None) -> Response:
-    """Labels with scores, best first, as Hugging Face's image classification answers."""
-    try:
-        body = ImageClassificationBody.model_validate(sent if model is None else {**sent, "model": model})
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
-    served = await call.manager.resolve_images("classification", body.model)
-    parameters = body.parameters or PredictParameters()
-    multi_label = served.metadata.multi_label
-    if parameters.function_to_apply is not None:
-        multi_label = parameters.function_to_apply == "sigmoid"
-    rows = await call.cancel_on_disconnect(
-        served.image_rows(body.inputs, call.caller, "classification", name_images(body.inputs))
-    )
-    if parameters.function_to_apply == "none":
-        scores = served.logits(rows.values)[0]
-    else:
-        scores = served.probabilities(rows.values, multi_label=multi_label)[0]
-    order = np.argsort(-scores, kind="stable")[: parameters.top_k]
-    ranked = [{"label": served.metadata.labels[at], "score": float(scores[at])} for at in order]
-    return call.respond(orjson.dumps(ranked), served, rows)
-
-
-async def _separate(sent: dict[str, Any], call: ComputeCall) -> dict[str, Any]:
+async def _separate(sent: dict[str, Any], call: ComputeCall, model: str) -> dict[str, Any]:
     """Inputs of a classifier as one list each: Hugging Face sends no pairs as text-embeddings-inference does."""
-    if await _task_of(sent, call, call.request.path_params["model"]) != "classification":
+    if await _task_of(sent, call, model) != "classification":
         return sent
     return {**sent, "inputs": [[item] if isinstance(item, str) else item for item in sent["inputs"]]}
 

@@ -13,6 +13,7 @@ from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map
 from service.api.compute_route import ComputeCall
+from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
 from service.api.schemas.fields import require_count
@@ -87,8 +88,11 @@ async def _score(
 ) -> _Outcome:
     """Scores by a trained detector, or by one that is fitted to the reference."""
     detector, more = trained, list[ImageOutput]()
+    reference = _require_reference(body) if trained is None else []
+    fetched = await fetch_images([*reference, *images], call)
+    reference, images = fetched[: len(reference)], fetched[len(reference) :]
     if detector is None:
-        reference, kind = _require_reference(body), body.detector
+        kind = body.detector
         detector, more = await patches.fitted(kind, reference, call.caller, name_images(reference), _FITS[kind])
     rows = await patches.image_rows(images, call.caller, "anomaly", name_images(images))
     scored = await patches.run_in_pool(lambda: detector.score(patches.model.unflatten(rows.values)))

@@ -32,6 +32,12 @@ class EncodedImage:
     source: str | bytes
     param: str
 
+    @property
+    def url(self) -> str | None:
+        """Where the image is to be fetched; None where it came itself."""
+        is_url = isinstance(self.source, str) and self.source[:8].lower().startswith(("http://", "https://"))
+        return str(self.source) if is_url else None
+
     def __call__(self) -> bytes:
         """The image's bytes. Raises InvalidRequest for a string that is neither base64 nor a data URI of it."""
         if isinstance(self.source, bytes):
@@ -48,12 +54,10 @@ class EncodedImage:
 
 
 def check_image(value: object, param: str) -> EncodedImage:
-    """The value, if it may be an image. Raises InvalidRequest, also for a URL: Sonde fetches nothing."""
+    """The value, if it may be an image or the URL of one. Raises InvalidRequest."""
     if isinstance(value, bytes):
         return EncodedImage(value, param)
     text = check_text(value, param)
-    if text[:8].lower().startswith(("http://", "https://")):
-        raise InvalidRequest.at(param, "expected the image itself, got a URL, which Sonde does not fetch: send base64")
     if text[:5].lower() == "data:" and not text[:11].lower() == "data:image/":
         raise InvalidRequest.at(param, "expected a data URI of an image: data:image/png;base64,…")
     return EncodedImage(text, param)

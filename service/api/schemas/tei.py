@@ -22,7 +22,6 @@ from service.api.schemas.fields import (
     text_or_texts,
     texts_or_ids,
 )
-from service.api.schemas.images import image_or_images
 from service.api.schemas.rerank import Direction
 from service.errors import InvalidRequest
 
@@ -76,11 +75,6 @@ Sequences = Annotated[
 class PredictParameters(CompatibleBody):
     top_k: Count | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
-
-
-class ImageClassificationBody(TeiBody):
-    inputs: image_or_images("inputs")  # type: ignore[valid-type]
-    parameters: PredictParameters | None = None
 
 
 class PredictBody(TeiBody):

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+
+from models.base import OBJECT_NUMBERS
+from models.images.detections import Detections
+from models.images.pixels import Pixels
 from models.linalg import normalize
 from models.programs.contract import Contract
 from models.programs.tensors import HostTensor
@@ -12,7 +17,7 @@ from service.api.routes.classify_images import score_own_labels
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor
 from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
-from service.serving.image_model import Encoded, ImageOutput, ReadsImages
+from service.serving.image_model import Encoded, ImageOutput, ReadsImages, ServedRecognizer
 from service.serving.program_model import Tensors
 from service.serving.servable import Caller
 
@@ -57,3 +62,57 @@ class ImageClassifierTensors(ImageEmbeddingTensors):
 
     def _outputs(self) -> Specs:
         return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}
+
+
+class ImageDetectorTensors(ImageEmbeddingTensors):
+    """Image files in, scores, labels and boxes of all objects out, best first."""
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        rows = await self._rows(tensors, caller)
+        found = [
+            Detections.of_row(row, item.size)
+            for item, row in zip(rows.tokens, rows.values, strict=True)
+            if isinstance(item, Pixels)
+        ]
+        names = self.served.metadata.labels
+        labels = [names[label].encode() for one in found for label in one.labels]
+        outputs = {
+            "score": HostTensor("float32", np.stack([one.scores for one in found])),
+            "label": bytes_tensor(labels, (len(found), -1)),
+            "box": HostTensor("float32", np.stack([one.boxes for one in found])),
+        }
+        return TensorOutput(outputs, [rows])
+
+    def _outputs(self) -> Specs:
+        objects = self.served.metadata.width // OBJECT_NUMBERS
+        return {
+            "score": ("float32", ("n", objects)),
+            "label": ("bytes", ("n", objects)),
+            "box": ("float32", ("n", objects, 4)),
+        }
+
+
+class TextRecognizerTensors(ImageEmbeddingTensors):
+    """Image files of one line each in, texts and confidences out."""
+
+    served: ServedRecognizer
+
+    async def infer(
+        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
+    ) -> TensorOutput:
+        """See TensorModel."""
+        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
+        pages, times = await self.served.read_pages(files, caller, "image[{}]".format, lines=False)
+        lines = [page.lines[0] for page in pages]
+        confidences = np.array([line.confidence for line in lines], np.float32)
+        outputs = {
+            "text": bytes_tensor([line.text.encode() for line in lines]),
+            "confidence": HostTensor("float32", confidences),
+        }
+        return TensorOutput(outputs, [times])
+
+    def _outputs(self) -> Specs:
+        return {"text": ("bytes", ("n",)), "confidence": ("float32", ("n",))}

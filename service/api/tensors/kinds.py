@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service.api.tensors.images import ImageClassifierTensors, ImageEmbeddingTensors
+from service.api.tensors.images import (
+    ImageClassifierTensors,
+    ImageDetectorTensors,
+    ImageEmbeddingTensors,
+    TextRecognizerTensors,
+)
 from service.api.tensors.model import TensorModel
 from service.api.tensors.programs import ProgramTensors
 from service.api.tensors.readings import ForecastTensors, RecordTensors, SeriesTensors
@@ -24,6 +29,8 @@ _KINDS: dict[tuple[str, str], Callable[[Any, Settings], TensorModel[Any]]] = {
     ("texts and images", "embedding"): EmbeddingTensors,
     ("images", "embedding"): ImageEmbeddingTensors,
     ("images", "classification"): ImageClassifierTensors,
+    ("images", "detection"): ImageDetectorTensors,
+    ("images", "ocr"): TextRecognizerTensors,
     ("readings", "records"): RecordTensors,
     ("readings", "series"): SeriesTensors,
     ("readings", "forecast"): ForecastTensors,

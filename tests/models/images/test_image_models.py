@@ -18,6 +18,7 @@ from models.images.batch_check import OneImageByOne, check_image_batches
 from models.images.encoder import ImageEncoder
 from models.images.reader import ImageLimits
 from models.images.text_image_encoder import TextImageEncoder
+from models.kinds import image_kind, require_served_kind
 from models.loader import load, load_images
 from models.runtime.placement import place
 from models.source import locate
@@ -29,6 +30,8 @@ from tests.support.tiny_image_models import (
     image_encoder,
     text_image_encoder,
 )
+
+pytestmark = pytest.mark.slow
 
 CPU = place("cpu", "float32")
 PICTURES = [picture(80, 60, seed) for seed in range(3)]
@@ -106,6 +109,36 @@ def test_texts_and_images_share_a_space(tmp_path: Path, architecture: Any) -> No
     assert [item["name"] for item in model.metadata.signature()["inputs"]] == ["text", "token_ids", "image"]
 
 
+@pytest.mark.parametrize("saved_anew", [False, True])
+def test_the_clip_of_sentence_transformers_is_served(tmp_path: Path, saved_anew: bool) -> None:
+    """As its old versions save it, in a folder of its own, and as the new ones do."""
+    from sentence_transformers import SentenceTransformer
+
+    text_image_encoder(tmp_path / "old" / "0_CLIPModel")
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "old" / "modules.json").write_text(json.dumps([module]))
+    reference = SentenceTransformer(str(tmp_path / "old"), device="cpu")
+    reference.save(str(tmp_path / "new"))
+    model = cast(TextImageEncoder, opened(tmp_path / ("new" if saved_anew else "old")))
+    texts = ["a cat", "two cards on the table"]
+    np.testing.assert_allclose(rows(model), reference.encode(PICTURES), atol=1e-4)
+    np.testing.assert_allclose(model.forward(model.text.encode(texts)), reference.encode(texts), atol=1e-4)
+
+
+def test_modules_that_change_vectors_of_images_are_refused(tmp_path: Path) -> None:
+    text_image_encoder(tmp_path)
+    kinds = ("CLIPModel", "Dense")
+    modules = [{"idx": at, "path": "", "type": f"sentence_transformers.models.{kind}"} for at, kind in enumerate(kinds)]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert image_kind(tmp_path) is None
+    with pytest.raises(ModelSourceError, match="further modules change"):
+        require_served_kind(tmp_path)
+    modules[0]["path"] = "../elsewhere"
+    (tmp_path / "modules.json").write_text(json.dumps(modules[:1]))
+    with pytest.raises(ModelSourceError, match="a folder within the directory"):
+        locate(str(tmp_path))
+
+
 def test_a_model_whose_rows_depend_on_the_batch_computes_one_by_one(tmp_path: Path) -> None:
     encoder = ImageEncoder(locate(str(image_encoder(tmp_path))), CPU)
     alone = encoder.forward
@@ -130,8 +163,8 @@ def test_a_processor_that_does_more_is_refused(tmp_path: Path) -> None:
 def test_other_kinds_are_named(tmp_path: Path) -> None:
     image_classifier(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["DetrForObjectDetection"]}))
-    with pytest.raises(ModelSourceError, match="got an object detector"):
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["ViTForMaskedImageModeling"]}))
+    with pytest.raises(ModelSourceError, match="got a model that restores images"):
         locate(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "preprocessor_config.json").unlink()

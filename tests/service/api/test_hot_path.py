@@ -21,10 +21,12 @@ from uvicorn.server import ServerState
 
 from service.api.app import _COMPUTING
 from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
+from service.api.examples import PIXEL
 from service.api.hot_path import HotPath
 from service.api.protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
+from tests.fakes.image import FakeDetector, FakeImages, FakeRecognizer
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
 from tests.support.app import MakeApp
@@ -37,6 +39,9 @@ GOOD: dict[str, Any] = {
     "/v1/classify": {"model": "fake", "input": "w1", "labels": ["w1", "w2"]},
     "/v1/anomaly/score": {"model": "fake", "input": "w1", "reference": ["w1", "w2", "w3"]},
     "/v1/forecast": {"model": LOAD, "series": [[1.0, 2.0]] * 40},
+    "/v1/preprocess": {"model": "images", "images": [PIXEL]},
+    "/v1/detect": {"images": PIXEL},
+    "/v1/ocr": {"images": PIXEL, "lines": False},
     "/v1/rerank": {"model": "fake", **PAIRS},
     "/v2/rerank": {"model": "fake", **PAIRS},
     "/embed": {"inputs": "w1"},
@@ -112,7 +117,10 @@ def test_the_clients_own_time_is_the_deadline_where_longer(
 
 @pytest.fixture
 def app(make_app: MakeApp) -> FastAPI:
-    return with_sensors(make_app(FakeModel(), FakeModel("judge", task="classification")), (LOAD, FakeForecaster()))
+    made = make_app(FakeModel(), FakeModel("judge", task="classification"))
+    for model in (FakeImages(), FakeDetector(), FakeRecognizer()):
+        made.state.manager.add_images(model)
+    return with_sensors(made, (LOAD, FakeForecaster()))
 
 
 def seen(answer: Any) -> tuple[int, Any, dict[str, str]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
+from PIL import Image
 
 from models.images.base import ImageModel
 from models.images.processor import ImageProcessor
@@ -192,7 +195,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "does not fetch"),
+        ("/v1/classify", {"model": "vit", "images": ["https://a.example/b.png"]}, "images[0]", "Sonde fetches none"),
         ("/v1/classify", {"model": "vit", "images": ["%%%"]}, "images[0]", "base64"),
         ("/v1/classify", {"model": "vit", "images": ["data:text/html;base64,aa"]}, "images[0]", "data URI of an image"),
         ("/v1/classify", {"model": "vit", "images": []}, "images", "at least 1 image"),
@@ -209,6 +212,8 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, images, messages"),
         ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
         ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),
+        ("/v1/preprocess", {"model": "fake", "images": [URI]}, "model", "not images; models that read images: vit"),
+        ("/v1/preprocess", {"model": "vit", "images": [URI] * 65}, "images", "64"),
     ],
 )
 def test_wrong_requests_are_refused_with_the_reason(
@@ -219,6 +224,29 @@ def test_wrong_requests_are_refused_with_the_reason(
     error = response.json()["error"]
     assert error["param"] == param
     assert words in error["message"]
+
+
+@pytest.mark.parametrize("headers", [{}, WITH_DEADLINE])
+def test_preprocessing_is_shown(client: TestClient, loaded: dict[str, ImageModel], headers: dict[str, str]) -> None:
+    response = client.post("/v1/preprocess", json={"model": "clip", "images": [URI, BASE64]}, headers=headers)
+    [first, second] = answer(response)["data"]
+    pixels = loaded["clip"].images.read(DATA, ImageLimits(), "image")
+    tensor = loaded["clip"].images.normalize(torch.from_numpy(pixels.values)).numpy()
+    assert (first["shape"], first["dtype"], first["device"]) == ([1, 3, 32, 32], "float32", "cpu")
+    assert len(first["mean"]) == len(first["std"]) == 3
+    assert [first["minimum"], first["maximum"]] == pytest.approx([tensor.min(), tensor.max()], abs=1e-5)
+    with Image.open(io.BytesIO(b64decode(first["image"].partition(",")[2]))) as drawn:
+        shown = np.asarray(drawn).transpose(2, 0, 1)
+    np.testing.assert_array_equal(shown, pixels.values)
+    mean, std = (np.array(first[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+    np.testing.assert_allclose((shown * first["scale"] - mean) / std, tensor, atol=1e-5)
+    assert second == {**first, "index": 1}
+
+
+def test_preprocessing_needs_no_name(client: TestClient) -> None:
+    response = client.post("/v1/preprocess", content=DATA, headers={"content-type": "image/png"})
+    assert answer(response)["model"] == "vit"
+    assert response.headers["x-sonde-model"].startswith("vit:")
 
 
 def test_models_say_what_they_read(client: TestClient) -> None:

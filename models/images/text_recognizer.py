@@ -1,0 +1,146 @@
+"""Transformers directories that write the text of an image, as TrOCR does: `VisionEncoderDecoderModel`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from models.images.base import ImageItem, ImageModel, compute_by_shape, image_metadata, load_network, to_tensor
+from models.images.pixels import Pixels
+from models.images.processor import load_processor
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.placement import Placement
+from models.source import ModelSource
+from models.text.layer_hooks import LayerHooks
+
+# A row holds as many tokens, whatever the model's own limit is.
+_MOST_TOKENS = 128
+# Tokens of a line that is as long as it is high: letters are half as wide as high, and a token has about four.
+_TOKENS_PER_HEIGHT = 0.5
+# Of a row's places for tokens that were not written.
+_NONE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizedText:
+    """The text of one image. `confidence` is the geometric mean of its tokens' probabilities.
+
+    `truncated` says that the model had not ended when it had written as many tokens as it may.
+    """
+
+    text: str
+    confidence: float
+    truncated: bool
+
+
+class RecognizesText(ImageModel, Protocol):
+    """A model whose rows are texts."""
+
+    def prepare_line(self, line: Image.Image) -> Pixels:
+        """A line of text for the network."""
+        ...
+
+    def read_row(self, row: NDArray[np.float32]) -> RecognizedText:
+        """The text of a row."""
+        ...
+
+
+class TextRecognizer:
+    """A vision encoder with a decoder that writes the text token by token, always the most probable one.
+
+    A row has the tokens, then the logarithms of their probabilities: float32 [n, 2 * most tokens].
+    """
+
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
+        from transformers import AutoTokenizer
+
+        self._network = load_network(source, source.path, "VisionEncoderDecoderModel", placement)
+        self._placement = placement
+        self._layer_hooks = [LayerHooks(self._network.encoder), LayerHooks(self._network.decoder)]
+        self.images = load_processor(source, source.path, whole_size=True)
+        with source.loading("a tokenizer"):
+            self._tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        self._generation = _greedy(self._network)
+        self._most_tokens = int(self._generation.max_new_tokens)
+        self._ends = torch.tensor(self._generation.eos_token_id).flatten()
+        self.metadata = image_metadata(
+            source,
+            placement,
+            self.images,
+            task="ocr",
+            architecture=str(self._network.config.decoder.model_type),
+            width=2 * self._most_tokens,
+        )
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Tokens and their log-probabilities, float32 [n, 2 * most tokens]. Calls `preempt` between layers."""
+        with self._placement.inference_mode(), ExitStack() as hooks:
+            for one in self._layer_hooks:
+                hooks.enter_context(one.calling(preempt))
+            return compute_by_shape(batch, self.metadata.width, self._rows)
+
+    def prepare_line(self, line: Image.Image) -> Pixels:
+        """A line of text for the network. Its cost grows with its length, so that lines of one length share a batch."""
+        tokens = math.ceil(_TOKENS_PER_HEIGHT * line.width / max(line.height, 1))
+        return replace(self.images.prepare(line), steps=min(tokens, self._most_tokens))
+
+    def read_row(self, row: NDArray[np.float32]) -> RecognizedText:
+        """The text of a row."""
+        tokens, logs = row.reshape(2, -1)
+        written = tokens != _NONE
+        ids = tokens[written].astype(int).tolist()
+        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        confidence = math.exp(float(logs[written].mean())) if ids else 0.0
+        return RecognizedText(text, confidence, truncated=not ids or ids[-1] not in self._ends)
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+    def _rows(self, images: Sequence[Pixels]) -> Tensor:
+        record = _Recorder()
+        pixels = to_tensor(images, self.images, self._placement)
+        sequences = self._network.generate(
+            pixel_values=pixels, generation_config=self._generation, logits_processor=[record]
+        )
+        logs = torch.stack(record.steps, dim=1).cpu()
+        tokens = sequences[:, -logs.shape[1] :].cpu()
+        is_end = torch.isin(tokens, self._ends)
+        after_end = is_end.cumsum(dim=1) > is_end.int()
+        rows = torch.zeros(len(tokens), 2, self._most_tokens)
+        rows[:, 0] = _NONE
+        rows[:, 0, : tokens.shape[1]] = tokens.masked_fill(after_end, _NONE).float()
+        rows[:, 1, : logs.shape[1]] = logs.masked_fill(after_end, 0.0)
+        return rows.flatten(1)
+
+
+def _greedy(network: Any) -> Any:
+    """The model's way to generate, without beams and with a bound."""
+    made = copy.deepcopy(network.generation_config)
+    positions = getattr(network.config.decoder, "max_position_embeddings", None) or _MOST_TOKENS + 1
+    # A length counts the token that the decoder starts with.
+    limit = made.max_new_tokens or (made.max_length or positions) - 1
+    made.update(num_beams=1, do_sample=False, early_stopping=False, length_penalty=1.0, max_length=None)
+    made.max_new_tokens = min(limit, positions - 1, _MOST_TOKENS)
+    return made
+
+
+class _Recorder:
+    """A logits processor that keeps the log-probability of the most probable token of each step, float32 [n]."""
+
+    def __init__(self) -> None:
+        self.steps: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.steps.append(scores.float().log_softmax(dim=-1).amax(dim=-1))
+        return scores
