@@ -115,12 +115,17 @@ def test_the_clients_own_time_is_the_deadline_where_longer(
     assert answer.status_code == status
 
 
-@pytest.fixture
-def app(make_app: MakeApp) -> FastAPI:
+def with_each_kind(make_app: MakeApp) -> FastAPI:
+    """An application with a model for each of the bodies."""
     made = make_app(FakeModel(), FakeModel("judge", task="classification"))
     for model in (FakeImages(), FakeDetector(), FakeRecognizer()):
         made.state.manager.add_images(model)
     return with_sensors(made, (LOAD, FakeForecaster()))
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> FastAPI:
+    return with_each_kind(make_app)
 
 
 def seen(answer: Any) -> tuple[int, Any, dict[str, str]]:
