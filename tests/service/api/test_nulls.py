@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from service.api.app import _COMPUTING
 from service.api.compute_route import ComputeRoute
 from service.api.schemas.base import CompatibleBody, RequestBody
+from tests.fakes.image import FakeDetector, FakeImages, FakeRecognizer
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster
 from tests.service.api.test_hot_path import GOOD
@@ -26,8 +27,10 @@ BODIES: dict[str, type[RequestBody]] = {
 
 @pytest.fixture
 def client(make_app: MakeApp) -> TestClient:
-    models = FakeModel(), FakeModel("judge", task="classification")
-    return TestClient(with_sensors(make_app(*models), (LOAD, FakeForecaster())))
+    app = with_sensors(make_app(FakeModel(), FakeModel("judge", task="classification")), (LOAD, FakeForecaster()))
+    for model in (FakeImages(), FakeDetector(), FakeRecognizer()):
+        app.state.manager.add_images(model)
+    return TestClient(app)
 
 
 def optional_fields(kind: type[RequestBody]) -> list[str]:
@@ -60,7 +63,9 @@ def test_an_unknown_field_is_refused_and_its_null_only_on_our_own_routes(client:
 
 def test_our_own_routes_are_those_without_a_model_elsewhere() -> None:
     own = {path for path, kind in BODIES.items() if not issubclass(kind, CompatibleBody)}
-    assert own == {"/v1/classify", "/v1/anomaly/score", "/v1/forecast"}
+    assert own == {
+        "/v1/classify", "/v1/anomaly/score", "/v1/forecast", "/v1/detect", "/v1/ocr", "/v1/preprocess"
+    }  # fmt: skip
 
 
 def test_null_for_a_required_field_is_told(client: TestClient) -> None:
