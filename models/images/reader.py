@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ _MAX_EXIF_BYTES = 256 * 1024
 # A longer image would be scaled to gigabytes by a model that scales the shorter side.
 _MAX_ASPECT = 64
 _ORIENTATION = 0x0112
+# A larger image is reduced before it is turned and scaled.
+_LARGE_PIXELS = 8_000_000
 # Reads of a file, of which each part of it takes two to four. A header with ten times the parts of a camera's is read;
 # pixels come in blocks of kilobytes. Pillow takes microseconds for each part, and some parts are joined anew each time.
 _MOST_HEADER_READS = 2_000
@@ -51,8 +54,9 @@ class ImageLimits:
 def read_image(data: bytes, limits: ImageLimits, param: str, *, side: int | None = None) -> Image.Image:
     """The first frame of an image as RGB, turned as its EXIF block says.
 
-    With `side`, a JPEG may come smaller, with no side shorter than that. Raises UnsupportedImage for another format,
-    ImageTooLarge for what exceeds the limits, and ImageError for what cannot be decoded; all name `param`.
+    With `side`, a JPEG or a large image may come smaller, with no side shorter than that. Raises UnsupportedImage for
+    another format, ImageTooLarge for what exceeds the limits, and ImageError for what cannot be decoded; all name
+    `param`.
     """
     image, file = _open_checked(data, limits, param)
     file.allow(_MOST_READS)
@@ -61,7 +65,7 @@ def read_image(data: bytes, limits: ImageLimits, param: str, *, side: int | None
         if side is not None and image.format == "JPEG":
             image.draft("RGB", (side, side))
         image.load()
-        return _to_rgb(image, turn, param)
+        return _turned(_reduced(_to_rgb(image, param), side), turn)
     except ImageError:
         raise
     except Exception as error:  # Pillow raises a dozen classes for broken files
@@ -174,14 +178,23 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     return methods.get(image.getexif().get(_ORIENTATION, 1))
 
 
-def _to_rgb(image: Image.Image, turn: Image.Transpose | None, param: str) -> Image.Image:
+def _to_rgb(image: Image.Image, param: str) -> Image.Image:
     """8 bits of red, green and blue; 16 bits of grey keep their upper 8. Transparency is dropped."""
     if image.mode in _SIXTEEN_BITS:
         image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
     elif image.mode in _MORE_BITS:
         message = f"{param}: expected 8 or 16 bits a channel, got mode {image.mode} of 32 bits; convert it first"
         raise UnsupportedImage(message, param=param)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reduced(rgb: Image.Image, side: int | None) -> Image.Image:
+    """A large image in whole parts of its sides, none shorter than `side`: turning and scaling would copy it twice."""
+    factor = min(rgb.size) // side if side is not None and math.prod(rgb.size) > _LARGE_PIXELS else 1
+    return rgb.reduce(factor) if factor > 1 else rgb
+
+
+def _turned(rgb: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 

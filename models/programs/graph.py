@@ -14,6 +14,7 @@ from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule as FxModule
 from torch.fx import Node as FxNode
 
+from models.programs.guards import guarded
 from models.programs.operators import aten_operator, schema_of, size_function
 from models.programs.schema import Argument, Graph, NamedArgument, Node, SubGraph
 from models.programs.weights import DTYPES
@@ -31,6 +32,8 @@ _MEMORY_FORMATS = {
 _BY_NAME = {"as_sym_int", "as_sym_float", "as_sym_bool"}
 _LISTS_BY_NAME = {"as_sym_ints", "as_sym_floats", "as_sym_bools", "as_optional_tensors"}
 _PLAIN = {"as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools"}
+# Arguments that PyTorch's schema has as numbers, by their real types.
+_ENUMERATIONS = {"ScalarType": "as_scalar_type", "MemoryFormat": "as_memory_format", "Layout": "as_layout"}
 _CONTROL = "torch.ops.higher_order."
 Value = Any
 
@@ -85,7 +88,7 @@ class _Builder:
             self._name(node.outputs, self.graph.call_function(function, arguments), single=True)
         elif (operator := aten_operator(node.target)) is not None:
             arguments, keywords = self._arguments(schema_of(operator).arguments, node.inputs)
-            called = self.graph.call_function(operator, arguments, keywords)
+            called = self.graph.call_function(guarded(operator), arguments, keywords)
             self._name(node.outputs, called, single=len(schema_of(operator).returns) == 1)
         elif node.target in _CONTROL_FLOW:
             arguments = tuple(self._value_of(one.arg) for one in node.inputs)
@@ -106,6 +109,7 @@ class _Builder:
         for argument in declared:
             if (found := by_name.get(argument.name)) is None:
                 continue
+            _require_kind(argument, found.arg)
             value = self._value_of(found.arg)
             follows_a_gap = declared[len(positional)].name != argument.name
             if argument.kwarg_only or found.kind == _KEYWORD or follows_a_gap:
@@ -190,6 +194,13 @@ class _Builder:
         self._subgraphs += 1
         self._module.add_module(name, builder.finish(sub.graph, values))
         return self.graph.get_attr(name)
+
+
+def _require_kind(declared: Any, given: Argument) -> None:
+    """Raise ValueError for a number as a dtype, layout or memory format: PyTorch takes any, and may crash."""
+    expected = next((kind for name, kind in _ENUMERATIONS.items() if name in str(declared.real_type)), None)
+    if expected is not None and given.kind not in (expected, "as_none"):
+        raise ValueError(f"expected {expected} for {declared.name}, got {given.kind}")
 
 
 def _names(argument: Argument) -> Iterator[str | None]:

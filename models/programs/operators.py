@@ -18,7 +18,7 @@ _NAMES = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar _assert_tensor_metadata _cdist_forward
     _convolution _fft_c2c _fft_c2r _fft_r2c _functional_assert_async _functional_assert_scalar _local_scalar_dense
     _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax
-    _scaled_dot_product_flash_attention_for_cpu _shape_as_tensor _softmax _stack _to_copy _trilinear _unique2
+    _scaled_dot_product_flash_attention_for_cpu _shape_as_tensor _softmax _to_copy _trilinear _unique2
     _unsafe_index _unsafe_view _weight_norm
     abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
     adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm addmv addr adjoint affine_grid_generator
@@ -70,6 +70,8 @@ _NAMES = """
 """
 _ATEN = frozenset(_NAMES.split())
 _ATEN_PREFIX = "torch.ops.aten."
+# Overloads of TorchScript, which take a dtype as any number.
+_OF_SCRIPTS = "prim_"
 # Sizes are 64-bit integers; larger ones would take all memory.
 _LARGEST = 2**63
 
@@ -111,12 +113,21 @@ def aten_operator(target: str) -> OpOverload | None:
     if name not in _ATEN and name.removesuffix("_") not in _ATEN:  # relu_ is relu in place
         return None
     found = getattr(getattr(torch.ops.aten, name, None), overload, None)
-    return found if isinstance(found, OpOverload) and not _writes_out(found) else None
+    if not isinstance(found, OpOverload) or _writes_out(found) or _is_plain(found) or overload.startswith(_OF_SCRIPTS):
+        return None
+    return found
 
 
 def schema_of(found: OpOverload) -> torch.FunctionSchema:
     """An operator's arguments and returns."""
     return found._schema  # noqa: SLF001  # there is no other way to it
+
+
+def _is_plain(found: OpOverload) -> bool:
+    """Whether an operator has numbers alone: sizes have operators of their own, which check a division by zero."""
+    schema = schema_of(found)
+    kinds = [str(one.type) for one in (*schema.arguments, *schema.returns)]
+    return bool(schema.returns) and not any("Tensor" in kind for kind in kinds)
 
 
 def _writes_out(found: OpOverload) -> bool:

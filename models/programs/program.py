@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from models.base import ModelMetadata
+from models.errors import ModelSourceError
 from models.programs.reader import ReadProgram
 from models.programs.tensors import HostTensor
 from models.runtime.placement import Placement
@@ -24,6 +25,7 @@ class Program:
         self._module = read.module
         self._outputs = read.outputs
         self._placement = placement
+        self._changes = self._count_changes()
         floating = [tensor.dtype for tensor in self.weights() if tensor.is_floating_point()]
         dtype = str(floating[0]).removeprefix("torch.") if floating else self.contract.inputs[0].dtype
         self.metadata = ModelMetadata(
@@ -50,14 +52,21 @@ class Program:
     def run(self, tensors: Tensors) -> dict[str, HostTensor]:
         """Compute the outputs, by name, for inputs that keep to the contract.
 
-        Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, and what PyTorch raises.
+        Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, ModelSourceError once it has
+        changed its weights, by which requests would change each other's answers, and what PyTorch raises.
         """
         with self._placement.inference_mode():
             device = self._placement.device
             values = [tensors[spec.name].to_torch(device) for spec in self.contract.inputs]
             results = self._module.forward(*values)  # calling the module would load the compiler to report a failure
             made = [HostTensor.of(results[at]) for at in self._outputs]
+        if self._count_changes() != self._changes:
+            about = f"{self.metadata.name}: expected a program that keeps its weights, and it changes them as it runs"
+            raise ModelSourceError(f"{about}: export module.eval()", param="model")
         return {spec.name: one for spec, one in zip(self.contract.outputs, made, strict=True)}
+
+    def _count_changes(self) -> int:
+        return sum(tensor._version for tensor in self.weights())  # noqa: SLF001
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""

@@ -30,16 +30,7 @@ def check_rows(program: Program) -> Program:
 
     Raises ModelSourceError for one that changes its weights while it runs.
     """
-    versions = [tensor._version for tensor in program.weights()]  # noqa: SLF001
-    why = _find_dependence(program)
-    if [tensor._version for tensor in program.weights()] != versions:  # noqa: SLF001
-        name = program.metadata.name
-        raise ModelSourceError(
-            f"{name}: expected a program that keeps its weights, and it changes them at each call: export "
-            "module.eval()",
-            param="model",
-        )
-    if why:
+    if why := _find_dependence(program):
         log.warning("program %s computes one request at a time: %s", program.metadata.name, why)
         program.describe(batches=f"one request at a time: {why}", one_by_one=True)
     else:

@@ -14,6 +14,7 @@ from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
 from models.training.data.image_reader import small_reader
 from models.training.errors import TrainingDataError
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     IMAGES,
     ForecastHyperparameters,
@@ -21,7 +22,6 @@ from models.training.hyperparameters import (
     ImageAnomalyHyperparameters,
     ImageClassificationHyperparameters,
     SensorAnomalyHyperparameters,
-    parse,
 )
 from models.training.job import TrainingJob
 from models.training.recipes.sensor_split import SensorSplit

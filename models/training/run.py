@@ -33,6 +33,7 @@ from models.training.data.image_reader import ImageReader
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
 from models.training.events import Events, Heartbeat, emit, json_lines, phase
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
@@ -42,7 +43,6 @@ from models.training.hyperparameters import (
     RerankHyperparameters,
     SensorAnomalyHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
 from models.training.image_embeddings import ImageEmbedder
 from models.training.image_store import ImageStore

@@ -10,7 +10,8 @@ from models.registry.names import model_name
 from models.source import parse_spec
 from models.training.data.row_layout import check_columns, check_image_columns
 from models.training.errors import TrainingDataError
-from models.training.hyperparameters import IMAGES, PARAM, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import IMAGES, PARAM
 from service.api.schemas.fields import kind_of
 from service.api.schemas.jobs import JobBody, Supervised
 from service.config import Settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import SondeError
+from models.errors import SondeError, TensorError
 from models.programs.contract import Contract, Shaped
 from models.programs.program import Program
 from models.programs.row_check import sample_inputs
@@ -20,6 +21,8 @@ from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.errors import InvalidOutput
 from service.serving.servable import Caller, Servable, ServingContext, Timings
+
+log = logging.getLogger(__name__)
 
 # Numbers of an input that take about as long as one token of a small encoder. An id is a token.
 ELEMENTS_PER_TOKEN = 256
@@ -80,10 +83,10 @@ class ProgramBackend:
 
     def _compute(self, items: Sequence[TensorItem]) -> bool:
         """Run the program on the rows of several items, and give each its own; whether all outputs are finite."""
-        outputs = self._program.run(join([item.tensors for item in items]))
         if len(items) == 1:
-            items[0].result = outputs
+            items[0].result = outputs = self._run_alone(items[0].tensors)
             return _are_finite(outputs)
+        outputs = self._program.run(join([item.tensors for item in items]))
         rows = sum(item.rows for item in items)
         if wrong := [name for name, tensor in outputs.items() if len(tensor.values) != rows]:
             raise InvalidOutput(f"the program gave other than {rows} rows of {', '.join(wrong)}")
@@ -93,6 +96,19 @@ class ProgramBackend:
             item.result = {name: tensor.rows(begin, end) for name, tensor in outputs.items()}
             begin = end
         return _are_finite(outputs)
+
+    def _run_alone(self, tensors: Tensors) -> Tensors:
+        """Run the program on one request. Raises TensorError where it refuses values that its contract allows."""
+        try:
+            return self._program.run(tensors)
+        except SondeError:
+            raise
+        except (RuntimeError, IndexError, ValueError, ArithmeticError) as error:
+            log.warning("a program refused values", extra={"model": self._program.metadata.name}, exc_info=True)
+            expected = (
+                "expected values that the program computes: a division by zero or an index beyond a table is none"
+            )
+            raise TensorError(f"inputs: {expected}, got others ({type(error).__name__})", param="inputs") from error
 
     def _groups(self, batch: Sequence[TensorItem]) -> Iterator[list[TensorItem]]:
         """Items that are computed at once: of equal shapes but for the rows, and within the contract together."""

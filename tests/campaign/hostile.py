@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import json
@@ -11,8 +12,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.support import images
 
 MODEL = "all-MiniLM-L6-v2"
+PROGRAM = "mlp"
+IMAGES = "image-default"
 MB = 2**20
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=cut"
@@ -39,7 +45,16 @@ class File:
 
 def bodies() -> list[Body]:
     """Every body: broken JSON on each route, and values that are costly where they are read."""
-    return [*_broken_on_each_route(), *_costly_texts(), *_costly_values(), *_costly_forms(), *_costly_addresses()]
+    makers = (
+        _broken_on_each_route,
+        _costly_texts,
+        _costly_values,
+        _costly_forms,
+        _costly_addresses,
+        _costly_tensors,
+        _costly_images,
+    )
+    return [body for make in makers for body in make()]
 
 
 def files() -> list[File]:
@@ -57,6 +72,8 @@ ROUTES = (
     "/similarity",
     "/v1/fine_tuning/jobs",
     "/v1/feedback",
+    f"/v2/models/{MODEL}/infer",
+    "/v2/repository/index",
 )
 BROKEN: dict[str, Callable[[], bytes]] = {
     "arrays 1 M deep": lambda: b"[" * MB,
@@ -153,6 +170,55 @@ def _costly_addresses() -> Iterator[Body]:
     yield Body("%00 in a name", "/v1/models/%00", bytes, method="GET")
     yield Body("dots", "/v1/files/" + "..%2f" * 200, bytes, method="GET")
     yield Body("colons", "/v1/models/ft" + ":" * 4000, bytes, method="GET")
+
+
+def _costly_tensors() -> Iterator[Body]:
+    """Tensors of the Open Inference Protocol."""
+    program, texts = f"/v2/models/{PROGRAM}/infer", f"/v2/models/{MODEL}/infer"
+    numbers, empty = _list(b"1", 7 * MB), _list(b'""', 4 * MB)
+    yield Body("7 M numbers for 16", program, lambda: _tensor(numbers))
+    yield Body("7 M numbers as they say", program, lambda: _tensor(numbers, shape=b"[458752,16]"))
+    yield Body("a shape of 7 M sizes", program, lambda: _tensor(b"[1]", shape=numbers))
+    yield Body("a shape of 2^2,400 values", program, lambda: _tensor(b"[1]", shape=_list(b"1099511627776", 60)))
+    yield Body("a size of 1 M digits", program, lambda: _tensor(b"[1]", shape=b"[%b]" % (b"9" * MB)))
+    yield Body("200,000 inputs", program, lambda: b'{"inputs":%b}' % _list(b'{"name":"x","datatype":"FP32"}', 200_000))
+    yield Body("1 M outputs", program, lambda: b'{"inputs":[],"outputs":%b}' % _list(b'{"name":"x"}', MB))
+    yield Body("an id 1 M times", program, lambda: b"{" + b'"id":"a",' * MB + b'"inputs":[]}')
+    yield Body("data 8 M deep", program, lambda: _tensor(b"[" * (7 * MB) + b"]" * (7 * MB)))
+    yield Body("a number too large", program, lambda: _tensor(b"[1e999%b]" % (b",1" * 15)))
+    yield Body("4 M empty texts", texts, lambda: _tensor(empty, name=b"text", datatype=b"BYTES", shape=b"[2048]"))
+    yield Body("a tensor of one long text", texts, lambda: _text_tensor(b"a " * (7 * MB)))
+    yield Body("a tensor of escapes", texts, lambda: _text_tensor(b"\\u00e9" * (2 * MB)))
+    ranked = b'"outputs":[{"name":"embedding","parameters":{"classification":384}}]'
+    words = b"[" + b",".join(b'"w%d"' % number for number in range(2048)) + b"]"
+    yield Body("786,432 best values", texts, lambda: _tensor(words, ranked, b"text", b"BYTES", b"[2048]"))
+
+
+def _tensor(
+    data: bytes, more: bytes = b"", name: bytes = b"x", datatype: bytes = b"FP32", shape: bytes = b"[1,16]"
+) -> bytes:
+    one = b'{"name":"%b","datatype":"%b","shape":%b,"data":%b}' % (name, datatype, shape, data)
+    return b'{"inputs":[%b]%b}' % (one, b"," + more if more else b"")
+
+
+def _text_tensor(text: bytes) -> bytes:
+    return _tensor(b'["%b"]' % text, name=b"text", datatype=b"BYTES", shape=b"[1]")
+
+
+def _costly_images() -> Iterator[Body]:
+    """Images of many parts and of many pixels, and many in one body."""
+    large = images.encoded(Image.new("RGBA", (6000, 6600)))
+    for name, image in {**images.many_parts(), **images.hostile(), "40 M pixels": large}.items():
+        yield Body(f"image: {name}", "/v1/embeddings", lambda image=image: _images(base64.b64encode(image)))  # type: ignore[misc]
+    yield Body("40 M pixels, 80 times", "/v1/embeddings", lambda: _images(base64.b64encode(large), 80))
+    yield Body("base64 of 15 MB", "/v1/embeddings", lambda: _images(b"A" * (15 * MB)))
+    yield Body("a data URI of spaces", "/v1/embeddings", lambda: _images(b"data:image/png;base64," + b" " * (15 * MB)))
+    yield Body("1 M images of one letter", "/v1/embeddings", lambda: _images(b"A", MB))
+
+
+def _images(text: bytes, count: int = 1) -> bytes:
+    """A body with an image in base64, `count` times."""
+    return b'{"model":"%b","modality":"image","input":%b}' % (IMAGES.encode(), _list(b'"%b"' % text, count))
 
 
 def _tables() -> Iterator[File]:

@@ -18,6 +18,7 @@ import pytest
 from tests.campaign import hostile
 from tests.campaign.conftest import Figure
 from tests.support.processes import peak_mb, reset_peak, resident_mb
+from tests.support.programs import program_path
 from tests.support.server import Served, serving
 from tests.support.size import Size
 
@@ -59,7 +60,8 @@ def test_bodies_are_answered_within_bounds(tmp_path: Path, size: Size, figure: F
     most_live_s = size.of(2.0, 0.25)  # the suite's other tests take the processor, too
     findings, worst_s, worst_live_s, worst_mb = [], 0.0, 0.0, 0.0
     bodies = hostile.bodies() if size.full else hostile.bodies()[::4]
-    with serving(tmp_path, "--cache-mb", "0") as served:
+    models = [hostile.MODEL, f"{hostile.PROGRAM}={program_path(hostile.PROGRAM)}", hostile.IMAGES]
+    with serving(tmp_path, "--cache-mb", "0", *(flag for model in models for flag in ("--model", model))) as served:
         idle = resident_mb(served.process.pid)
         most_mb = 1.5 * idle + 256
         for body in bodies:

@@ -1,4 +1,7 @@
-"""Every route of the OpenAPI document with every identity: each may do what its scope says, and no more."""
+"""Every route with every identity: each may do what its scope says, and no more.
+
+The OpenAPI document lacks the routes of the Open Inference Protocol, so those come from the application.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring, Scope
 from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
+from tests.service.api.test_middleware import leaves
 from tests.support.app import MakeApp
 
 pytestmark = [pytest.mark.slow]
@@ -21,7 +25,8 @@ OPEN = {"/health", "/health/live", "/health/ready", "/version"}
 TRAIN = re.compile(r"/v1/(files|fine_tuning|feedback|kept_inputs|models/.*/held_out)")
 TRAIN_READS = re.compile(r"/v1/models/.*/owner")
 CHANGES = {"post", "put", "delete"}
-ADMIN = re.compile(r"/v1/(models/.*|aliases/.*)")
+ADMIN = re.compile(r"/v1/(models/.*|aliases/.*)|/v2/repository/models/.*")
+PROTOCOL = "Open Inference Protocol"
 IDENTITIES: dict[str, tuple[Scope, ...]] = {
     "infer": ("infer",),
     "train": ("train",),
@@ -36,7 +41,7 @@ def test_every_route_lets_in_whom_it_should(make_app: MakeApp, figure: Figure) -
     headers = _headers(app)
     asked, wrong = 0, []
     with TestClient(app, raise_server_exceptions=False) as client:
-        for path, methods in app.openapi()["paths"].items():
+        for path, methods in {**app.openapi()["paths"], **_protocol_routes(app)}.items():
             for method, operation in methods.items():
                 for identity in headers:
                     asked += 1
@@ -46,6 +51,17 @@ def test_every_route_lets_in_whom_it_should(make_app: MakeApp, figure: Figure) -
     figure(f"{asked} requests, {len(wrong)} wrongly let in or refused")
     assert asked > 300
     assert wrong == []
+
+
+def _protocol_routes(app: FastAPI) -> dict[str, dict[str, Any]]:
+    """The routes of the Open Inference Protocol, as the document has others."""
+    found: dict[str, dict[str, Any]] = {}
+    for route in leaves(app.routes):
+        if PROTOCOL in getattr(route, "tags", ()):
+            for method in route.methods or ():
+                found.setdefault(route.path, {})[method.lower()] = {"requestBody": {}} if method == "POST" else {}
+    assert len(found) >= 12
+    return found
 
 
 def _headers(app: FastAPI) -> dict[str, dict[str, str]]:

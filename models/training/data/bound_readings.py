@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from models.training.data.segments import Segments, to_segments
 from models.training.data.table import ColumnRoles, read_table
 from models.training.errors import TrainingDataError, data_error
-from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
 from models.training.job import BoundFile
 
 # Rows of a series without timestamps are the same rows when this many in a row are equal; a machine at rest repeats

@@ -11,19 +11,20 @@ from types import MappingProxyType
 
 from models.training.data.baselines import Baseline, Floats, coarse_colours, majority, word_counts
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import MAX_LINE_BYTES, MAX_ROWS, FileReader
+from models.training.data.file_limits import MAX_LINE_BYTES, MAX_ROWS
+from models.training.data.file_reader import FileReader
 from models.training.data.row_layout import CHAT_COLUMN
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
 from models.training.errors import TrainingDataError, data_error, quote
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     Hyperparameters,
     ImageAnomalyHyperparameters,
     ImageClassificationHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
 from models.training.job import BoundFile, TrainingJob
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.training.data.file_format import BOM, Format
+from models.training.data.file_limits import MAX_LINE_BYTES, MAX_PARQUET_BYTES, MAX_ROWS, MAX_TABLE_BYTES, FileLimits
 from models.training.data.json_parser import parse_object
 from models.training.data.parquet_batches import (
     DecodedTooLarge,
@@ -38,15 +39,6 @@ if TYPE_CHECKING:
 
 Record = tuple[int, dict[str, object]]
 _AS_UTF_8 = "save the file as UTF-8 (in Excel: CSV UTF-8)"
-MAX_ROWS = 1_000_000
-MAX_LINE_BYTES = 1 << 20
-_MAX_COLUMNS = 1000
-# Of a file read as columns, which are in memory at once; of Parquet uncompressed, as the file itself states.
-_MAX_TABLE_BYTES = 2 << 30
-# Of a table of readings, each 8 bytes: a cell can be a bit of the file, or nothing at all.
-_MAX_CELLS = _MAX_TABLE_BYTES // 8
-# Of a Parquet file read as records. The file states it: a first defence only, the texts read are counted too.
-_MAX_PARQUET_BYTES = 4 << 30
 _PARQUET_BATCH_ROWS = 512
 _PARQUET_TABLE_ROWS = 16_384
 _COLUMNS_BATCH_ROWS = 4096
@@ -87,6 +79,11 @@ class FileReader:
         """What a record is found by: its first line, or its row."""
         return "row" if self.format in ("parquet", "xlsx") else "line"
 
+    @property
+    def limits(self) -> FileLimits:
+        """What the file may hold."""
+        return FileLimits(self.param, self.unit, self.max_rows, self.original)
+
     def records(self, wanted: Collection[str] = ()) -> Iterator[Record]:
         """Stream (line, record); of Parquet only `wanted` columns are read, others are None.
 
@@ -100,12 +97,12 @@ class FileReader:
         }
         for count, record in enumerate(formats[self.format](), start=1):
             if count > self.max_rows:
-                raise self._error("too_many_rows", f"at most {self.max_rows:,} rows", "more", line=record[0])
+                raise self.limits.error("too_many_rows", f"at most {self.max_rows:,} rows", "more", line=record[0])
             yield record
 
     def columns(self) -> FileColumns:
         """Read all columns. Raises TrainingDataError for the first faulty line, or no rows."""
-        self._require_bytes(self.path.stat().st_size, _MAX_TABLE_BYTES)
+        self.limits.require_bytes(self.path.stat().st_size, MAX_TABLE_BYTES)
         if self.format == "parquet":
             found = self._parquet_columns()
         elif self.format == "xlsx":
@@ -114,7 +111,7 @@ class FileReader:
         else:
             found = (self._csv_columns() if self.format == "csv" else None) or self._record_columns()
         if not len(found.lines):
-            raise self._error("no_rows", "rows of readings", "none")
+            raise self.limits.error("no_rows", "rows of readings", "none")
         return found
 
     # Lines: JSONL and CSV
@@ -127,14 +124,14 @@ class FileReader:
             if number == 1:
                 raw = raw.removeprefix(BOM)
             if len(raw.rstrip(b"\r\n")) > self.max_line_bytes:
-                raise self._error("line_too_long", f"at most {self.max_line_bytes:,} bytes", "more", line=number)
+                raise self.limits.error("line_too_long", f"at most {self.max_line_bytes:,} bytes", "more", line=number)
             if b"\0" in raw:
-                raise self._error("nul", "text", "a NUL byte (a binary file, or UTF-16?)", line=number)
+                raise self.limits.error("nul", "text", "a NUL byte (a binary file, or UTF-16?)", line=number)
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 got = f"the byte 0x{raw[error.start]:02x} at position {error.start + 1}; {_AS_UTF_8}"
-                raise self._error("not_utf8", "UTF-8", got, line=number) from None
+                raise self.limits.error("not_utf8", "UTF-8", got, line=number) from None
 
     def _jsonl_records(self) -> Iterator[Record]:
         """One object a line; blank lines are skipped."""
@@ -152,7 +149,7 @@ class FileReader:
         """Rows below a header, which shows whether comma, semicolon or tab separates cells."""
         with self.path.open("rb") as file:
             lines = self._lines(file)
-            header = self._require_header(next(lines, (1, ""))[1])
+            header = self.limits.require_header(next(lines, (1, ""))[1])
             reader = _csv_reader(chain([header], (line for _, line in lines)), self._delimiter(header))
             start, names = 1, list[str]()
             while True:
@@ -160,11 +157,11 @@ class FileReader:
                     cells = next(reader, None)
                 except csv.Error as error:
                     got = f"a record that cannot be read ({error}); is a quote left open?"
-                    raise self._error("invalid_csv", "CSV", got, line=start) from None
+                    raise self.limits.error("invalid_csv", "CSV", got, line=start) from None
                 if cells is None:
                     return
                 if not names:
-                    names = self._require_names(cells)
+                    names = self.limits.require_names(cells)
                 elif cells:
                     try:
                         record = self._csv_record(names, cells, start)
@@ -182,16 +179,17 @@ class FileReader:
     def _csv_record(self, names: list[str], cells: list[str], line: int) -> dict[str, object]:
         if len(cells) != len(names):
             hint = "; texts with a separator in them need quotes" if len(cells) > len(names) else ""
-            raise self._error("ragged_row", f"{len(names)} cells as in the header", f"{len(cells)}{hint}", line=line)
+            expected, got = f"{len(names)} cells as in the header", f"{len(cells)}{hint}"
+            raise self.limits.error("ragged_row", expected, got, line=line)
         return dict(zip(names, cells, strict=True))
 
     def _csv_columns(self) -> FileColumns | None:
         """Columns of text by pyarrow; None where it refuses the file or a row has two lines."""
         with self.path.open("rb") as file:
             start = file.readline(self.max_line_bytes).removeprefix(BOM)
-        header = self._require_header(start.decode("utf-8", "replace"))
+        header = self.limits.require_header(start.decode("utf-8", "replace"))
         try:
-            names = self._require_names(next(_csv_reader([header], self._delimiter(header))))
+            names = self.limits.require_names(next(_csv_reader([header], self._delimiter(header))))
             types = dict.fromkeys(names, pa.string())
             table = pyarrow.csv.read_csv(
                 self.path,
@@ -202,22 +200,22 @@ class FileReader:
                 return None
         except (pa.ArrowException, csv.Error, UnicodeDecodeError):
             return None
-        self._require_rows(table.num_rows)
-        self._require_cells(table.num_rows, table.num_columns)
-        return FileColumns(table, self._original(np.arange(2, table.num_rows + 2)), self.unit)
+        self.limits.require_rows(table.num_rows)
+        self.limits.require_cells(table.num_rows, table.num_columns)
+        return FileColumns(table, self.limits.original_lines(np.arange(2, table.num_rows + 2)), self.unit)
 
     def _record_columns(self) -> FileColumns:
         """Columns of text from records; a key that a record lacks is null there."""
         records, names, tables, rows = self.records(), set[str](), [pa.table({_LINES: pa.array([], pa.int64())})], 0
         while batch := list(islice(records, _COLUMNS_BATCH_ROWS)):
             found = dict.fromkeys(name for _, record in batch for name in record)
-            self._require_width(len(names := names | set(found)))
-            self._require_cells(rows := rows + len(batch), len(names))
+            self.limits.require_width(len(names := names | set(found)))
+            self.limits.require_cells(rows := rows + len(batch), len(names))
             cells = {name: [_cell(record.get(name)) for _, record in batch] for name in found}
             columns = {name: pa.array(column, pa.string()) for name, column in cells.items()}
             tables.append(pa.table({**columns, _LINES: [line for line, _ in batch]}))
         table = pa.concat_tables(tables, promote_options="default")
-        lines = self._original(table.column(_LINES).to_numpy())
+        lines = self.limits.original_lines(table.column(_LINES).to_numpy())
         return FileColumns(table.drop_columns(_LINES), lines, self.unit)
 
     def _xlsx_records(self) -> Iterator[Record]:
@@ -231,11 +229,11 @@ class FileReader:
         """The file, its limits checked; what pyarrow then refuses becomes an error of the file."""
         try:
             with open_encoded(self.path) as file:
-                self._require_unique(file.schema_arrow.names)
+                self.limits.require_unique(file.schema_arrow.names)
                 groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-                self._require_rows(max(file.metadata.num_rows, sum(group.num_rows for group in groups)))
+                self.limits.require_rows(max(file.metadata.num_rows, sum(group.num_rows for group in groups)))
                 size = sum(group.total_byte_size for group in groups)
-                self._require_bytes(size, max_bytes, " uncompressed")
+                self.limits.require_bytes(size, max_bytes, " uncompressed")
                 yield file
         except (DecodedTooLarge, MemoryError):
             expected = f"at most {max_bytes:,} bytes decoded"
@@ -246,11 +244,11 @@ class FileReader:
             raise data_error(self.param, "invalid_parquet", "a Parquet file", got) from None
 
     def _parquet_records(self, wanted: Collection[str]) -> Iterator[Record]:
-        with self._open_parquet(_MAX_PARQUET_BYTES) as file:
+        with self._open_parquet(MAX_PARQUET_BYTES) as file:
             names: list[str] = file.schema_arrow.names
             unread = dict.fromkeys(name for name in names if name not in wanted)
             read, number = [name for name in names if name in wanted], 0
-            for batch in read_batches(file, read, _PARQUET_BATCH_ROWS, _MAX_PARQUET_BYTES):
+            for batch in read_batches(file, read, _PARQUET_BATCH_ROWS, MAX_PARQUET_BYTES):
                 columns = zip(batch.schema.names, batch.columns, strict=True)
                 cells = {name: self._values(column, number, name) for name, column in columns}
                 for index in range(batch.num_rows):
@@ -258,14 +256,14 @@ class FileReader:
                     yield number, {name: column[index] for name, column in cells.items()} | unread
 
     def _parquet_columns(self) -> FileColumns:
-        with self._open_parquet(_MAX_TABLE_BYTES) as file:
+        with self._open_parquet(MAX_TABLE_BYTES) as file:
             schema: pa.Schema = pq.read_schema(self.path).remove_metadata()
-            self._require_cells(file.metadata.num_rows, len(schema.names))
-            read = read_batches(file, schema.names, _PARQUET_TABLE_ROWS, _MAX_TABLE_BYTES)
+            self.limits.require_cells(file.metadata.num_rows, len(schema.names))
+            read = read_batches(file, schema.names, _PARQUET_TABLE_ROWS, MAX_TABLE_BYTES)
             table = pa.Table.from_batches([decoded(self._with_short_cells(batch), schema) for batch in read], schema)
             table.validate(full=True)
-            self._require_rows(table.num_rows)
-            self._require_cells(table.num_rows, table.num_columns)
+            self.limits.require_rows(table.num_rows)
+            self.limits.require_cells(table.num_rows, table.num_columns)
         return FileColumns(table, np.arange(1, table.num_rows + 1), self.unit)
 
     def _with_short_cells(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -273,7 +271,7 @@ class FileReader:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if (longest := longest_text(column)) > MAX_LINE_BYTES:
                 got = f"{longest:,} bytes"
-                raise self._error("line_too_long", f"cells of at most {MAX_LINE_BYTES:,} bytes", got, column=name)
+                raise self.limits.error("line_too_long", f"cells of at most {MAX_LINE_BYTES:,} bytes", got, column=name)
         return batch
 
     def _values(self, column: pa.Array, before: int, name: str) -> list[object]:
@@ -282,56 +280,11 @@ class FileReader:
             values = to_python(column)
         except UnicodeDecodeError:
             row = before + 1 + next(index for index in range(len(column)) if not _is_utf8(column[index]))
-            raise self._error("not_utf8", "UTF-8", "other bytes", line=row, column=name) from None
+            raise self.limits.error("not_utf8", "UTF-8", "other bytes", line=row, column=name) from None
         return values
 
     def _delimiter(self, header: str) -> str:
         return self.delimiter or max(",;\t", key=header.count)
-
-    def _original(self, lines: NDArray[np.int64]) -> NDArray[np.int64]:
-        return lines if self.original is None else self.original(lines)
-
-    # Limits
-
-    def _error(
-        self, code: str, expected: str, got: str, *, line: int | None = None, column: str | None = None
-    ) -> TrainingDataError:
-        line = None if line is None else int(self._original(np.array([line]))[0])
-        return data_error(self.param, code, expected, got, line=line, column=column, unit=self.unit)
-
-    def _require_bytes(self, size: int, most: int, what: str = "") -> None:
-        if size > most:
-            raise self._error("file_too_large", f"at most {most:,} bytes{what}", f"{size:,}")
-
-    def _require_rows(self, count: int) -> None:
-        if count > self.max_rows:
-            raise self._error("too_many_rows", f"at most {self.max_rows:,} rows", f"{count:,}")
-
-    def _require_cells(self, rows: int, columns: int) -> None:
-        if rows * columns > _MAX_CELLS:
-            raise self._error("file_too_large", f"at most {_MAX_CELLS:,} cells", f"{rows:,} rows of {columns:,}")
-
-    def _require_header(self, line: str) -> str:
-        if not line.strip():
-            raise self._error("no_rows", "a header and rows", "no rows below an empty first line")
-        return line
-
-    def _require_names(self, names: list[str]) -> list[str]:
-        """The names of a CSV header."""
-        self._require_width(len(names))
-        self._require_unique(names, line=1)
-        return names
-
-    def _require_width(self, columns: int) -> None:
-        if columns > _MAX_COLUMNS:
-            raise self._error("wrong_columns", f"at most {_MAX_COLUMNS:,} columns", f"{columns:,}")
-
-    def _require_unique(self, names: list[str], line: int | None = None) -> None:
-        seen = set[str]()
-        for name in names:
-            if name in seen:
-                raise self._error("duplicate_key", "each column once", "it twice", line=line, column=name)
-            seen.add(name)
 
 
 def _csv_reader(lines: Iterable[str], delimiter: str) -> Reader:

@@ -22,7 +22,8 @@ from models.training.data.clock import find_clock, join
 from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.dialect import plain
 from models.training.data.file_format import find_format
-from models.training.data.file_reader import MAX_ROWS, FileColumns, FileReader
+from models.training.data.file_limits import MAX_ROWS
+from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain, find_number_format
 from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels

@@ -31,6 +31,8 @@ from tests.support.tiny_image_models import (
     text_image_encoder,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = place("cpu", "float32")
 PICTURES = [picture(80, 60, seed) for seed in range(3)]
 ARCHITECTURES: tuple[ImageArchitecture, ...] = ("vit", "convnext", "resnet", "dinov2")

@@ -135,3 +135,16 @@ def test_images_with_the_parts_of_a_camera_are_read() -> None:
     assert pixels(picture_with).shape == (480, 640, 3)
     assert pixels(encoded(picture(2000, 1500), "PNG", compress_level=0)).shape == (1500, 2000, 3)
     assert pixels(encoded(picture(1000, 800).convert("P"), "GIF", comment=b"a" * 50_000)).shape == (800, 1000, 3)
+
+
+def test_a_large_image_comes_smaller_but_not_below_the_side() -> None:
+    image = picture(4000, 3000)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    data = encoded(image, "PNG", compress_level=1, exif=exif)
+    found = read_image(data, LIMITS, "image", side=448)
+    assert found.size == (500, 667)
+    whole = read_image(data, LIMITS, "image").resize(found.size, Image.Resampling.BOX)
+    difference = np.asarray(found).astype(np.int64) - np.asarray(whole).astype(np.int64)
+    assert abs(difference).mean() < 1
+    assert read_image(encoded(picture(1600, 1200)), LIMITS, "image", side=448).size == (1600, 1200)

@@ -28,6 +28,7 @@ def _random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=GENERATOR).to(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module", "inputs"),
     [

@@ -18,6 +18,8 @@ from models.text.tokens import Tokens
 from models.training.heads.lexical_head import SHARE, choose_head
 from models.training.heads.linear_head import Examples, fit_head
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("a", "b", "c", "d")
 PAIR = 2**32
 

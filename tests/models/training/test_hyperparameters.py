@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from models.training.errors import HyperparameterError
+from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
@@ -17,7 +18,6 @@ from models.training.hyperparameters import (
     RerankHyperparameters,
     SensorAnomalyHyperparameters,
     TextAnomalyHyperparameters,
-    parse,
 )
 
 

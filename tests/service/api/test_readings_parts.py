@@ -97,6 +97,7 @@ def test_a_row_without_end_stays_in_the_rest_and_is_counted_there() -> None:
 SCALARS = st.text('a"\\,[{') | st.integers(-(2**60), 2**60)
 
 
+@pytest.mark.slow
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text('"\\a'), inner)))
 def test_counts_are_those_of_the_parsed_body(body: Any) -> None:
     counts, has_constants = body_counts._count(orjson.dumps(body))

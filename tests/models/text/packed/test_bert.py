@@ -32,6 +32,8 @@ from models.text.tokens import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
+pytestmark = pytest.mark.slow
+
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
 PACKED: tuple[tiny_models.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
@@ -280,7 +282,6 @@ def test_both_passes_have_the_same_card(both: tuple[PackedEncoder, Encoder]) -> 
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])  # attention by PyTorch's kernel, and as products
 def test_bfloat16_stays_near_float32(

@@ -251,6 +251,7 @@ def test_real_embeddings_find_the_wrong_label_and_the_near_copy() -> None:
     assert "line" in found["label_errors"].message
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_that_are_all_alike_take_seconds_and_little_memory() -> None:
     texts = [f"text {number}" for number in range(10_000)]
     train = TextRows("plain", [texts], None, None, list(range(10_000)))

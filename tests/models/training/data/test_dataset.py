@@ -10,7 +10,7 @@ import pytest
 
 from models.training.data.dataset import DataSplit, read_split
 from models.training.errors import TrainingDataError
-from models.training.hyperparameters import parse
+from models.training.hyperparameter_parser import parse
 from models.training.job import TrainingJob
 
 NORMAL = [{"text": f"text {index}", "label": "ab"[index % 2]} for index in range(20)]

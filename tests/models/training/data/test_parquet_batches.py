@@ -27,7 +27,7 @@ from models.training.data import file_reader, parquet_batches
 from models.training.data.dataset import read_rows
 from models.training.data.table import ColumnRoles, read_table
 from models.training.errors import TrainingDataError
-file_reader._MAX_TABLE_BYTES, file_reader._MAX_PARQUET_BYTES = 256 << 20, 512 << 20
+file_reader.MAX_TABLE_BYTES, file_reader.MAX_PARQUET_BYTES = 256 << 20, 512 << 20
 if sys.argv[3] == "lies":
     parquet_batches._declared_sizes = lambda *_: (0, 0)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -96,8 +96,8 @@ _BOMBS = pytest.mark.parametrize(
 def test_bombs_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, make: Callable[[Path], Path], code: str
 ) -> None:
-    monkeypatch.setattr(file_reader, "_MAX_TABLE_BYTES", 256 * _MIB)
-    monkeypatch.setattr(file_reader, "_MAX_PARQUET_BYTES", 512 * _MIB)
+    monkeypatch.setattr(file_reader, "MAX_TABLE_BYTES", 256 * _MIB)
+    monkeypatch.setattr(file_reader, "MAX_PARQUET_BYTES", 512 * _MIB)
     path = make(tmp_path / "bomb.parquet")
     with pytest.raises(TrainingDataError) as caught:
         read_rows(path) if reader == "rows" else read_table(path, ColumnRoles())
@@ -136,7 +136,7 @@ def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored(mon
 def test_a_footer_that_declares_too_much_is_refused_before_a_batch_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_reader, "_MAX_TABLE_BYTES", 256 * _MIB)
+    monkeypatch.setattr(file_reader, "MAX_TABLE_BYTES", 256 * _MIB)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("a batch is read"))
     with pytest.raises(TrainingDataError, match="bytes decoded"):
         read_table(_many_columns(tmp_path / "bomb.parquet"), ColumnRoles())

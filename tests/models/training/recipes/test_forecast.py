@@ -15,7 +15,8 @@ from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.serialization import load_sensor
 from models.training.checks.forecast_network import check_incumbent
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import ForecastHyperparameters, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import ForecastHyperparameters
 from models.training.run import FAILED, run
 
 pytestmark = pytest.mark.slow

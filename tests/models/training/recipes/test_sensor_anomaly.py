@@ -21,7 +21,8 @@ from models.sensors.drift import DriftMonitor
 from models.sensors.serialization import load_sensor
 from models.training.checks.sensor_network import check_examples
 from models.training.errors import HyperparameterError
-from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import SensorAnomalyHyperparameters, TextAnomalyHyperparameters
 from models.training.run import FAILED, run
 from service.errors import BackendError
 from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal

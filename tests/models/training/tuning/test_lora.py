@@ -20,7 +20,8 @@ from models.source import ModelSource, locate
 from models.text.packed.encoder import PackedEncoder
 from models.training.embeddings import Embedder
 from models.training.errors import TrainingDataError, TrainingError
-from models.training.hyperparameters import Head, parse
+from models.training.hyperparameter_parser import parse
+from models.training.hyperparameters import Head
 from models.training.report import Report
 from models.training.tuning.freezing import freeze_lower_layers
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings

@@ -21,6 +21,8 @@ from tests.support.app import MakeApp
 from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
 
+pytestmark = pytest.mark.slow
+
 
 def tile(seed: int, *, defect: bool = False) -> bytes:
     """A grey texture, and a dark spot in the upper left of a tile with a defect."""

@@ -661,7 +661,7 @@ def test_a_page_shows_what_is_taken_for_what_and_the_events(http: TestClient, tm
     (directory / "report.json").write_bytes(report.to_bytes())
     address = f"/v1/fine_tuning/jobs/{job}/report"
     read = http.get(address).json()
-    assert read["confusion"]["pairs"][0]["examples"] == [{"line": 2, "text": evil, "picture": None}]
+    assert read["confusion"]["pairs"][0]["examples"] == [{"line": 2, "text": evil}]
     assert (read["events"]["found"], list(read["plot_files"])) == (1, ["calibration"])
     page = http.get(f"{address}?format=html").text
     assert "<b>card" not in page

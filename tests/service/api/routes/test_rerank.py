@@ -64,6 +64,7 @@ def test_an_encoder_uses_its_prompts_for_queries_and_documents(both: TestClient)
     assert rerank(both)["meta"]["tokens"]["input_tokens"] == sum(3 + len(text.split()) for text in DOCUMENTS) + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("documents_are", ["document", "passage", "corpus", None])
 def test_an_encoder_ranks_as_sentence_transformers_does(
     tmp_path: Path, make_app: MakeApp, documents_are: str | None
@@ -79,6 +80,7 @@ def test_an_encoder_ranks_as_sentence_transformers_does(
     assert [scores[index] for index in range(len(DOCUMENTS))] == pytest.approx(cosines.clip(0, 1).tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_encoder_cuts_queries_and_documents_as_sentence_transformers_does(tmp_path: Path, make_app: MakeApp) -> None:
     path = tiny_models.roughen(tiny_models.encoder(tmp_path / "model"))
     settings = path / "sentence_bert_config.json"
